@@ -1,0 +1,146 @@
+package identity
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/edgeherd/edgeherd/internal/durable"
+	"github.com/edgeherd/edgeherd/internal/trust"
+)
+
+// Box is what a box knows of itself and of its controller.
+type Box struct {
+	ID     ID     `json:"id"`
+	Name   string `json:"name"`
+	Site   string `json:"site"`
+	Tenant string `json:"tenant"`
+	// Server is the DNS name or address the controller's certificate must bear.
+	Server string `json:"server"`
+	// MQTT and HTTPS are host:port of the broker and of the device API.
+	MQTT    string        `json:"mqtt"`
+	HTTPS   string        `json:"https"`
+	Keyring trust.Keyring `json:"keyring"`
+}
+
+// Identity is an enrolled box: who it is and how it proves it.
+type Identity struct {
+	Box
+	Certificate tls.Certificate
+	Roots       *x509.CertPool
+}
+
+// Enrol writes the files of a new box into dir: a fresh key, its certificate
+// from ca, the CA and box.json last, so that a directory with box.json is whole.
+func Enrol(dir string, ca *CA, box Box) error {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return fmt.Errorf("make box key: %w", err)
+	}
+	if err := writeKey(filepath.Join(dir, "key.pem"), key); err != nil {
+		return err
+	}
+	cert, err := ca.IssueDevice(box.ID, box.Site, key.Public())
+	if err != nil {
+		return err
+	}
+	if err := durable.WriteFile(filepath.Join(dir, "cert.pem"), cert, 0o644); err != nil {
+		return err
+	}
+	if err := durable.WriteFile(filepath.Join(dir, "ca.pem"), ca.PEM(), 0o644); err != nil {
+		return err
+	}
+	data, err := json.MarshalIndent(box, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode box.json: %w", err)
+	}
+	return durable.WriteFile(filepath.Join(dir, "box.json"), append(data, '\n'), 0o600)
+}
+
+// Load reads the identity of an enrolled box.
+func Load(dir string) (*Identity, error) {
+	data, err := os.ReadFile(filepath.Join(dir, "box.json"))
+	if err != nil {
+		return nil, fmt.Errorf("this box is not enrolled: %w", err)
+	}
+	var id Identity
+	if err := json.Unmarshal(data, &id.Box); err != nil {
+		return nil, fmt.Errorf("read box.json in %s: %w", dir, err)
+	}
+	if _, err := ParseID(string(id.ID)); err != nil {
+		return nil, fmt.Errorf("read box.json in %s: %w", dir, err)
+	}
+	id.Certificate, err = tls.LoadX509KeyPair(filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"))
+	if err != nil {
+		return nil, fmt.Errorf("read box certificate: %w", err)
+	}
+	roots, err := os.ReadFile(filepath.Join(dir, "ca.pem"))
+	if err != nil {
+		return nil, fmt.Errorf("read trusted roots: %w", err)
+	}
+	id.Roots = x509.NewCertPool()
+	if !id.Roots.AppendCertsFromPEM(roots) {
+		return nil, fmt.Errorf("%s holds no certificate", filepath.Join(dir, "ca.pem"))
+	}
+	return &id, nil
+}
+
+// ClientTLS is how the box talks to its controller: TLS 1.3, both sides proved.
+func (id *Identity) ClientTLS(now func() time.Time) *tls.Config {
+	return &tls.Config{
+		MinVersion:   tls.VersionTLS13,
+		Certificates: []tls.Certificate{id.Certificate},
+		RootCAs:      id.Roots,
+		ServerName:   id.Server,
+		Time:         now,
+	}
+}
+
+// ServerTLS is the device side of the controller: every client must prove to
+// be a box of this CA, and admit decides about it at each handshake, resumed
+// or not (VerifyPeerCertificate would be skipped on resumption).
+func (ca *CA) ServerTLS(cert tls.Certificate, admit func(ID) error) *tls.Config {
+	return &tls.Config{
+		MinVersion:             tls.VersionTLS13,
+		Certificates:           []tls.Certificate{cert},
+		ClientAuth:             tls.RequireAndVerifyClientCert,
+		ClientCAs:              ca.Pool(),
+		SessionTicketsDisabled: true,
+		Time:                   ca.now,
+		VerifyConnection: func(cs tls.ConnectionState) error {
+			id, _, err := PeerID(cs)
+			if err != nil {
+				return err
+			}
+			return admit(id)
+		},
+	}
+}
+
+// PeerID returns the box and site that a verified client certificate names.
+func PeerID(cs tls.ConnectionState) (ID, string, error) {
+	if len(cs.VerifiedChains) == 0 {
+		return "", "", errors.New("client showed no verified certificate")
+	}
+	subject := cs.VerifiedChains[0][0].Subject
+	id, err := ParseID(subject.CommonName)
+	if err != nil {
+		return "", "", fmt.Errorf("client certificate: %w", err)
+	}
+	var site string
+	for _, ou := range subject.OrganizationalUnit {
+		if s, ok := strings.CutPrefix(ou, "site:"); ok {
+			site = s
+		}
+	}
+	return id, site, nil
+}

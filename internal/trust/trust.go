@@ -1,0 +1,181 @@
+// Package trust signs and opens the documents that boxes act on.
+//
+// Every document travels in a DSSE envelope (Dead Simple Signing Envelope,
+// protocol v1.0.0) with an Ed25519 signature over the payload type and the
+// payload, so that a manifest can never be taken for a release. A Keyring says
+// which public keys may sign which payload type; a box gets its keyring with
+// its identity and trusts nothing else: not the broker, not the network.
+//
+// The one rule a caller can break: act only on the bytes that Open returns,
+// never on the payload field of an envelope that was merely parsed.
+package trust
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// Payload types, one per kind of document.
+const (
+	TypeModel   = "application/vnd.edgeherd.model+json"
+	TypeRelease = "application/vnd.edgeherd.release+json"
+	TypeDesired = "application/vnd.edgeherd.desired+json"
+)
+
+// MaxEnvelopeBytes bounds what Open parses.
+const MaxEnvelopeBytes = 4 << 20
+
+// ErrUntrusted says that no key of the keyring signed the payload.
+var ErrUntrusted = errors.New("not signed by a trusted key")
+
+// A KeyID is the first 16 hexadecimal digits of the SHA-256 of a public key.
+type KeyID string
+
+// PrivateKey signs envelopes.
+type PrivateKey struct{ key ed25519.PrivateKey }
+
+// PublicKey checks envelopes. Its text form is "ed25519:" and base64.
+type PublicKey struct{ key [ed25519.PublicKeySize]byte }
+
+// NewKey makes a signing key.
+func NewKey() (PrivateKey, error) {
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return PrivateKey{}, fmt.Errorf("make signing key: %w", err)
+	}
+	return PrivateKey{key}, nil
+}
+
+const privatePrefix = "ed25519-private:"
+
+// ParsePrivateKey reads the text form written by MarshalText.
+func ParsePrivateKey(text []byte) (PrivateKey, error) {
+	rest, ok := strings.CutPrefix(strings.TrimSpace(string(text)), privatePrefix)
+	if !ok {
+		return PrivateKey{}, fmt.Errorf("signing key does not start with %q", privatePrefix)
+	}
+	seed, err := base64.StdEncoding.DecodeString(rest)
+	if err != nil || len(seed) != ed25519.SeedSize {
+		return PrivateKey{}, errors.New("signing key is not 32 bytes of base64")
+	}
+	return PrivateKey{ed25519.NewKeyFromSeed(seed)}, nil
+}
+
+// MarshalText returns the secret text form; keep it in a file of mode 0600.
+func (k PrivateKey) MarshalText() ([]byte, error) {
+	return []byte(privatePrefix + base64.StdEncoding.EncodeToString(k.key.Seed())), nil
+}
+
+// Public returns the checking half.
+func (k PrivateKey) Public() PublicKey {
+	return PublicKey{[ed25519.PublicKeySize]byte(k.key.Public().(ed25519.PublicKey))}
+}
+
+const publicPrefix = "ed25519:"
+
+// ID names the key in envelopes and logs.
+func (k PublicKey) ID() KeyID {
+	sum := sha256.Sum256(k.key[:])
+	return KeyID(hex.EncodeToString(sum[:8]))
+}
+
+// MarshalText implements encoding.TextMarshaler.
+func (k PublicKey) MarshalText() ([]byte, error) {
+	return []byte(publicPrefix + base64.StdEncoding.EncodeToString(k.key[:])), nil
+}
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (k *PublicKey) UnmarshalText(text []byte) error {
+	rest, ok := strings.CutPrefix(string(text), publicPrefix)
+	if !ok {
+		return fmt.Errorf("public key does not start with %q", publicPrefix)
+	}
+	raw, err := base64.StdEncoding.DecodeString(rest)
+	if err != nil || len(raw) != ed25519.PublicKeySize {
+		return errors.New("public key is not 32 bytes of base64")
+	}
+	k.key = [ed25519.PublicKeySize]byte(raw)
+	return nil
+}
+
+// A Keyring lists the keys that may sign each payload type. Development is
+// true when one throw-away key signs everything; pages and logs show it.
+type Keyring struct {
+	Development bool                   `json:"development"`
+	Keys        map[string][]PublicKey `json:"keys"`
+}
+
+// DevelopmentKeyring trusts key for every payload type.
+func DevelopmentKeyring(key PublicKey) Keyring {
+	return Keyring{Development: true, Keys: map[string][]PublicKey{
+		TypeModel: {key}, TypeRelease: {key}, TypeDesired: {key},
+	}}
+}
+
+type signature struct {
+	KeyID KeyID  `json:"keyid"`
+	Sig   []byte `json:"sig"`
+}
+
+type envelope struct {
+	PayloadType string      `json:"payloadType"`
+	Payload     []byte      `json:"payload"`
+	Signatures  []signature `json:"signatures"`
+}
+
+// preAuth is DSSE's pre-authentication encoding: what is really signed.
+func preAuth(payloadType string, payload []byte) []byte {
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "DSSEv1 %d %s %d ", len(payloadType), payloadType, len(payload))
+	b.Write(payload)
+	return b.Bytes()
+}
+
+// Sign returns the envelope of payload. The same input gives the same bytes.
+func Sign(payloadType string, payload []byte, key PrivateKey) ([]byte, error) {
+	out, err := json.Marshal(envelope{
+		PayloadType: payloadType,
+		Payload:     payload,
+		Signatures:  []signature{{KeyID: key.Public().ID(), Sig: ed25519.Sign(key.key, preAuth(payloadType, payload))}},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("encode envelope: %w", err)
+	}
+	return out, nil
+}
+
+// Open returns the payload of an envelope of the wanted type if one of the
+// keys for that type signed it. Errors that are ErrUntrusted name the key ids.
+func (r Keyring) Open(payloadType string, data []byte) ([]byte, error) {
+	if len(data) > MaxEnvelopeBytes {
+		return nil, fmt.Errorf("envelope of %d bytes is longer than %d", len(data), MaxEnvelopeBytes)
+	}
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	var e envelope
+	if err := dec.Decode(&e); err != nil {
+		return nil, fmt.Errorf("parse envelope: %w", err)
+	}
+	if e.PayloadType != payloadType {
+		return nil, fmt.Errorf("envelope holds %q, want %q", e.PayloadType, payloadType)
+	}
+	msg := preAuth(e.PayloadType, e.Payload)
+	var ids []string
+	for _, s := range e.Signatures {
+		ids = append(ids, string(s.KeyID))
+		for _, k := range r.Keys[payloadType] {
+			if k.ID() == s.KeyID && ed25519.Verify(k.key[:], msg, s.Sig) {
+				return e.Payload, nil
+			}
+		}
+	}
+	return nil, fmt.Errorf("%s signed by [%s]: %w", payloadType, strings.Join(ids, " "), ErrUntrusted)
+}
