@@ -1,0 +1,128 @@
+// Package runnerapi is what agent and runner say to each other over the unix
+// socket runner.sock: the types of /edge/v1 and a client for them.
+//
+// The runner serves models and owns cameras and pipelines; the agent decides
+// which versions serve. Only the agent writes active.json (Active), and the
+// runner reads it. Results wait in the runner's outbox until the agent has
+// committed them with the cursor that names them, so each is stored once.
+//
+// The one rule a caller can break: acknowledge a cursor only after the commit
+// that stored it has returned.
+package runnerapi
+
+import (
+	"github.com/edgeherd/edgeherd/models"
+)
+
+// ActiveVersion is the journal version of active.json. History: 1 first.
+const ActiveVersion = 1
+
+// Active is active.json: which versions serve.
+type Active struct {
+	// Generation is that of the desired state it came from.
+	Generation uint64 `json:"generation"`
+	// Blobs is the directory of the blob store that holds manifests and files.
+	Blobs  string       `json:"blobs"`
+	Models []models.Ref `json:"models"`
+}
+
+// ModelState is the state of one loaded version.
+type ModelState string
+
+// The states of a loaded version.
+const (
+	ModelLoading   ModelState = "loading"
+	ModelReady     ModelState = "ready"
+	ModelCandidate ModelState = "candidate"
+	ModelFailed    ModelState = "failed"
+)
+
+// Status is the answer of GET /edge/v1/status.
+type Status struct {
+	Version        string  `json:"version"`
+	RuntimeVersion string  `json:"runtime_version"`
+	PID            int     `json:"pid"`
+	StartedUnixMs  int64   `json:"started_unix_ms"`
+	Generation     uint64  `json:"generation"`
+	CPUSeconds     float64 `json:"cpu_seconds"` // runner and its workers since start, never decreasing
+	RSSBytes       int64   `json:"rss_bytes"`   // runner and its workers
+	// OutboxRecords wait for the agent; OutboxDropped were lost to the bound.
+	OutboxRecords int64         `json:"outbox_records"`
+	OutboxDropped int64         `json:"outbox_dropped"`
+	Models        []ModelStatus `json:"models"`
+	Inputs        []InputStatus `json:"inputs"`
+}
+
+// ModelStatus tells how one loaded version is doing. Counts start with the
+// version's activation in this runner process.
+type ModelStatus struct {
+	models.Ref
+	State      ModelState `json:"state"`
+	Err        string     `json:"err,omitempty"`
+	WorkerPID  int        `json:"worker_pid"`
+	RSSBytes   int64      `json:"rss_bytes"`
+	Requests   uint64     `json:"requests"`
+	Failures   uint64     `json:"failures"`
+	Restarts   uint64     `json:"restarts"`
+	LatencyP50 float64    `json:"latency_p50_seconds"`
+	LatencyP95 float64    `json:"latency_p95_seconds"`
+}
+
+// InputStatus tells how one camera or microphone with its pipeline is doing.
+type InputStatus struct {
+	Name     string  `json:"name"`
+	Pipeline string  `json:"pipeline"`
+	Items    uint64  `json:"items"`
+	Failures uint64  `json:"failures"`
+	RateHz   float64 `json:"rate_hertz"`
+	Err      string  `json:"err,omitempty"`
+}
+
+// Probe is what loading and trying a candidate on this box measured.
+type Probe struct {
+	models.Ref
+	OK             bool    `json:"ok"`
+	Err            string  `json:"err,omitempty"`
+	LoadSeconds    float64 `json:"load_seconds"`
+	PeakRSSBytes   int64   `json:"peak_rss_bytes"`
+	SecondsPerItem float64 `json:"seconds_per_item"` // median over the golden samples
+	GoldenPassed   int     `json:"golden_passed"`
+	GoldenTotal    int     `json:"golden_total"`
+}
+
+// Result is one finished piece of work of a pipeline.
+type Result struct {
+	// Cursor orders results of one runner outbox; it never repeats.
+	Cursor   uint64 `json:"cursor"`
+	UnixMs   int64  `json:"unix_ms"`
+	Input    string `json:"input"`
+	Pipeline string `json:"pipeline"`
+	// Item names the frame or clip; for a simulated camera it is the frame's
+	// name, and Want the text that is really on it.
+	Item      string  `json:"item"`
+	Text      string  `json:"text"`
+	Want      string  `json:"want,omitempty"`
+	Score     float64 `json:"score"`
+	LatencyMs float64 `json:"latency_ms"`
+	// Models lists the versions that took part, as name:version.
+	Models []string `json:"models"`
+}
+
+// Results is the answer of GET /edge/v1/results.
+type Results struct {
+	Records []Result `json:"records"`
+	// Next is the cursor to acknowledge and to ask after; 0 when empty.
+	Next uint64 `json:"next"`
+	// Dropped counts records lost to the outbox bound since its creation.
+	Dropped uint64 `json:"dropped"`
+	// Outbox is the random id of the outbox file; a new file starts new cursors.
+	Outbox string `json:"outbox"`
+}
+
+// Duty is how hard the box may work, as the agent judges its heat.
+type Duty struct {
+	Level        string  `json:"level"` // full, reduced, minimal, paused
+	MaxRateRatio float64 `json:"max_rate_ratio"`
+	// ValidSeconds after which the runner falls back on its own judgement.
+	ValidSeconds float64 `json:"valid_seconds"`
+}
