@@ -1,0 +1,90 @@
+# What people and CI run. `make` alone lists the targets.
+#
+# Everything made lands in build/ (and controller/api/web/dist for the web
+# pages, which are embedded in the edgeherd binary). Targets run one after the
+# other; the tools they call use the cores.
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+
+PROGRAMS := edgeherd edgeherd-agent edgeherd-runner edgeherd-launcher
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+GOBUILD := CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
+FUZZTIME ?= 5s
+
+.PHONY: help up build web deps assets lint test gotest fuzz webtest prove bench dist clean
+
+help: ## list the targets
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  \1\t\2/p' Makefile | expand -t 14
+
+up: assets web build ## build all and start a demo fleet on this machine
+	build/bin/edgeherd up
+
+build: ## the four binaries, into build/bin
+	@mkdir -p build/bin controller/api/web/dist && touch controller/api/web/dist/.keep
+	$(GOBUILD) -o build/bin/ $(addprefix ./cmd/,$(PROGRAMS))
+
+# The stamp holds the sum of every input of the web build, so that switching
+# branches back and forth neither misses a change nor repeats the work.
+web: ## the dashboard, into controller/api/web/dist
+	@sum=$$(.ci/websum.sh); \
+	if [ "$$sum" = "$$(cat build/web.stamp 2>/dev/null)" ] && [ -f controller/api/web/dist/index.html ]; then exit 0; fi; \
+	$(MAKE) --no-print-directory web/node_modules/.package-lock.json; \
+	(cd web && npm run build); \
+	touch controller/api/web/dist/.keep; mkdir -p build; echo "$$sum" >build/web.stamp
+
+web/node_modules/.package-lock.json: web/package.json web/package-lock.json
+	cd web && npm ci --no-audit --no-fund
+	@touch $@
+
+deps: ## what the tests need: installs it when root, else says what is missing
+	.ci/deps.sh
+	go mod download
+	go -C .ci/tools mod download
+	@$(MAKE) --no-print-directory web/node_modules/.package-lock.json
+
+assets: ## ONNX Runtime and demo models, into build/assets
+	@.ci/assets.sh
+
+lint: build/tools/staticcheck ## gofmt, go vet, staticcheck
+	@bad=$$(git ls-files -co --exclude-standard '*.go' | xargs -r gofmt -l); \
+	[ -z "$$bad" ] || { echo "not formatted, run gofmt -w on:"; echo "$$bad"; exit 1; }
+	go vet ./...
+	build/tools/staticcheck ./...
+
+# A module of its own keeps the linter's requirements out of ours.
+build/tools/staticcheck: .ci/tools/go.mod .ci/tools/go.sum
+	go build -C .ci/tools -o $(CURDIR)/$@ honnef.co/go/tools/cmd/staticcheck
+
+test: deps assets web build lint gotest fuzz webtest ## everything CI checks
+
+gotest:
+	EDGEHERD_REQUIRE_ASSETS=1 go test -race -shuffle=on ./...
+
+fuzz: ## every fuzz target for FUZZTIME (5s)
+	.ci/fuzz.sh $(FUZZTIME)
+
+webtest:
+	cd web && npm run lint && npm test && npm run test:browser
+
+prove: assets web build ## full counts and fault matrices: hours
+	EDGEHERD_REQUIRE_ASSETS=1 EDGEHERD_PROVE=1 go test -race -shuffle=on -count=1 -timeout 8h ./...
+	$(MAKE) fuzz FUZZTIME=5m
+
+bench: assets web build ## all figures, as ratios against their yardsticks
+	go test ./internal/bench -run '^TestBench$$' -v -count=1 -timeout 30m -args -bench.out=$(CURDIR)/build/bench.jsonl
+
+bench-%: assets web build
+	go test ./internal/bench -run '^TestBench$$' -v -count=1 -timeout 30m -args -bench.out=$(CURDIR)/build/bench.jsonl -bench.only=$*
+
+dist: web ## release binaries for linux/amd64 and linux/arm64, into build/dist
+	@rm -rf build/dist && mkdir -p build/dist
+	for arch in amd64 arm64; do for p in $(PROGRAMS); do \
+	  GOOS=linux GOARCH=$$arch $(GOBUILD) -o build/dist/$$p-linux-$$arch ./cmd/$$p; \
+	done; done
+	cd build/dist && sha256sum edgeherd* >SHA256SUMS && cat SHA256SUMS
+
+clean: ## remove what was made, but not the download cache
+	rm -rf build web/node_modules
+	find controller/api/web/dist -mindepth 1 ! -name .keep -delete 2>/dev/null || true
