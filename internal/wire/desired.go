@@ -1,0 +1,72 @@
+package wire
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+
+	"github.com/edgeherd/edgeherd/internal/blob"
+	"github.com/edgeherd/edgeherd/internal/identity"
+)
+
+// DesiredVersion is the shape of Desired. History: 1 first.
+const DesiredVersion = 1
+
+// Desired is what one box shall run. It travels as signed JSON; a box refuses
+// a Generation lower than the highest it has accepted.
+type Desired struct {
+	V          int            `json:"v"`
+	Box        identity.ID    `json:"box"`
+	Generation uint64         `json:"generation"`
+	Models     []DesiredModel `json:"models"`
+	// Agent is the release the agent shall be; nil leaves it alone.
+	Agent *DesiredAgent `json:"agent,omitempty"`
+}
+
+// DesiredModel is one model version that shall serve.
+type DesiredModel struct {
+	Name    string      `json:"name"`
+	Version string      `json:"version"`
+	Digest  blob.Digest `json:"digest"` // of the signed manifest
+	Rollout string      `json:"rollout,omitempty"`
+	Attempt int         `json:"attempt,omitempty"` // grows with every explicit retry
+}
+
+// DesiredAgent is the agent release that shall run.
+type DesiredAgent struct {
+	Version string      `json:"version"`
+	Digest  blob.Digest `json:"digest"` // of the signed release
+	Rollout string      `json:"rollout,omitempty"`
+}
+
+// Encode returns the JSON that is signed.
+func (d Desired) Encode() ([]byte, error) { return json.Marshal(d) }
+
+// DecodeDesired reads the signed JSON. Unknown fields are refused.
+func DecodeDesired(data []byte) (Desired, error) {
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	var d Desired
+	if err := dec.Decode(&d); err != nil {
+		return Desired{}, fmt.Errorf("parse desired state: %w", err)
+	}
+	if d.V != DesiredVersion {
+		return Desired{}, fmt.Errorf("desired state version %d, this program reads %d", d.V, DesiredVersion)
+	}
+	return d, nil
+}
+
+// StartedBody is the body of EventStarted.
+type StartedBody struct {
+	Agent string `json:"agent"`
+	Boot  string `json:"boot"`
+	SID   string `json:"sid"`
+	Cause string `json:"cause"` // "start", "crash", "boot", "update"
+}
+
+// AlarmBody is the body of EventAlarm.
+type AlarmBody struct {
+	Kind   string  `json:"kind"` // "throttling", "hot", "sensor", "disk", "runner"
+	Active bool    `json:"active"`
+	Value  float64 `json:"value,omitempty"`
+}
