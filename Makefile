@@ -73,6 +73,7 @@ prove: assets web build ## full counts and fault matrices: hours
 	$(MAKE) fuzz FUZZTIME=5m
 
 bench: assets web build ## all figures, as ratios against their yardsticks
+	rm -f build/bench.jsonl
 	go test ./internal/bench -run '^TestBench$$' -v -count=1 -timeout 30m -args -bench.out=$(CURDIR)/build/bench.jsonl
 
 bench-%: assets web build
