@@ -1,0 +1,378 @@
+// Package fleetapi is the controller's HTTP API as Go types, and a client for
+// it. The server (controller/api), the operator's commands and the tests share
+// them, so a command never imports the server.
+//
+// Conventions: nouns under /api/v1, snake_case JSON, SI base units in names,
+// RFC 3339 times in UTC, enums as strings that may grow. Lists answer items,
+// next_page_token and total_size. Errors are RFC 9457 problem details.
+//
+// The one rule a caller can break: treat an unknown enum value as unknown, not
+// as an error; a newer controller may send it.
+package fleetapi
+
+import (
+	"time"
+
+	"github.com/edgeherd/edgeherd/internal/blob"
+	"github.com/edgeherd/edgeherd/internal/identity"
+	"github.com/edgeherd/edgeherd/internal/runnerapi"
+	"github.com/edgeherd/edgeherd/internal/wire"
+	"github.com/edgeherd/edgeherd/models"
+)
+
+// Link says when a box was last heard.
+type Link string
+
+// The link states: live within 2 keep-alives, late within 10, then silent.
+const (
+	LinkLive   Link = "live"
+	LinkLate   Link = "late"
+	LinkSilent Link = "silent"
+	LinkNever  Link = "never"
+)
+
+// Health says how the hardware of a box is.
+type Health string
+
+// The health states, worst last.
+const (
+	HealthUnknown     Health = "unknown"
+	HealthOK          Health = "ok"
+	HealthWarm        Health = "warm"
+	HealthSensorFault Health = "sensor-fault"
+	HealthThrottling  Health = "throttling"
+)
+
+// Update says whether a box runs what it shall run.
+type Update string
+
+// The update states.
+const (
+	UpdateCurrent  Update = "current"
+	UpdateUpdating Update = "updating"
+	UpdateFailed   Update = "failed"
+	UpdateUnknown  Update = "unknown"
+)
+
+// Box is one box as the controller knows it.
+type Box struct {
+	ID        identity.ID    `json:"id"`
+	Name      string         `json:"name"`
+	Site      string         `json:"site"`
+	Simulated bool           `json:"simulated"`
+	Link      Link           `json:"link"`
+	Health    Health         `json:"health"`
+	Update    Update         `json:"update"`
+	LastSeen  *time.Time     `json:"last_seen,omitempty"`
+	Inventory wire.Inventory `json:"inventory"`
+	Buffer    wire.Buffer    `json:"buffer"`
+	// Latest holds the newest value of each metric with its time.
+	Latest map[string]Value `json:"latest"`
+	// Thermal is the thermal-resistance index of the cooling path.
+	Thermal Thermal    `json:"thermal"`
+	Models  []BoxModel `json:"models"`
+	// DesiredGeneration and RunningGeneration are equal when the box has
+	// accepted what it was last told.
+	DesiredGeneration uint64 `json:"desired_generation"`
+	RunningGeneration uint64 `json:"running_generation"`
+	// Reads counts pipeline results and how many equal the known truth; only
+	// simulated cameras know it.
+	Reads Reads `json:"reads"`
+}
+
+// Value is a number with its age.
+type Value struct {
+	Value float64   `json:"value"`
+	Time  time.Time `json:"time"`
+}
+
+// Thermal is the cooling path's resistance and how it compares with clean.
+type Thermal struct {
+	Known            bool    `json:"known"`
+	Reason           string  `json:"reason,omitempty"` // why it is not known
+	ResistanceKPerW  float64 `json:"resistance_kelvin_per_watt,omitempty"`
+	RatioToBaseline  float64 `json:"ratio_to_baseline,omitempty"`
+	BaselineComplete bool    `json:"baseline_complete"`
+}
+
+// BoxModel is one model on one box: what shall serve, what serves.
+type BoxModel struct {
+	Name           string      `json:"name"`
+	DesiredVersion string      `json:"desired_version,omitempty"`
+	DesiredDigest  blob.Digest `json:"desired_digest"`
+	RunningVersion string      `json:"running_version,omitempty"`
+	RunningDigest  blob.Digest `json:"running_digest"`
+	Phase          string      `json:"phase,omitempty"` // last reported phase of the desired version
+	Err            string      `json:"err,omitempty"`
+}
+
+// Reads counts pipeline results of the last hour.
+type Reads struct {
+	Total   int64 `json:"total"`
+	Checked int64 `json:"checked"` // with a known truth
+	Right   int64 `json:"right"`
+}
+
+// BoxList is a page of boxes.
+type BoxList struct {
+	Items         []Box  `json:"items"`
+	NextPageToken string `json:"next_page_token"`
+	TotalSize     int    `json:"total_size"`
+}
+
+// Summary counts the fleet.
+type Summary struct {
+	Total       int            `json:"total"`
+	Links       map[string]int `json:"links"`
+	Healths     map[string]int `json:"healths"`
+	Updates     map[string]int `json:"updates"`
+	Simulated   int            `json:"simulated"`
+	Development bool           `json:"development"` // a throw-away key signs everything
+	Version     string         `json:"version"`
+	Time        time.Time      `json:"time"`
+}
+
+// Series is one metric over time, at most a few values per pixel.
+type Series struct {
+	Metric      string    `json:"metric"`
+	From        time.Time `json:"from"`
+	To          time.Time `json:"to"`
+	StepSeconds float64   `json:"step_seconds"`
+	Points      []Point   `json:"points"`
+}
+
+// Point is one bucket of a series.
+type Point struct {
+	UnixMs int64   `json:"t"` // start of the bucket
+	Min    float64 `json:"min"`
+	Median float64 `json:"median"`
+	Max    float64 `json:"max"`
+	N      int     `json:"n"`
+}
+
+// SeriesReply answers a question for several metrics of one box.
+type SeriesReply struct {
+	Series []Series `json:"series"`
+	Marks  []Mark   `json:"marks"`
+}
+
+// Mark is an event worth a line in a chart.
+type Mark struct {
+	UnixMs int64  `json:"t"`
+	Type   string `json:"type"`
+	Text   string `json:"text"`
+}
+
+// Event is one stored event of a box.
+type Event struct {
+	Time time.Time `json:"time"`
+	Type string    `json:"type"`
+	Text string    `json:"text"`
+	Body string    `json:"body,omitempty"` // JSON
+}
+
+// EventList is the newest events first.
+type EventList struct {
+	Items []Event `json:"items"`
+}
+
+// ResultList is the newest results first.
+type ResultList struct {
+	Items []Result `json:"items"`
+}
+
+// Result is one finished piece of work of a pipeline.
+type Result struct {
+	Time           time.Time `json:"time"`
+	Input          string    `json:"input"`
+	Pipeline       string    `json:"pipeline"`
+	Item           string    `json:"item"`
+	Text           string    `json:"text"`
+	Want           string    `json:"want,omitempty"`
+	Score          float64   `json:"score"`
+	LatencySeconds float64   `json:"latency_seconds"`
+	Models         []string  `json:"models"`
+}
+
+// Model is a model with all its versions, newest first.
+type Model struct {
+	Name     string         `json:"name"`
+	Versions []ModelVersion `json:"versions"`
+}
+
+// ModelVersion is one pushed version.
+type ModelVersion struct {
+	models.Ref
+	Description string           `json:"description,omitempty"`
+	Licence     string           `json:"licence,omitempty"`
+	SizeBytes   int64            `json:"size_bytes"`
+	Signature   models.Signature `json:"signature"`
+	Pushed      time.Time        `json:"pushed"`
+	// Running and Desired count boxes.
+	Running int `json:"running"`
+	Desired int `json:"desired"`
+}
+
+// ModelList lists models by name.
+type ModelList struct {
+	Items []Model `json:"items"`
+}
+
+// PushModel registers a signed manifest whose files have been uploaded.
+type PushModel struct {
+	Envelope []byte `json:"envelope"`
+}
+
+// MissingBlobs asks which of the digests the controller lacks.
+type MissingBlobs struct {
+	Digests []blob.Digest `json:"digests"`
+}
+
+// RolloutState is the state of a rollout.
+type RolloutState string
+
+// The states of a rollout.
+const (
+	RolloutDraft    RolloutState = "draft" // planned, not started
+	RolloutRunning  RolloutState = "running"
+	RolloutPaused   RolloutState = "paused"   // by a person
+	RolloutHalted   RolloutState = "halted"   // by a gate: a wave ended without passing
+	RolloutDone     RolloutState = "done"     // every wave passed
+	RolloutCanceled RolloutState = "canceled" // by a person
+)
+
+// WaveState is the state of a wave.
+type WaveState string
+
+// The states of a wave.
+const (
+	WaveWaiting WaveState = "waiting"
+	WaveRunning WaveState = "running"
+	WaveSoaking WaveState = "soaking"
+	WavePassed  WaveState = "passed"
+	WaveHalted  WaveState = "halted"
+	WaveSkipped WaveState = "skipped" // empty
+)
+
+// TargetState is the state of one box in a rollout.
+type TargetState string
+
+// The states of a target.
+const (
+	TargetScheduled   TargetState = "scheduled"
+	TargetOffered     TargetState = "offered" // told, no report yet
+	TargetWorking     TargetState = "working" // the box reports phases
+	TargetSucceeded   TargetState = "succeeded"
+	TargetFailed      TargetState = "failed"
+	TargetUnreachable TargetState = "unreachable"
+	TargetSuperseded  TargetState = "superseded" // a newer rollout took the box over
+	TargetCanceled    TargetState = "canceled"
+)
+
+// PlanRequest asks for a plan. Exactly one of Model and Release is set.
+type PlanRequest struct {
+	Model   string `json:"model,omitempty"`   // name:version
+	Release string `json:"release,omitempty"` // agent version
+	// Filter is an AIP-160 expression over boxes; empty means all.
+	Filter string `json:"filter,omitempty"`
+	// Waves are sizes such as "1", "25%" or "rest"; default: 1, rest.
+	Waves []string `json:"waves,omitempty"`
+	// SoakSeconds a wave must stay good before it passes; default 0.
+	SoakSeconds float64 `json:"soak_seconds,omitempty"`
+	// MaxFailed boxes in a wave before it halts; default 0.
+	MaxFailed int `json:"max_failed,omitempty"`
+	// UnreachableAfterSeconds an offered box without a report counts as
+	// unreachable; default 600.
+	UnreachableAfterSeconds float64 `json:"unreachable_after_seconds,omitempty"`
+}
+
+// Rollout is a plan and, once started, its course.
+type Rollout struct {
+	ID       string       `json:"id"`
+	State    RolloutState `json:"state"`
+	Sentence string       `json:"sentence"` // what is going on, why, for people
+	Request  PlanRequest  `json:"request"`
+	Target   models.Ref   `json:"target"`
+	Kind     string       `json:"kind"` // model or agent
+	Waves    []Wave       `json:"waves"`
+	// BytesPerBox is the download of a box that has nothing yet.
+	BytesPerBox int64      `json:"bytes_per_box"`
+	Warnings    []string   `json:"warnings"`
+	Created     time.Time  `json:"created"`
+	Started     *time.Time `json:"started,omitempty"`
+	Ended       *time.Time `json:"ended,omitempty"`
+}
+
+// Wave is one step of a rollout; its members are fixed by the plan.
+type Wave struct {
+	State   WaveState  `json:"state"`
+	Reason  string     `json:"reason,omitempty"`
+	Started *time.Time `json:"started,omitempty"`
+	Ended   *time.Time `json:"ended,omitempty"`
+	Targets []Target   `json:"targets"`
+}
+
+// Target is one box of a wave.
+type Target struct {
+	Box     identity.ID      `json:"box"`
+	Name    string           `json:"name"`
+	Site    string           `json:"site"`
+	State   TargetState      `json:"state"`
+	Phase   string           `json:"phase,omitempty"`
+	Err     string           `json:"err,omitempty"`
+	Probe   *runnerapi.Probe `json:"probe,omitempty"`
+	Changed *time.Time       `json:"changed,omitempty"`
+}
+
+// RolloutList is the newest rollouts first.
+type RolloutList struct {
+	Items []Rollout `json:"items"`
+}
+
+// RolloutAction is pause, resume or cancel.
+type RolloutAction struct {
+	Action string `json:"action" enum:"start,pause,resume,cancel"`
+}
+
+// Release is a pushed agent release.
+type Release struct {
+	Version   string      `json:"version"`
+	Counter   uint64      `json:"counter"`
+	Digest    blob.Digest `json:"digest"`
+	Platforms []string    `json:"platforms"` // os/arch
+	Pushed    time.Time   `json:"pushed"`
+	Running   int         `json:"running"` // boxes
+}
+
+// ReleaseList lists releases, newest first.
+type ReleaseList struct {
+	Items []Release `json:"items"`
+}
+
+// PushRelease registers a signed release whose files have been uploaded.
+type PushRelease struct {
+	Envelope []byte `json:"envelope"`
+}
+
+// Session tells who is logged in.
+type Session struct {
+	User string `json:"user"`
+	Role string `json:"role"`
+}
+
+// Change is one server-sent event of GET /api/v1/events: something under a
+// topic changed, ask again. Live carries the newest samples of one box.
+type Change struct {
+	// Topic is boxes, models, releases, rollouts or live.
+	Topic string      `json:"topic"`
+	ID    string      `json:"id,omitempty"` // box, model name or rollout
+	Live  *LiveSample `json:"live,omitempty"`
+}
+
+// LiveSample is what a watched box measured just now.
+type LiveSample struct {
+	Box    identity.ID        `json:"box"`
+	UnixMs int64              `json:"unix_ms"`
+	Values map[string]float64 `json:"values"`
+	Buffer wire.Buffer        `json:"buffer"`
+}
