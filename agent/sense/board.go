@@ -1,0 +1,95 @@
+package sense
+
+import (
+	"os"
+	"runtime"
+	"strings"
+)
+
+// Board is what a box says of itself.
+type Board struct {
+	Vendor   string // "" when unknown; white boxes that say "Default string" count as unknown
+	Product  string
+	Serial   string // DMI serials are readable by root only
+	Class    string // one of the Class constants: a guess from DMI, see chassisClass
+	Arch     string // of this program: amd64, arm64
+	CPUs     int    // online; 0 when unknown
+	MemBytes int64  // 0 when unknown
+	// Simulated is true on a board of internal/simboard.
+	Simulated bool
+	BootID    string // changes at every boot
+}
+
+// The board classes.
+const (
+	ClassWallMount = "wall-mount"
+	ClassITX       = "itx"
+	ClassJetson    = "jetson"
+	ClassServer    = "server"
+	ClassUnknown   = "unknown"
+)
+
+// SimulatedMark is the file below the root that marks a simulated board.
+const SimulatedMark = "etc/edgeherd-simulated"
+
+// Board describes the box. The files are read once.
+func (s *Sampler) Board() Board {
+	s.boardOnce.Do(func() { s.boardFound = readBoard(s.opts.Root) })
+	return s.boardFound
+}
+
+func readBoard(root string) Board {
+	b := &builder{root: root}
+	dmi := func(name string) string { return realName(text(b.path("sys/class/dmi/id", name))) }
+	board := Board{
+		Vendor: dmi("sys_vendor"), Product: dmi("product_name"), Serial: dmi("product_serial"),
+		Class: chassisClass(dmi("chassis_type")), Arch: runtime.GOARCH,
+		BootID: text(b.path("proc/sys/kernel/random/boot_id")),
+	}
+	if board.Serial == "" {
+		board.Serial = dmi("board_serial")
+	}
+	if model := text(b.path("proc/device-tree/model")); model != "" {
+		board.Product = model
+		board.Vendor, _, _ = strings.Cut(model, " ")
+		board.Serial = text(b.path("proc/device-tree/serial-number"))
+		board.Class = ClassUnknown
+		if strings.Contains(text(b.path("proc/device-tree/compatible")), "nvidia,tegra") || strings.Contains(model, "Jetson") {
+			board.Class = ClassJetson
+		}
+	}
+	if n, ok := parseCPUList(text(b.path("sys/devices/system/cpu/online"))); ok {
+		board.CPUs = n
+	}
+	if mem, err := parseMeminfo([]byte(text(b.path("proc/meminfo")))); err == nil {
+		board.MemBytes = int64(mem.b)
+	}
+	_, err := os.Stat(b.path(SimulatedMark))
+	board.Simulated = err == nil
+	return board
+}
+
+// realName drops what vendors leave in DMI fields they did not fill in.
+func realName(s string) string {
+	switch strings.ToLower(s) {
+	case "default string", "to be filled by o.e.m.", "system manufacturer", "system product name",
+		"system serial number", "not specified", "not applicable", "none", "0":
+		return ""
+	}
+	return s
+}
+
+// chassisClass maps the SMBIOS chassis type (DSP0134, table "System Enclosure
+// or Chassis Types"). DMI cannot tell whether a box hangs on a wall: embedded
+// PCs, gateways and sealed cases are counted as such.
+func chassisClass(kind string) string {
+	switch kind {
+	case "24", "33", "34": // sealed-case PC, IoT gateway, embedded PC
+		return ClassWallMount
+	case "3", "4", "5", "6", "7", "13", "15", "16", "35", "36": // desktop to stick PC
+		return ClassITX
+	case "17", "23", "25", "28", "29": // main server, rack mount, multi-system, blade
+		return ClassServer
+	}
+	return ClassUnknown
+}

@@ -1,0 +1,196 @@
+package sense
+
+import (
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// rail is one channel of an INA3221.
+type rail struct {
+	key, label    string
+	volts, ampere int // probes
+}
+
+// rails lists the connected channels. "NC" is not connected; the fourth label
+// is the sum of the shunt voltages, which is no rail.
+func (b *builder) rails(chips []chip) []rail {
+	var list []rail
+	for _, c := range chips {
+		if c.name != "ina3221" {
+			continue
+		}
+		for n := 1; n <= 3; n++ {
+			label := text(filepath.Join(c.dir, attrName("in", n, "label")))
+			volts, ampere := attrName("in", n, "input"), attrName("curr", n, "input")
+			if label == "" || label == "NC" || !slices.Contains(c.files, volts) || !slices.Contains(c.files, ampere) {
+				continue
+			}
+			list = append(list, rail{
+				key: c.key + "/" + attrName("in", n, "input"), label: cleanLabel(label),
+				volts:  b.probe(filepath.Join(c.dir, volts), number(1000, 0, 100)),
+				ampere: b.probe(filepath.Join(c.dir, ampere), number(1000, 0, 200)),
+			})
+		}
+	}
+	return list
+}
+
+// zone is one RAPL energy counter.
+type zone struct {
+	name    string // package-0, psys
+	counter int    // probe
+	joules  float64
+}
+
+func (b *builder) rapl() []zone {
+	var list []zone
+	dir := b.path("sys/class/powercap")
+	for _, name := range dirNames(dir) {
+		// intel-rapl:0 is a package or psys; intel-rapl:0:1 is a part of it;
+		// intel-rapl-mmio repeats the package.
+		if !strings.HasPrefix(name, "intel-rapl:") || strings.Count(name, ":") != 1 {
+			continue
+		}
+		wrap, err := parseInt([]byte(text(filepath.Join(dir, name, "max_energy_range_uj"))))
+		if err != nil || wrap <= 0 {
+			continue
+		}
+		list = append(list, zone{
+			name:    text(filepath.Join(dir, name, "name")),
+			counter: b.probe(filepath.Join(dir, name, "energy_uj"), number(1e6, 0, 1e13)),
+			joules:  float64(wrap) / 1e6,
+		})
+	}
+	return list
+}
+
+// powers adds the one that stands for the box as power_watts, all others with
+// a label. See rules.go for the order.
+func (b *builder) powers(all []found, chips []chip) {
+	rails, counters := b.rails(chips), b.rapl()
+	main := b.mainRail(rails)
+	for i, f := range all {
+		if f.kind != "power" {
+			continue
+		}
+		s := Sensor{Key: f.key, Metric: Power, Label: f.metricLabel()}
+		if !main && f.chip == "power_meter" {
+			s.Label, main = "", true
+		}
+		b.output(s, false, last, b.probe(all[i].path, number(1e6, 0, maxWatts))) // µW
+	}
+	main = b.counters(counters, main)
+	for i, r := range rails {
+		if b.labels[string(Power)] > 0 && i == 0 && isTotal(r.label) {
+			continue // already power_watts
+		}
+		b.output(Sensor{Key: r.key, Metric: Power, Label: "ina3221/" + r.label}, false, product, r.volts, r.ampere)
+	}
+	if !main && len(rails) > 0 {
+		var from []int
+		for _, r := range rails {
+			from = append(from, r.volts, r.ampere)
+		}
+		b.output(Sensor{Key: "hwmon/ina3221/sum", Metric: Power}, false, product, from...)
+	}
+}
+
+func isTotal(label string) bool { return label == "VDD_IN" || label == "POM_5V_IN" }
+
+// mainRail moves the rail that feeds the whole module to the front and adds it
+// as power_watts.
+func (b *builder) mainRail(rails []rail) bool {
+	i := slices.IndexFunc(rails, func(r rail) bool { return isTotal(r.label) })
+	if i < 0 {
+		return false
+	}
+	rails[0], rails[i] = rails[i], rails[0]
+	b.output(Sensor{Key: rails[0].key, Metric: Power}, false, product, rails[0].volts, rails[0].ampere)
+	return true
+}
+
+func (b *builder) counters(zones []zone, main bool) bool {
+	var packages, ranges = []int(nil), []float64(nil)
+	for _, z := range zones {
+		s := Sensor{Key: "rapl/" + cleanLabel(z.name), Metric: Power, Label: "rapl/" + cleanLabel(z.name)}
+		if z.name == "psys" && !main {
+			s.Label, main = "", true
+		} else if strings.HasPrefix(z.name, "package-") {
+			packages, ranges = append(packages, z.counter), append(ranges, z.joules)
+			if len(zones) == 1 && !main {
+				continue // the sum below is this very counter
+			}
+		}
+		b.output(s, false, energyRate([]float64{z.joules}), z.counter)
+	}
+	if main || len(packages) == 0 {
+		return main
+	}
+	b.output(Sensor{Key: "rapl/packages", Metric: Power}, false, energyRate(ranges), packages...)
+	return true
+}
+
+// throttle adds what tells that the hardware or the kernel slows the box down.
+func (b *builder) throttle(chips []chip) {
+	if from := b.throttleCounters(chips); len(from) > 0 {
+		b.output(Sensor{Key: "throttle", Metric: Throttle}, false, sum, from...)
+	}
+	var states []int
+	dir := b.path("sys/class/thermal")
+	for _, name := range dirNames(dir) {
+		if !strings.HasPrefix(name, "cooling_device") || !slows(text(filepath.Join(dir, name, "type"))) {
+			continue
+		}
+		limit, err := parseInt([]byte(text(filepath.Join(dir, name, "max_state"))))
+		if err != nil || limit <= 0 {
+			continue
+		}
+		states = append(states, b.probe(filepath.Join(dir, name, "cur_state"), number(float64(limit), 0, 1)))
+	}
+	if len(states) > 0 {
+		b.output(Sensor{Key: "cooling", Metric: CoolingState}, true, highest, states...)
+	}
+}
+
+// slows tells cooling devices that cost speed from fans. intel_powerclamp is
+// left out: its -1 means off.
+func slows(kind string) bool {
+	kind = strings.ToLower(kind)
+	for _, part := range []string{"cpufreq", "processor", "devfreq", "throttle", "cpu-idle"} {
+		if strings.Contains(kind, part) {
+			return true
+		}
+	}
+	return false
+}
+
+// throttleCounters finds one counter per package (every CPU repeats that of
+// its package) or, without packages, per CPU; on a Jetson the over-current events.
+func (b *builder) throttleCounters(chips []chip) []int {
+	var packages, cores []int
+	seen := map[string]bool{}
+	dir := b.path("sys/devices/system/cpu")
+	for _, name := range dirNames(dir) {
+		if kind, _, attr, ok := splitAttr(name); !ok || kind != "cpu" || attr != "" {
+			continue
+		}
+		counter := filepath.Join(dir, name, "thermal_throttle/package_throttle_count")
+		id := text(filepath.Join(dir, name, "topology/physical_package_id"))
+		if !seen[id] && exists(counter) {
+			seen[id] = true
+			packages = append(packages, b.probe(counter, number(1, 0, 1e15)))
+		}
+		if counter = filepath.Join(dir, name, "thermal_throttle/core_throttle_count"); exists(counter) && !seen[id] {
+			cores = append(cores, b.probe(counter, number(1, 0, 1e15)))
+		}
+	}
+	for _, c := range chips {
+		for _, name := range c.files {
+			if kind, _, attr, ok := splitAttr(name); ok && kind == "oc" && attr == "event_cnt" {
+				packages = append(packages, b.probe(filepath.Join(c.dir, name), number(1, 0, 1e15)))
+			}
+		}
+	}
+	return append(packages, cores...)
+}

@@ -1,0 +1,222 @@
+// Package sense reads the hardware of a box: temperatures, fans, power,
+// throttling, memory, disk and identity, from sysfs and procfs below a root
+// path, so that a fixture tree or a simulated board is read by the same code
+// as a real machine.
+//
+// Vocabulary: a probe is one file that is read every period; an output is one
+// metric computed from one or more probes; a plan is the list of both, found
+// by a discovery that is repeated every few minutes and when a device goes
+// away. Metric names carry their SI unit; the sensors that decide about heat
+// have plain names (temp_die_celsius), all others carry a label in braces
+// (temp_celsius{nct6798/AUXTIN0}). rules.go says which sensor becomes which.
+//
+// Nothing is kept on disk. A value that could not be read is left out: a
+// missing reading means unknown, and zero is only reported when a sensor said
+// zero and may be believed. Rates (RAPL power, CPU use) need two reads.
+//
+// The one rule a caller can break: never read sysfs with os.ReadFile. Offline
+// thermal zones of a Jetson answer EAGAIN, and Go's poller then waits for ever.
+package sense
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+// Metric is a name of the product's vocabulary, with its SI unit in the name.
+type Metric string
+
+// The metrics. All but the last five groups exist with a {label} as well.
+const (
+	TempDie      Metric = "temp_die_celsius"
+	TempInlet    Metric = "temp_inlet_celsius"
+	TempBoard    Metric = "temp_board_celsius"
+	TempSSD      Metric = "temp_ssd_celsius"
+	Temp         Metric = "temp_celsius" // only with a label
+	FanRPM       Metric = "fan_rpm"
+	FanDuty      Metric = "fan_duty_ratio"
+	Power        Metric = "power_watts"
+	CPUFreq      Metric = "cpu_freq_hertz"      // mean of the cpufreq policies
+	CPUBusy      Metric = "cpu_busy_ratio"      // since the previous Read
+	MemUsed      Metric = "mem_used_ratio"      // 1 - MemAvailable/MemTotal
+	DiskFree     Metric = "disk_free_bytes"     // free to the agent, on the disk of StateDir
+	Throttle     Metric = "throttle_count"      // events since boot
+	CoolingState Metric = "cooling_state_ratio" // 0 = not throttled, 1 = as far as it goes
+	Load1        Metric = "load1"
+	Uptime       Metric = "uptime_seconds"
+)
+
+// Sensor is one thing that can be read. Key is stable across reboots, for
+// example "hwmon/k10temp/pci:0000:00:18.3/temp1"; numbers that the kernel hands
+// out anew at each boot (hwmon3) are not part of it.
+type Sensor struct {
+	Key    string
+	Metric Metric
+	Label  string
+}
+
+// Reading is one value. Metric is the name, with the label in braces if any.
+type Reading struct {
+	Metric string
+	Value  float64
+}
+
+// Options configure a Sampler.
+type Options struct {
+	Root     string        // where sys, proc and etc are; default "/"
+	Timeout  time.Duration // how long one Read waits for all sensors; default 1 s
+	StateDir string        // disk whose free space is reported; default none. Not below Root.
+}
+
+const (
+	// rediscoverAfter bounds how long a hot-plugged sensor stays unseen.
+	rediscoverAfter = 5 * time.Minute
+	// staleAfter keeps a file that is listed but never there from causing a
+	// discovery at each Read.
+	staleAfter = 30 * time.Second
+)
+
+// Sampler reads the sensors of one box. It may be used by several goroutines.
+type Sampler struct {
+	opts Options // never changes after New
+	log  *slog.Logger
+
+	mu         sync.Mutex // guards the fields below; held for a whole Read
+	plan       *plan
+	planned    time.Time
+	stale      bool       // a device went away: discover before the next read
+	discovery  chan *plan // a discovery that is under way, else nil
+	tracks     *trackSet  // what is remembered per file, beyond one plan
+	logged     map[string]bool
+	boardOnce  sync.Once
+	boardFound Board
+}
+
+// New makes a Sampler. Nothing is read before the first Read or Board.
+func New(opts Options, log *slog.Logger) *Sampler {
+	if opts.Root == "" {
+		opts.Root = "/"
+	}
+	if opts.Timeout <= 0 {
+		opts.Timeout = time.Second
+	}
+	return &Sampler{opts: opts, log: log, tracks: newTrackSet(), logged: map[string]bool{}}
+}
+
+// Read reads every sensor once. What could be read is returned even when err
+// is not nil; err joins one error per sensor that failed in earnest. Sensors
+// that are only switched off (EAGAIN, ENODATA) or not connected are left out
+// without an error. A read that hangs is given up after Options.Timeout and
+// is not tried again before it has come back.
+func (s *Sampler) Read(ctx context.Context) ([]Reading, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p, err := s.currentPlan(ctx)
+	if p == nil {
+		return nil, err
+	}
+	results := collect(ctx, p.probes, s.opts.Timeout)
+	errs := []error{err, ctx.Err()}
+	for i := range results {
+		errs = append(errs, s.judge(p.probes[i], &results[i]))
+	}
+	readings := make([]Reading, 0, len(p.outputs))
+	for _, o := range p.outputs {
+		if v, ok := o.value(results); ok {
+			readings = append(readings, Reading{Metric: o.name, Value: v})
+		}
+	}
+	return readings, errors.Join(errs...)
+}
+
+// Sensors lists what the last discovery found, in the order of Read.
+func (s *Sampler) Sensors() []Sensor {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p, _ := s.currentPlan(context.Background())
+	if p == nil {
+		return nil
+	}
+	list := make([]Sensor, len(p.outputs))
+	for i, o := range p.outputs {
+		list[i] = o.sensor
+	}
+	return list
+}
+
+// DieLimitCelsius is the temperature at which the kernel or the chip begins to
+// throttle the die, as far as the die's own sensor tells it.
+func (s *Sampler) DieLimitCelsius() (limit float64, known bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p, _ := s.currentPlan(context.Background())
+	if p == nil || p.dieLimit == 0 {
+		return 0, false
+	}
+	return p.dieLimit, true
+}
+
+// currentPlan returns the plan in force and renews it when it is due. A
+// discovery that hangs keeps the old plan in force; only one runs at a time.
+func (s *Sampler) currentPlan(ctx context.Context) (*plan, error) {
+	if age := time.Since(s.planned); s.plan != nil && age < rediscoverAfter && (!s.stale || age < staleAfter) {
+		return s.plan, nil
+	}
+	if s.discovery == nil {
+		found := make(chan *plan, 1)
+		s.discovery = found
+		opts, tracks := s.opts, s.tracks
+		go func() { found <- discover(opts, tracks) }()
+	}
+	timer := time.NewTimer(s.opts.Timeout)
+	defer timer.Stop()
+	select {
+	case p := <-s.discovery:
+		p.keepRates(s.plan)
+		s.plan, s.planned, s.stale, s.discovery = p, time.Now(), false, nil
+		return p, nil
+	case <-ctx.Done():
+		return s.plan, ctx.Err()
+	case <-timer.C:
+		err := fmt.Errorf("list sensors below %s: no answer within %s", s.opts.Root, s.opts.Timeout)
+		s.logOnce(s.opts.Root, err)
+		return s.plan, err
+	}
+}
+
+// judge notes the outcome of one probe and returns an error worth reporting.
+func (s *Sampler) judge(p *probe, r *result) error {
+	if r.err == nil {
+		p.track.fails.Store(0)
+		if r.a > 0 {
+			p.track.positive.Store(true)
+		}
+		return nil
+	}
+	p.track.fails.Add(1)
+	if isGone(r.err) {
+		s.stale = true
+	}
+	if isQuiet(r.err) {
+		s.log.Debug("sensor has no value", "path", p.path, "err", r.err)
+		return nil
+	}
+	s.logOnce(p.path, r.err)
+	return fmt.Errorf("read %s: %w", p.path, r.err)
+}
+
+// maxLogged bounds the memory of logOnce; causes are few on any real box.
+const maxLogged = 1000
+
+func (s *Sampler) logOnce(path string, err error) {
+	cause := path + "\x00" + err.Error()
+	if s.logged[cause] || len(s.logged) >= maxLogged {
+		return
+	}
+	s.logged[cause] = true
+	s.log.Warn("sensor not readable", "path", path, "err", err)
+}
