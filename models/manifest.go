@@ -113,10 +113,7 @@ func (m Manifest) Validate() error {
 	if !seen[ModelFile] {
 		return fmt.Errorf("model has no file %s", ModelFile)
 	}
-	if len(m.Signature.Inputs) == 0 || len(m.Signature.Outputs) == 0 {
-		return errors.New("manifest has no signature")
-	}
-	return nil
+	return m.Signature.Validate()
 }
 
 // Encode returns the canonical JSON that is signed.

@@ -1,0 +1,151 @@
+package models
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/edgeherd/edgeherd/internal/blob"
+)
+
+// DescriptionFile is the file of a model's directory that a person writes.
+const DescriptionFile = "model.yaml"
+
+const maxDescriptionBytes = 64 << 10
+
+// description is the content of DescriptionFile. Unknown keys are errors.
+type description struct {
+	Name        string   `yaml:"name"`
+	Version     string   `yaml:"version"`
+	Description string   `yaml:"description"`
+	Licence     string   `yaml:"licence"`
+	Upstream    string   `yaml:"upstream"`
+	Files       []string `yaml:"files"`
+}
+
+// Pack reads the model in dir: model.yaml says what it is, model.onnx gives the
+// signature, golden.json is added when it is there, whether listed or not. The
+// map names, for each file of the manifest, where its bytes lie. Nothing is
+// written.
+func Pack(dir string) (Manifest, map[blob.Digest]string, error) {
+	m, paths, err := pack(dir)
+	if err != nil {
+		return Manifest{}, nil, fmt.Errorf("pack model: %w", err)
+	}
+	return m, paths, nil
+}
+
+func pack(dir string) (Manifest, map[blob.Digest]string, error) {
+	desc, err := readDescription(filepath.Join(dir, DescriptionFile))
+	if err != nil {
+		return Manifest{}, nil, err
+	}
+	m := Manifest{
+		V: ManifestVersion, Name: desc.Name, Version: desc.Version,
+		Description: desc.Description, Licence: desc.Licence, Upstream: desc.Upstream,
+	}
+	names := desc.Files
+	if len(names) == 0 {
+		names = []string{ModelFile}
+	}
+	hasGolden := slices.Contains(names, GoldenFile)
+	if _, err := os.Lstat(filepath.Join(dir, GoldenFile)); err == nil && !hasGolden {
+		hasGolden, names = true, append(names, GoldenFile)
+	}
+	paths := map[blob.Digest]string{}
+	for _, name := range names {
+		f, err := hashFile(dir, name)
+		if err != nil {
+			return Manifest{}, nil, err
+		}
+		m.Files = append(m.Files, f)
+		paths[f.Digest] = filepath.Join(dir, filepath.FromSlash(name))
+	}
+	info, err := ReadONNXFile(filepath.Join(dir, ModelFile))
+	if err != nil {
+		return Manifest{}, nil, err
+	}
+	m.Signature = info.Signature
+	if hasGolden {
+		golden, err := ReadGolden(filepath.Join(dir, GoldenFile))
+		if err != nil {
+			return Manifest{}, nil, err
+		}
+		if err := golden.Fits(m.Signature); err != nil {
+			return Manifest{}, nil, err
+		}
+	}
+	if err := m.Validate(); err != nil {
+		return Manifest{}, nil, fmt.Errorf("%s: %w", filepath.Join(dir, DescriptionFile), err)
+	}
+	return m, paths, nil
+}
+
+func readDescription(path string) (description, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return description{}, fmt.Errorf("%w: write it with at least name and version, for example\n  name: silero-vad\n  version: 6.0.0\n  files: [%s]", err, ModelFile)
+	}
+	if err != nil {
+		return description{}, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxDescriptionBytes+1))
+	if err != nil {
+		return description{}, fmt.Errorf("read model description: %w", err)
+	}
+	if len(data) > maxDescriptionBytes {
+		return description{}, fmt.Errorf("%s is longer than %d bytes", path, maxDescriptionBytes)
+	}
+	desc, err := decodeDescription(data)
+	if err != nil {
+		return description{}, fmt.Errorf("%s: %w", path, err)
+	}
+	return desc, nil
+}
+
+func decodeDescription(data []byte) (description, error) {
+	dec := yaml.NewDecoder(bytes.NewReader(data))
+	dec.KnownFields(true)
+	var desc description
+	if err := dec.Decode(&desc); err != nil {
+		return description{}, err
+	}
+	if err := dec.Decode(new(yaml.Node)); err != io.EOF {
+		return description{}, errors.New("more than one YAML document")
+	}
+	return desc, nil
+}
+
+// hashFile hashes one file. Only regular files inside dir are packed: a link
+// could name something that its owner never meant to publish.
+func hashFile(dir, name string) (File, error) {
+	if !filepath.IsLocal(name) {
+		return File{}, fmt.Errorf("file %q of %s lies outside of the model's directory", name, DescriptionFile)
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return File{}, err
+	}
+	defer root.Close()
+	f, err := root.Open(filepath.FromSlash(name))
+	if err != nil {
+		return File{}, fmt.Errorf("file %q of %s: %w", name, DescriptionFile, err)
+	}
+	defer f.Close()
+	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
+		return File{}, errors.Join(fmt.Errorf("file %q of %s is not a regular file", name, DescriptionFile), err)
+	}
+	digest, size, err := blob.SumReader(f)
+	if err != nil {
+		return File{}, fmt.Errorf("hash file %q: %w", name, err)
+	}
+	return File{Path: name, Digest: digest, SizeBytes: size}, nil
+}
