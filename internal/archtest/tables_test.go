@@ -1,0 +1,185 @@
+package archtest
+
+import (
+	"fmt"
+	"strings"
+)
+
+const module = "github.com/edgeherd/edgeherd/"
+
+// row says what the non-test files of a package may import of ours. A name
+// that ends in /... means the folder and all below it.
+type row struct {
+	pkg  string
+	ours string
+}
+
+// rows is the import table. The first row that matches a package holds.
+var rows = []row{
+	{"internal/durable", ""},
+	{"internal/memnet", ""},
+	{"internal/assets", ""},
+	{"internal/bench", ""},
+	{"internal/archtest", ""},
+	{"internal/blob", "internal/durable"},
+	{"internal/trust", "internal/blob internal/durable"},
+	{"internal/identity", "internal/durable internal/trust"},
+	{"internal/slot", "internal/blob internal/durable"},
+	{"internal/wire", "internal/blob internal/identity internal/trust"},
+	{"models/...", "models/... internal/blob internal/trust"},
+	{"firmware/...", "firmware/... internal/blob internal/trust"},
+	{"internal/runnerapi", "internal/blob models"},
+	{"internal/fleetapi", "firmware internal/blob internal/identity internal/runnerapi internal/trust internal/wire models"},
+	{"internal/simboard", "internal/durable internal/runnerapi internal/wire"},
+	{"internal/labels", ""},
+	{"agent/sense", "internal/wire"},
+	{"agent/govern", "internal/wire agent/sense"},
+	{"agent/spool", "internal/blob internal/durable internal/wire"},
+	{"agent/link", "internal/blob internal/identity internal/trust internal/wire"},
+	{"agent/enrol", "internal/durable internal/fleetapi internal/identity internal/trust internal/wire"},
+	{"agent/fetch", "internal/blob"},
+	{"agent/activate", "internal/blob internal/durable internal/runnerapi internal/trust internal/wire models"},
+	{"agent/update", "firmware internal/blob internal/durable internal/slot internal/trust internal/wire"},
+	{"agent/accept", "agent/sense internal/durable internal/runnerapi internal/wire models"},
+	{"agent/worker", "models"},
+	{"agent/inputs", "internal/blob internal/durable internal/runnerapi internal/wire models"},
+	{"agent/serve", "agent/inputs agent/worker internal/blob internal/durable internal/runnerapi internal/trust models"},
+	{"agent", "agent/... firmware internal/blob internal/durable internal/identity internal/runnerapi internal/slot internal/trust internal/wire models"},
+	{"controller/broker", "internal/identity internal/wire"},
+	{"controller/registry", "internal/blob internal/identity internal/wire"},
+	{"controller/series", "internal/wire"},
+	{"controller/analytics", "controller/series internal/wire"},
+	{"controller/rollout", "internal/blob internal/identity internal/wire"},
+	{"controller/care", "controller/analytics internal/identity internal/wire"},
+	{"controller/site", "internal/blob internal/identity internal/wire"},
+	{"controller/authz", "internal/identity"},
+	{"controller/audit", "internal/identity internal/wire"},
+	{"controller/ca", "internal/durable internal/identity internal/trust"},
+	{"controller/notify", "controller/care internal/wire"},
+	{"controller/store", "controller/analytics controller/audit controller/authz controller/care controller/registry controller/rollout controller/series controller/site firmware internal/blob internal/identity internal/trust internal/wire models"},
+	{"controller/ingest", "controller/registry controller/series controller/store internal/blob internal/identity internal/wire"},
+	{"controller/export", "controller/series controller/store internal/identity internal/wire"},
+	{"controller/api", "controller/... firmware internal/blob internal/fleetapi internal/identity internal/trust internal/wire models"},
+	{"controller", "controller/... firmware internal/blob internal/durable internal/fleetapi internal/identity internal/trust internal/wire models"},
+	{"internal/fleettest", "agent/... controller/... firmware internal/... models"},
+	{"deploy/...", ""},
+	{"cmd/edgeherd-agent", "agent agent/accept agent/enrol agent/sense internal/durable internal/identity internal/trust internal/wire"},
+	{"cmd/edgeherd-runner", "agent/inputs agent/serve agent/worker internal/runnerapi models"},
+	{"cmd/edgeherd-launcher", "internal/blob internal/durable internal/slot"},
+	{"cmd/edgeherd-load", "internal/fleetapi internal/identity internal/wire"},
+	{"cmd/edgeherd", "controller controller/api firmware internal/blob internal/durable internal/fleetapi internal/identity internal/runnerapi internal/simboard internal/slot internal/trust internal/wire models"},
+}
+
+// door says which packages of ours may import a module in non-test files;
+// * means any.
+type door struct {
+	module string
+	pkgs   string
+}
+
+// doors names every third-party module. The first that matches an import holds.
+var doors = []door{
+	{"github.com/eclipse/paho.mqtt.golang", "agent/link controller/broker cmd/edgeherd-load"},
+	{"github.com/mochi-mqtt/server/v2", "controller/broker"},
+	{"go.etcd.io/bbolt", "agent/spool agent/inputs internal/trust"},
+	{"github.com/minio/selfupdate", "agent/update"},
+	{"github.com/hashicorp/go-retryablehttp", "agent/fetch"},
+	{"github.com/ebitengine/purego", "agent/worker"},
+	{"modernc.org/sqlite", "controller/store"},
+	{"github.com/jackc/pgx/v5", "controller/store"},
+	{"github.com/pressly/goose/v3", "controller/store"},
+	{"github.com/danielgtaylor/huma/v2", "controller/api"},
+	{"go.einride.tech/aip", "controller/api controller/store"},
+	{"github.com/theupdateframework/go-tuf/v2", "internal/trust"},
+	{"github.com/fxamacker/cbor/v2", "internal/wire"},
+	{"github.com/klauspost/compress", "internal/wire models/... controller/store controller/api"},
+	{"google.golang.org/protobuf", "models/... agent/serve controller/api controller/store"},
+	{"google.golang.org/grpc", "agent/serve"},
+	{"github.com/spf13/cobra", "cmd/..."},
+	{"github.com/spf13/pflag", "cmd/..."},
+	{"go.yaml.in/yaml/v3", "cmd/... models/... agent controller"},
+	{"golang.org/x/mod", "firmware/..."},
+	{"golang.org/x/image", "agent/inputs internal/labels models/..."},
+	{"golang.org/x/sync", "*"},
+	{"golang.org/x/sys", "*"},
+	{"golang.org/x/time", "*"},
+	{"pgregory.net/rapid", "tests"},
+	{"github.com/rogpeppe/go-internal", "tests"},
+}
+
+// topLevel is all that may lie in the top folder.
+var topLevel = strings.Fields(`
+	agent controller cmd models firmware deploy internal web docs .ci
+	go.mod go.sum README.md LICENSE NOTICE CONTRIBUTING.md SECURITY.md Makefile
+	.gitignore .gitattributes .dockerignore .editorconfig`)
+
+// unversioned lies in the top folder of a checkout without being part of it.
+var unversioned = strings.Fields(`.git build edgeherd-data node_modules .idea .vscode .DS_Store`)
+
+// rawWrites lists the files outside internal/durable that may call os.Rename
+// or os.WriteFile, each with the reason.
+var rawWrites = map[string]string{
+	"internal/simboard/": "sysfs-like files of a simulated board: rebuilt at every start, no state",
+}
+
+// matches reports whether pkg is in a list of packages and /... patterns.
+func matches(list, pkg string) bool {
+	for _, p := range strings.Fields(list) {
+		base, tree := strings.CutSuffix(p, "/...")
+		if p == "*" || pkg == base || tree && strings.HasPrefix(pkg, base+"/") {
+			return true
+		}
+	}
+	return false
+}
+
+func rowOf(pkg string) (row, bool) {
+	for _, r := range rows {
+		if matches(r.pkg, pkg) {
+			return r, true
+		}
+	}
+	return row{}, false
+}
+
+func doorOf(path string) (door, bool) {
+	for _, d := range doors {
+		if path == d.module || strings.HasPrefix(path, d.module+"/") {
+			return d, true
+		}
+	}
+	return door{}, false
+}
+
+// markdown is the import table as docs/design.md shows it.
+func markdown() string {
+	var b strings.Builder
+	b.WriteString("| package | may import of ours | third-party doors |\n|---|---|---|\n")
+	for _, r := range rows {
+		var modules []string
+		for _, d := range doors {
+			if d.pkgs != "*" && d.pkgs != "tests" && matches(d.pkgs, strings.TrimSuffix(r.pkg, "/...")) {
+				modules = append(modules, d.module)
+			}
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s |\n", r.pkg, cell(strings.Fields(r.ours)), cell(modules))
+	}
+	var anywhere, tests []string
+	for _, d := range doors {
+		switch d.pkgs {
+		case "*":
+			anywhere = append(anywhere, d.module)
+		case "tests":
+			tests = append(tests, d.module)
+		}
+	}
+	fmt.Fprintf(&b, "\nOpen to every package: %s. For tests only: %s.\n", strings.Join(anywhere, ", "), strings.Join(tests, ", "))
+	return b.String()
+}
+
+func cell(words []string) string {
+	if len(words) == 0 {
+		return "–"
+	}
+	return strings.Join(words, ", ")
+}
