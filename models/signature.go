@@ -11,6 +11,10 @@ import (
 // tensor of a box, and far from where the product would overflow.
 const maxElements = 1 << 31
 
+// maxTensors bounds the inputs and the outputs of a model. Language models
+// with a cache per layer have some hundreds.
+const maxTensors = 1024
+
 // Elements returns how many elements a tensor of this exact shape has. A shape
 // with a free dimension has no number of elements.
 func (t TensorSpec) Elements() (int64, error) {
@@ -133,6 +137,9 @@ func (s Signature) Validate() error {
 		return errors.New("signature has no inputs or no outputs")
 	}
 	for _, side := range [][]TensorSpec{s.Inputs, s.Outputs} {
+		if len(side) > maxTensors {
+			return fmt.Errorf("signature has %d tensors on one side, at most %d are served", len(side), maxTensors)
+		}
 		for i, t := range side {
 			if t.Name == "" {
 				return fmt.Errorf("tensor %d of the signature has no name", i)

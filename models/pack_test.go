@@ -1,0 +1,167 @@
+package models
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"reflect"
+	"testing"
+
+	"github.com/edgeherd/edgeherd/internal/assets"
+	"github.com/edgeherd/edgeherd/internal/blob"
+)
+
+const smallYAML = "name: small\nversion: 1.0.0\nfiles:\n  - model.onnx\n  - words.txt\n"
+
+// modelDir writes a packable model and then the changes of the test.
+func modelDir(t *testing.T, changes map[string]string) string {
+	t.Helper()
+	dir := t.TempDir()
+	files := map[string]string{DescriptionFile: smallYAML, ModelFile: string(smallModel()), "words.txt": "a\nb\n"}
+	for name, content := range changes {
+		files[name] = content
+	}
+	for name, content := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+func smallGolden(t *testing.T) string {
+	g := Golden{V: 1, Cases: []GoldenCase{{
+		Name: "one",
+		Inputs: []GoldenInput{
+			{TensorSpec{"x", FP32, []int64{1, 3}}, raw(FP32, 1, 2, 3)}, {TensorSpec{"sr", INT64, nil}, raw(INT64, 16000)},
+		},
+		Outputs: []GoldenWant{{TensorSpec{"y", FP16, []int64{2}}, make([]byte, 4), 0, 0}},
+	}}}
+	data, err := json.Marshal(g)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+func TestPackNamesFilesByContentAndAddsGolden(t *testing.T) {
+	dir := modelDir(t, map[string]string{GoldenFile: smallGolden(t)})
+	m, paths, err := Pack(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m.Name != "small" || m.Version != "1.0.0" || len(m.Files) != 3 {
+		t.Errorf("got %+v, want small:1.0.0 with 3 files", m)
+	}
+	if _, ok := m.File(GoldenFile); !ok {
+		t.Error("golden.json is not in the manifest")
+	}
+	for _, f := range m.Files {
+		if paths[f.Digest] != filepath.Join(dir, f.Path) {
+			t.Errorf("path of %s is %q", f.Path, paths[f.Digest])
+		}
+	}
+	if f, _ := m.File("words.txt"); f.Digest != blob.Sum([]byte("a\nb\n")) || f.SizeBytes != 4 {
+		t.Errorf("words.txt is %+v", f)
+	}
+	data, err := m.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	back, err := DecodeManifest(data)
+	if err != nil || !reflect.DeepEqual(back, m) {
+		t.Errorf("decoded %+v, %v\nwant    %+v", back, err, m)
+	}
+}
+
+func TestPackRefusesWithTheReason(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		changes map[string]string
+		err     string
+	}{
+		{"unknown key", map[string]string{DescriptionFile: smallYAML + "licens: MIT\n"}, "line 6: field licens not found"},
+		{"bad name", map[string]string{DescriptionFile: "name: Small\nversion: '1'\n"}, `model name "Small"`},
+		{"no version", map[string]string{DescriptionFile: "name: small\n"}, "model version"},
+		{"two documents", map[string]string{DescriptionFile: smallYAML + "---\nname: b\n"}, "more than one YAML document"},
+		{"missing file", map[string]string{DescriptionFile: smallYAML + "  - gone.txt\n"}, `file "gone.txt" of model.yaml`},
+		{"no model in the list", map[string]string{DescriptionFile: "name: a\nversion: '1'\nfiles: [words.txt]\n"}, "model has no file model.onnx"},
+		{"outside", map[string]string{DescriptionFile: smallYAML + "  - ../x\n"}, "outside of the model's directory"},
+		{"a directory", map[string]string{DescriptionFile: smallYAML + "  - .\n"}, "not a regular file"},
+		{"listed twice", map[string]string{DescriptionFile: smallYAML + "  - model.onnx\n"}, "listed twice"},
+		{"not ONNX", map[string]string{ModelFile: "hello"}, "not a usable ONNX file"},
+		{"golden of another model", map[string]string{GoldenFile: `{"v":1,"cases":[{"name":"a","inputs":[{"name":"q","datatype":"INT8","shape":[],"data":"AA=="}],"outputs":[{"name":"y","datatype":"INT8","shape":[],"data":"AA==","abs":0,"rel":0}]}]}`}, `golden case "a": the model has no input "q"`},
+		{"golden of garbage", map[string]string{GoldenFile: `[]`}, "golden samples"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, _, err := Pack(modelDir(t, tt.changes))
+			wantError(t, err, tt.err)
+		})
+	}
+	_, _, err := Pack(t.TempDir())
+	wantError(t, err, "write it with at least name and version")
+}
+
+func TestPackFollowsNoLinkOutOfTheDirectory(t *testing.T) {
+	secret := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(secret, []byte("key"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	dir := modelDir(t, map[string]string{DescriptionFile: smallYAML + "  - link\n"})
+	if err := os.Symlink(secret, filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err := Pack(dir)
+	wantError(t, err, `file "link" of model.yaml`)
+}
+
+func TestDemoModelsPack(t *testing.T) {
+	for _, name := range []string{"silero-vad-5.0.0", "silero-vad-6.0.0", "silero-vad-legacy", "ocr-det-4.0.0", "ocr-cls-2.0.0", "ocr-rec-4.0.0"} {
+		t.Run(name, func(t *testing.T) {
+			m, _, err := Pack(assets.Model(t, name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if m.Licence == "" || m.Upstream == "" || m.Description == "" {
+				t.Errorf("%s does not say what it is and whose: %+v", m.Name, m)
+			}
+		})
+	}
+}
+
+func FuzzDecodeManifest(f *testing.F) {
+	m := Manifest{V: 1, Name: "a", Version: "1", Files: []File{{ModelFile, blob.Sum(nil), 0}},
+		Signature: Signature{[]TensorSpec{{"x", FP32, nil}}, []TensorSpec{{"y", FP32, []int64{-1}}}}}
+	data, err := m.Encode()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(data)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		m, err := DecodeManifest(data)
+		if err != nil {
+			if m.V != 0 {
+				t.Fatal("error with a value")
+			}
+			return
+		}
+		again, err := m.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		back, err := DecodeManifest(again)
+		if err != nil || back.Name != m.Name || len(back.Files) != len(m.Files) {
+			t.Fatalf("encoded again: %+v, %v", back, err)
+		}
+	})
+}
+
+func FuzzDecodeDescription(f *testing.F) {
+	f.Add([]byte(smallYAML))
+	f.Add([]byte("name: a\nversion: 1\ndescription: |\n  x\nlicence: MIT\nupstream: https://example.com\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if d, err := decodeDescription(data); err != nil && d.Name != "" {
+			t.Fatal("error with a value")
+		}
+	})
+}
