@@ -1,0 +1,276 @@
+package worker
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/edgeherd/edgeherd/models"
+)
+
+// Errors that callers tell apart.
+var (
+	// ErrDied: the worker process has ended; this Worker serves no more.
+	ErrDied = errors.New("worker process died")
+	// ErrBadInput: the request does not fit the model; the worker is fine.
+	ErrBadInput = errors.New("bad input")
+	// ErrDeadline: the context ended first; it wraps the cause too.
+	ErrDeadline = errors.New("inference abandoned")
+)
+
+// Options of Start.
+type Options struct {
+	Library      string        // path of libonnxruntime.so.1; required
+	Model        string        // path of the .onnx file; required
+	Command      []string      // how to start a process that calls Main; default: this executable with the argument "worker"
+	Threads      int           // threads of one inference; default 1
+	MaxDataBytes uint64        // private memory the model may use (RLIMIT_DATA above the bare runtime); default 0 = no limit
+	SlotBytes    int64         // shared memory kept between requests; default 4 MiB. Larger requests grow it and shrink it again
+	MaxSlotBytes int64         // bound on inputs plus outputs of one request; default 256 MiB
+	Nice         int           // niceness of the process, 0..19; default 0
+	Grace        time.Duration // how long an abandoned inference may take to stop before the process is killed; default 2 s
+	Stderr       io.Writer     // what the process prints; default: dropped, but for the reason of a crash
+}
+
+func (o Options) withDefaults() (Options, error) {
+	if len(o.Command) == 0 {
+		self, err := os.Executable()
+		if err != nil {
+			return o, fmt.Errorf("find own executable: %w", err)
+		}
+		o.Command = []string{self, "worker"}
+	}
+	if o.Threads == 0 {
+		o.Threads = 1
+	}
+	if o.SlotBytes == 0 {
+		o.SlotBytes = 4 << 20
+	}
+	if o.MaxSlotBytes == 0 {
+		o.MaxSlotBytes = 256 << 20
+	}
+	o.SlotBytes = min(o.SlotBytes, o.MaxSlotBytes)
+	if o.Grace == 0 {
+		o.Grace = 2 * time.Second
+	}
+	if o.Stderr == nil {
+		o.Stderr = io.Discard
+	}
+	return o, nil
+}
+
+// Worker is the runner's side of one worker process.
+type Worker struct {
+	log     *slog.Logger
+	opts    Options
+	in, out []port
+	version string
+	took    time.Duration
+
+	cmd     *exec.Cmd
+	control *os.File // write end
+	tail    *tail
+	done    chan struct{}
+	err     error // written before done is closed
+	closing atomic.Bool
+	peakRSS atomic.Int64 // last reading, for Usage after the end
+
+	turn   chan struct{} // holds a token while nobody uses the fields below
+	conn   *net.UnixConn
+	reader *bufio.Reader
+	slot   *slot
+	closed bool
+	lastID uint64
+	frame  []byte
+	req    request
+	ans    answer
+}
+
+// Start spawns the process and waits until the model is loaded. ctx bounds the
+// start only. On failure the error holds the reason ONNX Runtime gave.
+func Start(ctx context.Context, opts Options, log *slog.Logger) (*Worker, error) {
+	opts, err := opts.withDefaults()
+	if err != nil {
+		return nil, fmt.Errorf("start worker: %w", err)
+	}
+	began := time.Now()
+	w := &Worker{log: log, opts: opts, done: make(chan struct{}), turn: make(chan struct{}, 1), tail: &tail{}}
+	if w.slot, err = createSlot(opts.SlotBytes, opts.MaxSlotBytes); err != nil {
+		return nil, fmt.Errorf("start worker: %w", err)
+	}
+	if err := w.spawn(); err != nil {
+		return nil, errors.Join(fmt.Errorf("start worker %s: %w", opts.Command[0], err), w.slot.close())
+	}
+	w.turn <- struct{}{}
+	if err := w.handshake(ctx); err != nil {
+		_ = w.Close() // err is the reason, the process is ended either way
+		return nil, fmt.Errorf("start worker: %w", err)
+	}
+	w.took = time.Since(began)
+	log.Debug("worker started", "pid", w.cmd.Process.Pid, "took", w.took)
+	return w, nil
+}
+
+// spawn starts the process with its three descriptors and the goroutine that
+// waits for its end.
+func (w *Worker) spawn() error {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("create socket: %w", err)
+	}
+	ours, theirs := os.NewFile(uintptr(pair[0]), "worker"), os.NewFile(uintptr(pair[1]), "runner")
+	defer ours.Close() // net.FileConn works on a copy
+	defer theirs.Close()
+	conn, err := net.FileConn(ours)
+	if err != nil {
+		return fmt.Errorf("open socket: %w", err)
+	}
+	controlRead, controlWrite, err := os.Pipe()
+	if err != nil {
+		conn.Close()
+		return fmt.Errorf("create control pipe: %w", err)
+	}
+	defer controlRead.Close()
+
+	cmd := exec.Command(w.opts.Command[0], w.opts.Command[1:]...)
+	cmd.ExtraFiles = []*os.File{socketFD - 3: theirs, controlFD - 3: controlRead, slotFD - 3: w.slot.file}
+	cmd.Stderr = io.MultiWriter(w.tail, w.opts.Stderr)
+	cmd.WaitDelay = time.Second
+	// Two malloc arenas: more only fragment, the process has one busy thread.
+	cmd.Env = append(os.Environ(), "MALLOC_ARENA_MAX=2")
+	// A group of its own: Ctrl-C in a terminal reaches the runner only, which drains first.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		conn.Close()
+		controlWrite.Close()
+		return err
+	}
+	w.cmd, w.control, w.conn = cmd, controlWrite, conn.(*net.UnixConn)
+	w.reader = bufio.NewReaderSize(w.conn, 16<<10)
+	go w.wait()
+	return nil
+}
+
+// wait reaps the process and tells everybody.
+func (w *Worker) wait() {
+	_ = w.cmd.Wait() // the state below says more
+	if !w.closing.Load() {
+		reason := w.cmd.ProcessState.String()
+		if text := w.tail.reason(); text != "" {
+			reason += ": " + text
+		}
+		w.err = fmt.Errorf("%w: process %d: %s", ErrDied, w.cmd.Process.Pid, reason)
+		w.log.Debug("worker ended", "pid", w.cmd.Process.Pid, "err", w.err)
+	}
+	close(w.done)
+}
+
+// handshake sends the configuration and waits for the loaded model.
+func (w *Worker) handshake(ctx context.Context) error {
+	text, err := json.Marshal(&config{
+		Library: w.opts.Library, Model: w.opts.Model, Threads: w.opts.Threads,
+		MaxDataBytes: w.opts.MaxDataBytes, Nice: w.opts.Nice, MaxSlotBytes: w.opts.MaxSlotBytes,
+	})
+	if err != nil {
+		return fmt.Errorf("encode configuration: %w", err)
+	}
+	stop := context.AfterFunc(ctx, func() { _ = w.conn.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	_, err = w.conn.Write(endFrame(append(beginFrame(nil), text...)))
+	var body []byte
+	if err == nil {
+		body, err = readFrame(w.reader, nil)
+	}
+	if err != nil {
+		if ctx.Err() != nil {
+			return fmt.Errorf("load model %s: %w", w.opts.Model, context.Cause(ctx))
+		}
+		return fmt.Errorf("load model %s: %w", w.opts.Model, w.lost())
+	}
+	var l loaded
+	if err := json.Unmarshal(body, &l); err != nil {
+		return fmt.Errorf("read the worker's first answer (%q is no edgeherd worker?): %w", w.opts.Command, err)
+	}
+	if l.Failure != "" {
+		return errors.New(l.Failure)
+	}
+	w.in, w.out, w.version = l.In, l.Out, l.Version
+	return nil
+}
+
+// lost makes sure that the process has ended and returns why it did.
+func (w *Worker) lost() error {
+	select {
+	case <-w.done:
+	case <-time.After(time.Second): // a closed socket comes a moment before the exit
+		_ = w.cmd.Process.Kill()
+		<-w.done
+	}
+	if w.err != nil {
+		return w.err
+	}
+	return fmt.Errorf("%w: closed by the runner", ErrDied)
+}
+
+// Signature is what the loaded model takes and gives.
+func (w *Worker) Signature() models.Signature {
+	var sig models.Signature
+	for _, p := range w.in {
+		sig.Inputs = append(sig.Inputs, p.Spec)
+	}
+	for _, p := range w.out {
+		sig.Outputs = append(sig.Outputs, p.Spec)
+	}
+	return sig
+}
+
+// LoadTime is the time from the start of the process to the loaded model.
+func (w *Worker) LoadTime() time.Duration { return w.took }
+
+// RuntimeVersion is the version of ONNX Runtime, for instance "1.24.3".
+func (w *Worker) RuntimeVersion() string { return w.version }
+
+// Done is closed when the process has ended.
+func (w *Worker) Done() <-chan struct{} { return w.done }
+
+// Err is nil while the process runs and after Close, else why it ended.
+func (w *Worker) Err() error {
+	select {
+	case <-w.done:
+		return w.err
+	default:
+		return nil
+	}
+}
+
+// Close ends the process, waits for it and frees the shared memory. An
+// inference under way fails with ErrDied. Further calls do nothing.
+func (w *Worker) Close() error {
+	w.closing.Store(true)
+	_ = w.control.Close() // end-of-file ends the process; closing twice is harmless
+	select {
+	case <-w.done:
+	case <-time.After(w.opts.Grace):
+		_ = w.cmd.Process.Kill()
+		<-w.done
+	}
+	<-w.turn // an inference under way has seen the end of the socket
+	defer func() { w.turn <- struct{}{} }()
+	if w.closed {
+		return nil
+	}
+	w.closed = true
+	return joinNamed("close worker", w.conn.Close(), w.slot.close())
+}
