@@ -31,7 +31,7 @@ var rows = []row{
 	{"internal/runnerapi", "internal/blob models"},
 	{"internal/fleetapi", "firmware internal/blob internal/identity internal/runnerapi internal/trust internal/wire models"},
 	{"internal/simboard", "internal/durable internal/runnerapi internal/wire"},
-	{"internal/labels", ""},
+	{"internal/labels", "internal/durable"},
 	{"agent/sense", "internal/wire"},
 	{"agent/govern", "internal/wire agent/sense"},
 	{"agent/spool", "internal/blob internal/durable internal/wire"},
