@@ -56,6 +56,9 @@ const (
 	slotReleaseTypeInfo                     = 98
 	slotReleaseTensorTypeAndShapeInfo       = 99
 	slotReleaseSessionOptions               = 100
+	slotCreateAndRegisterAllocator          = 144
+	slotReleaseArenaCfg                     = 157
+	slotCreateArenaCfgV2                    = 164
 	slotAddSessionConfigEntry               = 130
 	slotGetResizedStringTensorElementBuffer = 252
 	slotTensorTypeAndShapeHasShape          = 390

@@ -77,6 +77,9 @@ func newSession(lib *library, model string, threads int) (*session, error) {
 		// OrtArenaAllocator = 1, OrtMemTypeDefault = 0
 		lib.try(slotCreateCPUMemoryInfo, 1, 0, uintptr(unsafe.Pointer(&s.memory))),
 	)
+	if err == nil {
+		err = s.useModestArena(env, options)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("set up ONNX Runtime: %w", err)
 	}
@@ -90,6 +93,25 @@ func newSession(lib *library, model string, threads int) (*session, error) {
 		return nil, fmt.Errorf("load model %s: output %w", model, err)
 	}
 	return s, nil
+}
+
+// useModestArena makes the memory arena grow by what is asked for. By default
+// it doubles, and after one allocation refused under a memory limit it goes on
+// asking for the refused size, so that no later request succeeds.
+func (s *session) useModestArena(env, options uintptr) error {
+	keys := []*byte{cBytes("arena_extend_strategy")}
+	values := []uintptr{1} // kSameAsRequested
+	var arena uintptr
+	err := s.lib.try(slotCreateArenaCfgV2, uintptr(unsafe.Pointer(unsafe.SliceData(keys))), uintptr(unsafe.Pointer(unsafe.SliceData(values))),
+		uintptr(len(keys)), uintptr(unsafe.Pointer(&arena)))
+	if err != nil {
+		return err
+	}
+	defer s.lib.call(slotReleaseArenaCfg, arena)
+	if err := s.lib.try(slotCreateAndRegisterAllocator, env, s.memory, arena); err != nil {
+		return err
+	}
+	return s.setConfig(options, "session.use_env_allocators", "1")
 }
 
 func (s *session) setConfig(options uintptr, key, value string) error {
