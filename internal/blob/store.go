@@ -15,6 +15,9 @@ import (
 // ErrMismatch says that bytes are not what their digest promises.
 var ErrMismatch = errors.New("content does not match its digest")
 
+// ErrNoRoom says that a blob does not fit: the disk or a limit is full.
+var ErrNoRoom = errors.New("no room for the blob")
+
 // A Store is a directory of blobs. Safe for concurrent use.
 type Store struct{ dir string }
 
@@ -118,6 +121,9 @@ func (s *Store) finish(f *os.File, d Digest) error {
 
 // Delete removes a blob. A missing blob is not an error.
 func (s *Store) Delete(d Digest) error { return durable.Remove(s.Path(d)) }
+
+// Unstage removes what a stopped download of the blob left behind.
+func (s *Store) Unstage(d Digest) error { return durable.Remove(s.StagePath(d)) }
 
 // List returns the digests present, in no order.
 func (s *Store) List() ([]Digest, error) {

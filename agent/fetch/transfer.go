@@ -1,0 +1,304 @@
+package fetch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/go-retryablehttp"
+
+	"github.com/edgeherd/edgeherd/internal/blob"
+)
+
+// errAgain marks an attempt that failed in a way that the next may not.
+var errAgain = errors.New("try again")
+
+// transfer is one download in progress.
+type transfer struct {
+	f        *Fetcher
+	d        blob.Digest
+	file     *os.File
+	done     int64 // bytes in file
+	total    int64 // -1 until known
+	unsynced int64
+	etag     string // for If-Range
+	budgeted bool
+	progress func(done, total int64)
+}
+
+// etags are the strong entity tags that name a blob.
+func etags(d blob.Digest) []string { return []string{`"` + d.String() + `"`, `"` + d.Hex() + `"`} }
+
+// run asks for what is missing until nothing is.
+func (t *transfer) run(ctx context.Context) error {
+	if t.total >= 0 {
+		if err := t.budget(); err != nil {
+			return err
+		}
+	}
+	for idle := 0; t.total < 0 || t.done < t.total; {
+		before := t.done
+		finished, err := t.attempt(ctx)
+		if finished {
+			break
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if !errors.Is(err, errAgain) {
+			return err
+		}
+		if t.done > before {
+			idle = 0
+		}
+		if idle++; idle > t.f.opts.Attempts {
+			return fmt.Errorf("gave up after %d attempts without progress at %d of %d bytes: %w", idle, t.done, t.total, err)
+		}
+		t.f.log.Debug("download interrupted", "digest", t.d, "done", t.done, "total", t.total, "err", err)
+		if err := sleep(ctx, t.f.backoff(idle-1, nil)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// attempt makes one request and takes what it delivers. It reports finished
+// only for a body of unknown length that ended in good order.
+func (t *transfer) attempt(ctx context.Context) (finished bool, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	req, err := retryablehttp.NewRequestWithContext(ctx, http.MethodGet, t.f.url(t.d), nil)
+	if err != nil {
+		return false, err
+	}
+	// A compressed body has other offsets.
+	req.Header.Set("Accept-Encoding", "identity")
+	if t.done > 0 {
+		req.Header.Set("Range", "bytes="+strconv.FormatInt(t.done, 10)+"-")
+		req.Header.Set("If-Range", t.etag)
+	}
+	resp, err := t.f.retry.Do(req)
+	if err != nil {
+		return false, err // retryablehttp has tried often enough
+	}
+	defer resp.Body.Close()
+	length, err := t.accept(resp)
+	if err != nil {
+		return false, err
+	}
+	if err := t.budget(); err != nil {
+		return false, err
+	}
+	return t.copy(ctx, resp.Body, length)
+}
+
+// accept checks the answer's head, moves to the offset it starts at, and
+// returns how many bytes follow, or -1 when the server does not say.
+func (t *transfer) accept(resp *http.Response) (length int64, err error) {
+	switch resp.StatusCode {
+	case http.StatusOK, http.StatusPartialContent:
+	case http.StatusNotFound, http.StatusGone:
+		return 0, ErrNotFound
+	case http.StatusRequestedRangeNotSatisfiable:
+		// The part is longer than the blob, so it is not a part of it.
+		return 0, errors.Join(t.restart(), fmt.Errorf("%w: server has no byte %d", errAgain, t.done))
+	default:
+		return 0, fmt.Errorf("server answers %s", resp.Status)
+	}
+	if enc := resp.Header.Get("Content-Encoding"); enc != "" && enc != "identity" {
+		return 0, fmt.Errorf("server sends the blob with Content-Encoding %q though identity was asked for", enc)
+	}
+	tag := resp.Header.Get("ETag")
+	if err := t.checkETag(tag); err != nil {
+		return 0, err
+	}
+	if resp.StatusCode == http.StatusPartialContent {
+		return t.acceptRange(resp)
+	}
+	if t.done > 0 {
+		if tag != "" && tag != t.etag && !strings.HasPrefix(tag, "W/") {
+			// The same content under its other spelling: ask again rather
+			// than fetch what is here already.
+			t.etag = tag
+			return 0, fmt.Errorf("%w: server calls the blob %s", errAgain, tag)
+		}
+		if err := t.restart(); err != nil {
+			return 0, err
+		}
+	}
+	if resp.ContentLength >= 0 {
+		err = t.setTotal(resp.ContentLength)
+	}
+	return resp.ContentLength, err
+}
+
+// checkETag refuses an answer that is about another blob.
+func (t *transfer) checkETag(tag string) error {
+	if tag == "" || strings.HasPrefix(tag, "W/") {
+		return nil // says nothing; the digest is checked at the end anyway
+	}
+	for _, want := range etags(t.d) {
+		if tag == want {
+			return nil
+		}
+	}
+	return fmt.Errorf("server answers with another blob, %s: %w", tag, blob.ErrMismatch)
+}
+
+func (t *transfer) acceptRange(resp *http.Response) (int64, error) {
+	header := resp.Header.Get("Content-Range")
+	first, last, total, err := parseContentRange(header)
+	if err != nil {
+		return 0, err
+	}
+	if t.done == 0 || first != t.done {
+		return 0, fmt.Errorf("server sends range %q, asked for byte %d onwards", header, t.done)
+	}
+	if total >= 0 {
+		if err := t.setTotal(total); err != nil {
+			return 0, err
+		}
+	}
+	length := last - first + 1
+	if resp.ContentLength >= 0 && resp.ContentLength != length {
+		return 0, fmt.Errorf("server sends %d bytes for range %q", resp.ContentLength, header)
+	}
+	return length, nil
+}
+
+// parseContentRange reads "bytes first-last/total"; total is -1 for "*".
+func parseContentRange(s string) (first, last, total int64, err error) {
+	rest, ok := strings.CutPrefix(s, "bytes ")
+	span, size, ok2 := strings.Cut(rest, "/")
+	from, to, ok3 := strings.Cut(span, "-")
+	if !ok || !ok2 || !ok3 {
+		return 0, 0, 0, fmt.Errorf("server sends Content-Range %q, which is not a range", s)
+	}
+	total = -1
+	var errs [3]error
+	first, errs[0] = strconv.ParseInt(from, 10, 64)
+	last, errs[1] = strconv.ParseInt(to, 10, 64)
+	if size != "*" {
+		total, errs[2] = strconv.ParseInt(size, 10, 64)
+	}
+	if errors.Join(errs[:]...) != nil || first < 0 || last < first || total >= 0 && last >= total {
+		return 0, 0, 0, fmt.Errorf("server sends Content-Range %q, which is not a range", s)
+	}
+	return first, last, total, nil
+}
+
+// setTotal learns the length, or compares it with what is known.
+func (t *transfer) setTotal(n int64) error {
+	switch {
+	case t.total >= 0 && n != t.total:
+		return fmt.Errorf("server's blob has %d bytes, want %d: %w", n, t.total, blob.ErrMismatch)
+	case n > t.f.opts.MaxBytes:
+		return fmt.Errorf("%d bytes are more than the limit of %d: %w", n, t.f.opts.MaxBytes, blob.ErrNoRoom)
+	}
+	t.total = n
+	return nil
+}
+
+// restart throws the bytes so far away.
+func (t *transfer) restart() error {
+	t.done, t.unsynced = 0, 0
+	if err := t.file.Truncate(0); err != nil {
+		return fmt.Errorf("empty stage file: %w", err)
+	}
+	return nil
+}
+
+// budget compares what is still to come with the disk, once per transfer.
+func (t *transfer) budget() error {
+	if t.budgeted {
+		return nil
+	}
+	dir := filepath.Dir(t.file.Name())
+	free, err := t.f.opts.FreeBytes(dir)
+	if err != nil {
+		return err
+	}
+	// An unknown length needs at least the reserve; copy watches the rest.
+	need := max(t.total-t.done, 0) + t.f.opts.MinFreeBytes
+	if free < need {
+		return fmt.Errorf("%d bytes to come and %d to stay free, but %s has only %d: %w; free some space or lower the reserve",
+			need-t.f.opts.MinFreeBytes, t.f.opts.MinFreeBytes, dir, free, blob.ErrNoRoom)
+	}
+	t.budgeted = true
+	return nil
+}
+
+func (t *transfer) copy(ctx context.Context, body io.Reader, length int64) (finished bool, err error) {
+	buf := make([]byte, chunkBytes)
+	for got := int64(0); length < 0 || got < length; {
+		want := int64(len(buf))
+		if length >= 0 {
+			want = min(want, length-got)
+		}
+		n, rerr := body.Read(buf[:want])
+		if n > 0 {
+			got += int64(n)
+			if err := t.write(ctx, buf[:n]); err != nil {
+				return false, err
+			}
+		}
+		if rerr == io.EOF && length < 0 {
+			return t.total < 0 || t.done == t.total, fmt.Errorf("%w: body ended at byte %d", errAgain, t.done)
+		}
+		if rerr != nil && (length < 0 || got < length) {
+			return false, fmt.Errorf("%w: read body at byte %d: %w", errAgain, t.done, rerr)
+		}
+	}
+	if t.total < 0 || t.done < t.total {
+		return false, fmt.Errorf("%w: server sent a shorter range than asked for", errAgain)
+	}
+	return true, nil
+}
+
+// write appends to the stage file at the permitted rate.
+func (t *transfer) write(ctx context.Context, p []byte) error {
+	if limit := t.f.opts.MaxBytes; t.done+int64(len(p)) > limit {
+		return fmt.Errorf("body is longer than the limit of %d bytes: %w", limit, blob.ErrNoRoom)
+	}
+	if end := t.done + int64(len(p)); t.total >= 0 && end > t.total {
+		return fmt.Errorf("body goes on to byte %d, want %d: %w", end, t.total, blob.ErrMismatch)
+	}
+	if t.f.limiter != nil {
+		if err := t.f.limiter.WaitN(ctx, len(p)); err != nil {
+			return err
+		}
+	}
+	n, err := t.file.WriteAt(p, t.done)
+	t.done += int64(n)
+	t.unsynced += int64(n)
+	if err == nil && t.unsynced >= syncBytes {
+		t.unsynced, err = 0, t.file.Sync()
+	}
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG) {
+		return fmt.Errorf("disk is full at byte %d of %d: %w: %w", t.done, t.total, blob.ErrNoRoom, err)
+	}
+	if err != nil {
+		return fmt.Errorf("write stage file: %w", err)
+	}
+	t.progress(t.done, max(t.total, 0))
+	return nil
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
