@@ -19,7 +19,7 @@ import (
 )
 
 // errAgain marks an attempt that failed in a way that the next may not.
-var errAgain = errors.New("try again")
+var errAgain = errors.New("interrupted")
 
 // transfer is one download in progress.
 type transfer struct {
