@@ -88,7 +88,7 @@ func pickGood(s State, f Facts, now time.Time) Choice {
 		c.Slot, c.Reason = s.Good, "good"
 	case s.usable(other, f) && s.Trial.Slot == "":
 		c.Slot, c.Reason = other, fmt.Sprintf("slot %s is damaged", s.Good)
-		c.State.LastRollback = Rollback{Slot: s.Good, Digest: s.Sum.Of(s.Good), Reason: Damaged, At: now.UTC().Truncate(time.Second)}
+		c.State = s.left(s.Good, Damaged, now)
 		c.State.Good, c.Save = other, true
 	default:
 		for _, id := range []ID{s.Good, other} {

@@ -107,7 +107,10 @@ type Rollback struct {
 	Slot   ID          `json:"slot"`
 	Digest blob.Digest `json:"digest"`
 	Reason Reason      `json:"reason"`
-	At     time.Time   `json:"at"`
+	// Gen is the generation that was left: it orders this rollback with what
+	// else was done to the state, which At cannot while the clock is wrong.
+	Gen uint64    `json:"gen"`
+	At  time.Time `json:"at"`
 }
 
 // Reason says why a slot was left.
@@ -167,10 +170,15 @@ func (s State) RollBack(why Reason, now time.Time) State {
 	}
 	program := s.Sum.Of(t.Slot)
 	s.Trial = Trial{}
-	s.LastRollback = Rollback{Slot: t.Slot, Digest: program, Reason: why, At: now.UTC().Truncate(time.Second)}
+	s = s.left(t.Slot, why, now)
 	if why == Tries || why == Unhealthy {
 		s = s.Fail(program)
 	}
+	return s
+}
+
+func (s State) left(id ID, why Reason, now time.Time) State {
+	s.LastRollback = Rollback{Slot: id, Digest: s.Sum.Of(id), Reason: why, Gen: s.Gen, At: now.UTC().Truncate(time.Second)}
 	return s
 }
 

@@ -16,7 +16,7 @@ import (
 
 func full() State {
 	s := trialB(1).RollBack(Tries, noon).Arm(B, rotten)
-	s.LastRollback = Rollback{Slot: B, Digest: newAgent, Reason: Tries, At: noon}
+	s.LastRollback = Rollback{Slot: B, Digest: newAgent, Reason: Tries, Gen: 1, At: noon}
 	s.Backoff = Backoff{Starts: []time.Time{noon}, Level: 2}
 	return s
 }
