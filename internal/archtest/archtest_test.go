@@ -62,6 +62,8 @@ func TestEveryRuleCanFail(t *testing.T) {
 	}{
 		{"good", "agent/fetch/a.go", doc + `package fetch; import "` + module + `internal/blob"`, ""},
 		{"import outside the row", "agent/fetch/a.go", doc + `package fetch; import "` + module + `internal/wire"`, "may not import internal/wire"},
+		{"import within a tree", "models/demo/a.go", doc + `package demo; import "` + module + `models"`, ""},
+		{"import below a single package", "agent/fetch/a.go", doc + `package fetch; import "` + module + `agent/fetch/x"`, "may not import agent/fetch/x"},
 		{"package without row", "internal/nova/a.go", doc + "package nova", "no row"},
 		{"the two sides meet in a test", "agent/link/a_test.go", `package link; import "` + module + `controller/store"`, "meet in agent/link"},
 		{"the two sides meet by the fleet", "controller/api/a_test.go", `package api; import "` + module + `internal/fleettest"`, "meet in controller/api"},
