@@ -78,7 +78,7 @@ const (
 	KindSamples Kind = 1 // columnar samples, see EncodeSamples
 	KindEvents  Kind = 2 // CBOR array of Event
 	KindResults Kind = 3 // CBOR array of Result
-	KindGap     Kind = 4 // CBOR Gap: what had to be dropped
+	KindGap     Kind = 4 // CBOR array of Gap: what had to be dropped
 )
 
 // TimeQuality says how far the wall clock of a block can be trusted.
@@ -91,7 +91,8 @@ const (
 	TimeSynced  TimeQuality = 2 // disciplined by NTP or a controller
 )
 
-// Block is a sealed run of records. All fields but CRC are covered by H64.
+// Block is a sealed run of records. All fields but CRC are covered by H64; see
+// Seal.
 type Block struct {
 	Key     Key         `cbor:"1,keyasint"`
 	Kind    Kind        `cbor:"2,keyasint"`
@@ -149,14 +150,23 @@ type Result struct {
 }
 
 // Gap is a tombstone: blocks that were dropped before they were delivered.
+// Blocks of the range that had been delivered are not in Count. A zero SID
+// means that nobody can tell what was lost (reason "corrupt").
 type Gap struct {
 	SID    SID    `cbor:"1,keyasint"`
 	Lane   Lane   `cbor:"2,keyasint"`
 	From   uint64 `cbor:"3,keyasint"` // first and last Seq dropped
 	To     uint64 `cbor:"4,keyasint"`
 	Count  uint64 `cbor:"5,keyasint"` // blocks
-	Reason string `cbor:"6,keyasint"` // "space", "corrupt", …
+	Reason string `cbor:"6,keyasint"` // one of the Reason constants
 }
+
+// Why blocks were dropped.
+const (
+	ReasonSpace   = "space"   // the spool was full
+	ReasonCorrupt = "corrupt" // the disk returned other bytes than were written
+	ReasonRefused = "refused" // the controller will never store them
+)
 
 // Clock is a reading of both clocks at one moment, so that the controller can
 // place a boot's monotonic times on its own calendar.
@@ -216,10 +226,13 @@ type SIDRange struct {
 	Count uint64 `cbor:"5,keyasint"`
 }
 
+// Nonce ties a Welcome to its Hello.
+type Nonce [8]byte
+
 // Hello opens a conversation (up/hello, QoS 1).
 type Hello struct {
 	V         uint       `cbor:"1,keyasint"`
-	Nonce     [8]byte    `cbor:"2,keyasint"`
+	Nonce     Nonce      `cbor:"2,keyasint"`
 	SID       SID        `cbor:"3,keyasint"`
 	Conn      uint64     `cbor:"4,keyasint"` // counts connections of this process
 	Clock     Clock      `cbor:"5,keyasint"`
@@ -232,9 +245,9 @@ type Hello struct {
 
 // Welcome answers a Hello (dn/welcome, QoS 1).
 type Welcome struct {
-	V     uint    `cbor:"1,keyasint"`
-	Nonce [8]byte `cbor:"2,keyasint"` // of the Hello
-	Run   RunID   `cbor:"3,keyasint"`
+	V     uint  `cbor:"1,keyasint"`
+	Nonce Nonce `cbor:"2,keyasint"` // of the Hello
+	Run   RunID `cbor:"3,keyasint"`
 	// Valid gives for each run of the Hello that this database descends from
 	// the highest LSN it contains. Blocks acked beyond are no longer stored.
 	Valid       []RunLSN   `cbor:"4,keyasint"`
@@ -266,6 +279,9 @@ type Ack struct {
 	Run  RunID  `cbor:"1,keyasint"`
 	LSN  uint64 `cbor:"2,keyasint"`
 	Keys []Key  `cbor:"3,keyasint"`
+	// Refused lists blocks that can never be stored, such as one whose H64 does
+	// not match. The box sets them aside and leaves a Gap.
+	Refused []Key `cbor:"4,keyasint,omitempty"`
 }
 
 // Want tells of a new desired state (dn/want, QoS 1).

@@ -1,0 +1,251 @@
+package wire
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+)
+
+// The payload of a KindSamples block, for n rows (Block.Count) and m metrics
+// (of the schema), is
+//
+//	0x01                       the form of the payload
+//	n varints                  times: the first, the first difference, then
+//	                           differences of differences; milliseconds
+//	ceil(m/4) bytes            two bits per metric, lowest bits first: its mode
+//	m columns                  as their modes say
+//
+// A value travels as the integer value·10^scale, rounded to nearest. A varint
+// is zigzag base 128, as encoding/binary writes it. Modes:
+//
+//	0 full      n varints: the first value, then differences
+//	1 missing   nothing
+//	2 holes     ceil(n/8) bytes of presence, lowest bit first, then as full for
+//	            the present rows
+//	3 constant  one varint; only for n > 1 equal values
+//
+// One value has one encoding: a decoder refuses everything that encoding the
+// result again would not give.
+
+const (
+	samplesForm  = 0x01
+	maxScale     = 9
+	maxInteger   = 1 << 53 // beyond, float64 is not exact
+	modeFull     = 0
+	modeMissing  = 1
+	modeHoles    = 2
+	modeConstant = 3
+)
+
+// Samples is the content of a KindSamples block.
+type Samples struct {
+	Schema  Schema
+	TimesMs []int64     // relative to the block's start
+	Values  [][]float64 // [metric][row], NaN means missing
+}
+
+// EncodeSamples returns the payload of a samples block. Values that are not
+// finite, or whose scaled integer is 2^53 or more, travel as missing. What
+// DecodeSamples returns is the input exactly if it was rounded to the scale.
+func EncodeSamples(s Samples) ([]byte, error) {
+	n := len(s.TimesMs)
+	if err := checkSamples(s.Schema, n); err != nil {
+		return nil, err
+	}
+	if len(s.Values) != len(s.Schema.Metrics) {
+		return nil, fmt.Errorf("encode samples: %d columns for %d metrics", len(s.Values), len(s.Schema.Metrics))
+	}
+	out := append(make([]byte, 0, 64+2*n*len(s.Values)), samplesForm)
+	out = appendTimes(out, s.TimesMs)
+	modes := len(out)
+	out = append(out, make([]byte, (len(s.Values)+3)/4)...)
+	for i, column := range s.Values {
+		if len(column) != n {
+			return nil, fmt.Errorf("encode samples: %s has %d rows of %d", s.Schema.Metrics[i].Name, len(column), n)
+		}
+		var mode byte
+		out, mode = appendColumn(out, column, s.Schema.Metrics[i].Scale)
+		out[modes+i/4] |= mode << (i % 4 * 2)
+	}
+	return out, atMost("bytes of payload", len(out), MaxPayloadBytes)
+}
+
+// DecodeSamples reads the payload of a samples block of n rows.
+func DecodeSamples(schema Schema, payload []byte, n int) (Samples, error) {
+	if err := checkSamples(schema, n); err != nil {
+		return Samples{}, err
+	}
+	if len(payload) == 0 || payload[0] != samplesForm {
+		return Samples{}, errors.New("decode samples: unknown form")
+	}
+	r := &reader{rest: payload[1:]}
+	s := Samples{Schema: schema, TimesMs: r.times(n), Values: make([][]float64, len(schema.Metrics))}
+	modes := r.take((len(schema.Metrics) + 3) / 4)
+	if r.short {
+		return Samples{}, errors.New("decode samples: payload ends early")
+	}
+	cells := make([]float64, n*len(schema.Metrics))
+	for i, m := range schema.Metrics {
+		s.Values[i] = cells[i*n : (i+1)*n : (i+1)*n]
+		r.column(s.Values[i], modes[i/4]>>(i%4*2)&3, m.Scale)
+		if r.short {
+			return Samples{}, errors.New("decode samples: payload ends early")
+		}
+	}
+	again, err := EncodeSamples(s)
+	if err != nil {
+		return Samples{}, err
+	}
+	if !bytes.Equal(again, payload) {
+		return Samples{}, errors.New("decode samples: not in the deterministic form")
+	}
+	return s, nil
+}
+
+func checkSamples(schema Schema, n int) error {
+	if n < 1 || n > MaxRows || n*len(schema.Metrics) > MaxCells {
+		return fmt.Errorf("samples of %d rows and %d metrics are beyond the limits", n, len(schema.Metrics))
+	}
+	return schema.check()
+}
+
+func appendTimes(out []byte, times []int64) []byte {
+	var last, step int64
+	for i, t := range times {
+		d := t - last // may wrap round; so does the reader
+		if i < 2 {
+			out = binary.AppendVarint(out, d)
+		} else {
+			out = binary.AppendVarint(out, d-step)
+		}
+		last, step = t, d
+	}
+	return out
+}
+
+func appendColumn(out []byte, column []float64, scale int8) ([]byte, byte) {
+	scaled := make([]int64, 0, len(column))
+	presence := make([]byte, (len(column)+7)/8)
+	constant := true
+	for i, v := range column {
+		k, ok := toInteger(v, scale)
+		if !ok {
+			continue
+		}
+		presence[i/8] |= 1 << (i % 8)
+		constant = constant && (len(scaled) == 0 || k == scaled[0])
+		scaled = append(scaled, k)
+	}
+	switch {
+	case len(scaled) == 0:
+		return out, modeMissing
+	case len(scaled) < len(column):
+		return appendDifferences(append(out, presence...), scaled), modeHoles
+	case constant && len(scaled) > 1:
+		return binary.AppendVarint(out, scaled[0]), modeConstant
+	}
+	return appendDifferences(out, scaled), modeFull
+}
+
+func appendDifferences(out []byte, values []int64) []byte {
+	var last int64
+	for _, v := range values {
+		out = binary.AppendVarint(out, v-last)
+		last = v
+	}
+	return out
+}
+
+func toInteger(v float64, scale int8) (int64, bool) {
+	var k float64
+	if scale >= 0 {
+		k = math.RoundToEven(v * pow10(scale))
+	} else {
+		k = math.RoundToEven(v / pow10(-scale))
+	}
+	if !(k > -maxInteger && k < maxInteger) { // also NaN
+		return 0, false
+	}
+	return int64(k), true
+}
+
+// fromInteger divides by an exact power of ten, which gives the float64
+// nearest to the decimal number: the same as parsing it.
+func fromInteger(k int64, scale int8) float64 {
+	if scale >= 0 {
+		return float64(k) / pow10(scale)
+	}
+	return float64(k) * pow10(-scale)
+}
+
+func pow10(n int8) float64 {
+	p := 1.0
+	for range n {
+		p *= 10
+	}
+	return p
+}
+
+// reader takes a payload apart; short is set at the first missing byte.
+type reader struct {
+	rest  []byte
+	short bool
+}
+
+func (r *reader) take(n int) []byte {
+	if r.short || len(r.rest) < n {
+		r.short = true
+		return nil
+	}
+	b := r.rest[:n]
+	r.rest = r.rest[n:]
+	return b
+}
+
+func (r *reader) varint() int64 {
+	v, n := binary.Varint(r.rest)
+	if n <= 0 {
+		r.short = true
+		return 0
+	}
+	r.rest = r.rest[n:]
+	return v
+}
+
+func (r *reader) times(n int) []int64 {
+	times := make([]int64, n)
+	var last, step int64
+	for i := range times {
+		d := r.varint()
+		if i >= 2 {
+			d += step
+		}
+		last, step = last+d, d
+		times[i] = last
+	}
+	return times
+}
+
+func (r *reader) column(dst []float64, mode byte, scale int8) {
+	present := func(int) bool { return mode != modeMissing }
+	if mode == modeHoles {
+		bits := r.take((len(dst) + 7) / 8)
+		if r.short {
+			return
+		}
+		present = func(i int) bool { return bits[i/8]>>(i%8)&1 == 1 }
+	}
+	var k int64
+	for i := range dst {
+		if !present(i) {
+			dst[i] = math.NaN()
+			continue
+		}
+		if mode != modeConstant || i == 0 {
+			k += r.varint()
+		}
+		dst[i] = fromInteger(k, scale)
+	}
+}
