@@ -1,0 +1,4 @@
+package worker
+
+// RuntimeLibrary is for the tests of package worker_test.
+var RuntimeLibrary = runtimeLibrary

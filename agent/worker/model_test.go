@@ -1,0 +1,151 @@
+package worker
+
+import (
+	"bytes"
+	"encoding/binary"
+	"math"
+	"testing"
+
+	"github.com/edgeherd/edgeherd/models"
+)
+
+// classify is a request for the OCR direction classifier: 1x3x48x192 floats, 110 KB.
+func classify() []Tensor {
+	shape := []int64{1, 3, 48, 192}
+	return []Tensor{{Name: "x", DType: models.FP32, Shape: shape, Data: ramp(3 * 48 * 192)}}
+}
+
+// ramp is a saw-tooth between -1 and 1.
+func ramp(n int) []byte {
+	var b []byte
+	for i := range n {
+		b = append(b, floats(float32(i%200)/100-1)...)
+	}
+	return b
+}
+
+func float(b []byte, i int) float64 {
+	return float64(math.Float32frombits(binary.LittleEndian.Uint32(b[4*i:])))
+}
+
+// TestSileroKeepsItsStateBetweenCalls feeds speech-like frames to the voice
+// detector and its own state back into it.
+func TestSileroKeepsItsStateBetweenCalls(t *testing.T) {
+	w := start(t, Options{Model: asset(t, "models", "silero-vad-5.0.0", "model.onnx")})
+	sig := w.Signature()
+	if len(sig.Inputs) != 3 || len(sig.Outputs) != 2 {
+		t.Fatalf("signature is %+v", sig)
+	}
+	for _, spec := range sig.Inputs {
+		if spec.Name == "sr" && (spec.DType != models.INT64 || spec.Shape != nil) {
+			t.Errorf("sr is %+v, want an INT64 scalar", spec)
+		}
+	}
+	state := make([]byte, 4*2*128)
+	rate := binary.LittleEndian.AppendUint64(nil, 16000)
+	for frame := range 5 {
+		got, err := w.Infer(t.Context(), []Tensor{
+			{Name: "input", DType: models.FP32, Shape: []int64{1, 512}, Data: ramp(512)},
+			{Name: "state", DType: models.FP32, Shape: []int64{2, 1, 128}, Data: state},
+			{Name: "sr", DType: models.INT64, Shape: []int64{}, Data: rate},
+		}, []string{"output", "stateN"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p := float(got[0].Data, 0); p < 0 || p > 1 {
+			t.Errorf("frame %d: probability %v", frame, p)
+		}
+		if bytes.Equal(got[1].Data, state) {
+			t.Errorf("frame %d: the state did not change", frame)
+		}
+		state = got[1].Data
+	}
+}
+
+// TestClassifierGivesTheSameAnswerInAndOutOfProcess compares with a session in
+// this process, bit for bit.
+func TestClassifierGivesTheSameAnswerInAndOutOfProcess(t *testing.T) {
+	w := start(t, Options{Model: asset(t, "models", "ocr-cls-2.0.0", "model.onnx"), Nice: 5})
+	got, err := w.Infer(t.Context(), classify(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if sum := float(got[0].Data, 0) + float(got[0].Data, 1); math.Abs(sum-1) > 1e-5 {
+		t.Errorf("probabilities sum to %v", sum)
+	}
+	if want := inProcess(t)(); !bytes.Equal(got[0].Data, want) {
+		t.Errorf("got % x, want % x", got[0].Data, want)
+	}
+	u, err := w.Usage()
+	if err != nil || u.CPU <= 0 || u.RSSBytes <= 0 || u.PeakRSSBytes < u.RSSBytes {
+		t.Errorf("usage %+v, %v", u, err)
+	}
+	if w.LoadTime() <= 0 || w.RuntimeVersion() == "" {
+		t.Errorf("load time %v, runtime version %q", w.LoadTime(), w.RuntimeVersion())
+	}
+}
+
+// inProcess returns a call of the classifier through a session in this process.
+func inProcess(t testing.TB) func() []byte {
+	lib, err := openLibrary(runtimeLibrary(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := newSession(lib, asset(t, "models", "ocr-cls-2.0.0", "model.onnx"), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.close)
+	in := []bound{{port: 0, shape: classify()[0].Shape, data: classify()[0].Data}}
+	var out []byte
+	return func() []byte {
+		err := s.infer(in, []int{0}, func(_ int, _ []int64, size int) ([]byte, error) {
+			out = resize(out, size)
+			return out, nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+}
+
+// BenchmarkClassifier compares a session in this process with a worker. The
+// difference is the price of isolation: "overhead-us" in the third line, from
+// turns taken one after the other so that both see the same machine.
+func BenchmarkClassifier(b *testing.B) {
+	local := inProcess(b)
+	w := start(b, Options{Model: asset(b, "models", "ocr-cls-2.0.0", "model.onnx")})
+	in := classify()
+	remote := func() {
+		if _, err := w.Infer(b.Context(), in, nil); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.Run("in-process", func(b *testing.B) {
+		for b.Loop() {
+			local()
+		}
+	})
+	b.Run("worker", func(b *testing.B) {
+		for b.Loop() {
+			remote()
+		}
+	})
+}
+
+// BenchmarkRoundTrip measures the transport alone: 110 KB through a model that
+// does nothing but one copy.
+func BenchmarkRoundTrip(b *testing.B) {
+	w := identity(b, Options{})
+	for _, size := range []int{1, 27648} {
+		b.Run(map[int]string{1: "4B", 27648: "110KB"}[size], func(b *testing.B) {
+			in := vector(size)
+			for b.Loop() {
+				if _, err := w.Infer(b.Context(), in, nil); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
