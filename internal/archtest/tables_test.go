@@ -58,7 +58,7 @@ var rows = []row{
 	{"controller/ca", "internal/durable internal/identity internal/trust"},
 	{"controller/notify", "controller/care internal/fleetapi internal/wire"},
 	{"controller/store/...", "controller/analytics controller/audit controller/authz controller/care controller/rollout controller/series controller/site firmware internal/blob internal/fleetapi internal/identity internal/runnerapi internal/trust internal/wire models"},
-	{"controller/ingest", "controller/registry controller/series controller/store internal/blob internal/fleetapi internal/identity internal/runnerapi internal/wire models"},
+	{"controller/ingest", "controller/analytics controller/registry controller/series controller/store internal/blob internal/fleetapi internal/identity internal/runnerapi internal/wire models"},
 	{"controller/export", "controller/series controller/store internal/identity internal/wire"},
 	{"controller/api/...", "controller/... firmware internal/blob internal/fleetapi internal/identity internal/runnerapi internal/trust internal/wire models"},
 	{"controller", "controller/... firmware internal/blob internal/durable internal/fleetapi internal/identity internal/runnerapi internal/trust internal/wire models"},
