@@ -286,6 +286,15 @@ type PlanRequest struct {
 	UnreachableAfterSeconds float64 `json:"unreachable_after_seconds,omitempty"`
 }
 
+// The kinds of rollout.
+const (
+	KindModel = "model"
+	KindAgent = "agent"
+)
+
+// Probe is what a box measured of a candidate.
+type Probe = runnerapi.Probe
+
 // Rollout is a plan and, once started, its course.
 type Rollout struct {
 	ID       string       `json:"id"`
@@ -293,7 +302,7 @@ type Rollout struct {
 	Sentence string       `json:"sentence"` // what is going on, why, for people
 	Request  PlanRequest  `json:"request"`
 	Target   models.Ref   `json:"target"`
-	Kind     string       `json:"kind"` // model or agent
+	Kind     string       `json:"kind"` // KindModel or KindAgent
 	Waves    []Wave       `json:"waves"`
 	// BytesPerBox is the download of a box that has nothing yet.
 	BytesPerBox int64      `json:"bytes_per_box"`
@@ -314,14 +323,14 @@ type Wave struct {
 
 // Target is one box of a wave.
 type Target struct {
-	Box     identity.ID      `json:"box"`
-	Name    string           `json:"name"`
-	Site    string           `json:"site"`
-	State   TargetState      `json:"state"`
-	Phase   string           `json:"phase,omitempty"`
-	Err     string           `json:"err,omitempty"`
-	Probe   *runnerapi.Probe `json:"probe,omitempty"`
-	Changed *time.Time       `json:"changed,omitempty"`
+	Box     identity.ID `json:"box"`
+	Name    string      `json:"name"`
+	Site    string      `json:"site"`
+	State   TargetState `json:"state"`
+	Phase   string      `json:"phase,omitempty"`
+	Err     string      `json:"err,omitempty"`
+	Probe   *Probe      `json:"probe,omitempty"`
+	Changed *time.Time  `json:"changed,omitempty"`
 }
 
 // RolloutList is the newest rollouts first.

@@ -59,7 +59,12 @@ func Enrol(dir string, ca *CA, box Box) error {
 	if err := durable.WriteFile(filepath.Join(dir, "ca.pem"), ca.PEM(), 0o644); err != nil {
 		return err
 	}
-	data, err := json.MarshalIndent(box, "", "  ")
+	return box.Write(dir)
+}
+
+// Write replaces box.json in dir.
+func (b Box) Write(dir string) error {
+	data, err := json.MarshalIndent(b, "", "  ")
 	if err != nil {
 		return fmt.Errorf("encode box.json: %w", err)
 	}

@@ -1,0 +1,209 @@
+package controller
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"time"
+
+	"github.com/edgeherd/edgeherd/controller/registry"
+	"github.com/edgeherd/edgeherd/controller/rollout"
+	"github.com/edgeherd/edgeherd/controller/store"
+	"github.com/edgeherd/edgeherd/internal/fleetapi"
+	"github.com/edgeherd/edgeherd/internal/identity"
+	"github.com/edgeherd/edgeherd/internal/trust"
+	"github.com/edgeherd/edgeherd/internal/wire"
+)
+
+// liveSpan is how long one request for live samples lasts.
+const liveSpan = 30 * time.Second
+
+// conduct moves rollouts when something changed and once a tick, and asks
+// boxes for live samples while somebody watches.
+func (c *Controller) conduct(ctx context.Context) error {
+	tick := time.NewTicker(c.opts.Tick)
+	defer tick.Stop()
+	var asked time.Time
+	for {
+		if err := c.step(ctx); err != nil && ctx.Err() == nil {
+			c.log.Error("rollouts stand still", "err", err)
+		}
+		if c.hub.Watching() && time.Since(asked) > liveSpan/2 {
+			asked = time.Now()
+			c.askLive(ctx)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-c.wake:
+		case <-tick.C:
+		}
+	}
+}
+
+func (c *Controller) liveFor() time.Duration {
+	if c.hub.Watching() {
+		return liveSpan
+	}
+	return 0
+}
+
+func (c *Controller) askLive(ctx context.Context) {
+	boxes, err := c.store.Boxes(ctx, c.opts.WallClock().UnixMilli())
+	if err != nil {
+		c.log.Warn("live samples not asked for", "err", err)
+		return
+	}
+	payload, err := wire.Encode(wire.Cmd{LiveMs: liveSpan.Milliseconds()})
+	if err != nil {
+		panic("controller: a Cmd always encodes: " + err.Error())
+	}
+	for _, b := range boxes {
+		if b.Connected {
+			// A command that is lost is repeated within half its span.
+			_ = c.broker.Publish(b.ID, wire.TopicCmd, payload, 0)
+		}
+	}
+}
+
+// step looks once at every running rollout.
+func (c *Controller) step(ctx context.Context) error {
+	all, err := c.store.Rollouts(ctx)
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(all, func(r fleetapi.Rollout) bool { return r.State == fleetapi.RolloutRunning }) {
+		return nil
+	}
+	boxes, err := c.store.Boxes(ctx, c.opts.WallClock().UnixMilli())
+	if err != nil {
+		return err
+	}
+	created := map[string]time.Time{}
+	for _, r := range all {
+		created[r.ID] = r.Created
+	}
+	var errs []error
+	for _, r := range all {
+		if r.State == fleetapi.RolloutRunning {
+			errs = append(errs, c.stepRollout(ctx, r, boxes, created))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (c *Controller) stepRollout(ctx context.Context, r fleetapi.Rollout, boxes []store.Box, created map[string]time.Time) error {
+	now := c.opts.WallClock().UTC()
+	facts := map[identity.ID]rollout.Fact{}
+	for _, b := range boxes {
+		facts[b.ID] = factOf(r, b, created, now)
+	}
+	next, actions := rollout.Next(r, facts, now)
+	if !reflect.DeepEqual(next, r) {
+		if err := c.store.PutRollout(ctx, next); err != nil {
+			return err
+		}
+		if next.State != r.State {
+			c.log.Info("rollout "+string(next.State), "rollout", r.ID, "why", next.Sentence)
+		}
+		c.hub.Publish(fleetapi.Change{Topic: "rollouts", ID: r.ID})
+	}
+	for _, a := range actions {
+		if err := c.offer(ctx, next, a.Offer); err != nil {
+			return fmt.Errorf("offer %s to %s: %w", r.Target, a.Offer, err)
+		}
+	}
+	if len(actions) > 0 {
+		c.wakeConductor()
+	}
+	return nil
+}
+
+// factOf collects what rollout r must know of one box.
+func factOf(r fleetapi.Rollout, b store.Box, created map[string]time.Time, now time.Time) rollout.Fact {
+	f := rollout.Fact{Link: registry.View(b, now).Link}
+	if r.Kind == fleetapi.KindAgent {
+		if a := b.Desired.Agent; a != nil {
+			f.Desired, f.DesiredRollout = a.Digest, a.Rollout
+		}
+		if b.Inventory.AgentRelease == r.Target.Digest.String() {
+			f.Running = r.Target.Digest
+		}
+	} else {
+		for _, m := range b.Desired.Models {
+			if m.Name == r.Target.Name {
+				f.Desired, f.DesiredRollout = m.Digest, m.Rollout
+			}
+		}
+		for _, m := range b.Running.Models {
+			if m.Name == r.Target.Name && m.Digest == r.Target.Digest.String() {
+				f.Running = r.Target.Digest
+			}
+		}
+	}
+	f.Newer = f.DesiredRollout != r.ID && created[f.DesiredRollout].After(r.Created)
+	for _, p := range b.Phases {
+		if p.Digest == r.Target.Digest.String() && p.Rollout == r.ID {
+			f.Phase, f.Err = p.Phase, p.Err
+			f.Probe = probeOf(p)
+		}
+	}
+	return f
+}
+
+func probeOf(p store.Phase) *fleetapi.Probe {
+	var body wire.PhaseBody
+	if json.Unmarshal([]byte(p.Body), &body) != nil || len(body.Probe) == 0 {
+		return nil
+	}
+	var probe fleetapi.Probe
+	if json.Unmarshal(body.Probe, &probe) != nil {
+		return nil
+	}
+	return &probe
+}
+
+// offer puts the version of a rollout into the desired state of a box and
+// tells the box. Offering again changes nothing.
+func (c *Controller) offer(ctx context.Context, r fleetapi.Rollout, id identity.ID) error {
+	box, err := c.store.Box(ctx, id, 0)
+	if err != nil {
+		return err
+	}
+	attempt := 1 // a box that gave a digest up tries it again only with a higher one
+	for _, p := range box.Phases {
+		if p.Digest == r.Target.Digest.String() && p.Rollout != r.ID {
+			attempt++
+		}
+	}
+	envelope, err := c.store.SetDesired(ctx, id, func(d *wire.Desired) error {
+		if r.Kind == fleetapi.KindAgent {
+			d.Agent = &wire.DesiredAgent{Version: r.Target.Version, Digest: r.Target.Digest, Rollout: r.ID}
+			return nil
+		}
+		want := wire.DesiredModel{Name: r.Target.Name, Version: r.Target.Version, Digest: r.Target.Digest, Rollout: r.ID, Attempt: attempt}
+		at := slices.IndexFunc(d.Models, func(m wire.DesiredModel) bool { return m.Name == want.Name })
+		if at < 0 {
+			d.Models = append(d.Models, want)
+		} else if d.Models[at].Rollout != r.ID {
+			d.Models[at] = want
+		}
+		return nil
+	}, func(payload []byte) ([]byte, error) { return trust.Sign(trust.TypeDesired, payload, c.key) })
+	if err != nil || envelope == nil {
+		return err
+	}
+	payload, err := wire.Encode(wire.Want{Desired: envelope})
+	if err != nil {
+		return err
+	}
+	if err := c.broker.Publish(id, wire.TopicWant, payload, 1); err != nil {
+		// WELCOME tells it at the next connection.
+		c.log.Debug("box not told at once", "device", id, "err", err)
+	}
+	c.hub.Publish(fleetapi.Change{Topic: "boxes", ID: string(id)})
+	return nil
+}

@@ -1,0 +1,255 @@
+// Package controller joins the parts of the central side and runs them: the
+// broker that boxes talk to, ingest and store behind it, the API with its
+// pages, and the conductor that moves rollouts.
+//
+//	DIR/store.db           what the controller knows (package store)
+//	DIR/blobs/             models and releases by digest (package blob)
+//	DIR/ca/                certificate authority of the boxes (package identity)
+//	DIR/keys/signing.key   development signing key, mode 0600
+//	DIR/lock               held while a controller runs on DIR
+//
+// The one rule a caller can break: one process per DIR; Open refuses a second.
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/edgeherd/edgeherd/controller/api"
+	"github.com/edgeherd/edgeherd/controller/broker"
+	"github.com/edgeherd/edgeherd/controller/ingest"
+	"github.com/edgeherd/edgeherd/controller/store"
+	"github.com/edgeherd/edgeherd/internal/blob"
+	"github.com/edgeherd/edgeherd/internal/durable"
+	"github.com/edgeherd/edgeherd/internal/fleetapi"
+	"github.com/edgeherd/edgeherd/internal/identity"
+	"github.com/edgeherd/edgeherd/internal/trust"
+	"github.com/edgeherd/edgeherd/internal/wire"
+)
+
+// Options of a Controller. Dir is required.
+type Options struct {
+	Dir string
+	// HTTP, Device and MQTT are the addresses to listen on: pages and API,
+	// blobs for boxes, broker. Defaults: 127.0.0.1 with ports 8443, 8444, 8883.
+	HTTP, Device, MQTT string
+	// Hosts are the names and addresses in the server certificate; the first
+	// is what boxes are told to expect. Default: 127.0.0.1.
+	Hosts []string
+	// HTTPPlain serves pages and API without TLS; allowed on loopback only.
+	HTTPPlain bool
+	Version   string
+	// Tick is how often rollouts are looked at without a cause; default 1 s.
+	Tick time.Duration
+	// Listen opens listeners; nil means net.Listen. Tests pass a network of
+	// their own.
+	Listen func(network, address string) (net.Listener, error)
+	// WallClock stamps rows and certificates; nil means time.Now.
+	WallClock func() time.Time
+}
+
+func (o Options) withDefaults() Options {
+	set := func(s *string, v string) {
+		if *s == "" {
+			*s = v
+		}
+	}
+	set(&o.HTTP, "127.0.0.1:8443")
+	set(&o.Device, "127.0.0.1:8444")
+	set(&o.MQTT, "127.0.0.1:8883")
+	if len(o.Hosts) == 0 {
+		o.Hosts = []string{"127.0.0.1"}
+	}
+	if o.Tick <= 0 {
+		o.Tick = time.Second
+	}
+	if o.Listen == nil {
+		o.Listen = net.Listen
+	}
+	if o.WallClock == nil {
+		o.WallClock = time.Now
+	}
+	return o
+}
+
+// Controller is an open controller. Run it once.
+type Controller struct {
+	opts   Options
+	log    *slog.Logger
+	lock   *os.File
+	store  *store.Store
+	blobs  *blob.Store
+	ca     *identity.CA
+	key    trust.PrivateKey
+	hub    *api.Hub
+	api    *api.API
+	ingest *ingest.Ingest
+	broker *broker.Broker
+	http   net.Listener
+	device net.Listener
+	mqtt   net.Listener
+	wake   chan struct{} // buffer 1: rollouts want a look
+}
+
+// Open opens state and listeners. Nothing is served before Run.
+func Open(ctx context.Context, opts Options, log *slog.Logger) (c *Controller, err error) {
+	c = &Controller{opts: opts.withDefaults(), log: log, hub: api.NewHub(), wake: make(chan struct{}, 1)}
+	defer func() {
+		if err != nil {
+			c.Close()
+		}
+	}()
+	if err := c.openState(ctx); err != nil {
+		return nil, err
+	}
+	if err := c.listen(); err != nil {
+		return nil, err
+	}
+	c.broker, err = broker.New(broker.Options{
+		Sink:         sink{c},
+		OnConnect:    func(id identity.ID, _ wire.SID) { c.presence(id, true) },
+		OnDisconnect: func(id identity.ID, _ wire.SID) { c.presence(id, false) },
+	}, log)
+	if err != nil {
+		return nil, fmt.Errorf("prepare broker: %w", err)
+	}
+	c.ingest = ingest.New(ingest.Options{
+		Store: c.store, Publish: c.broker.Publish, Changed: c.boxChanged, Live: c.boxLive,
+		LiveFor: c.liveFor, WallClock: c.opts.WallClock,
+	}, log)
+	c.api, err = api.New(api.Options{
+		Store: c.store, Blobs: c.blobs, Keyring: c.Keyring(), Hub: c.hub, Wake: c.wakeConductor,
+		Version: c.opts.Version, WallClock: c.opts.WallClock, SecureCookies: !c.opts.HTTPPlain,
+	}, log)
+	return c, err
+}
+
+// sink breaks the circle between broker and ingest: each needs the other.
+type sink struct{ c *Controller }
+
+func (s sink) Deliver(ctx context.Context, id identity.ID, topic wire.Topic, payload []byte) error {
+	return s.c.ingest.Deliver(ctx, id, topic, payload)
+}
+
+func (c *Controller) openState(ctx context.Context) error {
+	if err := os.MkdirAll(c.opts.Dir, 0o700); err != nil {
+		return fmt.Errorf("open state directory: %w", err)
+	}
+	var err error
+	if c.lock, err = lockDir(c.opts.Dir); err != nil {
+		return err
+	}
+	if c.blobs, err = blob.Open(filepath.Join(c.opts.Dir, "blobs")); err != nil {
+		return err
+	}
+	if c.ca, err = identity.OpenCA(filepath.Join(c.opts.Dir, "ca"), c.opts.WallClock); err != nil {
+		return err
+	}
+	if c.key, err = openKey(filepath.Join(c.opts.Dir, "keys", "signing.key")); err != nil {
+		return err
+	}
+	c.store, err = store.Open(ctx, store.Options{Path: filepath.Join(c.opts.Dir, "store.db"), WallClock: c.opts.WallClock})
+	return err
+}
+
+// lockDir makes sure that one controller runs on dir.
+func lockDir(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock state directory: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("another controller runs on %s; stop it or choose another state directory", dir)
+		}
+		return nil, fmt.Errorf("lock state directory %s: %w", dir, err)
+	}
+	return f, nil
+}
+
+// openKey reads the development signing key and makes it when there is none.
+func openKey(path string) (trust.PrivateKey, error) {
+	text, err := os.ReadFile(path)
+	if err == nil {
+		key, err := trust.ParsePrivateKey(text)
+		if err != nil {
+			return key, fmt.Errorf("read signing key %s: %w", path, err)
+		}
+		return key, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return trust.PrivateKey{}, fmt.Errorf("read signing key: %w", err)
+	}
+	key, err := trust.NewKey()
+	if err != nil {
+		return key, err
+	}
+	if text, err = key.MarshalText(); err != nil {
+		return key, err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return key, fmt.Errorf("make key directory: %w", err)
+	}
+	return key, durable.WriteFile(path, append(text, '\n'), 0o600)
+}
+
+// Keyring is what boxes of this controller trust.
+func (c *Controller) Keyring() trust.Keyring { return trust.DevelopmentKeyring(c.key.Public()) }
+
+// SigningKeyPath is where the development signing key lies.
+func (c *Controller) SigningKeyPath() string { return filepath.Join(c.opts.Dir, "keys", "signing.key") }
+
+// Close releases state and listeners; Run does it as well.
+func (c *Controller) Close() error {
+	var errs []error
+	for _, l := range []net.Listener{c.http, c.device, c.mqtt} {
+		if l != nil {
+			l.Close() // closed already when Run has ended
+		}
+	}
+	if c.store != nil {
+		errs = append(errs, c.store.Close())
+	}
+	if c.lock != nil {
+		errs = append(errs, c.lock.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func (c *Controller) wakeConductor() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (c *Controller) boxChanged(id identity.ID) {
+	c.hub.Publish(fleetapi.Change{Topic: "boxes", ID: string(id)})
+	c.wakeConductor()
+}
+
+func (c *Controller) boxLive(id identity.ID, l wire.Live) {
+	s := &fleetapi.LiveSample{Box: id, UnixMs: c.opts.WallClock().UnixMilli(), Values: map[string]float64{}, Buffer: l.Buffer}
+	for _, v := range l.Samples {
+		s.Values[v.Name] = v.Value
+	}
+	c.hub.Publish(fleetapi.Change{Topic: "live", ID: string(id), Live: s})
+}
+
+// presence notes the begin or end of a box's session.
+func (c *Controller) presence(id identity.ID, connected bool) {
+	if err := c.store.Seen(context.Background(), id, connected); err != nil {
+		c.log.Warn("presence not stored", "device", id, "err", err)
+	}
+	c.boxChanged(id)
+}

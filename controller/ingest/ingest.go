@@ -1,0 +1,282 @@
+// Package ingest takes the messages of boxes, decodes and checks them, stores
+// them and answers.
+//
+// Deliver is called by the broker for each message before its PUBACK leaves.
+// DATA waits for a group commit: all blocks that arrived while the previous
+// transaction ran share the next one. The ACK with the exact keys follows the
+// commit. A block whose seal is wrong is never acknowledged; one with a right
+// seal and content that does not decode is kept as it is and acknowledged,
+// since sending it again would not make it better.
+//
+// The one rule a caller can break: Run must be running, or DATA waits for ever.
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/edgeherd/edgeherd/controller/store"
+	"github.com/edgeherd/edgeherd/internal/identity"
+	"github.com/edgeherd/edgeherd/internal/wire"
+)
+
+// Limits that a box is told in WELCOME.
+const (
+	windowBytes = 64 << 10
+	windowCount = 8
+)
+
+// Options of an Ingest. Store and Publish are required.
+type Options struct {
+	Store *store.Store
+	// Publish sends a message to one box.
+	Publish func(id identity.ID, topic wire.Topic, payload []byte, qos byte) error
+	// Changed is called after a commit that changed something of a box.
+	Changed func(id identity.ID)
+	// Live is called with the newest samples of a watched box.
+	Live func(id identity.ID, l wire.Live)
+	// LiveFor tells how long boxes shall send live samples; nil means not.
+	LiveFor func() time.Duration
+	// WallClock stamps what has no trusted time of its own; nil means time.Now.
+	WallClock func() time.Time
+}
+
+// Ingest is the way in for all messages of boxes.
+type Ingest struct {
+	opts Options
+	log  *slog.Logger
+	wake chan struct{} // buffer 1: a commit is wanted
+
+	mu      sync.Mutex // guards the fields below
+	queue   []*batch
+	stopped bool
+	faults  map[string]bool // causes already logged
+}
+
+// batch is the blocks of one message, waiting for their commit.
+type batch struct {
+	deliveries []store.Delivery
+	done       chan struct{} // closed when the fields below are set
+	committed  store.Committed
+	err        error
+}
+
+// errStopped says that the controller is going down; the box sends again.
+var errStopped = errors.New("controller is stopping")
+
+// New returns an Ingest that has done nothing.
+func New(opts Options, log *slog.Logger) *Ingest {
+	if opts.WallClock == nil {
+		opts.WallClock = time.Now
+	}
+	return &Ingest{opts: opts, log: log, wake: make(chan struct{}, 1), faults: map[string]bool{}}
+}
+
+// Deliver handles one message. An error withholds the PUBACK.
+func (in *Ingest) Deliver(ctx context.Context, id identity.ID, topic wire.Topic, payload []byte) error {
+	var err error
+	switch topic {
+	case wire.TopicHello:
+		err = in.hello(ctx, id, payload)
+	case wire.TopicData:
+		err = in.data(ctx, id, payload)
+	case wire.TopicLive:
+		err = in.live(id, payload)
+	case wire.TopicWill:
+		// The broker reports the end of the connection itself.
+	default:
+		err = fmt.Errorf("unknown topic %q", topic)
+	}
+	if err != nil && !errors.Is(err, errStopped) {
+		in.fault(id, err)
+	}
+	return err
+}
+
+// fault logs a cause once a box, so that a broken one cannot fill the log.
+func (in *Ingest) fault(id identity.ID, err error) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	cause := string(id) + " " + err.Error()
+	if in.faults[cause] || len(in.faults) > 10_000 {
+		return
+	}
+	in.faults[cause] = true
+	in.log.Warn("message refused", "device", id, "err", err)
+}
+
+func (in *Ingest) hello(ctx context.Context, id identity.ID, payload []byte) error {
+	h, err := wire.Decode[wire.Hello](payload)
+	if err != nil {
+		return err
+	}
+	if err := in.opts.Store.Hello(ctx, id, h); err != nil {
+		return err
+	}
+	valid, err := in.opts.Store.Valid(ctx, h.Runs)
+	if err != nil {
+		return err
+	}
+	schemas, err := in.opts.Store.BoxSchemas(ctx, id)
+	if err != nil {
+		return err
+	}
+	desired, err := in.opts.Store.DesiredEnvelope(ctx, id)
+	if err != nil {
+		return err
+	}
+	w := wire.Welcome{
+		V: wire.Version, Nonce: h.Nonce, Run: in.opts.Store.Run(), Valid: valid,
+		WindowBytes: windowBytes, WindowCount: windowCount, Desired: desired, Schemas: schemas,
+		WallMs: in.opts.WallClock().UnixMilli(), LiveMs: in.liveFor().Milliseconds(),
+	}
+	in.changed(id)
+	return in.publish(id, wire.TopicWelcome, w)
+}
+
+func (in *Ingest) liveFor() time.Duration {
+	if in.opts.LiveFor == nil {
+		return 0
+	}
+	return in.opts.LiveFor()
+}
+
+func (in *Ingest) publish(id identity.ID, topic wire.Topic, msg any) error {
+	payload, err := wire.Encode(msg)
+	if err != nil {
+		return err
+	}
+	// A box that just left hears it at its next HELLO.
+	if err := in.opts.Publish(id, topic, payload, 1); err != nil {
+		in.log.Debug("publish", "device", id, "topic", string(topic), "err", err)
+	}
+	return nil
+}
+
+func (in *Ingest) live(id identity.ID, payload []byte) error {
+	l, err := wire.Decode[wire.Live](payload)
+	if err != nil {
+		return err
+	}
+	if in.opts.Live != nil {
+		in.opts.Live(id, l)
+	}
+	return nil
+}
+
+func (in *Ingest) changed(id identity.ID) {
+	if in.opts.Changed != nil {
+		in.opts.Changed(id)
+	}
+}
+
+func (in *Ingest) data(ctx context.Context, id identity.ID, payload []byte) error {
+	msg, err := wire.Decode[wire.Data](payload)
+	if err != nil {
+		return err
+	}
+	if err := in.opts.Store.AddSchemas(ctx, msg.Schemas); err != nil {
+		return err
+	}
+	b := &batch{done: make(chan struct{})}
+	var keys []wire.Key
+	for _, block := range msg.Blocks {
+		d, err := in.place(ctx, id, block)
+		if errors.Is(err, store.ErrNotFound) {
+			// Its schema is not known here: ask for a fresh conversation, in
+			// which the box sends all schemas that WELCOME does not list.
+			if err := in.publish(id, wire.TopicCmd, wire.Cmd{Hello: true}); err != nil {
+				return err
+			}
+			continue
+		}
+		if err != nil {
+			in.fault(id, err)
+			continue
+		}
+		b.deliveries = append(b.deliveries, d)
+		keys = append(keys, block.Key)
+	}
+	if len(keys) == 0 {
+		return nil
+	}
+	if err := in.commit(ctx, b); err != nil {
+		return err
+	}
+	in.changed(id)
+	return in.publish(id, wire.TopicAck, wire.Ack{Run: b.committed.Run, LSN: b.committed.LSN, Keys: keys})
+}
+
+// commit hands a batch to Run and waits for its transaction.
+func (in *Ingest) commit(ctx context.Context, b *batch) error {
+	in.mu.Lock()
+	if in.stopped {
+		in.mu.Unlock()
+		return errStopped
+	}
+	in.queue = append(in.queue, b)
+	in.mu.Unlock()
+	select {
+	case in.wake <- struct{}{}:
+	default:
+	}
+	select {
+	case <-b.done:
+		return b.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Run commits what Deliver queues until ctx is done. Batches that were not
+// committed by then fail; their senders keep the blocks.
+func (in *Ingest) Run(ctx context.Context) error {
+	for {
+		select {
+		case <-in.wake:
+			in.flush(ctx)
+		case <-ctx.Done():
+			in.mu.Lock()
+			in.stopped = true
+			left := in.queue
+			in.queue = nil
+			in.mu.Unlock()
+			for _, b := range left {
+				b.err = errStopped
+				close(b.done)
+			}
+			return nil
+		}
+	}
+}
+
+func (in *Ingest) flush(ctx context.Context) {
+	in.mu.Lock()
+	todo := in.queue
+	in.queue = nil
+	in.mu.Unlock()
+	if len(todo) == 0 {
+		return
+	}
+	var all []store.Delivery
+	for _, b := range todo {
+		all = append(all, b.deliveries...)
+	}
+	c, err := in.opts.Store.Ingest(ctx, all, in.effects)
+	if err != nil && len(todo) > 1 {
+		// One poisoned batch must not hold up the others.
+		for _, b := range todo {
+			b.committed, b.err = in.opts.Store.Ingest(ctx, b.deliveries, in.effects)
+			close(b.done)
+		}
+		return
+	}
+	for _, b := range todo {
+		b.committed, b.err = c, err
+		close(b.done)
+	}
+}

@@ -1,0 +1,143 @@
+// Package registry judges boxes: it turns what is stored of a box into what
+// people and rollouts see of it, and finds boxes by filter. It is pure.
+//
+// Vocabulary: link says when the box was last heard, health how its hardware
+// is, update whether it runs what it shall run. The three are independent
+// formulas over stored facts and the present time, and none hides another: a
+// silent box keeps the health it had, with its age.
+//
+// The one rule a caller can break: judge with the controller's clock, never
+// with a time that a box sent.
+package registry
+
+import (
+	"encoding/json"
+	"sort"
+	"time"
+
+	"github.com/edgeherd/edgeherd/controller/analytics"
+	"github.com/edgeherd/edgeherd/controller/store"
+	"github.com/edgeherd/edgeherd/internal/blob"
+	"github.com/edgeherd/edgeherd/internal/fleetapi"
+)
+
+// How long after the last message a box counts as late and as silent. A box
+// with an open session is live: the broker ends sessions that miss keep-alives.
+const (
+	lateAfter   = 2 * time.Minute
+	silentAfter = 10 * time.Minute
+)
+
+// View returns box b as people see it at now.
+func View(b store.Box, now time.Time) fleetapi.Box {
+	v := fleetapi.Box{
+		ID: b.ID, Name: b.Name, Site: b.Site, Simulated: b.Inventory.Simulated,
+		Inventory: b.Inventory, Buffer: b.Buffer, Latest: map[string]fleetapi.Value{},
+		DesiredGeneration: b.Desired.Generation, RunningGeneration: b.Running.Generation,
+		Reads: fleetapi.Reads{Total: b.Reads.Total, Checked: b.Reads.Checked, Right: b.Reads.Right},
+	}
+	if b.LastSeenMs > 0 {
+		t := time.UnixMilli(b.LastSeenMs).UTC()
+		v.LastSeen = &t
+	}
+	for name, l := range b.Latest {
+		v.Latest[name] = fleetapi.Value{Value: l.Value, Time: time.UnixMilli(l.TimeMs).UTC()}
+	}
+	v.Link = link(b, now)
+	v.Health, v.Thermal = health(b)
+	v.Models = modelsOf(b)
+	v.Update = update(v, b)
+	return v
+}
+
+func link(b store.Box, now time.Time) fleetapi.Link {
+	age := now.Sub(time.UnixMilli(b.LastSeenMs))
+	switch {
+	case b.LastSeenMs == 0:
+		return fleetapi.LinkNever
+	case b.Connected || age < lateAfter:
+		return fleetapi.LinkLive
+	case age < silentAfter:
+		return fleetapi.LinkLate
+	}
+	return fleetapi.LinkSilent
+}
+
+func health(b store.Box) (fleetapi.Health, fleetapi.Thermal) {
+	var s analytics.State
+	if len(b.Thermal) == 0 || json.Unmarshal(b.Thermal, &s) != nil || s.At.IsZero() {
+		return fleetapi.HealthUnknown, fleetapi.Thermal{Reason: "no samples yet"}
+	}
+	i := s.Last
+	t := fleetapi.Thermal{
+		Known: i.Known, Reason: i.Reason, ResistanceKPerW: i.ResistanceKPerW,
+		RatioToBaseline: i.Ratio, BaselineComplete: i.BaselineKPerW > 0,
+	}
+	return fleetapi.Health(i.Health), t
+}
+
+// modelsOf joins what shall serve with what serves, by model name.
+func modelsOf(b store.Box) []fleetapi.BoxModel {
+	at := map[string]*fleetapi.BoxModel{}
+	get := func(name string) *fleetapi.BoxModel {
+		if at[name] == nil {
+			at[name] = &fleetapi.BoxModel{Name: name}
+		}
+		return at[name]
+	}
+	for _, d := range b.Desired.Models {
+		m := get(d.Name)
+		m.DesiredVersion, m.DesiredDigest = d.Version, d.Digest
+		for _, p := range b.Phases {
+			if p.Digest == d.Digest.String() && p.Rollout == d.Rollout {
+				m.Phase, m.Err = p.Phase, p.Err
+			}
+		}
+	}
+	for _, r := range b.Running.Models {
+		m := get(r.Name)
+		m.RunningVersion = r.Version
+		if d, err := blob.ParseDigest(r.Digest); err == nil {
+			m.RunningDigest = d
+		}
+	}
+	out := make([]fleetapi.BoxModel, 0, len(at))
+	for _, m := range at {
+		out = append(out, *m)
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].Name < out[j].Name })
+	return out
+}
+
+// failedPhase reports whether a phase means that the box gave the version up.
+func failedPhase(phase string) bool {
+	return phase == "failed" || phase == "refused" || phase == "rolled_back"
+}
+
+func update(v fleetapi.Box, b store.Box) fleetapi.Update {
+	if v.Link == fleetapi.LinkNever {
+		return fleetapi.UpdateUnknown
+	}
+	state := fleetapi.UpdateCurrent
+	for _, m := range v.Models {
+		switch {
+		case m.DesiredDigest == m.RunningDigest:
+		case failedPhase(m.Phase):
+			return fleetapi.UpdateFailed
+		default:
+			state = fleetapi.UpdateUpdating
+		}
+	}
+	if a := b.Desired.Agent; a != nil && a.Digest.String() != b.Inventory.AgentRelease {
+		for _, p := range b.Phases {
+			if p.Digest == a.Digest.String() && failedPhase(p.Phase) {
+				return fleetapi.UpdateFailed
+			}
+		}
+		state = fleetapi.UpdateUpdating
+	}
+	if state == fleetapi.UpdateUpdating && v.Link == fleetapi.LinkSilent {
+		return fleetapi.UpdateUnknown
+	}
+	return state
+}

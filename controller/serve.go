@@ -1,0 +1,134 @@
+package controller
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/edgeherd/edgeherd/internal/identity"
+)
+
+// Addrs are the addresses that are listened on.
+type Addrs struct{ HTTP, Device, MQTT string }
+
+// Addrs tells where the controller listens, with the real ports.
+func (c *Controller) Addrs() Addrs {
+	return Addrs{c.http.Addr().String(), c.device.Addr().String(), c.mqtt.Addr().String()}
+}
+
+// URL is the base of pages and API.
+func (c *Controller) URL() string {
+	scheme := "https"
+	if c.opts.HTTPPlain {
+		scheme = "http"
+	}
+	return scheme + "://" + c.http.Addr().String()
+}
+
+func (c *Controller) listen() error {
+	cert, err := c.ca.IssueServer(c.opts.Hosts)
+	if err != nil {
+		return err
+	}
+	deviceTLS := c.ca.ServerTLS(cert, c.admit)
+	if c.http, err = c.listenOn("http", c.opts.HTTP); err != nil {
+		return err
+	}
+	if c.opts.HTTPPlain {
+		if err := mustBeLoopback(c.http.Addr()); err != nil {
+			return err
+		}
+	} else {
+		c.http = tls.NewListener(c.http, &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}, NextProtos: []string{"h2", "http/1.1"}})
+	}
+	if c.device, err = c.listenOn("device", c.opts.Device); err != nil {
+		return err
+	}
+	c.device = tls.NewListener(c.device, deviceTLS)
+	if c.mqtt, err = c.listenOn("mqtt", c.opts.MQTT); err != nil {
+		return err
+	}
+	c.mqtt = tls.NewListener(c.mqtt, deviceTLS)
+	return nil
+}
+
+func (c *Controller) listenOn(key, address string) (net.Listener, error) {
+	l, err := c.opts.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("listen for %s on %s: %w; choose another address with --%s or the key %q of server.yaml", key, address, err, key, key)
+	}
+	return l, nil
+}
+
+// mustBeLoopback refuses plain HTTP beyond this machine: the session cookie
+// would travel in the clear.
+func mustBeLoopback(a net.Addr) error {
+	host, _, err := net.SplitHostPort(a.String())
+	if err != nil {
+		return nil // an in-memory network has no hosts
+	}
+	if ip := net.ParseIP(host); ip == nil || ip.IsLoopback() {
+		return nil
+	}
+	return fmt.Errorf("plain HTTP on %s is refused: it is not a loopback address", a)
+}
+
+// admit decides about each TLS handshake of a box.
+func (c *Controller) admit(id identity.ID) error {
+	known, err := c.store.Known(context.Background(), id)
+	if err != nil {
+		return fmt.Errorf("look up box %s: %w", id, err)
+	}
+	if !known {
+		return fmt.Errorf("box %s is not enrolled here", id)
+	}
+	return nil
+}
+
+// Run serves until ctx is done or a part fails, then releases everything.
+//
+// The order of the end matters: operators' requests first, so that they learn
+// of it; the broker next, so that no new message begins; ingest after it, since
+// a message in the broker waits for its commit; the store last.
+func (c *Controller) Run(ctx context.Context) error {
+	defer c.Close()
+	ingestCtx, stopIngest := context.WithCancel(context.WithoutCancel(ctx))
+	ingestDone := make(chan error, 1)
+	go func() { ingestDone <- c.ingest.Run(ingestCtx) }()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return serveHTTP(ctx, c.http, c.api.Operator(), 0) })
+	g.Go(func() error { return serveHTTP(ctx, c.device, c.api.Device(), time.Hour) })
+	g.Go(func() error { return c.broker.Run(ctx, c.mqtt) })
+	g.Go(func() error { return c.conduct(ctx) })
+	err := g.Wait()
+	stopIngest()
+	return errors.Join(err, <-ingestDone)
+}
+
+func serveHTTP(ctx context.Context, l net.Listener, h http.Handler, writeTimeout time.Duration) error {
+	srv := &http.Server{
+		Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
+		WriteTimeout: writeTimeout, MaxHeaderBytes: 32 << 10,
+		BaseContext: func(net.Listener) context.Context { return ctx },
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- srv.Serve(l) }()
+	select {
+	case err := <-ended:
+		return fmt.Errorf("serve on %s: %w", l.Addr(), err)
+	case <-ctx.Done():
+	}
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	if err := srv.Shutdown(grace); err != nil {
+		srv.Close()
+	}
+	<-ended
+	return nil
+}

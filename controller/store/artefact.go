@@ -1,0 +1,159 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/edgeherd/edgeherd/firmware"
+	"github.com/edgeherd/edgeherd/internal/blob"
+	"github.com/edgeherd/edgeherd/models"
+)
+
+// Model is one pushed version of a model.
+type Model struct {
+	Digest   blob.Digest
+	Manifest models.Manifest
+	PushedMs int64
+}
+
+// Ref names the version.
+func (m Model) Ref() models.Ref {
+	return models.Ref{Name: m.Manifest.Name, Version: m.Manifest.Version, Digest: m.Digest}
+}
+
+// AddModel records a version whose envelope and files are in the blob store.
+// The same version with the same digest changes nothing; with another digest
+// it is ErrConflict: a version never changes its content.
+func (s *Store) AddModel(ctx context.Context, digest blob.Digest, m models.Manifest) error {
+	body, err := json.Marshal(m)
+	if err != nil {
+		return err
+	}
+	return s.write(ctx, func(tx *sql.Tx) error {
+		return addArtefact(tx, m.Name+":"+m.Version, digest,
+			tx.QueryRow(`SELECT digest FROM model WHERE name = ? AND version = ?`, m.Name, m.Version),
+			func() error {
+				_, err := tx.Exec(`INSERT INTO model (digest, name, version, manifest, pushed_ms) VALUES (?,?,?,?,?)`,
+					digest.String(), m.Name, m.Version, string(body), s.now().UnixMilli())
+				return err
+			})
+	})
+}
+
+func addArtefact(tx *sql.Tx, what string, digest blob.Digest, present *sql.Row, insert func() error) error {
+	var stored string
+	switch err := present.Scan(&stored); {
+	case errors.Is(err, sql.ErrNoRows):
+		return insert()
+	case err != nil:
+		return err
+	case stored != digest.String():
+		return fmt.Errorf("%s is already pushed with other content; raise the version: %w", what, ErrConflict)
+	}
+	return nil
+}
+
+// Models returns all versions, newest first within a name.
+func (s *Store) Models(ctx context.Context) ([]Model, error) {
+	rows, err := s.r.QueryContext(ctx, `SELECT digest, manifest, pushed_ms FROM model ORDER BY name, pushed_ms DESC, version DESC`)
+	if err != nil {
+		return nil, fmt.Errorf("list models: %w", err)
+	}
+	defer rows.Close()
+	var out []Model
+	for rows.Next() {
+		var m Model
+		var digest, body string
+		if err := rows.Scan(&digest, &body, &m.PushedMs); err != nil {
+			return nil, fmt.Errorf("list models: %w", err)
+		}
+		if err := m.Digest.UnmarshalText([]byte(digest)); err != nil {
+			return nil, err
+		}
+		if err := json.Unmarshal([]byte(body), &m.Manifest); err != nil {
+			return nil, fmt.Errorf("parse manifest %s: %w", digest, err)
+		}
+		out = append(out, m)
+	}
+	return out, rows.Err()
+}
+
+// Model returns one version, or ErrNotFound.
+func (s *Store) Model(ctx context.Context, name, version string) (Model, error) {
+	all, err := s.Models(ctx)
+	if err != nil {
+		return Model{}, err
+	}
+	for _, m := range all {
+		if m.Manifest.Name == name && m.Manifest.Version == version {
+			return m, nil
+		}
+	}
+	return Model{}, fmt.Errorf("model %s:%s: %w", name, version, ErrNotFound)
+}
+
+// Release is one pushed agent release.
+type Release struct {
+	Digest   blob.Digest
+	Release  firmware.Release
+	PushedMs int64
+}
+
+// AddRelease records an agent release, as AddModel does a model.
+func (s *Store) AddRelease(ctx context.Context, digest blob.Digest, r firmware.Release) error {
+	body, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	return s.write(ctx, func(tx *sql.Tx) error {
+		return addArtefact(tx, "release "+r.Version, digest,
+			tx.QueryRow(`SELECT digest FROM agent_release WHERE version = ?`, r.Version),
+			func() error {
+				_, err := tx.Exec(`INSERT INTO agent_release (digest, version, manifest, pushed_ms) VALUES (?,?,?,?)`,
+					digest.String(), r.Version, string(body), s.now().UnixMilli())
+				return err
+			})
+	})
+}
+
+// Releases returns all agent releases, newest first.
+func (s *Store) Releases(ctx context.Context) ([]Release, error) {
+	rows, err := s.r.QueryContext(ctx, `SELECT digest, manifest, pushed_ms FROM agent_release ORDER BY pushed_ms DESC, version DESC`)
+	if err != nil {
+		return nil, fmt.Errorf("list releases: %w", err)
+	}
+	defer rows.Close()
+	var out []Release
+	for rows.Next() {
+		var r Release
+		var digest, body string
+		if err := rows.Scan(&digest, &body, &r.PushedMs); err != nil {
+			return nil, fmt.Errorf("list releases: %w", err)
+		}
+		if err := r.Digest.UnmarshalText([]byte(digest)); err != nil {
+			return nil, err
+		}
+		if err := json.Unmarshal([]byte(body), &r.Release); err != nil {
+			return nil, fmt.Errorf("parse release %s: %w", digest, err)
+		}
+		out = append(out, r)
+	}
+	return out, rows.Err()
+}
+
+// Release returns one release by version, or ErrNotFound.
+func (s *Store) Release(ctx context.Context, version string) (Release, error) {
+	all, err := s.Releases(ctx)
+	if err != nil {
+		return Release{}, err
+	}
+	for _, r := range all {
+		if r.Release.Version == version {
+			return r, nil
+		}
+	}
+	return Release{}, fmt.Errorf("release %s: %w", version, ErrNotFound)
+}

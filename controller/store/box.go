@@ -1,0 +1,273 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/edgeherd/edgeherd/internal/identity"
+	"github.com/edgeherd/edgeherd/internal/wire"
+)
+
+// Box is the stored record of one box.
+type Box struct {
+	ID         identity.ID
+	Name       string
+	Site       string
+	EnrolledMs int64
+	LastSeenMs int64 // 0: never
+	Connected  bool
+	Inventory  wire.Inventory
+	Buffer     wire.Buffer
+	Running    wire.Running
+	Thermal    []byte // analytics state, JSON
+	Desired    wire.Desired
+	Latest     map[string]Latest
+	Phases     []Phase
+	Reads      Reads
+}
+
+// Latest is the newest value of one metric.
+type Latest struct {
+	TimeMs int64
+	Value  float64
+}
+
+// Reads counts results since some time.
+type Reads struct{ Total, Checked, Right int64 }
+
+// AddBox records a box that was enrolled. Adding it again changes nothing.
+func (s *Store) AddBox(ctx context.Context, id identity.ID, name, site string) error {
+	return s.write(ctx, func(tx *sql.Tx) error {
+		_, err := tx.Exec(`INSERT INTO box (id, name, site, enrolled_ms) VALUES (?,?,?,?) ON CONFLICT (id) DO NOTHING`,
+			id, name, site, s.now().UnixMilli())
+		if err != nil {
+			return fmt.Errorf("add box %s: %w", name, err)
+		}
+		return nil
+	})
+}
+
+// Known reports whether id was enrolled here.
+func (s *Store) Known(ctx context.Context, id identity.ID) (bool, error) {
+	var one int
+	err := s.r.QueryRowContext(ctx, `SELECT 1 FROM box WHERE id = ?`, id).Scan(&one)
+	if errors.Is(err, sql.ErrNoRows) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// Hello stores what a box said of itself and places its boot in time.
+func (s *Store) Hello(ctx context.Context, id identity.ID, h wire.Hello) error {
+	inv, err := json.Marshal(h.Inventory)
+	if err != nil {
+		return err
+	}
+	buf, err := json.Marshal(h.Buffer)
+	if err != nil {
+		return err
+	}
+	now := s.now().UnixMilli()
+	return s.write(ctx, func(tx *sql.Tx) error {
+		if _, err := tx.Exec(`UPDATE box SET last_seen_ms = ?, connected = 1, inventory = ?, buffer = ? WHERE id = ?`, now, string(inv), string(buf), id); err != nil {
+			return fmt.Errorf("store hello of %s: %w", id, err)
+		}
+		if err := setRunning(tx, id, h.Running, now); err != nil {
+			return err
+		}
+		_, err := tx.Exec(`INSERT INTO boot (box, boot, offset_ms) VALUES (?,?,?) ON CONFLICT (box, boot) DO UPDATE SET offset_ms = excluded.offset_ms`,
+			id, h.Clock.Boot[:], now-h.Clock.MonoMs)
+		return err
+	})
+}
+
+// runningRow is the stored form of wire.Running with the time it was true.
+type runningRow struct {
+	wire.Running
+	TimeMs int64 `json:"time_ms"`
+}
+
+func setRunning(tx *sql.Tx, id identity.ID, r wire.Running, atMs int64) error {
+	var old []byte
+	if err := tx.QueryRow(`SELECT running FROM box WHERE id = ?`, id).Scan(&old); err != nil {
+		return fmt.Errorf("read running state of %s: %w", id, err)
+	}
+	var was runningRow
+	if err := json.Unmarshal(old, &was); err != nil {
+		return fmt.Errorf("parse running state of %s: %w", id, err)
+	}
+	if was.TimeMs > atMs {
+		return nil // an older report that was buffered longer
+	}
+	row, err := json.Marshal(runningRow{r, atMs})
+	if err != nil {
+		return err
+	}
+	_, err = tx.Exec(`UPDATE box SET running = ? WHERE id = ?`, string(row), id)
+	return err
+}
+
+// BootOffset returns the controller's wall clock minus the boot's monotonic
+// clock in milliseconds, or false when the boot has not said hello.
+func (s *Store) BootOffset(ctx context.Context, id identity.ID, boot wire.BootID) (int64, bool, error) {
+	var off int64
+	err := s.r.QueryRowContext(ctx, `SELECT offset_ms FROM boot WHERE box = ? AND boot = ?`, id, boot[:]).Scan(&off)
+	if errors.Is(err, sql.ErrNoRows) {
+		return 0, false, nil
+	}
+	return off, err == nil, err
+}
+
+// Seen notes that a box was heard, or that its connection ended.
+func (s *Store) Seen(ctx context.Context, id identity.ID, connected bool) error {
+	return s.write(ctx, func(tx *sql.Tx) error {
+		_, err := tx.Exec(`UPDATE box SET last_seen_ms = ?, connected = ? WHERE id = ?`, s.now().UnixMilli(), connected, id)
+		return err
+	})
+}
+
+// SetBuffer stores the newest fill of a box's spool.
+func (s *Store) SetBuffer(ctx context.Context, id identity.ID, b wire.Buffer) error {
+	buf, err := json.Marshal(b)
+	if err != nil {
+		return err
+	}
+	return s.write(ctx, func(tx *sql.Tx) error {
+		_, err := tx.Exec(`UPDATE box SET buffer = ?, last_seen_ms = ? WHERE id = ?`, string(buf), s.now().UnixMilli(), id)
+		return err
+	})
+}
+
+// Boxes returns all boxes by name; readsSinceMs bounds what Reads counts.
+func (s *Store) Boxes(ctx context.Context, readsSinceMs int64) ([]Box, error) {
+	return s.boxes(ctx, "", readsSinceMs)
+}
+
+// Box returns one box by id, or ErrNotFound.
+func (s *Store) Box(ctx context.Context, id identity.ID, readsSinceMs int64) (Box, error) {
+	all, err := s.boxes(ctx, id, readsSinceMs)
+	if err != nil {
+		return Box{}, err
+	}
+	if len(all) == 0 {
+		return Box{}, fmt.Errorf("box %s: %w", id, ErrNotFound)
+	}
+	return all[0], nil
+}
+
+func (s *Store) boxes(ctx context.Context, only identity.ID, readsSinceMs int64) ([]Box, error) {
+	rows, err := s.r.QueryContext(ctx, `SELECT id, name, site, enrolled_ms, last_seen_ms, connected, inventory, buffer, running, thermal, desired
+		FROM box WHERE ? = '' OR id = ? ORDER BY name`, only, only)
+	if err != nil {
+		return nil, fmt.Errorf("list boxes: %w", err)
+	}
+	defer rows.Close()
+	var out []Box
+	at := map[identity.ID]int{}
+	for rows.Next() {
+		b, err := scanBox(rows)
+		if err != nil {
+			return nil, fmt.Errorf("list boxes: %w", err)
+		}
+		at[b.ID] = len(out)
+		out = append(out, b)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("list boxes: %w", err)
+	}
+	get := func(id identity.ID) *Box {
+		if i, ok := at[id]; ok {
+			return &out[i]
+		}
+		return nil
+	}
+	if err := s.addLatest(ctx, only, get); err != nil {
+		return nil, err
+	}
+	if err := s.addPhases(ctx, only, get); err != nil {
+		return nil, err
+	}
+	return out, s.addReads(ctx, only, readsSinceMs, get)
+}
+
+func scanBox(rows *sql.Rows) (Box, error) {
+	b := Box{Latest: map[string]Latest{}}
+	var inv, buf, running, desired string
+	if err := rows.Scan(&b.ID, &b.Name, &b.Site, &b.EnrolledMs, &b.LastSeenMs, &b.Connected, &inv, &buf, &running, &b.Thermal, &desired); err != nil {
+		return Box{}, err
+	}
+	for _, f := range []struct {
+		text string
+		into any
+	}{{inv, &b.Inventory}, {buf, &b.Buffer}, {running, &b.Running}, {desired, &b.Desired}} {
+		if f.text == "" {
+			continue
+		}
+		if err := json.Unmarshal([]byte(f.text), f.into); err != nil {
+			return Box{}, fmt.Errorf("box %s: %w", b.ID, err)
+		}
+	}
+	return b, nil
+}
+
+func (s *Store) addLatest(ctx context.Context, only identity.ID, get func(identity.ID) *Box) error {
+	rows, err := s.r.QueryContext(ctx, `SELECT box, metric, t_ms, value FROM latest WHERE ? = '' OR box = ?`, only, only)
+	if err != nil {
+		return fmt.Errorf("list newest values: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id identity.ID
+		var metric string
+		var l Latest
+		if err := rows.Scan(&id, &metric, &l.TimeMs, &l.Value); err != nil {
+			return fmt.Errorf("list newest values: %w", err)
+		}
+		if b := get(id); b != nil {
+			b.Latest[metric] = l
+		}
+	}
+	return rows.Err()
+}
+
+func (s *Store) addPhases(ctx context.Context, only identity.ID, get func(identity.ID) *Box) error {
+	rows, err := s.r.QueryContext(ctx, `SELECT box, digest, rollout, kind, name, version, phase, err, body, t_ms FROM phase
+		WHERE ? = '' OR box = ? ORDER BY t_ms`, only, only)
+	if err != nil {
+		return fmt.Errorf("list phases: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var p Phase
+		if err := rows.Scan(&p.Box, &p.Digest, &p.Rollout, &p.Kind, &p.Name, &p.Version, &p.Phase, &p.Err, &p.Body, &p.TimeMs); err != nil {
+			return fmt.Errorf("list phases: %w", err)
+		}
+		if b := get(p.Box); b != nil {
+			b.Phases = append(b.Phases, p)
+		}
+	}
+	return rows.Err()
+}
+
+func (s *Store) addReads(ctx context.Context, only identity.ID, sinceMs int64, get func(identity.ID) *Box) error {
+	rows, err := s.r.QueryContext(ctx, `SELECT box, count(*), sum(want <> ''), sum(want <> '' AND want = text) FROM result
+		WHERE t_ms >= ? AND (? = '' OR box = ?) GROUP BY box`, sinceMs, only, only)
+	if err != nil {
+		return fmt.Errorf("count results: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id identity.ID
+		var r Reads
+		if err := rows.Scan(&id, &r.Total, &r.Checked, &r.Right); err != nil {
+			return fmt.Errorf("count results: %w", err)
+		}
+		if b := get(id); b != nil {
+			b.Reads = r
+		}
+	}
+	return rows.Err()
+}

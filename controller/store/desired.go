@@ -1,0 +1,67 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/edgeherd/edgeherd/internal/identity"
+	"github.com/edgeherd/edgeherd/internal/wire"
+)
+
+// SetDesired changes what a box shall run. change edits the present document;
+// the store raises its generation and keeps it with the envelope that sign
+// returns, in one transaction, so that a generation is never signed twice with
+// different content. When change alters nothing, nothing is stored and the
+// envelope is nil.
+func (s *Store) SetDesired(ctx context.Context, id identity.ID, change func(*wire.Desired) error, sign func(payload []byte) ([]byte, error)) (envelope []byte, err error) {
+	err = s.write(ctx, func(tx *sql.Tx) error {
+		envelope = nil
+		var text string
+		if err := tx.QueryRow(`SELECT desired FROM box WHERE id = ?`, id).Scan(&text); err != nil {
+			if errors.Is(err, sql.ErrNoRows) {
+				return fmt.Errorf("box %s: %w", id, ErrNotFound)
+			}
+			return err
+		}
+		d := wire.Desired{V: wire.DesiredVersion, Box: id}
+		if text != "" {
+			if err := json.Unmarshal([]byte(text), &d); err != nil {
+				return fmt.Errorf("parse desired state of %s: %w", id, err)
+			}
+		}
+		if err := change(&d); err != nil {
+			return err
+		}
+		if after, err := d.Encode(); err != nil || string(after) == text {
+			return err
+		}
+		d.Generation++
+		payload, err := d.Encode()
+		if err != nil {
+			return err
+		}
+		if envelope, err = sign(payload); err != nil {
+			return fmt.Errorf("sign desired state of %s: %w", id, err)
+		}
+		_, err = tx.Exec(`UPDATE box SET desired = ?, desired_envelope = ?, desired_generation = ? WHERE id = ?`,
+			string(payload), envelope, d.Generation, id)
+		return err
+	})
+	return envelope, err
+}
+
+// DesiredEnvelope returns the signed desired state of a box, or nil.
+func (s *Store) DesiredEnvelope(ctx context.Context, id identity.ID) ([]byte, error) {
+	var envelope []byte
+	err := s.r.QueryRowContext(ctx, `SELECT desired_envelope FROM box WHERE id = ?`, id).Scan(&envelope)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, fmt.Errorf("box %s: %w", id, ErrNotFound)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read desired state of %s: %w", id, err)
+	}
+	return envelope, nil
+}

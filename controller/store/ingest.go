@@ -1,0 +1,237 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"math"
+
+	"github.com/edgeherd/edgeherd/internal/identity"
+	"github.com/edgeherd/edgeherd/internal/wire"
+)
+
+// A Delivery is one verified block with its content decoded and placed in time.
+// Exactly one of Samples, Events, Results and Gap is set, as Block.Kind says.
+type Delivery struct {
+	Box     identity.ID
+	Block   wire.Block
+	StartMs int64 // corrected time of the first record, Unix milliseconds
+	Samples *wire.Samples
+	Events  []wire.Event
+	Results []wire.Result
+	Gap     *wire.Gap
+	Schema  *wire.Schema // of Samples
+}
+
+// Effects is what one newly stored delivery changes beside its own rows; the
+// ingest layer computes it from the content, before the commit.
+type Effects struct {
+	Phases  []Phase
+	Running *wire.Running
+	// Thermal, if set, maps the stored analytics state of the box to the next.
+	Thermal func(stored []byte) ([]byte, error)
+}
+
+// Phase is the last phase a box reported for one artefact.
+type Phase struct {
+	Box     identity.ID
+	Kind    string // model or agent
+	Name    string
+	Version string
+	Digest  string
+	Rollout string
+	Phase   string
+	Err     string
+	Body    string // JSON as reported
+	TimeMs  int64
+}
+
+// Committed tells where an Ingest ended in the history of the database.
+type Committed struct {
+	Run wire.RunID
+	LSN uint64
+	// New counts deliveries that were not stored before.
+	New int
+}
+
+// Ingest stores deliveries in one transaction. A block whose key is stored
+// already changes nothing, and is as safe as a new one when Ingest returns.
+// effects is called for each new delivery.
+func (s *Store) Ingest(ctx context.Context, ds []Delivery, effects func(Delivery) (Effects, error)) (Committed, error) {
+	c := Committed{Run: s.run}
+	err := s.write(ctx, func(tx *sql.Tx) error {
+		c.New = 0
+		if err := s.heard(tx, ds); err != nil {
+			return err
+		}
+		for _, d := range ds {
+			fresh, err := s.insertBlock(tx, d)
+			if err != nil {
+				return fmt.Errorf("store block %s of %s: %w", d.Block.Key, d.Box, err)
+			}
+			if !fresh {
+				continue
+			}
+			c.New++
+			e, err := effects(d)
+			if err != nil {
+				return fmt.Errorf("judge block %s of %s: %w", d.Block.Key, d.Box, err)
+			}
+			if err := s.derive(tx, d, e); err != nil {
+				return fmt.Errorf("store content of block %s of %s: %w", d.Block.Key, d.Box, err)
+			}
+		}
+		return tx.QueryRow(`UPDATE meta SET value = value + 1 WHERE key = 'lsn' RETURNING value`).Scan(&c.LSN)
+	})
+	return c, err
+}
+
+// heard notes when the senders were last heard.
+func (s *Store) heard(tx *sql.Tx, ds []Delivery) error {
+	seen := map[identity.ID]bool{}
+	for _, d := range ds {
+		if seen[d.Box] {
+			continue
+		}
+		seen[d.Box] = true
+		if _, err := tx.Exec(`UPDATE box SET last_seen_ms = ? WHERE id = ?`, s.now().UnixMilli(), d.Box); err != nil {
+			return fmt.Errorf("note that %s was heard: %w", d.Box, err)
+		}
+	}
+	return nil
+}
+
+func (s *Store) insertBlock(tx *sql.Tx, d Delivery) (fresh bool, err error) {
+	k := d.Block.Key
+	res, err := tx.Exec(`INSERT INTO block (box, sid, lane, seq, h64, kind, t0_ms, t1_ms, wall_ms, schema, n, payload, received_ms)
+		VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING`,
+		d.Box, k.SID[:], k.Lane, k.Seq, k.H64[:], d.Block.Kind, d.StartMs, d.StartMs+d.Block.SpanMs, d.Block.WallMs,
+		d.Block.Schema[:], d.Block.Count, d.Block.Payload, s.now().UnixMilli())
+	if err != nil {
+		return false, err
+	}
+	n, err := res.RowsAffected()
+	return n == 1, err
+}
+
+func (s *Store) derive(tx *sql.Tx, d Delivery, e Effects) error {
+	if d.Samples != nil {
+		if err := deriveSamples(tx, d); err != nil {
+			return err
+		}
+	}
+	for _, ev := range d.Events {
+		if _, err := tx.Exec(`INSERT INTO event (box, t_ms, type, text, body) VALUES (?,?,?,?,?)`,
+			d.Box, d.StartMs+ev.MonoMs-d.Block.MonoMs, ev.Type, ev.Text, string(ev.Body)); err != nil {
+			return err
+		}
+	}
+	for _, r := range d.Results {
+		names, err := json.Marshal(r.Models)
+		if err != nil {
+			return err
+		}
+		if _, err := tx.Exec(`INSERT INTO result (box, t_ms, input, pipeline, item, text, want, score, latency, models) VALUES (?,?,?,?,?,?,?,?,?,?)`,
+			d.Box, r.WallMs, r.Input, r.Pipeline, r.Item, r.Text, r.Want, float64(r.ScorePPM)/1e6, float64(r.LatencyUs)/1e6, string(names)); err != nil {
+			return err
+		}
+	}
+	if g := d.Gap; g != nil {
+		if _, err := tx.Exec(`INSERT INTO gap (box, sid, lane, lo, hi, n, reason, t_ms) VALUES (?,?,?,?,?,?,?,?)`,
+			d.Box, g.SID[:], g.Lane, g.From, g.To, g.Count, g.Reason, d.StartMs); err != nil {
+			return err
+		}
+	}
+	return applyEffects(tx, d, e)
+}
+
+func applyEffects(tx *sql.Tx, d Delivery, e Effects) error {
+	for _, p := range e.Phases {
+		if _, err := tx.Exec(`INSERT INTO phase (box, digest, rollout, kind, name, version, phase, err, body, t_ms) VALUES (?,?,?,?,?,?,?,?,?,?)
+			ON CONFLICT (box, digest, rollout) DO UPDATE SET phase = excluded.phase, err = excluded.err, body = excluded.body, t_ms = excluded.t_ms
+			WHERE excluded.t_ms >= phase.t_ms`,
+			p.Box, p.Digest, p.Rollout, p.Kind, p.Name, p.Version, p.Phase, p.Err, p.Body, p.TimeMs); err != nil {
+			return err
+		}
+	}
+	if e.Running != nil {
+		if err := setRunning(tx, d.Box, *e.Running, d.StartMs); err != nil {
+			return err
+		}
+	}
+	if e.Thermal == nil {
+		return nil
+	}
+	var stored []byte
+	if err := tx.QueryRow(`SELECT thermal FROM box WHERE id = ?`, d.Box).Scan(&stored); err != nil {
+		return err
+	}
+	next, err := e.Thermal(stored)
+	if err != nil {
+		return err
+	}
+	_, err = tx.Exec(`UPDATE box SET thermal = ? WHERE id = ?`, string(next), d.Box)
+	return err
+}
+
+func deriveSamples(tx *sql.Tx, d Delivery) error {
+	latest, err := tx.Prepare(`INSERT INTO latest (box, metric, t_ms, value) VALUES (?,?,?,?)
+		ON CONFLICT (box, metric) DO UPDATE SET t_ms = excluded.t_ms, value = excluded.value WHERE excluded.t_ms >= latest.t_ms`)
+	if err != nil {
+		return err
+	}
+	defer latest.Close()
+	rollup, err := tx.Prepare(`INSERT INTO rollup_hour (box, metric, hour_ms, min, max, sum, n) VALUES (?,?,?,?,?,?,?)
+		ON CONFLICT (box, metric, hour_ms) DO UPDATE SET min = min(rollup_hour.min, excluded.min), max = max(rollup_hour.max, excluded.max),
+		sum = rollup_hour.sum + excluded.sum, n = rollup_hour.n + excluded.n`)
+	if err != nil {
+		return err
+	}
+	defer rollup.Close()
+	for m, metric := range d.Samples.Schema.Metrics {
+		if err := deriveMetric(latest, rollup, d, m, metric.Name); err != nil {
+			return fmt.Errorf("metric %s: %w", metric.Name, err)
+		}
+	}
+	return nil
+}
+
+const hourMs = 3600_000
+
+func deriveMetric(latest, rollup *sql.Stmt, d Delivery, m int, name string) error {
+	type agg struct {
+		min, max, sum float64
+		n             int
+	}
+	hours := map[int64]agg{}
+	lastMs, lastValue, any := int64(0), 0.0, false
+	for row, rel := range d.Samples.TimesMs {
+		v := d.Samples.Values[m][row]
+		if math.IsNaN(v) {
+			continue
+		}
+		t := d.StartMs + rel
+		if !any || t >= lastMs {
+			lastMs, lastValue, any = t, v, true
+		}
+		hour := t - t%hourMs
+		a, seen := hours[hour]
+		if !seen {
+			a = agg{min: v, max: v}
+		}
+		hours[hour] = agg{min(a.min, v), max(a.max, v), a.sum + v, a.n + 1}
+	}
+	if !any {
+		return nil
+	}
+	if _, err := latest.Exec(d.Box, name, lastMs, lastValue); err != nil {
+		return err
+	}
+	for hour, a := range hours {
+		if _, err := rollup.Exec(d.Box, name, hour, a.min, a.max, a.sum, a.n); err != nil {
+			return err
+		}
+	}
+	return nil
+}

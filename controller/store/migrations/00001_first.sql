@@ -1,0 +1,72 @@
+-- +goose Up
+CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+INSERT INTO meta (key, value) VALUES ('lsn', 0);
+
+-- One row per life of this database. end_lsn is NULL for the current life.
+CREATE TABLE run (id BLOB PRIMARY KEY, started_ms INTEGER NOT NULL, start_lsn INTEGER NOT NULL, end_lsn INTEGER) WITHOUT ROWID;
+
+CREATE TABLE box (
+  id TEXT PRIMARY KEY, name TEXT NOT NULL, site TEXT NOT NULL, enrolled_ms INTEGER NOT NULL,
+  last_seen_ms INTEGER NOT NULL DEFAULT 0, connected INTEGER NOT NULL DEFAULT 0,
+  inventory TEXT NOT NULL DEFAULT '{}', buffer TEXT NOT NULL DEFAULT '{}', running TEXT NOT NULL DEFAULT '{}',
+  thermal TEXT NOT NULL DEFAULT '{}',
+  desired_generation INTEGER NOT NULL DEFAULT 0, desired TEXT NOT NULL DEFAULT '', desired_envelope BLOB
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX box_name ON box (name);
+
+-- The wall clock of the controller minus the monotonic clock of one boot.
+CREATE TABLE boot (box TEXT NOT NULL, boot BLOB NOT NULL, offset_ms INTEGER NOT NULL, PRIMARY KEY (box, boot)) WITHOUT ROWID;
+
+CREATE TABLE schema (id BLOB PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
+
+-- Sealed blocks as they came. The key never contains time.
+CREATE TABLE block (
+  box TEXT NOT NULL, sid BLOB NOT NULL, lane INTEGER NOT NULL, seq INTEGER NOT NULL, h64 BLOB NOT NULL,
+  kind INTEGER NOT NULL, t0_ms INTEGER NOT NULL, t1_ms INTEGER NOT NULL, wall_ms INTEGER NOT NULL,
+  schema BLOB, n INTEGER NOT NULL, payload BLOB NOT NULL, received_ms INTEGER NOT NULL,
+  PRIMARY KEY (box, sid, lane, seq, h64)
+);
+CREATE INDEX block_time ON block (box, kind, t0_ms);
+
+CREATE TABLE latest (box TEXT NOT NULL, metric TEXT NOT NULL, t_ms INTEGER NOT NULL, value REAL NOT NULL, PRIMARY KEY (box, metric)) WITHOUT ROWID;
+CREATE TABLE rollup_hour (
+  box TEXT NOT NULL, metric TEXT NOT NULL, hour_ms INTEGER NOT NULL,
+  min REAL NOT NULL, max REAL NOT NULL, sum REAL NOT NULL, n INTEGER NOT NULL,
+  PRIMARY KEY (box, metric, hour_ms)
+) WITHOUT ROWID;
+
+CREATE TABLE event (id INTEGER PRIMARY KEY, box TEXT NOT NULL, t_ms INTEGER NOT NULL, type TEXT NOT NULL, text TEXT NOT NULL, body TEXT NOT NULL);
+CREATE INDEX event_time ON event (box, t_ms);
+CREATE TABLE result (
+  id INTEGER PRIMARY KEY, box TEXT NOT NULL, t_ms INTEGER NOT NULL, input TEXT NOT NULL, pipeline TEXT NOT NULL, item TEXT NOT NULL,
+  text TEXT NOT NULL, want TEXT NOT NULL, score REAL NOT NULL, latency REAL NOT NULL, models TEXT NOT NULL
+);
+CREATE INDEX result_time ON result (box, t_ms);
+CREATE TABLE gap (id INTEGER PRIMARY KEY, box TEXT NOT NULL, sid BLOB NOT NULL, lane INTEGER NOT NULL, lo INTEGER NOT NULL, hi INTEGER NOT NULL, n INTEGER NOT NULL, reason TEXT NOT NULL, t_ms INTEGER NOT NULL);
+
+-- The last phase that a box reported for one artefact (model manifest or agent release).
+CREATE TABLE phase (
+  box TEXT NOT NULL, digest TEXT NOT NULL, rollout TEXT NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL, version TEXT NOT NULL,
+  phase TEXT NOT NULL, err TEXT NOT NULL, body TEXT NOT NULL, t_ms INTEGER NOT NULL,
+  PRIMARY KEY (box, digest, rollout)
+) WITHOUT ROWID;
+
+CREATE TABLE model (
+  digest TEXT PRIMARY KEY, name TEXT NOT NULL, version TEXT NOT NULL, manifest TEXT NOT NULL, pushed_ms INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX model_version ON model (name, version);
+CREATE TABLE agent_release (
+  digest TEXT PRIMARY KEY, version TEXT NOT NULL, manifest TEXT NOT NULL, pushed_ms INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX release_version ON agent_release (version);
+
+CREATE TABLE rollout (id TEXT PRIMARY KEY, state TEXT NOT NULL, created_ms INTEGER NOT NULL, body TEXT NOT NULL) WITHOUT ROWID;
+
+-- Operators' tokens: only the SHA-256 is kept. One-use tokens become sessions.
+CREATE TABLE token (hash BLOB PRIMARY KEY, name TEXT NOT NULL, role TEXT NOT NULL, kind TEXT NOT NULL, created_ms INTEGER NOT NULL, expires_ms INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE idempotency (key TEXT PRIMARY KEY, request BLOB NOT NULL, status INTEGER NOT NULL, reply BLOB NOT NULL, created_ms INTEGER NOT NULL) WITHOUT ROWID;
+
+-- +goose Down
+DROP TABLE idempotency; DROP TABLE token; DROP TABLE rollout; DROP TABLE agent_release; DROP TABLE model; DROP TABLE phase;
+DROP TABLE gap; DROP TABLE result; DROP TABLE event; DROP TABLE rollup_hour; DROP TABLE latest; DROP TABLE block;
+DROP TABLE schema; DROP TABLE boot; DROP TABLE box; DROP TABLE run; DROP TABLE meta;
