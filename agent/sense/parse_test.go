@@ -1,0 +1,111 @@
+package sense
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+func FuzzParsers(f *testing.F) {
+	for _, seed := range []string{"42000\n", "-128000", "0", "", "9223372036854775808", "twelve", "1e3",
+		"cpu  1 2 3 4 5 6 7 8 9 10\ncpu0 1", "cpu 18446744073709551615 1 1 1 1", "0.42 0.3 0.2 1/2 3", "NaN", "1e999",
+		"MemTotal: 100 kB\nMemAvailable: 50 kB", "MemTotal: 1 kB\nMemAvailable: 2 kB", "MemTotal:\nMemAvailable:"} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if n, err := parseInt(data); err == nil {
+			if again, err := parseInt([]byte(strconv.FormatInt(n, 10))); err != nil || again != n {
+				t.Errorf("%q: %d, then %d %v", data, n, again, err)
+			}
+		}
+		if s, err := parseTemp(data); err == nil && (s.a <= -40 || s.a > 125 || s.a == 0) {
+			t.Errorf("temperature %v of %q", s.a, data)
+		}
+		if s, err := parseFan(data); err == nil && (s.a < 0 || s.a > 40_000) {
+			t.Errorf("fan %v of %q", s.a, data)
+		}
+		if s, err := parseStat(data); err == nil && (s.a < 0 || s.b < s.a) {
+			t.Errorf("busy %v of %v in %q", s.a, s.b, data)
+		}
+		if s, err := parseMeminfo(data); err == nil {
+			if v, ok := usedRatio(nil, []sample{s}); !ok || v < 0 || v > 1 {
+				t.Errorf("used %v of %q", v, data)
+			}
+		}
+		if s, err := parseFirstFloat(data); err == nil && !(s.a >= 0) {
+			t.Errorf("%v of %q", s.a, data)
+		}
+	})
+}
+
+func FuzzNames(f *testing.F) {
+	for _, seed := range []string{"temp12_input", "pwm1", "pwm1_auto_point1_pwm", "name", "in0_", "temp01_input", "1_x", "0-3,6", "3-0", "0-99999999"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, name string) {
+		if kind, n, attr, ok := splitAttr(name); ok {
+			back := fmt.Sprintf("%s%d", kind, n)
+			if attr != "" {
+				back = attrName(kind, n, attr)
+			}
+			if back != name {
+				t.Errorf("%q splits into %q", name, back)
+			}
+		}
+		if strings.ContainsAny(cleanLabel(name), "{}\",\n ") {
+			t.Errorf("label %q", cleanLabel(name))
+		}
+		if n, ok := parseCPUList(name); ok && n <= 0 {
+			t.Errorf("%d CPUs in %q", n, name)
+		}
+	})
+}
+
+func TestRateDoesNotSurviveAGapOrAReset(t *testing.T) {
+	rate := energyRate([]float64{1000})
+	at := func(seconds int, joules float64) []sample {
+		return []sample{{a: joules, at: time.Unix(int64(seconds), 0)}}
+	}
+	for _, c := range []struct {
+		name string
+		prev []sample
+		now  []sample
+		want float64
+		ok   bool
+	}{
+		{"first", nil, at(0, 5), 0, false},
+		{"plain", at(0, 100), at(10, 300), 20, true},
+		{"wrapped", at(0, 900), at(10, 100), 20, true},
+		{"same instant", at(0, 100), at(0, 300), 0, false},
+		{"too long ago", at(0, 100), at(301, 300), 0, false},
+		{"standing still is no power", at(0, 100), at(10, 100), 0, false},
+		{"beyond any box", at(0, 0), at(1, 900_000), 0, false},
+	} {
+		o := &output{prev: c.prev}
+		if got, ok := rate(o, c.now); ok != c.ok || ok && got != c.want {
+			t.Errorf("%s: %v %v, want %v %v", c.name, got, ok, c.want, c.ok)
+		}
+	}
+}
+
+func BenchmarkRead60Sensors(b *testing.B) {
+	root := plant(b, "x86")
+	dir := filepath.Join(root, "sys/class/hwmon/hwmon8")
+	must(b, os.Mkdir(dir, 0o755))
+	put(b, dir, "name", "bench\n")
+	for i := 1; len(New(Options{Root: root}, quiet()).Sensors()) < 60; i++ {
+		put(b, dir, fmt.Sprintf("temp%d_input", i), "40000\n")
+	}
+	s := New(Options{Root: root}, quiet())
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := s.Read(context.Background()); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
