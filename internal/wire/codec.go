@@ -28,7 +28,7 @@ const (
 	MaxLiveSamples  = 1024
 	MaxModels       = 64 // of Running
 	MaxRecords      = 4096
-	MaxGaps         = 2048
+	MaxGapRanges    = 1024
 	maxName         = 128
 	maxText         = 1024
 	maxBody         = 16 << 10

@@ -70,3 +70,17 @@ type AlarmBody struct {
 	Active bool    `json:"active"`
 	Value  float64 `json:"value,omitempty"`
 }
+
+// PhaseBody is the body of EventModelPhase and EventAgentPhase: how far a box
+// is with one version. The phases are those of agent/activate and agent/update.
+type PhaseBody struct {
+	Name       string          `json:"name"`
+	Version    string          `json:"version"`
+	Digest     string          `json:"digest"` // of the signed manifest or release
+	Rollout    string          `json:"rollout,omitempty"`
+	Attempt    int             `json:"attempt,omitempty"`
+	Generation uint64          `json:"generation,omitempty"`
+	Phase      string          `json:"phase"`
+	Err        string          `json:"err,omitempty"`
+	Probe      json.RawMessage `json:"probe,omitempty"` // runnerapi.Probe, when measured
+}

@@ -6,7 +6,7 @@ import (
 	"fmt"
 )
 
-// The payloads that are CBOR arrays. They are sealed, so reading is strict:
+// The payloads that are CBOR. They are sealed, so reading is strict:
 // the bytes must be the very ones that encoding the value gives.
 
 // EncodeEvents returns the payload of a KindEvents block. Texts are cut to
@@ -44,10 +44,28 @@ func EncodeResults(results []Result) ([]byte, error) {
 func DecodeResults(payload []byte) ([]Result, error) { return decodeRecords[Result](payload) }
 
 // EncodeGap returns the payload of a KindGap block.
-func EncodeGap(gaps []Gap) ([]byte, error) { return encodeRecords(gaps) }
+func EncodeGap(g Gap) ([]byte, error) {
+	data, err := Encode(g)
+	if err != nil {
+		return nil, err
+	}
+	return data, atMost("bytes of payload", len(data), MaxPayloadBytes)
+}
 
 // DecodeGap reads the payload of a KindGap block.
-func DecodeGap(payload []byte) ([]Gap, error) { return decodeRecords[Gap](payload) }
+func DecodeGap(payload []byte) (Gap, error) {
+	if err := atMost("bytes of payload", len(payload), MaxPayloadBytes); err != nil {
+		return Gap{}, err
+	}
+	g, err := Decode[Gap](payload)
+	if err != nil {
+		return Gap{}, err
+	}
+	if err := same(g, payload); err != nil {
+		return Gap{}, err
+	}
+	return g, nil
+}
 
 func encodeRecords[T checker](records []T) ([]byte, error) {
 	if err := checkRecords(records); err != nil {
@@ -71,14 +89,22 @@ func decodeRecords[T checker](payload []byte) ([]T, error) {
 	if err := checkRecords(records); err != nil {
 		return nil, err
 	}
-	again, err := Encode(records)
-	if err != nil {
+	if err := same(records, payload); err != nil {
 		return nil, err
 	}
-	if !bytes.Equal(again, payload) {
-		return nil, fmt.Errorf("decode %s: not in the deterministic form", nameOf(records))
-	}
 	return records, nil
+}
+
+// same refuses a payload that encoding v again would not give.
+func same(v any, payload []byte) error {
+	again, err := Encode(v)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(again, payload) {
+		return fmt.Errorf("decode %s: not in the deterministic form", nameOf(v))
+	}
+	return nil
 }
 
 func checkRecords[T checker](records []T) error {
@@ -111,8 +137,14 @@ func (r Result) check() error {
 }
 
 func (g Gap) check() error {
-	if g.Lane >= Lanes || g.To < g.From {
-		return fmt.Errorf("gap of lane %d from %d to %d", g.Lane, g.From, g.To)
+	ranges := append([]GapRange{{g.SID, g.Lane, g.From, g.To, g.Count}}, g.Also...)
+	if err := atMost("ranges", len(ranges), MaxGapRanges); err != nil {
+		return err
+	}
+	for _, r := range ranges {
+		if r.Lane >= Lanes || r.To < r.From {
+			return fmt.Errorf("gap of lane %d from %d to %d", r.Lane, r.From, r.To)
+		}
 	}
 	return text("reason", g.Reason, maxName)
 }

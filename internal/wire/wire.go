@@ -78,7 +78,7 @@ const (
 	KindSamples Kind = 1 // columnar samples, see EncodeSamples
 	KindEvents  Kind = 2 // CBOR array of Event
 	KindResults Kind = 3 // CBOR array of Result
-	KindGap     Kind = 4 // CBOR array of Gap: what had to be dropped
+	KindGap     Kind = 4 // CBOR Gap: what had to be dropped
 )
 
 // TimeQuality says how far the wall clock of a block can be trusted.
@@ -130,8 +130,8 @@ type Event struct {
 // Event types and, in parentheses, their JSON bodies.
 const (
 	EventStarted    = "box.started"     // (StartedBody) the agent process began
-	EventModelPhase = "model.phase"     // (activate.Phase)
-	EventAgentPhase = "agent.phase"     // (update.Phase)
+	EventModelPhase = "model.phase"     // (PhaseBody)
+	EventAgentPhase = "agent.phase"     // (PhaseBody)
 	EventAlarm      = "alarm"           // (AlarmBody)
 	EventRunning    = "running.changed" // (Running) what serves now
 )
@@ -149,16 +149,36 @@ type Result struct {
 	Models    []string `cbor:"9,keyasint"` // name:version
 }
 
-// Gap is a tombstone: blocks that were dropped before they were delivered.
-// Blocks of the range that had been delivered are not in Count. A zero SID
-// means that nobody can tell what was lost (reason "corrupt").
+// Gap is a tombstone: blocks that were dropped before they were delivered. A
+// zero SID means that nobody can tell what was lost (reason "corrupt").
 type Gap struct {
 	SID    SID    `cbor:"1,keyasint"`
 	Lane   Lane   `cbor:"2,keyasint"`
 	From   uint64 `cbor:"3,keyasint"` // first and last Seq dropped
 	To     uint64 `cbor:"4,keyasint"`
-	Count  uint64 `cbor:"5,keyasint"` // blocks
+	Count  uint64 `cbor:"5,keyasint"` // blocks; less than the range when some were delivered
 	Reason string `cbor:"6,keyasint"` // one of the Reason constants
+	// Also has what was dropped with it of other lanes and process lives: a box
+	// that restarted every minute while offline has thousands of those.
+	Also []GapRange `cbor:"7,keyasint,omitempty"`
+}
+
+// GapRange is a further range of a Gap.
+type GapRange struct {
+	SID   SID    `cbor:"1,keyasint"`
+	Lane  Lane   `cbor:"2,keyasint"`
+	From  uint64 `cbor:"3,keyasint"`
+	To    uint64 `cbor:"4,keyasint"`
+	Count uint64 `cbor:"5,keyasint"`
+}
+
+// Dropped is how many blocks a gap tells of.
+func (g Gap) Dropped() uint64 {
+	n := g.Count
+	for _, r := range g.Also {
+		n += r.Count
+	}
+	return n
 }
 
 // Why blocks were dropped.
