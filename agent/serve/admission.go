@@ -1,0 +1,158 @@
+package serve
+
+import (
+	"compress/gzip"
+	"compress/zlib"
+	"errors"
+	"io"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// gate admits requests while there are places and bytes left. Bytes are
+// reserved before a body is read: ten thousand clients that send at once cost
+// what the bound says, not what they send.
+type gate struct {
+	maxRequests, maxBytes int64
+	requests, bytes       atomic.Int64
+}
+
+// ticket is the place of one admitted request.
+type ticket struct {
+	gate  *gate
+	bytes int64
+}
+
+var errOverload = errors.New("overloaded: too many requests under way, come back later")
+
+func overload() error { return &fault{http.StatusServiceUnavailable, errOverload} }
+
+// enter reserves a place and n bytes.
+func (g *gate) enter(n int64) (*ticket, error) {
+	if g.requests.Add(1) > g.maxRequests {
+		g.requests.Add(-1)
+		return nil, overload()
+	}
+	t := &ticket{gate: g}
+	if err := t.grow(n); err != nil {
+		t.leave()
+		return nil, err
+	}
+	return t, nil
+}
+
+// grow reserves n bytes more.
+func (t *ticket) grow(n int64) error {
+	if t.gate.bytes.Add(n) > t.gate.maxBytes {
+		t.gate.bytes.Add(-n)
+		return overload()
+	}
+	t.bytes += n
+	return nil
+}
+
+func (t *ticket) leave() {
+	t.gate.bytes.Add(-t.bytes)
+	t.gate.requests.Add(-1)
+}
+
+// maxPooled keeps one large image from holding its memory for ever.
+const maxPooled = 4 << 20
+
+// buffers hold bodies and decoded tensors between requests.
+type buffers struct{ pool sync.Pool }
+
+func (b *buffers) get() *[]byte {
+	if p, ok := b.pool.Get().(*[]byte); ok {
+		return p
+	}
+	return new([]byte)
+}
+
+func (b *buffers) put(p *[]byte) {
+	if cap(*p) <= maxPooled {
+		*p = (*p)[:0]
+		b.pool.Put(p)
+	}
+}
+
+// body reads a request body into buf, at most max bytes of it after
+// decompression. The ticket already holds the declared length.
+type body struct {
+	r      *http.Request
+	w      http.ResponseWriter
+	ticket *ticket
+	max    int64
+	limit  time.Duration
+}
+
+func (b body) read(buf *[]byte) error {
+	if b.r.ContentLength > b.max {
+		return tooLarge(b.max)
+	}
+	// A client that sends a byte now and then must not keep its place. Without
+	// the reset the server would take the deadline for a lost client.
+	control := http.NewResponseController(b.w)
+	if control.SetReadDeadline(time.Now().Add(b.limit)) == nil {
+		defer func() { _ = control.SetReadDeadline(time.Time{}) }()
+	}
+	src, known, err := b.source()
+	if err != nil {
+		return err
+	}
+	data := (*buf)[:0]
+	if known > int64(cap(data)) {
+		data = make([]byte, 0, known)
+	}
+	// Memory of a pooled buffer was paid for by the request that made it.
+	held := int64(cap(data))
+	for {
+		if len(data) == cap(data) {
+			// One more byte tells the end from a body that goes on.
+			if int64(len(data)) > b.max {
+				return tooLarge(b.max)
+			}
+			data = append(data, 0)[:len(data)]
+			if err := b.ticket.grow(int64(cap(data)) - held); err != nil {
+				return err
+			}
+			held = int64(cap(data))
+		}
+		n, err := src.Read(data[len(data):cap(data)])
+		data = data[:len(data)+n]
+		*buf = data
+		if int64(len(data)) > b.max {
+			return tooLarge(b.max)
+		}
+		if errors.Is(err, io.EOF) || err == nil && int64(len(data)) == known && known > 0 {
+			return nil
+		}
+		if err != nil {
+			return faultf(http.StatusBadRequest, "read request body: %w", err)
+		}
+	}
+}
+
+// source undoes Content-Encoding. known is the length to expect, 0 if unknown.
+func (b body) source() (src io.Reader, known int64, err error) {
+	switch enc := b.r.Header.Get("Content-Encoding"); enc {
+	case "", "identity":
+		return b.r.Body, max(b.r.ContentLength, 0), nil
+	case "gzip":
+		src, err = gzip.NewReader(b.r.Body)
+	case "deflate":
+		src, err = zlib.NewReader(b.r.Body)
+	default:
+		return nil, 0, faultf(http.StatusUnsupportedMediaType, "content encoding %q is not known, use gzip or deflate", enc)
+	}
+	if err != nil {
+		return nil, 0, faultf(http.StatusBadRequest, "decompress request body: %w", err)
+	}
+	return src, 0, nil
+}
+
+func tooLarge(max int64) error {
+	return faultf(http.StatusRequestEntityTooLarge, "request body is longer than %d bytes", max)
+}

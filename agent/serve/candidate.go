@@ -1,0 +1,160 @@
+package serve
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"time"
+
+	"github.com/edgeherd/edgeherd/agent/worker"
+	"github.com/edgeherd/edgeherd/internal/blob"
+	"github.com/edgeherd/edgeherd/internal/durable"
+	"github.com/edgeherd/edgeherd/internal/runnerapi"
+	"github.com/edgeherd/edgeherd/models"
+)
+
+// Probe loads a candidate beside what serves, runs its golden samples and
+// measures it. One that passes stays warm for the switch; one that fails is
+// unloaded. Fault and measurement are in the answer, never an error.
+func (s *Server) Probe(ctx context.Context, ref models.Ref) runnerapi.Probe {
+	p := runnerapi.Probe{Ref: ref}
+	s.dropCandidates(func(v *version) bool { return v.ref.Name == ref.Name && v.ref.Digest != ref.Digest })
+	v, err := s.load(ctx, ref, s.blobs())
+	if err != nil {
+		p.Err = err.Error()
+		return p
+	}
+	if !v.acquire() {
+		p.Err = fmt.Sprintf("model %s was unloaded while it was probed", ref)
+		return p
+	}
+	defer v.release()
+	v.mu.Lock()
+	p.LoadSeconds = v.loadTime.Seconds()
+	v.mu.Unlock()
+	err = v.prove(ctx, &p)
+	if u, usageErr := v.usage(); usageErr == nil {
+		p.PeakRSSBytes = u.PeakRSSBytes
+	}
+	if err != nil {
+		p.Err = err.Error()
+		s.dropCandidates(func(o *version) bool { return o == v })
+		return p
+	}
+	p.OK = true
+	return p
+}
+
+// Drop unloads a candidate. A version that serves, or is not there, stays.
+func (s *Server) Drop(digest blob.Digest) {
+	s.dropCandidates(func(v *version) bool { return v.ref.Digest == digest })
+}
+
+func (s *Server) dropCandidates(match func(*version) bool) {
+	// A switch that is under way may be about to use the candidate.
+	s.switching.Lock()
+	defer s.switching.Unlock()
+	t := s.table.Load()
+	for _, v := range s.known() {
+		if match(v) && !t.serves(v) {
+			s.forget(v)
+		}
+	}
+}
+
+// known lists loaded and loading versions by name and version.
+func (s *Server) known() []*version {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var vs []*version
+	for _, v := range s.versions {
+		vs = append(vs, v)
+	}
+	slices.SortFunc(vs, func(a, b *version) int {
+		if a.ref.Name != b.ref.Name {
+			return cmp.Compare(a.ref.Name, b.ref.Name)
+		}
+		return cmp.Compare(a.ref.Version, b.ref.Version)
+	})
+	return vs
+}
+
+// blobs is the store that active.json names.
+func (s *Server) blobs() string {
+	var active runnerapi.Active
+	journal := durable.Journal{Path: s.opts.Active, Version: runnerapi.ActiveVersion}
+	if found, err := journal.Load(&active); err == nil && found && active.Blobs != "" {
+		return active.Blobs
+	}
+	return s.blobsBeside()
+}
+
+// prove runs the golden samples. A model without any passes untried.
+func (v *version) prove(ctx context.Context, p *runnerapi.Probe) error {
+	path, err := v.source.path(models.GoldenFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	golden, err := models.ReadGolden(path)
+	if err != nil {
+		return err
+	}
+	p.GoldenTotal = len(golden.Cases)
+	if err := golden.Fits(v.signature()); err != nil {
+		return err
+	}
+	// The first inference allocates and is not what the model costs.
+	if _, err := v.infer(ctx, goldenInputs(golden.Cases[0]), nil); err != nil {
+		return fmt.Errorf("golden case %q: %w", golden.Cases[0].Name, err)
+	}
+	var faults []error
+	took := make([]time.Duration, 0, len(golden.Cases))
+	for _, c := range golden.Cases {
+		began := time.Now()
+		err := v.answers(ctx, c)
+		took = append(took, time.Since(began))
+		if err != nil {
+			faults = append(faults, fmt.Errorf("golden case %q: %w", c.Name, err))
+		}
+	}
+	p.GoldenPassed = p.GoldenTotal - len(faults)
+	slices.Sort(took)
+	p.SecondsPerItem = took[len(took)/2].Seconds()
+	if len(faults) > 0 {
+		return fmt.Errorf("%d of %d golden cases fail, the first: %w", len(faults), p.GoldenTotal, faults[0])
+	}
+	return nil
+}
+
+// answers runs one case and compares its outputs.
+func (v *version) answers(ctx context.Context, c models.GoldenCase) error {
+	var names []string
+	for _, w := range c.Outputs {
+		names = append(names, w.Name)
+	}
+	out, err := v.infer(ctx, goldenInputs(c), names)
+	if err != nil {
+		return err
+	}
+	for i, w := range c.Outputs {
+		got := models.TensorSpec{Name: out[i].Name, DType: out[i].DType, Shape: out[i].Shape}
+		if err := w.Check(got, out[i].Data); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func goldenInputs(c models.GoldenCase) []worker.Tensor {
+	var in []worker.Tensor
+	for _, g := range c.Inputs {
+		in = append(in, worker.Tensor{Name: g.Name, DType: g.DType, Shape: g.Shape, Data: g.Data})
+	}
+	return in
+}

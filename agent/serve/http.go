@@ -1,0 +1,190 @@
+package serve
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/edgeherd/edgeherd/models"
+)
+
+// The protocol's fixed words.
+const (
+	serverName = "edgeherd-runner"
+	platform   = "onnxruntime_onnx"
+)
+
+// routes is the Open Inference Protocol v2, REST.
+func (s *Server) routes() *http.ServeMux {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v2", s.getServer)
+	mux.HandleFunc("GET /v2/{$}", s.getServer)
+	mux.HandleFunc("GET /v2/health/live", func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, http.StatusOK, map[string]bool{"live": true})
+	})
+	mux.HandleFunc("GET /v2/health/ready", s.getReady)
+	for _, prefix := range []string{"/v2/models/{model}", "/v2/models/{model}/versions/{version}"} {
+		mux.HandleFunc("GET "+prefix, s.getModel)
+		mux.HandleFunc("GET "+prefix+"/ready", s.getModelReady)
+		mux.HandleFunc("POST "+prefix+"/infer", s.postInfer)
+	}
+	mux.HandleFunc("GET /metrics", s.getMetrics)
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		writeError(w, faultf(http.StatusNotFound, "nothing answers %s %s", r.Method, r.URL.Path))
+	})
+	return mux
+}
+
+func (s *Server) getServer(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, http.StatusOK, struct {
+		Name       string   `json:"name"`
+		Version    string   `json:"version"`
+		Extensions []string `json:"extensions"`
+	}{serverName, s.opts.Version, []string{"binary_tensor_data"}})
+}
+
+// getReady is true when every model that active.json names serves.
+func (s *Server) getReady(w http.ResponseWriter, _ *http.Request) {
+	t := s.table.Load()
+	ready := len(t.failed) == 0 && s.looked.Load()
+	for _, vs := range t.models {
+		for _, v := range vs {
+			up, _ := v.ready()
+			ready = ready && up
+		}
+	}
+	writeJSON(w, readyStatus(ready), map[string]bool{"ready": ready})
+}
+
+// readyStatus is what load balancers and tritonclient look at.
+func readyStatus(ready bool) int {
+	if ready {
+		return http.StatusOK
+	}
+	return http.StatusServiceUnavailable
+}
+
+// getModel answers with the metadata of one version.
+func (s *Server) getModel(w http.ResponseWriter, r *http.Request) {
+	t := s.table.Load()
+	v, err := t.find(r.PathValue("model"), r.PathValue("version"))
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	meta := struct {
+		Name     string              `json:"name"`
+		Versions []string            `json:"versions"`
+		Platform string              `json:"platform"`
+		Inputs   []models.TensorSpec `json:"inputs"`
+		Outputs  []models.TensorSpec `json:"outputs"`
+	}{Name: v.ref.Name, Platform: platform}
+	for _, o := range t.models[v.ref.Name] {
+		meta.Versions = append(meta.Versions, o.ref.Version)
+	}
+	sig := v.signature()
+	meta.Inputs, meta.Outputs = withShapes(sig.Inputs), withShapes(sig.Outputs)
+	writeJSON(w, http.StatusOK, meta)
+}
+
+// withShapes makes the shape of a scalar [] instead of null.
+func withShapes(specs []models.TensorSpec) []models.TensorSpec {
+	out := make([]models.TensorSpec, len(specs))
+	for i, t := range specs {
+		if t.Shape == nil {
+			t.Shape = []int64{}
+		}
+		out[i] = t
+	}
+	return out
+}
+
+func (s *Server) getModelReady(w http.ResponseWriter, r *http.Request) {
+	v, err := s.table.Load().find(r.PathValue("model"), r.PathValue("version"))
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	ready, _ := v.ready()
+	writeJSON(w, readyStatus(ready), struct {
+		Name  string `json:"name"`
+		Ready bool   `json:"ready"`
+	}{v.ref.Name, ready})
+}
+
+// postInfer admits, reads, runs and answers one request. The version is taken
+// before the body is read: a switch meanwhile does not change what answers.
+func (s *Server) postInfer(w http.ResponseWriter, r *http.Request) {
+	began := time.Now()
+	v, err := s.acquire(r.PathValue("model"), r.PathValue("version"))
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	defer v.release()
+	ticket, err := s.gate.enter(max(r.ContentLength, 0))
+	if err == nil {
+		defer ticket.leave()
+		err = s.infer(w, r, v, ticket)
+	}
+	v.stats.record(time.Since(began), err)
+	if err != nil {
+		writeError(w, err)
+	}
+}
+
+func (s *Server) infer(w http.ResponseWriter, r *http.Request, v *version, ticket *ticket) error {
+	began := time.Now()
+	raw, arena := s.buffers.get(), s.buffers.get()
+	defer s.buffers.put(raw)
+	defer s.buffers.put(arena)
+	b := body{r: r, w: w, ticket: ticket, max: s.opts.MaxBodyBytes, limit: s.opts.Timeout}
+	if err := b.read(raw); err != nil {
+		return err
+	}
+	text, tail, err := splitBody(*raw, r.Header.Get(HeaderLength))
+	if err != nil {
+		return err
+	}
+	d := decoder{arena: *arena, reserve: ticket.grow}
+	err = d.decode(text, tail)
+	*arena = d.arena
+	if err != nil {
+		return err
+	}
+	c := &d.call
+	timeout := s.opts.Timeout
+	if c.timeout > 0 {
+		timeout = min(timeout, c.timeout)
+	}
+	ctx, cancel := context.WithDeadline(r.Context(), began.Add(timeout))
+	defer cancel()
+	outs, err := v.infer(ctx, c.inputs, c.outputNames())
+	if err != nil {
+		return err
+	}
+	// The inputs are in the worker's memory now; their buffer holds the answer.
+	answer, binaries, err := appendAnswer((*arena)[:0], v.ref, c, outs)
+	if err != nil {
+		return err
+	}
+	*arena = answer
+	size := len(answer)
+	for _, t := range binaries {
+		size += len(t.Data)
+	}
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	if len(binaries) > 0 {
+		h.Set("Content-Type", "application/octet-stream")
+		h.Set(HeaderLength, strconv.Itoa(len(answer)))
+	}
+	h.Set("Content-Length", strconv.Itoa(size))
+	// A client that leaves while it is answered is no failure of the model.
+	_, _ = w.Write(answer)
+	for _, t := range binaries {
+		_, _ = w.Write(t.Data)
+	}
+	return nil
+}

@@ -1,0 +1,126 @@
+package serve
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+// Bounds on idle and slow clients. Bodies have their own deadline, answers
+// none: how long an inference may take is Options.Timeout.
+const (
+	headerTimeout  = 10 * time.Second
+	idleTimeout    = 2 * time.Minute
+	maxHeaderBytes = 64 << 10
+)
+
+// listener is one open address with its handler.
+type listener struct {
+	net.Listener
+	handler http.Handler
+	log     *slog.Logger
+}
+
+// listen opens TCP and the socket, or neither.
+func (s *Server) listen(ctx context.Context) (open []listener, err error) {
+	defer func() {
+		if err != nil {
+			for _, l := range open {
+				l.Close()
+			}
+			open = nil
+		}
+	}()
+	if s.opts.HTTP != "" {
+		l, err := new(net.ListenConfig).Listen(ctx, "tcp", s.opts.HTTP)
+		if errors.Is(err, syscall.EADDRINUSE) {
+			return open, fmt.Errorf("listen on %s: another program has this port (%w); stop it, or choose another with `http:` in runner.yaml or --http", s.opts.HTTP, err)
+		}
+		if err != nil {
+			return open, fmt.Errorf("listen on %s (`http:` in runner.yaml): %w", s.opts.HTTP, err)
+		}
+		open = append(open, listener{l, s.routes(), s.log})
+		s.log.Info("serving", "addr", l.Addr().String())
+	}
+	if s.opts.Socket != "" {
+		l, err := listenSocket(ctx, s.opts.Socket)
+		if err != nil {
+			return open, err
+		}
+		mux := s.routes()
+		s.edgeRoutes(mux)
+		open = append(open, listener{l, mux, s.log})
+		s.log.Info("serving", "addr", s.opts.Socket)
+	}
+	return open, nil
+}
+
+// listenSocket replaces a socket that a killed runner left behind, and nothing
+// else: neither a socket that somebody serves nor a file of another kind.
+func listenSocket(ctx context.Context, path string) (net.Listener, error) {
+	const way = "choose another with `socket:` in runner.yaml or --socket"
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	case info.Mode().Type() != fs.ModeSocket:
+		return nil, fmt.Errorf("listen on %s: there is something that is not a socket; remove it, or %s", path, way)
+	default:
+		conn, err := net.DialTimeout("unix", path, time.Second)
+		if err == nil {
+			conn.Close()
+			return nil, fmt.Errorf("listen on %s: another runner serves there; stop it, or %s", path, way)
+		}
+		if !errors.Is(err, syscall.ECONNREFUSED) {
+			return nil, fmt.Errorf("listen on %s: %w", path, err)
+		}
+		if err := os.Remove(path); err != nil {
+			return nil, fmt.Errorf("remove stale socket: %w", err)
+		}
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, fmt.Errorf("listen on %s: %w; %s", path, err, way)
+	}
+	l, err := new(net.ListenConfig).Listen(ctx, "unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w; %s", path, err, way)
+	}
+	// Owner and group: the agent runs as the same user or shares the group.
+	if err := os.Chmod(path, 0o660); err != nil {
+		l.Close()
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	}
+	return l, nil
+}
+
+// serve answers until ctx ends and requests under way are done.
+func (l listener) serve(ctx context.Context) error {
+	srv := &http.Server{
+		Handler: l.handler, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout,
+		MaxHeaderBytes: maxHeaderBytes, ErrorLog: slog.NewLogLogger(l.log.Handler(), slog.LevelDebug),
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- srv.Serve(l.Listener) }()
+	select {
+	case err := <-ended:
+		return fmt.Errorf("serve on %s: %w", l.Addr(), err)
+	case <-ctx.Done():
+	}
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownGrace)
+	defer cancel()
+	if err := srv.Shutdown(grace); err != nil {
+		l.log.Warn("requests did not end in time", "took", shutdownGrace, "err", err)
+		_ = srv.Close() // nothing is left to say
+	}
+	<-ended
+	return nil
+}

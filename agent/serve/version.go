@@ -1,0 +1,271 @@
+package serve
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/edgeherd/edgeherd/agent/worker"
+	"github.com/edgeherd/edgeherd/models"
+)
+
+// Back-off between restarts of a worker that keeps dying. One that has lived
+// for steadyAfter starts again from the beginning.
+const (
+	restartMin  = 100 * time.Millisecond
+	restartMax  = 30 * time.Second
+	steadyAfter = time.Minute
+)
+
+// loadTimeout bounds one load: the largest models take seconds, and a switch
+// waits for it.
+const loadTimeout = 2 * time.Minute
+
+// version is one model version with its worker process, which is started again
+// when it dies. Its run loop is the only goroutine that starts workers.
+type version struct {
+	ref    models.Ref
+	source source
+	log    *slog.Logger
+	// drain bounds how long a retired version waits for its users.
+	drain time.Duration
+	stats stats
+
+	loaded  chan struct{} // closed when the first attempt to load has ended
+	loadErr error         // how it ended; read after loaded
+	retired chan struct{} // closed by retire
+	idle    chan struct{} // closed when retired and nobody uses it
+
+	mu       sync.Mutex // guards all below
+	w        *worker.Worker
+	up       chan struct{} // closed while w serves
+	lastErr  error         // why the last worker ended, or did not start
+	broken   bool          // the last start failed
+	users    int
+	leaving  bool // retired is closed
+	restarts uint64
+	sig      models.Signature
+	loadTime time.Duration
+}
+
+// source says where the files of a version are and checks them.
+type source interface {
+	// worker verifies the files and returns how to start the model.
+	worker() (worker.Options, error)
+	// path is the absolute path of one file of the model.
+	path(name string) (string, error)
+	// check compares what was loaded with what was promised.
+	check(loaded models.Signature) error
+}
+
+func newVersion(ref models.Ref, src source, drain time.Duration, log *slog.Logger) *version {
+	return &version{
+		ref: ref, source: src, drain: drain,
+		log:    log.With("model", ref.Name, "version", ref.Version, "digest", ref.Digest.Short()),
+		loaded: make(chan struct{}), retired: make(chan struct{}), idle: make(chan struct{}), up: make(chan struct{}),
+	}
+}
+
+// run keeps a worker alive until the version is retired and idle, or ctx ends.
+func (v *version) run(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stopped := context.AfterFunc(ctx, v.retire) // nobody may wait for a worker that never comes
+	defer stopped()
+	pause := restartMin
+	for first := true; ; first = false {
+		w, err := v.start(ctx)
+		if first {
+			v.loadErr = err
+			close(v.loaded)
+			if err != nil {
+				return
+			}
+		}
+		if err == nil {
+			began := time.Now()
+			if v.serve(ctx, w) {
+				return
+			}
+			if time.Since(began) > steadyAfter {
+				pause = restartMin
+			}
+		} else if ctx.Err() == nil {
+			v.log.Error("model does not start again", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-v.retired:
+			return
+		case <-time.After(pause):
+			pause = min(2*pause, restartMax)
+		}
+	}
+}
+
+// start verifies the files and starts a worker. Retiring the version ends it.
+func (v *version) start(ctx context.Context) (*worker.Worker, error) {
+	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
+	defer cancel()
+	done := make(chan struct{})
+	defer close(done)
+	go func() {
+		select {
+		case <-v.retired:
+			cancel()
+		case <-done:
+		}
+	}()
+	w, err := v.load(ctx)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.broken = err != nil; v.broken {
+		v.lastErr = err
+		return nil, err
+	}
+	v.w, v.sig, v.loadTime = w, w.Signature(), w.LoadTime()
+	close(v.up)
+	return w, nil
+}
+
+func (v *version) load(ctx context.Context) (*worker.Worker, error) {
+	opts, err := v.source.worker()
+	if err != nil {
+		return nil, err
+	}
+	w, err := worker.Start(ctx, opts, v.log)
+	if err != nil {
+		return nil, err
+	}
+	if err := v.source.check(w.Signature()); err != nil {
+		return nil, errors.Join(err, w.Close())
+	}
+	return w, nil
+}
+
+// serve waits for the end of the worker. It reports true when the version has
+// ended with it.
+func (v *version) serve(ctx context.Context, w *worker.Worker) (ended bool) {
+	v.log.Info("model loaded", "took", w.LoadTime())
+	retired := v.retired
+	var idle <-chan struct{}
+	var late <-chan time.Time
+	for {
+		select {
+		case <-retired:
+			retired, idle, late = nil, v.idle, time.After(v.drain)
+			continue
+		case <-idle:
+		case <-late:
+			v.log.Warn("model unloaded under requests that did not end", "took", v.drain)
+		case <-ctx.Done():
+		case <-w.Done():
+		}
+		break
+	}
+	died := w.Err()
+	v.mu.Lock()
+	v.w, v.up = nil, make(chan struct{})
+	if died != nil {
+		v.lastErr = died
+		v.restarts++
+	}
+	leaving := v.leaving
+	v.mu.Unlock()
+	if err := w.Close(); err != nil {
+		v.log.Warn("worker did not close cleanly", "err", err)
+	}
+	if died != nil && !leaving {
+		v.log.Error("worker died, starting it again", "err", died)
+		return false
+	}
+	v.log.Info("model unloaded")
+	return true
+}
+
+// acquire keeps the version loaded until release. It reports false when the
+// version has been retired: the caller looks for its successor.
+func (v *version) acquire() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.leaving {
+		return false
+	}
+	v.users++
+	return true
+}
+
+func (v *version) release() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.users--; v.users == 0 && v.leaving {
+		close(v.idle)
+	}
+}
+
+// retire lets the version end when its last user has left. Repeating it does
+// nothing.
+func (v *version) retire() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.leaving {
+		return
+	}
+	v.leaving = true
+	close(v.retired)
+	if v.users == 0 {
+		close(v.idle)
+	}
+}
+
+// infer waits for the worker, which may be starting again, and runs the model.
+func (v *version) infer(ctx context.Context, in []worker.Tensor, outputs []string) ([]worker.Tensor, error) {
+	for {
+		v.mu.Lock()
+		w, up, lastErr := v.w, v.up, v.lastErr
+		v.mu.Unlock()
+		if w != nil {
+			return w.Infer(ctx, in, outputs)
+		}
+		select {
+		case <-up:
+		case <-v.retired:
+			return nil, faultf(http.StatusServiceUnavailable, "model %s was unloaded while its worker was down: %w", v.ref, lastErr)
+		case <-ctx.Done():
+			if lastErr == nil {
+				return nil, context.Cause(ctx)
+			}
+			return nil, faultf(http.StatusServiceUnavailable, "worker of model %s is down: %w", v.ref, lastErr)
+		}
+	}
+}
+
+// ready reports whether a worker serves, and else why not.
+func (v *version) ready() (bool, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.w != nil, v.lastErr
+}
+
+// signature is that of the loaded model.
+func (v *version) signature() models.Signature {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.sig
+}
+
+// usage is that of the running worker.
+func (v *version) usage() (worker.Usage, error) {
+	v.mu.Lock()
+	w := v.w
+	v.mu.Unlock()
+	if w == nil {
+		return worker.Usage{}, fmt.Errorf("worker of model %s is down", v.ref)
+	}
+	return w.Usage()
+}

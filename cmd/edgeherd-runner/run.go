@@ -1,0 +1,38 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+
+	"github.com/edgeherd/edgeherd/agent/serve"
+	"github.com/edgeherd/edgeherd/agent/worker"
+)
+
+// runServer is the verb run.
+func runServer(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	c, err := readConfig(args, os.Getenv, stdout)
+	if errors.Is(err, flag.ErrHelp) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(c.Library); err != nil {
+		return fmt.Errorf("find ONNX Runtime (`library:` in runner.yaml or --library): %w", err)
+	}
+	log := slog.New(slog.NewTextHandler(stderr, nil))
+	s, err := serve.New(serve.Options{
+		Active: c.Active, Library: c.Library, HTTP: orNone(c.HTTP), Socket: orNone(c.Socket), Version: version,
+		Worker:  worker.Options{Threads: c.Threads, MaxDataBytes: uint64(c.ModelMemoryBytes), Stderr: stderr},
+		Keyring: serve.KeyringIn(c.Identity),
+	}, log)
+	if err != nil {
+		return err
+	}
+	return s.Run(ctx)
+}
