@@ -37,6 +37,8 @@ type State struct {
 	Desired blob.Digest `json:"desired"`
 	// Current is the release that was confirmed last; zero if none was.
 	Current blob.Digest `json:"current"`
+	// Program is that of Current.
+	Program blob.Digest `json:"program"`
 	// Counter is the floor: releases up to it are refused.
 	Counter uint64 `json:"counter"`
 	// Refused is the last release that will not be tried again by this process.
@@ -47,6 +49,9 @@ type State struct {
 	// that may pass. They are not saved: a restart tries at once.
 	RetryAt  time.Time `json:"-"`
 	Attempts int       `json:"-"`
+	// Astray says that Current is not what runs: its slot was damaged and the
+	// launcher fell back. Not saved either: each start looks again.
+	Astray bool `json:"-"`
 }
 
 // Job is one update under way.
@@ -230,6 +235,7 @@ func (s State) tell(phase, err string) Action {
 // started compares what the launcher did with what was under way.
 func started(s State, e Started, now time.Time) (State, []Action) {
 	s.RetryAt, s.Attempts, s.Refused = time.Time{}, 0, blob.Digest{}
+	s.Astray = !s.Current.IsZero() && e.Slots.Sum.Of(e.Running) != s.Program
 	if t := e.Slots.Trial; t.Slot != "" {
 		if program := e.Slots.Sum.Of(t.Slot); s.Job.Program != program {
 			// The journal was lost; the launcher's state is what counts.
@@ -282,7 +288,7 @@ func begin(s State) (State, []Action) {
 	}
 	s.Job.Release = d
 	switch {
-	case d == s.Current:
+	case d == s.Current && !s.Astray:
 		tell := s.tell("active", "")
 		s.Job = Job{}
 		return s, []Action{tell}
@@ -318,7 +324,7 @@ func desired(s State, d blob.Digest) (State, []Action) {
 		}
 		return retry(s)
 	case Idle:
-		if same && (d == s.Current || d == s.Refused) {
+		if same && (d == s.Current && !s.Astray || d == s.Refused) {
 			return s, nil
 		}
 	}
@@ -332,7 +338,7 @@ func (r Rules) opened(s State, e Opened, now time.Time) (State, []Action) {
 	switch {
 	case !ok:
 		return refuse(s, "refused", fmt.Sprintf("the release has no build for %s/%s", r.OS, r.Arch))
-	case rel.Counter <= s.Counter:
+	case rel.Counter <= s.Counter && s.Job.Release != s.Current:
 		return refuse(s, "refused", fmt.Sprintf("counter %d is not above %d, which this box has confirmed", rel.Counter, s.Counter))
 	case e.Slots.HasFailed(build.Digest):
 		return refuse(s, "refused", "this program was rolled back on this box before")
@@ -341,6 +347,7 @@ func (r Rules) opened(s State, e Opened, now time.Time) (State, []Action) {
 	case e.Slots.Good != e.Running || e.Slots.Trial.Slot != "":
 		return workFailed(s, WorkFailed{Err: "the running agent is not the good one of the launcher's state"}, now)
 	case build.Digest == e.Slots.Sum.Of(e.Running):
+		s.Job.Program = build.Digest
 		return finish(s)
 	}
 	s.Job.Program, s.Job.SizeBytes, s.Job.Slot = build.Digest, build.SizeBytes, e.Running.Other()
@@ -403,10 +410,11 @@ func (r Rules) tick(s State, e Tick, now time.Time) (State, []Action) {
 func finish(s State) (State, []Action) {
 	tell := s.tell("active", "")
 	if !s.Job.Release.IsZero() {
-		s.Current, s.Counter = s.Job.Release, max(s.Counter, s.Job.Counter)
+		s.Current, s.Program, s.Counter = s.Job.Release, s.Job.Program, max(s.Counter, s.Job.Counter)
+		s.Astray = false
 	}
 	s.Unjudged = Unjudged{}
-	if s.Desired == s.Current {
+	if s.Desired == s.Current && !s.Astray {
 		s.Step, s.Job, s.Attempts = Idle, Job{}, 0
 		return s, []Action{tell}
 	}

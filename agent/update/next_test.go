@@ -73,6 +73,7 @@ func TestNext(t *testing.T) {
 		return Opened{Release: release(edit), Running: slot.A, Slots: slotsGood()}
 	}
 	connected := func(s *State) { s.Job.WasConnected = true }
+	astray := func(s *State) { s.Astray = true }
 	waiting := func(s *State) { s.RetryAt, s.Attempts = noon, 1 }
 	wants := func(d blob.Digest) func(*State) { return func(s *State) { s.Desired = d } }
 	runs := func(d blob.Digest) func(*State) { return func(s *State) { s.Current = d } }
@@ -95,6 +96,8 @@ func TestNext(t *testing.T) {
 		{"same wish ends the wait", at(Staging, waiting), Desired{rel1}, Staging, "stage"},
 		{"other wish in probation waits", at(Probation), Desired{rel2}, Probation, ""},
 		{"other wish while judging", at(Judging), Desired{rel2}, Fetching, "tell:fetching fetch"},
+		{"wish that ran before its slot was damaged", at(Idle, runs(rel1), wants(rel1), astray), Desired{rel1}, Fetching, "tell:fetching fetch"},
+		{"release that ran before its slot was damaged", at(Fetching, runs(rel1), astray, func(s *State) { s.Counter = 5 }), opened(nil), Staging, "tell:staging stage"},
 		{"wish for a thrice unjudged release", at(Idle, func(s *State) { s.Unjudged = Unjudged{rel1, 3} }), Desired{rel1}, Idle, "tell:refused"},
 		{"wish for a twice unjudged release", at(Idle, func(s *State) { s.Unjudged = Unjudged{rel1, 2} }), Desired{rel1}, Fetching, "tell:fetching fetch"},
 
@@ -175,6 +178,8 @@ func TestStartFollowsTheLauncher(t *testing.T) {
 		{"no connection", at(Probation), slot.A, slotsTrial().RollBack(slot.Unconnected, noon), Judging, "tell:rolled_back"},
 		{"damaged", at(Arming), slot.A, slotsTrial().RollBack(slot.Damaged, noon), Idle, "tell:inconclusive"},
 		{"launcher state rebuilt", at(Probation), slot.A, slotsGood(), Fetching, "tell:fetching fetch"},
+		{"current agent runs", State{Current: rel1, Program: newProgram, Desired: rel1}, slot.B, confirmed, Idle, "tell:active"},
+		{"current agent was damaged", State{Current: rel1, Program: newProgram, Desired: rel1}, slot.A, slotsGood(), Fetching, "tell:fetching fetch"},
 		{"still judging", at(Judging), slot.A, slotsGood(), Judging, ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -138,7 +138,7 @@ func (s *session) handle(ctx context.Context, e Event) {
 }
 
 func (s *session) save(next State) error {
-	next.RetryAt, next.Attempts = time.Time{}, 0
+	next.RetryAt, next.Attempts, next.Astray = time.Time{}, 0, false
 	if next == s.saved {
 		return nil
 	}

@@ -177,9 +177,9 @@ func text(r report, w io.Writer) error {
 	for _, id := range []slot.ID{slot.A, slot.B} {
 		role := "empty"
 		switch sum := r.Found.Of(id); {
-		case !sum.IsZero() && sum != r.State.Sum.Of(id):
+		case sum != r.State.Sum.Of(id):
 			role = "not what was put there"
-		case id == r.State.Good:
+		case id == r.State.Good && !sum.IsZero():
 			role = "good"
 		case id == r.State.Trial.Slot:
 			role = fmt.Sprintf("on trial, started %d of %d times", r.State.Trial.Tries, r.State.Trial.Max)

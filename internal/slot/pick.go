@@ -56,7 +56,8 @@ func Pick(s State, known bool, f Facts, now time.Time) Choice {
 		}
 	}
 	c := pickGood(s, f, now)
-	c.Save = c.Save || save
+	// Without a program there is nothing worth remembering.
+	c.Save = c.Slot != "" && (c.Save || save)
 	return c
 }
 

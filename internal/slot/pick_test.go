@@ -79,6 +79,9 @@ func TestPickStartsTheRightSlot(t *testing.T) {
 			if failed := c.State.HasFailed(newAgent); failed != (tc.why == Tries) {
 				t.Errorf("remembered as failed: %v after reason %q", failed, tc.why)
 			}
+			if c.Slot == "" && c.Save {
+				t.Error("a state without any program is saved")
+			}
 			if c.Delay != 0 {
 				t.Errorf("a first start waits %s", c.Delay)
 			}

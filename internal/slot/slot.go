@@ -148,7 +148,6 @@ func (s State) Arm(id ID, program blob.Digest) State {
 	}
 	s.Sum = s.Sum.With(id, program)
 	s.Trial = Trial{Slot: id, Max: DefaultTries}
-	s.LastRollback = Rollback{}
 	return s
 }
 
