@@ -87,13 +87,14 @@ func (l label) draw(img *image.RGBA, rng *rand.Rand) {
 	f := parsedFonts()
 	text := l.lines()
 	x := r.Min.X + inset
-	write(img, f.bold, 44, image.Pt(x, r.Min.Y+66), text[0])
+	column := x + 250
+	fields(img, f.bold, 44, [2]image.Point{image.Pt(x, r.Min.Y+66), image.Pt(column, r.Min.Y+66)}, text[0])
 	rule(img, image.Rect(r.Min.X+8, r.Min.Y+84, r.Max.X-8, r.Min.Y+86))
 	write(img, f.mono, 34, image.Pt(x, r.Min.Y+130), text[1])
 	bars(img, image.Rect(x, r.Min.Y+146, r.Max.X-inset, r.Min.Y+206), l.consignment)
 	write(img, f.mono, 30, image.Pt(x, r.Min.Y+248), text[2])
 	write(img, f.regular, 32, image.Pt(x, r.Min.Y+296), text[3])
-	write(img, f.bold, 34, image.Pt(x, r.Min.Y+344), text[4])
+	fields(img, f.bold, 34, [2]image.Point{image.Pt(x, r.Min.Y+344), image.Pt(column, r.Min.Y+344)}, text[4])
 }
 
 // write draws s with its baseline starting at p. Sizes are in pixels.
@@ -104,6 +105,14 @@ func write(img draw.Image, f *opentype.Font, size float64, p image.Point, s stri
 	}
 	d := font.Drawer{Dst: img, Src: ink, Face: face, Dot: fixed.P(p.X, p.Y)}
 	d.DrawString(s)
+}
+
+// fields writes "NAME value" in two columns, as printed labels have it. The gap
+// is wide because recognisers trained on Chinese drop narrow spaces.
+func fields(img draw.Image, f *opentype.Font, size float64, at [2]image.Point, s string) {
+	name, value, _ := strings.Cut(s, " ")
+	write(img, f, size, at[0], name)
+	write(img, f, size, at[1], value)
 }
 
 func rule(img draw.Image, r image.Rectangle) { draw.Draw(img, r, ink, image.Point{}, draw.Src) }

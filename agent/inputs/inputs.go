@@ -1,0 +1,184 @@
+package inputs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/edgeherd/edgeherd/agent/worker"
+	"github.com/edgeherd/edgeherd/internal/runnerapi"
+	"github.com/edgeherd/edgeherd/models"
+)
+
+// Infer runs the active version of a model and says which one it was. Inputs go
+// by name, outputs come in the order of the model's signature.
+type Infer func(ctx context.Context, model string, in []worker.Tensor) (out []worker.Tensor, by models.Ref, err error)
+
+// ErrNoModel is wrapped by an Infer whose model is not active yet. The item is
+// then not counted as a failure; the source says so in its status and goes on
+// trying.
+var ErrNoModel = errors.New("model is not active")
+
+// Source is a camera or microphone and what is done with its items.
+type Source struct {
+	// Name is unique on the box; results carry it.
+	Name string `yaml:"name"`
+	// Kind is "folder" (JPEG frames) or "audio" (a WAV clip or a folder of them).
+	Kind string `yaml:"kind"`
+	// Pipeline is "label-reader" (for a folder) or "voice-activity" (for audio).
+	Pipeline string `yaml:"pipeline"`
+	Path     string `yaml:"path"`
+	// Interval from the start of one item to the next at full duty; default 1 s.
+	Interval time.Duration `yaml:"interval"`
+}
+
+// Options of New. All but the marked fields are required.
+type Options struct {
+	// Sources may be empty: then only the outbox is served.
+	Sources []Source
+	Infer   Infer
+	// ModelFile is the path on disk of one file of a model's active version.
+	ModelFile func(model, path string) (string, error)
+	// Outbox is the path of the bbolt file; its directory exists.
+	Outbox string
+	// OutboxMaxBytes bounds the results in the outbox; the file itself stays
+	// below about 1.5 times that. Default 16 MiB.
+	OutboxMaxBytes int64
+	// WallClock stamps results and the names of damaged files; default time.Now.
+	WallClock func() time.Time
+}
+
+// itemTimeout ends work on one item; a slow box needs seconds for a frame.
+const itemTimeout = 60 * time.Second
+
+// Inputs runs all sources of a box.
+type Inputs struct {
+	log     *slog.Logger
+	now     func() time.Time
+	pace    *pace
+	sources []*source
+	outbox  *outbox
+}
+
+// New checks the sources and opens the outbox. Run closes it.
+func New(opts Options, log *slog.Logger) (*Inputs, error) {
+	if opts.WallClock == nil {
+		opts.WallClock = time.Now
+	}
+	if opts.OutboxMaxBytes == 0 {
+		opts.OutboxMaxBytes = 16 << 20
+	}
+	if opts.Outbox == "" || len(opts.Sources) > 0 && (opts.Infer == nil || opts.ModelFile == nil) {
+		return nil, errors.New("open inputs: Outbox, Infer and ModelFile are required")
+	}
+	in := &Inputs{log: log, now: opts.WallClock, pace: newPace()}
+	seen := map[string]bool{}
+	for _, cfg := range opts.Sources {
+		s, err := newSource(cfg, opts)
+		if err != nil {
+			return nil, fmt.Errorf("open inputs: %w", err)
+		}
+		if seen[cfg.Name] {
+			return nil, fmt.Errorf("open inputs: two sources are called %q", cfg.Name)
+		}
+		seen[cfg.Name] = true
+		in.sources = append(in.sources, s)
+	}
+	var err error
+	if in.outbox, err = openOutbox(opts.Outbox, opts.OutboxMaxBytes, opts.WallClock, log); err != nil {
+		return nil, err
+	}
+	return in, nil
+}
+
+// Run works through all sources until ctx ends, then commits the last results
+// and closes the outbox. Trouble with a source or the disk is reported by
+// Status and the log; it never ends Run.
+func (in *Inputs) Run(ctx context.Context) error {
+	var g errgroup.Group
+	for _, s := range in.sources {
+		g.Go(func() error {
+			in.follow(ctx, s)
+			return nil
+		})
+	}
+	g.Go(func() error {
+		in.commitNowAndThen(ctx)
+		return nil
+	})
+	_ = g.Wait() // none of them fails
+	if err := in.outbox.close(); err != nil {
+		return fmt.Errorf("close outbox: %w", err)
+	}
+	return nil
+}
+
+// follow works through one source.
+func (in *Inputs) follow(ctx context.Context, s *source) {
+	last := time.Now().Add(-s.cfg.Interval)
+	for in.pace.wait(ctx, last, s.cfg.Interval) {
+		last = time.Now()
+		r, err := s.work(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if err == nil {
+			r.UnixMs = in.now().UnixMilli()
+			r.LatencyMs = float64(time.Since(last)) / float64(time.Millisecond)
+			if cerr := in.outbox.add(r); cerr != nil {
+				in.log.Debug("result not committed yet", "input", s.cfg.Name, "err", cerr)
+			}
+		}
+		if s.note(last, err) {
+			in.log.Warn("input fails", "input", s.cfg.Name, "err", err)
+		}
+	}
+}
+
+// commitNowAndThen bounds the time that a result is in memory only.
+func (in *Inputs) commitNowAndThen(ctx context.Context) {
+	tick := time.NewTicker(commitEvery)
+	defer tick.Stop()
+	failing := false
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		err := in.outbox.commit()
+		if err != nil && !failing {
+			in.log.Error("results cannot be stored", "err", err)
+		}
+		failing = err != nil
+	}
+}
+
+// Status tells how each source is doing.
+func (in *Inputs) Status() []runnerapi.InputStatus {
+	out := make([]runnerapi.InputStatus, 0, len(in.sources))
+	for _, s := range in.sources {
+		out = append(out, s.status(time.Now()))
+	}
+	return out
+}
+
+// Results returns at most max committed results after a cursor, oldest first.
+func (in *Inputs) Results(after uint64, max int) (runnerapi.Results, error) {
+	return in.outbox.results(after, max)
+}
+
+// Ack frees all results up to cursor. It is ErrOtherOutbox for another file's
+// id and ErrCursor for a cursor that was never issued.
+func (in *Inputs) Ack(outbox string, cursor uint64) error { return in.outbox.ack(outbox, cursor) }
+
+// SetDuty sets how hard the sources may work until d expires.
+func (in *Inputs) SetDuty(d runnerapi.Duty) { in.pace.set(d) }
+
+// Counts returns how many results wait, and how many were lost to the bound
+// since the outbox was created.
+func (in *Inputs) Counts() (records, dropped int64) { return in.outbox.counts() }
