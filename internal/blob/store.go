@@ -31,6 +31,9 @@ func Open(dir string) (*Store, error) {
 	return &Store{dir: dir}, nil
 }
 
+// Dir is the directory of the store.
+func (s *Store) Dir() string { return s.dir }
+
 // Path is where the blob lies once it is present.
 func (s *Store) Path(d Digest) string { return filepath.Join(s.dir, "sha256", d.Hex()) }
 

@@ -1,0 +1,247 @@
+package activate
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/edgeherd/edgeherd/internal/blob"
+	"github.com/edgeherd/edgeherd/internal/durable"
+	"github.com/edgeherd/edgeherd/internal/runnerapi"
+	"github.com/edgeherd/edgeherd/internal/trust"
+	"github.com/edgeherd/edgeherd/models"
+)
+
+// book is the journal's content.
+type book struct {
+	Generation uint64           `json:"generation"`
+	Models     map[string]State `json:"models"`
+	// Known are the blobs that this package asked for and has not deleted;
+	// blobs of others in the same store are none of its business.
+	Known []blob.Digest `json:"known,omitempty"`
+	// Pending are reports that may not have been delivered.
+	Pending []Phase `json:"pending,omitempty"`
+}
+
+func (b *book) names() []string { return sortedKeys(b.Models) }
+
+func (b *book) get(name string) State {
+	if s, ok := b.Models[name]; ok {
+		return s
+	}
+	return State{Name: name, Step: StepIdle}
+}
+
+func (b *book) put(s State) {
+	if s.gone() {
+		delete(b.Models, s.Name)
+	} else {
+		b.Models[s.Name] = s
+	}
+	known := b.needed()
+	for _, d := range b.Known {
+		known[d] = true
+	}
+	b.Known = sortedDigests(known)
+}
+
+// needed are the blobs of all versions that are kept.
+func (b *book) needed() map[blob.Digest]bool {
+	need := map[blob.Digest]bool{}
+	for _, s := range b.Models {
+		for _, v := range s.kept() {
+			if v.none() {
+				continue
+			}
+			need[v.Digest] = true
+			for _, f := range v.Files {
+				need[f.Digest] = true
+			}
+		}
+	}
+	return need
+}
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
+
+func sortedDigests(set map[blob.Digest]bool) []blob.Digest {
+	return slices.SortedFunc(maps.Keys(set), func(x, y blob.Digest) int { return bytes.Compare(x[:], y[:]) })
+}
+
+// load reads the journal, or rebuilds it from active.json.
+func (a *Activator) load() error {
+	var b book
+	found, err := a.opts.Journal.Load(&b)
+	if err == nil && found {
+		if b.Models == nil {
+			b.Models = map[string]State{}
+		}
+		a.book = b
+		return nil
+	}
+	if err != nil {
+		a.log.Error("activation journal is not readable, rebuilding it from active.json; failures before this are forgotten", "err", err)
+	}
+	a.book = book{Models: map[string]State{}}
+	var act runnerapi.Active
+	if ok, err := a.activeJournal().Load(&act); err != nil || !ok {
+		if err != nil {
+			a.log.Error("active.json is not readable, starting without models", "err", err)
+		}
+		return nil
+	}
+	a.book.Generation = act.Generation
+	for _, ref := range act.Models {
+		v, err := a.open(ref)
+		if err != nil {
+			a.log.Error("active model is not usable", "model", ref.Name, "digest", ref.Digest, "err", err)
+			continue
+		}
+		want := Want{Ref: ref}
+		a.book.put(State{Name: ref.Name, Step: StepIdle, Want: want, Current: v, Confirmed: want})
+	}
+	return nil
+}
+
+// open reads the manifest of a version whose blob is present.
+func (a *Activator) open(ref models.Ref) (Version, error) {
+	m, err := a.manifest(ref)
+	return Version{Ref: ref, Files: m.Files, Signature: m.Signature}, err
+}
+
+// errUntrusted marks a manifest that this box must not follow.
+var errUntrusted = errors.New("manifest is not acceptable")
+
+func (a *Activator) manifest(ref models.Ref) (models.Manifest, error) {
+	env, err := a.opts.Blobs.ReadAll(ref.Digest, trust.MaxEnvelopeBytes)
+	if err != nil {
+		return models.Manifest{}, fmt.Errorf("read manifest: %w", err)
+	}
+	payload, err := a.opts.Keyring.Open(trust.TypeModel, env)
+	if err != nil {
+		return models.Manifest{}, fmt.Errorf("%w: %w", errUntrusted, err)
+	}
+	m, err := models.DecodeManifest(payload)
+	if err != nil {
+		return models.Manifest{}, fmt.Errorf("%w: %w", errUntrusted, err)
+	}
+	if m.Name != ref.Name || m.Version != ref.Version {
+		return models.Manifest{}, fmt.Errorf("%w: it is of %s:%s, not of %s", errUntrusted, m.Name, m.Version, ref)
+	}
+	return m, nil
+}
+
+// missing lists the versions of s that have lost a file.
+func (a *Activator) missing(s State) []blob.Digest {
+	var lost []blob.Digest
+	for _, v := range s.kept() {
+		if v.none() || v.Digest == s.Candidate.Digest && (s.Step == StepIdle || s.Step == StepFetching) {
+			continue
+		}
+		ok := a.opts.Blobs.Has(v.Digest)
+		for _, f := range v.Files {
+			ok = ok && a.opts.Blobs.Has(f.Digest)
+		}
+		if !ok {
+			lost = append(lost, v.Digest)
+		}
+	}
+	return lost
+}
+
+// save writes the journal if it differs from what is on disk.
+func (a *Activator) save(ctx context.Context) error {
+	data, err := json.Marshal(a.book)
+	if err != nil {
+		return fmt.Errorf("encode activation journal: %w", err)
+	}
+	if bytes.Equal(data, a.saved) {
+		return nil
+	}
+	if err := a.write(ctx, func() error { return a.opts.Journal.Save(a.book) }); err != nil {
+		return err
+	}
+	a.saved = data
+	return nil
+}
+
+// write repeats a write for as long as the disk is full: going on without the
+// journal would be wrong, and ending the agent would not make room.
+func (a *Activator) write(ctx context.Context, save func() error) error {
+	for {
+		err := save()
+		if !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) {
+			return err
+		}
+		a.log.Error("disk is full, activation waits", "err", err)
+		if !sleep(ctx, 10*time.Second) {
+			return ctx.Err()
+		}
+	}
+}
+
+// deliver hands pending reports over.
+func (a *Activator) deliver(ctx context.Context) error {
+	if len(a.book.Pending) == 0 {
+		return nil
+	}
+	for _, p := range a.book.Pending {
+		a.opts.Report(p)
+	}
+	a.book.Pending = nil
+	return a.save(ctx)
+}
+
+func (a *Activator) activeJournal() durable.Journal {
+	return durable.Journal{Path: a.opts.ActivePath, Version: runnerapi.ActiveVersion, OnSave: a.opts.Journal.OnSave}
+}
+
+// syncActive makes active.json say what the journal says.
+func (a *Activator) syncActive(ctx context.Context) error {
+	want := runnerapi.Active{Generation: a.book.Generation, Blobs: a.opts.Blobs.Dir(), Models: []models.Ref{}}
+	for _, name := range a.book.names() {
+		if v := a.book.get(name).Serving(); !v.none() {
+			want.Models = append(want.Models, v.Ref)
+		}
+	}
+	if a.active == nil {
+		var have runnerapi.Active
+		if ok, err := a.activeJournal().Load(&have); ok && err == nil {
+			a.active = &have
+		}
+	}
+	if a.active != nil && reflect.DeepEqual(*a.active, want) {
+		return nil
+	}
+	if err := a.write(ctx, func() error { return a.activeJournal().Save(want) }); err != nil {
+		return fmt.Errorf("write active models: %w", err)
+	}
+	a.active = &want
+	return nil
+}
+
+// sweep deletes blobs that no kept version needs.
+func (a *Activator) sweep(ctx context.Context) error {
+	need := a.book.needed()
+	if len(need) == len(a.book.Known) {
+		return nil
+	}
+	for _, d := range a.book.Known {
+		if need[d] {
+			continue
+		}
+		if err := errors.Join(a.opts.Blobs.Delete(d), a.opts.Blobs.Unstage(d)); err != nil {
+			a.log.Warn("old blob stays", "digest", d, "err", err)
+			need[d] = true // try again later
+		}
+	}
+	a.book.Known = sortedDigests(need)
+	return a.save(ctx)
+}

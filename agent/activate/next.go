@@ -1,0 +1,377 @@
+package activate
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/edgeherd/edgeherd/internal/blob"
+	"github.com/edgeherd/edgeherd/internal/runnerapi"
+)
+
+// Next decides what follows from an event at now. It is pure: it keeps no
+// memory, does not change what s refers to, and an event that does not fit the
+// step leaves the state as it is.
+func (r Rules) Next(s State, e Event, now time.Time) (State, []Action) {
+	switch e.Kind {
+	case EventWanted:
+		return r.wanted(s, e, now)
+	case EventResumed:
+		return r.resumed(s, now)
+	case EventLost:
+		return r.lost(s, e, now)
+	}
+	switch s.Step {
+	case StepIdle:
+		return r.idle(s, e)
+	case StepFetching:
+		return r.fetching(s, e, now)
+	case StepProbing:
+		return r.probing(s, e, now)
+	case StepSwitching:
+		return r.switching(s, e, now)
+	case StepTrial:
+		return r.trial(s, e, now)
+	case StepUndoing:
+		return r.undoing(s, e, now)
+	case StepRemoving:
+		return r.removing(s, e, now)
+	}
+	return s, nil
+}
+
+func (s State) enter(step Step, now time.Time) State {
+	s.Step, s.Since, s.Tries = step, now, 0
+	return s
+}
+
+func (s State) report(phase, err string, probe *runnerapi.Probe) Action {
+	return Action{Kind: ActReport, Phase: Phase{
+		Ref: s.For.Ref, Generation: s.Generation, Rollout: s.For.Rollout, Attempt: s.For.Attempt,
+		Phase: phase, Err: err, Probe: probe,
+	}}
+}
+
+// start begins what is wanted, from a step in which Current serves.
+func (r Rules) start(s State, now time.Time) (State, []Action) {
+	s = s.enter(StepIdle, now)
+	s.Restarts, s.Reason, s.Blameless, s.Base = 0, "", false, runnerapi.ModelStatus{}
+	want := s.Want
+	if want.Digest.IsZero() {
+		s.Candidate, s.For = Version{}, Want{}
+		if s.Current.none() && s.Previous.none() {
+			return s, []Action{{Kind: ActStop}}
+		}
+		return s.enter(StepRemoving, now), []Action{{Kind: ActReload}}
+	}
+	s.For = want
+	if want.Digest == s.Current.Digest {
+		s.Candidate = Version{}
+		return s, []Action{{Kind: ActStatus}}
+	}
+	if n, ok := s.denial(want.Digest); ok && want.Attempt <= n.Attempt {
+		if s.Candidate.Digest != want.Digest {
+			s.Candidate = Version{}
+		}
+		actions := []Action{{Kind: ActStop}}
+		if n.Rollout != want.Rollout {
+			// Another rollout waits for an answer too.
+			n.Rollout = want.Rollout
+			s = s.deny(n)
+			actions = append(actions, s.report(n.Phase, "failed on this box before: "+n.Err, nil))
+		}
+		return s, actions
+	}
+	if s.Candidate.Digest != want.Digest {
+		s.Candidate = Version{Ref: want.Ref}
+	}
+	s = s.enter(StepFetching, now)
+	return s, []Action{s.report(string(StepFetching), "", nil), s.fetchAction(0)}
+}
+
+// fetchAction is the part of fetching that is still to do.
+func (s State) fetchAction(delay time.Duration) Action {
+	if len(s.Candidate.Files) == 0 {
+		return Action{Kind: ActManifest, Delay: delay}
+	}
+	return Action{Kind: ActFiles, Delay: delay}
+}
+
+func (r Rules) wanted(s State, e Event, now time.Time) (State, []Action) {
+	s.Generation = e.Generation
+	if e.Want == s.Want {
+		return s, nil
+	}
+	s.Want = e.Want
+	same := e.Want.Digest == s.Candidate.Digest && !e.Want.Digest.IsZero()
+	switch s.Step {
+	case StepFetching, StepProbing, StepSwitching, StepTrial:
+		if same {
+			s.For = e.Want
+			return s, []Action{s.report(string(s.Step), "", nil)}
+		}
+	}
+	switch s.Step {
+	case StepSwitching, StepTrial:
+		return r.undo(s, "another version is wanted", true, now)
+	case StepUndoing, StepRemoving:
+		return s, nil // start comes when it is done
+	case StepProbing:
+		drop := Action{Kind: ActDrop, Ref: s.Candidate.Ref}
+		s, actions := r.start(s, now)
+		return s, append([]Action{drop}, actions...)
+	}
+	return r.start(s, now)
+}
+
+func (r Rules) resumed(s State, now time.Time) (State, []Action) {
+	s.Since, s.Tries = now, 0
+	switch s.Step {
+	case StepProbing, StepSwitching, StepTrial:
+		if s.Restarts++; s.Restarts > maxRestarts {
+			reason := fmt.Sprintf("the box or its agent restarted %d times with it", s.Restarts)
+			if s.Step == StepProbing {
+				return r.fail(s, PhaseFailed, reason, nil, now)
+			}
+			return r.undo(s, reason, false, now)
+		}
+	}
+	switch s.Step {
+	case StepFetching:
+		return s, []Action{s.fetchAction(0)}
+	case StepProbing:
+		return s, []Action{{Kind: ActProbe}}
+	case StepTrial:
+		return s, []Action{{Kind: ActStatus}}
+	case StepSwitching, StepUndoing, StepRemoving:
+		return s, []Action{{Kind: ActReload}}
+	}
+	return r.start(s, now)
+}
+
+// lost takes a version whose files are gone out of the state; an image put
+// back on the disk or a failing disk does that.
+func (r Rules) lost(s State, e Event, now time.Time) (State, []Action) {
+	if e.Digest.IsZero() {
+		return s, nil
+	}
+	if e.Digest == s.Previous.Digest {
+		s.Previous = Version{}
+	}
+	wasCurrent, wasCandidate := e.Digest == s.Current.Digest, e.Digest == s.Candidate.Digest
+	if wasCurrent {
+		s.Current, s.Confirmed = Version{}, Want{}
+	}
+	switch {
+	case wasCandidate && (s.Step == StepSwitching || s.Step == StepTrial):
+		return r.undo(s, "its files are gone from the disk", true, now)
+	case wasCandidate && s.Step == StepProbing:
+		return r.start(s, now)
+	case wasCurrent && s.Step == StepIdle:
+		return r.start(s, now)
+	}
+	return s, nil
+}
+
+// idle reports a wanted version active once the runner says that it serves.
+func (r Rules) idle(s State, e Event) (State, []Action) {
+	if e.Kind != EventStatus || s.Want.Digest.IsZero() || s.Want.Digest != s.Current.Digest || s.Confirmed == s.Want {
+		return s, nil
+	}
+	if m, ok := statusOf(e.Status, s.Current.Digest); !ok || m.State != runnerapi.ModelReady {
+		return s, nil
+	}
+	s.Confirmed, s.For = s.Want, s.Want
+	return s, []Action{s.report(PhaseActive, "", nil)}
+}
+
+func (r Rules) fetching(s State, e Event, now time.Time) (State, []Action) {
+	switch e.Kind {
+	case EventManifest:
+		if len(s.Candidate.Files) > 0 {
+			return s, nil
+		}
+		if !s.Current.none() {
+			// Callers of the current version will call the next one unasked.
+			if err := s.Current.Signature.Accepts(e.Manifest.Signature); err != nil {
+				return r.fail(s, PhaseRefused, fmt.Sprintf("callers of %s could not use it: %v", s.Current.Version, err), nil, now)
+			}
+		}
+		s.Candidate.Files, s.Candidate.Signature, s.Tries = e.Manifest.Files, e.Manifest.Signature, 0
+		return s, []Action{{Kind: ActFiles}}
+	case EventFetched:
+		if len(s.Candidate.Files) == 0 {
+			return s, nil
+		}
+		s = s.enter(StepProbing, now)
+		return s, []Action{s.report(string(StepProbing), "", nil), {Kind: ActProbe}}
+	case EventFailed:
+		switch {
+		case e.Blame == BlameTrust:
+			return r.fail(s, PhaseRefused, e.Err, nil, now)
+		case e.Blame == BlameCandidate:
+			return r.fail(s, PhaseFailed, e.Err, nil, now)
+		case now.Sub(s.Since) > r.FetchLimit:
+			return r.fail(s, PhaseFailed, fmt.Sprintf("not fetched within %s: %s", r.FetchLimit, e.Err), nil, now)
+		}
+		s.Tries++
+		return s, []Action{s.fetchAction(retryDelay(s.Tries))}
+	}
+	return s, nil
+}
+
+func (r Rules) probing(s State, e Event, now time.Time) (State, []Action) {
+	switch e.Kind {
+	case EventProbed:
+		if !e.Probe.OK {
+			return r.fail(s, PhaseFailed, "the probe failed: "+e.Probe.Err, &e.Probe, now)
+		}
+		s = s.enter(StepSwitching, now)
+		s.Base = e.Base
+		return s, []Action{s.report(string(StepSwitching), "", &e.Probe), {Kind: ActReload}}
+	case EventFailed:
+		if now.Sub(s.Since) > r.ProbeLimit {
+			return r.fail(s, PhaseFailed, fmt.Sprintf("not probed within %s: %s", r.ProbeLimit, e.Err), nil, now)
+		}
+		s.Tries++
+		return s, []Action{{Kind: ActProbe, Delay: retryDelay(s.Tries)}}
+	}
+	return s, nil
+}
+
+func (r Rules) switching(s State, e Event, now time.Time) (State, []Action) {
+	late := now.Sub(s.Since) > r.ReadyLimit
+	switch e.Kind {
+	case EventStatus:
+		m, ok := statusOf(e.Status, s.Candidate.Digest)
+		switch {
+		case ok && m.State == runnerapi.ModelReady:
+			s = s.enter(StepTrial, now)
+			return s, []Action{s.report(string(StepTrial), "", nil), {Kind: ActStatus, Delay: pollDelay}}
+		case ok && m.State == runnerapi.ModelFailed:
+			return r.undo(s, "the runner cannot serve it: "+m.Err, false, now)
+		case late:
+			return r.undo(s, fmt.Sprintf("the runner did not serve it within %s", r.ReadyLimit), false, now)
+		}
+		return s, []Action{{Kind: ActStatus, Delay: pollDelay}}
+	case EventFailed:
+		if late {
+			return r.undo(s, fmt.Sprintf("the runner did not answer within %s: %s", r.ReadyLimit, e.Err), false, now)
+		}
+		s.Tries++
+		return s, []Action{{Kind: ActReload, Delay: retryDelay(s.Tries)}}
+	}
+	return s, nil
+}
+
+func (r Rules) trial(s State, e Event, now time.Time) (State, []Action) {
+	ended, late := now.Sub(s.Since) >= r.Trial, now.Sub(s.Since) > r.Trial+r.ReadyLimit
+	switch e.Kind {
+	case EventStatus:
+		m, ok := statusOf(e.Status, s.Candidate.Digest)
+		if reason := r.judge(m, s.Base, ended); ok && reason != "" {
+			return r.undo(s, reason, false, now)
+		}
+		switch ready := ok && m.State == runnerapi.ModelReady; {
+		case ended && ready:
+			return r.commit(s, e, now)
+		case late:
+			return r.undo(s, "it was not ready at the end of the trial", false, now)
+		}
+		s.Tries = 0
+		return s, []Action{{Kind: ActStatus, Delay: pollDelay}}
+	case EventFailed:
+		if late {
+			return r.undo(s, "the runner does not answer since it serves it: "+e.Err, false, now)
+		}
+		s.Tries++
+		return s, []Action{{Kind: ActStatus, Delay: retryDelay(s.Tries)}}
+	}
+	return s, nil
+}
+
+func (r Rules) commit(s State, e Event, now time.Time) (State, []Action) {
+	if !s.Current.none() {
+		s.Previous = s.Current
+	}
+	s.Current, s.Candidate = s.Candidate, Version{}
+	s.Denied = without(s.Denied, s.Current.Digest)
+	s, actions := r.start(s, now)
+	if s.Want.Digest != s.Current.Digest {
+		return s, actions
+	}
+	return r.idle(s, e)
+}
+
+// fail ends a candidate that never served.
+func (r Rules) fail(s State, phase, reason string, probe *runnerapi.Probe, now time.Time) (State, []Action) {
+	actions := []Action{s.report(phase, reason, probe)}
+	if s.Step == StepProbing {
+		actions = append(actions, Action{Kind: ActDrop, Ref: s.Candidate.Ref})
+	}
+	s = s.deny(Denial{Digest: s.Candidate.Digest, Attempt: s.For.Attempt, Rollout: s.For.Rollout, Phase: phase, Err: reason})
+	s, more := r.start(s, now)
+	return s, append(actions, more...)
+}
+
+// undo takes a candidate that serves back out.
+func (r Rules) undo(s State, reason string, blameless bool, now time.Time) (State, []Action) {
+	s = s.enter(StepUndoing, now)
+	s.Reason, s.Blameless = reason, blameless
+	return s, []Action{{Kind: ActReload}}
+}
+
+func (r Rules) undoing(s State, e Event, now time.Time) (State, []Action) {
+	late, note := now.Sub(s.Since) > r.ReadyLimit, ""
+	switch e.Kind {
+	case EventStatus:
+		m, ok := statusOf(e.Status, s.Current.Digest)
+		back := s.Current.none() || ok && m.State == runnerapi.ModelReady
+		switch {
+		case back:
+		case ok && m.State == runnerapi.ModelFailed:
+			note = fmt.Sprintf("; %s does not serve either: %s", s.Current.Version, m.Err)
+		case late:
+			note = fmt.Sprintf("; %s is not ready either", s.Current.Version)
+		default:
+			return s, []Action{{Kind: ActStatus, Delay: pollDelay}}
+		}
+	case EventFailed:
+		if !late {
+			s.Tries++
+			return s, []Action{{Kind: ActReload, Delay: retryDelay(s.Tries)}}
+		}
+		note = "; the runner does not answer: " + e.Err
+	default:
+		return s, nil
+	}
+	actions := []Action{s.report(PhaseRolledBack, s.Reason+note, nil), {Kind: ActDrop, Ref: s.Candidate.Ref}}
+	if !s.Blameless {
+		s = s.deny(Denial{Digest: s.Candidate.Digest, Attempt: s.For.Attempt, Rollout: s.For.Rollout, Phase: PhaseRolledBack, Err: s.Reason})
+	}
+	s, more := r.start(s, now)
+	return s, append(actions, more...)
+}
+
+func (r Rules) removing(s State, e Event, now time.Time) (State, []Action) {
+	switch {
+	case e.Kind == EventFailed && now.Sub(s.Since) <= r.ReadyLimit:
+		s.Tries++
+		return s, []Action{{Kind: ActReload, Delay: retryDelay(s.Tries)}}
+	case e.Kind != EventFailed && e.Kind != EventStatus:
+		return s, nil
+	}
+	// active.json does not name it since the step began, so a runner that does
+	// not answer will find it gone.
+	s.Current, s.Previous, s.Confirmed = Version{}, Version{}, Want{}
+	return r.start(s, now)
+}
+
+func without(denied []Denial, d blob.Digest) []Denial {
+	var kept []Denial
+	for _, n := range denied {
+		if n.Digest != d {
+			kept = append(kept, n)
+		}
+	}
+	return kept
+}

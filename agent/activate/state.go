@@ -1,0 +1,278 @@
+package activate
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/edgeherd/edgeherd/internal/blob"
+	"github.com/edgeherd/edgeherd/internal/runnerapi"
+	"github.com/edgeherd/edgeherd/models"
+)
+
+// A Step is where one model stands.
+type Step string
+
+// The steps. Current serves in all of them but switching and trial, where
+// Candidate does, and removing, where nothing does.
+const (
+	StepIdle      Step = "idle"
+	StepFetching  Step = "fetching"
+	StepProbing   Step = "probing"
+	StepSwitching Step = "switching"
+	StepTrial     Step = "trial"
+	StepUndoing   Step = "undoing"
+	StepRemoving  Step = "removing"
+)
+
+// Phases that end a candidate's way; the others are named like the steps.
+const (
+	PhaseActive     = "active"
+	PhaseFailed     = "failed"
+	PhaseRefused    = "refused"
+	PhaseRolledBack = "rolled_back"
+)
+
+// A Want asks for one version of one model.
+type Want struct {
+	models.Ref
+	// Attempt grows with every explicit retry; a version that failed is not
+	// tried again until it does.
+	Attempt int    `json:"attempt,omitempty"`
+	Rollout string `json:"rollout,omitempty"`
+}
+
+// A Version is what the box knows of one version; the zero value is none.
+type Version struct {
+	models.Ref
+	// Files are empty until the manifest has been read.
+	Files     []models.File    `json:"files,omitempty"`
+	Signature models.Signature `json:"signature,omitzero"`
+}
+
+func (v Version) none() bool { return v.Digest.IsZero() }
+
+// A Denial remembers a version that must not be tried again as it is.
+type Denial struct {
+	Digest  blob.Digest `json:"digest"`
+	Attempt int         `json:"attempt,omitempty"`
+	Rollout string      `json:"rollout,omitempty"`
+	Phase   string      `json:"phase"`
+	Err     string      `json:"err"`
+}
+
+// maxDenials per model are kept, the newest.
+const maxDenials = 16
+
+// State is where one model stands. It is a value: Next returns a changed copy.
+type State struct {
+	Name string `json:"name"`
+	Step Step   `json:"step"`
+	// Want is what the controller asks for; a zero digest asks for removal.
+	Want       Want   `json:"want"`
+	Generation uint64 `json:"generation,omitempty"`
+	// Candidate is on its way to serve. While idle it is the version that
+	// failed, kept as long as it is wanted so that a retry costs no bytes.
+	Candidate Version `json:"candidate,omitzero"`
+	// For is the want that Candidate is tried for: Want may have moved on.
+	For Want `json:"for,omitzero"`
+	// Current is the version that was committed last.
+	Current Version `json:"current,omitzero"`
+	// Previous was committed before Current; its files stay for going back.
+	Previous Version `json:"previous,omitzero"`
+	// Confirmed is the want that was last reported active.
+	Confirmed Want `json:"confirmed,omitzero"`
+	// Reason tells in StepUndoing why. Blameless means not to deny Candidate.
+	Reason    string   `json:"reason,omitempty"`
+	Blameless bool     `json:"blameless,omitempty"`
+	Denied    []Denial `json:"denied,omitempty"`
+	// Base is how Current did before the switch, valid from StepSwitching on.
+	Base runnerapi.ModelStatus `json:"base,omitzero"`
+	// Restarts counts starts of this program since Candidate was begun: a
+	// candidate that takes the box down must not do so forever.
+	Restarts int `json:"restarts,omitempty"`
+
+	// Since is when the step was entered in this process, Tries how often in a
+	// row it met an error that may pass. Not journaled: a restart starts the
+	// step's time afresh, since the clock of a box may have jumped.
+	Since time.Time `json:"-"`
+	Tries int       `json:"-"`
+}
+
+// Serving is the version that active.json names; the zero value is none.
+func (s State) Serving() Version {
+	switch s.Step {
+	case StepSwitching, StepTrial:
+		return s.Candidate
+	case StepRemoving:
+		return Version{}
+	}
+	return s.Current
+}
+
+// gone reports whether nothing of the model is left to remember.
+func (s State) gone() bool {
+	return s.Step == StepIdle && s.Want.Digest.IsZero() && s.Current.none() && len(s.Denied) == 0
+}
+
+// kept lists the versions whose files must stay.
+func (s State) kept() []Version { return []Version{s.Candidate, s.Current, s.Previous} }
+
+func (s State) denial(d blob.Digest) (Denial, bool) {
+	for _, n := range s.Denied {
+		if n.Digest == d {
+			return n, true
+		}
+	}
+	return Denial{}, false
+}
+
+// deny returns the state with n remembered; the old slice is left alone.
+func (s State) deny(n Denial) State {
+	var kept []Denial
+	for _, o := range s.Denied {
+		if o.Digest != n.Digest {
+			kept = append(kept, o)
+		}
+	}
+	kept = append(kept, n)
+	s.Denied = kept[max(0, len(kept)-maxDenials):]
+	return s
+}
+
+// Phase is one report on one version.
+type Phase struct {
+	models.Ref
+	Generation uint64
+	Rollout    string
+	Attempt    int
+	// Phase is fetching, probing, switching, trial, active, failed,
+	// rolled_back or refused.
+	Phase string
+	Err   string
+	Probe *runnerapi.Probe
+	// DoneBytes of TotalBytes are here; set in phase fetching.
+	DoneBytes, TotalBytes int64
+}
+
+// An EventKind says what happened to one model.
+type EventKind int
+
+// The events. Those below EventResumed are answers to actions.
+const (
+	EventWanted   EventKind = iota + 1 // Want and Generation changed
+	EventResumed                       // this program started
+	EventLost                          // files of version Digest are gone from disk
+	EventManifest                      // the candidate's manifest is here and signed: Manifest
+	EventFetched                       // all files of the candidate are here
+	EventProbed                        // the runner tried the candidate: Probe, Base
+	EventStatus                        // the runner answered: Status
+	EventFailed                        // an action failed: Err, Blame
+)
+
+// Blame says what a failed action means for the candidate.
+type Blame int
+
+// The blames: None may pass by itself, Candidate will not, Trust is a document
+// that this box must not follow.
+const (
+	BlameNone Blame = iota
+	BlameCandidate
+	BlameTrust
+)
+
+// An Event is something that happened to one model.
+type Event struct {
+	Kind       EventKind
+	Want       Want
+	Generation uint64
+	Digest     blob.Digest
+	Manifest   models.Manifest
+	Probe      runnerapi.Probe
+	Base       runnerapi.ModelStatus
+	Status     runnerapi.Status
+	Err        string
+	Blame      Blame
+}
+
+// An ActionKind says what the shell has to do.
+type ActionKind int
+
+// The actions. All but Report and Drop answer with an event, and a new one of
+// these replaces the one that runs. Before any of them the shell has made the
+// journal and active.json say what the state says.
+const (
+	ActReport   ActionKind = iota + 1 // tell Phase
+	ActManifest                       // fetch and open the candidate's manifest
+	ActFiles                          // fetch the candidate's files
+	ActProbe                          // let the runner try the candidate
+	ActReload                         // let the runner read active.json
+	ActStatus                         // ask the runner
+	ActDrop                           // let the runner forget the candidate Ref
+	ActStop                           // stop what runs
+)
+
+// An Action is something for the shell to do, after about Delay.
+type Action struct {
+	Kind  ActionKind
+	Phase Phase
+	Ref   models.Ref
+	Delay time.Duration
+}
+
+// Rules are the limits that Next judges by.
+type Rules struct {
+	// Trial is how long a new version is watched while it serves.
+	Trial time.Duration
+	// FetchLimit, ProbeLimit and ReadyLimit bound the wait for the network,
+	// for the runner to try a candidate, and for it to serve one.
+	FetchLimit, ProbeLimit, ReadyLimit time.Duration
+	// MaxFailureRatio of requests may fail in the trial (or twice the ratio of
+	// the version before, if that is more).
+	MaxFailureRatio float64
+	// MaxLatencyRatio bounds the 95th percentile against the version before.
+	MaxLatencyRatio float64
+}
+
+const (
+	pollDelay   = time.Second
+	retryMin    = time.Second
+	retryMax    = time.Minute
+	minFailures = 3  // fewer may be chance
+	minRequests = 20 // for comparing latencies
+	maxRestarts = 5  // of this program while one candidate is probed or tried
+)
+
+func retryDelay(tries int) time.Duration {
+	if tries > 6 {
+		return retryMax
+	}
+	return min(retryMax, retryMin<<tries)
+}
+
+func statusOf(st runnerapi.Status, d blob.Digest) (runnerapi.ModelStatus, bool) {
+	for _, m := range st.Models {
+		if m.Digest == d {
+			return m, true
+		}
+	}
+	return runnerapi.ModelStatus{}, false
+}
+
+// judge returns why a version on trial must go, or "".
+func (r Rules) judge(m runnerapi.ModelStatus, base runnerapi.ModelStatus, ended bool) string {
+	limit := r.MaxFailureRatio
+	if base.Requests > 0 {
+		limit = max(limit, 2*float64(base.Failures)/float64(base.Requests))
+	}
+	switch {
+	case m.State == runnerapi.ModelFailed:
+		return "the runner cannot serve it: " + m.Err
+	case m.Restarts > 0:
+		return "its worker crashed in the trial"
+	case m.Failures >= minFailures && float64(m.Failures) > limit*float64(m.Requests):
+		return fmt.Sprintf("%d of %d requests failed in the trial", m.Failures, m.Requests)
+	case ended && m.Requests >= minRequests && base.Requests >= minRequests && base.LatencyP95 > 0 && m.LatencyP95 > r.MaxLatencyRatio*base.LatencyP95:
+		return fmt.Sprintf("it is slow: 95 %% of requests within %.0f ms, the version before needed %.0f ms", 1e3*m.LatencyP95, 1e3*base.LatencyP95)
+	}
+	return ""
+}
