@@ -49,7 +49,10 @@ func EncodeGap(g Gap) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return data, atMost("bytes of payload", len(data), MaxPayloadBytes)
+	if err := atMost("bytes of payload", len(data), MaxPayloadBytes); err != nil {
+		return nil, err
+	}
+	return data, nil
 }
 
 // DecodeGap reads the payload of a KindGap block.
@@ -75,7 +78,10 @@ func encodeRecords[T checker](records []T) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return data, atMost("bytes of payload", len(data), MaxPayloadBytes)
+	if err := atMost("bytes of payload", len(data), MaxPayloadBytes); err != nil {
+		return nil, err
+	}
+	return data, nil
 }
 
 func decodeRecords[T checker](payload []byte) ([]T, error) {

@@ -69,7 +69,10 @@ func EncodeSamples(s Samples) ([]byte, error) {
 		out, mode = appendColumn(out, column, s.Schema.Metrics[i].Scale)
 		out[modes+i/4] |= mode << (i % 4 * 2)
 	}
-	return out, atMost("bytes of payload", len(out), MaxPayloadBytes)
+	if err := atMost("bytes of payload", len(out), MaxPayloadBytes); err != nil {
+		return nil, err
+	}
+	return out, nil
 }
 
 // DecodeSamples reads the payload of a samples block of n rows.

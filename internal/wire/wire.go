@@ -377,3 +377,17 @@ func ParseTopic(full string) (identity.ID, Topic, error) {
 
 // ClientID is the MQTT client id of one agent process.
 func ClientID(id identity.ID, sid SID) string { return string(id) + ":" + sid.String() }
+
+// ParseClientID reads the process life from a client id that must be of box id.
+func ParseClientID(id identity.ID, client string) (SID, error) {
+	var sid SID
+	box, life, ok := strings.Cut(client, ":")
+	if !ok || box != string(id) {
+		return SID{}, fmt.Errorf("client id %q is not of box %s", client, id)
+	}
+	raw, err := hex.DecodeString(life)
+	if err != nil || copy(sid[:], raw) != len(sid) || life != sid.String() {
+		return SID{}, fmt.Errorf("client id %q does not end in 16 lower-case hexadecimal digits", client)
+	}
+	return sid, nil
+}

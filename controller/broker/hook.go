@@ -1,0 +1,235 @@
+package broker
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	mqtt "github.com/mochi-mqtt/server/v2"
+	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/edgeherd/edgeherd/internal/identity"
+	"github.com/edgeherd/edgeherd/internal/wire"
+)
+
+// Keep-alive that a box may ask for, in seconds. 0 would let a dead
+// connection stay for ever, and mochi's own sum overflows above 43690.
+const (
+	minKeepAlive = 5
+	maxKeepAlive = 1200
+)
+
+// takeoverWait bounds how long a new connection waits for the end of the one
+// it replaces.
+const takeoverWait = 10 * time.Second
+
+// hook is what mochi asks. mochi passes the client before it knows a session;
+// the session hangs on the connection.
+type hook struct {
+	mqtt.HookBase
+	broker *Broker
+}
+
+func (*hook) ID() string { return "edgeherd" }
+
+func (*hook) Provides(b byte) bool {
+	switch b {
+	case mqtt.OnConnect, mqtt.OnConnectAuthenticate, mqtt.OnACLCheck, mqtt.OnPacketRead,
+		mqtt.OnPublish, mqtt.OnSessionEstablished, mqtt.OnDisconnect:
+		return true
+	}
+	return false
+}
+
+func (*hook) Init(any) error { return nil }
+
+func sessionOf(cl *mqtt.Client) *session { return cl.Net.Conn.(boundConn).session }
+
+// OnConnect checks everything that CONNECT claims. An error closes the
+// connection without CONNACK.
+func (h *hook) OnConnect(cl *mqtt.Client, pk packets.Packet) error {
+	s := sessionOf(cl)
+	sid, err := checkConnect(s.peer.ID, pk)
+	if err == nil {
+		err = h.broker.enter(s, cl, sid)
+	}
+	if err != nil {
+		h.broker.log.Warn("connect refused", "device", s.peer.ID, "client", cl.ID, "err", err)
+		return err
+	}
+	return nil
+}
+
+// checkConnect compares a CONNECT with the certificate.
+func checkConnect(id identity.ID, pk packets.Packet) (wire.SID, error) {
+	var none wire.SID
+	c := pk.Connect
+	if pk.ProtocolVersion != 4 {
+		return none, fmt.Errorf("MQTT version %d, this broker speaks 3.1.1 (4)", pk.ProtocolVersion)
+	}
+	sid, err := wire.ParseClientID(id, c.ClientIdentifier)
+	if err != nil {
+		return none, err
+	}
+	if !c.Clean {
+		return none, errors.New("session is not clean: this broker keeps nothing")
+	}
+	if c.Keepalive < minKeepAlive || c.Keepalive > maxKeepAlive {
+		return none, fmt.Errorf("keep-alive of %d s is not between %d and %d", c.Keepalive, minKeepAlive, maxKeepAlive)
+	}
+	if c.WillFlag {
+		return sid, checkWill(id, sid, c)
+	}
+	return sid, nil
+}
+
+// checkWill matters because mochi publishes a Will without asking OnACLCheck
+// (mochi issue 503).
+func checkWill(id identity.ID, sid wire.SID, c packets.ConnectParams) error {
+	if c.WillTopic != wire.TopicWill.For(id) {
+		return fmt.Errorf("will topic %q is not the box's own", c.WillTopic)
+	}
+	if c.WillRetain || c.WillQos > 1 {
+		return errors.New("will is retained or of QoS 2")
+	}
+	will, err := wire.Decode[wire.Will](c.WillPayload)
+	if err != nil {
+		return err
+	}
+	if will.SID != sid {
+		return fmt.Errorf("will of process %s on a connection of %s", will.SID, sid)
+	}
+	return nil
+}
+
+// OnConnectAuthenticate has nothing left to ask: OnConnect has compared the
+// CONNECT with the certificate.
+func (h *hook) OnConnectAuthenticate(*mqtt.Client, packets.Packet) bool { return true }
+
+// enter makes s the session of its client id. A session it replaces is ended
+// first and waited for: mochi would let the old one remove the subscriptions
+// and the entry of the new one when they overlap (mochi issue 483).
+func (b *Broker) enter(s *session, cl *mqtt.Client, sid wire.SID) error {
+	deadline := time.NewTimer(takeoverWait)
+	defer deadline.Stop()
+	for {
+		b.mu.Lock()
+		old := b.sessions[cl.ID]
+		if old == nil {
+			defer b.mu.Unlock()
+			if n := len(b.boxes[s.peer.ID]); n >= b.opts.MaxSessions {
+				return fmt.Errorf("box has %d sessions already", n)
+			}
+			s.client, s.sid = cl, sid
+			b.sessions[cl.ID] = s
+			b.boxes[s.peer.ID] = append(b.boxes[s.peer.ID], s)
+			return nil
+		}
+		b.mu.Unlock()
+		old.conn.Close()
+		select {
+		case <-old.done:
+		case <-deadline.C:
+			return errors.New("the session it replaces does not end")
+		}
+	}
+}
+
+// forget is the last that happens to a session.
+func (b *Broker) forget(s *session) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.conns, s.conn)
+	if s.client != nil {
+		delete(b.sessions, s.client.ID)
+		left := slices.DeleteFunc(b.boxes[s.peer.ID], func(o *session) bool { return o == s })
+		if b.boxes[s.peer.ID] = left; len(left) == 0 {
+			delete(b.boxes, s.peer.ID)
+		}
+	}
+	close(s.done)
+}
+
+func (h *hook) OnSessionEstablished(cl *mqtt.Client, _ packets.Packet) {
+	s := sessionOf(cl)
+	h.broker.log.Info("box connected", "device", s.peer.ID, "sid", s.sid)
+	h.broker.opts.OnConnect(s.peer.ID, s.sid)
+}
+
+func (h *hook) OnDisconnect(cl *mqtt.Client, err error, _ bool) {
+	s := sessionOf(cl)
+	h.broker.log.Info("box disconnected", "device", s.peer.ID, "sid", s.sid, "err", err)
+	h.broker.opts.OnDisconnect(s.peer.ID, s.sid)
+}
+
+// OnACLCheck is the whole table: a box publishes its own up/… topics and
+// subscribes to its own dn/#. Its will is checked at CONNECT.
+func (h *hook) OnACLCheck(cl *mqtt.Client, topic string, write bool) bool {
+	id := sessionOf(cl).peer.ID
+	if write {
+		return mayPublish(id, topic)
+	}
+	return mayReceive(id, topic)
+}
+
+func mayPublish(id identity.ID, topic string) bool {
+	switch topic {
+	case wire.TopicHello.For(id), wire.TopicData.For(id), wire.TopicLive.For(id):
+		return true
+	}
+	return false
+}
+
+// mayReceive is asked for the filter of a subscription and for the topic of
+// each message; the filter dn/# is the only one with a wildcard.
+func mayReceive(id identity.ID, topic string) bool {
+	if topic == wire.TopicDown.For(id) {
+		return true
+	}
+	prefix := strings.TrimSuffix(wire.TopicDown.For(id), "#")
+	return strings.HasPrefix(topic, prefix) && !strings.ContainsAny(topic, "+#$")
+}
+
+// OnPacketRead refuses what the protocol has no use for before mochi acts on
+// it. ErrRejectPacket from here ends the connection.
+func (h *hook) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
+	switch pk.FixedHeader.Type {
+	case packets.Publish:
+		if pk.FixedHeader.Retain || pk.FixedHeader.Qos > 1 {
+			h.broker.log.Warn("publish refused", "device", sessionOf(cl).peer.ID, "topic", pk.TopicName,
+				"retain", pk.FixedHeader.Retain, "qos", pk.FixedHeader.Qos)
+			return pk, packets.ErrRejectPacket
+		}
+	case packets.Pubrec, packets.Pubrel, packets.Pubcomp, packets.Auth:
+		return pk, packets.ErrRejectPacket
+	case packets.Subscribe:
+		if len(pk.Filters) > 4 {
+			return pk, packets.ErrRejectPacket
+		}
+	}
+	return pk, nil
+}
+
+// OnPublish hands a message to the sink. mochi sends the PUBACK after it
+// returns, unless it returns ErrRejectPacket.
+func (h *hook) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
+	if cl.Net.Inline { // our own, on its way down
+		return pk, nil
+	}
+	s := sessionOf(cl)
+	id, topic, err := wire.ParseTopic(pk.TopicName)
+	if err != nil || id != s.peer.ID { // OnACLCheck has seen to it
+		return pk, packets.ErrRejectPacket
+	}
+	err = s.deliver(topic, pk.Payload)
+	if err == nil {
+		return pk, packets.CodeSuccessIgnore
+	}
+	h.broker.log.Warn("message not taken", "device", id, "topic", string(topic), "err", err)
+	if errors.Is(err, ErrMalformed) {
+		s.conn.Close()
+	}
+	return pk, packets.ErrRejectPacket
+}
