@@ -54,6 +54,12 @@ type State struct {
 	Astray bool `json:"-"`
 }
 
+// kept is the part of the state that is saved.
+func (s State) kept() State {
+	s.RetryAt, s.Attempts, s.Astray = time.Time{}, 0, false
+	return s
+}
+
 // Job is one update under way.
 type Job struct {
 	Release blob.Digest `json:"release"`

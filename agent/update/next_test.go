@@ -1,7 +1,10 @@
 package update
 
 import (
+	"bytes"
 	"fmt"
+	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -9,6 +12,7 @@ import (
 
 	"github.com/edgeherd/edgeherd/firmware"
 	"github.com/edgeherd/edgeherd/internal/blob"
+	"github.com/edgeherd/edgeherd/internal/durable"
 	"github.com/edgeherd/edgeherd/internal/slot"
 )
 
@@ -244,4 +248,27 @@ func TestNextIsTotal(t *testing.T) {
 		t.Errorf("%d states, %d still open", len(seen), len(queue))
 	}
 	t.Logf("%d states", len(seen))
+}
+
+// A journal written by format 1 keeps its meaning.
+func TestJournalKeepsItsFormat(t *testing.T) {
+	want := at(Arming, func(s *State) {
+		s.Job.WasConnected = true
+		s.Current, s.Program, s.Unjudged = rel2, oldProgram, Unjudged{rel1, 1}
+	})
+	var got State
+	if ok, err := (durable.Journal{Path: "testdata/update-v1.json", Version: 1}).Load(&got); !ok || err != nil || got != want {
+		t.Fatalf("loaded %+v, %v, %v\nwant %+v", got, ok, err, want)
+	}
+	path := filepath.Join(t.TempDir(), "update.json")
+	if err := (durable.Journal{Path: path, Version: 1}).Save(want); err != nil {
+		t.Fatal(err)
+	}
+	a, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile("testdata/update-v1.json"); err != nil || !bytes.Equal(a, b) {
+		t.Errorf("saved\n%s\nwant\n%s (%v)", a, b, err)
+	}
 }

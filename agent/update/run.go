@@ -113,7 +113,8 @@ func (s *session) look(ctx context.Context) {
 // handle is load, Next, save, act.
 func (s *session) handle(ctx context.Context, e Event) {
 	next, actions := s.rules.Next(s.state, e, time.Now())
-	if err := s.save(next); err != nil {
+	// What changes nothing needs no journal, even if an older change waits for it.
+	if err := s.save(next); err != nil && next.kept() != s.state.kept() {
 		s.log.Warn("update journal not saved", "err", err)
 		switch e.(type) {
 		case Started, Confirmed:
@@ -138,7 +139,7 @@ func (s *session) handle(ctx context.Context, e Event) {
 }
 
 func (s *session) save(next State) error {
-	next.RetryAt, next.Attempts, next.Astray = time.Time{}, 0, false
+	next = next.kept()
 	if next == s.saved {
 		return nil
 	}

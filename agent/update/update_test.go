@@ -217,6 +217,10 @@ func TestRealFullDisk(t *testing.T) {
 		b.publish(program, 1)
 		b.edit = func(u *Updater) { u.free = func(string) (uint64, error) { return 1 << 40, nil } }
 		full := fill(t, filepath.Join(mnt, "ballast"))
+		// Room for state files and for half of the program.
+		if fi, err := os.Stat(full); err != nil || os.Truncate(full, fi.Size()-64<<10) != nil {
+			t.Fatal("make some room", err)
+		}
 		if got := b.boot(); got != slot.A || b.last().Phase == "active" {
 			t.Errorf("full: slot %s, phases %s", got, b.phases())
 		}
@@ -251,6 +255,23 @@ func fill(t *testing.T, path string) string {
 		}
 	}
 	return path
+}
+
+// The journal only remembers what was intended: without a place for it a new
+// agent is confirmed all the same.
+func TestNewAgentIsConfirmedWithoutItsJournal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBox(t)
+		b.publish("good new", 1)
+		b.edit = func(u *Updater) {
+			if u.opts.Slot == slot.B {
+				u.journal.Path = filepath.Join(b.state, "absent", "update.json")
+			}
+		}
+		if got, s := b.boot(), b.slotState(); got != slot.B || s.Good != slot.B {
+			t.Errorf("slot %s, state %+v, phases %s", got, s, b.phases())
+		}
+	})
 }
 
 func TestDamagedStageIsDoneAgain(t *testing.T) {

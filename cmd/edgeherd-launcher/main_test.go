@@ -40,11 +40,12 @@ func launcher(ctx context.Context, t *testing.T, args ...string) *exec.Cmd {
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(ctx, self, args...)
-	cmd.Env = append(os.Environ(), playLauncher+"=1")
+	// A program built with -race otherwise sleeps a second at its end.
+	cmd.Env = append(os.Environ(), playLauncher+"=1", "GORACE=atexit_sleep_ms=0")
 	return cmd
 }
 
-func run1(t *testing.T, args ...string) (out string, code int) {
+func call(t *testing.T, args ...string) (out string, code int) {
 	t.Helper()
 	cmd := launcher(t.Context(), t, args...)
 	data, err := cmd.CombinedOutput()
@@ -114,7 +115,7 @@ func newBox(t *testing.T) *box {
 	b.check(err)
 	b.write("keyring.json", ring)
 	b.write("first", built["1.0.0"])
-	if out, code := run1(t, "install", "--state", b.state, filepath.Join(dir, "first")); code != 0 {
+	if out, code := call(t, "install", "--state", b.state, filepath.Join(dir, "first")); code != 0 {
 		t.Fatalf("install: exit %d: %s", code, out)
 	}
 	return b
@@ -228,7 +229,7 @@ func (b *box) notes() []string {
 
 func (b *box) status() report {
 	b.t.Helper()
-	out, code := run1(b.t, "status", "--state", b.state, "-o", "json")
+	out, code := call(b.t, "status", "--state", b.state, "-o", "json")
 	var r report
 	if err := json.Unmarshal([]byte(out), &r); err != nil || code != 0 {
 		b.t.Fatalf("status: exit %d, %v: %s", code, err, out)
@@ -336,7 +337,7 @@ func TestGoodAgentThatDoesNotExecuteIsPassedOver(t *testing.T) {
 	}
 	// And when nothing executes, the launcher says so and ends.
 	b.check(os.WriteFile(store.Path(slot.A), []byte("garbage"), 0o755))
-	if out, code := run1(t, "run", "--state", b.state); code != 1 || !strings.Contains(out, "no slot holds a program") {
+	if out, code := call(t, "run", "--state", b.state); code != 1 || !strings.Contains(out, "no slot holds a program") {
 		t.Errorf("exit %d: %s", code, out)
 	}
 }
@@ -404,7 +405,7 @@ func TestCommandLine(t *testing.T) {
 		{[]string{"install", "--state", dir, "main.go"}, 1, "to start over"},
 		{[]string{"status", "--state", dir}, 0, "next start  slot a (good)"},
 	} {
-		if out, code := run1(t, tc.args...); code != tc.code || !strings.Contains(out, tc.says) {
+		if out, code := call(t, tc.args...); code != tc.code || !strings.Contains(out, tc.says) {
 			t.Errorf("%q: exit %d, want %d with %q:\n%s", tc.args, code, tc.code, tc.says, out)
 		}
 	}
