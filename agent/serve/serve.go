@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/edgeherd/edgeherd/agent/inputs"
 	"github.com/edgeherd/edgeherd/agent/worker"
 	"github.com/edgeherd/edgeherd/internal/blob"
 	"github.com/edgeherd/edgeherd/internal/runnerapi"
@@ -198,7 +199,7 @@ func (s *Server) acquire(name, number string) (*version, error) {
 func (s *Server) Infer(ctx context.Context, model string, in []worker.Tensor) ([]worker.Tensor, models.Ref, error) {
 	v, err := s.acquire(model, "")
 	if err != nil {
-		return nil, models.Ref{}, err
+		return nil, models.Ref{}, fmt.Errorf("%w: %w", inputs.ErrNoModel, err)
 	}
 	defer v.release()
 	ctx, cancel := context.WithTimeout(ctx, s.opts.Timeout)
@@ -214,7 +215,7 @@ func (s *Server) Infer(ctx context.Context, model string, in []worker.Tensor) ([
 func (s *Server) ModelFile(model, path string) (string, error) {
 	v, err := s.table.Load().find(model, "")
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("%w: %w", inputs.ErrNoModel, err)
 	}
 	return v.source.path(path)
 }

@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/edgeherd/edgeherd/agent/inputs"
 )
 
 const defaultConfig = "/etc/edgeherd/runner.yaml"
@@ -36,6 +38,8 @@ type config struct {
 	Threads int `yaml:"threads"`
 	// ModelMemoryBytes bounds the private memory of one worker, 0: no bound.
 	ModelMemoryBytes int64 `yaml:"model_memory_bytes"`
+	// Inputs are cameras and microphones with their pipelines.
+	Inputs []inputs.Source `yaml:"inputs"`
 }
 
 func defaults() config {
@@ -148,6 +152,7 @@ func (c *config) readFile(path string) error {
 		text := strings.TrimPrefix(err.Error(), "yaml: ")
 		text = strings.TrimPrefix(text, "unmarshal errors:\n  ")
 		text = strings.ReplaceAll(text, " not found in type main.config", " is not a key of runner.yaml")
+		text = strings.ReplaceAll(text, " not found in type inputs.Source", " is not a key of an input")
 		return fmt.Errorf("read configuration %s: %s", path, strings.ReplaceAll(text, "\n  ", "; "))
 	}
 	return nil

@@ -34,5 +34,6 @@ func runServer(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	if err != nil {
 		return err
 	}
+	openInputs(c, s, log)
 	return s.Run(ctx)
 }
