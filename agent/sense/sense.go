@@ -30,7 +30,7 @@ import (
 // Metric is a name of the product's vocabulary, with its SI unit in the name.
 type Metric string
 
-// The metrics. All but the last five groups exist with a {label} as well.
+// The metrics. Fans, duty and power exist with a {label} as well.
 const (
 	TempDie      Metric = "temp_die_celsius"
 	TempInlet    Metric = "temp_inlet_celsius"

@@ -198,6 +198,7 @@ func TestHealthWords(t *testing.T) {
 		{"a count that stands is history", []step{{1, count(7), analytics.OK}, {1, count(7), analytics.OK}}},
 		{"a count that grows", []step{{1, count(7), analytics.OK}, {1, count(8), analytics.Throttling}}},
 		{"a count that a reboot reset", []step{{1, count(7), analytics.OK}, {1, count(0), analytics.OK}, {1, count(1), analytics.Throttling}}},
+		{"a count that began anew and is not zero", []step{{1, count(7), analytics.OK}, {1, count(3), analytics.Throttling}}},
 		{"throttling although the sensor is gone", []step{
 			{1, with(func(x *analytics.Sample) { x.Die.Known, x.CoolingState = false, known(1) }), analytics.Throttling}}},
 		{"no die", []step{{1, with(func(x *analytics.Sample) { x.Die.Known = false }), analytics.SensorFault}}},
@@ -306,5 +307,34 @@ func TestDustOnASimulatedBoardRaisesTheIndex(t *testing.T) {
 	board.FanStop(true)
 	if v := run(30); v.Known || !strings.Contains(v.Reason, "fan stopped") {
 		t.Errorf("seized fan: %+v", v)
+	}
+}
+
+// Two futures of one state, as when a transaction is retried, share no memory.
+func TestFuturesOfOneStateAreIndependent(t *testing.T) {
+	fresh := analytics.State{Rules: analytics.Rules{BaselineWindows: 3, WindowBuckets: 8}}
+	var trail []analytics.State
+	for i, s := 0, fresh; i < 80; i++ {
+		x := sample()
+		x.At, x.Die = start.Add(time.Duration(i)*time.Minute), known(60+float64(i)/10)
+		s, _ = analytics.Observe(s, x)
+		trail = append(trail, s)
+	}
+	if n := len(trail[len(trail)-1].Recent); n != 5 {
+		t.Fatalf("%d recent windows", n)
+	}
+	want, err := json.Marshal(trail)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, s := range trail { // leave the trail at every point
+		for k := range 20 {
+			x := sample()
+			x.At, x.Die = start.Add(time.Duration(i+k+1)*time.Minute), known(50)
+			s, _ = analytics.Observe(s, x)
+		}
+		if got, _ := json.Marshal(trail); string(got) != string(want) {
+			t.Fatalf("a second future from sample %d on changed the first", i)
+		}
 	}
 }
