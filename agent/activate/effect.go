@@ -69,8 +69,8 @@ func (a *Activator) start(ctx context.Context, s State, act Action, drops []mode
 			return
 		}
 		ev, ok := a.perform(ctx, s, act, e.id)
-		if !ok {
-			return
+		if !ok || ctx.Err() != nil {
+			return // what failed by being stopped is nobody's fault
 		}
 		select {
 		case a.events <- message{name: s.Name, id: e.id, event: ev}:
