@@ -34,6 +34,10 @@ const (
 	maxDepth    = 40 // a tree of 16 MB has 3 levels
 )
 
+// keyRange is what the parent page says of a page's keys: low ≤ key < high;
+// nil is no bound.
+type keyRange struct{ low, high []byte }
+
 type boltFile struct {
 	r        io.ReaderAt
 	pageSize uint64
@@ -49,7 +53,7 @@ func checkPages(r io.ReaderAt, size int64) error {
 	if err != nil {
 		return err
 	}
-	return f.walk(root, 0)
+	return f.walk(root, 0, keyRange{})
 }
 
 func damaged(format string, args ...any) error {
@@ -91,12 +95,12 @@ func newestMeta(r io.ReaderAt, size int64) (uint64, *boltFile, error) {
 	return root, f, nil
 }
 
-func (f *boltFile) walk(id uint64, depth int) error {
+func (f *boltFile) walk(id uint64, depth int, in keyRange) error {
 	page, err := f.page(id, depth)
 	if err != nil {
 		return err
 	}
-	return f.elements(page, id, depth)
+	return f.elements(page, id, depth, in)
 }
 
 // page reads page id with its overflow pages.
@@ -126,7 +130,7 @@ func (f *boltFile) page(id uint64, depth int) ([]byte, error) {
 }
 
 // elements checks the content of one page, or of a bucket kept inside page id.
-func (f *boltFile) elements(page []byte, id uint64, depth int) error {
+func (f *boltFile) elements(page []byte, id uint64, depth int, in keyRange) error {
 	le := binary.LittleEndian
 	kind, count := le.Uint16(page[8:]), int(le.Uint16(page[10:]))
 	if kind != branchPage && kind != leafPage || kind == branchPage && count == 0 {
@@ -135,7 +139,7 @@ func (f *boltFile) elements(page []byte, id uint64, depth int) error {
 	if pageHeader+elementSize*count > len(page) {
 		return damaged("page %d has %d elements", id, count)
 	}
-	var before []byte
+	keys, values := make([][]byte, count), make([][]byte, count)
 	for i := range count {
 		at := uint64(pageHeader + elementSize*i)
 		e := page[at:]
@@ -147,17 +151,26 @@ func (f *boltFile) elements(page []byte, id uint64, depth int) error {
 		if start+keyLen+valueLen > uint64(len(page)) || start < uint64(pageHeader+elementSize*count) {
 			return damaged("element %d of page %d lies outside", i, id)
 		}
-		key, value := page[start:start+keyLen], page[start+keyLen:start+keyLen+valueLen]
-		if i > 0 && bytes.Compare(before, key) >= 0 {
+		keys[i], values[i] = page[start:start+keyLen], page[start+keyLen:start+keyLen+valueLen]
+		if i > 0 && bytes.Compare(keys[i-1], keys[i]) >= 0 {
 			return damaged("element %d of page %d is out of order", i, id)
 		}
-		before = key
+	}
+	if count > 0 && (in.low != nil && bytes.Compare(keys[0], in.low) < 0 || in.high != nil && bytes.Compare(keys[count-1], in.high) >= 0) {
+		return damaged("keys of page %d belong elsewhere", id)
+	}
+	for i := range count {
+		e := page[pageHeader+elementSize*i:]
 		var err error
 		switch {
 		case kind == branchPage:
-			err = f.walk(le.Uint64(e[8:]), depth+1)
+			child := keyRange{keys[i], in.high}
+			if i+1 < count {
+				child.high = keys[i+1]
+			}
+			err = f.walk(le.Uint64(e[8:]), depth+1, child)
 		case le.Uint32(e)&1 != 0:
-			err = f.bucket(value, id, depth)
+			err = f.bucket(values[i], id, depth)
 		}
 		if err != nil {
 			return err
@@ -171,11 +184,11 @@ func (f *boltFile) bucket(value []byte, id uint64, depth int) error {
 		return damaged("a bucket of page %d has %d bytes", id, len(value))
 	}
 	if root := binary.LittleEndian.Uint64(value); root != 0 {
-		return f.walk(root, depth+1)
+		return f.walk(root, depth+1, keyRange{})
 	}
 	inline := value[bucketSize:]
 	if len(inline) < pageHeader || depth > maxDepth || binary.LittleEndian.Uint16(inline[8:]) != leafPage {
 		return damaged("a bucket inside page %d is no leaf page", id)
 	}
-	return f.elements(inline, id, depth+1)
+	return f.elements(inline, id, depth+1, keyRange{})
 }

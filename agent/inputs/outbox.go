@@ -15,6 +15,7 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 
 	"github.com/edgeherd/edgeherd/internal/durable"
 	"github.com/edgeherd/edgeherd/internal/runnerapi"
@@ -31,19 +32,24 @@ const (
 	outboxGrowth = 256 << 10
 )
 
-// The buckets and keys of the file, version 1. results maps a cursor (8 bytes,
-// big-endian) to a CRC-32C (4 bytes, little-endian) and the JSON of a Result
-// without its cursor; bbolt has no checksum of its own on data pages.
+// The buckets and keys of the file. results maps a cursor (8 bytes, big-endian)
+// to a Result without its cursor. Header and results are sealed: a CRC-32C (4
+// bytes, little-endian) and JSON, since bbolt has no checksum on data pages.
 var (
 	bucketMeta    = []byte("meta")
 	bucketResults = []byte("results")
-	keyVersion    = []byte("version") // one byte
-	keyID         = []byte("id")      // text
+	keyHeader     = []byte("header")  // sealed outboxHeader
 	keyDropped    = []byte("dropped") // 8 bytes, big-endian
 	castagnoli    = crc32.MakeTable(crc32.Castagnoli)
 )
 
+// outboxVersion is the shape of the file. History: 1 first.
 const outboxVersion = 1
+
+type outboxHeader struct {
+	V  int    `json:"v"`
+	ID string `json:"id"`
+}
 
 // Errors that callers of Ack tell apart.
 var (
@@ -111,38 +117,40 @@ func (o *outbox) tryLocked() error {
 // loadLocked reads what the file holds, or starts it.
 func (o *outbox) loadLocked(tx *bolt.Tx) error {
 	meta, err := tx.CreateBucketIfNotExists(bucketMeta)
-	if err != nil {
+	results, err2 := tx.CreateBucketIfNotExists(bucketResults)
+	if err := errors.Join(err, err2); errors.Is(err, berrors.ErrIncompatibleValue) {
+		return damaged("its buckets are none")
+	} else if err != nil {
 		return err
 	}
-	results, err := tx.CreateBucketIfNotExists(bucketResults)
-	if err != nil {
-		return err
-	}
-	if v := meta.Get(keyVersion); v == nil {
-		if err := begin(meta); err != nil {
+	sealed := meta.Get(keyHeader)
+	if sealed == nil && results.Sequence() == 0 {
+		if sealed, err = begin(meta); err != nil {
 			return err
 		}
-	} else if len(v) != 1 || v[0] != outboxVersion {
-		return fmt.Errorf("outbox has version %v, this program reads %d: move the file away to start a new one", v, outboxVersion)
 	}
+	head, err := unseal[outboxHeader](sealed)
 	dropped := meta.Get(keyDropped)
-	if len(dropped) != 8 || len(meta.Get(keyID)) == 0 {
-		return &damageError{"its header is incomplete"}
+	if err != nil || len(dropped) != 8 {
+		return damaged("its header is unreadable")
 	}
-	o.id, o.dropped = string(meta.Get(keyID)), binary.BigEndian.Uint64(dropped)
+	if head.V != outboxVersion {
+		return fmt.Errorf("outbox has version %d, this program reads %d: move the file away to start a new one", head.V, outboxVersion)
+	}
+	o.id, o.dropped = head.ID, binary.BigEndian.Uint64(dropped)
 	o.last, o.records, o.bytes = results.Sequence(), 0, 0
 	var before uint64
 	return results.ForEach(func(k, v []byte) error {
 		if len(k) != 8 {
-			return &damageError{fmt.Sprintf("a key has %d bytes", len(k))}
+			return damaged("a key has %d bytes", len(k))
 		}
 		at := binary.BigEndian.Uint64(k)
 		if at <= before || at > o.last {
-			return &damageError{fmt.Sprintf("cursor %d is out of order", at)}
+			return damaged("cursor %d is out of order", at)
 		}
 		before = at
-		if _, err := decodeRecord(v); err != nil {
-			return &damageError{fmt.Sprintf("record %d: %v", at, err)}
+		if _, err := unseal[runnerapi.Result](v); err != nil {
+			return damaged("result %d: %v", at, err)
 		}
 		o.records++
 		o.bytes += int64(len(k) + len(v))
@@ -150,18 +158,17 @@ func (o *outbox) loadLocked(tx *bolt.Tx) error {
 	})
 }
 
-func begin(meta *bolt.Bucket) error {
+func begin(meta *bolt.Bucket) ([]byte, error) {
 	var random [16]byte
 	rand.Read(random[:]) // never fails
-	return errors.Join(
-		meta.Put(keyVersion, []byte{outboxVersion}),
-		meta.Put(keyID, []byte(hex.EncodeToString(random[:]))),
-		meta.Put(keyDropped, make([]byte, 8)))
+	sealed, err := seal(outboxHeader{outboxVersion, hex.EncodeToString(random[:])})
+	return sealed, errors.Join(err, meta.Put(keyHeader, sealed), meta.Put(keyDropped, make([]byte, 8)))
 }
 
 // add queues r for the next commit, and commits when the batch is full.
 func (o *outbox) add(r runnerapi.Result) error {
-	rec, err := encodeRecord(r)
+	r.Cursor = 0
+	rec, err := seal(r)
 	if err != nil {
 		return err
 	}
@@ -274,7 +281,7 @@ func (o *outbox) results(after uint64, n int) (runnerapi.Results, error) {
 			if at == after {
 				continue
 			}
-			r, err := decodeRecord(v)
+			r, err := unseal[runnerapi.Result](v)
 			if err != nil {
 				return fmt.Errorf("read result %d: %w", at, err)
 			}
@@ -342,24 +349,20 @@ func (o *outbox) close() error {
 
 func cursorKey(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
 
-func encodeRecord(r runnerapi.Result) ([]byte, error) {
-	r.Cursor = 0
-	data, err := json.Marshal(r)
+// seal encodes v behind its checksum; unseal is the reverse.
+func seal(v any) ([]byte, error) {
+	data, err := json.Marshal(v)
 	if err != nil {
-		return nil, fmt.Errorf("encode result: %w", err)
+		return nil, fmt.Errorf("encode for outbox: %w", err)
 	}
 	return append(binary.LittleEndian.AppendUint32(nil, crc32.Checksum(data, castagnoli)), data...), nil
 }
 
-func decodeRecord(b []byte) (runnerapi.Result, error) {
+func unseal[T any](b []byte) (v T, err error) {
 	if len(b) < 4 || crc32.Checksum(b[4:], castagnoli) != binary.LittleEndian.Uint32(b) {
-		return runnerapi.Result{}, errors.New("checksum differs")
+		return v, errors.New("checksum differs")
 	}
-	var r runnerapi.Result
-	if err := json.Unmarshal(b[4:], &r); err != nil {
-		return runnerapi.Result{}, fmt.Errorf("parse result: %w", err)
-	}
-	return r, nil
+	return v, json.Unmarshal(b[4:], &v)
 }
 
 // damageError says that the file's content, not its disk or owner, is at fault.

@@ -15,8 +15,13 @@ import (
 	"github.com/edgeherd/edgeherd/models"
 )
 
-// TestMain makes the test binary its own worker process.
+// TestMain makes the test binary its own worker process, and the process that
+// is killed while it fills an outbox.
 func TestMain(m *testing.M) {
+	if len(os.Args) == 3 && os.Args[1] == "fill-outbox" {
+		fmt.Fprintln(os.Stderr, fillOutbox(os.Args[2]))
+		os.Exit(1)
+	}
 	if len(os.Args) == 2 && os.Args[1] == "worker" {
 		if err := worker.Main(context.Background(), nil, os.Stderr); err != nil {
 			fmt.Fprintln(os.Stderr, err)
