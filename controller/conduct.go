@@ -12,6 +12,7 @@ import (
 	"github.com/edgeherd/edgeherd/controller/registry"
 	"github.com/edgeherd/edgeherd/controller/rollout"
 	"github.com/edgeherd/edgeherd/controller/store"
+	"github.com/edgeherd/edgeherd/internal/blob"
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
 	"github.com/edgeherd/edgeherd/internal/identity"
 	"github.com/edgeherd/edgeherd/internal/trust"
@@ -129,9 +130,7 @@ func factOf(r fleetapi.Rollout, b store.Box, created map[string]time.Time, now t
 		if a := b.Desired.Agent; a != nil {
 			f.Desired, f.DesiredRollout = a.Digest, a.Rollout
 		}
-		if b.Inventory.AgentRelease == r.Target.Digest.String() {
-			f.Running = r.Target.Digest
-		}
+		f.Running = digestOf(b.Inventory.AgentRelease)
 	} else {
 		for _, m := range b.Desired.Models {
 			if m.Name == r.Target.Name {
@@ -139,8 +138,8 @@ func factOf(r fleetapi.Rollout, b store.Box, created map[string]time.Time, now t
 			}
 		}
 		for _, m := range b.Running.Models {
-			if m.Name == r.Target.Name && m.Digest == r.Target.Digest.String() {
-				f.Running = r.Target.Digest
+			if m.Name == r.Target.Name {
+				f.Running = digestOf(m.Digest)
 			}
 		}
 	}
@@ -152,6 +151,15 @@ func factOf(r fleetapi.Rollout, b store.Box, created map[string]time.Time, now t
 		}
 	}
 	return f
+}
+
+// digestOf reads a digest that a box reported; nonsense is none.
+func digestOf(text string) blob.Digest {
+	d, err := blob.ParseDigest(text)
+	if err != nil {
+		return blob.Digest{}
+	}
+	return d
 }
 
 func probeOf(p store.Phase) *fleetapi.Probe {

@@ -115,7 +115,7 @@ func Open(ctx context.Context, opts Options, log *slog.Logger) (c *Controller, e
 		return nil, err
 	}
 	c.broker, err = broker.New(broker.Options{
-		Sink:         sink{c},
+		Sink: sink{c}, Listeners: []net.Listener{c.mqtt},
 		OnConnect:    func(id identity.ID, _ wire.SID) { c.presence(id, true) },
 		OnDisconnect: func(id identity.ID, _ wire.SID) { c.presence(id, false) },
 	}, log)

@@ -104,7 +104,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return serveHTTP(ctx, c.http, c.api.Operator(), 0) })
 	g.Go(func() error { return serveHTTP(ctx, c.device, c.api.Device(), time.Hour) })
-	g.Go(func() error { return c.broker.Run(ctx, c.mqtt) })
+	g.Go(func() error { return c.broker.Run(ctx) })
 	g.Go(func() error { return c.conduct(ctx) })
 	err := g.Wait()
 	stopIngest()

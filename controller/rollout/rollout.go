@@ -36,7 +36,7 @@ type Fact struct {
 	Desired        blob.Digest
 	DesiredRollout string
 	Newer          bool
-	// Running is what the box reports committed and serving.
+	// Running is what the box reports serving, perhaps on trial; zero if nothing.
 	Running blob.Digest
 	// Phase, Err and Probe are the box's last report on this rollout's digest.
 	Phase string
@@ -126,11 +126,11 @@ func nextTarget(r *fleetapi.Rollout, t *fleetapi.Target, f Fact, now time.Time) 
 		return // the offer has not been carried out yet
 	case f.Phase == phaseFailed || f.Phase == phaseRefused || f.Phase == phaseRolledBack:
 		t.State, t.Err = fleetapi.TargetFailed, f.Err
-	case f.Running == r.Target.Digest && (f.Phase == phaseActive || f.Phase == ""):
+	case t.State == fleetapi.TargetSucceeded && !f.Running.IsZero() && f.Running != r.Target.Digest:
+		t.State, t.Err = fleetapi.TargetFailed, "the box runs another version again"
+	case f.Running == r.Target.Digest && f.Phase == phaseActive:
 		t.State, t.Err = fleetapi.TargetSucceeded, ""
-	case t.State == fleetapi.TargetSucceeded:
-		// It served and serves no longer: the box went back by itself.
-		t.State, t.Err = fleetapi.TargetFailed, "the box no longer runs the version"
+	case t.State == fleetapi.TargetSucceeded: // a runner that is starting reports nothing
 	case f.Phase != "" && f.Phase != t.Phase:
 		t.State = fleetapi.TargetWorking
 	case unreachable(r, t, f, now):

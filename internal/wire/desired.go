@@ -61,7 +61,7 @@ type StartedBody struct {
 	Agent string `json:"agent"`
 	Boot  string `json:"boot"`
 	SID   string `json:"sid"`
-	Cause string `json:"cause"` // "start", "crash", "boot", "update"
+	Slot  string `json:"slot,omitempty"` // of the launcher: a, b or none
 }
 
 // AlarmBody is the body of EventAlarm.

@@ -1,0 +1,258 @@
+// Package agent joins the parts of the control plane of a box and runs them:
+// it senses, buffers, syncs, fetches, activates and updates. Serving is the
+// runner's, another process.
+//
+//	STATE/identity/     who the box is (package identity)
+//	STATE/spool.db      what waits for the controller (package spool)
+//	STATE/desired.json  the newest signed desired state that was accepted
+//	STATE/activate.json, STATE/models/active.json, STATE/blobs/   (package activate)
+//	STATE/update.json   (package update)
+//
+// The one rule a caller can break: one process per STATE; the spool's file
+// lock refuses a second.
+package agent
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/edgeherd/edgeherd/agent/activate"
+	"github.com/edgeherd/edgeherd/agent/fetch"
+	"github.com/edgeherd/edgeherd/agent/govern"
+	"github.com/edgeherd/edgeherd/agent/link"
+	"github.com/edgeherd/edgeherd/agent/sense"
+	"github.com/edgeherd/edgeherd/agent/spool"
+	"github.com/edgeherd/edgeherd/agent/update"
+	"github.com/edgeherd/edgeherd/internal/blob"
+	"github.com/edgeherd/edgeherd/internal/durable"
+	"github.com/edgeherd/edgeherd/internal/identity"
+	"github.com/edgeherd/edgeherd/internal/runnerapi"
+	"github.com/edgeherd/edgeherd/internal/slot"
+	"github.com/edgeherd/edgeherd/internal/wire"
+)
+
+// Options of an Agent. State is required.
+type Options struct {
+	State string
+	// Root is where sysfs and procfs are; default "/".
+	Root string
+	// Runner is how to reach the runner. Required.
+	Runner *runnerapi.Client
+	// Version is that of this program.
+	Version string
+	// SensePeriod is how often sensors are read; default 10 s.
+	SensePeriod time.Duration
+	// SealPeriod is how often samples are committed; default 1 min. A commit
+	// writes about 32 KB, and flash wears.
+	SealPeriod time.Duration
+	// ResultPeriod is how often results are taken over; default 10 s.
+	ResultPeriod time.Duration
+	// Trial is how long a new model is watched before it is committed;
+	// default 30 s.
+	Trial time.Duration
+	// Probation is how long a new agent must be well; default 3 min.
+	Probation time.Duration
+	// FirstDelay spreads the first connection after a start over this time,
+	// so that a site does not come back as one; default 0.
+	FirstDelay time.Duration
+	// SpoolBytes bounds the spool; default 64 MiB.
+	SpoolBytes int64
+	// Dial opens a TCP connection; nil means the system's network.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// WallClock stamps records and checks certificates; nil means time.Now.
+	WallClock func() time.Time
+	// NoSync leaves out fsync in the spool: for tests with thousands of commits.
+	NoSync bool
+	// OnJournal, if set, runs after each write of the activation journal.
+	// Crash tests return an error from it.
+	OnJournal func() error
+}
+
+func (o Options) withDefaults() Options {
+	def := func(d *time.Duration, v time.Duration) {
+		if *d <= 0 {
+			*d = v
+		}
+	}
+	if o.Root == "" {
+		o.Root = "/"
+	}
+	def(&o.SensePeriod, 10*time.Second)
+	def(&o.SealPeriod, time.Minute)
+	def(&o.ResultPeriod, 10*time.Second)
+	def(&o.Trial, 30*time.Second)
+	if o.Dial == nil {
+		o.Dial = new(net.Dialer).DialContext
+	}
+	if o.WallClock == nil {
+		o.WallClock = time.Now
+	}
+	return o
+}
+
+// Agent is an opened agent. Run it once.
+type Agent struct {
+	opts     Options
+	log      *slog.Logger
+	id       *identity.Identity
+	clock    clock
+	sampler  *sense.Sampler
+	spool    *spool.Spool
+	link     *link.Link
+	blobs    *blob.Store
+	fetcher  *fetch.Fetcher
+	activate *activate.Activator
+	update   *update.Updater
+	desired  durable.Journal
+
+	telemetry *telemetry
+	duty      govern.State
+	running   running
+	runner    runnerInfo
+	slot      slot.ID
+}
+
+// Open opens the files of an agent. It starts nothing.
+func Open(opts Options, log *slog.Logger) (a *Agent, err error) {
+	opts = opts.withDefaults()
+	a = &Agent{opts: opts, log: log, slot: slot.ID(os.Getenv(slot.EnvSlot))}
+	if a.id, err = identity.Load(filepath.Join(opts.State, "identity")); err != nil {
+		return nil, err
+	}
+	a.log = log.With("device", a.id.ID)
+	a.sampler = sense.New(sense.Options{Root: opts.Root, StateDir: opts.State}, a.log)
+	a.clock = newClock(opts, a.sampler.Board().BootID)
+	a.telemetry = newTelemetry(a.clock)
+	a.spool, err = spool.Open(spool.Options{
+		Path: filepath.Join(opts.State, "spool.db"), MaxBytes: opts.SpoolBytes, Boot: a.clock.boot,
+		NoSync: opts.NoSync, WallClock: opts.WallClock,
+	}, a.log)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			a.spool.Close()
+		}
+	}()
+	if a.blobs, err = blob.Open(filepath.Join(opts.State, "blobs")); err != nil {
+		return nil, err
+	}
+	if err := a.openParts(); err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+func (a *Agent) openParts() (err error) {
+	a.fetcher, err = fetch.New(fetch.Options{
+		Blobs: a.blobs, BaseURL: "https://" + a.id.HTTPS, Client: &http.Client{Transport: &http.Transport{
+			TLSClientConfig: a.id.ClientTLS(a.opts.WallClock), DialContext: a.opts.Dial,
+			TLSHandshakeTimeout: 20 * time.Second, ResponseHeaderTimeout: time.Minute, IdleConnTimeout: time.Minute,
+		}},
+	}, a.log)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Join(a.opts.State, "models"), 0o755); err != nil {
+		return fmt.Errorf("make model directory: %w", err)
+	}
+	a.activate, err = activate.New(activate.Options{
+		Journal:    durable.Journal{Path: filepath.Join(a.opts.State, "activate.json"), Version: activate.JournalVersion, OnSave: a.opts.OnJournal},
+		ActivePath: filepath.Join(a.opts.State, "models", "active.json"),
+		Blobs:      a.blobs, Keyring: a.id.Keyring, Fetch: a.fetcher.Blob, Runner: a.opts.Runner,
+		Report: a.reportModel, Trial: a.opts.Trial,
+	}, a.log)
+	if err != nil {
+		return err
+	}
+	a.update, err = update.New(update.Options{
+		Slot: a.slot, LauncherDir: os.Getenv(slot.EnvDir), StateDir: a.opts.State, Version: a.opts.Version,
+		Keys: a.id.Keyring, Fetch: a.fetchPath, Healthy: a.healthy, Report: a.reportUpdate,
+		ProbationMin: a.opts.Probation, WallClock: a.opts.WallClock,
+	}, a.log)
+	if err != nil {
+		return err
+	}
+	a.desired = durable.Journal{Path: filepath.Join(a.opts.State, "desired.json"), Version: 1}
+	a.link = link.New(link.Options{
+		ID: a.id.ID, Dial: a.dialBroker, Spool: a.spool, Hello: a.hello,
+		OnWelcome: func(wire.Welcome) { a.update.Connected() },
+		OnDesired: a.accept, OnLive: a.telemetry.liveFor,
+		WallClock: a.opts.WallClock, FirstDelay: a.opts.FirstDelay,
+	}, a.log)
+	return a.resumeDesired()
+}
+
+// Run works until ctx is done or a part fails. It returns update.ErrRestart
+// when the launcher shall start another agent.
+//
+// The spool is closed last, since every part may still append to it.
+func (a *Agent) Run(ctx context.Context) error {
+	defer a.spool.Close()
+	defer a.fetcher.Close()
+	defer a.opts.Runner.Close()
+	if err := a.started(); err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	for name, run := range map[string]func(context.Context) error{
+		"link": a.link.Run, "activate": a.activate.Run, "update": a.update.Run,
+		"sense": a.senseLoop, "results": a.resultLoop,
+	} {
+		g.Go(func() error {
+			err := run(ctx)
+			if err == nil && ctx.Err() == nil {
+				return fmt.Errorf("%s stopped by itself", name)
+			}
+			if err != nil && !errors.Is(err, update.ErrRestart) {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			return err
+		})
+	}
+	err := g.Wait()
+	if err == nil {
+		// This end was asked for: it must not count against an agent on trial.
+		return a.update.CleanStop()
+	}
+	return err
+}
+
+// dialBroker opens the TLS connection that the MQTT session runs over.
+func (a *Agent) dialBroker(ctx context.Context) (net.Conn, error) {
+	raw, err := a.opts.Dial(ctx, "tcp", a.id.MQTT)
+	if err != nil {
+		return nil, fmt.Errorf("connect to broker %s: %w", a.id.MQTT, err)
+	}
+	conn := tls.Client(raw, a.id.ClientTLS(a.opts.WallClock))
+	if err := conn.HandshakeContext(ctx); err != nil {
+		raw.Close()
+		return nil, fmt.Errorf("prove identity to broker %s: %w", a.id.MQTT, err)
+	}
+	return conn, nil
+}
+
+// fetchPath brings a blob of a release to the box and returns where it lies.
+func (a *Agent) fetchPath(ctx context.Context, d blob.Digest) (string, error) {
+	if err := a.fetcher.Blob(ctx, d, 0, nil); err != nil {
+		return "", err
+	}
+	return a.blobs.Path(d), nil
+}
+
+// healthy tells the updater whether this agent can do its work: the spool
+// takes a write.
+func (a *Agent) healthy() error {
+	return a.event(wire.EventProbation, "agent on probation is writing", nil)
+}

@@ -1,0 +1,128 @@
+package agent
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/edgeherd/edgeherd/agent/activate"
+	"github.com/edgeherd/edgeherd/agent/spool"
+	"github.com/edgeherd/edgeherd/agent/update"
+	"github.com/edgeherd/edgeherd/internal/wire"
+)
+
+// event commits one event. When it returns nil the event will not be lost.
+func (a *Agent) event(kind, text string, body any) error {
+	mono, wall := a.clock.now()
+	ev := wire.Event{MonoMs: mono, WallMs: wall, Type: kind, Text: text}
+	if body != nil {
+		data, err := json.Marshal(body)
+		if err != nil {
+			return fmt.Errorf("encode event %s: %w", kind, err)
+		}
+		ev.Body = data
+	}
+	payload, err := wire.EncodeEvents([]wire.Event{ev})
+	if err != nil {
+		return fmt.Errorf("encode event %s: %w", kind, err)
+	}
+	_, err = a.spool.Append(spool.Draft{
+		Lane: wire.LaneEvents, Kind: wire.KindEvents, MonoMs: mono, WallMs: wall,
+		Quality: a.clock.quality(), Count: 1, Payload: payload,
+	})
+	if err != nil {
+		return fmt.Errorf("store event %s: %w", kind, err)
+	}
+	return nil
+}
+
+// must logs an event that could not be stored; the full disk that caused it
+// has been reported by the spool.
+func (a *Agent) must(err error) {
+	if err != nil {
+		a.log.Error("event not stored", "err", err)
+	}
+}
+
+func (a *Agent) started() error {
+	return a.event(wire.EventStarted, "agent "+a.opts.Version+" started", wire.StartedBody{
+		Agent: a.opts.Version, Boot: a.clock.boot.String(), SID: a.spool.SID().String(), Slot: string(a.slot),
+	})
+}
+
+func (a *Agent) reportModel(p activate.Phase) {
+	if p.DoneBytes > 0 {
+		return // progress is for those who watch, not for the record
+	}
+	body := wire.PhaseBody{
+		Name: p.Name, Version: p.Version, Digest: p.Digest.String(), Rollout: p.Rollout, Attempt: p.Attempt,
+		Generation: p.Generation, Phase: p.Phase, Err: p.Err,
+	}
+	if p.Probe != nil {
+		data, err := json.Marshal(p.Probe)
+		if err != nil {
+			a.must(err)
+			return
+		}
+		body.Probe = data
+	}
+	text := fmt.Sprintf("%s %s", p.Ref, p.Phase)
+	if p.Err != "" {
+		text += ": " + p.Err
+	}
+	a.must(a.event(wire.EventModelPhase, text, body))
+	a.noteRunning()
+}
+
+func (a *Agent) reportUpdate(p update.Phase) {
+	body := wire.PhaseBody{Name: "agent", Version: p.Version, Digest: p.Release.String(), Phase: p.Phase, Err: p.Err, Rollout: a.running.agentRollout()}
+	text := fmt.Sprintf("agent %s %s", p.Version, p.Phase)
+	if p.Err != "" {
+		text += ": " + p.Err
+	}
+	a.must(a.event(wire.EventAgentPhase, text, body))
+}
+
+// running remembers what was reported to serve.
+type running struct {
+	mu         sync.Mutex // guards the fields below
+	generation uint64     // of the desired state last accepted
+	rollout    string     // that asks for an agent release
+	last       []wire.RunningModel
+	reported   bool
+}
+
+func (r *running) agentRollout() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.rollout
+}
+
+func (a *Agent) nowRunning() wire.Running {
+	var list []wire.RunningModel
+	for _, ref := range a.activate.Running() {
+		list = append(list, wire.RunningModel{Name: ref.Name, Version: ref.Version, Digest: ref.Digest.String()})
+	}
+	a.running.mu.Lock()
+	defer a.running.mu.Unlock()
+	return wire.Running{Generation: a.running.generation, Models: list}
+}
+
+// noteRunning records a change of what serves.
+func (a *Agent) noteRunning() {
+	now := a.nowRunning()
+	a.running.mu.Lock()
+	same := a.running.reported && slices.Equal(now.Models, a.running.last)
+	a.running.mu.Unlock()
+	if same {
+		return
+	}
+	if err := a.event(wire.EventRunning, "what serves has changed", now); err != nil {
+		a.must(err)
+		return
+	}
+	a.running.mu.Lock()
+	a.running.last, a.running.reported = now.Models, true
+	a.running.mu.Unlock()
+}

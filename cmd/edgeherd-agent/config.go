@@ -1,0 +1,87 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// config is agent.yaml. Every key has a default.
+type config struct {
+	State       string        `yaml:"state"`        // default /var/lib/edgeherd/agent
+	Root        string        `yaml:"root"`         // of sysfs and procfs; default /
+	Runner      string        `yaml:"runner"`       // socket; default /run/edgeherd/runner.sock
+	Log         slog.Level    `yaml:"log"`          // debug, info, warn or error; default info
+	SensePeriod time.Duration `yaml:"sense_period"` // default 10s
+	SealPeriod  time.Duration `yaml:"seal_period"`  // default 1m
+	Trial       time.Duration `yaml:"trial"`        // of a new model; default 30s
+	Probation   time.Duration `yaml:"probation"`    // of a new agent; default 3m
+	FirstDelay  time.Duration `yaml:"first_delay"`  // spread of the first connection; default 0s
+	SpoolBytes  int64         `yaml:"spool_bytes"`  // default 64 MiB
+}
+
+const defaultConfig = "/etc/edgeherd/agent.yaml"
+
+// loadConfig reads the file, then the environment, then the flags.
+func loadConfig(args []string, getenv func(string) string) (config, error) {
+	c := config{State: "/var/lib/edgeherd/agent", Root: "/", Runner: "/run/edgeherd/runner.sock"}
+	flags := flag.NewFlagSet("run", flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	path := flags.String("config", "", "")
+	state, root, runner, level := flags.String("state", "", ""), flags.String("root", "", ""), flags.String("runner", "", ""), flags.String("log", "", "")
+	if err := flags.Parse(args); err != nil {
+		return c, fmt.Errorf("%w: %v", errUsage, err)
+	}
+	if flags.NArg() > 0 {
+		return c, fmt.Errorf("%w: unexpected argument %q", errUsage, flags.Arg(0))
+	}
+	if err := c.readFile(*path); err != nil {
+		return c, err
+	}
+	for _, o := range []struct {
+		into      *string
+		env, flag string
+	}{{&c.State, "EDGEHERD_STATE", *state}, {&c.Root, "EDGEHERD_ROOT", *root}, {&c.Runner, "EDGEHERD_RUNNER", *runner}} {
+		if v := getenv(o.env); v != "" {
+			*o.into = v
+		}
+		if o.flag != "" {
+			*o.into = o.flag
+		}
+	}
+	if *level != "" {
+		if err := c.Log.UnmarshalText([]byte(*level)); err != nil {
+			return c, fmt.Errorf("%w: --log %s: use debug, info, warn or error", errUsage, *level)
+		}
+	}
+	return c, nil
+}
+
+// readFile fills c from a file; the default one may be absent.
+func (c *config) readFile(path string) error {
+	optional := path == ""
+	if optional {
+		path = defaultConfig
+	}
+	f, err := os.Open(path)
+	if optional && errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("open configuration: %w", err)
+	}
+	defer f.Close()
+	dec := yaml.NewDecoder(f)
+	dec.KnownFields(true) // a misspelt key is an error that names its line
+	if err := dec.Decode(c); err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("read configuration %s: %w", path, err)
+	}
+	return nil
+}

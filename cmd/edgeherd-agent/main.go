@@ -1,0 +1,96 @@
+// Command edgeherd-agent is the control plane of a box: it senses, buffers
+// telemetry, syncs with the controller, activates models and updates itself.
+//
+// It is started by edgeherd-launcher, and runs without it as well (then it
+// cannot update itself). Exit codes: 0 stopped by a signal, 1 failure, 2 wrong
+// use, 75 restart into another version.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/edgeherd/edgeherd/agent"
+	"github.com/edgeherd/edgeherd/agent/update"
+	"github.com/edgeherd/edgeherd/internal/runnerapi"
+)
+
+// version is set at link time.
+var version = "dev"
+
+const usage = `usage:
+  edgeherd-agent run [--config FILE] [--state DIR] [--root DIR] [--runner SOCKET] [--log LEVEL]
+  edgeherd-agent version
+
+Settings come from flags, then EDGEHERD_STATE, EDGEHERD_ROOT, EDGEHERD_RUNNER,
+then the file (default /etc/edgeherd/agent.yaml, which may be absent).
+`
+
+const (
+	exitUsage   = 2
+	exitRestart = 75 // EX_TEMPFAIL: the launcher picks the agent that is due
+)
+
+var errUsage = errors.New("wrong use")
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	switch {
+	case err == nil:
+	case errors.Is(err, errUsage):
+		fmt.Fprintf(os.Stderr, "edgeherd-agent: %v\n%s", err, usage)
+		os.Exit(exitUsage)
+	case errors.Is(err, update.ErrRestart):
+		os.Exit(exitRestart)
+	default:
+		fmt.Fprintf(os.Stderr, "edgeherd-agent: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	if len(args) == 0 {
+		return fmt.Errorf("%w: no command", errUsage)
+	}
+	switch args[0] {
+	case "run":
+		return runAgent(ctx, args[1:], stderr)
+	case "version", "--version":
+		_, err := fmt.Fprintln(stdout, "edgeherd-agent", version)
+		return err
+	case "help", "-h", "--help":
+		_, err := io.WriteString(stdout, usage)
+		return err
+	}
+	return fmt.Errorf("%w: unknown command %q", errUsage, args[0])
+}
+
+func runAgent(ctx context.Context, args []string, stderr io.Writer) error {
+	c, err := loadConfig(args, os.Getenv)
+	if err != nil {
+		return err
+	}
+	// The agent shares a small box with inference: give memory back early.
+	debug.SetGCPercent(50)
+	debug.SetMemoryLimit(32 << 20)
+	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: c.Log}))
+	a, err := agent.Open(agent.Options{
+		State: c.State, Root: c.Root, Runner: runnerapi.Dial(c.Runner), Version: version,
+		SensePeriod: c.SensePeriod, SealPeriod: c.SealPeriod, Trial: c.Trial, Probation: c.Probation,
+		FirstDelay: c.FirstDelay, SpoolBytes: c.SpoolBytes,
+	}, log)
+	if err != nil {
+		return err
+	}
+	log.Info("agent started", "version", version)
+	return a.Run(ctx)
+}

@@ -1,0 +1,244 @@
+package up
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"github.com/edgeherd/edgeherd/controller"
+	"github.com/edgeherd/edgeherd/internal/durable"
+	"github.com/edgeherd/edgeherd/internal/labels"
+	"github.com/edgeherd/edgeherd/internal/simboard"
+)
+
+// plan is up.json: what a restart must find again.
+type plan struct {
+	HTTP   string            `json:"http"`
+	Device string            `json:"device"`
+	MQTT   string            `json:"mqtt"`
+	OIP    map[string]string `json:"oip"` // by box: address of its inference API
+	Token  string            `json:"token"`
+}
+
+// planVersion is the journal version of up.json. History: 1 first.
+const planVersion = 1
+
+// sites are where the boxes of the demo stand, in turn.
+var sites = []string{"berlin-1", "krakow-2", "suzhou-3"}
+
+// framesPerCamera is how many different frames a simulated camera shows.
+const framesPerCamera = 30
+
+// tokenLife of the operator's token of a demo fleet.
+const tokenLife = 365 * 24 * time.Hour
+
+// prepare makes folders, identities, configurations and frames. The returned
+// function drops what an ephemeral fleet leaves.
+func prepare(ctx context.Context, opts Options, log *slog.Logger) (_ *Fleet, drop func(), err error) {
+	if opts.Data == "" {
+		opts.Data = "edgeherd-data"
+	}
+	if opts.Boxes <= 0 {
+		opts.Boxes = 3
+	}
+	if opts.Out == nil {
+		opts.Out = io.Discard
+	}
+	if err := checkFiles(opts); err != nil {
+		return nil, nil, err
+	}
+	drop = func() {}
+	if opts.Ephemeral {
+		if opts.Data, err = os.MkdirTemp("", "edgeherd-up-"); err != nil {
+			return nil, nil, fmt.Errorf("make ephemeral folder: %w", err)
+		}
+		drop = func() { os.RemoveAll(opts.Data) }
+	}
+	if opts.Data, err = filepath.Abs(opts.Data); err != nil {
+		return nil, nil, err
+	}
+	f := &Fleet{opts: opts, log: log}
+	if err := f.layOut(ctx); err != nil {
+		drop()
+		return nil, nil, err
+	}
+	return f, drop, nil
+}
+
+func (f *Fleet) layOut(ctx context.Context) error {
+	for i := range f.opts.Boxes {
+		name := fmt.Sprintf("box-%d", i+1)
+		profiles := simboard.Profiles()
+		f.boxes = append(f.boxes, box{
+			name: name, site: sites[i%len(sites)], profile: profiles[i%len(profiles)], seed: uint64(i + 1),
+			dir: filepath.Join(f.opts.Data, "boxes", name),
+		})
+	}
+	if err := os.MkdirAll(filepath.Join(f.opts.Data, "log"), 0o755); err != nil {
+		return fmt.Errorf("make data folder: %w", err)
+	}
+	if err := f.choosePorts(); err != nil {
+		return err
+	}
+	if err := f.server(ctx); err != nil {
+		return err
+	}
+	for i := range f.boxes {
+		if err := f.furnishBox(ctx, &f.boxes[i]); err != nil {
+			return fmt.Errorf("prepare %s: %w", f.boxes[i].name, err)
+		}
+	}
+	return nil
+}
+
+// choosePorts keeps the ports of the last start where they are still free.
+func (f *Fleet) choosePorts() error {
+	j := durable.Journal{Path: filepath.Join(f.opts.Data, "up.json"), Version: planVersion}
+	if _, err := j.Load(&f.plan); err != nil {
+		return err
+	}
+	if f.plan.OIP == nil {
+		f.plan.OIP = map[string]string{}
+	}
+	held := []net.Listener{}
+	defer func() {
+		for _, l := range held {
+			l.Close()
+		}
+	}()
+	free := func(old, preferred string) (string, error) {
+		for _, addr := range []string{old, preferred, "127.0.0.1:0"} {
+			if addr == "" {
+				continue
+			}
+			if l, err := net.Listen("tcp", addr); err == nil {
+				held = append(held, l)
+				return l.Addr().String(), nil
+			}
+		}
+		return "", errors.New("no free port on 127.0.0.1")
+	}
+	var err error
+	for _, p := range []struct {
+		addr      *string
+		preferred string
+	}{{&f.plan.HTTP, "127.0.0.1:8443"}, {&f.plan.Device, "127.0.0.1:8444"}, {&f.plan.MQTT, "127.0.0.1:8883"}} {
+		if *p.addr, err = free(*p.addr, p.preferred); err != nil {
+			return err
+		}
+	}
+	for i, b := range f.boxes {
+		if f.plan.OIP[b.name], err = free(f.plan.OIP[b.name], fmt.Sprintf("127.0.0.1:%d", 8000+10*i)); err != nil {
+			return err
+		}
+	}
+	return j.Save(f.plan)
+}
+
+// server opens the controller once in this process, to enrol the boxes and
+// make the operator's token, and writes the configuration it will run with.
+func (f *Fleet) server(ctx context.Context) error {
+	dir := filepath.Join(f.opts.Data, "server")
+	c, err := controller.Open(ctx, controller.Options{
+		Dir: dir, HTTP: f.plan.HTTP, Device: f.plan.Device, MQTT: f.plan.MQTT, HTTPPlain: true, Version: f.opts.Version,
+	}, f.log)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	for _, b := range f.boxes {
+		if _, err := c.EnrolBox(ctx, filepath.Join(b.dir, "agent", "identity"), b.name, b.site); err != nil {
+			return fmt.Errorf("enrol %s: %w", b.name, err)
+		}
+	}
+	if f.login, err = c.LoginURL(ctx); err != nil {
+		return err
+	}
+	if f.plan.Token == "" {
+		if f.plan.Token, err = c.NewAPIToken(ctx, "demo", "admin", tokenLife); err != nil {
+			return err
+		}
+		j := durable.Journal{Path: filepath.Join(f.opts.Data, "up.json"), Version: planVersion}
+		if err := j.Save(f.plan); err != nil {
+			return err
+		}
+	}
+	f.token = f.plan.Token
+	context := map[string]string{"url": c.URL(), "token": f.token, "signing_key": c.SigningKeyPath()}
+	data, err := json.MarshalIndent(context, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := durable.WriteFile(filepath.Join(f.opts.Data, "context.json"), append(data, '\n'), 0o600); err != nil {
+		return err
+	}
+	return writeYAML(filepath.Join(dir, "server.yaml"), map[string]any{
+		"state": dir, "http": f.plan.HTTP, "device": f.plan.Device, "mqtt": f.plan.MQTT, "http_plain": true,
+	})
+}
+
+// furnishBox gives a box its camera frames, configuration and first agent.
+func (f *Fleet) furnishBox(ctx context.Context, b *box) error {
+	b.socket = filepath.Join(b.dir, "runner.sock")
+	if len(b.socket) > 100 {
+		// The address of a unix socket is short by definition (unix(7)).
+		dir, err := os.MkdirTemp("", "eh")
+		if err != nil {
+			return err
+		}
+		b.socket = filepath.Join(dir, "r.sock")
+	}
+	for _, sub := range []string{"agent/models", "runner", "root"} {
+		if err := os.MkdirAll(filepath.Join(b.dir, sub), 0o755); err != nil {
+			return err
+		}
+	}
+	frames := filepath.Join(b.dir, "frames")
+	if _, err := os.Stat(filepath.Join(frames, labels.TruthFile)); errors.Is(err, fs.ErrNotExist) {
+		if err := labels.WriteFolder(frames, framesPerCamera, int64(1000*b.seed)); err != nil {
+			return err
+		}
+		if err := labels.WriteClip(filepath.Join(b.dir, "clip.wav")); err != nil {
+			return err
+		}
+	}
+	if err := f.configureBox(*b); err != nil {
+		return err
+	}
+	state := filepath.Join(b.dir, "launcher")
+	if _, err := os.Stat(filepath.Join(state, "slots")); errors.Is(err, fs.ErrNotExist) {
+		cmd := exec.CommandContext(ctx, f.bin("edgeherd-launcher"), "install", "--state", state, f.bin("edgeherd-agent"))
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("install agent: %w: %s", err, out)
+		}
+	}
+	return nil
+}
+
+func (f *Fleet) configureBox(b box) error {
+	state := filepath.Join(b.dir, "agent")
+	if err := writeYAML(filepath.Join(b.dir, "agent.yaml"), map[string]any{
+		"state": state, "root": filepath.Join(b.dir, "root"), "runner": b.socket,
+	}); err != nil {
+		return err
+	}
+	library := filepath.Join(f.opts.Assets, "onnxruntime", "linux-"+runtime.GOARCH, "libonnxruntime.so.1")
+	return writeYAML(filepath.Join(b.dir, "runner.yaml"), map[string]any{
+		"http": f.plan.OIP[b.name], "socket": b.socket, "state": filepath.Join(b.dir, "runner"),
+		"active": filepath.Join(state, "models", "active.json"), "identity": filepath.Join(state, "identity"), "library": library,
+		"inputs": []map[string]any{
+			{"name": "dock-camera", "kind": "folder", "pipeline": "label-reader", "path": filepath.Join(b.dir, "frames"), "interval": "4s"},
+			{"name": "dock-microphone", "kind": "audio", "pipeline": "voice-activity", "path": filepath.Join(b.dir, "clip.wav"), "interval": "15s"},
+		},
+	})
+}
