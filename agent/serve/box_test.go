@@ -127,7 +127,9 @@ func (b *box) start() {
 		}
 		return err == nil
 	})
-	b.url = "http://" + b.address()
+	if b.s.opts.HTTP != "" {
+		b.url = "http://" + b.address()
+	}
 }
 
 // address of the TCP listener, which is logged.
