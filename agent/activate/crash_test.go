@@ -5,6 +5,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/edgeherd/edgeherd/internal/blob"
+	"github.com/edgeherd/edgeherd/internal/runnerapi"
 )
 
 // The box dies at every point in turn: after a write of the journal or of
@@ -52,15 +55,23 @@ func dieAt(t *testing.T, point int, f fault, serves, phase string) bool {
 	w.phases, w.crash = nil, point
 	w.act.SetDesired(Desired{Generation: 2, Models: []Want{two}})
 	time.Sleep(10 * time.Minute)
-	died := w.dead
 	w.stop()
+	died := w.dead
 	// Whatever the disk holds now must be enough to serve without an agent.
 	w.rmu.Lock()
+	w.loaded = map[blob.Digest]*runnerapi.ModelStatus{}
 	w.obey()
 	served := w.serves()
 	w.rmu.Unlock()
 	if served != "vad:1.0" && served != "vad:2.0" {
 		t.Errorf("after the crash active.json names %q", served)
+	}
+	var b book
+	if _, err := w.opts.Journal.Load(&b); err != nil {
+		t.Error(err)
+	}
+	if step := b.Models["vad"].Step; served == "vad:2.0" && (step == StepFetching || step == StepProbing) {
+		t.Errorf("active.json names 2.0 though the journal is still %s", step)
 	}
 	w.mu.Lock()
 	w.crash, w.dead = -1, false

@@ -68,7 +68,8 @@ func (r Rules) start(s State, now time.Time) (State, []Action) {
 		s.Candidate = Version{}
 		return s, []Action{{Kind: ActStatus}}
 	}
-	if n, ok := s.denial(want.Digest); ok && want.Attempt <= n.Attempt {
+	if s.denies(want) {
+		n, _ := s.denial(want.Digest)
 		if s.Candidate.Digest != want.Digest {
 			s.Candidate = Version{}
 		}
@@ -102,7 +103,7 @@ func (r Rules) wanted(s State, e Event, now time.Time) (State, []Action) {
 		return s, nil
 	}
 	s.Want = e.Want
-	same := e.Want.Digest == s.Candidate.Digest && !e.Want.Digest.IsZero()
+	same := e.Want.Digest == s.Candidate.Digest && !e.Want.Digest.IsZero() && !s.denies(e.Want)
 	switch s.Step {
 	case StepFetching, StepProbing, StepSwitching, StepTrial:
 		if same {

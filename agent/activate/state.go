@@ -126,6 +126,12 @@ func (s State) denial(d blob.Digest) (Denial, bool) {
 	return Denial{}, false
 }
 
+// denies reports whether w must not be tried as it is.
+func (s State) denies(w Want) bool {
+	n, ok := s.denial(w.Digest)
+	return ok && w.Attempt <= n.Attempt
+}
+
 // deny returns the state with n remembered; the old slice is left alone.
 func (s State) deny(n Denial) State {
 	var kept []Denial
