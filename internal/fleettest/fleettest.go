@@ -1,0 +1,288 @@
+// Package fleettest runs a whole fleet inside one testing/synctest bubble: the
+// real controller with its broker and database, real agents with their spools,
+// simulated boards, and an in-memory network that can be cut, on fake time. An
+// hour of outage costs a second.
+//
+// A test starts a Fleet inside synctest.Test and speaks in verbs: Cut, Heal,
+// StopController, StartController, RestartAgent, Push, Roll, Until. Only the
+// runner is an imitation (real ones are processes): it serves the API of the
+// runner's socket, and a model tells by its name for producers how it behaves,
+// see Model. Its ledger remembers every result that it handed to an agent.
+//
+// The one rule a caller can break: end with Close, or the bubble never ends.
+package fleettest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/edgeherd/edgeherd/agent"
+	"github.com/edgeherd/edgeherd/controller"
+	"github.com/edgeherd/edgeherd/controller/store"
+	"github.com/edgeherd/edgeherd/internal/fleetapi"
+	"github.com/edgeherd/edgeherd/internal/identity"
+	"github.com/edgeherd/edgeherd/internal/memnet"
+	"github.com/edgeherd/edgeherd/internal/runnerapi"
+	"github.com/edgeherd/edgeherd/internal/simboard"
+)
+
+// The hosts of the network; boxes are named by Box.Name.
+const (
+	ctlHost  = "ctl"
+	opsHost  = "ops"
+	httpAddr = "ctl:8443"
+)
+
+// Fleet is a controller and its boxes.
+type Fleet struct {
+	T     *testing.T
+	Net   *memnet.Network
+	Boxes []*Box
+	// API is an operator's client.
+	API *fleetapi.Client
+
+	dir       string
+	log       *slog.Logger
+	transport *http.Transport
+	ctl       *process
+	keyPath   string
+	token     string
+}
+
+// Box is one box: its agent, its runner and its board.
+type Box struct {
+	ID     identity.ID
+	Name   string
+	Runner *Runner
+	// OnJournal is passed to the next agent that is started.
+	OnJournal func() error
+
+	fleet *Fleet
+	dir   string
+	agent *process
+	board *process
+}
+
+// process is one Run with the means to stop it.
+type process struct {
+	cancel context.CancelFunc
+	done   chan struct{}
+	err    error // valid when done is closed
+}
+
+func start(run func(context.Context) error) *process {
+	ctx, cancel := context.WithCancel(context.Background())
+	p := &process{cancel: cancel, done: make(chan struct{})}
+	go func() {
+		defer close(p.done)
+		p.err = run(ctx)
+	}()
+	return p
+}
+
+func (p *process) stop() error {
+	p.cancel()
+	<-p.done
+	return p.err
+}
+
+// New starts a controller and n boxes. Call it inside a bubble.
+func New(t *testing.T, n int) *Fleet {
+	t.Helper()
+	f := &Fleet{T: t, Net: memnet.New(), dir: t.TempDir(), log: slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelWarn}))}
+	f.transport = &http.Transport{DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) { return f.Net.Dial(ctx, opsHost, addr) }}
+	f.StartController()
+	for i := range n {
+		b := &Box{Name: fmt.Sprintf("box-%d", i+1), fleet: f}
+		b.dir = filepath.Join(f.dir, b.Name)
+		f.Boxes = append(f.Boxes, b)
+	}
+	f.enrol()
+	for i, b := range f.Boxes {
+		b.Runner = newRunner(f, b)
+		b.board = start(simboard.New(simboard.Options{Root: filepath.Join(b.dir, "root"), Profile: simboard.Profiles()[i%3], Name: b.Name, Seed: uint64(i)}, f.log).Run)
+		b.StartAgent()
+	}
+	return f
+}
+
+// testWriter sends logs to the test, so that they show only when it fails.
+type testWriter struct{ t *testing.T }
+
+func (w testWriter) Write(p []byte) (int, error) {
+	w.t.Log(string(p))
+	return len(p), nil
+}
+
+func (f *Fleet) controllerDir() string { return filepath.Join(f.dir, "server") }
+
+// open opens the controller of this fleet.
+func (f *Fleet) open() *controller.Controller {
+	f.T.Helper()
+	c, err := controller.Open(context.Background(), controller.Options{
+		Dir: f.controllerDir(), HTTP: httpAddr, Device: "ctl:8444", MQTT: "ctl:8883",
+		Hosts: []string{ctlHost}, HTTPPlain: true, Version: "test",
+		Listen: func(_, addr string) (net.Listener, error) { return f.Net.Listen(addr) },
+	}, f.log)
+	if err != nil {
+		f.T.Fatalf("open controller: %v", err)
+	}
+	return c
+}
+
+// StartController starts the controller on the state it left.
+func (f *Fleet) StartController() {
+	f.T.Helper()
+	c := f.open()
+	f.keyPath = c.SigningKeyPath()
+	if f.token == "" {
+		var err error
+		if f.token, err = c.NewAPIToken(context.Background(), "test", "admin", 100*365*24*time.Hour); err != nil {
+			f.T.Fatal(err)
+		}
+		f.API = fleetapi.New("http://"+httpAddr, f.token, f.transport)
+	}
+	f.ctl = start(c.Run)
+}
+
+// StopController ends the controller; what it has committed stays.
+func (f *Fleet) StopController() {
+	f.T.Helper()
+	if err := f.ctl.stop(); err != nil {
+		f.T.Fatalf("controller: %v", err)
+	}
+	f.transport.CloseIdleConnections()
+}
+
+// enrol gives every box its identity, in a controller that is not serving.
+func (f *Fleet) enrol() {
+	f.T.Helper()
+	f.StopController()
+	c := f.open()
+	for i, b := range f.Boxes {
+		id, err := c.EnrolBox(context.Background(), filepath.Join(b.dir, "agent", "identity"), b.Name, fmt.Sprintf("site-%d", i%2+1))
+		if err != nil {
+			f.T.Fatalf("enrol %s: %v", b.Name, err)
+		}
+		b.ID = id
+	}
+	if err := c.Close(); err != nil {
+		f.T.Fatal(err)
+	}
+	f.StartController()
+}
+
+// StartAgent starts the agent of b on the state it left.
+func (b *Box) StartAgent() {
+	t := b.fleet.T
+	t.Helper()
+	a, err := b.openAgent()
+	if err != nil {
+		t.Fatalf("open agent of %s: %v", b.Name, err)
+	}
+	b.agent = start(a.Run)
+}
+
+func (b *Box) openAgent() (*agent.Agent, error) {
+	dial := func(ctx context.Context, _, addr string) (net.Conn, error) {
+		return b.fleet.Net.Dial(ctx, b.Name, addr)
+	}
+	return agent.Open(agent.Options{
+		State: filepath.Join(b.dir, "agent"), Root: filepath.Join(b.dir, "root"), Version: "test",
+		Runner: runnerapi.NewClient(&http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return b.fleet.Net.Dial(ctx, b.Name, b.runnerAddr())
+		}}),
+		Dial: dial, NoSync: true, OnJournal: b.OnJournal,
+	}, b.fleet.log.With("box", b.Name))
+}
+
+// runnerAddr is on a host of its own, so that cutting the box off its network
+// leaves the runner's socket alone.
+func (b *Box) runnerAddr() string { return b.Name + "-runner:80" }
+
+// StopAgent ends the agent of b and returns how it ended.
+func (b *Box) StopAgent() error { return b.agent.stop() }
+
+// AgentEnded waits for the agent to end by itself and returns how.
+func (b *Box) AgentEnded() error {
+	<-b.agent.done
+	return b.agent.err
+}
+
+// Cut takes the box off the network, Heal puts it back.
+func (b *Box) Cut()  { b.fleet.Net.CutAll(b.Name) }
+func (b *Box) Heal() { b.fleet.Net.HealAll(b.Name) }
+
+// Close ends everything.
+func (f *Fleet) Close() {
+	f.T.Helper()
+	for _, b := range f.Boxes {
+		if err := b.agent.stop(); err != nil && !errors.Is(err, ErrKilled) {
+			f.T.Errorf("agent of %s: %v", b.Name, err)
+		}
+		if err := b.board.stop(); err != nil {
+			f.T.Errorf("board of %s: %v", b.Name, err)
+		}
+		b.Runner.close()
+	}
+	f.StopController()
+}
+
+// ErrKilled is for OnJournal functions that end an agent at a certain write.
+var ErrKilled = errors.New("killed by the test")
+
+// Until lets time pass until cond holds; it fails the test after most.
+func (f *Fleet) Until(what string, most time.Duration, cond func() bool) {
+	f.T.Helper()
+	deadline := time.Now().Add(most)
+	for !cond() {
+		if time.Now().After(deadline) {
+			f.T.Fatalf("not within %s: %s\n%s", most, what, f.picture())
+		}
+		time.Sleep(time.Second)
+	}
+}
+
+// picture tells how the fleet stands, for failure reports.
+func (f *Fleet) picture() string {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	out := ""
+	boxes, err := f.API.Boxes(ctx, fleetapi.BoxQuery{})
+	if err != nil {
+		return "no picture: " + err.Error()
+	}
+	for _, b := range boxes.Items {
+		out += fmt.Sprintf("%s link=%s update=%s models=%+v\n", b.Name, b.Link, b.Update, b.Models)
+	}
+	rollouts, err := f.API.Rollouts(ctx)
+	if err != nil {
+		return out + err.Error()
+	}
+	for _, r := range rollouts.Items {
+		out += fmt.Sprintf("%s %s %s: %s\n", r.ID, r.Target, r.State, r.Sentence)
+	}
+	return out
+}
+
+// Store stops the controller, hands its database to use, and starts it again.
+func (f *Fleet) Store(use func(*store.Store)) {
+	f.T.Helper()
+	f.StopController()
+	s, err := store.Open(context.Background(), store.Options{Path: filepath.Join(f.controllerDir(), "store.db")})
+	if err != nil {
+		f.T.Fatal(err)
+	}
+	use(s)
+	if err := s.Close(); err != nil {
+		f.T.Fatal(err)
+	}
+	f.StartController()
+}
