@@ -84,8 +84,7 @@ func (s *Spool) Validate(valid []wire.RunLSN) (int, error) {
 	}
 	total := 0
 	for lane := range wire.Lane(wire.Lanes) {
-		var from []byte
-		for {
+		for from := []byte(nil); ; {
 			n, next, err := s.unack(lane, from, reach)
 			total += n
 			if err != nil {
@@ -97,10 +96,34 @@ func (s *Spool) Validate(valid []wire.RunLSN) (int, error) {
 			from = next
 		}
 	}
-	if total > 0 {
-		s.signal()
+	if total == 0 {
+		return 0, nil
+	}
+	s.signal()
+	// What is left of each run is within reach: do not search again next time.
+	err := s.update(func(t *txn) error { return t.clampRuns(reach) })
+	if err != nil {
+		return total, fmt.Errorf("withdraw acknowledgements: %w", err)
 	}
 	return total, nil
+}
+
+func (t *txn) clampRuns(reach map[wire.RunID]uint64) error {
+	changed := map[wire.RunID]run{}
+	err := t.runs.ForEach(func(k, _ []byte) error {
+		r, err := t.run(k)
+		if lsn, ok := reach[wire.RunID(k)]; ok && r.MaxLSN > lsn {
+			changed[wire.RunID(k)] = run{r.Blocks, lsn}
+		}
+		return err
+	})
+	if err == nil && len(changed) == 0 {
+		return errUnchanged
+	}
+	for id, r := range changed {
+		err = errors.Join(err, t.putRun(id[:], r))
+	}
+	return err
 }
 
 // unack moves up to unackBatch blocks of the window back, from a place on, and
@@ -108,6 +131,9 @@ func (s *Spool) Validate(valid []wire.RunLSN) (int, error) {
 func (s *Spool) unack(lane wire.Lane, from []byte, reach map[wire.RunID]uint64) (n int, next []byte, err error) {
 	clean := true
 	err = s.view(func(t *txn) error {
+		if t.state.counts.WindowBlocks[lane] == 0 {
+			return nil
+		}
 		clean, err = t.allReached(reach)
 		return err
 	})

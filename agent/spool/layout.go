@@ -232,6 +232,10 @@ func (t *txn) countRun(id []byte, lsn uint64, n int) error {
 	if r.Blocks == 0 {
 		return t.runs.Delete(id)
 	}
+	return t.putRun(id, r)
+}
+
+func (t *txn) putRun(id []byte, r run) error {
 	raw, err := binary.Append(nil, binary.BigEndian, r)
 	if err != nil {
 		return err
