@@ -1,0 +1,253 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/edgeherd/edgeherd/internal/assets"
+	"github.com/edgeherd/edgeherd/internal/blob"
+	"github.com/edgeherd/edgeherd/internal/durable"
+	"github.com/edgeherd/edgeherd/internal/identity"
+	"github.com/edgeherd/edgeherd/internal/runnerapi"
+	"github.com/edgeherd/edgeherd/internal/trust"
+	"github.com/edgeherd/edgeherd/models"
+)
+
+// site is the disk of a box on which one model is active.
+type site struct {
+	t      *testing.T
+	dir    string
+	socket string
+	http   string
+	config string
+}
+
+// newSite lays out what enrolment and agent leave on a box.
+func newSite(t *testing.T) *site {
+	t.Helper()
+	short, err := os.MkdirTemp("", "eh") // socket paths are limited to 108 bytes
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(short) })
+	s := &site{t: t, dir: t.TempDir(), socket: filepath.Join(short, "r.sock"), http: freeAddress(t)}
+	s.config = filepath.Join(s.dir, "runner.yaml")
+	s.must(os.WriteFile(s.config, fmt.Appendf(nil, "http: %s\nsocket: %s\nstate: %s\nactive: %s\nidentity: %s\nlibrary: %s\n",
+		s.http, s.socket, filepath.Join(s.dir, "runner"), filepath.Join(s.dir, "agent/models/active.json"),
+		filepath.Join(s.dir, "identity"), assets.Library(t)), 0o600))
+
+	key, err := trust.NewKey()
+	s.must(err)
+	identityDir := filepath.Join(s.dir, "identity")
+	s.must(os.MkdirAll(identityDir, 0o700))
+	ca, err := identity.OpenCA(filepath.Join(s.dir, "ca"), time.Now)
+	s.must(err)
+	s.must(identity.Enrol(identityDir, ca, identity.Box{ID: identity.NewID(), Name: "test", Site: "s", Keyring: trust.DevelopmentKeyring(key.Public())}))
+
+	store, err := blob.Open(filepath.Join(s.dir, "agent/blobs"))
+	s.must(err)
+	data, err := os.ReadFile(filepath.Join(assets.Model(t, "silero-vad-5.0.0"), models.ModelFile))
+	s.must(err)
+	info, err := models.ReadONNX(bytes.NewReader(data))
+	s.must(err)
+	payload, err := models.Manifest{V: models.ManifestVersion, Name: "vad", Version: "5", Signature: info.Signature,
+		Files: []models.File{{Path: models.ModelFile, Digest: blob.Sum(data), SizeBytes: int64(len(data))}}}.Encode()
+	s.must(err)
+	envelope, err := trust.Sign(trust.TypeModel, payload, key)
+	s.must(err)
+	for _, b := range [][]byte{data, envelope} {
+		s.must(store.Put(bytes.NewReader(b), blob.Sum(b)))
+	}
+	s.must(os.MkdirAll(filepath.Join(s.dir, "agent/models"), 0o755))
+	s.must(durable.Journal{Path: filepath.Join(s.dir, "agent/models/active.json"), Version: runnerapi.ActiveVersion}.Save(runnerapi.Active{
+		Generation: 7, Models: []models.Ref{{Name: "vad", Version: "5", Digest: blob.Sum(envelope)}}}))
+	return s
+}
+
+func (s *site) must(err error) {
+	s.t.Helper()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// freeAddress is a port of this moment; the runner needs it before it starts.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// runner is a running program.
+type runner struct {
+	*exec.Cmd
+	out  *bytes.Buffer // read after ended
+	done chan struct{}
+}
+
+func (s *site) start(args ...string) *runner {
+	s.t.Helper()
+	self, err := os.Executable()
+	s.must(err)
+	r := &runner{out: new(bytes.Buffer), done: make(chan struct{})}
+	r.Cmd = &exec.Cmd{Path: self, Args: append([]string{"edgeherd-runner", "run", "--config", s.config}, args...), Stdout: r.out, Stderr: r.out}
+	s.must(r.Start())
+	go func() {
+		_ = r.Wait() // tests look at ProcessState
+		close(r.done)
+	}()
+	s.t.Cleanup(func() {
+		_ = r.Process.Kill()
+		<-r.done
+		if s.t.Failed() {
+			s.t.Logf("runner %d:\n%s", r.Process.Pid, r.out)
+		}
+	})
+	return r
+}
+
+// eventually polls cond for at most 30 s, which no healthy run needs.
+func (s *site) eventually(what string, cond func() bool) {
+	s.t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); <-tick.C {
+		if cond() {
+			return
+		}
+	}
+	s.t.Fatalf("not within 30 s: %s", what)
+}
+
+// status waits until the model serves.
+func (s *site) status() runnerapi.Status {
+	s.t.Helper()
+	edge := runnerapi.Dial(s.socket)
+	defer edge.Close()
+	var st runnerapi.Status
+	s.eventually("the model serves", func() bool {
+		var err error
+		st, err = edge.Status(s.t.Context())
+		return err == nil && len(st.Models) == 1 && st.Models[0].State == runnerapi.ModelReady
+	})
+	return st
+}
+
+// infer sends one request over TCP and insists on an answer.
+func (s *site) infer() {
+	s.t.Helper()
+	body := voiceRequest(func(i int) float64 { return math.Sin(float64(i) / 7) })
+	resp, err := http.Post("http://"+s.http+"/v2/models/vad/infer", "application/json", strings.NewReader(body))
+	s.must(err)
+	defer resp.Body.Close()
+	data, err := io.ReadAll(resp.Body)
+	s.must(err)
+	if resp.StatusCode != http.StatusOK || !bytes.Contains(data, []byte(`"name":"output"`)) {
+		s.t.Fatalf("infer: %s %s", resp.Status, data)
+	}
+}
+
+func gone(pid int) bool { return errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) }
+
+// TestKilledRunnerComesBackByItself: no worker survives it, and the same
+// command serves again over the socket file that the dead one left.
+func TestKilledRunnerComesBackByItself(t *testing.T) {
+	s := newSite(t)
+	r := s.start()
+	st := s.status()
+	s.infer()
+	if st.PID != r.Process.Pid || st.Generation != 7 || st.RuntimeVersion == "" || st.Models[0].WorkerPID == r.Process.Pid {
+		t.Errorf("status: %+v", st)
+	}
+	s.must(r.Process.Kill())
+	<-r.done
+	s.eventually("the worker ends with its runner", func() bool { return gone(st.Models[0].WorkerPID) })
+	if _, err := os.Lstat(s.socket); err != nil {
+		t.Errorf("this test wants a stale socket: %v", err)
+	}
+	s.start()
+	if again := s.status(); again.PID == st.PID {
+		t.Errorf("process %d is back from the dead", again.PID)
+	}
+	s.infer()
+}
+
+func TestTerminatedRunnerLeavesNothing(t *testing.T) {
+	s := newSite(t)
+	r := s.start()
+	st := s.status()
+	s.must(r.Process.Signal(syscall.SIGTERM))
+	<-r.done
+	if code := r.ProcessState.ExitCode(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	if pid := st.Models[0].WorkerPID; !gone(pid) {
+		t.Errorf("worker %d is still there", pid)
+	}
+	if _, err := os.Lstat(s.socket); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("socket is still there: %v", err)
+	}
+}
+
+// TestSecondRunnerLeavesTheFirstAlone by socket and by port.
+func TestSecondRunnerLeavesTheFirstAlone(t *testing.T) {
+	s := newSite(t)
+	s.start()
+	s.status()
+	for _, tc := range []struct {
+		args []string
+		want []string
+	}{
+		{[]string{"--http", "off"}, []string{s.socket, "another runner", "socket:"}},
+		{[]string{"--socket", "off"}, []string{s.http, "another program has this port", "`http:`"}},
+	} {
+		second := s.start(append(tc.args, "--state", filepath.Join(s.dir, "second"))...)
+		<-second.done
+		if code := second.ProcessState.ExitCode(); code != 1 {
+			t.Errorf("%v: exit code %d", tc.args, code)
+		}
+		for _, want := range tc.want {
+			if !strings.Contains(second.out.String(), want) {
+				t.Errorf("%v: %q is not in\n%s", tc.args, want, second.out)
+			}
+		}
+	}
+	s.status()
+	s.infer()
+}
+
+// TestUnwritableStateDoesNotStopTheModels: the inputs say why they are off.
+func TestUnwritableStateDoesNotStopTheModels(t *testing.T) {
+	s := newSite(t)
+	config, err := os.ReadFile(s.config)
+	s.must(err)
+	// Below a file nothing can be made, by root neither.
+	config = append(config, "inputs:\n  - name: dock\n    kind: folder\n    pipeline: label-reader\n    path: /nowhere\n"...)
+	s.must(os.WriteFile(s.config, config, 0o600))
+	for _, dir := range []string{"agent/blobs/sha256", "agent/blobs/stage", "agent/blobs", "agent/models"} {
+		s.must(os.Chmod(filepath.Join(s.dir, dir), 0o555))
+		t.Cleanup(func() { os.Chmod(filepath.Join(s.dir, dir), 0o755) })
+	}
+	s.start("--state", filepath.Join(s.config, "state"))
+	st := s.status()
+	s.infer()
+	if len(st.Inputs) != 1 || !strings.Contains(st.Inputs[0].Err, "not a directory") {
+		t.Errorf("inputs: %+v", st.Inputs)
+	}
+}
