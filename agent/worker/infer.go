@@ -3,9 +3,8 @@ package worker
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
-	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/edgeherd/edgeherd/models"
@@ -82,10 +81,15 @@ func (w *Worker) place(in []Tensor, ports, outs []int) error {
 func (w *Worker) exchange(ctx context.Context) error {
 	id := w.req.id
 	fired := make(chan struct{})
+	var killer *time.Timer
+	var killed atomic.Bool
 	stop := context.AfterFunc(ctx, func() {
 		defer close(fired)
 		_, _ = w.control.Write(binary.LittleEndian.AppendUint64(nil, id)) // fails only when the process is gone
-		_ = w.conn.SetDeadline(time.Now().Add(w.opts.Grace))
+		killer = time.AfterFunc(w.opts.Grace, func() {
+			killed.Store(true)
+			_ = w.cmd.Process.Kill()
+		})
 	})
 	w.frame = appendRequest(w.frame, &w.req)
 	_, err := w.conn.Write(w.frame)
@@ -94,7 +98,7 @@ func (w *Worker) exchange(ctx context.Context) error {
 	}
 	if !stop() {
 		<-fired
-		_ = w.conn.SetDeadline(time.Time{})
+		killer.Stop()
 	}
 	if err == nil {
 		if err = decodeAnswer(w.frame, len(w.req.outs), &w.ans); err == nil && w.ans.id != id {
@@ -104,7 +108,7 @@ func (w *Worker) exchange(ctx context.Context) error {
 	if err != nil {
 		_ = w.cmd.Process.Kill()
 		died := w.lost()
-		if errors.Is(err, os.ErrDeadlineExceeded) {
+		if killed.Load() {
 			return fmt.Errorf("%w: %w; the worker did not stop within %v and was killed", ErrDeadline, context.Cause(ctx), w.opts.Grace)
 		}
 		return died

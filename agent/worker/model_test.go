@@ -4,7 +4,12 @@ import (
 	"bytes"
 	"encoding/binary"
 	"math"
+	"runtime"
+	"slices"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/edgeherd/edgeherd/models"
 )
@@ -110,28 +115,93 @@ func inProcess(t testing.TB) func() []byte {
 	}
 }
 
-// BenchmarkClassifier compares a session in this process with a worker. The
-// difference is the price of isolation: "overhead-us" in the third line, from
-// turns taken one after the other so that both see the same machine.
-func BenchmarkClassifier(b *testing.B) {
+// BenchmarkIsolation prices the process boundary for the classifier. Three ways
+// take turns, so that all see the same machine: a tight loop in this process
+// (raw), a thread of this process that is woken for each call, as in any
+// server (woken), and the worker. The median round counts, as CPU time of both
+// processes; what a wake-up costs depends much on the machine.
+func BenchmarkIsolation(b *testing.B) {
 	local := inProcess(b)
 	w := start(b, Options{Model: asset(b, "models", "ocr-cls-2.0.0", "model.onnx")})
 	in := classify()
-	remote := func() {
-		if _, err := w.Infer(b.Context(), in, nil); err != nil {
+	wake := wakened(b, local)
+	ways := []func(){
+		func() { local() },
+		wake,
+		func() {
+			if _, err := w.Infer(b.Context(), in, nil); err != nil {
+				b.Fatal(err)
+			}
+		},
+	}
+	const calls = 20
+	cpu, wall := make([][]float64, len(ways)), make([][]float64, len(ways))
+	for b.Loop() {
+		for i, call := range ways {
+			began, before := time.Now(), cpuOf(b, w)
+			for range calls {
+				call()
+			}
+			cpu[i] = append(cpu[i], float64((cpuOf(b, w)-before).Nanoseconds())/1000/calls)
+			wall[i] = append(wall[i], float64(time.Since(began).Nanoseconds())/1000/calls)
+		}
+	}
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(median(cpu[0]), "raw-cpu-us")
+	b.ReportMetric(median(cpu[2])-median(cpu[0]), "over-raw-cpu-us")
+	b.ReportMetric(median(cpu[2])-median(cpu[1]), "over-woken-cpu-us")
+	b.ReportMetric(median(wall[2])-median(wall[1]), "over-woken-wall-us")
+}
+
+func median(v []float64) float64 {
+	slices.Sort(v)
+	return v[len(v)/2]
+}
+
+// wakened moves call to a thread of its own, reached through a socket.
+func wakened(b *testing.B, call func() []byte) func() {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		b.Fatal(err)
+	}
+	near, far := rawFD(pair[0]), rawFD(pair[1])
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		runtime.LockOSThread()
+		var one [1]byte
+		for {
+			if _, err := far.Read(one[:]); err != nil {
+				return
+			}
+			call()
+			_, _ = far.Write(one[:])
+		}
+	}()
+	b.Cleanup(func() { _ = near.close(); <-ended; _ = far.close() })
+	return func() {
+		var one [1]byte
+		if _, err := near.Write(one[:]); err != nil {
+			b.Fatal(err)
+		}
+		if _, err := near.Read(one[:]); err != nil {
 			b.Fatal(err)
 		}
 	}
-	b.Run("in-process", func(b *testing.B) {
-		for b.Loop() {
-			local()
-		}
-	})
-	b.Run("worker", func(b *testing.B) {
-		for b.Loop() {
-			remote()
-		}
-	})
+}
+
+// cpuOf is the CPU time of this process and of the worker.
+func cpuOf(b *testing.B, w *Worker) time.Duration {
+	b.Helper()
+	u, err := w.Usage()
+	if err != nil {
+		b.Fatal(err)
+	}
+	var own unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_PROCESS_CPUTIME_ID, &own); err != nil {
+		b.Fatal(err)
+	}
+	return u.CPU + time.Duration(own.Nano())
 }
 
 // BenchmarkRoundTrip measures the transport alone: 110 KB through a model that

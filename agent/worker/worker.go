@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"os"
 	"os/exec"
 	"sync/atomic"
@@ -88,7 +87,7 @@ type Worker struct {
 	peakRSS atomic.Int64 // last reading, for Usage after the end
 
 	turn   chan struct{} // holds a token while nobody uses the fields below
-	conn   *net.UnixConn
+	conn   rawFD         // blocking: a read ends with an answer or with the process
 	reader *bufio.Reader
 	slot   *slot
 	closed bool
@@ -130,16 +129,11 @@ func (w *Worker) spawn() error {
 	if err != nil {
 		return fmt.Errorf("create socket: %w", err)
 	}
-	ours, theirs := os.NewFile(uintptr(pair[0]), "worker"), os.NewFile(uintptr(pair[1]), "runner")
-	defer ours.Close() // net.FileConn works on a copy
+	conn, theirs := rawFD(pair[0]), os.NewFile(uintptr(pair[1]), "runner")
 	defer theirs.Close()
-	conn, err := net.FileConn(ours)
-	if err != nil {
-		return fmt.Errorf("open socket: %w", err)
-	}
 	controlRead, controlWrite, err := os.Pipe()
 	if err != nil {
-		conn.Close()
+		conn.close()
 		return fmt.Errorf("create control pipe: %w", err)
 	}
 	defer controlRead.Close()
@@ -153,11 +147,11 @@ func (w *Worker) spawn() error {
 	// A group of its own: Ctrl-C in a terminal reaches the runner only, which drains first.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
-		conn.Close()
+		conn.close()
 		controlWrite.Close()
 		return err
 	}
-	w.cmd, w.control, w.conn = cmd, controlWrite, conn.(*net.UnixConn)
+	w.cmd, w.control, w.conn = cmd, controlWrite, conn
 	w.reader = bufio.NewReaderSize(w.conn, 16<<10)
 	go w.wait()
 	return nil
@@ -186,7 +180,7 @@ func (w *Worker) handshake(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("encode configuration: %w", err)
 	}
-	stop := context.AfterFunc(ctx, func() { _ = w.conn.SetDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() { _ = w.cmd.Process.Kill() }) // ends the read below
 	defer stop()
 	_, err = w.conn.Write(endFrame(append(beginFrame(nil), text...)))
 	var body []byte
@@ -272,5 +266,5 @@ func (w *Worker) Close() error {
 		return nil
 	}
 	w.closed = true
-	return joinNamed("close worker", w.conn.Close(), w.slot.close())
+	return joinNamed("close worker", w.conn.close(), w.slot.close())
 }

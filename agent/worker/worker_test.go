@@ -16,20 +16,18 @@ import (
 	"github.com/edgeherd/edgeherd/models"
 )
 
-// TestMain makes the test binary its own worker process.
+// TestMain makes the test binary its own worker process: Options.Command
+// starts this executable with the argument "worker".
 func TestMain(m *testing.M) {
-	if os.Getenv(asWorker) != "" {
-		if err := Main(context.Background(), nil, os.Stderr); err != nil {
+	if len(os.Args) > 1 && os.Args[1] == "worker" {
+		if err := Main(context.Background(), os.Args[2:], os.Stderr); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
 		os.Exit(0)
 	}
-	os.Setenv(asWorker, "1") // inherited by the workers that the tests start
 	os.Exit(m.Run())
 }
-
-const asWorker = "EDGEHERD_TEST_AS_WORKER"
 
 // asset finds a file of build/assets; see the Makefile's assets target.
 func asset(t testing.TB, elem ...string) string {
