@@ -36,13 +36,13 @@ func degrade(f *Frame, rng *rand.Rand) {
 	case UpsideDown:
 		f.Image = turn(f.Image, 180+6*rng.Float64()-3)
 	case Blurred:
-		f.Image = blur(f.Image, 1.0+0.8*rng.Float64())
+		f.Image = blur(f.Image, 1.4+1.0*rng.Float64())
 	case Shaded:
 		shade(f.Image, rng)
 	case Noisy:
-		noise(f.Image, rng, 14+12*rng.Float64())
+		noise(f.Image, rng, 25+20*rng.Float64())
 	case Squeezed:
-		f.Quality = 18 + rng.IntN(13)
+		f.Quality = 8 + rng.IntN(9)
 	}
 }
 
@@ -118,10 +118,10 @@ func convolve(img *image.RGBA, kernel []float64, step image.Point) *image.RGBA {
 	return out
 }
 
-// shade darkens one side to about 40 % and adds the spot of a lamp.
+// shade darkens one side to about a quarter and adds the spot of a lamp.
 func shade(img *image.RGBA, rng *rand.Rand) {
 	sin, cos := math.Sincos(2 * math.Pi * rng.Float64())
-	dark := 0.35 + 0.15*rng.Float64()
+	dark := 0.15 + 0.20*rng.Float64()
 	spotX, spotY := Width*rng.Float64(), Height*rng.Float64()
 	each(img, func(x, y int, v float64) float64 {
 		u, w := float64(x)/Width-0.5, float64(y)/Height-0.5

@@ -49,7 +49,7 @@ const (
 	Blurred    Kind = "blurred"    // out of focus
 	Shaded     Kind = "shaded"     // light from one side, a lamp's spot
 	Noisy      Kind = "noisy"      // a sensor in the dark
-	Squeezed   Kind = "squeezed"   // JPEG quality 18 to 30, a thin link
+	Squeezed   Kind = "squeezed"   // JPEG quality 8 to 16, a thin link
 )
 
 // Degraded lists all kinds but Clean.
