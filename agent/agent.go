@@ -189,7 +189,7 @@ func (a *Agent) openParts() (err error) {
 		ID: a.id.ID, Dial: a.dialBroker, Spool: a.spool, Hello: a.hello,
 		OnWelcome: func(wire.Welcome) { a.update.Connected() },
 		OnDesired: a.accept, OnLive: a.telemetry.liveFor,
-		WallClock: a.opts.WallClock, FirstDelay: a.opts.FirstDelay,
+		FirstDelay: a.opts.FirstDelay,
 	}, a.log)
 	return a.resumeDesired()
 }
