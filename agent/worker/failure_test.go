@@ -410,12 +410,12 @@ func resources(t *testing.T) (descriptors, slots int) {
 	return len(entries), bytes.Count(maps, []byte("edgeherd-tensors"))
 }
 
-// TestWorkerEndsWithItsRunner starts a runner that starts a worker, kills the
-// runner and waits for the worker's end.
+// TestWorkerEndsWithItsRunner closes the runner's end of the control pipe, as
+// the kernel does when a runner is killed.
 func TestWorkerEndsWithItsRunner(t *testing.T) {
 	w := identity(t, Options{})
 	pid := pidOf(t, w)
-	if err := w.control.Close(); err != nil { // what the kernel does for a killed runner
+	if err := w.control.Close(); err != nil {
 		t.Fatal(err)
 	}
 	<-w.Done()
