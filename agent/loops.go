@@ -200,7 +200,7 @@ func (a *Agent) resultDraft(records []runnerapi.Result) (spool.Draft, error) {
 	for i, r := range records {
 		out[i] = wire.Result{
 			WallMs: r.UnixMs, Input: r.Input, Pipeline: r.Pipeline, Item: r.Item, Text: r.Text, Want: r.Want,
-			ScorePPM: uint32(max(0, r.Score) * 1e6), LatencyUs: uint32(max(0, r.LatencyMs) * 1e3), Models: r.Models,
+			ScorePPM: uint32(max(0, r.Score) * 1e6), LatencyUs: uint32(max(0, r.LatencyMs) * 1e3), Models: r.Models, Cursor: r.Cursor,
 		}
 	}
 	payload, err := wire.EncodeResults(out)

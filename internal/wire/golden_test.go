@@ -47,7 +47,7 @@ func eventsPayload(t testing.TB) []byte {
 
 func resultsPayload(t testing.TB) []byte {
 	t.Helper()
-	p, err := wire.EncodeResults([]wire.Result{{WallMs: 1700000000000, Input: "cam1", Pipeline: "plates", Item: "f-1.jpg", Text: "B-XY 12", Want: "B-XY 12", ScorePPM: 991234, LatencyUs: 41000, Models: []string{"det:1.4.2", "rec:1.4.2"}}})
+	p, err := wire.EncodeResults([]wire.Result{{WallMs: 1700000000000, Input: "cam1", Pipeline: "plates", Item: "f-1.jpg", Text: "B-XY 12", Want: "B-XY 12", ScorePPM: 991234, LatencyUs: 41000, Models: []string{"det:1.4.2", "rec:1.4.2"}, Cursor: 41}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -148,6 +148,9 @@ type Result struct {
 	ScorePPM  uint32   `cbor:"7,keyasint"` // score · 10^6
 	LatencyUs uint32   `cbor:"8,keyasint"`
 	Models    []string `cbor:"9,keyasint"` // name:version
+	// Cursor counts the results of one runner outbox, 1, 2, 3…: a ledger can
+	// tell from it that each was stored once.
+	Cursor uint64 `cbor:"10,keyasint"`
 }
 
 // Gap is a tombstone: blocks that were dropped before they were delivered. A
