@@ -13,36 +13,53 @@ import (
 	"github.com/edgeherd/edgeherd/internal/wire"
 )
 
-// unackBatch bounds how many blocks one transaction of Validate moves: dirty
-// pages live in memory until the commit.
-const unackBatch = 512
+// moveCost bounds what one transaction moves between un-acked and window: the
+// pages it copies live in memory until the commit, and need room in the file.
+func (s *Spool) moveCost() int64 { return min(s.opts.budget()/16, 1<<20) }
 
 // Ack moves blocks to the window: the commit at (run, lsn) or an earlier one
 // has stored them. Only an exact key counts; others are ignored. It returns how
 // many blocks were un-acked until now.
 func (s *Spool) Ack(run wire.RunID, lsn uint64, keys []wire.Key) (int, error) {
-	n := 0
-	err := s.update(func(t *txn) error {
-		n = 0
-		for _, k := range keys {
-			at, v, ok := t.find(k)
-			if !ok {
-				continue
+	total := 0
+	for done := 0; done < len(keys); {
+		acked, seen := 0, 0
+		err := s.write(true, func(t *txn) (err error) {
+			acked, seen, err = t.ackSome(keys[done:], run, lsn)
+			if err == nil && acked == 0 {
+				return errUnchanged
 			}
-			if err := t.ack(k.Lane, at, bytes.Clone(v), run, lsn); err != nil {
-				return err
-			}
-			n++
+			return err
+		})
+		if err != nil {
+			return total, fmt.Errorf("store acknowledgement: %w", err)
 		}
-		if n == 0 {
-			return errUnchanged
-		}
-		return nil
-	})
-	if err != nil {
-		return 0, fmt.Errorf("store acknowledgement: %w", err)
+		total += acked
+		done += seen
 	}
-	return n, nil
+	return total, nil
+}
+
+// ackSome moves blocks until that costs enough for one transaction. It returns
+// how many it moved and how many keys it has looked at.
+func (t *txn) ackSome(keys []wire.Key, run wire.RunID, lsn uint64) (acked, seen int, err error) {
+	var moved int64
+	for _, k := range keys {
+		if moved >= t.spool.moveCost() {
+			break
+		}
+		seen++
+		at, v, ok := t.find(k)
+		if !ok {
+			continue
+		}
+		moved += cost(len(v) - unackedHead)
+		if err := t.ack(k.Lane, at, bytes.Clone(v), run, lsn); err != nil {
+			return acked, seen, err
+		}
+		acked++
+	}
+	return acked, seen, nil
 }
 
 // find returns the un-acked block with exactly this key.
@@ -101,7 +118,7 @@ func (s *Spool) Validate(valid []wire.RunLSN) (int, error) {
 	}
 	s.signal()
 	// What is left of each run is within reach: do not search again next time.
-	err := s.update(func(t *txn) error { return t.clampRuns(reach) })
+	err := s.write(true, func(t *txn) error { return t.clampRuns(reach) })
 	if err != nil {
 		return total, fmt.Errorf("withdraw acknowledgements: %w", err)
 	}
@@ -126,8 +143,8 @@ func (t *txn) clampRuns(reach map[wire.RunID]uint64) error {
 	return err
 }
 
-// unack moves up to unackBatch blocks of the window back, from a place on, and
-// returns the place to go on from, nil at the end.
+// unack moves some blocks of the window back, from a place on, and returns the
+// place to go on from, nil at the end.
 func (s *Spool) unack(lane wire.Lane, from []byte, reach map[wire.RunID]uint64) (n int, next []byte, err error) {
 	clean := true
 	err = s.view(func(t *txn) error {
@@ -140,18 +157,20 @@ func (s *Spool) unack(lane wire.Lane, from []byte, reach map[wire.RunID]uint64) 
 	if err != nil || clean {
 		return 0, nil, err
 	}
-	err = s.update(func(t *txn) error {
+	err = s.write(true, func(t *txn) error {
 		n, next = 0, nil
 		var moves []entry
+		var moved int64
 		c := t.window[lane].Cursor()
 		for k, v := seek(c, from); k != nil; k, v = c.Next() {
-			if len(moves) == unackBatch {
+			if moved >= s.moveCost() {
 				next = bytes.Clone(k)
 				break
 			}
 			lsn, ok := reach[wire.RunID(v[:8])]
 			if !ok || binary.BigEndian.Uint64(v[8:16]) > lsn {
 				moves = append(moves, entry{place(k), bytes.Clone(v)})
+				moved += cost(len(v) - windowHead)
 			}
 		}
 		for _, m := range moves {
@@ -202,7 +221,7 @@ func (t *txn) unack(lane wire.Lane, at place, value []byte) error {
 // gap. The last few are kept in the file for a look. It returns how many.
 func (s *Spool) Refuse(keys []wire.Key) (int, error) {
 	n := 0
-	err := s.update(func(t *txn) error {
+	err := s.write(true, func(t *txn) error {
 		n = 0
 		lost := gaps{}
 		for _, k := range keys {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"go.etcd.io/bbolt"
-	berrors "go.etcd.io/bbolt/errors"
 
 	"github.com/edgeherd/edgeherd/internal/wire"
 )
@@ -63,30 +62,23 @@ func (s *Spool) append(name string, cursor []byte, drafts []Draft) ([]wire.Key, 
 	if need > s.opts.budget()/2 {
 		return nil, fmt.Errorf("append to spool: %d bytes at once, its room is %d", need, s.opts.budget())
 	}
-	if err := s.makeRoom(need, events); err != nil {
-		return nil, fmt.Errorf("make room in spool: %w", err)
-	}
-	var keys []wire.Key
-	for try := 0; ; try++ {
-		err := s.update(func(t *txn) (err error) {
-			if name != "" {
-				if err := t.cursors.Put([]byte(name), cursor); err != nil {
-					return err
-				}
-			}
-			keys, err = t.append(drafts)
-			return err
-		})
-		if err == nil {
-			break
-		}
-		// The estimate of cost was too low for how bbolt fills its pages.
-		if !errors.Is(err, berrors.ErrMaxSizeReached) || try == 4 {
+	if over := s.cost() + need - s.opts.budget(); over > 0 {
+		if err := s.room(over, events); err != nil {
 			return nil, fmt.Errorf("append to spool: %w", err)
 		}
-		if err := s.update(func(t *txn) error { return t.evict(need+s.opts.budget()/16, events) }); err != nil {
-			return nil, fmt.Errorf("make room in spool: %w", err)
+	}
+	var keys []wire.Key
+	err := s.write(events, func(t *txn) (err error) {
+		if name != "" {
+			if err := t.cursors.Put([]byte(name), cursor); err != nil {
+				return err
+			}
 		}
+		keys, err = t.append(drafts)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("append to spool: %w", err)
 	}
 	if len(keys) > 0 {
 		s.signal()
@@ -155,18 +147,10 @@ func (t *txn) put(b wire.Block) error {
 		t.countLife(t.spool.life, lane, 1))
 }
 
-// makeRoom evicts if the budget does not have need bytes left. events says
-// that only events ask for room.
-func (s *Spool) makeRoom(need int64, events bool) error {
+func (s *Spool) cost() int64 {
 	s.mu.Lock()
-	full := s.state.counts.total()+need > s.opts.budget()
-	s.mu.Unlock()
-	if !full {
-		return nil
-	}
-	return s.update(func(t *txn) error {
-		return t.evict(t.state.counts.total()+need-s.opts.budget(), events)
-	})
+	defer s.mu.Unlock()
+	return s.state.counts.total()
 }
 
 // evict frees at least need: the window, oldest first, bulk before telemetry

@@ -31,6 +31,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 	"golang.org/x/sys/unix"
 
 	"github.com/edgeherd/edgeherd/internal/durable"
@@ -42,7 +43,7 @@ type Options struct {
 	Path string
 	// Boot names the boot of the machine; it goes into every block.
 	Boot wire.BootID
-	// MaxBytes bounds the bbolt file. Default 64 MiB, at least 1 MiB.
+	// MaxBytes bounds the bbolt file. Default 64 MiB, at least 2 MiB.
 	MaxBytes int64
 	// EventQuota is the share of the space, in percent, from which telemetry
 	// cannot push events. Default 10.
@@ -64,7 +65,7 @@ func (o Options) withDefaults() Options {
 	if o.MaxBytes == 0 {
 		o.MaxBytes = 64 << 20
 	}
-	o.MaxBytes = max(o.MaxBytes, 1<<20)
+	o.MaxBytes = max(o.MaxBytes, 2<<20)
 	if o.EventQuota == 0 {
 		o.EventQuota = 10
 	}
@@ -81,9 +82,17 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
+// bbolt grows the file by allocBytes, and refuses a transaction that would
+// need more than MaxSize less allocBytes. reserveBytes are kept from everything
+// but evictions, which need pages before they free some.
+const (
+	allocBytes   = 256 << 10
+	reserveBytes = 512 << 10
+)
+
 // budget is what blocks may cost (see cost) of MaxBytes. The rest is for
-// bbolt: half-filled pages and the pages that a transaction copies.
-func (o Options) budget() int64 { return o.MaxBytes / 100 * 65 }
+// bbolt: pages that are not full and pages that a transaction copies.
+func (o Options) budget() int64 { return (o.MaxBytes - reserveBytes - allocBytes) / 100 * 65 }
 
 func (o Options) quota() int64 { return o.budget() / 100 * int64(o.EventQuota) }
 
@@ -140,7 +149,7 @@ func Open(opts Options, log *slog.Logger) (_ *Spool, err error) {
 	}
 	if damage != nil {
 		gap := wire.Gap{Reason: wire.ReasonCorrupt}
-		if err := s.update(func(t *txn) error { return t.appendGap(gap) }); err != nil {
+		if err := s.write(true, func(t *txn) error { return t.appendGap(gap) }); err != nil {
 			return nil, fmt.Errorf("open spool %s: %w", opts.Path, err)
 		}
 	}
@@ -154,7 +163,6 @@ func openDB(opts Options, path string) (*bbolt.DB, error) {
 		Timeout:        10 * time.Second,
 		NoFreelistSync: true,
 		FreelistType:   bbolt.FreelistMapType,
-		MaxSize:        int(opts.MaxBytes),
 		NoSync:         opts.NoSync,
 		NoGrowSync:     opts.NoSync,
 		NoStatistics:   true,
@@ -162,7 +170,7 @@ func openDB(opts Options, path string) (*bbolt.DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	db.AllocSize = 256 << 10
+	db.AllocSize = allocBytes
 	return db, nil
 }
 
@@ -214,14 +222,38 @@ var (
 	errUnchanged = errors.New("nothing to write")
 )
 
-// update runs fn in a write transaction; what it changed of the state becomes
-// visible when the transaction is on disk.
-func (s *Spool) update(fn func(*txn) error) error {
+// write runs fn in a write transaction; what it changed of the state becomes
+// visible when the transaction is on disk. If the file cannot grow, which means
+// that cost was too low for how bbolt fills its pages, it evicts and tries
+// again. events says that fn stores nothing but events.
+func (s *Spool) write(events bool, fn func(*txn) error) error {
+	for try := 1; ; try++ {
+		err := s.update(s.opts.MaxBytes-reserveBytes, fn)
+		if !errors.Is(err, berrors.ErrMaxSizeReached) || try == 5 {
+			return err
+		}
+		if err := s.room(s.opts.budget()/16, events); err != nil {
+			return err
+		}
+	}
+}
+
+// room evicts blocks that cost at least want.
+func (s *Spool) room(want int64, events bool) error {
+	err := s.update(s.opts.MaxBytes, func(t *txn) error { return t.evict(want, events) })
+	if err != nil {
+		return fmt.Errorf("make room: %w", err)
+	}
+	return nil
+}
+
+func (s *Spool) update(limit int64, fn func(*txn) error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.db == nil {
 		return errClosed
 	}
+	s.db.MaxSize = int(limit)
 	t := &txn{spool: s, state: s.state}
 	err := s.db.Update(func(tx *bbolt.Tx) error {
 		t.open(tx)
