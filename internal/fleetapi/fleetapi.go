@@ -338,7 +338,7 @@ type RolloutList struct {
 	Items []Rollout `json:"items"`
 }
 
-// RolloutAction is pause, resume or cancel.
+// RolloutAction is start, pause, resume or cancel.
 type RolloutAction struct {
 	Action string `json:"action" enum:"start,pause,resume,cancel"`
 }

@@ -1,0 +1,170 @@
+// Package api is the controller's door for people and for the files of boxes:
+// the HTTP API under /api/v1, the pages of the dashboard, the login, and the
+// blobs that boxes download.
+//
+// Vocabulary: a route is a method with a path; the table access says which
+// role it needs, and what is not in the table is refused. A session is a
+// browser's cookie, made from a one-use login URL; a command line shows a token
+// instead. A problem is an error as RFC 9457 writes it, with a hint.
+//
+// The types are those of internal/fleetapi; web/openapi.json is written from
+// the routes registered here.
+//
+// The one rule a caller can break: serve Device behind the boxes' TLS and
+// Operator behind the operators'; neither checks what the other must.
+package api
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"github.com/edgeherd/edgeherd/controller/store"
+	"github.com/edgeherd/edgeherd/internal/blob"
+	"github.com/edgeherd/edgeherd/internal/fleetapi"
+	"github.com/edgeherd/edgeherd/internal/trust"
+)
+
+// maxJSONBytes bounds the body of every request but the upload of a blob.
+const maxJSONBytes = 1 << 20
+
+// Options of an API. Store and Blobs are required.
+type Options struct {
+	Store *store.Store
+	Blobs *blob.Store
+	// Keyring says whose models and releases are accepted; empty accepts none.
+	Keyring trust.Keyring
+	// Hub carries changes to browsers; nil means one that nobody publishes to.
+	Hub *Hub
+	// Wake tells the conductor that a person changed something; nil means nobody.
+	Wake func()
+	// Version of the program, for pages and metrics.
+	Version string
+	// WallClock stamps rows and tokens; nil means time.Now.
+	WallClock func() time.Time
+	// SecureCookies says that pages are served over TLS; default false.
+	SecureCookies bool
+}
+
+// API answers people and boxes. Safe for concurrent use.
+type API struct {
+	opts     Options
+	log      *slog.Logger
+	routes   *router
+	huma     huma.API
+	running  inFlight
+	deciding sync.Mutex // held while an action on a rollout is checked and done
+	operator http.Handler
+}
+
+// The framework keeps these two settings for the whole process. They are set
+// here and nowhere else, before any route is registered: arrays are never null
+// in our answers, and every error has our form.
+func init() {
+	huma.DefaultArrayNullable = false
+	huma.NewError = func(status int, msg string, errs ...error) huma.StatusError {
+		p := fleetapi.Problem(status, msg, "")
+		for _, err := range errs {
+			var d huma.ErrorDetailer
+			switch {
+			case err == nil:
+			case errors.As(err, &d):
+				p.Errors = append(p.Errors, fleetapi.Fault{Location: d.ErrorDetail().Location, Message: d.ErrorDetail().Message})
+			default:
+				p.Errors = append(p.Errors, fleetapi.Fault{Message: err.Error()})
+			}
+		}
+		return p
+	}
+}
+
+// New registers all routes.
+func New(opts Options, log *slog.Logger) (*API, error) {
+	if opts.Store == nil || opts.Blobs == nil {
+		return nil, errors.New("api: Store and Blobs are required")
+	}
+	a := build(opts, log)
+	return a, nil
+}
+
+func build(opts Options, log *slog.Logger) *API {
+	if opts.Hub == nil {
+		opts.Hub = NewHub()
+	}
+	if opts.Wake == nil {
+		opts.Wake = func() {}
+	}
+	if opts.WallClock == nil {
+		opts.WallClock = time.Now
+	}
+	a := &API{opts: opts, log: log}
+	a.routes = &router{mux: http.NewServeMux(), guard: a.guard}
+	config := huma.Config{
+		OpenAPI: &huma.OpenAPI{
+			OpenAPI: "3.1.0",
+			Info:    &huma.Info{Title: "edgeherd", Version: "1", Description: "Fleet manager for inference boxes at branch sites."},
+			Components: &huma.Components{
+				Schemas: huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer),
+				SecuritySchemes: map[string]*huma.SecurityScheme{
+					"token":   {Type: "http", Scheme: "bearer"},
+					"session": {Type: "apiKey", In: "cookie", Name: a.cookieName()},
+				},
+			},
+			Security: []map[string][]string{{"token": {}}, {"session": {}}},
+		},
+		Formats:                      map[string]huma.Format{"application/json": huma.DefaultJSONFormat, "json": huma.DefaultJSONFormat},
+		DefaultFormat:                "application/json",
+		RejectUnknownQueryParameters: true,
+	}
+	a.huma = humago.New(a.routes, config)
+	a.registerBoxes()
+	a.registerArtefacts()
+	a.registerRollouts()
+	a.registerPeople()
+	a.registerPlain()
+	a.operator = secure(crossOrigin(a.routes))
+	return a
+}
+
+// Operator serves pages, API and login.
+func (a *API) Operator() http.Handler { return a.operator }
+
+// OpenAPI returns the specification of the API as indented JSON. The same
+// program always returns the same bytes.
+func OpenAPI() ([]byte, error) {
+	a := build(Options{SecureCookies: true}, slog.New(slog.DiscardHandler))
+	data, err := json.MarshalIndent(a.huma.OpenAPI(), "", "  ")
+	if err != nil {
+		return nil, fmt.Errorf("encode API specification: %w", err)
+	}
+	return append(data, '\n'), nil
+}
+
+// secure sets the headers that bind what a browser may do with our pages.
+func secure(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Content-Security-Policy", "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'")
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("Cross-Origin-Opener-Policy", "same-origin")
+		next.ServeHTTP(w, r)
+	})
+}
+
+// crossOrigin refuses requests that a page of another site makes a browser
+// send with our cookie.
+func crossOrigin(next http.Handler) http.Handler {
+	p := http.NewCrossOriginProtection()
+	p.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		writeProblem(w, fleetapi.Problem(http.StatusForbidden, "the request comes from a page of another site", "Open the dashboard under its own address."))
+	}))
+	return p.Handler(next)
+}

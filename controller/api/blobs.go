@@ -1,0 +1,138 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/edgeherd/edgeherd/internal/blob"
+	"github.com/edgeherd/edgeherd/internal/fleetapi"
+	"github.com/edgeherd/edgeherd/internal/identity"
+)
+
+// maxBlobBytes bounds one uploaded file.
+const maxBlobBytes = 4 << 30
+
+// uploadPause is how long an upload may deliver nothing.
+const uploadPause = time.Minute
+
+// maxMissing bounds one question; a model has at most 1000 files.
+const maxMissing = 1000
+
+type missingInput struct{ Body fleetapi.MissingBlobs }
+
+// missing tells which of the digests are not here.
+func (a *API) missing(_ context.Context, in *missingInput) (fleetapi.MissingBlobs, error) {
+	if n := len(in.Body.Digests); n > maxMissing {
+		return fleetapi.MissingBlobs{}, badRequest("Ask in parts.", "%d digests, at most %d are answered at once", n, maxMissing)
+	}
+	out := fleetapi.MissingBlobs{Digests: []blob.Digest{}}
+	for _, d := range in.Body.Digests {
+		if !a.opts.Blobs.Has(d) {
+			out.Digests = append(out.Digests, d)
+		}
+	}
+	return out, nil
+}
+
+// putBlob takes an upload straight to disk.
+func (a *API) putBlob(w http.ResponseWriter, r *http.Request) {
+	d, err := blob.ParseDigest("sha256:" + r.PathValue("hex"))
+	if err != nil {
+		a.fail(w, r, badRequest("", "%s", err))
+		return
+	}
+	switch {
+	case r.ContentLength < 0:
+		a.fail(w, r, fleetapi.Problem(http.StatusLengthRequired, "the upload does not say its length", "Send Content-Length."))
+		return
+	case r.ContentLength > maxBlobBytes:
+		a.fail(w, r, fleetapi.Problem(http.StatusRequestEntityTooLarge, fmt.Sprintf("%d bytes; a file may have %d", r.ContentLength, int64(maxBlobBytes)), ""))
+		return
+	}
+	if err := a.opts.Blobs.Put(&patient{r, http.NewResponseController(w)}, d); err != nil {
+		a.fail(w, r, uploadProblem(r, err))
+		return
+	}
+	writeJSON(w, http.StatusCreated, fleetapi.Blob{Digest: d, SizeBytes: r.ContentLength})
+}
+
+func uploadProblem(r *http.Request, err error) error {
+	switch {
+	case errors.Is(err, blob.ErrMismatch):
+		return refuse("Send it again; if that fails too, the file has changed since it was hashed.", "the %d bytes received are not %s", r.ContentLength, "sha256:"+r.PathValue("hex"))
+	case errors.Is(err, errUpload):
+		return badRequest("Send it again.", "the upload broke off: %s", err)
+	}
+	return err
+}
+
+// errUpload says that the fault is the sender's or the network's, not the disk's.
+var errUpload = errors.New("reading the request")
+
+// patient reads a body that may take long, as long as it goes on.
+type patient struct {
+	r  *http.Request
+	rc *http.ResponseController
+}
+
+func (p *patient) Read(buf []byte) (int, error) {
+	// Not every connection knows deadlines; without one a read may wait longer.
+	_ = p.rc.SetReadDeadline(time.Now().Add(uploadPause))
+	n, err := p.r.Body.Read(buf)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return n, fmt.Errorf("%w: %w", errUpload, err)
+	}
+	return n, err
+}
+
+// boxKey is the key of the asking box in a request's context.
+type boxKey struct{}
+
+// WithBox returns a context for requests of a box; for tests that have no TLS.
+func WithBox(ctx context.Context, id identity.ID) context.Context {
+	return context.WithValue(ctx, boxKey{}, id)
+}
+
+// Device serves the blobs that boxes download. Their TLS has proved that they
+// are boxes of this controller.
+func (a *API) Device() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /device/v1/blobs/{hex}", a.deviceBlob)
+	return mux
+}
+
+func (a *API) deviceBlob(w http.ResponseWriter, r *http.Request) {
+	if _, known := r.Context().Value(boxKey{}).(identity.ID); !known {
+		if r.TLS == nil {
+			a.fail(w, r, unauthorized("this door is for boxes", ""))
+			return
+		}
+		if _, _, err := identity.PeerID(*r.TLS); err != nil {
+			a.fail(w, r, unauthorized(err.Error(), ""))
+			return
+		}
+	}
+	d, err := blob.ParseDigest("sha256:" + r.PathValue("hex"))
+	if err != nil {
+		a.fail(w, r, badRequest("", "%s", err))
+		return
+	}
+	f, err := a.opts.Blobs.Get(d)
+	if err != nil {
+		if !a.opts.Blobs.Has(d) {
+			err = fleetapi.Problem(http.StatusNotFound, "there is no blob "+d.String(), "")
+		}
+		a.fail(w, r, err)
+		return
+	}
+	defer f.Close()
+	h := w.Header()
+	h.Set("ETag", `"`+d.String()+`"`)
+	h.Set("Content-Type", "application/octet-stream")
+	h.Set("Cache-Control", "private, max-age=31536000, immutable")
+	http.ServeContent(w, r, "", time.Time{}, f)
+}

@@ -1,0 +1,256 @@
+package api
+
+import (
+	"context"
+	"encoding/csv"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"github.com/edgeherd/edgeherd/controller/registry"
+	"github.com/edgeherd/edgeherd/controller/store"
+	"github.com/edgeherd/edgeherd/internal/fleetapi"
+	"github.com/edgeherd/edgeherd/internal/identity"
+)
+
+// readsSpan is how far back results are counted, as fleetapi.Reads says.
+const readsSpan = time.Hour
+
+func (a *API) registerBoxes() {
+	route(a, get("/summary", "summary", "The fleet in numbers", "fleet"), a.summary)
+	list := get("/boxes", "listBoxes", "Boxes that match a filter; all of them as CSV with Accept: text/csv", "boxes")
+	list.Middlewares = huma.Middlewares{a.asCSV}
+	route(a, list, a.listBoxes)
+	route(a, get("/boxes/{id}", "getBox", "One box", "boxes"), a.getBox)
+	route(a, get("/boxes/{id}/series", "boxSeries", "Metrics of a box over time", "boxes"), a.boxSeries)
+	route(a, get("/boxes/{id}/events", "boxEvents", "Newest events of a box", "boxes"), a.boxEvents)
+	route(a, get("/boxes/{id}/results", "boxResults", "Newest results of the pipelines of a box", "boxes"), a.boxResults)
+}
+
+// boxes are all boxes as they are now.
+func (a *API) boxes(ctx context.Context) ([]fleetapi.Box, error) {
+	now := a.opts.WallClock()
+	stored, err := a.opts.Store.Boxes(ctx, now.Add(-readsSpan).UnixMilli())
+	if err != nil {
+		return nil, err
+	}
+	out := make([]fleetapi.Box, 0, len(stored))
+	for _, b := range stored {
+		out = append(out, registry.View(b, now))
+	}
+	return out, nil
+}
+
+func (a *API) summary(ctx context.Context, _ *nothing) (fleetapi.Summary, error) {
+	boxes, err := a.boxes(ctx)
+	if err != nil {
+		return fleetapi.Summary{}, err
+	}
+	s := fleetapi.Summary{
+		Total: len(boxes), Links: map[string]int{}, Healths: map[string]int{}, Updates: map[string]int{},
+		Development: a.opts.Keyring.Development, Version: a.opts.Version, Time: a.opts.WallClock().UTC(),
+	}
+	for _, b := range boxes {
+		s.Links[string(b.Link)]++
+		s.Healths[string(b.Health)]++
+		s.Updates[string(b.Update)]++
+		if b.Simulated {
+			s.Simulated++
+		}
+	}
+	return s, nil
+}
+
+type listBoxesInput struct {
+	Filter    string `query:"filter" maxLength:"4096" doc:"AIP-160 expression over boxes" example:"health = \"throttling\" AND temp_die > 85"`
+	OrderBy   string `query:"order_by" maxLength:"64" doc:"a field, with \" desc\" to reverse" example:"temp_die desc"`
+	PageSize  int    `query:"page_size" minimum:"1" maximum:"1000" default:"100"`
+	PageToken string `query:"page_token" maxLength:"8192" doc:"next_page_token of the page before"`
+}
+
+// matching returns the boxes that the filter matches, in order.
+func (a *API) matching(ctx context.Context, filter, order string) ([]fleetapi.Box, error) {
+	f, err := registry.ParseFilter(filter)
+	if err != nil {
+		return nil, badRequest("", "%s", err)
+	}
+	boxes, err := a.boxes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	boxes = slices.DeleteFunc(boxes, func(b fleetapi.Box) bool { return !f.Match(b) })
+	if err := registry.Sort(boxes, order); err != nil {
+		return nil, badRequest("", "%s", err)
+	}
+	return boxes, nil
+}
+
+func (a *API) listBoxes(ctx context.Context, in *listBoxesInput) (fleetapi.BoxList, error) {
+	boxes, err := a.matching(ctx, in.Filter, in.OrderBy)
+	if err != nil {
+		return fleetapi.BoxList{}, err
+	}
+	list := fleetapi.BoxList{Items: []fleetapi.Box{}, TotalSize: len(boxes)}
+	query := queryHash(in.Filter, in.OrderBy)
+	if in.PageToken != "" {
+		if boxes, err = after(boxes, in.PageToken, query, in.OrderBy); err != nil {
+			return fleetapi.BoxList{}, err
+		}
+	}
+	list.Items = append(list.Items, boxes[:min(in.PageSize, len(boxes))]...)
+	if len(boxes) > in.PageSize {
+		list.NextPageToken = pageToken(query, list.Items[in.PageSize-1])
+	}
+	return list, nil
+}
+
+type boxInput struct {
+	ID string `path:"id" pattern:"^d-[a-z2-7]{13}$" example:"d-abcdefghijklm"`
+}
+
+func (a *API) getBox(ctx context.Context, in *boxInput) (fleetapi.Box, error) {
+	now := a.opts.WallClock()
+	b, err := a.opts.Store.Box(ctx, identity.ID(in.ID), now.Add(-readsSpan).UnixMilli())
+	if err != nil {
+		return fleetapi.Box{}, err
+	}
+	return registry.View(b, now), nil
+}
+
+type newestInput struct {
+	ID    string `path:"id" pattern:"^d-[a-z2-7]{13}$" example:"d-abcdefghijklm"`
+	Limit int    `query:"limit" minimum:"1" maximum:"1000" default:"100"`
+}
+
+func (a *API) boxEvents(ctx context.Context, in *newestInput) (fleetapi.EventList, error) {
+	if err := a.mustKnow(ctx, in.ID); err != nil {
+		return fleetapi.EventList{}, err
+	}
+	// A box whose clock is ahead has events in our future; show them as well.
+	end := a.opts.WallClock().AddDate(100, 0, 0)
+	events, err := a.opts.Store.Events(ctx, identity.ID(in.ID), time.UnixMilli(0), end, in.Limit)
+	return fleetapi.EventList{Items: events}, err
+}
+
+func (a *API) boxResults(ctx context.Context, in *newestInput) (fleetapi.ResultList, error) {
+	if err := a.mustKnow(ctx, in.ID); err != nil {
+		return fleetapi.ResultList{}, err
+	}
+	results, err := a.opts.Store.Results(ctx, identity.ID(in.ID), in.Limit)
+	for i := range results {
+		if results[i].Models == nil {
+			results[i].Models = []string{}
+		}
+	}
+	return fleetapi.ResultList{Items: results}, err
+}
+
+// mustKnow tells an unknown box from one that has nothing yet.
+func (a *API) mustKnow(ctx context.Context, id string) error {
+	known, err := a.opts.Store.Known(ctx, identity.ID(id))
+	if err == nil && !known {
+		err = fmt.Errorf("box %s: %w", id, store.ErrNotFound)
+	}
+	return err
+}
+
+// csvColumns are the columns of boxes as CSV.
+var csvColumns = []struct {
+	name string
+	cell func(fleetapi.Box) string
+}{
+	{"id", func(b fleetapi.Box) string { return string(b.ID) }},
+	{"name", func(b fleetapi.Box) string { return b.Name }},
+	{"site", func(b fleetapi.Box) string { return b.Site }},
+	{"link", func(b fleetapi.Box) string { return string(b.Link) }},
+	{"health", func(b fleetapi.Box) string { return string(b.Health) }},
+	{"update", func(b fleetapi.Box) string { return string(b.Update) }},
+	{"class", func(b fleetapi.Box) string { return b.Inventory.Class }},
+	{"arch", func(b fleetapi.Box) string { return b.Inventory.Arch }},
+	{"agent", func(b fleetapi.Box) string { return b.Inventory.Agent }},
+	{"simulated", func(b fleetapi.Box) string { return strconv.FormatBool(b.Simulated) }},
+	{"temp_die_celsius", func(b fleetapi.Box) string {
+		v, ok := b.Latest["temp_die_celsius"]
+		return number(v.Value, ok)
+	}},
+	{"thermal_ratio", func(b fleetapi.Box) string { return number(b.Thermal.RatioToBaseline, b.Thermal.Known) }},
+	{"models", func(b fleetapi.Box) string {
+		var words []string
+		for _, m := range b.Models {
+			words = append(words, m.Name+":"+m.RunningVersion)
+		}
+		return strings.Join(words, " ")
+	}},
+	{"last_seen", func(b fleetapi.Box) string {
+		if b.LastSeen == nil {
+			return ""
+		}
+		return b.LastSeen.Format(time.RFC3339)
+	}},
+}
+
+func number(v float64, known bool) string {
+	if !known {
+		return ""
+	}
+	return strconv.FormatFloat(v, 'f', -1, 64)
+}
+
+// asCSV answers a request for CSV in place of the JSON route.
+func (a *API) asCSV(ctx huma.Context, next func(huma.Context)) {
+	if strings.HasPrefix(ctx.Header("Accept"), "text/csv") {
+		r, w := humago.Unwrap(ctx)
+		a.boxesCSV(w, r)
+		return
+	}
+	next(ctx)
+}
+
+// boxesCSV answers /boxes as CSV: all boxes that match, not a page of them.
+func (a *API) boxesCSV(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	for key := range q {
+		if key != "filter" && key != "order_by" {
+			a.fail(w, r, badRequest("CSV has all boxes that match: use filter and order_by only.", "parameter %q does not go with CSV", key))
+			return
+		}
+	}
+	boxes, err := a.matching(r.Context(), q.Get("filter"), q.Get("order_by"))
+	if err != nil {
+		a.fail(w, r, err)
+		return
+	}
+	w.Header().Set("Content-Type", "text/csv; charset=utf-8")
+	w.Header().Set("Content-Disposition", `attachment; filename="boxes.csv"`)
+	w.Header().Set("Cache-Control", "no-store")
+	out := csv.NewWriter(w)
+	row := make([]string, len(csvColumns))
+	for i, c := range csvColumns {
+		row[i] = c.name
+	}
+	_ = out.Write(row) // Flush tells
+	for _, b := range boxes {
+		for i, c := range csvColumns {
+			row[i] = harmless(c.cell(b))
+		}
+		_ = out.Write(row)
+	}
+	out.Flush() // an error means that the client went away
+}
+
+// harmless keeps a spreadsheet from taking a text for a formula
+// (OWASP, CSV injection).
+func harmless(cell string) string {
+	if cell != "" && strings.ContainsRune("=+-@\t\r", rune(cell[0])) {
+		if _, err := strconv.ParseFloat(cell, 64); err != nil {
+			return "'" + cell
+		}
+	}
+	return cell
+}

@@ -1,0 +1,68 @@
+package api
+
+import (
+	"embed"
+	"html/template"
+	"io/fs"
+	"net/http"
+	"path"
+	"strings"
+
+	"github.com/edgeherd/edgeherd/internal/fleetapi"
+)
+
+// dist is the built dashboard; only its .keep is there before `make web`.
+//
+//go:embed all:web/dist
+var dist embed.FS
+
+var plain = template.Must(template.New("plain").Parse(`<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>edgeherd</title>
+<h1>{{.Title}}</h1><p>{{.Text}}</p><pre>{{.Command}}</pre></html>
+`))
+
+// plainPage is a page that needs no build: what is the matter, and the command
+// that helps.
+func plainPage(w http.ResponseWriter, status int, title, text, command string) {
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.WriteHeader(status)
+	_ = plain.Execute(w, struct{ Title, Text, Command string }{title, text, command}) // the client went away
+}
+
+// page serves the dashboard. A path that is no file is a place inside the
+// dashboard, which finds its way by itself.
+func (a *API) page(w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		a.fail(w, r, fleetapi.Problem(http.StatusMethodNotAllowed, "pages are only read", ""))
+		return
+	}
+	root, err := fs.Sub(dist, "web/dist")
+	if err != nil {
+		panic("api: the embedded pages are in web/dist: " + err.Error())
+	}
+	servePage(w, r, root)
+}
+
+func servePage(w http.ResponseWriter, r *http.Request, root fs.FS) {
+	name := strings.TrimPrefix(path.Clean(r.URL.Path), "/")
+	if fi, err := fs.Stat(root, name); err != nil || fi.IsDir() {
+		if strings.HasPrefix(name, "assets/") {
+			writeProblem(w, fleetapi.Problem(http.StatusNotFound, "there is no file "+name, "Reload the page: the dashboard has been updated."))
+			return
+		}
+		name = "index.html"
+	}
+	if _, err := fs.Stat(root, name); err != nil {
+		plainPage(w, http.StatusOK, "The dashboard has not been built.", "The API works. For the pages, run this in the source tree and build again:", "make web build")
+		return
+	}
+	if strings.HasPrefix(name, "assets/") {
+		// Their names carry a hash of their content.
+		w.Header().Set("Cache-Control", "public, max-age=31536000, immutable")
+	} else {
+		w.Header().Set("Cache-Control", "no-cache")
+	}
+	http.ServeFileFS(w, r, root, name)
+}

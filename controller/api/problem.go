@@ -1,0 +1,68 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/edgeherd/edgeherd/controller/store"
+	"github.com/edgeherd/edgeherd/internal/fleetapi"
+)
+
+// refuse is the answer to a request that makes sense but cannot be done.
+func refuse(hint, format string, args ...any) error {
+	return fleetapi.Problem(http.StatusUnprocessableEntity, fmt.Sprintf(format, args...), hint)
+}
+
+// badRequest is the answer to a request that makes no sense.
+func badRequest(hint, format string, args ...any) error {
+	return fleetapi.Problem(http.StatusBadRequest, fmt.Sprintf(format, args...), hint)
+}
+
+// conflict is the answer to a request that the present state forbids.
+func conflict(hint, format string, args ...any) error {
+	return fleetapi.Problem(http.StatusConflict, fmt.Sprintf(format, args...), hint)
+}
+
+// problem turns an error into what the caller may know of it. Faults of our
+// own are logged and told without their inside.
+func (a *API) problem(ctx context.Context, what string, err error) error {
+	var p *fleetapi.Error
+	switch {
+	case errors.As(err, &p):
+		return p
+	case errors.Is(err, store.ErrNotFound):
+		return fleetapi.Problem(http.StatusNotFound, err.Error(), "")
+	case errors.Is(err, store.ErrConflict):
+		return fleetapi.Problem(http.StatusConflict, err.Error(), "Raise the version: a version never changes its content.")
+	case ctx.Err() != nil:
+		return fleetapi.Problem(http.StatusServiceUnavailable, "the request ended before its answer", "")
+	}
+	a.log.Error("request failed", "route", what, "err", err)
+	return fleetapi.Problem(http.StatusInternalServerError, "the controller could not do this", "Its log says why; look for \"request failed\".")
+}
+
+func writeProblem(w http.ResponseWriter, p *fleetapi.Error) {
+	w.Header().Set("Content-Type", p.ContentType(""))
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(p.Status)
+	_ = json.NewEncoder(w).Encode(p) // the client went away
+}
+
+// fail writes err as a problem; for routes outside of the framework.
+func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
+	var p *fleetapi.Error
+	if !errors.As(a.problem(r.Context(), r.Pattern, err), &p) {
+		panic("api: problem returns a fleetapi.Error")
+	}
+	writeProblem(w, p)
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(v) // the client went away
+}

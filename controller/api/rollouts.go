@@ -1,0 +1,257 @@
+package api
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base32"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/edgeherd/edgeherd/controller/registry"
+	"github.com/edgeherd/edgeherd/controller/rollout"
+	"github.com/edgeherd/edgeherd/controller/store"
+	"github.com/edgeherd/edgeherd/firmware"
+	"github.com/edgeherd/edgeherd/internal/blob"
+	"github.com/edgeherd/edgeherd/internal/fleetapi"
+	"github.com/edgeherd/edgeherd/internal/identity"
+	"github.com/edgeherd/edgeherd/models"
+)
+
+func (a *API) registerRollouts() {
+	route(a, get("/rollouts", "listRollouts", "Rollouts, newest first", "rollouts"), a.listRollouts)
+	route(a, get("/rollouts/{id}", "getRollout", "One rollout", "rollouts"), a.getRollout)
+	route(a, a.acting(post("/rollouts", "planRollout", "Plan a rollout: which box in which wave. Nothing happens before it is started", "rollouts")), a.planRollout)
+	route(a, a.acting(post("/rollouts/{id}/actions", "actOnRollout", "Start, pause, resume or cancel a rollout", "rollouts")), a.actOnRollout)
+}
+
+func (a *API) listRollouts(ctx context.Context, _ *nothing) (fleetapi.RolloutList, error) {
+	all, err := a.opts.Store.Rollouts(ctx)
+	if all == nil {
+		all = []fleetapi.Rollout{}
+	}
+	return fleetapi.RolloutList{Items: all}, err
+}
+
+type rolloutInput struct {
+	ID string `path:"id" maxLength:"64" example:"r-abcdefghij"`
+}
+
+func (a *API) getRollout(ctx context.Context, in *rolloutInput) (fleetapi.Rollout, error) {
+	return a.opts.Store.Rollout(ctx, in.ID)
+}
+
+type planInput struct {
+	DryRun bool `query:"dry_run" doc:"show the plan and forget it"`
+	Body   fleetapi.PlanRequest
+}
+
+// planRollout fixes which box gets the version in which wave. What is stored
+// is what Start runs.
+func (a *API) planRollout(ctx context.Context, in *planInput) (fleetapi.Rollout, error) {
+	if (in.Body.Model == "") == (in.Body.Release == "") {
+		return fleetapi.Rollout{}, badRequest("", "exactly one of model and release must be given")
+	}
+	f, err := registry.ParseFilter(in.Body.Filter)
+	if err != nil {
+		return fleetapi.Rollout{}, badRequest("", "%s", err)
+	}
+	boxes, err := a.boxes(ctx)
+	if err != nil {
+		return fleetapi.Rollout{}, err
+	}
+	boxes = slices.DeleteFunc(boxes, func(b fleetapi.Box) bool { return !f.Match(b) })
+	var c cargo
+	if in.Body.Model != "" {
+		c, err = a.modelCargo(ctx, in.Body.Model, boxes)
+	} else {
+		c, err = a.releaseCargo(ctx, in.Body.Release, boxes)
+	}
+	if err != nil {
+		return fleetapi.Rollout{}, err
+	}
+	r, err := rollout.Plan(newRolloutID(), in.Body, c.target, boxes, a.opts.WallClock().UTC())
+	if errors.Is(err, rollout.ErrNoTargets) {
+		return fleetapi.Rollout{}, refuse("See which boxes there are: edgeherd box list.", "no box matches the filter %q", in.Body.Filter)
+	}
+	if err != nil {
+		return fleetapi.Rollout{}, badRequest("", "%s", err)
+	}
+	r.Kind, r.BytesPerBox = c.kind, c.bytes
+	if err := a.free(ctx, r); err != nil || in.DryRun {
+		return r, err
+	}
+	if err := a.opts.Store.PutRollout(ctx, r); err != nil {
+		return fleetapi.Rollout{}, err
+	}
+	a.log.Info("rollout planned", "rollout", r.ID, "model", c.target.String(), "by", who(ctx).Name)
+	a.changed(fleetapi.Change{Topic: "rollouts", ID: r.ID})
+	return r, nil
+}
+
+// newRolloutID draws 50 random bits.
+func newRolloutID() string {
+	var raw [7]byte
+	rand.Read(raw[:]) // never fails since Go 1.24
+	return "r-" + strings.ToLower(base32.StdEncoding.EncodeToString(raw[:]))[:10]
+}
+
+// cargo is what a rollout brings to its boxes.
+type cargo struct {
+	kind   string
+	target models.Ref
+	bytes  int64 // download of a box that has nothing yet
+}
+
+// modelCargo finds a model version and checks that every box may replace with
+// it what it shall run now.
+func (a *API) modelCargo(ctx context.Context, word string, boxes []fleetapi.Box) (cargo, error) {
+	name, version, ok := strings.Cut(word, ":")
+	if !ok {
+		return cargo{}, badRequest("", "model %q is not NAME:VERSION", word)
+	}
+	all, err := a.opts.Store.Models(ctx)
+	if err != nil {
+		return cargo{}, err
+	}
+	known := map[blob.Digest]models.Manifest{}
+	var next *store.Model
+	for i, m := range all {
+		known[m.Digest] = m.Manifest
+		if m.Manifest.Name == name && m.Manifest.Version == version {
+			next = &all[i]
+		}
+	}
+	if next == nil {
+		return cargo{}, refuse("See which there are: edgeherd model list. Push it with: edgeherd model push DIR", "there is no model %s", word)
+	}
+	for _, b := range boxes {
+		for _, m := range b.Models {
+			now, ok := known[m.DesiredDigest]
+			if m.Name != name || !ok {
+				continue
+			}
+			if err := now.Signature.Accepts(next.Manifest.Signature); err != nil {
+				return cargo{}, refuse("Leave it out with a filter, or push the model under another name.", "%s runs %s:%s, which %s cannot replace: %s", b.Name, m.Name, m.DesiredVersion, word, err)
+			}
+		}
+	}
+	return cargo{fleetapi.KindModel, next.Ref(), next.Manifest.SizeBytes()}, nil
+}
+
+// releaseCargo finds an agent release and checks that it has a build for every
+// box, and that their agents may install it.
+func (a *API) releaseCargo(ctx context.Context, version string, boxes []fleetapi.Box) (cargo, error) {
+	r, err := a.opts.Store.Release(ctx, version)
+	if errors.Is(err, store.ErrNotFound) {
+		return cargo{}, refuse("See which there are: edgeherd release list.", "there is no release %s", version)
+	}
+	if err != nil {
+		return cargo{}, err
+	}
+	c := cargo{kind: fleetapi.KindAgent, target: models.Ref{Name: firmware.KindAgent, Version: version, Digest: r.Digest}}
+	for _, b := range boxes {
+		arch := b.Inventory.Arch
+		if arch == "" {
+			return cargo{}, refuse(`Leave it out with the filter: NOT link = "never"`, "%s has never said what machine it is", b.Name)
+		}
+		build, ok := r.Release.For("linux", arch)
+		if !ok {
+			return cargo{}, refuse("Push a release with that build, or leave the box out with a filter on arch.", "release %s has no build for %s, which is linux/%s", version, b.Name, arch)
+		}
+		c.bytes = max(c.bytes, build.SizeBytes)
+		least, agent := r.Release.MinAgent, b.Inventory.Agent
+		if least != "" && firmware.ValidVersion(agent) && firmware.CompareVersions(agent, least) < 0 {
+			return cargo{}, refuse("Update it to that release first.", "release %s needs agent %s or newer, %s has %s", version, least, b.Name, agent)
+		}
+	}
+	return c, nil
+}
+
+// free reports whether no other rollout that is under way brings other content
+// of the same artefact to one of r's boxes.
+func (a *API) free(ctx context.Context, r fleetapi.Rollout) error {
+	open, err := a.opts.Store.Rollouts(ctx, fleetapi.RolloutRunning, fleetapi.RolloutPaused)
+	if err != nil {
+		return err
+	}
+	return clash(r, open)
+}
+
+func clash(r fleetapi.Rollout, open []fleetapi.Rollout) error {
+	mine := targets(r)
+	for _, o := range open {
+		if o.ID == r.ID || o.Kind != r.Kind || o.Target.Name != r.Target.Name {
+			continue
+		}
+		for _, w := range o.Waves {
+			for _, t := range w.Targets {
+				if mine[t.Box] {
+					return conflict("Wait for its end, or cancel it: edgeherd rollout cancel "+o.ID, "rollout %s of %s is %s and has %s as well", o.ID, o.Target, o.State, t.Name)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+type actInput struct {
+	ID   string `path:"id" maxLength:"64" example:"r-abcdefghij"`
+	Body fleetapi.RolloutAction
+}
+
+func (a *API) actOnRollout(ctx context.Context, in *actInput) (fleetapi.Rollout, error) {
+	action := in.Body.Action
+	// Of two rollouts that clash, started at once, one must see the other.
+	a.deciding.Lock()
+	defer a.deciding.Unlock()
+	if action == rollout.ActStart || action == rollout.ActResume {
+		if err := a.mayRun(ctx, in.ID); err != nil {
+			return fleetapi.Rollout{}, err
+		}
+	}
+	r, err := a.opts.Store.UpdateRollout(ctx, in.ID, func(r fleetapi.Rollout) (fleetapi.Rollout, error) {
+		next, err := rollout.Act(r, action, a.opts.WallClock().UTC())
+		if err != nil {
+			return r, conflict("See its state: edgeherd rollout status "+r.ID, "%s", err)
+		}
+		return next, nil
+	})
+	if err != nil {
+		return fleetapi.Rollout{}, err
+	}
+	a.log.Info("rollout "+string(r.State), "rollout", r.ID, "action", action, "by", fmt.Sprintf("%s (%s)", who(ctx).Name, who(ctx).Role))
+	a.changed(fleetapi.Change{Topic: "rollouts", ID: r.ID})
+	return r, nil
+}
+
+// mayRun checks again what the plan checked: boxes may have changed since.
+func (a *API) mayRun(ctx context.Context, id string) error {
+	r, err := a.opts.Store.Rollout(ctx, id)
+	if err != nil || r.State == fleetapi.RolloutRunning {
+		return err
+	}
+	if err := a.free(ctx, r); err != nil || r.Kind != fleetapi.KindModel {
+		return err
+	}
+	boxes, err := a.boxes(ctx)
+	if err != nil {
+		return err
+	}
+	mine := targets(r)
+	boxes = slices.DeleteFunc(boxes, func(b fleetapi.Box) bool { return !mine[b.ID] })
+	_, err = a.modelCargo(ctx, r.Target.String(), boxes)
+	return err
+}
+
+// targets are the boxes of a rollout.
+func targets(r fleetapi.Rollout) map[identity.ID]bool {
+	out := map[identity.ID]bool{}
+	for _, w := range r.Waves {
+		for _, t := range w.Targets {
+			out[t.Box] = true
+		}
+	}
+	return out
+}

@@ -1,0 +1,156 @@
+package fleetapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/edgeherd/edgeherd/firmware"
+	"github.com/edgeherd/edgeherd/internal/blob"
+	"github.com/edgeherd/edgeherd/internal/trust"
+	"github.com/edgeherd/edgeherd/models"
+)
+
+// Progress tells how far an upload is.
+type Progress struct {
+	File        string
+	Sent, Total int64 // bytes
+}
+
+// PushModelDir packs the model in dir, signs it with the key in the file
+// keyPath, uploads what the controller lacks and registers the version.
+// Pushing the same model again changes nothing. progress may be nil.
+func PushModelDir(ctx context.Context, c *Client, dir, keyPath string, progress func(Progress)) (models.Ref, error) {
+	m, paths, err := models.Pack(dir)
+	if err != nil {
+		return models.Ref{}, err
+	}
+	key, err := readKey(keyPath)
+	if err != nil {
+		return models.Ref{}, err
+	}
+	payload, err := m.Encode()
+	if err != nil {
+		return models.Ref{}, err
+	}
+	envelope, err := trust.Sign(trust.TypeModel, payload, key)
+	if err != nil {
+		return models.Ref{}, err
+	}
+	if err := uploadMissing(ctx, c, paths, progress); err != nil {
+		return models.Ref{}, err
+	}
+	v, err := c.PushModel(ctx, envelope)
+	return v.Ref, err
+}
+
+// NewRelease says what to release: one program file for each platform.
+type NewRelease struct {
+	Version, Notes string
+	Binaries       map[string]string // by platform, such as linux/arm64
+}
+
+// PushReleaseFiles signs a release of the files with the key in the file
+// keyPath, with a counter above all that the controller has, uploads what it
+// lacks and registers the release. progress may be nil.
+func PushReleaseFiles(ctx context.Context, c *Client, n NewRelease, keyPath string, progress func(Progress)) (Release, error) {
+	key, err := readKey(keyPath)
+	if err != nil {
+		return Release{}, err
+	}
+	r := firmware.Release{V: firmware.ReleaseVersion, Kind: firmware.KindAgent, Version: n.Version, Notes: n.Notes, Counter: 1}
+	paths := map[blob.Digest]string{}
+	for platform, file := range n.Binaries {
+		goos, arch, ok := strings.Cut(platform, "/")
+		if !ok {
+			return Release{}, fmt.Errorf("platform %q is not like linux/arm64", platform)
+		}
+		b := firmware.Build{OS: goos, Arch: arch}
+		if b.Digest, b.SizeBytes, err = sumFile(file); err != nil {
+			return Release{}, fmt.Errorf("read the program for %s: %w", platform, err)
+		}
+		r.Builds = append(r.Builds, b)
+		paths[b.Digest] = file
+	}
+	list, err := c.Releases(ctx)
+	if err != nil {
+		return Release{}, err
+	}
+	for _, have := range list.Items {
+		if have.Version == n.Version {
+			r.Counter = have.Counter // the same content gives the same digest again
+			break
+		}
+		r.Counter = max(r.Counter, have.Counter+1)
+	}
+	envelope, _, err := firmware.Sign(r, key)
+	if err != nil {
+		return Release{}, err
+	}
+	if err := uploadMissing(ctx, c, paths, progress); err != nil {
+		return Release{}, err
+	}
+	return c.PushRelease(ctx, envelope)
+}
+
+func readKey(file string) (trust.PrivateKey, error) {
+	if file == "" {
+		return trust.PrivateKey{}, errors.New("no signing key: name its file with --key, or as signing_key in the context")
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return trust.PrivateKey{}, fmt.Errorf("read signing key: %w", err)
+	}
+	key, err := trust.ParsePrivateKey(text)
+	if err != nil {
+		return trust.PrivateKey{}, fmt.Errorf("read signing key %s: %w", file, err)
+	}
+	return key, nil
+}
+
+func sumFile(file string) (blob.Digest, int64, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return blob.Digest{}, 0, err
+	}
+	defer f.Close()
+	return blob.SumReader(f)
+}
+
+// uploadMissing sends the files that the controller lacks.
+func uploadMissing(ctx context.Context, c *Client, paths map[blob.Digest]string, progress func(Progress)) error {
+	var digests []blob.Digest
+	for d := range paths {
+		digests = append(digests, d)
+	}
+	missing, err := c.Missing(ctx, digests)
+	if err != nil {
+		return err
+	}
+	for _, d := range missing {
+		if err := uploadFile(ctx, c, d, paths[d], progress); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func uploadFile(ctx context.Context, c *Client, d blob.Digest, file string, progress func(Progress)) error {
+	f, err := os.Open(file)
+	if err != nil {
+		return fmt.Errorf("upload: %w", err)
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		return fmt.Errorf("upload: %w", err)
+	}
+	var tell func(int64)
+	if progress != nil {
+		tell = func(sent int64) { progress(Progress{File: filepath.Base(file), Sent: sent, Total: fi.Size()}) }
+	}
+	return c.Upload(ctx, d, f, fi.Size(), tell)
+}
