@@ -165,3 +165,24 @@ func FuzzDecodeDescription(f *testing.F) {
 		}
 	})
 }
+
+func TestDemoGoldenSamplesFitTheirModels(t *testing.T) {
+	files, err := filepath.Glob("demo/*/" + GoldenFile)
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no golden samples in demo: %v", err)
+	}
+	for _, path := range files {
+		g, err := ReadGolden(path)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		info, err := ReadONNXFile(filepath.Join(assets.Model(t, filepath.Base(filepath.Dir(path))), ModelFile))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := g.Fits(info.Signature); err != nil {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+}
