@@ -11,35 +11,32 @@ type decimal struct {
 	exp     int
 	neg     bool
 	integer bool // neither fraction nor exponent
-	exact   bool // all significant digits are in mant
+	exact   bool // all digits are in mant
 }
 
 // maxExponent bounds what is collected of an exponent; beyond it every number
 // of a supported type is zero or infinite, and strconv decides which.
 const maxExponent = 10_000
 
+// maxDigits always fit into 64 bits; with more, mant has overflowed.
+const maxDigits = 19
+
 // scanNumber reads the JSON number (RFC 8259 §6) that starts at b[i] and
 // returns where it ends; an end of i means that there is none.
 func scanNumber(b []byte, i int) (d decimal, end int) {
 	start := i
-	d.exact, d.integer = true, true
+	d.integer = true
 	if i < len(b) && b[i] == '-' {
 		d.neg = true
 		i++
 	}
 	first := i
-	digits := 0 // significant ones, 19 of them always fit into 64 bits
+	mant := uint64(0)
 	for ; i < len(b) && b[i]-'0' <= 9; i++ {
-		if digits < 19 {
-			d.mant = d.mant*10 + uint64(b[i]-'0')
-			if d.mant != 0 {
-				digits++
-			}
-		} else {
-			d.exact = false
-		}
+		mant = mant*10 + uint64(b[i]-'0')
 	}
-	if i == first || b[first] == '0' && i > first+1 {
+	digits := i - first
+	if digits == 0 || digits > 1 && b[first] == '0' {
 		return decimal{}, start
 	}
 	if i < len(b) && b[i] == '.' {
@@ -47,20 +44,15 @@ func scanNumber(b []byte, i int) (d decimal, end int) {
 		i++
 		point := i
 		for ; i < len(b) && b[i]-'0' <= 9; i++ {
-			if digits < 19 {
-				d.mant = d.mant*10 + uint64(b[i]-'0')
-				d.exp--
-				if d.mant != 0 {
-					digits++
-				}
-			} else {
-				d.exact = false
-			}
+			mant = mant*10 + uint64(b[i]-'0')
 		}
 		if i == point {
 			return decimal{}, start
 		}
+		d.exp = point - i
+		digits -= d.exp
 	}
+	d.mant, d.exact = mant, digits <= maxDigits
 	if i < len(b) && b[i]|0x20 == 'e' {
 		d.integer = false
 		e, next := scanExponent(b, i+1)

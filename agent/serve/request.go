@@ -367,19 +367,25 @@ func (d *decoder) floats() error {
 		return err
 	}
 	for first := true; ; first = false {
-		more, err := d.more(first, ']')
-		if err != nil || !more {
-			return err
+		// As programs write it: a comma and at once the next number.
+		if first || d.pos+1 >= len(d.buf) || d.buf[d.pos] != ',' || d.buf[d.pos+1] <= ' ' {
+			more, err := d.more(first, ']')
+			if err != nil || !more {
+				return err
+			}
+			d.space()
+		} else {
+			d.pos++
 		}
-		if d.peek() == '[' {
+		n, end := scanNumber(d.buf, d.pos)
+		if end == d.pos {
+			if d.peek() != '[' {
+				return d.fault("want a number")
+			}
 			if err := d.floats(); err != nil {
 				return err
 			}
 			continue
-		}
-		n, end := scanNumber(d.buf, d.pos)
-		if end == d.pos {
-			return d.fault("want a number")
 		}
 		f, ok := n.float32(d.buf[d.pos:end])
 		if !ok {

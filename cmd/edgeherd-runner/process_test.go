@@ -27,15 +27,16 @@ import (
 
 // site is the disk of a box on which one model is active.
 type site struct {
-	t      *testing.T
+	t      testing.TB
 	dir    string
 	socket string
 	http   string
 	config string
 }
 
-// newSite lays out what enrolment and agent leave on a box.
-func newSite(t *testing.T) *site {
+// newSite lays out what enrolment and agent leave on a box, with a demo model
+// called m.
+func newSite(t testing.TB, demo string) *site {
 	t.Helper()
 	short, err := os.MkdirTemp("", "eh") // socket paths are limited to 108 bytes
 	if err != nil {
@@ -58,11 +59,11 @@ func newSite(t *testing.T) *site {
 
 	store, err := blob.Open(filepath.Join(s.dir, "agent/blobs"))
 	s.must(err)
-	data, err := os.ReadFile(filepath.Join(assets.Model(t, "silero-vad-5.0.0"), models.ModelFile))
+	data, err := os.ReadFile(filepath.Join(assets.Model(t, demo), models.ModelFile))
 	s.must(err)
 	info, err := models.ReadONNX(bytes.NewReader(data))
 	s.must(err)
-	payload, err := models.Manifest{V: models.ManifestVersion, Name: "vad", Version: "5", Signature: info.Signature,
+	payload, err := models.Manifest{V: models.ManifestVersion, Name: "m", Version: "5", Signature: info.Signature,
 		Files: []models.File{{Path: models.ModelFile, Digest: blob.Sum(data), SizeBytes: int64(len(data))}}}.Encode()
 	s.must(err)
 	envelope, err := trust.Sign(trust.TypeModel, payload, key)
@@ -72,7 +73,7 @@ func newSite(t *testing.T) *site {
 	}
 	s.must(os.MkdirAll(filepath.Join(s.dir, "agent/models"), 0o755))
 	s.must(durable.Journal{Path: filepath.Join(s.dir, "agent/models/active.json"), Version: runnerapi.ActiveVersion}.Save(runnerapi.Active{
-		Generation: 7, Models: []models.Ref{{Name: "vad", Version: "5", Digest: blob.Sum(envelope)}}}))
+		Generation: 7, Models: []models.Ref{{Name: "m", Version: "5", Digest: blob.Sum(envelope)}}}))
 	return s
 }
 
@@ -84,7 +85,7 @@ func (s *site) must(err error) {
 }
 
 // freeAddress is a port of this moment; the runner needs it before it starts.
-func freeAddress(t *testing.T) string {
+func freeAddress(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -153,7 +154,7 @@ func (s *site) status() runnerapi.Status {
 func (s *site) infer() {
 	s.t.Helper()
 	body := voiceRequest(func(i int) float64 { return math.Sin(float64(i) / 7) })
-	resp, err := http.Post("http://"+s.http+"/v2/models/vad/infer", "application/json", strings.NewReader(body))
+	resp, err := http.Post("http://"+s.http+"/v2/models/m/infer", "application/json", strings.NewReader(body))
 	s.must(err)
 	defer resp.Body.Close()
 	data, err := io.ReadAll(resp.Body)
@@ -168,7 +169,7 @@ func gone(pid int) bool { return errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) 
 // TestKilledRunnerComesBackByItself: no worker survives it, and the same
 // command serves again over the socket file that the dead one left.
 func TestKilledRunnerComesBackByItself(t *testing.T) {
-	s := newSite(t)
+	s := newSite(t, "silero-vad-5.0.0")
 	r := s.start()
 	st := s.status()
 	s.infer()
@@ -189,7 +190,7 @@ func TestKilledRunnerComesBackByItself(t *testing.T) {
 }
 
 func TestTerminatedRunnerLeavesNothing(t *testing.T) {
-	s := newSite(t)
+	s := newSite(t, "silero-vad-5.0.0")
 	r := s.start()
 	st := s.status()
 	s.must(r.Process.Signal(syscall.SIGTERM))
@@ -207,7 +208,7 @@ func TestTerminatedRunnerLeavesNothing(t *testing.T) {
 
 // TestSecondRunnerLeavesTheFirstAlone by socket and by port.
 func TestSecondRunnerLeavesTheFirstAlone(t *testing.T) {
-	s := newSite(t)
+	s := newSite(t, "silero-vad-5.0.0")
 	s.start()
 	s.status()
 	for _, tc := range []struct {
@@ -234,7 +235,7 @@ func TestSecondRunnerLeavesTheFirstAlone(t *testing.T) {
 
 // TestUnwritableStateDoesNotStopTheModels: the inputs say why they are off.
 func TestUnwritableStateDoesNotStopTheModels(t *testing.T) {
-	s := newSite(t)
+	s := newSite(t, "silero-vad-5.0.0")
 	config, err := os.ReadFile(s.config)
 	s.must(err)
 	// Below a file nothing can be made, by root neither.

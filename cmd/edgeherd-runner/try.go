@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strings"
 
 	"github.com/edgeherd/edgeherd/agent/serve"
 	"github.com/edgeherd/edgeherd/agent/worker"
@@ -20,6 +21,7 @@ func try(ctx context.Context, args []string, stdout io.Writer) error {
 	library := flags.String("library", defaults().Library, "`path` of libonnxruntime.so.1")
 	model := flags.String("model", "", "`path` of the .onnx file")
 	inputs := flags.String("inputs", "", "`file` with a JSON inference request of the Open Inference Protocol; - is standard input")
+	command := flags.String("worker", "", "`command` that starts a worker, words separated by spaces; default: this program. For emulators")
 	if err := flags.Parse(args); err != nil {
 		return fmt.Errorf("%w: try: %w", errUsage, err)
 	}
@@ -30,7 +32,7 @@ func try(ctx context.Context, args []string, stdout io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("read inputs: %w", err)
 	}
-	answer, err := serve.Once(ctx, worker.Options{Library: *library, Model: *model}, request, slog.New(slog.DiscardHandler))
+	answer, err := serve.Once(ctx, worker.Options{Library: *library, Model: *model, Command: strings.Fields(*command)}, request, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return fmt.Errorf("try model: %w", err)
 	}

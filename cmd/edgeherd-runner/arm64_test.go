@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/edgeherd/edgeherd/internal/assets"
+)
+
+// TestArm64AnswersLikeAmd64 builds the runner for the other architecture, runs
+// it with its worker and the real ONNX Runtime under qemu, and compares. It is
+// the only proof that the C calls of package worker fit the arm64 ABI.
+func TestArm64AnswersLikeAmd64(t *testing.T) {
+	if runtime.GOARCH != "amd64" {
+		t.Skip("compares an emulated arm64 with amd64; this machine is " + runtime.GOARCH)
+	}
+	if testing.Short() {
+		t.Skip("builds and emulates for half a minute")
+	}
+	root, err := filepath.Abs("../../build/arm64-root")
+	if err != nil {
+		t.Fatal(err)
+	}
+	qemu := needed(t, root)
+	dir := t.TempDir()
+	request := filepath.Join(dir, "request.json")
+	body := voiceRequest(func(i int) float64 { return math.Sin(float64(i) / 7) })
+	if err := os.WriteFile(request, []byte(body), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var answers [2][]float64
+	for i, arch := range []string{"amd64", "arm64"} {
+		program := filepath.Join(dir, "edgeherd-runner-"+arch)
+		build := exec.CommandContext(t.Context(), "go", "build", "-o", program, ".")
+		build.Env = append(os.Environ(), "GOOS=linux", "CGO_ENABLED=0", "GOFLAGS=", "GOARCH="+arch)
+		if out, err := build.CombinedOutput(); err != nil {
+			t.Fatalf("build for %s: %v\n%s", arch, err, out)
+		}
+		args := []string{program, "try", "--library", assets.LibraryFor(t, arch),
+			"--model", filepath.Join(assets.Model(t, "silero-vad-5.0.0"), "model.onnx"), "--inputs", request}
+		if arch == "arm64" {
+			// The emulated runner starts its worker through the kernel, which
+			// knows no arm64: the command says how.
+			args = append([]string{qemu, "-L", root}, append(args, "--worker", qemu+" -L "+root+" "+program+" worker")...)
+		}
+		answers[i] = outputs(t, args)
+	}
+	for i, want := range answers[0] {
+		if got := answers[1][i]; math.Abs(got-want) > 1e-5*math.Max(1, math.Abs(want)) {
+			t.Errorf("element %d is %v on arm64 and %v on amd64", i, got, want)
+		}
+	}
+	if len(answers[0]) != 1+256 {
+		t.Errorf("%d elements, want probability and state", len(answers[0]))
+	}
+}
+
+// needed returns qemu, or skips; absence is a failure where assets are required.
+func needed(t *testing.T, root string) string {
+	t.Helper()
+	qemu, err := exec.LookPath("qemu-aarch64-static")
+	if err == nil {
+		_, err = os.Stat(filepath.Join(root, ".complete"))
+	}
+	if err == nil {
+		return qemu
+	}
+	if os.Getenv("EDGEHERD_REQUIRE_ASSETS") != "" {
+		t.Fatalf("qemu and the arm64 libraries are required here: %v; run `make deps`", err)
+	}
+	t.Skipf("no qemu or no arm64 libraries: %v; run `make deps`", err)
+	return ""
+}
+
+// outputs runs the verb try and returns the elements of all outputs.
+func outputs(t *testing.T, args []string) []float64 {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	out, err := cmd.Output()
+	if exit, ok := err.(*exec.ExitError); ok {
+		t.Fatalf("%v: %v\n%s", args, err, exit.Stderr)
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	var answer struct {
+		Outputs []struct {
+			Data []float64 `json:"data"`
+		} `json:"outputs"`
+	}
+	if err := json.Unmarshal(out, &answer); err != nil {
+		t.Fatalf("answer %q: %v", out, err)
+	}
+	var all []float64
+	for _, o := range answer.Outputs {
+		all = append(all, o.Data...)
+	}
+	return all
+}
