@@ -115,6 +115,27 @@ func TestSegmentsByHand(t *testing.T) {
 	}
 }
 
+func TestWindowComesWithTheEndOfTheOneBefore(t *testing.T) {
+	clip := make([]float32, vadWindow+100)
+	for i := range clip {
+		clip[i] = float32(i + 1)
+	}
+	state := fp32([]int64{2, 1, 128}, make([]float32, vadState)...)
+	for _, tt := range []struct{ at, first, context, last int }{
+		{0, 0, 1, vadWindow}, // silence before the clip
+		{vadWindow, vadWindow - vadContext + 1, vadWindow + 1, 0}, // and after it
+	} {
+		v, err := floats(vadInputs(clip, tt.at, state)[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := []int{int(v[0]), int(v[vadContext]), int(v[len(v)-1])}
+		if want := []int{tt.first, tt.context, tt.last}; len(v) != vadContext+vadWindow || !reflect.DeepEqual(got, want) {
+			t.Errorf("window at %d: starts, goes on and ends with %v of %d, want %v", tt.at, got, len(v), want)
+		}
+	}
+}
+
 // wav builds a WAV file around samples.
 func wav(pcm []int16) []byte {
 	var b bytes.Buffer
