@@ -147,6 +147,17 @@ func (s *Server) Reload(ctx context.Context) error {
 	return nil
 }
 
+// promotable refuses a candidate whose worker has died since it was proved; the
+// next attempt loads it afresh. What serves already stays, up or down.
+func (s *Server) promotable(v *version) error {
+	up, why := v.ready()
+	if up || s.table.Load().serves(v) {
+		return nil
+	}
+	s.forget(v)
+	return fmt.Errorf("worker of model %s is down: %w", v.ref, why)
+}
+
 // loadsAtOnce bounds how many models start together: loading is bound by the
 // CPU, and the old versions are still serving beside them.
 const loadsAtOnce = 2
@@ -163,6 +174,9 @@ func (s *Server) prepare(ctx context.Context, active runnerapi.Active) (*table, 
 	for i, ref := range active.Models {
 		g.Go(func() error {
 			loaded[i], errs[i] = s.load(ctx, ref, active.Blobs)
+			if errs[i] == nil {
+				errs[i] = s.promotable(loaded[i])
+			}
 			return nil
 		})
 	}

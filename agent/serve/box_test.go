@@ -132,6 +132,13 @@ func (b *box) start() {
 	}
 }
 
+// overSocket is a client of the unix socket.
+func (b *box) overSocket() *http.Client {
+	return &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", b.socket)
+	}}}
+}
+
 // address of the TCP listener, which is logged.
 func (b *box) address() string {
 	for {

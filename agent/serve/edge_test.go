@@ -136,7 +136,7 @@ func TestAgentIsToldWhatIsWrongWithItsRequest(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		client := &http.Client{Transport: &http.Transport{Dial: func(string, string) (net.Conn, error) { return net.Dial("unix", b.socket) }}}
+		client := b.overSocket()
 		resp, err := client.Do(req)
 		if err != nil {
 			t.Fatal(err)

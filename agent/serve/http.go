@@ -181,7 +181,12 @@ func (s *Server) infer(w http.ResponseWriter, r *http.Request, v *version, ticke
 		h.Set(HeaderLength, strconv.Itoa(len(answer)))
 	}
 	h.Set("Content-Length", strconv.Itoa(size))
-	// A client that leaves while it is answered is no failure of the model.
+	// A client that does not read its answer must not keep its place.
+	control := http.NewResponseController(w)
+	if control.SetWriteDeadline(time.Now().Add(s.opts.Timeout)) == nil {
+		defer func() { _ = control.SetWriteDeadline(time.Time{}) }()
+	}
+	// One that leaves while it is answered is no failure of the model.
 	_, _ = w.Write(answer)
 	for _, t := range binaries {
 		_, _ = w.Write(t.Data)

@@ -64,7 +64,7 @@ func TestBothFormsAgree(t *testing.T) {
 	if got := b.post(inferVoice, asked("seven", `{"name":"output"}`)); got.ID != "seven" || len(got.Outputs) != 1 || got.Outputs[0].Name != "output" {
 		t.Errorf("one output with id: %+v", got)
 	}
-	over := &http.Client{Transport: &http.Transport{Dial: func(string, string) (net.Conn, error) { return net.Dial("unix", b.socket) }}}
+	over := b.overSocket()
 	defer over.CloseIdleConnections()
 	got, err := send(t.Context(), over, "http://runner/v2/models/vad/versions/5.0.0/infer", body, HeaderLength, header)
 	if err != nil || !bytes.Equal(got.Outputs[0].raw, want.Outputs[0].raw) {

@@ -223,24 +223,38 @@ func (v *version) retire() {
 	}
 }
 
+// restartWait is how long a request waits for a worker that is starting again:
+// more than any load of a small model, and not so long that the requests for
+// one model that keeps dying take all places.
+const restartWait = 5 * time.Second
+
 // infer waits for the worker, which may be starting again, and runs the model.
 func (v *version) infer(ctx context.Context, in []worker.Tensor, outputs []string) ([]worker.Tensor, error) {
+	var late <-chan time.Time
 	for {
 		v.mu.Lock()
-		w, up, lastErr := v.w, v.up, v.lastErr
+		w, up, lastErr, broken := v.w, v.up, v.lastErr, v.broken
 		v.mu.Unlock()
+		down := func() error {
+			return faultf(http.StatusServiceUnavailable, "worker of model %s is down: %w", v.ref, lastErr)
+		}
 		if w != nil {
 			return w.Infer(ctx, in, outputs)
 		}
+		if broken {
+			return nil, down()
+		}
+		if late == nil {
+			late = time.After(restartWait)
+		}
 		select {
 		case <-up:
+		case <-late:
+			return nil, down()
 		case <-v.retired:
-			return nil, faultf(http.StatusServiceUnavailable, "model %s was unloaded while its worker was down: %w", v.ref, lastErr)
+			return nil, down()
 		case <-ctx.Done():
-			if lastErr == nil {
-				return nil, context.Cause(ctx)
-			}
-			return nil, faultf(http.StatusServiceUnavailable, "worker of model %s is down: %w", v.ref, lastErr)
+			return nil, fmt.Errorf("wait for the worker of model %s: %w", v.ref, context.Cause(ctx))
 		}
 	}
 }
