@@ -1,0 +1,186 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/edgeherd/edgeherd/internal/fleetapi"
+	"github.com/edgeherd/edgeherd/models"
+)
+
+func modelCommand(c *cli) *cobra.Command {
+	return c.group("model", "Models and their versions",
+		modelPushCommand(c),
+		c.verb("list", "Models with their versions", c.modelList),
+		c.verb("show NAME", "One model with its versions and signature", c.modelShow),
+	)
+}
+
+func modelPushCommand(c *cli) *cobra.Command {
+	var key string
+	cmd := c.verb("push DIR", "Pack, sign and upload the model in a directory", func(ctx context.Context, args []string) error {
+		client, oc, err := c.client()
+		if err != nil {
+			return err
+		}
+		if key == "" {
+			key = oc.SigningKey
+		}
+		if _, err := os.Stat(filepath.Join(args[0], models.GoldenFile)); err != nil {
+			c.say("No %s: boxes can prove that the model loads, not that it answers right.", models.GoldenFile)
+		}
+		ref, err := fleetapi.PushModelDir(ctx, client, args[0], key, c.progress())
+		if err != nil {
+			return err
+		}
+		c.say("Pushed. Next: edgeherd rollout start %s", ref)
+		return c.print(sheet{kind: "model-version", value: ref, head: []string{"MODEL", "VERSION", "DIGEST"},
+			rows: [][]string{{ref.Name, ref.Version, ref.Digest.Short()}}, names: []string{ref.String()}})
+	})
+	cmd.Flags().StringVar(&key, "key", "", "file of the signing key (default: signing_key of the context)")
+	return cmd
+}
+
+// progress shows uploads: a line that changes for a person, a line a file else.
+func (c *cli) progress() func(fleetapi.Progress) {
+	var shown time.Time
+	return func(p fleetapi.Progress) {
+		done := p.Sent >= p.Total
+		if c.wordsTTY && !done && time.Since(shown) < 100*time.Millisecond || !c.wordsTTY && !done {
+			return
+		}
+		shown = time.Now()
+		line := fmt.Sprintf("uploading %s: %s of %s", p.File, bytesText(p.Sent), bytesText(p.Total))
+		if !c.wordsTTY {
+			c.say("%s", line)
+			return
+		}
+		fmt.Fprintf(c.words, "\r\x1b[K%s", line)
+		if done {
+			fmt.Fprintln(c.words)
+		}
+	}
+}
+
+func (c *cli) modelList(ctx context.Context, _ []string) error {
+	client, _, err := c.client()
+	if err != nil {
+		return err
+	}
+	list, err := client.Models(ctx)
+	if err != nil {
+		return err
+	}
+	s := modelSheet("model-list", list, list.Items)
+	s.items = items(list.Items)
+	return c.print(s)
+}
+
+func modelSheet(kind string, value any, list []fleetapi.Model) sheet {
+	s := sheet{kind: kind, item: "model", value: value, narrow: 6,
+		head: []string{"MODEL", "VERSION", "SIZE", "RUNNING", "DESIRED", "PUSHED", "LICENCE", "DIGEST"}}
+	for _, m := range list {
+		for _, v := range m.Versions {
+			s.rows = append(s.rows, []string{m.Name, v.Version, bytesText(v.SizeBytes), strconv.Itoa(v.Running), strconv.Itoa(v.Desired),
+				v.Pushed.Format(time.RFC3339), orDash(v.Licence), v.Digest.String()})
+			s.names = append(s.names, v.Ref.String())
+		}
+	}
+	return s
+}
+
+func (c *cli) modelShow(ctx context.Context, args []string) error {
+	client, _, err := c.client()
+	if err != nil {
+		return err
+	}
+	m, err := client.Model(ctx, args[0])
+	if err != nil {
+		return err
+	}
+	if err := c.print(modelSheet("model", m, []fleetapi.Model{m})); err != nil || c.output != "table" && c.output != "wide" || len(m.Versions) == 0 {
+		return err
+	}
+	newest := m.Versions[0]
+	fmt.Fprintf(c.out, "\nSignature of %s\n", newest.Ref)
+	s := sheet{head: []string{"SIDE", "TENSOR", "TYPE", "SHAPE"}}
+	for _, side := range []struct {
+		name    string
+		tensors []models.TensorSpec
+	}{{"in", newest.Signature.Inputs}, {"out", newest.Signature.Outputs}} {
+		for _, t := range side.tensors {
+			s.rows = append(s.rows, []string{side.name, t.Name, string(t.DType), strings.ReplaceAll(fmt.Sprint(t.Shape), "-1", "?")})
+		}
+	}
+	c.table(s)
+	return nil
+}
+
+func releaseCommand(c *cli) *cobra.Command {
+	return c.group("release", "Agent releases",
+		releasePushCommand(c),
+		c.verb("list", "Agent releases, newest first", c.releaseList),
+	)
+}
+
+func releasePushCommand(c *cli) *cobra.Command {
+	var key string
+	n := fleetapi.NewRelease{}
+	cmd := c.verb("push", "Sign and upload programs of the agent as a release", func(ctx context.Context, _ []string) error {
+		client, oc, err := c.client()
+		if err != nil {
+			return err
+		}
+		if key == "" {
+			key = oc.SigningKey
+		}
+		r, err := fleetapi.PushReleaseFiles(ctx, client, n, key, c.progress())
+		if err != nil {
+			return err
+		}
+		c.say("Pushed. Next: edgeherd rollout start --release %s", r.Version)
+		return c.print(releaseSheet("release", r, []fleetapi.Release{r}))
+	})
+	f := cmd.Flags()
+	f.StringToStringVar(&n.Binaries, "agent-binary", nil, "program for a platform, such as linux/arm64=FILE; once for each")
+	f.StringVar(&n.Version, "version", "", "semantic version, such as 1.4.0")
+	f.StringVar(&n.Notes, "notes", "", "what is new")
+	f.StringVar(&key, "key", "", "file of the signing key (default: signing_key of the context)")
+	for _, name := range []string{"agent-binary", "version"} {
+		if err := cmd.MarkFlagRequired(name); err != nil {
+			panic("cli: " + err.Error())
+		}
+	}
+	return cmd
+}
+
+func (c *cli) releaseList(ctx context.Context, _ []string) error {
+	client, _, err := c.client()
+	if err != nil {
+		return err
+	}
+	list, err := client.Releases(ctx)
+	if err != nil {
+		return err
+	}
+	s := releaseSheet("release-list", list, list.Items)
+	s.items = items(list.Items)
+	return c.print(s)
+}
+
+func releaseSheet(kind string, value any, list []fleetapi.Release) sheet {
+	s := sheet{kind: kind, item: "release", value: value, narrow: 5,
+		head: []string{"VERSION", "COUNTER", "PLATFORMS", "RUNNING", "PUSHED", "DIGEST"}}
+	for _, r := range list {
+		s.rows = append(s.rows, []string{r.Version, strconv.FormatUint(r.Counter, 10), strings.Join(r.Platforms, " "), strconv.Itoa(r.Running), r.Pushed.Format(time.RFC3339), r.Digest.String()})
+		s.names = append(s.names, r.Version)
+	}
+	return s
+}

@@ -1,0 +1,270 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/edgeherd/edgeherd/internal/fleetapi"
+)
+
+// sureAbove this many boxes, --yes needs --expect-count beside it.
+const sureAbove = 100
+
+func rolloutCommand(c *cli) *cobra.Command {
+	act := func(action, short string) *cobra.Command {
+		return c.verb(action+" ID", short, func(ctx context.Context, args []string) error {
+			client, _, err := c.client()
+			if err != nil {
+				return err
+			}
+			r, err := client.Act(ctx, args[0], action)
+			if err != nil {
+				return err
+			}
+			c.say("%s", r.Sentence)
+			return c.print(rolloutSheet("rollout", r, []fleetapi.Rollout{r}))
+		})
+	}
+	return c.group("rollout", "Bring a model or an agent release to boxes, in waves",
+		rolloutPlanCommand(c), rolloutStartCommand(c), rolloutWatchCommand(c),
+		c.verb("list", "Rollouts, newest first", c.rolloutList),
+		c.verb("status ID", "One rollout with its waves and boxes", c.rolloutStatus),
+		act("pause", "Offer the version to no further box"),
+		act("resume", "Go on after a pause"),
+		act("cancel", "Give up; boxes that have the version keep it"),
+	)
+}
+
+// planFlags are what a plan can be asked for.
+type planFlags struct {
+	req               fleetapi.PlanRequest
+	soak, unreachable time.Duration
+}
+
+func addPlanFlags(cmd *cobra.Command) *planFlags {
+	p := &planFlags{}
+	f := cmd.Flags()
+	f.StringVar(&p.req.Release, "release", "", "version of an agent release, in place of a model")
+	f.StringVar(&p.req.Filter, "filter", "", `boxes, such as 'site = "berlin-1"'; default all`)
+	f.StringSliceVar(&p.req.Waves, "wave", nil, "size of a wave: 1, 25% or rest; once for each (default 1, rest)")
+	f.DurationVar(&p.soak, "soak", 0, "how long a wave must stay good")
+	f.IntVar(&p.req.MaxFailed, "max-failed", 0, "boxes of a wave that may fail before it halts")
+	f.DurationVar(&p.unreachable, "unreachable-after", 10*time.Minute, "a box that says nothing for so long does not hold its wave up")
+	return p
+}
+
+// request joins the flags with the argument, which is NAME:VERSION of a model.
+func (p *planFlags) request(args []string) (fleetapi.PlanRequest, error) {
+	if len(args) > 0 {
+		p.req.Model = args[0]
+	}
+	if (p.req.Model == "") == (p.req.Release == "") {
+		return p.req, failure{exitUsage, errors.New("name what to roll out: MODEL:VERSION, or --release VERSION")}
+	}
+	p.req.SoakSeconds, p.req.UnreachableAfterSeconds = p.soak.Seconds(), p.unreachable.Seconds()
+	return p.req, nil
+}
+
+func rolloutPlanCommand(c *cli) *cobra.Command {
+	var p *planFlags
+	var dry bool
+	cmd := c.verb("plan [MODEL:VERSION]", "Show which box would get a version in which wave, and keep the plan", func(ctx context.Context, args []string) error {
+		req, err := p.request(args)
+		if err != nil {
+			return err
+		}
+		client, _, err := c.client()
+		if err != nil {
+			return err
+		}
+		plan := client.Plan
+		if dry {
+			plan = client.DryPlan
+		}
+		r, err := plan(ctx, req)
+		if err != nil {
+			return err
+		}
+		if err := c.printPlan(r); err != nil || dry {
+			return err
+		}
+		c.say("Next: edgeherd rollout start --plan %s", r.ID)
+		return nil
+	})
+	p = addPlanFlags(cmd)
+	cmd.Flags().BoolVar(&dry, "dry-run", false, "forget the plan after showing it")
+	return cmd
+}
+
+// printPlan shows every box of every wave.
+func (c *cli) printPlan(r fleetapi.Rollout) error {
+	c.say("%s; %s for a box that has nothing of it.", r.Sentence, bytesText(r.BytesPerBox))
+	for _, w := range r.Warnings {
+		c.say("Warning: %s.", w)
+	}
+	return c.print(targetSheet("rollout", r))
+}
+
+// startFlags are the flags of start beside those of a plan.
+type startFlags struct {
+	plan   string
+	yes    bool
+	expect int
+}
+
+func rolloutStartCommand(c *cli) *cobra.Command {
+	var p *planFlags
+	var o startFlags
+	cmd := c.verb("start [MODEL:VERSION]", "Plan a rollout, show it, ask, and start it", func(ctx context.Context, args []string) error {
+		r, client, err := c.startable(ctx, o, p, args)
+		if err != nil {
+			return err
+		}
+		if err := c.sure(r, o); err != nil {
+			return err
+		}
+		r, err = client.Act(ctx, r.ID, "start")
+		if err != nil {
+			return err
+		}
+		c.say("Started %s. Next: edgeherd rollout watch %s", r.ID, r.ID)
+		return c.print(rolloutSheet("rollout", r, []fleetapi.Rollout{r}))
+	})
+	p = addPlanFlags(cmd)
+	f := cmd.Flags()
+	f.StringVar(&o.plan, "plan", "", "id of a plan that was made before")
+	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask")
+	f.IntVar(&o.expect, "expect-count", 0, "how many boxes the plan must have; needed with --yes for more than 100")
+	return cmd
+}
+
+// startable returns the plan that was named, or makes one.
+func (c *cli) startable(ctx context.Context, o startFlags, p *planFlags, args []string) (fleetapi.Rollout, *fleetapi.Client, error) {
+	var req fleetapi.PlanRequest
+	var err error
+	if o.plan == "" {
+		req, err = p.request(args)
+	} else if len(args) > 0 || p.req.Release != "" {
+		err = failure{exitUsage, errors.New("--plan says what to roll out; leave the model or release out")}
+	}
+	if err != nil {
+		return fleetapi.Rollout{}, nil, err
+	}
+	if !o.yes && !c.mayAsk() {
+		return fleetapi.Rollout{}, nil, failure{exitUsage, errors.New("nobody is there to be asked; say --yes to start without a question")}
+	}
+	client, _, err := c.client()
+	if err != nil {
+		return fleetapi.Rollout{}, nil, err
+	}
+	var r fleetapi.Rollout
+	if o.plan == "" {
+		r, err = client.Plan(ctx, req)
+	} else {
+		r, err = client.Rollout(ctx, o.plan)
+	}
+	return r, client, err
+}
+
+// sure shows the plan and makes sure that it is meant.
+func (c *cli) sure(r fleetapi.Rollout, o startFlags) error {
+	n := len(targets(r))
+	if o.expect > 0 && o.expect != n {
+		return ended(exitConflict, "the plan has %s, --expect-count says %d; nothing was started", plural(n, "box", "boxes"), o.expect)
+	}
+	if o.yes {
+		if n > sureAbove && o.expect == 0 {
+			return failure{exitUsage, fmt.Errorf("the plan has %d boxes; with --yes also say --expect-count %d", n, n)}
+		}
+		return nil
+	}
+	if err := c.printPlan(r); err != nil {
+		return err
+	}
+	if !c.ask(fmt.Sprintf("Start %s on %s?", r.Target, plural(n, "box", "boxes"))) {
+		return ended(exitFailed, "not started; the plan stays: edgeherd rollout start --plan %s", r.ID)
+	}
+	return nil
+}
+
+func targets(r fleetapi.Rollout) []fleetapi.Target {
+	var out []fleetapi.Target
+	for _, w := range r.Waves {
+		out = append(out, w.Targets...)
+	}
+	return out
+}
+
+func (c *cli) rolloutList(ctx context.Context, _ []string) error {
+	client, _, err := c.client()
+	if err != nil {
+		return err
+	}
+	list, err := client.Rollouts(ctx)
+	if err != nil {
+		return err
+	}
+	s := rolloutSheet("rollout-list", list, list.Items)
+	s.items = items(list.Items)
+	return c.print(s)
+}
+
+func rolloutSheet(kind string, value any, list []fleetapi.Rollout) sheet {
+	s := sheet{kind: kind, item: "rollout", value: value, narrow: 6, head: []string{"ID", "STATE", "TARGET", "BOXES", "SUCCEEDED", "FAILED", "WAVES", "CREATED", "SENTENCE"}}
+	for _, r := range list {
+		all := targets(r)
+		s.rows = append(s.rows, []string{r.ID, string(r.State), r.Target.String(), strconv.Itoa(len(all)), strconv.Itoa(count(all, fleetapi.TargetSucceeded)),
+			strconv.Itoa(count(all, fleetapi.TargetFailed)), strconv.Itoa(len(r.Waves)), r.Created.Format(time.RFC3339), r.Sentence})
+		s.names = append(s.names, r.ID)
+	}
+	return s
+}
+
+func count(all []fleetapi.Target, states ...fleetapi.TargetState) int {
+	n := 0
+	for _, t := range all {
+		for _, s := range states {
+			if t.State == s {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// targetSheet has a row for each box.
+func targetSheet(kind string, r fleetapi.Rollout) sheet {
+	s := sheet{kind: kind, value: r, narrow: 7, head: []string{"WAVE", "WAVE STATE", "BOX", "SITE", "STATE", "PHASE", "ERROR", "ID", "GOLDEN", "SECONDS"}, names: []string{r.ID}}
+	for i, w := range r.Waves {
+		for _, t := range w.Targets {
+			golden, seconds := "-", "-"
+			if t.Probe != nil {
+				golden = fmt.Sprintf("%d/%d", t.Probe.GoldenPassed, t.Probe.GoldenTotal)
+				seconds = strconv.FormatFloat(t.Probe.SecondsPerItem, 'g', 3, 64)
+			}
+			s.rows = append(s.rows, []string{strconv.Itoa(i + 1), string(w.State), t.Name, t.Site, string(t.State), orDash(t.Phase), orDash(oneLine(t.Err)), string(t.Box), golden, seconds})
+		}
+	}
+	return s
+}
+
+func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
+
+func (c *cli) rolloutStatus(ctx context.Context, args []string) error {
+	client, _, err := c.client()
+	if err != nil {
+		return err
+	}
+	r, err := client.Rollout(ctx, args[0])
+	if err != nil {
+		return err
+	}
+	c.say("%s is %s. %s", r.ID, r.State, r.Sentence)
+	return c.print(targetSheet("rollout", r))
+}

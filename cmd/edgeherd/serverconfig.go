@@ -1,0 +1,122 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"go.yaml.in/yaml/v3"
+)
+
+// defaultServerConfig may be missing; a file that --config names may not.
+const defaultServerConfig = "/etc/edgeherd/server.yaml"
+
+// serverConfig is server.yaml. Flags win over EDGEHERD_* over the file.
+type serverConfig struct {
+	State     string   `yaml:"state"`      // default /var/lib/edgeherd/server
+	HTTP      string   `yaml:"http"`       // pages and API; default 127.0.0.1:8443
+	Device    string   `yaml:"device"`     // files for boxes; default 127.0.0.1:8444
+	MQTT      string   `yaml:"mqtt"`       // default 127.0.0.1:8883
+	Hosts     []string `yaml:"hosts"`      // names in the certificate; default 127.0.0.1
+	HTTPPlain bool     `yaml:"http_plain"` // pages and API without TLS, on loopback only
+}
+
+// serverKeys lists the keys of serverConfig for messages.
+const serverKeys = "state, http, device, mqtt, hosts, http_plain"
+
+// serverFlags are the flags that say where a controller is and listens.
+type serverFlags struct {
+	config string
+	flags  serverConfig
+	cmd    *cobra.Command
+}
+
+func addServerFlags(cmd *cobra.Command) *serverFlags {
+	s := &serverFlags{cmd: cmd}
+	f := cmd.Flags()
+	f.StringVar(&s.config, "config", defaultServerConfig, "configuration file")
+	f.StringVar(&s.flags.State, "state", "", "state directory (default /var/lib/edgeherd/server)")
+	f.StringVar(&s.flags.HTTP, "http", "", "address of pages and API (default 127.0.0.1:8443)")
+	f.StringVar(&s.flags.Device, "device", "", "address of the files for boxes (default 127.0.0.1:8444)")
+	f.StringVar(&s.flags.MQTT, "mqtt", "", "address of the broker (default 127.0.0.1:8883)")
+	f.StringSliceVar(&s.flags.Hosts, "host", nil, "name or address in the certificate; the first is what boxes expect")
+	f.BoolVar(&s.flags.HTTPPlain, "http-plain", false, "pages and API without TLS, on loopback only")
+	return s
+}
+
+// load joins file, environment and flags.
+func (s *serverFlags) load(env func(string) string) (serverConfig, error) {
+	cfg, err := readServerConfig(s.config, s.cmd.Flags().Changed("config"))
+	if err != nil {
+		return cfg, err
+	}
+	for _, v := range []struct {
+		key        string
+		into, flag *string
+	}{
+		{"STATE", &cfg.State, &s.flags.State}, {"HTTP", &cfg.HTTP, &s.flags.HTTP},
+		{"DEVICE", &cfg.Device, &s.flags.Device}, {"MQTT", &cfg.MQTT, &s.flags.MQTT},
+	} {
+		for _, text := range []string{env("EDGEHERD_" + v.key), *v.flag} {
+			if text != "" {
+				*v.into = text
+			}
+		}
+	}
+	if text := env("EDGEHERD_HOSTS"); text != "" {
+		cfg.Hosts = strings.Split(text, ",")
+	}
+	if len(s.flags.Hosts) > 0 {
+		cfg.Hosts = s.flags.Hosts
+	}
+	if text := env("EDGEHERD_HTTP_PLAIN"); text != "" {
+		if cfg.HTTPPlain, err = strconv.ParseBool(text); err != nil {
+			return cfg, fmt.Errorf("EDGEHERD_HTTP_PLAIN=%s: want true or false", text)
+		}
+	}
+	if s.cmd.Flags().Changed("http-plain") {
+		cfg.HTTPPlain = s.flags.HTTPPlain
+	}
+	if cfg.State == "" {
+		cfg.State = "/var/lib/edgeherd/server"
+	}
+	return cfg, nil
+}
+
+func readServerConfig(path string, mustExist bool) (serverConfig, error) {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) && !mustExist {
+		return serverConfig{}, nil
+	}
+	if err != nil {
+		return serverConfig{}, fmt.Errorf("read configuration: %w", err)
+	}
+	cfg, err := decodeServerConfig(data)
+	if err != nil {
+		return serverConfig{}, fmt.Errorf("configuration %s: %w", path, err)
+	}
+	return cfg, nil
+}
+
+// unknownKey is how the YAML library tells of a key that the struct lacks.
+var unknownKey = regexp.MustCompile(`field (\S+) not found in type \S+`)
+
+func decodeServerConfig(data []byte) (serverConfig, error) {
+	var cfg serverConfig
+	dec := yaml.NewDecoder(bytes.NewReader(data))
+	dec.KnownFields(true)
+	if err := dec.Decode(&cfg); err != nil && !errors.Is(err, io.EOF) {
+		text := strings.TrimPrefix(err.Error(), "yaml: ")
+		text = strings.TrimPrefix(text, "unmarshal errors:\n")
+		text = unknownKey.ReplaceAllString(text, `unknown key "$1"; the keys are `+serverKeys)
+		return serverConfig{}, errors.New(strings.TrimSpace(text))
+	}
+	return cfg, nil
+}
