@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -32,10 +33,11 @@ type site struct {
 	socket string
 	http   string
 	config string
+	model  string // name of the one model
 }
 
-// newSite lays out what enrolment and agent leave on a box, with a demo model
-// called m.
+// newSite lays out what enrolment and agent leave on a box, with one
+// demo model, active under its name without the version.
 func newSite(t testing.TB, demo string) *site {
 	t.Helper()
 	short, err := os.MkdirTemp("", "eh") // socket paths are limited to 108 bytes
@@ -43,7 +45,7 @@ func newSite(t testing.TB, demo string) *site {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(short) })
-	s := &site{t: t, dir: t.TempDir(), socket: filepath.Join(short, "r.sock"), http: freeAddress(t)}
+	s := &site{t: t, model: demo[:strings.LastIndexByte(demo, '-')], dir: t.TempDir(), socket: filepath.Join(short, "r.sock"), http: freeAddress(t)}
 	s.config = filepath.Join(s.dir, "runner.yaml")
 	s.must(os.WriteFile(s.config, fmt.Appendf(nil, "http: %s\nsocket: %s\nstate: %s\nactive: %s\nidentity: %s\nlibrary: %s\n",
 		s.http, s.socket, filepath.Join(s.dir, "runner"), filepath.Join(s.dir, "agent/models/active.json"),
@@ -63,7 +65,7 @@ func newSite(t testing.TB, demo string) *site {
 	s.must(err)
 	info, err := models.ReadONNX(bytes.NewReader(data))
 	s.must(err)
-	payload, err := models.Manifest{V: models.ManifestVersion, Name: "m", Version: "5", Signature: info.Signature,
+	payload, err := models.Manifest{V: models.ManifestVersion, Name: s.model, Version: "5", Signature: info.Signature,
 		Files: []models.File{{Path: models.ModelFile, Digest: blob.Sum(data), SizeBytes: int64(len(data))}}}.Encode()
 	s.must(err)
 	envelope, err := trust.Sign(trust.TypeModel, payload, key)
@@ -73,7 +75,7 @@ func newSite(t testing.TB, demo string) *site {
 	}
 	s.must(os.MkdirAll(filepath.Join(s.dir, "agent/models"), 0o755))
 	s.must(durable.Journal{Path: filepath.Join(s.dir, "agent/models/active.json"), Version: runnerapi.ActiveVersion}.Save(runnerapi.Active{
-		Generation: 7, Models: []models.Ref{{Name: "m", Version: "5", Digest: blob.Sum(envelope)}}}))
+		Generation: 7, Models: []models.Ref{{Name: s.model, Version: "5", Digest: blob.Sum(envelope)}}}))
 	return s
 }
 
@@ -154,7 +156,7 @@ func (s *site) status() runnerapi.Status {
 func (s *site) infer() {
 	s.t.Helper()
 	body := voiceRequest(func(i int) float64 { return math.Sin(float64(i) / 7) })
-	resp, err := http.Post("http://"+s.http+"/v2/models/m/infer", "application/json", strings.NewReader(body))
+	resp, err := http.Post("http://"+s.http+"/v2/models/"+s.model+"/infer", "application/json", strings.NewReader(body))
 	s.must(err)
 	defer resp.Body.Close()
 	data, err := io.ReadAll(resp.Body)
@@ -251,4 +253,58 @@ func TestUnwritableStateDoesNotStopTheModels(t *testing.T) {
 	if len(st.Inputs) != 1 || !strings.Contains(st.Inputs[0].Err, "not a directory") {
 		t.Errorf("inputs: %+v", st.Inputs)
 	}
+}
+
+// TestResultsOfAnInputReachTheAgentOnce: a clip is heard by the active model,
+// its result waits over a kill -9, and is gone once it is acknowledged.
+func TestResultsOfAnInputReachTheAgentOnce(t *testing.T) {
+	s := newSite(t, "silero-vad-5.0.0")
+	clip := filepath.Join(s.dir, "clip.wav")
+	s.must(os.WriteFile(clip, wave(2*16000), 0o600))
+	config, err := os.ReadFile(s.config)
+	s.must(err)
+	config = fmt.Appendf(config, "inputs:\n  - name: dock\n    kind: audio\n    pipeline: voice-activity\n    path: %s\n    interval: 100ms\n", clip)
+	s.must(os.WriteFile(s.config, config, 0o600))
+	r := s.start()
+	s.status()
+	edge := runnerapi.Dial(s.socket)
+	defer edge.Close()
+	var first runnerapi.Results
+	s.eventually("a result waits", func() bool {
+		first, err = edge.Results(t.Context(), 0, 1)
+		return err == nil && len(first.Records) == 1
+	})
+	if got := first.Records[0]; got.Input != "dock" || len(got.Models) != 1 || got.Models[0] != "silero-vad:5" {
+		t.Errorf("result: %+v", got)
+	}
+	s.must(r.Process.Kill())
+	<-r.done
+	s.start()
+	s.status()
+	again, err := edge.Results(t.Context(), 0, 1)
+	if err != nil || len(again.Records) != 1 || again.Records[0].Cursor != first.Records[0].Cursor || again.Outbox != first.Outbox {
+		t.Errorf("after kill -9: %+v, %v; want %+v", again, err, first)
+	}
+	s.must(edge.Ack(t.Context(), first.Outbox, first.Next))
+	left, err := edge.Results(t.Context(), 0, 1)
+	if err != nil || len(left.Records) > 0 && left.Records[0].Cursor <= first.Next {
+		t.Errorf("after the acknowledgement: %+v, %v", left, err)
+	}
+}
+
+// wave is a WAV file of n samples of a sine: 16 kHz, one channel, 16 bits.
+func wave(n int) []byte {
+	data := make([]byte, 0, 44+2*n)
+	data = append(data, "RIFF"...)
+	data = binary.LittleEndian.AppendUint32(data, uint32(36+2*n))
+	data = append(data, "WAVEfmt "...)
+	for _, v := range []uint32{16, 1 | 1<<16, 16000, 32000, 2 | 16<<16} {
+		data = binary.LittleEndian.AppendUint32(data, v)
+	}
+	data = append(data, "data"...)
+	data = binary.LittleEndian.AppendUint32(data, uint32(2*n))
+	for i := range n {
+		data = binary.LittleEndian.AppendUint16(data, uint16(int16(8000*math.Sin(float64(i)/7))))
+	}
+	return data
 }

@@ -71,7 +71,7 @@ func (s *site) send(b *testing.B, client *http.Client, body []byte, header http.
 	for range 4 {
 		clients.Go(func() {
 			for left.Add(-1) >= 0 {
-				req, err := http.NewRequest(http.MethodPost, "http://"+s.http+"/v2/models/m/infer", bytes.NewReader(body))
+				req, err := http.NewRequest(http.MethodPost, "http://"+s.http+"/v2/models/"+s.model+"/infer", bytes.NewReader(body))
 				if err != nil {
 					b.Error(err)
 					return
