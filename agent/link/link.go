@@ -103,17 +103,23 @@ type Link struct {
 	status Status
 
 	// Of the goroutine in Run:
-	barren   int              // sessions in a row that died young with blocks in flight and no ACK
-	suspects map[wire.Key]int // sessions that ended while the block was alone in flight
+	barren   int // sessions in a row that died young with blocks in flight and no ACK
+	suspects map[wire.Key]*suspect
+}
+
+// suspect is a block in whose company sessions die.
+type suspect struct {
+	strikes int  // sessions that ended while it was alone in flight
+	odd     bool // other blocks got through since: it is the block, not the link
 }
 
 // New prepares a link.
 func New(opts Options, log *slog.Logger) *Link {
-	return &Link{opts: opts.withDefaults(), log: log, live: make(chan wire.Live, 1), suspects: map[wire.Key]int{}}
+	return &Link{opts: opts.withDefaults(), log: log, live: make(chan wire.Live, 1), suspects: map[wire.Key]*suspect{}}
 }
 
 // maxStrikes is how many sessions a block may end, alone in flight, before it
-// is set aside.
+// is set aside, if others get through.
 const maxStrikes = 5
 
 // goodAfter is how long a session must last to count as good when nothing was
@@ -186,14 +192,26 @@ func (l *Link) judge(s *session, err error) {
 		return
 	}
 	for key := range s.flights {
-		if _, ok := l.suspects[key]; !ok {
-			l.suspects[key] = 0
+		if l.suspects[key] == nil {
+			l.suspects[key] = &suspect{}
 		}
 	}
 }
 
+// acquit notes that a block got through.
+func (l *Link) acquit(key wire.Key) {
+	delete(l.suspects, key)
+	for _, s := range l.suspects {
+		s.odd = true
+	}
+}
+
 func (l *Link) strike(key wire.Key) {
-	if l.suspects[key]++; l.suspects[key] < maxStrikes {
+	s := l.suspects[key]
+	if s == nil {
+		return
+	}
+	if s.strikes++; s.strikes < maxStrikes || !s.odd {
 		return
 	}
 	l.log.Error("block set aside: each connection ended when it was sent", "key", key.String())

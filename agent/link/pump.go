@@ -64,7 +64,7 @@ func (p *pump) window(w wire.Welcome) {
 
 // pick returns what to send now, nothing if the window is full or the spool
 // has no more.
-func (p *pump) pick(sp *spool.Spool, suspects map[wire.Key]int, now time.Time) ([]wire.Block, error) {
+func (p *pump) pick(sp *spool.Spool, suspects map[wire.Key]*suspect, now time.Time) ([]wire.Block, error) {
 	if p.alone != (wire.Key{}) {
 		if f := p.flights[p.alone]; f != nil && now.Before(f.due) {
 			return nil, nil
@@ -95,8 +95,7 @@ func (p *pump) pick(sp *spool.Spool, suspects map[wire.Key]int, now time.Time) (
 		return f != nil && now.Before(f.due)
 	}
 	q.Skip = func(k wire.Key) bool {
-		_, suspect := suspects[k]
-		return suspect || inFlight(k)
+		return suspects[k] != nil || inFlight(k)
 	}
 	blocks, err := sp.Pick(q)
 	if err != nil || len(blocks) > 0 {
@@ -107,13 +106,13 @@ func (p *pump) pick(sp *spool.Spool, suspects map[wire.Key]int, now time.Time) (
 		return nil, nil
 	}
 	q.MaxBlocks = 1
-	q.Skip = func(k wire.Key) bool {
-		_, suspect := suspects[k]
-		return !suspect
-	}
+	q.Skip = func(k wire.Key) bool { return suspects[k] == nil }
 	blocks, err = sp.Pick(q)
-	if err == nil && len(blocks) == 1 {
+	switch {
+	case len(blocks) > 0:
 		p.alone = blocks[0].Key
+	case err == nil && !q.LiveOnly: // the spool had to drop them
+		clear(suspects)
 	}
 	return blocks, err
 }

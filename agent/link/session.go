@@ -405,7 +405,7 @@ func (s *session) onAck(a wire.Ack) error {
 	for _, keys := range [][]wire.Key{a.Keys, a.Refused} {
 		for _, key := range keys {
 			s.land(key)
-			delete(s.link.suspects, key)
+			s.link.acquit(key)
 		}
 	}
 	return nil
