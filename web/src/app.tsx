@@ -1,0 +1,59 @@
+// The pages and what their addresses hold: everything that a pasted link must
+// bring back is in the address.
+import { createRootRoute, createRoute, createRouter, lazyRouteComponent } from "@tanstack/react-router";
+import { FleetPage } from "./pages/fleet";
+import { Fault } from "./ui/parts";
+import { NotFound, Shell } from "./ui/shell";
+
+const text = (value: unknown): string | undefined =>
+  typeof value === "string" && value !== "" ? value : typeof value === "number" ? String(value) : undefined;
+
+const root = createRootRoute({ component: Shell, notFoundComponent: NotFound });
+
+export const fleetRoute = createRoute({
+  getParentRoute: () => root,
+  path: "/",
+  validateSearch: (search: Record<string, unknown>): { q?: string; order?: string } => ({
+    q: text(search.q),
+    order: text(search.order),
+  }),
+  component: FleetPage,
+});
+
+export const boxRoute = createRoute({
+  getParentRoute: () => root,
+  path: "/boxes/$id",
+  validateSearch: (search: Record<string, unknown>): { t?: string; from?: string; to?: string } => ({
+    t: text(search.t),
+    from: text(search.from),
+    to: text(search.to),
+  }),
+  component: lazyRouteComponent(() => import("./pages/box"), "BoxPage"),
+});
+
+const modelsRoute = createRoute({
+  getParentRoute: () => root,
+  path: "/models",
+  component: lazyRouteComponent(() => import("./pages/models"), "ModelsPage"),
+});
+
+const rolloutsRoute = createRoute({
+  getParentRoute: () => root,
+  path: "/rollouts",
+  component: lazyRouteComponent(() => import("./pages/rollouts"), "RolloutsPage"),
+});
+
+export const rolloutRoute = createRoute({
+  getParentRoute: () => root,
+  path: "/rollouts/$id",
+  validateSearch: (search: Record<string, unknown>): { state?: string } => ({ state: text(search.state) }),
+  component: lazyRouteComponent(() => import("./pages/rollout"), "RolloutPage"),
+});
+
+export const makeRouter = () =>
+  createRouter({
+    routeTree: root.addChildren([fleetRoute, boxRoute, modelsRoute, rolloutsRoute, rolloutRoute]),
+    defaultPreload: "intent",
+    defaultErrorComponent: ({ error, reset }) => <Fault error={error} retry={reset} />,
+    scrollRestoration: true,
+  });

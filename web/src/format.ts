@@ -1,0 +1,127 @@
+// Numbers and times as text, in the reader's language and chosen time zone.
+
+export type Zone = "local" | "utc";
+
+/** A value is old after two reporting intervals of one minute. */
+export const oldMs = 120_000;
+
+export const isOld = (iso: string | undefined, now: number): boolean => !iso || now - Date.parse(iso) > oldMs;
+
+const cache = new Map<string, Intl.NumberFormat>();
+
+/** number formats with at most digits decimals. */
+export function number(value: number, language: string, digits = 0): string {
+  const key = `${language}/${digits}`;
+  let format = cache.get(key);
+  if (!format) {
+    format = new Intl.NumberFormat(language, { maximumFractionDigits: digits, minimumFractionDigits: 0 });
+    cache.set(key, format);
+  }
+  return format.format(value);
+}
+
+type Unit = { unit: string; scale: number; digits: number };
+
+// The API speaks SI base units; people read these.
+const units: Record<string, Unit> = {
+  temp_die_celsius: { unit: "°C", scale: 1, digits: 1 },
+  temp_inlet_celsius: { unit: "°C", scale: 1, digits: 1 },
+  thermal_resistance_kelvin_per_watt: { unit: "K/W", scale: 1, digits: 2 },
+  fan_rpm: { unit: "rpm", scale: 1, digits: 0 },
+  fan_duty_ratio: { unit: "%", scale: 100, digits: 0 },
+  cpu_busy_ratio: { unit: "%", scale: 100, digits: 0 },
+  power_watts: { unit: "W", scale: 1, digits: 1 },
+  cpu_freq_hertz: { unit: "GHz", scale: 1e-9, digits: 2 },
+  inference_latency_seconds: { unit: "ms", scale: 1000, digits: 1 },
+};
+
+const plain: Unit = { unit: "", scale: 1, digits: 2 };
+
+export const unitOf = (metric: string): Unit => units[metric] ?? plain;
+
+/** metric formats a value of the API in the unit that people read. */
+export function metric(name: string, value: number, language: string): string {
+  const { unit, scale, digits } = unitOf(name);
+  return `${number(value * scale, language, digits)}${unit ? ` ${unit}` : ""}`;
+}
+
+const steps: [Intl.RelativeTimeFormatUnit, number][] = [
+  ["day", 86_400],
+  ["hour", 3600],
+  ["minute", 60],
+  ["second", 1],
+];
+
+function largest(seconds: number): [string, number] {
+  for (const [unit, size] of steps) {
+    if (seconds >= size) return [unit, Math.floor(seconds / size)];
+  }
+  return ["second", 0];
+}
+
+/** ago is the age of a moment in words: "3 minutes ago". A future is "now". */
+export function ago(iso: string, now: number, language: string): string {
+  const [unit, count] = largest(Math.max(0, (now - Date.parse(iso)) / 1000));
+  const format = new Intl.RelativeTimeFormat(language, { numeric: count === 0 ? "auto" : "always" });
+  return format.format(-count, unit as Intl.RelativeTimeFormatUnit);
+}
+
+/** duration is a length of time: "10 min", "2 h", or "1.5 s". */
+export function duration(seconds: number, language: string): string {
+  const [unit, count] = seconds < 1 ? ["second", seconds] : largest(seconds);
+  return new Intl.NumberFormat(language, {
+    style: "unit",
+    unit,
+    unitDisplay: "short",
+    maximumFractionDigits: seconds < 1 ? 3 : 0,
+  }).format(count);
+}
+
+const prefixes = ["B", "kB", "MB", "GB", "TB"];
+
+/** bytes counts in powers of 1000. */
+export function bytes(value: number, language: string): string {
+  let size = value;
+  let i = 0;
+  while (size >= 1000 && i < prefixes.length - 1) {
+    size /= 1000;
+    i++;
+  }
+  return `${number(size, language, size < 10 && i > 0 ? 1 : 0)} ${prefixes[i]}`;
+}
+
+export const timeZone = (zone: Zone): string | undefined => (zone === "utc" ? "UTC" : undefined);
+
+/** stamp is a date and time with its zone named. */
+export function stamp(iso: string, language: string, zone: Zone): string {
+  return new Intl.DateTimeFormat(language, {
+    day: "numeric",
+    month: "short",
+    hour: "2-digit",
+    minute: "2-digit",
+    second: "2-digit",
+    timeZone: timeZone(zone),
+    timeZoneName: "short",
+  }).format(new Date(iso));
+}
+
+/** clock is the time of day alone; the date is added on another day than now. */
+export function clock(iso: string, now: number, language: string, zone: Zone): string {
+  const day = new Intl.DateTimeFormat("en-CA", { timeZone: timeZone(zone) });
+  const other = day.format(new Date(iso)) !== day.format(now);
+  return new Intl.DateTimeFormat(language, {
+    ...(other ? { day: "numeric", month: "short" } : { second: "2-digit" }),
+    hour: "2-digit",
+    minute: "2-digit",
+    timeZone: timeZone(zone),
+  }).format(new Date(iso));
+}
+
+/** percent of a ratio, never rounded up to 100 nor down to 0. */
+export function percent(part: number, whole: number, language: string): string {
+  if (whole === 0) return "–";
+  let share = Math.round((part / whole) * 1000) / 10;
+  if (share === 100 && part < whole) share = 99.9;
+  if (share === 0 && part > 0) share = 0.1;
+  return `${number(share, language, 1)} %`;
+}

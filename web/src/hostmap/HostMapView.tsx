@@ -1,0 +1,158 @@
+// The host map as a part of a page: canvas, legend, and the words that say
+// what the pointer or the keyboard is on. The table below it holds the same
+// boxes for readers who cannot use the canvas.
+import { useNavigate } from "@tanstack/react-router";
+import { useEffect, useMemo, useRef, useState } from "react";
+import { useTranslation } from "react-i18next";
+import type { Box } from "../api/generated";
+import { useNow } from "../api/now";
+import { isOld, metric } from "../format";
+import { Icon } from "../ui/icons";
+import { usePrefs } from "../ui/prefs";
+import { useWord } from "../ui/state";
+import { HostMap, type Ink, type Spot } from "./hostmap";
+import { coolest, hottest, ramps } from "./ramp";
+
+/** spotOf is what the map shows of a box. Old temperatures are not shown as colour. */
+export function spotOf(box: Box, now: number, matching: Set<string> | undefined): Spot {
+  const die = box.latest.temp_die_celsius;
+  return {
+    id: box.id,
+    name: box.name,
+    site: box.site,
+    celsius: die && !isOld(die.time, now) ? die.value : undefined,
+    throttling: box.health === "throttling",
+    silent: box.link === "silent" || box.link === "never",
+    dimmed: matching ? !matching.has(box.id) : false,
+  };
+}
+
+const tokens: Ink = {
+  text: "--text",
+  faint: "--soft",
+  line: "--line",
+  focus: "--accent",
+  empty: "--line",
+  alarm: "--map-alarm",
+};
+
+/** inkOf resolves the theme's colours, which a canvas cannot read by name. */
+function inkOf(element: HTMLElement): Ink {
+  const probe = document.createElement("span");
+  element.append(probe);
+  const ink = { ...tokens };
+  for (const [name, token] of Object.entries(tokens)) {
+    probe.style.color = `var(${token})`;
+    ink[name as keyof Ink] = getComputedStyle(probe).color;
+  }
+  probe.remove();
+  return ink;
+}
+
+export function HostMapView({ boxes, matching }: { boxes: Box[]; matching: Set<string> | undefined }) {
+  const { t, i18n } = useTranslation();
+  const word = useWord();
+  const navigate = useNavigate();
+  const now = useNow(15_000);
+  const { dark } = usePrefs();
+  const frame = useRef<HTMLDivElement>(null);
+  const canvas = useRef<HTMLCanvasElement>(null);
+  const map = useRef<HostMap>(undefined);
+  const [width, setWidth] = useState(0);
+  const [pointed, setPointed] = useState<{ id: string; spoken: boolean }>();
+
+  const open = useRef(navigate);
+  open.current = navigate;
+
+  useEffect(() => {
+    if (!canvas.current || !frame.current) return;
+    const made = new HostMap(canvas.current, {
+      point: (spot, spoken) => setPointed(spot && { id: spot.id, spoken }),
+      open: (spot) => void open.current({ to: "/boxes/$id", params: { id: spot.id } }),
+    });
+    map.current = made;
+    const watch = new ResizeObserver(([entry]) => entry && setWidth(Math.floor(entry.contentRect.width)));
+    watch.observe(frame.current);
+    return () => {
+      watch.disconnect();
+      made.destroy();
+      map.current = undefined;
+    };
+  }, []);
+
+  const sorted = useMemo(
+    () => [...boxes].sort((a, b) => a.site.localeCompare(b.site) || a.name.localeCompare(b.name)),
+    [boxes],
+  );
+  const spots = useMemo(() => sorted.map((box) => spotOf(box, now, matching)), [sorted, now, matching]);
+
+  useEffect(() => {
+    if (frame.current && width > 0)
+      map.current?.show(spots, width, dark ? "dark" : "light", inkOf(frame.current));
+  }, [spots, width, dark]);
+
+  const box = pointed && boxes.find((b) => b.id === pointed.id);
+  const die = box?.latest.temp_die_celsius;
+  const words = box
+    ? [
+        box.name,
+        box.site,
+        word("health", box.health),
+        word("link", box.link),
+        die ? metric("temp_die_celsius", die.value, i18n.language) : t("map.noTemperature"),
+        box.simulated ? t("simulated") : "",
+      ]
+        .filter(Boolean)
+        .join(", ")
+    : "";
+
+  return (
+    <div className="px-3 pb-3">
+      <p id="map-help" className="sr-only">
+        {t("map.help")}
+      </p>
+      <div ref={frame} className="min-w-0">
+        {/* biome-ignore lint/a11y/noNoninteractiveTabindex: the map is an application driven by keys */}
+        <canvas
+          ref={canvas}
+          role="application"
+          tabIndex={0}
+          aria-label={t("map.label", { count: boxes.length })}
+          aria-describedby="map-help"
+          className="block max-w-full touch-manipulation"
+        />
+      </div>
+      <p className="mt-2 min-h-5 truncate text-sm" aria-hidden="true">
+        {words || <span className="text-soft">{t("map.keys")}</span>}
+      </p>
+      <p className="sr-only" aria-live="polite">
+        {pointed?.spoken ? words : ""}
+      </p>
+      <Legend dark={dark} />
+    </div>
+  );
+}
+
+function Legend({ dark }: { dark: boolean }) {
+  const { t, i18n } = useTranslation();
+  const ends = [coolest, hottest].map((c) => metric("temp_die_celsius", c, i18n.language));
+  return (
+    <div className="mt-1 flex flex-wrap items-center gap-x-4 gap-y-1 text-xs text-soft">
+      <span className="inline-flex items-center gap-1.5">
+        {t("metric.temp_die_celsius")} ≤ {ends[0]}
+        <span className="flex" aria-hidden="true">
+          {ramps[dark ? "dark" : "light"].map((colour) => (
+            <span key={colour.css} className="h-3 w-3" style={{ background: colour.css }} />
+          ))}
+        </span>
+        ≥ {ends[1]}
+      </span>
+      <span className="inline-flex items-center gap-1.5">
+        <Icon name="throttling" size={14} /> {t("health.throttling")}
+      </span>
+      <span className="inline-flex items-center gap-1.5">
+        <Icon name="silent" size={14} /> {t("link.silent")}
+      </span>
+    </div>
+  );
+}

@@ -1,0 +1,65 @@
+// Counts of a rollout's targets, as words and as a bar.
+import { useTranslation } from "react-i18next";
+import type { Rollout, Target } from "../api/generated";
+import { useWord } from "../ui/state";
+
+/** Tally counts targets in the order in which people want to read them. */
+export type Tally = { total: number; by: [string, number][] };
+
+const order = [
+  "succeeded",
+  "failed",
+  "unreachable",
+  "working",
+  "offered",
+  "scheduled",
+  "superseded",
+  "canceled",
+];
+
+export function tally(targets: readonly Target[]): Tally {
+  const counts = new Map<string, number>();
+  for (const target of targets) counts.set(target.state, (counts.get(target.state) ?? 0) + 1);
+  const known = order.filter((state) => counts.has(state));
+  const others = [...counts.keys()].filter((state) => !order.includes(state));
+  return {
+    total: targets.length,
+    by: [...known, ...others].map((state) => [state, counts.get(state) ?? 0]),
+  };
+}
+
+export const targetsOf = (rollout: Rollout): Target[] => rollout.waves.flatMap((wave) => wave.targets ?? []);
+
+export const countOf = (t: Tally, ...states: string[]): number =>
+  t.by.reduce((sum, [state, count]) => (states.includes(state) ? sum + count : sum), 0);
+
+/** useTallyWords says a tally: "3 of 5 succeeded, 1 failed, 1 waiting". */
+export function useTallyWords(): (t: Tally) => string {
+  const { t } = useTranslation();
+  const word = useWord();
+  return (counts) => {
+    const done = countOf(counts, "succeeded");
+    const rest = counts.by
+      .filter(([state]) => state !== "succeeded")
+      .map(([state, count]) => `${count} ${word("target", state)}`);
+    return [t("rollout.doneOf", { done, total: counts.total }), ...rest].join(", ");
+  };
+}
+
+const fills: Record<string, string> = {
+  succeeded: "bg-ok",
+  failed: "bg-hot",
+  unreachable: "bg-warm",
+  working: "bg-busy",
+  offered: "hatched bg-busy-tint",
+};
+
+export function Bar({ counts }: { counts: Tally }) {
+  return (
+    <div className="flex h-2.5 overflow-hidden rounded bg-line" aria-hidden="true">
+      {counts.by.map(([state, count]) => (
+        <div key={state} style={{ flexGrow: count }} className={`basis-0 ${fills[state] ?? ""}`} />
+      ))}
+    </div>
+  );
+}

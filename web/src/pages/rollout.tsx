@@ -1,0 +1,357 @@
+// One rollout: how it stands, what can be done about it, its waves, its boxes.
+import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
+import { getRouteApi, Link } from "@tanstack/react-router";
+import { useRef } from "react";
+import { useTranslation } from "react-i18next";
+import { newKey, post, url } from "../api/client";
+import type { Rollout, Target, Wave } from "../api/generated";
+import { paths, rolloutQuery, sessionQuery } from "../api/queries";
+import { bytes, duration } from "../format";
+import { Icon, type IconName } from "../ui/icons";
+import { Ago, Card, Clock, Facts, Fault, Loading, Page, Scroll } from "../ui/parts";
+import { lookOf, State, useWord } from "../ui/state";
+import { Bar, countOf, tally, targetsOf, useTallyWords } from "./progress";
+import { Target as TargetName } from "./rollouts";
+import { Sentence } from "./sentence";
+
+const route = getRouteApi("/rollouts/$id");
+
+export function RolloutPage() {
+  const { t } = useTranslation();
+  const { id } = route.useParams();
+  const query = useQuery(rolloutQuery(id));
+  const rollout = query.data;
+  if (!rollout) {
+    return (
+      <Page title={t("rollouts.title")} aside={id}>
+        {query.error ? (
+          <Fault error={query.error} retry={() => void query.refetch()} />
+        ) : (
+          <Loading height={400} />
+        )}
+      </Page>
+    );
+  }
+  return (
+    <Page
+      title={<TargetName rollout={rollout} />}
+      aside={
+        <>
+          {t("rollout.to", { count: targetsOf(rollout).length })} · <span className="code">{rollout.id}</span>
+        </>
+      }
+    >
+      {query.error && <Fault error={query.error} retry={() => void query.refetch()} />}
+      <div className="grid grid-cols-[minmax(0,1fr)] gap-3">
+        <Standing rollout={rollout} />
+        <ol className="grid gap-3 sm:grid-cols-2 lg:grid-cols-[repeat(auto-fit,minmax(220px,1fr))]">
+          {rollout.waves.map((wave, index) => (
+            // biome-ignore lint/suspicious/noArrayIndexKey: the plan fixes the order of waves
+            <li key={index} className="min-w-0">
+              <WaveCard wave={wave} index={index} rollout={rollout} />
+            </li>
+          ))}
+        </ol>
+        <Targets rollout={rollout} />
+        <Plan rollout={rollout} />
+      </div>
+    </Page>
+  );
+}
+
+const frames: Record<string, string> = {
+  halted: "border-hot bg-hot-tint",
+  paused: "border-warm bg-warm-tint",
+  done: "border-ok bg-ok-tint",
+  running: "border-busy bg-busy-tint",
+};
+
+function Standing({ rollout }: { rollout: Rollout }) {
+  const { t } = useTranslation();
+  const look = lookOf("rollout", rollout.state);
+  return (
+    <section className={`rounded-lg border-2 p-3 ${frames[rollout.state] ?? "border-line bg-card"}`}>
+      <div className="flex gap-2.5">
+        <span className={`pt-0.5 ${look.colour}`}>
+          <Icon name={look.icon} size={20} />
+        </span>
+        <div className="min-w-0">
+          <Sentence rollout={rollout} strong />
+          {rollout.warnings.length > 0 && (
+            <ul className="mt-1 list-disc pl-5" lang="en" aria-label={t("rollout.warnings")}>
+              {rollout.warnings.map((warning) => (
+                <li key={warning}>{warning}</li>
+              ))}
+            </ul>
+          )}
+        </div>
+      </div>
+      <Actions rollout={rollout} />
+    </section>
+  );
+}
+
+type Action = { action: string; icon: IconName; className: string; words: string };
+
+/** useActions lists what a person may do, each with how many boxes it is about. */
+function useActions(rollout: Rollout): Action[] {
+  const { t } = useTranslation();
+  const counts = tally(targetsOf(rollout));
+  const waiting = countOf(counts, "scheduled");
+  const actions: Record<string, Action> = {
+    start: {
+      action: "start",
+      icon: "play",
+      className: "primary",
+      words: t("rollout.start", { count: counts.total }),
+    },
+    pause: {
+      action: "pause",
+      icon: "paused",
+      className: "primary",
+      words: t("rollout.pause", { count: waiting }),
+    },
+    resume: {
+      action: "resume",
+      icon: "play",
+      className: "primary",
+      words: t("rollout.resume", { count: waiting }),
+    },
+    cancel: {
+      action: "cancel",
+      icon: "cross",
+      className: "danger",
+      words: t("rollout.cancel", { count: waiting }),
+    },
+  };
+  const offered: Record<string, string[]> = {
+    draft: ["start", "cancel"],
+    running: ["pause", "cancel"],
+    paused: ["resume", "cancel"],
+    halted: ["cancel"],
+  };
+  return (offered[rollout.state] ?? []).map((name) => actions[name] as Action);
+}
+
+function Actions({ rollout }: { rollout: Rollout }) {
+  const { t } = useTranslation();
+  const client = useQueryClient();
+  const session = useQuery(sessionQuery);
+  const dialog = useRef<HTMLDialogElement>(null);
+  const actions = useActions(rollout);
+  const act = useMutation({
+    mutationFn: ({ action, key }: { action: string; key: string }) =>
+      post<Rollout>(url(paths.rolloutActions, { id: rollout.id }), { action }, key),
+    // The answer is the rollout after the action; what boxes do is shown only
+    // when they report it.
+    onSuccess: (after) => client.setQueryData(rolloutQuery(rollout.id).queryKey, after),
+    onSettled: () => client.invalidateQueries({ queryKey: ["rollouts"] }),
+  });
+  const may = session.data?.role === "ops" || session.data?.role === "admin";
+  if (actions.length === 0) return null;
+  const run = (action: string) => act.mutate({ action, key: newKey() });
+  const counts = tally(targetsOf(rollout));
+  const kept = counts.total - countOf(counts, "scheduled");
+  return (
+    <div className="mt-3">
+      <div className="flex flex-wrap gap-2">
+        {actions.map(({ action, icon, className, words }) => (
+          <button
+            key={action}
+            type="button"
+            className={`button ${className}`}
+            disabled={!may || act.isPending}
+            onClick={() => (action === "cancel" ? dialog.current?.showModal() : run(action))}
+          >
+            <Icon name={icon} />
+            {words}
+          </button>
+        ))}
+      </div>
+      {session.data && !may && <p className="mt-1.5 text-soft">{t("rollout.readOnly")}</p>}
+      {act.error && <Fault error={act.error} />}
+      <dialog
+        ref={dialog}
+        aria-labelledby="cancel-title"
+        className="card m-auto w-[min(30rem,calc(100vw-2rem))] p-4 text-text backdrop:bg-[#0008]"
+      >
+        <h2 id="cancel-title">{t("rollout.cancelTitle", { count: counts.total - kept })}</h2>
+        <p className="mt-2">{t("rollout.cancelKept", { count: kept })}</p>
+        <div className="mt-4 flex flex-wrap justify-end gap-2">
+          <button type="button" className="button" onClick={() => dialog.current?.close()}>
+            {t("rollout.keepGoing")}
+          </button>
+          <button
+            type="button"
+            className="button danger"
+            onClick={() => {
+              dialog.current?.close();
+              run("cancel");
+            }}
+          >
+            <Icon name="cross" />
+            {t("rollout.cancel", { count: counts.total - kept })}
+          </button>
+        </div>
+      </dialog>
+    </div>
+  );
+}
+
+function WaveCard({ wave, index, rollout }: { wave: Wave; index: number; rollout: Rollout }) {
+  const { t } = useTranslation();
+  const words = useTallyWords();
+  const counts = tally(wave.targets ?? []);
+  const size = rollout.request.waves?.[index];
+  return (
+    <section className="card h-full px-3 py-2.5">
+      <div className="flex flex-wrap items-baseline justify-between gap-x-2">
+        <h2>
+          {t("rollout.wave", { number: index + 1 })}
+          {size && (
+            <span className="ml-1.5 font-normal text-soft">{size === "rest" ? t("rollout.rest") : size}</span>
+          )}
+        </h2>
+        <State kind="wave" value={wave.state} className="text-xs" />
+      </div>
+      <div className="my-2">
+        <Bar counts={counts} />
+      </div>
+      <p className="num">{words(counts)}</p>
+      {wave.reason && (
+        <p className="text-soft" lang="en">
+          {wave.reason}
+        </p>
+      )}
+      {(wave.ended ?? wave.started) && (
+        <p className="text-xs text-soft">
+          <Ago time={wave.ended ?? wave.started} />
+        </p>
+      )}
+    </section>
+  );
+}
+
+function Targets({ rollout }: { rollout: Rollout }) {
+  const { t } = useTranslation();
+  const word = useWord();
+  const { state } = route.useSearch();
+  const navigate = route.useNavigate();
+  const counts = tally(targetsOf(rollout));
+  const rows = rollout.waves.flatMap((wave, index) =>
+    (wave.targets ?? []).map((target) => ({ target, wave: index + 1 })),
+  );
+  const shown = state ? rows.filter((row) => row.target.state === state) : rows;
+  return (
+    <Card title={t("rollout.boxes")} aside={t("count.boxes", { count: shown.length })}>
+      <fieldset className="flex flex-wrap gap-1.5 px-3 pb-2">
+        <legend className="sr-only">{t("rollout.show")}</legend>
+        {[["", counts.total] as [string, number], ...counts.by].map(([value, count]) => (
+          <button
+            key={value}
+            type="button"
+            aria-pressed={(state ?? "") === value}
+            onClick={() => void navigate({ search: { state: value || undefined }, resetScroll: false })}
+            className={`min-h-7 rounded-full border px-2.5 text-xs ${(state ?? "") === value ? "border-accent bg-accent text-accent-ink" : "border-edge bg-card hover:bg-sunk"}`}
+          >
+            {value ? word("target", value) : t("rollout.all")} {count}
+          </button>
+        ))}
+      </fieldset>
+      <Scroll label={t("rollout.boxes")}>
+        <table className="grid-table">
+          <thead>
+            <tr>
+              <th scope="col">{t("column.name")}</th>
+              <th scope="col">{t("rollout.waveColumn")}</th>
+              <th scope="col">{t("column.state")}</th>
+              <th scope="col">{t("rollout.report")}</th>
+              <th scope="col">{t("rollout.measured")}</th>
+              <th scope="col">{t("rollout.changed")}</th>
+            </tr>
+          </thead>
+          <tbody>
+            {shown.map(({ target, wave }) => (
+              <TargetRow key={target.box} target={target} wave={wave} />
+            ))}
+          </tbody>
+        </table>
+      </Scroll>
+    </Card>
+  );
+}
+
+function TargetRow({ target, wave }: { target: Target; wave: number }) {
+  const word = useWord();
+  return (
+    <tr>
+      <td>
+        <Link to="/boxes/$id" params={{ id: target.box }} className="link font-semibold">
+          {target.name}
+        </Link>
+        <span className="block text-xs text-soft">{target.site}</span>
+      </td>
+      <td className="num">{wave}</td>
+      <td>
+        <State kind="target" value={target.state} />
+      </td>
+      <td className="max-w-96 min-w-40">
+        {target.phase ? word("phase", target.phase) : "–"}
+        {target.err && (
+          <span className="block text-hot" lang="en">
+            {target.err}
+          </span>
+        )}
+      </td>
+      <td className="num whitespace-nowrap">
+        <Measured target={target} />
+      </td>
+      <td>{target.changed ? <Clock time={target.changed} /> : "–"}</td>
+    </tr>
+  );
+}
+
+function Measured({ target }: { target: Target }) {
+  const { t, i18n } = useTranslation();
+  const probe = target.probe;
+  if (!probe) return <>–</>;
+  return (
+    <>
+      {t("rollout.golden", { passed: probe.golden_passed, total: probe.golden_total })}
+      <span className="block text-xs text-soft">
+        {t("rollout.perItem", { time: duration(probe.seconds_per_item, i18n.language) })},{" "}
+        {bytes(probe.peak_rss_bytes, i18n.language)}
+      </span>
+    </>
+  );
+}
+
+function Plan({ rollout }: { rollout: Rollout }) {
+  const { t, i18n } = useTranslation();
+  const { request } = rollout;
+  const seconds = (value: number | undefined) => duration(value ?? 0, i18n.language);
+  return (
+    <Card title={t("rollout.plan")}>
+      <Facts
+        items={[
+          [
+            t("rollout.filter"),
+            request.filter ? <span className="code">{request.filter}</span> : t("rollout.allBoxes"),
+          ],
+          [t("rollout.waves"), (request.waves ?? ["1", "rest"]).join(", ")],
+          [t("rollout.soak"), seconds(request.soak_seconds)],
+          [t("rollout.maxFailed"), String(request.max_failed ?? 0)],
+          [t("rollout.unreachableAfter"), seconds(request.unreachable_after_seconds || 600)],
+          [t("rollout.download"), bytes(rollout.bytes_per_box, i18n.language)],
+          [t("rollout.created"), <Ago key="created" time={rollout.created} />],
+          [
+            t("rollout.digest"),
+            <span key="digest" className="code break-all">
+              {rollout.target.digest}
+            </span>,
+          ],
+        ]}
+      />
+    </Card>
+  );
+}

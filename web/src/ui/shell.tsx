@@ -1,0 +1,214 @@
+// The frame of every page: rail on the left, or bar at the bottom of a phone.
+import { useQuery } from "@tanstack/react-query";
+import { Link, Outlet } from "@tanstack/react-router";
+import { DropdownMenu } from "radix-ui";
+import type { ReactNode } from "react";
+import { useTranslation } from "react-i18next";
+import { useOnline } from "../api/live";
+import { sessionQuery, summaryQuery } from "../api/queries";
+import type { Zone } from "../format";
+import { type Language, languages, setLanguage } from "../i18n";
+import { Icon, type IconName } from "./icons";
+import { Empty } from "./parts";
+import { setTheme, setZone, type ThemeChoice, usePrefs } from "./prefs";
+
+const doors: { to: "/" | "/models" | "/rollouts"; icon: IconName; word: string }[] = [
+  { to: "/", icon: "fleet", word: "nav.fleet" },
+  { to: "/models", icon: "models", word: "nav.models" },
+  { to: "/rollouts", icon: "rollouts", word: "nav.rollouts" },
+];
+
+export function Shell() {
+  const { t } = useTranslation();
+  return (
+    <div className="min-h-dvh md:pl-44">
+      <a
+        href="#main"
+        className="sr-only focus:not-sr-only focus:fixed focus:top-2 focus:left-2 focus:z-50 focus:bg-card focus:p-2"
+      >
+        {t("nav.skip")}
+      </a>
+      <header className="sticky top-0 z-20 flex h-12 items-center gap-3 border-b border-line bg-card px-3 md:px-5">
+        <Link to="/" className="flex items-center gap-2 font-semibold md:hidden">
+          <Brand />
+        </Link>
+        <Development />
+        <div className="ml-auto flex items-center gap-2">
+          <Live />
+          <Settings />
+        </div>
+      </header>
+      <nav
+        aria-label={t("nav.label")}
+        className="fixed inset-x-0 bottom-0 z-30 flex border-t border-line bg-card md:inset-y-0 md:right-auto md:w-44 md:flex-col md:border-t-0 md:border-r md:p-2"
+      >
+        <Link to="/" className="mb-3 hidden items-center gap-2 px-2 pt-1.5 font-semibold md:flex">
+          <Brand />
+        </Link>
+        {doors.map((door) => (
+          <Link
+            key={door.to}
+            to={door.to}
+            activeOptions={{ exact: door.to === "/", includeSearch: false }}
+            activeProps={{ className: "text-accent bg-sunk font-semibold" }}
+            inactiveProps={{ className: "text-soft hover:bg-sunk" }}
+            className="flex min-h-12 flex-1 flex-col items-center justify-center gap-0.5 rounded text-xs md:min-h-9 md:flex-none md:flex-row md:justify-start md:gap-2.5 md:px-2 md:text-sm"
+          >
+            <Icon name={door.icon} />
+            {t(door.word)}
+          </Link>
+        ))}
+        <About />
+      </nav>
+      <main
+        id="main"
+        tabIndex={-1}
+        className="mx-auto max-w-[1600px] px-3 pt-4 pb-20 outline-none md:px-5 md:pb-8"
+      >
+        <Outlet />
+      </main>
+    </div>
+  );
+}
+
+function Brand() {
+  return (
+    <>
+      <svg viewBox="0 0 16 16" width="20" height="20" aria-hidden="true">
+        <rect width="16" height="16" rx="3" fill="#155e75" />
+        <path d="M3 3h4v4H3zM9 3h4v4H9zM3 9h4v4H3z" fill="#a5f3fc" />
+        <path d="M9 13l2-4 2 4z" fill="#fdba74" />
+      </svg>
+      edgeherd
+    </>
+  );
+}
+
+function Development() {
+  const { t } = useTranslation();
+  const { data } = useQuery(summaryQuery);
+  if (!data?.development) return null;
+  return (
+    <span
+      className="inline-flex min-w-0 items-center gap-1.5 rounded bg-warm-tint px-2 py-0.5 text-xs text-warm"
+      title={t("development.why")}
+    >
+      <Icon name="key" size={14} />
+      <span className="truncate">{t("development.tag")}</span>
+    </span>
+  );
+}
+
+function Live() {
+  const { t } = useTranslation();
+  const online = useOnline();
+  return (
+    <span role="status" className={`chip text-xs ${online ? "text-ok" : "text-warm"}`}>
+      <Icon name={online ? "live" : "late"} size={14} />
+      {online ? t("stream.live") : t("stream.waiting")}
+    </span>
+  );
+}
+
+function About() {
+  const { t } = useTranslation();
+  const session = useQuery(sessionQuery);
+  const summary = useQuery(summaryQuery);
+  return (
+    <div className="mt-auto hidden px-2 pb-1 text-xs text-soft md:block">
+      {session.data && (
+        <div className="truncate">
+          {session.data.user} · {t(`role.${session.data.role}`, { defaultValue: session.data.role })}
+        </div>
+      )}
+      {summary.data && <div className="truncate">{summary.data.version}</div>}
+    </div>
+  );
+}
+
+function Settings() {
+  const { t, i18n } = useTranslation();
+  const prefs = usePrefs();
+  return (
+    // Not modal: a modal menu adds a style element, which the page's policy forbids.
+    <DropdownMenu.Root modal={false}>
+      <DropdownMenu.Trigger className="button" aria-label={t("settings.label")}>
+        <Icon name="gear" />
+        <span className="hidden sm:inline">{t("settings.label")}</span>
+      </DropdownMenu.Trigger>
+      <DropdownMenu.Portal>
+        <DropdownMenu.Content
+          align="end"
+          sideOffset={6}
+          className="card z-40 max-h-[calc(100dvh-70px)] w-56 overflow-y-auto p-1 shadow-lg"
+        >
+          <Choice
+            label={t("settings.language")}
+            value={i18n.language}
+            choose={(value) => void setLanguage(value as Language)}
+            options={Object.entries(languages)}
+          />
+          <Choice
+            label={t("settings.theme")}
+            value={prefs.theme}
+            choose={(value) => setTheme(value as ThemeChoice)}
+            options={[
+              ["system", t("settings.system")],
+              ["light", t("settings.light")],
+              ["dark", t("settings.dark")],
+            ]}
+          />
+          <Choice
+            label={t("settings.zone")}
+            value={prefs.zone}
+            choose={(value) => setZone(value as Zone)}
+            options={[
+              ["local", `${t("settings.local")} (${Intl.DateTimeFormat().resolvedOptions().timeZone})`],
+              ["utc", "UTC"],
+            ]}
+          />
+        </DropdownMenu.Content>
+      </DropdownMenu.Portal>
+    </DropdownMenu.Root>
+  );
+}
+
+type ChoiceProps = {
+  label: string;
+  value: string;
+  choose: (value: string) => void;
+  options: [string, ReactNode][];
+};
+
+function Choice({ label, value, choose, options }: ChoiceProps) {
+  return (
+    <DropdownMenu.RadioGroup value={value} onValueChange={choose} aria-label={label}>
+      <DropdownMenu.Label className="px-2 pt-2 pb-1 text-xs text-soft">{label}</DropdownMenu.Label>
+      {options.map(([key, word]) => (
+        <DropdownMenu.RadioItem
+          key={key}
+          value={key}
+          className="flex min-h-7 cursor-pointer items-center gap-2 rounded px-2 outline-none data-[highlighted]:bg-sunk data-[highlighted]:text-accent"
+        >
+          <span className="w-4">
+            <DropdownMenu.ItemIndicator>
+              <Icon name="check" size={14} />
+            </DropdownMenu.ItemIndicator>
+          </span>
+          <span className="min-w-0">{word}</span>
+        </DropdownMenu.RadioItem>
+      ))}
+    </DropdownMenu.RadioGroup>
+  );
+}
+
+export function NotFound() {
+  const { t } = useTranslation();
+  return (
+    <Empty title={t("notFound.title")}>
+      <Link to="/" className="link">
+        {t("notFound.back")}
+      </Link>
+    </Empty>
+  );
+}

@@ -1,0 +1,77 @@
+// States as word, shape and colour together. A state that this page does not
+// know, from a newer controller, is shown by its own word.
+import { useTranslation } from "react-i18next";
+import { Icon, type IconName } from "./icons";
+
+type Look = { icon: IconName; colour: string };
+
+const soft = "text-soft";
+const looks: Record<string, Record<string, Look>> = {
+  health: {
+    ok: { icon: "ok", colour: "text-ok" },
+    warm: { icon: "warm", colour: "text-warm" },
+    "sensor-fault": { icon: "fault", colour: "text-warm" },
+    throttling: { icon: "throttling", colour: "text-hot" },
+    unknown: { icon: "unknown", colour: soft },
+  },
+  link: {
+    live: { icon: "live", colour: "text-ok" },
+    late: { icon: "late", colour: "text-warm" },
+    silent: { icon: "silent", colour: "text-hot" },
+    never: { icon: "never", colour: soft },
+  },
+  update: {
+    current: { icon: "check", colour: soft },
+    updating: { icon: "updating", colour: "text-busy" },
+    failed: { icon: "failed", colour: "text-hot" },
+    unknown: { icon: "unknown", colour: soft },
+  },
+  rollout: {
+    draft: { icon: "draft", colour: soft },
+    running: { icon: "updating", colour: "text-busy" },
+    paused: { icon: "paused", colour: "text-warm" },
+    halted: { icon: "throttling", colour: "text-hot" },
+    done: { icon: "ok", colour: "text-ok" },
+    canceled: { icon: "canceled", colour: soft },
+  },
+  wave: {
+    waiting: { icon: "waiting", colour: soft },
+    running: { icon: "updating", colour: "text-busy" },
+    soaking: { icon: "waiting", colour: "text-busy" },
+    passed: { icon: "ok", colour: "text-ok" },
+    halted: { icon: "throttling", colour: "text-hot" },
+    skipped: { icon: "canceled", colour: soft },
+  },
+  target: {
+    scheduled: { icon: "waiting", colour: soft },
+    offered: { icon: "late", colour: "text-busy" },
+    working: { icon: "updating", colour: "text-busy" },
+    succeeded: { icon: "ok", colour: "text-ok" },
+    failed: { icon: "failed", colour: "text-hot" },
+    unreachable: { icon: "silent", colour: "text-warm" },
+    superseded: { icon: "canceled", colour: soft },
+    canceled: { icon: "canceled", colour: soft },
+  },
+};
+
+export type Kind = "health" | "link" | "update" | "rollout" | "wave" | "target";
+
+export const lookOf = (kind: Kind, value: string): Look =>
+  looks[kind]?.[value] ?? { icon: "unknown", colour: soft };
+
+/** useWord names a state in the reader's language. */
+export function useWord(): (kind: Kind | "phase" | "class", value: string) => string {
+  const { t } = useTranslation();
+  return (kind, value) => (value ? t(`${kind}.${value}`, { defaultValue: value }) : "–");
+}
+
+export function State({ kind, value, className = "" }: { kind: Kind; value: string; className?: string }) {
+  const word = useWord();
+  const look = lookOf(kind, value);
+  return (
+    <span className={`chip ${look.colour} ${className}`}>
+      <Icon name={look.icon} size={14} />
+      {word(kind, value)}
+    </span>
+  );
+}

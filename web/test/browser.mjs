@@ -1,0 +1,311 @@
+// Drives the built pages in Chromium: layout, accessibility, keys, languages.
+// Without EDGEHERD_URL it starts the mock controller; with EDGEHERD_URL, a
+// one-time login URL or an address that needs none, it checks a live server.
+// EDGEHERD_SHOTS names a folder for pictures of every page.
+import { existsSync, mkdirSync, readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { chromium } from "playwright-core";
+import { startMock } from "./mock.mjs";
+
+const axeSource = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+const shots = process.env.EDGEHERD_SHOTS;
+const executablePath = process.env.CHROMIUM ?? "/usr/bin/chromium";
+if (!existsSync(executablePath)) {
+  console.error(`browser test: no ${executablePath}; install it (apt-get install chromium) or set CHROMIUM`);
+  process.exit(1);
+}
+
+let failures = 0;
+function check(what, ok, detail = "") {
+  if (!ok) failures++;
+  if (!ok || process.env.VERBOSE)
+    console.log(`${ok ? "ok  " : "FAIL"} ${what}${!ok && detail ? `\n     ${detail}` : ""}`);
+}
+
+const mock = process.env.EDGEHERD_URL ? undefined : await startMock();
+const start = process.env.EDGEHERD_URL ?? mock.url;
+const origin = new URL(start).origin;
+const browser = await chromium.launch({
+  executablePath,
+  args: [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+  ],
+});
+
+// A login link works once: all contexts share the cookies that it gave.
+const door = await browser.newContext({ ignoreHTTPSErrors: true });
+await (await door.newPage()).goto(start);
+const storageState = await door.storageState();
+await door.close();
+
+/** open makes a page of its own; complaints collects what the browser logs. */
+async function open({ width = 1440, height = 900, scheme = "light", locale = "en-GB" } = {}) {
+  const context = await browser.newContext({
+    viewport: { width, height },
+    colorScheme: scheme,
+    locale,
+    storageState,
+    ignoreHTTPSErrors: true,
+    reducedMotion: "reduce",
+  });
+  const page = await context.newPage();
+  const complaints = [];
+  page.on("console", (message) => message.type() === "error" && complaints.push(message.text()));
+  page.on("pageerror", (err) => complaints.push(String(err)));
+  return { page, context, complaints };
+}
+
+async function visit(page, path) {
+  await page.goto(origin + path, { waitUntil: "load" });
+  await page.locator("h1").first().waitFor();
+  await page.waitForFunction(() => !document.querySelector("main [role=status][style*=min-height]"));
+  if (path.startsWith("/boxes/")) await page.locator("main h2").nth(3).waitFor();
+}
+
+const api = async (page, path) => page.evaluate(async (p) => (await fetch(p)).json(), path);
+
+async function allPages() {
+  const { page, context } = await open();
+  await visit(page, "/");
+  const boxes = (await api(page, "/api/v1/boxes?page_size=1000")).items;
+  const rollouts = (await api(page, "/api/v1/rollouts")).items;
+  await context.close();
+  const list = { fleet: "/", models: "/models", rollouts: "/rollouts" };
+  if (boxes.length > 0) list.box = `/boxes/${boxes[0].id}`;
+  const silent = boxes.find((b) => b.link === "silent");
+  if (silent) list["box-silent"] = `/boxes/${silent.id}`;
+  for (const r of rollouts) list[`rollout-${r.state}`] ??= `/rollouts/${r.id}`;
+  return list;
+}
+
+async function noOverflow(list) {
+  for (const width of [320, 390, 1440]) {
+    for (const locale of width === 320 ? ["de-DE", "pl-PL"] : ["en-GB"]) {
+      const { page, context } = await open({ width, height: 844, locale });
+      for (const [name, path] of Object.entries(list)) {
+        await visit(page, path);
+        const over = await page.evaluate(
+          () => document.documentElement.scrollWidth - document.documentElement.clientWidth,
+        );
+        check(`${name} at ${width} px (${locale}) has no sideways scroll`, over <= 0, `${over} px too wide`);
+      }
+      await context.close();
+    }
+  }
+}
+
+async function axeClean(list) {
+  for (const scheme of ["light", "dark"]) {
+    for (const width of [1440, 390]) {
+      const { page, context, complaints } = await open({ scheme, width });
+      for (const [name, path] of Object.entries(list)) {
+        await visit(page, path);
+        // Outside the page's policy: evaluate runs in the debugger's world.
+        await page.evaluate(axeSource);
+        const found = await page.evaluate(() =>
+          globalThis.axe.run(document, {
+            runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
+          }),
+        );
+        const words = found.violations.map(
+          (v) =>
+            `${v.id}: ${v.nodes.map((n) => `${n.target} ${n.failureSummary?.split("\n")[1] ?? ""}`).slice(0, 4)}`,
+        );
+        check(
+          `${name}, ${scheme}, ${width} px: axe finds nothing`,
+          words.length === 0,
+          words.join("\n     "),
+        );
+        if (shots) {
+          mkdirSync(shots, { recursive: true });
+          await page.screenshot({ path: `${shots}/${name}-${scheme}-${width}.png`, fullPage: true });
+        }
+      }
+      check(
+        `no complaints in the console (${scheme}, ${width} px)`,
+        complaints.length === 0,
+        complaints.join("\n     "),
+      );
+      await context.close();
+    }
+  }
+}
+
+async function mapKeys() {
+  const { page, context } = await open();
+  await visit(page, "/");
+  const map = page.locator("canvas[role=application]");
+  await map.waitFor();
+  const live = page.locator("[aria-live=polite]").last();
+  await map.focus();
+  const spoken = async () => (await live.textContent()) ?? "";
+  await page.waitForFunction(() => [...document.querySelectorAll("[aria-live=polite]")].at(-1)?.textContent);
+  const first = await spoken();
+  check("the focused box is spoken", first !== "");
+  const { total } = await api(page, "/api/v1/summary");
+  if (total > 1) {
+    await page.keyboard.press("ArrowRight");
+    await page.waitForFunction(
+      (old) => [...document.querySelectorAll("[aria-live=polite]")].at(-1)?.textContent !== old,
+      first,
+    );
+    check("an arrow key moves to another box", (await spoken()) !== first);
+  }
+  const unwell = (await api(page, "/api/v1/boxes?page_size=1000")).items.filter(
+    (b) => b.health === "throttling" || b.link === "silent" || b.link === "never",
+  );
+  if (unwell.length > 0) {
+    await page.keyboard.press("n");
+    await page.waitForFunction(
+      (names) =>
+        names.some((n) =>
+          [...document.querySelectorAll("[aria-live=polite]")].at(-1)?.textContent.startsWith(`${n},`),
+        ),
+      unwell.map((b) => b.name),
+    );
+    check("n goes to a box that is unwell", true);
+  }
+  await page.keyboard.press("Enter");
+  await page.waitForURL(/\/boxes\/d-/);
+  check("Enter opens the box", true);
+  await context.close();
+}
+
+async function languages() {
+  const { page, context } = await open({ locale: "de-DE" });
+  await visit(page, "/");
+  check("a German browser gets German", (await page.locator("h1").first().textContent()) === "Flotte");
+  for (const [label, title, lang] of [
+    ["Polski", "Flota", "pl"],
+    ["中文", "设备群", "zh"],
+    ["English", "Fleet", "en"],
+  ]) {
+    await page.locator("header button").click();
+    await page.getByRole("menuitemradio", { name: label }).click();
+    await page.waitForFunction((want) => document.querySelector("h1")?.textContent === want, title);
+    check(
+      `${label} changes the page and its lang`,
+      (await page.locator("html").getAttribute("lang")) === lang,
+    );
+    await page.keyboard.press("Escape");
+  }
+  await page.reload();
+  await page.locator("h1").first().waitFor();
+  check(
+    "the chosen language survives a reload",
+    (await page.locator("h1").first().textContent()) === "Fleet",
+  );
+  await context.close();
+}
+
+async function filterAndSort() {
+  const { page, context } = await open();
+  await visit(page, "/");
+  const total = (await api(page, "/api/v1/summary")).total;
+  const rows = page.locator("tbody tr:not([aria-hidden])");
+  await page.getByRole("searchbox").fill('name = "no-such-box"');
+  await page.keyboard.press("Enter");
+  await page.waitForURL(/q=/);
+  await page.waitForFunction(() => document.querySelectorAll("tbody tr").length === 0);
+  check("a filter that fits no box shows no row", (await rows.count()) === 0);
+  await page.getByRole("searchbox").fill("this is !! no filter");
+  await page.keyboard.press("Enter");
+  await page.getByRole("alert").first().waitFor();
+  check("a bad filter is explained", true);
+  await page.goto(`${origin}/?order=temp_die%20desc`);
+  await page.locator("th[aria-sort=descending]").waitFor();
+  check("the order in the address is the order of the table", true);
+  check("the total is shown", (await page.locator("h1 + div").textContent())?.includes(String(total)));
+  await context.close();
+}
+
+async function liveValues() {
+  const { page, context } = await open();
+  await visit(page, "/");
+  await page.locator("header [role=status]", { hasText: "live" }).waitFor();
+  check("the page says that it is live", true);
+  if (mock) {
+    const cell = page.locator("tbody tr", { hasText: "berlin-1-1" }).locator("td").nth(4);
+    const before = await cell.textContent();
+    await page.waitForFunction(
+      (old) =>
+        [...document.querySelectorAll("tbody tr")]
+          .find((tr) => tr.textContent.includes("berlin-1-1"))
+          ?.querySelectorAll("td")[4]?.textContent !== old,
+      before,
+      { timeout: 15_000 },
+    );
+    check("a live sample changes the table in place", true);
+  }
+  await context.close();
+}
+
+async function rolloutButtons() {
+  const { page, context } = await open();
+  const { items } = await (async () => {
+    await visit(page, "/rollouts");
+    return api(page, "/api/v1/rollouts");
+  })();
+  const running = items.find((r) => r.state === "running");
+  if (!running || !mock) return context.close();
+  await visit(page, `/rollouts/${running.id}`);
+  await page.getByRole("button", { name: /^Pause \(\d+ box/ }).click();
+  await page.getByRole("button", { name: /^Resume \(\d+ box/ }).click();
+  await page
+    .getByRole("button", { name: /^Cancel for \d+ box/ })
+    .first()
+    .click();
+  const dialog = page.getByRole("dialog");
+  check("cancel asks first and says what stays", (await dialog.textContent())?.includes("keep"));
+  await dialog.getByRole("button", { name: "Do not cancel" }).click();
+  check(
+    "not cancelling leaves it running",
+    (await page.getByRole("button", { name: /^Pause/ }).count()) === 1,
+  );
+  await context.close();
+}
+
+async function signedOut() {
+  const closed = await startMock({ signedOut: true });
+  const context = await browser.newContext();
+  const page = await context.newPage();
+  await page.goto(closed.url);
+  await page.getByText("edgeherd login --url").waitFor();
+  check("an ended session says how to log in again", true);
+  if (shots) await page.screenshot({ path: `${shots}/signed-out.png` });
+  await context.close();
+  closed.close();
+}
+
+const list = await allPages();
+for (const part of [
+  noOverflow,
+  axeClean,
+  mapKeys,
+  languages,
+  filterAndSort,
+  liveValues,
+  rolloutButtons,
+  signedOut,
+]) {
+  if (process.env.ONLY && !process.env.ONLY.split(",").includes(part.name)) continue;
+  const began = Date.now();
+  try {
+    await part(list);
+  } catch (err) {
+    check(part.name, false, String(err).split("\n").slice(0, 6).join("\n     "));
+  }
+  console.log(`${part.name}: ${((Date.now() - began) / 1000).toFixed(1)} s`);
+}
+await browser.close();
+mock?.close();
+console.log(
+  failures === 0 ? `browser test: all good (${origin})` : `browser test: ${failures} failed (${origin})`,
+);
+process.exit(failures === 0 ? 0 : 1);
