@@ -40,6 +40,7 @@ func (f *Fleet) furnish(ctx context.Context, began time.Time) error {
 		f.say("  %-12s http://%s/v2", b.name, f.plan.OIP[b.name])
 	}
 	f.say("  Data         %s", f.opts.Data)
+	f.say("  Commands     export EDGEHERD_CONTEXT=%s", filepath.Join(f.opts.Data, "context.json"))
 	f.say("")
 	if err := f.pushStarters(ctx, client); err != nil {
 		return quiet(ctx, err)
@@ -58,7 +59,7 @@ func quiet(ctx context.Context, err error) error {
 }
 
 func (f *Fleet) pushStarters(ctx context.Context, client *fleetapi.Client) error {
-	have, err := client.Models(ctx)
+	have, err := client.Rollouts(ctx)
 	if err != nil {
 		return err
 	}
@@ -66,9 +67,9 @@ func (f *Fleet) pushStarters(ctx context.Context, client *fleetapi.Client) error
 	for _, name := range starters {
 		ref, err := fleetapi.PushModelDir(ctx, client, filepath.Join(f.opts.Assets, "models", name), key, nil)
 		if err != nil {
-			return fmt.Errorf("push %s: %w", name, err)
+			return fmt.Errorf("push demo model %s: %w; if its files are damaged, run make assets", name, err)
 		}
-		if slices.ContainsFunc(have.Items, func(m fleetapi.Model) bool { return m.Name == ref.Name }) {
+		if slices.ContainsFunc(have.Items, func(r fleetapi.Rollout) bool { return r.Target.Name == ref.Name && r.Started != nil }) {
 			continue // rolled out at an earlier start; perhaps replaced since
 		}
 		plan, err := client.Plan(ctx, fleetapi.PlanRequest{Model: ref.String(), Waves: []string{"rest"}})

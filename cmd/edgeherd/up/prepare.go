@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -14,6 +13,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/edgeherd/edgeherd/controller"
 	"github.com/edgeherd/edgeherd/internal/durable"
@@ -42,37 +43,40 @@ const framesPerCamera = 30
 // tokenLife of the operator's token of a demo fleet.
 const tokenLife = 365 * 24 * time.Hour
 
-// prepare makes folders, identities, configurations and frames. The returned
-// function drops what an ephemeral fleet leaves.
-func prepare(ctx context.Context, opts Options, log *slog.Logger) (_ *Fleet, drop func(), err error) {
-	if opts.Data == "" {
-		opts.Data = "edgeherd-data"
-	}
-	if opts.Boxes <= 0 {
-		opts.Boxes = 3
-	}
-	if opts.Out == nil {
-		opts.Out = io.Discard
-	}
+// prepare makes folders, identities, configurations and frames.
+func prepare(ctx context.Context, opts Options, log *slog.Logger) (f *Fleet, err error) {
+	opts = opts.withDefaults()
 	if err := checkFiles(opts); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	drop = func() {}
-	if opts.Ephemeral {
-		if opts.Data, err = os.MkdirTemp("", "edgeherd-up-"); err != nil {
-			return nil, nil, fmt.Errorf("make ephemeral folder: %w", err)
+	f = &Fleet{opts: opts, log: log}
+	defer func() {
+		if err != nil {
+			f.close()
 		}
-		drop = func() { os.RemoveAll(opts.Data) }
+	}()
+	if opts.Ephemeral {
+		if f.opts.Data, err = os.MkdirTemp("", "edgeherd-up-"); err != nil {
+			return nil, fmt.Errorf("make ephemeral folder: %w", err)
+		}
+		f.leavings = append(f.leavings, f.opts.Data)
 	}
-	if opts.Data, err = filepath.Abs(opts.Data); err != nil {
-		return nil, nil, err
+	if f.opts.Data, err = filepath.Abs(f.opts.Data); err != nil {
+		return nil, err
 	}
-	f := &Fleet{opts: opts, log: log}
-	if err := f.layOut(ctx); err != nil {
-		drop()
-		return nil, nil, err
+	return f, f.layOut(ctx)
+}
+
+// close removes what must not stay and lets another fleet have the folder.
+func (f *Fleet) close() {
+	if f.lock != nil {
+		f.lock.Close()
 	}
-	return f, drop, nil
+	for _, dir := range f.leavings {
+		if err := os.RemoveAll(dir); err != nil {
+			f.log.Warn("folder not removed", "err", err)
+		}
+	}
 }
 
 func (f *Fleet) layOut(ctx context.Context) error {
@@ -85,7 +89,11 @@ func (f *Fleet) layOut(ctx context.Context) error {
 		})
 	}
 	if err := os.MkdirAll(filepath.Join(f.opts.Data, "log"), 0o755); err != nil {
-		return fmt.Errorf("make data folder: %w", err)
+		return fmt.Errorf("make data folder (another one with --data): %w", err)
+	}
+	var err error
+	if f.lock, err = lockData(f.opts.Data); err != nil {
+		return err
 	}
 	if err := f.choosePorts(); err != nil {
 		return err
@@ -94,11 +102,45 @@ func (f *Fleet) layOut(ctx context.Context) error {
 		return err
 	}
 	for i := range f.boxes {
-		if err := f.furnishBox(ctx, &f.boxes[i]); err != nil {
-			return fmt.Errorf("prepare %s: %w", f.boxes[i].name, err)
+		if err := f.shortSocket(&f.boxes[i]); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// shortSocket finds a place for the socket of a runner.
+func (f *Fleet) shortSocket(b *box) error {
+	b.socket = filepath.Join(b.dir, "runner.sock")
+	if len(b.socket) <= 100 {
+		return nil
+	}
+	// The address of a unix socket is short by definition (unix(7)).
+	dir, err := os.MkdirTemp("", "eh")
+	if err != nil {
+		return fmt.Errorf("make folder for the socket of %s: %w", b.name, err)
+	}
+	f.leavings = append(f.leavings, dir)
+	b.socket = filepath.Join(dir, "r.sock")
+	return nil
+}
+
+// lockData makes sure that one fleet runs in a folder. The controller has a
+// lock of its own, but that one is free while the controller is started again,
+// and it comes too late to keep the ports of up.json.
+func lockData(data string) (*os.File, error) {
+	lock, err := os.OpenFile(filepath.Join(data, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock data folder (another one with --data): %w", err)
+	}
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		lock.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("a fleet is running in %s already; end it with Ctrl-C there, or start another with --data FOLDER or --ephemeral", data)
+		}
+		return nil, fmt.Errorf("lock data folder %s: %w", data, err)
+	}
+	return lock, nil
 }
 
 // choosePorts keeps the ports of the last start where they are still free.
@@ -188,16 +230,7 @@ func (f *Fleet) server(ctx context.Context) error {
 }
 
 // furnishBox gives a box its camera frames, configuration and first agent.
-func (f *Fleet) furnishBox(ctx context.Context, b *box) error {
-	b.socket = filepath.Join(b.dir, "runner.sock")
-	if len(b.socket) > 100 {
-		// The address of a unix socket is short by definition (unix(7)).
-		dir, err := os.MkdirTemp("", "eh")
-		if err != nil {
-			return err
-		}
-		b.socket = filepath.Join(dir, "r.sock")
-	}
+func (f *Fleet) furnishBox(ctx context.Context, b box) error {
 	for _, sub := range []string{"agent/models", "runner", "root"} {
 		if err := os.MkdirAll(filepath.Join(b.dir, sub), 0o755); err != nil {
 			return err
@@ -212,7 +245,7 @@ func (f *Fleet) furnishBox(ctx context.Context, b *box) error {
 			return err
 		}
 	}
-	if err := f.configureBox(*b); err != nil {
+	if err := f.configureBox(b); err != nil {
 		return err
 	}
 	state := filepath.Join(b.dir, "launcher")
@@ -229,6 +262,8 @@ func (f *Fleet) configureBox(b box) error {
 	state := filepath.Join(b.dir, "agent")
 	if err := writeYAML(filepath.Join(b.dir, "agent.yaml"), map[string]any{
 		"state": state, "root": filepath.Join(b.dir, "root"), "runner": b.socket,
+		// A disk that wears commits once a minute; who looks on wants it sooner.
+		"sense_period": "5s", "seal_period": "15s",
 	}); err != nil {
 		return err
 	}

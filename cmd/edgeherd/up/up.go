@@ -3,14 +3,14 @@
 // boards. It plays systemd for them: it starts what dies and ends all it
 // started. Everything it writes lies in one folder:
 //
-//	DATA/up.json            ports and box ids, so that a restart finds them again
+//	DATA/lock               held while a fleet runs here
+//	DATA/up.json            ports and token, so that a restart finds them again
 //	DATA/context.json       address and token for the operator's commands
 //	DATA/server/            state of the controller, server.yaml
-//	DATA/boxes/NAME/        root/ (sysfs-like files), agent/, runner/, frames/, logs
+//	DATA/boxes/NAME/        root/ (sysfs-like files), launcher/, agent/, runner/, frames/
 //	DATA/log/               output of the processes
 //
-// The one rule a caller can break: one fleet per DATA; a second is refused by
-// the controller's lock.
+// The one rule a caller can break: one fleet per DATA; a second is refused.
 package up
 
 import (
@@ -39,7 +39,23 @@ type Options struct {
 	Version   string
 	// TimeScale makes heat and dust of the boards run faster; default 1.
 	TimeScale float64
-	Out       io.Writer // words for people
+	Out       io.Writer // words for people; default nowhere
+}
+
+func (o Options) withDefaults() Options {
+	if o.Data == "" {
+		o.Data = "edgeherd-data"
+	}
+	if o.Boxes <= 0 {
+		o.Boxes = 3
+	}
+	if o.TimeScale <= 0 {
+		o.TimeScale = 1
+	}
+	if o.Out == nil {
+		o.Out = io.Discard
+	}
+	return o
 }
 
 // Fleet is a prepared demo fleet.
@@ -51,6 +67,9 @@ type Fleet struct {
 	// login opens the page once.
 	login string
 	token string
+	lock  *os.File // DATA/lock
+	// leavings are folders to remove at the end.
+	leavings []string
 }
 
 // box is one simulated box.
@@ -65,18 +84,28 @@ type box struct {
 // after the last process it started has ended.
 func Run(ctx context.Context, opts Options, log *slog.Logger) (err error) {
 	began := time.Now()
-	f, drop, err := prepare(ctx, opts, log)
+	f, err := prepare(ctx, opts, log)
 	if err != nil {
-		return err
+		return quiet(ctx, err)
 	}
-	defer drop()
+	defer f.close()
 	g, ctx := errgroup.WithContext(ctx)
 	sup := supervisor{log: log, dir: filepath.Join(f.opts.Data, "log")}
 	g.Go(func() error { return sup.keep(ctx, f.controller()) })
+	// Frames take seconds to draw, so the page does not wait for the boxes.
 	for _, b := range f.boxes {
-		g.Go(func() error { return f.board(b, log).Run(ctx) })
-		g.Go(func() error { return sup.keep(ctx, f.runner(b)) })
-		g.Go(func() error { return sup.keep(ctx, f.agent(b)) })
+		g.Go(func() error {
+			if err := f.furnishBox(ctx, b); err != nil {
+				return quiet(ctx, fmt.Errorf("prepare %s: %w", b.name, err))
+			}
+			board := f.board(b, log)
+			// The agent reads what board it is on once, at its start.
+			board.Step(time.Now())
+			g.Go(func() error { return board.Run(ctx) })
+			g.Go(func() error { return sup.keep(ctx, f.runner(b)) })
+			g.Go(func() error { return sup.keep(ctx, f.agent(b)) })
+			return nil
+		})
 	}
 	g.Go(func() error { return f.furnish(ctx, began) })
 	return g.Wait()
