@@ -38,11 +38,19 @@ type Latest struct {
 // Reads counts results since some time.
 type Reads struct{ Total, Checked, Right int64 }
 
-// AddBox records a box that was enrolled. Adding it again changes nothing.
+// AddBox records a box that was enrolled. Adding it again changes nothing; the
+// name of another box is ErrConflict.
 func (s *Store) AddBox(ctx context.Context, id identity.ID, name, site string) error {
 	return s.write(ctx, func(tx *sql.Tx) error {
-		_, err := tx.Exec(`INSERT INTO box (id, name, site, enrolled_ms) VALUES (?,?,?,?) ON CONFLICT (id) DO NOTHING`,
-			id, name, site, s.now().UnixMilli())
+		var other identity.ID
+		err := tx.QueryRow(`SELECT id FROM box WHERE name = ? AND id <> ?`, name, id).Scan(&other)
+		if err == nil {
+			return fmt.Errorf("box %s is %s already; choose another name: %w", name, other, ErrConflict)
+		}
+		if errors.Is(err, sql.ErrNoRows) {
+			_, err = tx.Exec(`INSERT INTO box (id, name, site, enrolled_ms) VALUES (?,?,?,?) ON CONFLICT (id) DO NOTHING`,
+				id, name, site, s.now().UnixMilli())
+		}
 		if err != nil {
 			return fmt.Errorf("add box %s: %w", name, err)
 		}
@@ -75,7 +83,8 @@ func (s *Store) Hello(ctx context.Context, id identity.ID, h wire.Hello) error {
 		if _, err := tx.Exec(`UPDATE box SET last_seen_ms = ?, connected = 1, inventory = ?, buffer = ? WHERE id = ?`, now, string(inv), string(buf), id); err != nil {
 			return fmt.Errorf("store hello of %s: %w", id, err)
 		}
-		if err := setRunning(tx, id, h.Running, now); err != nil {
+		// What a HELLO says is true now, whatever the box's clocks say.
+		if err := setRunning(tx, id, h.Running, moment{TimeMs: now, Boot: h.Clock.Boot.String(), MonoMs: h.Clock.MonoMs, Live: true}); err != nil {
 			return err
 		}
 		_, err := tx.Exec(`INSERT INTO boot (box, boot, offset_ms) VALUES (?,?,?) ON CONFLICT (box, boot) DO UPDATE SET offset_ms = excluded.offset_ms`,
@@ -84,25 +93,52 @@ func (s *Store) Hello(ctx context.Context, id identity.ID, h wire.Hello) error {
 	})
 }
 
+// moment is when something was true, on the calendar and in its boot.
+type moment struct {
+	TimeMs int64  `json:"time_ms"`
+	Boot   string `json:"boot,omitempty"`
+	MonoMs int64  `json:"mono_ms,omitempty"`
+	Seq    uint64 `json:"seq,omitempty"`
+	Live   bool   `json:"-"`
+}
+
+// before reports whether m was earlier than was. Within a boot its monotonic
+// clock decides: a wall clock may have stepped, or differ from ours.
+func (m moment) before(was moment) bool {
+	switch {
+	case m.Live:
+		return false
+	case m.Boot != was.Boot:
+		return m.TimeMs < was.TimeMs
+	case m.MonoMs != was.MonoMs:
+		return m.MonoMs < was.MonoMs
+	}
+	return m.Seq < was.Seq
+}
+
 // runningRow is the stored form of wire.Running with the time it was true.
 type runningRow struct {
 	wire.Running
-	TimeMs int64 `json:"time_ms"`
+	moment
 }
 
-func setRunning(tx *sql.Tx, id identity.ID, r wire.Running, atMs int64) error {
+func setRunning(tx *sql.Tx, id identity.ID, r wire.Running, at moment) error {
 	var old []byte
-	if err := tx.QueryRow(`SELECT running FROM box WHERE id = ?`, id).Scan(&old); err != nil {
+	err := tx.QueryRow(`SELECT running FROM box WHERE id = ?`, id).Scan(&old)
+	if errors.Is(err, sql.ErrNoRows) {
+		return fmt.Errorf("box %s: %w", id, ErrNotFound)
+	}
+	if err != nil {
 		return fmt.Errorf("read running state of %s: %w", id, err)
 	}
 	var was runningRow
 	if err := json.Unmarshal(old, &was); err != nil {
 		return fmt.Errorf("parse running state of %s: %w", id, err)
 	}
-	if was.TimeMs > atMs {
+	if at.before(was.moment) {
 		return nil // an older report that was buffered longer
 	}
-	row, err := json.Marshal(runningRow{r, atMs})
+	row, err := json.Marshal(runningRow{r, at})
 	if err != nil {
 		return err
 	}
@@ -141,7 +177,8 @@ func (s *Store) SetBuffer(ctx context.Context, id identity.ID, b wire.Buffer) er
 	})
 }
 
-// Boxes returns all boxes by name; readsSinceMs bounds what Reads counts.
+// Boxes returns all boxes by name. Reads counts results from the beginning of
+// the hour of readsSinceMs.
 func (s *Store) Boxes(ctx context.Context, readsSinceMs int64) ([]Box, error) {
 	return s.boxes(ctx, "", readsSinceMs)
 }
@@ -253,8 +290,8 @@ func (s *Store) addPhases(ctx context.Context, only identity.ID, get func(identi
 }
 
 func (s *Store) addReads(ctx context.Context, only identity.ID, sinceMs int64, get func(identity.ID) *Box) error {
-	rows, err := s.r.QueryContext(ctx, `SELECT box, count(*), sum(want <> ''), sum(want <> '' AND want = text) FROM result
-		WHERE t_ms >= ? AND (? = '' OR box = ?) GROUP BY box`, sinceMs, only, only)
+	rows, err := s.r.QueryContext(ctx, `SELECT box, sum(total), sum(checked), sum(right) FROM reads_hour
+		WHERE hour_ms >= ? AND (? = '' OR box = ?) GROUP BY box`, hourOf(sinceMs), only, only)
 	if err != nil {
 		return fmt.Errorf("count results: %w", err)
 	}

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -15,7 +16,7 @@ import (
 // the store raises its generation and keeps it with the envelope that sign
 // returns, in one transaction, so that a generation is never signed twice with
 // different content. When change alters nothing, nothing is stored and the
-// envelope is nil.
+// envelope is nil. Neither change nor sign may call the store.
 func (s *Store) SetDesired(ctx context.Context, id identity.ID, change func(*wire.Desired) error, sign func(payload []byte) ([]byte, error)) (envelope []byte, err error) {
 	err = s.write(ctx, func(tx *sql.Tx) error {
 		envelope = nil
@@ -32,13 +33,18 @@ func (s *Store) SetDesired(ctx context.Context, id identity.ID, change func(*wir
 				return fmt.Errorf("parse desired state of %s: %w", id, err)
 			}
 		}
+		generation := d.Generation
+		before, err := d.Encode()
+		if err != nil {
+			return err
+		}
 		if err := change(&d); err != nil {
 			return err
 		}
-		if after, err := d.Encode(); err != nil || string(after) == text {
+		if after, err := d.Encode(); err != nil || bytes.Equal(before, after) {
 			return err
 		}
-		d.Generation++
+		d.V, d.Box, d.Generation = wire.DesiredVersion, id, generation+1
 		payload, err := d.Encode()
 		if err != nil {
 			return err
@@ -50,7 +56,10 @@ func (s *Store) SetDesired(ctx context.Context, id identity.ID, change func(*wir
 			string(payload), envelope, d.Generation, id)
 		return err
 	})
-	return envelope, err
+	if err != nil {
+		return nil, err
+	}
+	return envelope, nil
 }
 
 // DesiredEnvelope returns the signed desired state of a box, or nil.

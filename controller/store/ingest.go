@@ -6,13 +6,18 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"time"
 
 	"github.com/edgeherd/edgeherd/internal/identity"
 	"github.com/edgeherd/edgeherd/internal/wire"
 )
 
+// MaxSpan bounds the time from the first to the last record of one block.
+const MaxSpan = 24 * time.Hour
+
 // A Delivery is one verified block with its content decoded and placed in time.
-// Exactly one of Samples, Events, Results and Gap is set, as Block.Kind says.
+// At most one of Samples, Events, Results and Gap is set, as Block.Kind says;
+// none means that the content could not be read.
 type Delivery struct {
 	Box     identity.ID
 	Block   wire.Block
@@ -29,6 +34,8 @@ type Delivery struct {
 type Effects struct {
 	Phases  []Phase
 	Running *wire.Running
+	// RunningMonoMs is when Running was true, in milliseconds since boot.
+	RunningMonoMs int64
 	// Thermal, if set, maps the stored analytics state of the box to the next.
 	Thermal func(stored []byte) ([]byte, error)
 }
@@ -45,6 +52,7 @@ type Phase struct {
 	Err     string
 	Body    string // JSON as reported
 	TimeMs  int64
+	MonoMs  int64 // since boot; orders the reports of one boot
 }
 
 // Committed tells where an Ingest ended in the history of the database.
@@ -104,10 +112,10 @@ func (s *Store) heard(tx *sql.Tx, ds []Delivery) error {
 
 func (s *Store) insertBlock(tx *sql.Tx, d Delivery) (fresh bool, err error) {
 	k := d.Block.Key
-	res, err := tx.Exec(`INSERT INTO block (box, sid, lane, seq, h64, kind, t0_ms, t1_ms, wall_ms, schema, n, payload, received_ms)
-		VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING`,
-		d.Box, k.SID[:], k.Lane, k.Seq, k.H64[:], d.Block.Kind, d.StartMs, d.StartMs+d.Block.SpanMs, d.Block.WallMs,
-		d.Block.Schema[:], d.Block.Count, d.Block.Payload, s.now().UnixMilli())
+	res, err := tx.Exec(`INSERT INTO block (box, sid, lane, seq, h64, kind, t0_ms, t1_ms, wall_ms, schema, n, payload, received_ms, decoded)
+		VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING`,
+		d.Box, k.SID[:], k.Lane, int64(k.Seq), k.H64[:], d.Block.Kind, d.StartMs, d.StartMs+d.Block.SpanMs, d.Block.WallMs,
+		d.Block.Schema[:], d.Block.Count, d.Block.Payload, s.now().UnixMilli(), d.decoded())
 	if err != nil {
 		return false, err
 	}
@@ -115,9 +123,13 @@ func (s *Store) insertBlock(tx *sql.Tx, d Delivery) (fresh bool, err error) {
 	return n == 1, err
 }
 
+func (d Delivery) decoded() bool {
+	return d.Samples != nil || d.Events != nil || d.Results != nil || d.Gap != nil
+}
+
 func (s *Store) derive(tx *sql.Tx, d Delivery, e Effects) error {
 	if d.Samples != nil {
-		if err := deriveSamples(tx, d); err != nil {
+		if err := s.deriveSamples(tx, d); err != nil {
 			return err
 		}
 	}
@@ -127,20 +139,15 @@ func (s *Store) derive(tx *sql.Tx, d Delivery, e Effects) error {
 			return err
 		}
 	}
-	for _, r := range d.Results {
-		names, err := json.Marshal(r.Models)
-		if err != nil {
-			return err
-		}
-		if _, err := tx.Exec(`INSERT INTO result (box, t_ms, input, pipeline, item, text, want, score, latency, models) VALUES (?,?,?,?,?,?,?,?,?,?)`,
-			d.Box, r.WallMs, r.Input, r.Pipeline, r.Item, r.Text, r.Want, float64(r.ScorePPM)/1e6, float64(r.LatencyUs)/1e6, string(names)); err != nil {
-			return err
-		}
+	if err := deriveResults(tx, d); err != nil {
+		return err
 	}
 	if g := d.Gap; g != nil {
-		if _, err := tx.Exec(`INSERT INTO gap (box, sid, lane, lo, hi, n, reason, t_ms) VALUES (?,?,?,?,?,?,?,?)`,
-			d.Box, g.SID[:], g.Lane, g.From, g.To, g.Count, g.Reason, d.StartMs); err != nil {
-			return err
+		for _, r := range append([]wire.GapRange{{SID: g.SID, Lane: g.Lane, From: g.From, To: g.To, Count: g.Count}}, g.Also...) {
+			if _, err := tx.Exec(`INSERT INTO gap (box, sid, lane, lo, hi, n, reason, t_ms) VALUES (?,?,?,?,?,?,?,?)`,
+				d.Box, r.SID[:], r.Lane, int64(r.From), int64(r.To), int64(r.Count), g.Reason, d.StartMs); err != nil {
+				return err
+			}
 		}
 	}
 	return applyEffects(tx, d, e)
@@ -148,15 +155,19 @@ func (s *Store) derive(tx *sql.Tx, d Delivery, e Effects) error {
 
 func applyEffects(tx *sql.Tx, d Delivery, e Effects) error {
 	for _, p := range e.Phases {
-		if _, err := tx.Exec(`INSERT INTO phase (box, digest, rollout, kind, name, version, phase, err, body, t_ms) VALUES (?,?,?,?,?,?,?,?,?,?)
-			ON CONFLICT (box, digest, rollout) DO UPDATE SET phase = excluded.phase, err = excluded.err, body = excluded.body, t_ms = excluded.t_ms
-			WHERE excluded.t_ms >= phase.t_ms`,
-			p.Box, p.Digest, p.Rollout, p.Kind, p.Name, p.Version, p.Phase, p.Err, p.Body, p.TimeMs); err != nil {
+		if _, err := tx.Exec(`INSERT INTO phase (box, digest, rollout, kind, name, version, phase, err, body, t_ms, boot, mono_ms, seq) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)
+			ON CONFLICT (box, digest, rollout) DO UPDATE SET phase = excluded.phase, err = excluded.err, body = excluded.body,
+			t_ms = excluded.t_ms, boot = excluded.boot, mono_ms = excluded.mono_ms, seq = excluded.seq
+			WHERE CASE WHEN excluded.boot = phase.boot THEN (excluded.mono_ms, excluded.seq) >= (phase.mono_ms, phase.seq)
+			ELSE excluded.t_ms >= phase.t_ms END`,
+			p.Box, p.Digest, p.Rollout, p.Kind, p.Name, p.Version, p.Phase, p.Err, p.Body, p.TimeMs,
+			d.Block.Boot[:], p.MonoMs, int64(d.Block.Key.Seq)); err != nil {
 			return err
 		}
 	}
 	if e.Running != nil {
-		if err := setRunning(tx, d.Box, *e.Running, d.StartMs); err != nil {
+		at := moment{TimeMs: d.StartMs + e.RunningMonoMs - d.Block.MonoMs, Boot: d.Block.Boot.String(), MonoMs: e.RunningMonoMs, Seq: d.Block.Key.Seq}
+		if err := setRunning(tx, d.Box, *e.Running, at); err != nil {
 			return err
 		}
 	}
@@ -175,7 +186,43 @@ func applyEffects(tx *sql.Tx, d Delivery, e Effects) error {
 	return err
 }
 
-func deriveSamples(tx *sql.Tx, d Delivery) error {
+// deriveResults stores results and counts them by the hour.
+func deriveResults(tx *sql.Tx, d Delivery) error {
+	hours := map[int64]Reads{}
+	for _, r := range d.Results {
+		names, err := json.Marshal(r.Models)
+		if err != nil {
+			return err
+		}
+		if _, err := tx.Exec(`INSERT INTO result (box, t_ms, input, pipeline, item, text, want, score, latency, models) VALUES (?,?,?,?,?,?,?,?,?,?)`,
+			d.Box, r.WallMs, r.Input, r.Pipeline, r.Item, r.Text, r.Want, float64(r.ScorePPM)/1e6, float64(r.LatencyUs)/1e6, string(names)); err != nil {
+			return err
+		}
+		n := hours[hourOf(r.WallMs)]
+		n.Total++
+		if r.Want != "" {
+			n.Checked++
+			if r.Want == r.Text {
+				n.Right++
+			}
+		}
+		hours[hourOf(r.WallMs)] = n
+	}
+	for hour, n := range hours {
+		if _, err := tx.Exec(`INSERT INTO reads_hour (hour_ms, box, total, checked, right) VALUES (?,?,?,?,?)
+			ON CONFLICT (hour_ms, box) DO UPDATE SET total = total + excluded.total, checked = checked + excluded.checked, right = right + excluded.right`,
+			hour, d.Box, n.Total, n.Checked, n.Right); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Store) deriveSamples(tx *sql.Tx, d Delivery) error {
+	if _, err := tx.Exec(`INSERT INTO box_schema (box, schema, since_ms) VALUES (?,?,?) ON CONFLICT DO NOTHING`,
+		d.Box, d.Block.Schema[:], s.now().UnixMilli()); err != nil {
+		return err
+	}
 	latest, err := tx.Prepare(`INSERT INTO latest (box, metric, t_ms, value) VALUES (?,?,?,?)
 		ON CONFLICT (box, metric) DO UPDATE SET t_ms = excluded.t_ms, value = excluded.value WHERE excluded.t_ms >= latest.t_ms`)
 	if err != nil {
@@ -199,6 +246,9 @@ func deriveSamples(tx *sql.Tx, d Delivery) error {
 
 const hourMs = 3600_000
 
+// hourOf returns the start of the hour, of times before 1970 as well.
+func hourOf(ms int64) int64 { return ms - ((ms%hourMs)+hourMs)%hourMs }
+
 func deriveMetric(latest, rollup *sql.Stmt, d Delivery, m int, name string) error {
 	type agg struct {
 		min, max, sum float64
@@ -215,7 +265,7 @@ func deriveMetric(latest, rollup *sql.Stmt, d Delivery, m int, name string) erro
 		if !any || t >= lastMs {
 			lastMs, lastValue, any = t, v, true
 		}
-		hour := t - t%hourMs
+		hour := hourOf(t)
 		a, seen := hours[hour]
 		if !seen {
 			a = agg{min: v, max: v}

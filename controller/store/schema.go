@@ -43,9 +43,10 @@ func (s *Store) Schema(ctx context.Context, id wire.SchemaID) (wire.Schema, erro
 	return wire.Decode[wire.Schema](body)
 }
 
-// BoxSchemas lists the schemas in which a box has sent blocks.
+// BoxSchemas lists the schemas in which a box has sent blocks, newest first,
+// and no more than a WELCOME can name: a box sends the others again.
 func (s *Store) BoxSchemas(ctx context.Context, id identity.ID) ([]wire.SchemaID, error) {
-	rows, err := s.r.QueryContext(ctx, `SELECT DISTINCT schema FROM block WHERE box = ? AND kind = ?`, id, wire.KindSamples)
+	rows, err := s.r.QueryContext(ctx, `SELECT schema FROM box_schema WHERE box = ? ORDER BY since_ms DESC LIMIT ?`, id, wire.MaxKnownSchemas)
 	if err != nil {
 		return nil, fmt.Errorf("list schemas of %s: %w", id, err)
 	}
@@ -73,9 +74,11 @@ func (s *Store) Keys(ctx context.Context, id identity.ID, each func(wire.Key)) e
 	for rows.Next() {
 		var sid, h64 []byte
 		var k wire.Key
-		if err := rows.Scan(&sid, &k.Lane, &k.Seq, &h64); err != nil {
+		var seq int64 // SQLite has no unsigned integers; the bits are kept
+		if err := rows.Scan(&sid, &k.Lane, &seq, &h64); err != nil {
 			return fmt.Errorf("list keys of %s: %w", id, err)
 		}
+		k.Seq = uint64(seq)
 		copy(k.SID[:], sid)
 		copy(k.H64[:], h64)
 		each(k)

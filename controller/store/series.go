@@ -22,8 +22,8 @@ type Sample struct {
 func (s *Store) Samples(ctx context.Context, id identity.ID, from, to time.Time, each func(startMs int64, samples wire.Samples) error) error {
 	schemas := map[wire.SchemaID]wire.Schema{}
 	rows, err := s.r.QueryContext(ctx, `SELECT b.t0_ms, b.schema, b.n, b.payload, coalesce(sc.body, '') FROM block b LEFT JOIN schema sc ON sc.id = b.schema
-		WHERE b.box = ? AND b.kind = ? AND b.t0_ms < ? AND b.t1_ms >= ? ORDER BY b.t0_ms`,
-		id, wire.KindSamples, to.UnixMilli(), from.UnixMilli())
+		WHERE b.box = ? AND b.kind = ? AND b.t0_ms < ? AND b.t0_ms >= ? AND b.t1_ms >= ? AND b.decoded ORDER BY b.t0_ms`,
+		id, wire.KindSamples, to.UnixMilli(), from.Add(-MaxSpan).UnixMilli(), from.UnixMilli())
 	if err != nil {
 		return fmt.Errorf("read samples of %s: %w", id, err)
 	}

@@ -20,6 +20,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -57,8 +59,12 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 	if opts.WallClock == nil {
 		opts.WallClock = time.Now
 	}
+	if err := touch(opts.Path); err != nil {
+		return nil, fmt.Errorf("open database: %w", err)
+	}
 	s := &Store{now: opts.WallClock}
-	dsn := "file:" + filepath.ToSlash(opts.Path) +
+	// Escaped, or a ? or % in the path would end or change it.
+	dsn := (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: filepath.ToSlash(opts.Path)}).EscapedPath()}).String() +
 		"?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_txlock=immediate"
 	var err error
 	if s.w, err = sql.Open("sqlite", dsn); err != nil {
@@ -74,7 +80,18 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 		return nil, fmt.Errorf("open database %s: %w", opts.Path, err)
 	}
 	s.r.SetMaxOpenConns(4)
+	s.r.SetMaxIdleConns(4) // opening one costs more than most queries
 	return s, nil
+}
+
+// touch makes sure of a file that only its owner reads. Its errors, unlike
+// those of SQLite, say what stands in the way.
+func touch(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	return f.Close()
 }
 
 func (s *Store) begin(ctx context.Context) error {
@@ -88,6 +105,13 @@ func (s *Store) begin(ctx context.Context) error {
 	}
 	if _, err := p.Up(ctx); err != nil {
 		return fmt.Errorf("migrate: %w", err)
+	}
+	have, known, err := p.GetVersions(ctx)
+	if err != nil {
+		return fmt.Errorf("read the version of the tables: %w", err)
+	}
+	if have > known {
+		return fmt.Errorf("its tables have version %d, this program knows %d: run the newer edgeherd that wrote it", have, known)
 	}
 	rand.Read(s.run[:])
 	return s.write(ctx, func(tx *sql.Tx) error {
@@ -134,11 +158,17 @@ func (s *Store) write(ctx context.Context, f func(*sql.Tx) error) error {
 	if err != nil {
 		return fmt.Errorf("begin transaction: %w", err)
 	}
-	if err := f(tx); err != nil {
-		return errors.Join(err, tx.Rollback())
+	if err = f(tx); err == nil {
+		if err = tx.Commit(); err == nil {
+			return nil
+		}
+		err = fmt.Errorf("commit: %w", err)
 	}
-	if err := tx.Commit(); err != nil {
-		return fmt.Errorf("commit: %w", err)
+	// The reason is err: SQLite may have rolled back by itself (disk full, ctx
+	// done), and what could not be rolled back was not committed.
+	_ = tx.Rollback()
+	if errors.Is(err, sql.ErrTxDone) && ctx.Err() != nil {
+		return ctx.Err() // it ended the transaction under us
 	}
-	return nil
+	return err
 }

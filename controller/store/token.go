@@ -28,10 +28,13 @@ type Token struct {
 }
 
 // AddToken stores the hash of secret; the secret itself is never stored. The
-// secrets are random and long, so a plain SHA-256 is enough.
+// secrets are random and long, so a plain SHA-256 is enough. Expired tokens go.
 func (s *Store) AddToken(ctx context.Context, secret string, t Token) error {
 	hash := sha256.Sum256([]byte(secret))
 	return s.write(ctx, func(tx *sql.Tx) error {
+		if _, err := tx.Exec(`DELETE FROM token WHERE expires_ms <= ?`, s.now().UnixMilli()); err != nil {
+			return fmt.Errorf("forget expired tokens: %w", err)
+		}
 		_, err := tx.Exec(`INSERT INTO token (hash, name, role, kind, created_ms, expires_ms) VALUES (?,?,?,?,?,?)`,
 			hash[:], t.Name, t.Role, string(t.Kind), s.now().UnixMilli(), t.Expires.UnixMilli())
 		if err != nil {
@@ -69,7 +72,10 @@ func (s *Store) UseToken(ctx context.Context, secret string) (Token, error) {
 	if err != nil {
 		return Token{}, err
 	}
-	return t, s.DropToken(ctx, secret)
+	if err := s.DropToken(ctx, secret); err != nil {
+		return Token{}, err
+	}
+	return t, nil
 }
 
 // DropToken forgets a token; an unknown one is ErrNotFound.
