@@ -19,10 +19,12 @@ import (
 	"bytes"
 	_ "embed" // clip.wav
 	"encoding/json"
+	"errors"
 	"fmt"
 	"image"
 	"image/jpeg"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"slices"
 
@@ -95,7 +97,8 @@ func (f Frame) JPEG() ([]byte, error) {
 }
 
 // WriteFolder fills dir with n frames and truth.json. Every third frame is
-// clean, the others go through all kinds in turn.
+// clean, the others go through all kinds in turn. truth.json comes last: a
+// folder that has it is complete.
 func WriteFolder(dir string, n int, seed int64) error {
 	if err := durable.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("make frame folder: %w", err)
@@ -108,7 +111,7 @@ func WriteFolder(dir string, n int, seed int64) error {
 			return err
 		}
 		name := fmt.Sprintf("%03d-%s.jpg", i, f.Kind)
-		if err := durable.WriteFile(filepath.Join(dir, name), data, 0o644); err != nil {
+		if err := writeFrame(filepath.Join(dir, name), data); err != nil {
 			return fmt.Errorf("write frame folder: %w", err)
 		}
 		truth[name] = slices.Clone(f.Lines)
@@ -118,6 +121,17 @@ func WriteFolder(dir string, n int, seed int64) error {
 		return fmt.Errorf("encode %s: %w", TruthFile, err)
 	}
 	return durable.WriteFile(filepath.Join(dir, TruthFile), append(data, '\n'), 0o644)
+}
+
+// writeFrame does without the syncs of internal/durable: a frame is no state,
+// its seed draws it again.
+func writeFrame(path string, data []byte) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	return errors.Join(err, f.Close())
 }
 
 func kindOf(i int) Kind {
