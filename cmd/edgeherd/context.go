@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -28,6 +29,10 @@ type operatorContext struct {
 	// relative to the context file.
 	SigningKey string `json:"signing_key,omitempty"`
 	CAFile     string `json:"ca_file,omitempty"`
+	// CA is the same certificate itself, for a context that travels.
+	CA string `json:"ca,omitempty"`
+	// Expires is when the token does; zero is not known.
+	Expires time.Time `json:"expires,omitzero"`
 
 	path string // of the file; empty when the environment said all
 }
@@ -139,25 +144,42 @@ func (oc operatorContext) write(path string) error {
 	return durable.WriteFile(path, append(data, '\n'), 0o600)
 }
 
+// authority is the certificate of the controller's CA, or "" for a public one.
+func (oc operatorContext) authority() (string, error) {
+	if oc.CAFile == "" {
+		return oc.CA, nil
+	}
+	pem, err := os.ReadFile(oc.CAFile)
+	if err != nil {
+		return "", fmt.Errorf("read ca_file of context %s: %w", oc.path, err)
+	}
+	return string(pem), nil
+}
+
+// transport trusts the controller's own CA where the context names one.
+func (oc operatorContext) transport() (http.RoundTripper, error) {
+	pem, err := oc.authority()
+	if err != nil || pem == "" {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM([]byte(pem)) {
+		return nil, fmt.Errorf("the CA of context %s holds no certificate", oc.path)
+	}
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+	return t, nil
+}
+
 // client speaks to the controller of the context.
 func (c *cli) client() (*fleetapi.Client, operatorContext, error) {
 	oc, err := c.context()
 	if err != nil {
 		return nil, oc, err
 	}
-	var rt http.RoundTripper
-	if oc.CAFile != "" {
-		pem, err := os.ReadFile(oc.CAFile)
-		if err != nil {
-			return nil, oc, fmt.Errorf("read ca_file of context %s: %w", oc.path, err)
-		}
-		pool := x509.NewCertPool()
-		if !pool.AppendCertsFromPEM(pem) {
-			return nil, oc, fmt.Errorf("ca_file %s holds no certificate", oc.CAFile)
-		}
-		t := http.DefaultTransport.(*http.Transport).Clone()
-		t.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
-		rt = t
+	rt, err := oc.transport()
+	if err != nil {
+		return nil, oc, err
 	}
 	return fleetapi.New(oc.URL, oc.Token, rt), oc, nil
 }

@@ -72,7 +72,8 @@ func localContext(ctx context.Context, ctl *controller.Controller, cfg serverCon
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if oc.Token == "" {
+	if time.Until(oc.Expires) < localTokenLife/12 {
+		oc.Expires = time.Now().Add(localTokenLife).UTC().Truncate(time.Second)
 		if oc.Token, err = ctl.NewAPIToken(ctx, "local", "admin", localTokenLife); err != nil {
 			return err
 		}
@@ -113,7 +114,11 @@ func tokenCreateCommand(c *cli) *cobra.Command {
 			return err
 		}
 		c.say("Token for %s, role %s, until %s. It is shown this once; with -o json this is a context file for `edgeherd context use`.", t.Name, t.Role, t.Expires.Format(time.DateOnly))
-		return c.print(sheet{kind: "context", value: operatorContext{URL: oc.URL, Token: t.Secret}, head: []string{"TOKEN"}, rows: [][]string{{t.Secret}}, names: []string{t.Secret}, bare: true})
+		ca, err := oc.authority()
+		if err != nil {
+			return err
+		}
+		return c.print(sheet{kind: "context", value: operatorContext{URL: oc.URL, Token: t.Secret, CA: ca, Expires: t.Expires}, head: []string{"TOKEN"}, rows: [][]string{{t.Secret}}, names: []string{t.Secret}, bare: true})
 	})
 	cmd.Flags().StringVar(&role, "role", "viewer", "viewer, tech, ops or admin")
 	cmd.Flags().DurationVar(&ttl, "ttl", 90*24*time.Hour, "how long it is good")

@@ -27,11 +27,22 @@ func (a *API) registerRollouts() {
 }
 
 func (a *API) listRollouts(ctx context.Context, _ *nothing) (fleetapi.RolloutList, error) {
+	list := fleetapi.RolloutList{Items: []fleetapi.Rollout{}}
 	all, err := a.opts.Store.Rollouts(ctx)
-	if all == nil {
-		all = []fleetapi.Rollout{}
+	for _, r := range all {
+		list.Items = append(list.Items, whole(r))
 	}
-	return fleetapi.RolloutList{Items: all}, err
+	return list, err
+}
+
+// whole writes empty lists as lists, never as null.
+func whole(r fleetapi.Rollout) fleetapi.Rollout {
+	r.Waves = append([]fleetapi.Wave{}, r.Waves...)
+	r.Warnings = append([]string{}, r.Warnings...)
+	for i := range r.Waves {
+		r.Waves[i].Targets = append([]fleetapi.Target{}, r.Waves[i].Targets...)
+	}
+	return r
 }
 
 type rolloutInput struct {
@@ -39,7 +50,8 @@ type rolloutInput struct {
 }
 
 func (a *API) getRollout(ctx context.Context, in *rolloutInput) (fleetapi.Rollout, error) {
-	return a.opts.Store.Rollout(ctx, in.ID)
+	r, err := a.opts.Store.Rollout(ctx, in.ID)
+	return whole(r), err
 }
 
 type planInput struct {
@@ -223,7 +235,7 @@ func (a *API) actOnRollout(ctx context.Context, in *actInput) (fleetapi.Rollout,
 	}
 	a.log.Info("rollout "+string(r.State), "rollout", r.ID, "action", action, "by", fmt.Sprintf("%s (%s)", who(ctx).Name, who(ctx).Role))
 	a.changed(fleetapi.Change{Topic: "rollouts", ID: r.ID})
-	return r, nil
+	return whole(r), nil
 }
 
 // mayRun checks again what the plan checked: boxes may have changed since.
