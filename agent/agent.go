@@ -71,6 +71,9 @@ type Options struct {
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// WallClock stamps records and checks certificates; nil means time.Now.
 	WallClock func() time.Time
+	// Uptime is the time since boot; nil asks the kernel. Tests on fake time
+	// must pass one that keeps step with it.
+	Uptime func() time.Duration
 	// NoSync leaves out fsync in the spool: for tests with thousands of commits.
 	NoSync bool
 	// OnJournal, if set, runs after each write of the activation journal.
@@ -96,6 +99,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.WallClock == nil {
 		o.WallClock = time.Now
+	}
+	if o.Uptime == nil {
+		o.Uptime = sinceBoot
 	}
 	return o
 }

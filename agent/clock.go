@@ -20,17 +20,16 @@ type clock struct {
 
 func newClock(opts Options, bootID string) clock {
 	sum := sha256.Sum256([]byte(bootID))
-	return clock{boot: wire.BootID(sum[:8]), base: sinceBoot(), start: time.Now(), wall: opts.WallClock}
+	return clock{boot: wire.BootID(sum[:8]), base: opts.Uptime().Milliseconds(), start: time.Now(), wall: opts.WallClock}
 }
 
-// sinceBoot is CLOCK_BOOTTIME in milliseconds: it counts through suspend, and
-// nobody can set it.
-func sinceBoot() int64 {
+// sinceBoot is CLOCK_BOOTTIME: it counts through suspend, and nobody can set it.
+func sinceBoot() time.Duration {
 	var ts unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
 		panic("agent: this kernel has no CLOCK_BOOTTIME: " + err.Error())
 	}
-	return ts.Nano() / int64(time.Millisecond)
+	return time.Duration(ts.Nano())
 }
 
 // now returns milliseconds since boot and Unix milliseconds.

@@ -53,6 +53,7 @@ type Fleet struct {
 	transport *http.Transport
 	ctl       *process
 	keyPath   string
+	began     time.Time // when all boards booted
 	token     string
 }
 
@@ -67,7 +68,6 @@ type Box struct {
 	fleet *Fleet
 	dir   string
 	agent *process
-	board *process
 }
 
 // process is one Run with the means to stop it.
@@ -96,7 +96,7 @@ func (p *process) stop() error {
 // New starts a controller and n boxes. Call it inside a bubble.
 func New(t *testing.T, n int) *Fleet {
 	t.Helper()
-	f := &Fleet{T: t, Net: memnet.New(), dir: t.TempDir(), log: slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelWarn}))}
+	f := &Fleet{T: t, Net: memnet.New(), began: time.Now(), dir: t.TempDir(), log: slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelWarn}))}
 	f.transport = &http.Transport{DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) { return f.Net.Dial(ctx, opsHost, addr) }}
 	f.StartController()
 	for i := range n {
@@ -107,7 +107,13 @@ func New(t *testing.T, n int) *Fleet {
 	f.enrol()
 	for i, b := range f.Boxes {
 		b.Runner = newRunner(f, b)
-		b.board = start(simboard.New(simboard.Options{Root: filepath.Join(b.dir, "root"), Profile: simboard.Profiles()[i%3], Name: b.Name, Seed: uint64(i)}, f.log).Run)
+		// One step: a board that writes its files every second of a long outage
+		// would cost more than all the rest.
+		board := simboard.New(simboard.Options{Root: filepath.Join(b.dir, "root"), Profile: simboard.Profiles()[i%3], Name: b.Name, Seed: uint64(i)}, f.log)
+		board.Step(time.Now())
+		if err := errors.Join(board.Err(), board.Close()); err != nil {
+			t.Fatalf("board of %s: %v", b.Name, err)
+		}
 		b.StartAgent()
 	}
 	return f
@@ -197,14 +203,15 @@ func (b *Box) openAgent() (*agent.Agent, error) {
 	return agent.Open(agent.Options{
 		State: filepath.Join(b.dir, "agent"), Root: filepath.Join(b.dir, "root"), Version: "test",
 		Runner: runnerapi.NewClient(&http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return b.fleet.Net.Dial(ctx, b.Name, b.runnerAddr())
+			return b.fleet.Net.Dial(ctx, b.Name+"-local", b.runnerAddr())
 		}}),
 		Dial: dial, NoSync: true, OnJournal: b.OnJournal,
+		Uptime: func() time.Duration { return time.Since(b.fleet.began) },
 	}, b.fleet.log.With("box", b.Name))
 }
 
-// runnerAddr is on a host of its own, so that cutting the box off its network
-// leaves the runner's socket alone.
+// runnerAddr is on a host of its own and dialled from another, so that cutting
+// the box off its network leaves the runner's socket alone.
 func (b *Box) runnerAddr() string { return b.Name + "-runner:80" }
 
 // StopAgent ends the agent of b and returns how it ended.
@@ -226,9 +233,6 @@ func (f *Fleet) Close() {
 	for _, b := range f.Boxes {
 		if err := b.agent.stop(); err != nil && !errors.Is(err, ErrKilled) {
 			f.T.Errorf("agent of %s: %v", b.Name, err)
-		}
-		if err := b.board.stop(); err != nil {
-			f.T.Errorf("board of %s: %v", b.Name, err)
 		}
 		b.Runner.close()
 	}
