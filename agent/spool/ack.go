@@ -24,7 +24,7 @@ func (s *Spool) Ack(run wire.RunID, lsn uint64, keys []wire.Key) (int, error) {
 	total := 0
 	for done := 0; done < len(keys); {
 		acked, seen := 0, 0
-		err := s.write(true, func(t *txn) (err error) {
+		err := s.write(func(t *txn) (err error) {
 			acked, seen, err = t.ackSome(keys[done:], run, lsn)
 			if err == nil && acked == 0 {
 				return errUnchanged
@@ -118,7 +118,7 @@ func (s *Spool) Validate(valid []wire.RunLSN) (int, error) {
 	}
 	s.signal()
 	// What is left of each run is within reach: do not search again next time.
-	err := s.write(true, func(t *txn) error { return t.clampRuns(reach) })
+	err := s.write(func(t *txn) error { return t.clampRuns(reach) })
 	if err != nil {
 		return total, fmt.Errorf("withdraw acknowledgements: %w", err)
 	}
@@ -157,7 +157,7 @@ func (s *Spool) unack(lane wire.Lane, from []byte, reach map[wire.RunID]uint64) 
 	if err != nil || clean {
 		return 0, nil, err
 	}
-	err = s.write(true, func(t *txn) error {
+	err = s.write(func(t *txn) error {
 		n, next = 0, nil
 		var moves []entry
 		var moved int64
@@ -206,7 +206,7 @@ func (t *txn) allReached(reach map[wire.RunID]uint64) (bool, error) {
 }
 
 func (t *txn) unack(lane wire.Lane, at place, value []byte) error {
-	if _, err := t.dropWindow(lane, at, value); err != nil {
+	if _, err := t.leaveWindow(lane, at, value); err != nil {
 		return err
 	}
 	size := len(value) - windowHead
@@ -214,14 +214,14 @@ func (t *txn) unack(lane wire.Lane, at place, value []byte) error {
 	c.Blocks[lane]++
 	c.Bytes[lane] += int64(size)
 	c.Cost[lane] += cost(size)
-	return errors.Join(t.unacked[lane].Put(at[:], value[16:]), t.countLife(at.life(), lane, 1))
+	return t.unacked[lane].Put(at[:], value[16:])
 }
 
 // Refuse sets blocks aside that the controller will never store, and leaves a
 // gap. The last few are kept in the file for a look. It returns how many.
 func (s *Spool) Refuse(keys []wire.Key) (int, error) {
 	n := 0
-	err := s.write(true, func(t *txn) error {
+	err := s.write(func(t *txn) error {
 		n = 0
 		lost := gaps{}
 		for _, k := range keys {

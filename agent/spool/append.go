@@ -51,24 +51,22 @@ func (s *Spool) append(name string, cursor []byte, drafts []Draft) ([]wire.Key, 
 		return nil, nil
 	}
 	var need int64
-	events := true
 	for _, d := range drafts {
 		if d.Lane >= wire.Lanes {
 			return nil, fmt.Errorf("append to spool: lane %d, there are %d", d.Lane, wire.Lanes)
 		}
 		need += cost(len(d.Payload) + 160)
-		events = events && d.Lane == wire.LaneEvents
 	}
 	if need > s.opts.budget()/2 {
 		return nil, fmt.Errorf("append to spool: %d bytes at once, its room is %d", need, s.opts.budget())
 	}
 	if over := s.cost() + need - s.opts.budget(); over > 0 {
-		if err := s.room(over, events); err != nil {
+		if err := s.room(over); err != nil {
 			return nil, fmt.Errorf("append to spool: %w", err)
 		}
 	}
 	var keys []wire.Key
-	err := s.write(events, func(t *txn) (err error) {
+	err := s.write(func(t *txn) (err error) {
 		if name != "" {
 			if err := t.cursors.Put([]byte(name), cursor); err != nil {
 				return err
@@ -156,7 +154,7 @@ func (s *Spool) cost() int64 {
 // evict frees at least need: the window, oldest first, bulk before telemetry
 // before events; then un-acked blocks with a gap. It frees more than was asked
 // for, so that a full spool does not pay a commit and a gap for each block.
-func (t *txn) evict(need int64, events bool) error {
+func (t *txn) evict(need int64) error {
 	var freed int64
 	spare := t.spool.opts.budget() / 64
 	for lane := wire.Lanes - 1; lane >= 0 && freed < need+spare; lane-- {
@@ -171,7 +169,7 @@ func (t *txn) evict(need int64, events bool) error {
 	}
 	lost := gaps{}
 	for target := need + 2*spare; freed < target; {
-		lane, want, ok := t.victim(target-freed, events)
+		lane, want, ok := t.victim(target - freed)
 		if !ok {
 			break
 		}
@@ -217,7 +215,9 @@ func (t *txn) evictWindow(lane wire.Lane, want int64) (int64, error) {
 }
 
 // victim is the lane whose oldest un-acked blocks go next, and how much of it.
-func (t *txn) victim(want int64, events bool) (wire.Lane, int64, bool) {
+// Events in their quota never go: an append may need half of the budget at
+// most, so the others can always make room.
+func (t *txn) victim(want int64) (wire.Lane, int64, bool) {
 	c := t.state.counts
 	over := c.Cost[wire.LaneEvents] - t.spool.opts.quota()
 	switch {
@@ -228,7 +228,7 @@ func (t *txn) victim(want int64, events bool) (wire.Lane, int64, bool) {
 	case c.Blocks[wire.LaneTelemetry] > 0:
 		return wire.LaneTelemetry, want, true
 	}
-	return wire.LaneEvents, want, events && c.Blocks[wire.LaneEvents] > 0
+	return 0, 0, false
 }
 
 func (t *txn) evictUnacked(lane wire.Lane, want int64, lost gaps) (int64, error) {

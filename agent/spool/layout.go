@@ -254,15 +254,18 @@ func (t *txn) dropUnacked(lane wire.Lane, key place, value []byte) (int64, error
 	return freed, errors.Join(t.unacked[lane].Delete(key[:]), t.countLife(key.life(), lane, -1))
 }
 
-// dropWindow deletes a block of the window.
+// dropWindow deletes a block of the window for good.
 func (t *txn) dropWindow(lane wire.Lane, key place, value []byte) (int64, error) {
+	freed, err := t.leaveWindow(lane, key, value)
+	return freed, errors.Join(err, t.countLife(key.life(), lane, -1))
+}
+
+// leaveWindow takes a block out of the window; its life keeps it.
+func (t *txn) leaveWindow(lane wire.Lane, key place, value []byte) (int64, error) {
 	freed := cost(len(value) - windowHead)
 	runID, lsn := append([]byte(nil), value[:8]...), binary.BigEndian.Uint64(value[8:16])
 	c := &t.state.counts
 	c.WindowBlocks[lane]--
 	c.WindowCost[lane] -= freed
-	return freed, errors.Join(
-		t.window[lane].Delete(key[:]),
-		t.countRun(runID, lsn, -1),
-		t.countLife(key.life(), lane, -1))
+	return freed, errors.Join(t.window[lane].Delete(key[:]), t.countRun(runID, lsn, -1))
 }

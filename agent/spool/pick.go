@@ -135,7 +135,7 @@ func readBlock(v []byte) (wire.Block, error) {
 
 func (s *Spool) dropDamaged(bad []damaged) error {
 	defer s.signal()
-	return s.write(true, func(t *txn) error {
+	return s.write(func(t *txn) error {
 		lost := gaps{}
 		for _, d := range bad {
 			v := t.unacked[d.lane].Get(d.at[:])

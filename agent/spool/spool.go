@@ -149,7 +149,7 @@ func Open(opts Options, log *slog.Logger) (_ *Spool, err error) {
 	}
 	if damage != nil {
 		gap := wire.Gap{Reason: wire.ReasonCorrupt}
-		if err := s.write(true, func(t *txn) error { return t.appendGap(gap) }); err != nil {
+		if err := s.write(func(t *txn) error { return t.appendGap(gap) }); err != nil {
 			return nil, fmt.Errorf("open spool %s: %w", opts.Path, err)
 		}
 	}
@@ -225,22 +225,22 @@ var (
 // write runs fn in a write transaction; what it changed of the state becomes
 // visible when the transaction is on disk. If the file cannot grow, which means
 // that cost was too low for how bbolt fills its pages, it evicts and tries
-// again. events says that fn stores nothing but events.
-func (s *Spool) write(events bool, fn func(*txn) error) error {
+// again.
+func (s *Spool) write(fn func(*txn) error) error {
 	for try := 1; ; try++ {
 		err := s.update(s.opts.MaxBytes-reserveBytes, fn)
 		if !errors.Is(err, berrors.ErrMaxSizeReached) || try == 5 {
 			return err
 		}
-		if err := s.room(s.opts.budget()/16, events); err != nil {
+		if err := s.room(s.opts.budget()/16); err != nil {
 			return err
 		}
 	}
 }
 
 // room evicts blocks that cost at least want.
-func (s *Spool) room(want int64, events bool) error {
-	err := s.update(s.opts.MaxBytes, func(t *txn) error { return t.evict(want, events) })
+func (s *Spool) room(want int64) error {
+	err := s.update(s.opts.MaxBytes, func(t *txn) error { return t.evict(want) })
 	if err != nil {
 		return fmt.Errorf("make room: %w", err)
 	}

@@ -187,6 +187,26 @@ func TestWhatTheDatabaseLostIsUnacked(t *testing.T) {
 	}
 }
 
+// TestTheLastBlockOfAPastLifeCanBeUnacked: a life is forgotten with its last
+// block, and moving that block is not losing it.
+func TestTheLastBlockOfAPastLifeCanBeUnacked(t *testing.T) {
+	p := path(t)
+	s := open(t, spool.Options{Path: p})
+	ack(t, s, runA, 1, fill(t, s, wire.LaneTelemetry, 0, 1, 10)...)
+	s.Close()
+	s = open(t, spool.Options{Path: p})
+	if n, err := s.Validate(nil); err != nil || n != 1 {
+		t.Fatalf("%d un-acked, %v", n, err)
+	}
+	blocks := all(t, s)
+	if len(blocks) != 1 || ack(t, s, runB, 1, blocks[0].Key) != 1 {
+		t.Errorf("got %v", blocks)
+	}
+	if got := s.Streams(); len(got) != 1 || got[0].Count != 1 {
+		t.Errorf("streams %v", got)
+	}
+}
+
 func TestTheOrderIsEventsThenNewAndOldInTurns(t *testing.T) {
 	s := open(t, spool.Options{Path: path(t)})
 	fill(t, s, wire.LaneBulk, 0, 2, 10)
