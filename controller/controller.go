@@ -137,7 +137,11 @@ func Open(ctx context.Context, opts Options, log *slog.Logger) (c *Controller, e
 type sink struct{ c *Controller }
 
 func (s sink) Deliver(ctx context.Context, id identity.ID, topic wire.Topic, payload []byte) error {
-	return s.c.ingest.Deliver(ctx, id, topic, payload)
+	err := s.c.ingest.Deliver(ctx, id, topic, payload)
+	if errors.Is(err, ingest.ErrMalformed) {
+		return fmt.Errorf("%w: %w", broker.ErrMalformed, err)
+	}
+	return err
 }
 
 func (c *Controller) openState(ctx context.Context) error {

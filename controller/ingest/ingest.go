@@ -4,9 +4,11 @@
 // Deliver is called by the broker for each message before its PUBACK leaves.
 // DATA waits for a group commit: all blocks that arrived while the previous
 // transaction ran share the next one. The ACK with the exact keys follows the
-// commit. A block whose seal is wrong is never acknowledged; one with a right
-// seal and content that does not decode is kept as it is and acknowledged,
-// since sending it again would not make it better.
+// commit. A block whose seal is wrong is never stored: the ACK refuses it, and
+// the box sets it aside. One with a right seal and content that does not decode
+// is kept as it is and acknowledged, since sending it again would not make it
+// better. No record is placed later than it came: a clock that is years ahead
+// would hide all that follows.
 //
 // The one rule a caller can break: Run must be running, or DATA waits for ever.
 package ingest
@@ -54,8 +56,17 @@ type Ingest struct {
 	mu      sync.Mutex // guards the fields below
 	queue   []*batch
 	stopped bool
-	faults  map[string]bool // causes already logged
+	faults  map[fault]time.Time // when each was logged last
 }
+
+// fault is one kind of thing that goes wrong with one box.
+type fault struct {
+	id   identity.ID
+	what string
+}
+
+// faultEvery is how often one fault is logged.
+const faultEvery = time.Hour
 
 // batch is the blocks of one message, waiting for their commit.
 type batch struct {
@@ -65,6 +76,10 @@ type batch struct {
 	err        error
 }
 
+// ErrMalformed is wrapped by the error for a message that can never be read:
+// sending it again cannot help.
+var ErrMalformed = errors.New("malformed message")
+
 // errStopped says that the controller is going down; the box sends again.
 var errStopped = errors.New("controller is stopping")
 
@@ -73,7 +88,7 @@ func New(opts Options, log *slog.Logger) *Ingest {
 	if opts.WallClock == nil {
 		opts.WallClock = time.Now
 	}
-	return &Ingest{opts: opts, log: log, wake: make(chan struct{}, 1), faults: map[string]bool{}}
+	return &Ingest{opts: opts, log: log, wake: make(chan struct{}, 1), faults: map[fault]time.Time{}}
 }
 
 // Deliver handles one message. An error withholds the PUBACK.
@@ -89,28 +104,37 @@ func (in *Ingest) Deliver(ctx context.Context, id identity.ID, topic wire.Topic,
 	case wire.TopicWill:
 		// The broker reports the end of the connection itself.
 	default:
-		err = fmt.Errorf("unknown topic %q", topic)
+		err = fmt.Errorf("topic %q: %w", topic, ErrMalformed)
 	}
-	if err != nil && !errors.Is(err, errStopped) {
-		in.fault(id, err)
+	if err != nil && !errors.Is(err, errStopped) && ctx.Err() == nil {
+		in.fault(id, "message refused", err)
 	}
 	return err
 }
 
-// fault logs a cause once a box, so that a broken one cannot fill the log.
-func (in *Ingest) fault(id identity.ID, err error) {
+// fault logs what went wrong with a box, each kind once an hour, so that a
+// broken box cannot fill the log. There are as many as boxes times kinds.
+func (in *Ingest) fault(id identity.ID, what string, err error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	cause := string(id) + " " + err.Error()
-	if in.faults[cause] || len(in.faults) > 10_000 {
+	now, f := time.Now(), fault{id, what}
+	if last, seen := in.faults[f]; seen && now.Sub(last) < faultEvery {
 		return
 	}
-	in.faults[cause] = true
-	in.log.Warn("message refused", "device", id, "err", err)
+	in.faults[f] = now
+	in.log.Warn(what, "device", id, "err", err)
+}
+
+func decodeMessage[T any](payload []byte) (T, error) {
+	msg, err := wire.Decode[T](payload)
+	if err != nil {
+		return msg, fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
+	return msg, nil
 }
 
 func (in *Ingest) hello(ctx context.Context, id identity.ID, payload []byte) error {
-	h, err := wire.Decode[wire.Hello](payload)
+	h, err := decodeMessage[wire.Hello](payload)
 	if err != nil {
 		return err
 	}
@@ -158,7 +182,7 @@ func (in *Ingest) publish(id identity.ID, topic wire.Topic, msg any) error {
 }
 
 func (in *Ingest) live(id identity.ID, payload []byte) error {
-	l, err := wire.Decode[wire.Live](payload)
+	l, err := decodeMessage[wire.Live](payload)
 	if err != nil {
 		return err
 	}
@@ -175,7 +199,7 @@ func (in *Ingest) changed(id identity.ID) {
 }
 
 func (in *Ingest) data(ctx context.Context, id identity.ID, payload []byte) error {
-	msg, err := wire.Decode[wire.Data](payload)
+	msg, err := decodeMessage[wire.Data](payload)
 	if err != nil {
 		return err
 	}
@@ -183,32 +207,43 @@ func (in *Ingest) data(ctx context.Context, id identity.ID, payload []byte) erro
 		return err
 	}
 	b := &batch{done: make(chan struct{})}
-	var keys []wire.Key
+	ack := wire.Ack{Run: in.opts.Store.Run()}
+	strange := false
 	for _, block := range msg.Blocks {
+		if err := block.Verify(); err != nil {
+			in.fault(id, "block refused", err)
+			ack.Refused = append(ack.Refused, block.Key)
+			continue
+		}
 		d, err := in.place(ctx, id, block)
 		if errors.Is(err, store.ErrNotFound) {
-			// Its schema is not known here: ask for a fresh conversation, in
-			// which the box sends all schemas that WELCOME does not list.
-			if err := in.publish(id, wire.TopicCmd, wire.Cmd{Hello: true}); err != nil {
-				return err
-			}
+			strange = true
 			continue
 		}
 		if err != nil {
-			in.fault(id, err)
-			continue
+			return err
 		}
 		b.deliveries = append(b.deliveries, d)
-		keys = append(keys, block.Key)
+		ack.Keys = append(ack.Keys, block.Key)
 	}
-	if len(keys) == 0 {
+	if strange {
+		// A schema is not known here: ask for a fresh conversation, in which
+		// the box sends all schemas that WELCOME does not list.
+		if err := in.publish(id, wire.TopicCmd, wire.Cmd{Hello: true}); err != nil {
+			return err
+		}
+	}
+	if len(ack.Keys) > 0 {
+		if err := in.commit(ctx, b); err != nil {
+			return err
+		}
+		ack.LSN = b.committed.LSN
+		in.changed(id)
+	}
+	if len(ack.Keys)+len(ack.Refused) == 0 {
 		return nil
 	}
-	if err := in.commit(ctx, b); err != nil {
-		return err
-	}
-	in.changed(id)
-	return in.publish(id, wire.TopicAck, wire.Ack{Run: b.committed.Run, LSN: b.committed.LSN, Keys: keys})
+	return in.publish(id, wire.TopicAck, ack)
 }
 
 // commit hands a batch to Run and waits for its transaction.

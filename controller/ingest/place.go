@@ -13,23 +13,13 @@ import (
 	"github.com/edgeherd/edgeherd/internal/wire"
 )
 
-// place checks a block, decodes its content and puts it on the controller's
-// calendar. An error that is store.ErrNotFound means its schema is unknown.
+// maxAhead is how far a synchronised clock may be ahead of ours.
+const maxAhead = 5 * time.Minute
+
+// place decodes a verified block and puts it on the controller's calendar. An
+// error that is store.ErrNotFound means that its schema is unknown.
 func (in *Ingest) place(ctx context.Context, id identity.ID, b wire.Block) (store.Delivery, error) {
-	if err := b.Verify(); err != nil {
-		return store.Delivery{}, err
-	}
-	d := store.Delivery{Box: id, Block: b, StartMs: b.WallMs}
-	if b.Quality != wire.TimeSynced {
-		// The clock of this boot cannot be trusted: count from its HELLO.
-		offset, known, err := in.opts.Store.BootOffset(ctx, id, b.Boot)
-		if err != nil {
-			return store.Delivery{}, err
-		}
-		if known {
-			d.StartMs = offset + b.MonoMs
-		}
-	}
+	d := store.Delivery{Box: id, Block: b}
 	if b.Kind == wire.KindSamples {
 		schema, err := in.opts.Store.Schema(ctx, b.Schema)
 		if err != nil {
@@ -38,27 +28,68 @@ func (in *Ingest) place(ctx context.Context, id identity.ID, b wire.Block) (stor
 		d.Schema = &schema
 	}
 	if err := decode(&d); err != nil {
-		// Sealed by the box as it is: keep the bytes, say so once.
-		in.fault(id, fmt.Errorf("content of block %s kept undecoded: %w", b.Key, err))
+		// Sealed by the box as it is: keep the bytes, say so.
+		in.fault(id, "content of block kept unread", fmt.Errorf("block %s: %w", b.Key, err))
+	}
+	now := in.opts.WallClock().UnixMilli()
+	start, err := in.start(ctx, id, b, now)
+	if err != nil {
+		return store.Delivery{}, err
+	}
+	d.StartMs = start
+	limit := now + maxAhead.Milliseconds()
+	for i := range d.Results {
+		d.Results[i].WallMs = min(max(0, d.Results[i].WallMs+start-b.WallMs), limit)
+	}
+	for i := range d.Events {
+		d.Events[i].MonoMs = min(max(b.MonoMs, d.Events[i].MonoMs), b.MonoMs+span(b))
 	}
 	return d, nil
 }
 
+// start says when the first record of a block was made.
+func (in *Ingest) start(ctx context.Context, id identity.ID, b wire.Block, now int64) (int64, error) {
+	start := b.WallMs
+	limit := now + maxAhead.Milliseconds() - span(b)
+	if b.Quality != wire.TimeSynced || start > limit {
+		// The clock of this boot cannot be trusted: count from its HELLO.
+		offset, known, err := in.opts.Store.BootOffset(ctx, id, b.Boot)
+		if err != nil {
+			return 0, err
+		}
+		if known {
+			start = offset + b.MonoMs
+		}
+	}
+	if start > limit {
+		start = now - span(b)
+	}
+	return max(0, start), nil
+}
+
+func span(b wire.Block) int64 { return min(b.SpanMs, store.MaxSpan.Milliseconds()) }
+
 func decode(d *store.Delivery) (err error) {
 	b := d.Block
+	if b.SpanMs > store.MaxSpan.Milliseconds() {
+		return fmt.Errorf("it spans %d ms", b.SpanMs)
+	}
 	switch b.Kind {
 	case wire.KindSamples:
 		var s wire.Samples
-		if s, err = wire.DecodeSamples(*d.Schema, b.Payload, int(b.Count)); err == nil {
-			d.Samples = &s
+		if s, err = wire.DecodeSamples(*d.Schema, b.Payload, int(b.Count)); err != nil {
+			return err
 		}
+		for _, t := range s.TimesMs {
+			if t < 0 || t > b.SpanMs {
+				return fmt.Errorf("a sample at %d ms of a span of %d ms", t, b.SpanMs)
+			}
+		}
+		d.Samples = &s
 	case wire.KindEvents:
 		d.Events, err = wire.DecodeEvents(b.Payload)
 	case wire.KindResults:
 		d.Results, err = wire.DecodeResults(b.Payload)
-		for i := range d.Results {
-			d.Results[i].WallMs += d.StartMs - b.WallMs
-		}
 	case wire.KindGap:
 		var g wire.Gap
 		if g, err = wire.DecodeGap(b.Payload); err == nil {
@@ -76,11 +107,11 @@ func (in *Ingest) effects(d store.Delivery) (store.Effects, error) {
 	for _, ev := range d.Events {
 		if err := eventEffect(&e, d, ev); err != nil {
 			// A body of a newer agent: the event itself is stored all the same.
-			in.fault(d.Box, fmt.Errorf("event %s: %w", ev.Type, err))
+			in.fault(d.Box, "body of event not understood", fmt.Errorf("event %s: %w", ev.Type, err))
 		}
 	}
 	if d.Samples != nil {
-		e.Thermal = func(stored []byte) ([]byte, error) { return observe(stored, d) }
+		e.Thermal = func(stored []byte) ([]byte, error) { return in.observe(stored, d), nil }
 	}
 	return e, nil
 }
@@ -99,23 +130,25 @@ func eventEffect(e *store.Effects, d store.Delivery, ev wire.Event) error {
 		}
 		e.Phases = append(e.Phases, store.Phase{
 			Box: d.Box, Kind: kind, Name: p.Name, Version: p.Version, Digest: p.Digest, Rollout: p.Rollout,
-			Phase: p.Phase, Err: p.Err, Body: string(ev.Body), TimeMs: at,
+			Phase: p.Phase, Err: p.Err, Body: string(ev.Body), TimeMs: at, MonoMs: ev.MonoMs,
 		})
 	case wire.EventRunning:
 		var r wire.Running
 		if err := json.Unmarshal(ev.Body, &r); err != nil {
 			return err
 		}
-		e.Running = &r
+		e.Running, e.RunningMonoMs = &r, ev.MonoMs
 	}
 	return nil
 }
 
-// observe feeds the rows of a samples block to the thermal analytics.
-func observe(stored []byte, d store.Delivery) ([]byte, error) {
+// observe feeds the rows of a samples block to the thermal analytics. What is
+// wrong with the state of the analytics must not hold up telemetry.
+func (in *Ingest) observe(stored []byte, d store.Delivery) []byte {
 	var s analytics.State
 	if err := json.Unmarshal(stored, &s); err != nil {
-		return nil, fmt.Errorf("parse thermal state: %w", err)
+		in.fault(d.Box, "thermal state begun anew", err)
+		s = analytics.State{}
 	}
 	for row, rel := range d.Samples.TimesMs {
 		values := make(map[string]float64, len(d.Samples.Schema.Metrics))
@@ -126,5 +159,10 @@ func observe(stored []byte, d store.Delivery) ([]byte, error) {
 		}
 		s, _ = analytics.Observe(s, analytics.FromMetrics(time.UnixMilli(d.StartMs+rel), values))
 	}
-	return json.Marshal(s)
+	next, err := json.Marshal(s)
+	if err != nil {
+		in.fault(d.Box, "thermal state not kept", err)
+		return stored
+	}
+	return next
 }
