@@ -277,14 +277,4 @@ func (r *rig) add(n int) (keys []wire.Key) {
 	return keys
 }
 
-// until waits for cond, on fake time.
-func (r *rig) until(limit time.Duration, what string, cond func() bool) {
-	r.t.Helper()
-	for end := time.Now().Add(limit); !cond(); time.Sleep(100 * time.Millisecond) {
-		if time.Now().After(end) {
-			r.t.Fatalf("not within %v: %s; %+v, %+v", limit, what, r.Status(), r.spool.Buffer())
-		}
-	}
-}
-
 func (r *rig) delivered() bool { return r.spool.Buffer().Blocks == 0 }

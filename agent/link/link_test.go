@@ -17,6 +17,16 @@ import (
 	"github.com/edgeherd/edgeherd/internal/wire"
 )
 
+// until waits for cond, on fake time.
+func (r *rig) until(limit time.Duration, what string, cond func() bool) {
+	r.t.Helper()
+	for end := time.Now().Add(limit); !cond(); time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(end) {
+			r.t.Fatalf("not within %v: %s; %+v, %+v", limit, what, r.Status(), r.spool.Buffer())
+		}
+	}
+}
+
 func TestBlocksAreDeliveredAndMarked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := startFake(t)

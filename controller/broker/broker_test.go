@@ -53,11 +53,11 @@ func (s *sink) all() []string {
 // bench is a broker on a network in memory; peers are given, not proved.
 type bench struct {
 	*broker.Broker
-	t    *testing.T
-	net  *memnet.Network
-	sink *sink
-	ctx  context.Context
-	list net.Listener
+	t     *testing.T
+	net   *memnet.Network
+	sink  *sink
+	list  net.Listener
+	serve func(net.Conn, broker.Peer) error
 }
 
 func start(t *testing.T, opts broker.Options) *bench {
@@ -69,7 +69,7 @@ func start(t *testing.T, opts broker.Options) *bench {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	b.ctx = ctx
+	b.serve = func(conn net.Conn, peer broker.Peer) error { return b.ServeConn(ctx, conn, peer) }
 	if b.list, err = b.net.Listen("ctl:1"); err != nil {
 		t.Fatal(err)
 	}
@@ -101,9 +101,9 @@ func (b *bench) dial(peer broker.Peer) *client {
 			c.end <- err
 			return
 		}
-		c.end <- b.ServeConn(b.ctx, conn, peer)
+		c.end <- b.serve(conn, peer)
 	}()
-	conn, err := b.net.Dial(b.ctx, "box", "ctl:1")
+	conn, err := b.net.Dial(b.t.Context(), "box", "ctl:1")
 	if err != nil {
 		b.t.Fatal(err)
 	}

@@ -68,7 +68,7 @@ type center struct {
 
 func (c *center) start() {
 	rand.Read(c.db.run[:])
-	l, err := c.w.net.Listen("ctl:8883")
+	l, err := c.w.listen()
 	if err != nil {
 		c.w.t.Fatal(err)
 	}
@@ -184,6 +184,10 @@ type world struct {
 	rng  *lockedRand
 	net  *memnet.Network
 	ca   *identity.CA
+
+	listen func() (net.Listener, error)
+	dial   func(ctx context.Context, host string) (net.Conn, error)
+
 	cert tls.Certificate
 	ctl  *center
 	box  []*station
@@ -216,9 +220,22 @@ type station struct {
 	accepted map[wire.Key]string // what Append has promised
 }
 
+// newWorld makes a world on an in-memory network.
 func newWorld(t *testing.T, seed uint64, boxes int) *world {
 	t.Helper()
-	w := &world{t: t, log: slog.New(slog.DiscardHandler), net: memnet.New(), rng: &lockedRand{rng: mathrand.New(mathrand.NewPCG(seed, 1))}}
+	n := memnet.New()
+	n.SetLatency(40 * time.Millisecond)
+	w := &world{t: t, net: n, rng: &lockedRand{rng: mathrand.New(mathrand.NewPCG(seed, 1))}}
+	w.listen = func() (net.Listener, error) { return n.Listen("ctl:8883") }
+	w.dial = func(ctx context.Context, host string) (net.Conn, error) { return n.Dial(ctx, host, "ctl:8883") }
+	w.start(boxes)
+	return w
+}
+
+func (w *world) start(boxes int) {
+	t := w.t
+	t.Helper()
+	w.log = slog.New(slog.DiscardHandler)
 	var err error
 	if w.ca, err = identity.OpenCA(t.TempDir(), time.Now); err != nil {
 		t.Fatal(err)
@@ -226,7 +243,6 @@ func newWorld(t *testing.T, seed uint64, boxes int) *world {
 	if w.cert, err = w.ca.IssueServer([]string{"ctl"}); err != nil {
 		t.Fatal(err)
 	}
-	w.net.SetLatency(40 * time.Millisecond)
 	w.ctl = &center{w: w, db: ledger{runs: map[wire.RunID]uint64{}, blocks: map[boxKey]string{}}}
 	w.ctl.start()
 	for i := range boxes {
@@ -242,7 +258,6 @@ func newWorld(t *testing.T, seed uint64, boxes int) *world {
 		s.start()
 		w.box = append(w.box, s)
 	}
-	return w
 }
 
 func (w *world) close() {
@@ -275,7 +290,7 @@ func (s *station) start() {
 }
 
 func (s *station) dial(ctx context.Context) (net.Conn, error) {
-	raw, err := s.w.net.Dial(ctx, s.host, "ctl:8883")
+	raw, err := s.w.dial(ctx, s.host)
 	if err != nil {
 		return nil, err
 	}
@@ -330,6 +345,8 @@ func (w *world) check() {
 func (w *world) settle(limit time.Duration) {
 	w.t.Helper()
 	end := time.Now().Add(limit)
+	look := time.NewTicker(100 * time.Millisecond)
+	defer look.Stop()
 	for {
 		left := int64(0)
 		for _, s := range w.box {
@@ -344,7 +361,7 @@ func (w *world) settle(limit time.Duration) {
 			}
 			w.t.Fatalf("%d blocks are not delivered %v after the last fault", left, limit)
 		}
-		time.Sleep(time.Second)
+		<-look.C
 	}
 }
 
@@ -361,6 +378,26 @@ func TestBlocksAreStoredOnceOverTLS(t *testing.T) {
 		w.settle(time.Minute)
 		w.check()
 	})
+}
+
+// TestBlocksAreStoredOnceOverSockets is the same over TCP, in real time.
+func TestBlocksAreStoredOnceOverSockets(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{t: t, rng: &lockedRand{rng: mathrand.New(mathrand.NewPCG(1, 1))}}
+	w.listen = func() (net.Listener, error) { return l, nil }
+	w.dial = func(ctx context.Context, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "tcp", l.Addr().String())
+	}
+	w.start(3)
+	defer w.close()
+	for _, s := range w.box {
+		s.append(100)
+	}
+	w.settle(time.Minute)
+	w.check()
 }
 
 // TestNoScheduleOfFaultsLosesOrDoublesABlock runs random schedules.

@@ -30,9 +30,11 @@ import (
 // result again would not give.
 
 const (
-	samplesForm  = 0x01
-	maxScale     = 9
-	maxInteger   = 1 << 53 // beyond, float64 is not exact
+	samplesForm = 0x01
+	maxScale    = 9
+	// From 2^51 on, dividing by a power of ten and multiplying again may miss the
+	// integer by one: two roundings of 2^-53 each must stay below one half.
+	maxInteger   = 1 << 51
 	modeFull     = 0
 	modeMissing  = 1
 	modeHoles    = 2
@@ -47,7 +49,7 @@ type Samples struct {
 }
 
 // EncodeSamples returns the payload of a samples block. Values that are not
-// finite, or whose scaled integer is 2^53 or more, travel as missing. What
+// finite, or whose scaled integer is 2^51 or more, travel as missing. What
 // DecodeSamples returns is the input exactly if it was rounded to the scale.
 func EncodeSamples(s Samples) ([]byte, error) {
 	n := len(s.TimesMs)
