@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -18,8 +21,26 @@ import (
 // others of the assets wait for a person to push them.
 var starters = []string{"ocr-det-4.0.0", "ocr-cls-2.0.0", "ocr-rec-4.0.0", "silero-vad-5.0.0"}
 
-func writeYAML(path string, v any) error {
-	data, err := yaml.Marshal(v)
+// writeConfig writes a configuration file. The keys in ours are always set:
+// addresses and places. All others are the reader's to change and stay as they
+// are in the file; a file that is new gets those in first.
+func writeConfig(path string, ours, first map[string]any) error {
+	config := map[string]any{}
+	switch have, err := os.ReadFile(path); {
+	case errors.Is(err, fs.ErrNotExist):
+		maps.Copy(config, first)
+	case err != nil:
+		return fmt.Errorf("read configuration: %w", err)
+	default:
+		if err := yaml.Unmarshal(have, &config); err != nil {
+			return fmt.Errorf("read configuration %s: %w; mend it, or remove it to get a new one", path, err)
+		}
+		if config == nil { // an empty file
+			config = map[string]any{}
+		}
+	}
+	maps.Copy(config, ours)
+	data, err := yaml.Marshal(config)
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", filepath.Base(path), err)
 	}

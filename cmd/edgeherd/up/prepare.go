@@ -224,9 +224,9 @@ func (f *Fleet) server(ctx context.Context) error {
 	if err := durable.WriteFile(filepath.Join(f.opts.Data, "context.json"), append(data, '\n'), 0o600); err != nil {
 		return err
 	}
-	return writeYAML(filepath.Join(dir, "server.yaml"), map[string]any{
+	return writeConfig(filepath.Join(dir, "server.yaml"), map[string]any{
 		"state": dir, "http": f.plan.HTTP, "device": f.plan.Device, "mqtt": f.plan.MQTT, "http_plain": true,
-	})
+	}, nil)
 }
 
 // furnishBox gives a box its camera frames, configuration and first agent.
@@ -260,20 +260,21 @@ func (f *Fleet) furnishBox(ctx context.Context, b box) error {
 
 func (f *Fleet) configureBox(b box) error {
 	state := filepath.Join(b.dir, "agent")
-	if err := writeYAML(filepath.Join(b.dir, "agent.yaml"), map[string]any{
+	if err := writeConfig(filepath.Join(b.dir, "agent.yaml"), map[string]any{
 		"state": state, "root": filepath.Join(b.dir, "root"), "runner": b.socket,
+	}, map[string]any{
 		// A disk that wears commits once a minute; who looks on wants it sooner.
 		"sense_period": "5s", "seal_period": "15s",
 	}); err != nil {
 		return err
 	}
 	library := filepath.Join(f.opts.Assets, "onnxruntime", "linux-"+runtime.GOARCH, "libonnxruntime.so.1")
-	return writeYAML(filepath.Join(b.dir, "runner.yaml"), map[string]any{
+	return writeConfig(filepath.Join(b.dir, "runner.yaml"), map[string]any{
 		"http": f.plan.OIP[b.name], "socket": b.socket, "state": filepath.Join(b.dir, "runner"),
 		"active": filepath.Join(state, "models", "active.json"), "identity": filepath.Join(state, "identity"), "library": library,
 		"inputs": []map[string]any{
 			{"name": "dock-camera", "kind": "folder", "pipeline": "label-reader", "path": filepath.Join(b.dir, "frames"), "interval": "4s"},
 			{"name": "dock-microphone", "kind": "audio", "pipeline": "voice-activity", "path": filepath.Join(b.dir, "clip.wav"), "interval": "15s"},
 		},
-	})
+	}, nil)
 }

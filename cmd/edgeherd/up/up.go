@@ -8,6 +8,7 @@
 //	DATA/context.json       address and token for the operator's commands
 //	DATA/server/            state of the controller, server.yaml
 //	DATA/boxes/NAME/        root/ (sysfs-like files), launcher/, agent/, runner/, frames/
+//	DATA/boxes/NAME/*.yaml  configuration; a restart keeps what was changed there
 //	DATA/log/               output of the processes
 //
 // The one rule a caller can break: one fleet per DATA; a second is refused.
