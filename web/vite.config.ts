@@ -27,5 +27,5 @@ export default defineConfig({
   },
   worker: { format: "es" },
   server: { proxy: { "/api": process.env.EDGEHERD_URL ?? "http://127.0.0.1:8443" } },
-  test: { include: ["test/unit/**/*.test.ts"], environment: "node" },
+  test: { include: ["test/unit/**/*.test.ts"], environment: "node", env: { TZ: "Asia/Shanghai" } },
 } as Parameters<typeof defineConfig>[0]);

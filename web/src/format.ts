@@ -62,7 +62,10 @@ function largest(seconds: number): [string, number] {
 /** ago is the age of a moment in words: "3 minutes ago". A future is "now". */
 export function ago(iso: string, now: number, language: string): string {
   const [unit, count] = largest(Math.max(0, (now - Date.parse(iso)) / 1000));
-  const format = new Intl.RelativeTimeFormat(language, { numeric: count === 0 ? "auto" : "always" });
+  const format = new Intl.RelativeTimeFormat(language, {
+    numeric: count === 0 ? "auto" : "always",
+    style: "short",
+  });
   return format.format(-count, unit as Intl.RelativeTimeFormatUnit);
 }
 
@@ -100,6 +103,7 @@ export function stamp(iso: string, language: string, zone: Zone): string {
     hour: "2-digit",
     minute: "2-digit",
     second: "2-digit",
+    hourCycle: "h23",
     timeZone: timeZone(zone),
     timeZoneName: "short",
   }).format(new Date(iso));
@@ -113,6 +117,7 @@ export function clock(iso: string, now: number, language: string, zone: Zone): s
     ...(other ? { day: "numeric", month: "short" } : { second: "2-digit" }),
     hour: "2-digit",
     minute: "2-digit",
+    hourCycle: "h23",
     timeZone: timeZone(zone),
   }).format(new Date(iso));
 }

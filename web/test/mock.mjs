@@ -74,6 +74,7 @@ function seriesOf(query) {
     thermal_resistance_kelvin_per_watt: (t) => 1.4 + ((t / 864e5) % 1) * 0.3 + 0.01 * noise(t),
     fan_rpm: (t) => 2600 + 700 * wave(t, 3_600_000) + 40 * noise(t),
     power_watts: (t) => 18 + 4 * wave(t, 3_600_000) + noise(t),
+    inference_latency_seconds: (t) => 0.11 + 0.02 * noise(t),
     cpu_freq_hertz: (t) => 2.9e9 - (wave(t, 3_600_000) > 0.9 ? 9e8 : 0) + 2e7 * noise(t),
   };
   const series = (query.get("metrics") ?? "").split(",").map((metric) => {

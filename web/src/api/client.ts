@@ -1,6 +1,6 @@
 // Requests to the controller. Types come from the generated client, paths are
 // plain text: test/unit/paths.test.ts checks each one against openapi.json.
-import type { ErrorModel } from "./generated";
+import type { Error as ErrorBody } from "./generated";
 
 /** Problem is an answer that is not a success, as RFC 9457 words it. */
 export class Problem extends Error {
@@ -28,7 +28,7 @@ export function url(path: string, params: Record<string, string> = {}, query: Qu
 
 async function answer<T>(response: Response): Promise<T> {
   if (response.ok) return (await response.json()) as T;
-  let problem: Partial<ErrorModel & { hint: string }> = {};
+  let problem: Partial<ErrorBody> = {};
   try {
     problem = await response.json();
   } catch {

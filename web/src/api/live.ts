@@ -94,11 +94,11 @@ export function useOnline(): boolean {
 
 export function startLive(client: QueryClient): void {
   let pending = nothing();
-  let timer: ReturnType<typeof setTimeout> | undefined;
+  let due = false;
   let flushed = 0;
   let wasOpen = false;
   const flush = () => {
-    timer = undefined;
+    due = false;
     flushed = Date.now();
     const batch = pending;
     pending = nothing();
@@ -113,8 +113,9 @@ export function startLive(client: QueryClient): void {
       for (const listener of listeners) listener();
       return;
     }
-    reduce(pending, message.change);
-    timer ??= setTimeout(flush, Math.max(soonMs, flushed + stormMs - Date.now()));
+    pending = reduce(pending, message.change);
+    if (!due) setTimeout(flush, Math.max(soonMs, flushed + stormMs - Date.now()));
+    due = true;
   });
 }
 

@@ -112,7 +112,7 @@ export function HostMapView({ boxes, matching }: { boxes: Box[]; matching: Set<s
         {t("map.help")}
       </p>
       <div ref={frame} className="min-w-0">
-        {/* biome-ignore lint/a11y/noNoninteractiveTabindex: the map is an application driven by keys */}
+        {/* biome-ignore lint/a11y/noInteractiveElementToNoninteractiveRole: the map is an application driven by keys */}
         <canvas
           ref={canvas}
           role="application"
@@ -122,7 +122,7 @@ export function HostMapView({ boxes, matching }: { boxes: Box[]; matching: Set<s
           className="block max-w-full touch-manipulation"
         />
       </div>
-      <p className="mt-2 min-h-5 truncate text-sm" aria-hidden="true">
+      <p className="mt-2 min-h-10 text-sm sm:min-h-5" aria-hidden="true">
         {words || <span className="text-soft">{t("map.keys")}</span>}
       </p>
       <p className="sr-only" aria-live="polite">

@@ -29,7 +29,7 @@ const columns: Column[] = [
     show: "",
     cell: (box) => (
       <>
-        <Link to="/boxes/$id" params={{ id: box.id }} className="link font-semibold">
+        <Link to="/boxes/$id" params={{ id: box.id }} className="link font-medium">
           {box.name}
         </Link>
         <span className="block truncate text-xs text-soft">
@@ -74,7 +74,7 @@ const columns: Column[] = [
     key: "update",
     field: "update",
     show: "hidden md:table-cell",
-    cell: (box) => <State kind="update" value={box.update} />,
+    cell: (box) => <State kind="update" value={box.update} old={isAway(box)} />,
   },
   { key: "models", field: "model", show: "hidden lg:table-cell", cell: (box) => <Models box={box} /> },
   { key: "reads", show: "hidden xl:table-cell text-right", cell: (box) => <Right box={box} /> },
@@ -84,7 +84,7 @@ const columns: Column[] = [
 function Conditions({ box }: { box: Box }) {
   return (
     <>
-      <State kind="health" value={box.health} />
+      <State kind="health" value={box.health} old={isAway(box)} />
       <span className="block text-xs sm:hidden">
         {box.link !== "live" ? <State kind="link" value={box.link} /> : null}
         {box.link === "live" && box.update !== "current" ? <State kind="update" value={box.update} /> : null}
@@ -92,6 +92,8 @@ function Conditions({ box }: { box: Box }) {
     </>
   );
 }
+
+const isAway = (box: Box) => box.link === "silent" || box.link === "never";
 
 function Models({ box }: { box: Box }) {
   const { t } = useTranslation();
@@ -204,7 +206,13 @@ function Rows({ boxes, more, loading, next }: RowsProps) {
           {shown.map((row) => {
             const box = boxes[row.index] as Box;
             return (
-              <tr key={box.id} aria-rowindex={row.index + 2} style={{ height: rowHeight }}>
+              <tr
+                key={box.id}
+                ref={rows.measureElement}
+                data-index={row.index}
+                aria-rowindex={row.index + 2}
+                style={{ height: rowHeight }}
+              >
                 {columns.map((column) => (
                   <td key={column.key} className={column.show}>
                     {column.cell(box)}
@@ -229,6 +237,7 @@ function Rows({ boxes, more, loading, next }: RowsProps) {
 
 function Gap({ height }: { height: number }) {
   return (
+    // biome-ignore lint/a11y/noAriaHiddenOnFocusable: a row of nothing; it cannot take focus
     <tr aria-hidden="true">
       <td colSpan={columns.length} style={{ height, padding: 0, border: 0 }} />
     </tr>

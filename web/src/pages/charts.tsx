@@ -99,7 +99,6 @@ function Panel({ name, colour, series, marks, range, axis, zoom }: PanelProps) {
       made.destroy();
       plot.current = undefined;
     };
-    // dark is read through the colours of the element.
   }, [width, axis, colour, name, language, zone, dark, empty]);
 
   useEffect(() => {
@@ -107,7 +106,7 @@ function Panel({ name, colour, series, marks, range, axis, zoom }: PanelProps) {
     if (!made) return;
     made.setData(columns.data, false);
     made.setScale("x", { min: range.from.getTime() / 1000, max: range.to.getTime() / 1000 });
-  }, [columns, range, width, axis, dark, language, zone]);
+  }, [columns, range, width, axis, colour, name, language, zone, dark, empty]);
 
   const say = (value: number) => metric(name, value / unitOf(name).scale, language);
   const now = columns.count > 0 ? t("charts.now", { value: say(columns.last) }) : "";
@@ -172,7 +171,7 @@ type Making = {
   readout: React.RefObject<HTMLSpanElement | null>;
 };
 
-const axisWidth = 56;
+const axisWidth = 72; // "10,000 rpm"
 
 function options(making: Making): uPlot.Options {
   const { element, width, axis, name, language, zone, latest, readout } = making;
@@ -244,7 +243,9 @@ function options(making: Making): uPlot.Options {
 
 function tick(seconds: number, step: number, language: string, zone: string | undefined): string {
   const fields: Intl.DateTimeFormatOptions =
-    step >= 86_400 ? { day: "numeric", month: "short" } : { hour: "2-digit", minute: "2-digit" };
+    step >= 86_400
+      ? { day: "numeric", month: "short" }
+      : { hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
   return new Intl.DateTimeFormat(language, { ...fields, timeZone: zone }).format(seconds * 1000);
 }
 
@@ -268,6 +269,7 @@ function show(
     month: "short",
     hour: "2-digit",
     minute: "2-digit",
+    hourCycle: "h23",
     timeZone: zone,
   }).format(time * 1000);
   to.textContent = `${at}: ${metric(name, value / unitOf(name).scale, language)}`;

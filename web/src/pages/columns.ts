@@ -19,7 +19,7 @@ export function columnsOf(series: Series | undefined, scale: number): Columns {
   const points = (series?.points ?? []).filter((p) => p.n > 0);
   if (!series || points.length === 0) return columns;
   const distances = points.slice(1).map((p, i) => p.t - (points[i] as { t: number }).t);
-  const usual = distances.sort((a, b) => a - b)[Math.floor(distances.length / 2)] ?? 0;
+  const usual = distances.sort((a, b) => a - b)[(distances.length - 1) >> 1] ?? 0;
   const gap = Math.max(2.5 * series.step_seconds * 1000, 3 * usual);
   const [time, low, high, middle] = columns.data;
   let previous = Number.NaN;

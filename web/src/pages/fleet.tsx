@@ -116,13 +116,15 @@ function Counts({ summary }: { summary: Summary }) {
               type="button"
               aria-pressed={on}
               onClick={() => void navigate({ search: (s) => ({ ...s, q: on ? undefined : c.filter }) })}
-              className={`card block w-full px-3 py-2 text-left hover:border-edge ${on ? "outline-2 outline-accent" : ""}`}
+              className={`card flex h-full w-full flex-wrap items-baseline justify-between gap-x-2 px-3 py-1.5 text-left sm:block sm:py-2 hover:border-edge ${on ? "outline-2 outline-accent" : ""}`}
             >
               <span className={`chip text-xs ${c.count > 0 ? look.colour : "text-soft"}`}>
                 <Icon name={look.icon} size={14} />
                 {t(`card.${c.kind}.${c.value}`)}
               </span>
-              <span className={`num block text-2xl leading-tight ${c.count > 0 ? "" : "text-soft"}`}>
+              <span
+                className={`num block text-xl leading-tight sm:text-2xl ${c.count > 0 ? "" : "text-soft"}`}
+              >
                 {number(c.count, i18n.language)}
               </span>
             </button>
@@ -146,51 +148,53 @@ function FilterBar() {
     go(text);
   };
   return (
-    <form onSubmit={submit} role="search">
-      <div className="flex flex-wrap gap-2">
-        <input
-          type="search"
-          value={text}
-          onChange={(event) => setText(event.target.value)}
-          aria-label={t("filter.label")}
-          aria-describedby="filter-help"
-          aria-invalid={fault ? true : undefined}
-          placeholder={t("filter.placeholder")}
-          spellCheck={false}
-          autoComplete="off"
-          className="code card min-h-9 min-w-0 flex-1 border-edge! px-3"
-        />
-        <button type="submit" className="button">
-          {t("filter.apply")}
-        </button>
-        {q && (
-          <button type="button" className="button" onClick={() => go("")}>
-            {t("filter.clear")}
+    <search>
+      <form onSubmit={submit}>
+        <div className="flex flex-wrap gap-2">
+          <input
+            type="search"
+            value={text}
+            onChange={(event) => setText(event.target.value)}
+            aria-label={t("filter.label")}
+            aria-describedby="filter-help"
+            aria-invalid={fault ? true : undefined}
+            placeholder={t("filter.placeholder")}
+            spellCheck={false}
+            autoComplete="off"
+            className="code card min-h-9 min-w-0 flex-1 border-edge! px-3"
+          />
+          <button type="submit" className="button">
+            {t("filter.apply")}
           </button>
-        )}
-      </div>
-      {fault && (
-        <p role="alert" className="mt-1 text-hot" lang="en">
-          {fault.message}
-        </p>
-      )}
-      <details className="mt-1 text-xs text-soft">
-        <summary className="w-fit py-1">{t("filter.help")}</summary>
-        <div id="filter-help" className="mt-1">
-          <p>
-            {t("filter.fields")}{" "}
-            <span className="code">
-              name site link health update temp_die thermal_ratio class arch agent simulated model
-            </span>
-          </p>
-          <p className="code mt-1">
-            health = "throttling" AND temp_die &gt; 85 AND NOT site = "berlin-1"
-            <br />
-            model:"ocr-rec" OR simulated = "true"
-          </p>
+          {q && (
+            <button type="button" className="button" onClick={() => go("")}>
+              {t("filter.clear")}
+            </button>
+          )}
         </div>
-      </details>
-    </form>
+        {fault && (
+          <p role="alert" className="mt-1 text-hot" lang="en">
+            {fault.message}
+          </p>
+        )}
+        <details className="mt-1 text-xs text-soft">
+          <summary className="w-fit py-1">{t("filter.help")}</summary>
+          <div id="filter-help" className="mt-1">
+            <p>
+              {t("filter.fields")}{" "}
+              <span className="code">
+                name site link health update temp_die thermal_ratio class arch agent simulated model
+              </span>
+            </p>
+            <p className="code mt-1">
+              health = "throttling" AND temp_die &gt; 85 AND NOT site = "berlin-1"
+              <br />
+              model:"ocr-rec" OR simulated = "true"
+            </p>
+          </div>
+        </details>
+      </form>
+    </search>
   );
 }
 

@@ -72,10 +72,10 @@ function ModelCard({ model }: { model: Model }) {
             {model.versions.map((v) => (
               <tr key={v.digest}>
                 <td className="font-semibold">{v.version}</td>
-                <td className="num">
+                <td className="num whitespace-nowrap">
                   <BoxCount version={v} count={v.running} />
                 </td>
-                <td className="num">{t("count.boxes", { count: v.desired })}</td>
+                <td className="num whitespace-nowrap">{t("count.boxes", { count: v.desired })}</td>
                 <td className="num whitespace-nowrap">{bytes(v.size_bytes, i18n.language)}</td>
                 <td className="whitespace-nowrap">{v.licence || "–"}</td>
                 <td className="whitespace-nowrap">
@@ -107,8 +107,7 @@ function BoxCount({ version, count }: { version: ModelVersion; count: number }) 
 
 /** Adoption is a bar with a part for each version that runs; the table has the numbers. */
 function Adoption({ versions }: { versions: ModelVersion[] }) {
-  const total = versions.reduce((sum, v) => sum + v.running, 0);
-  if (total === 0) return null;
+  if (versions.filter((v) => v.running > 0).length < 2) return null;
   return (
     <div className="mx-3 mb-1 flex h-5 gap-px overflow-hidden rounded text-xs" aria-hidden="true">
       {versions.map((v, i) =>
@@ -192,7 +191,7 @@ function Releases() {
               {releases.data.items.map((r) => (
                 <tr key={r.digest}>
                   <td className="font-semibold">{r.version}</td>
-                  <td className="num">{t("count.boxes", { count: r.running })}</td>
+                  <td className="num whitespace-nowrap">{t("count.boxes", { count: r.running })}</td>
                   <td className="code">{r.platforms.join(", ")}</td>
                   <td>
                     <Ago time={r.pushed} />

@@ -46,7 +46,6 @@ export function RolloutPage() {
         <Standing rollout={rollout} />
         <ol className="grid gap-3 sm:grid-cols-2 lg:grid-cols-[repeat(auto-fit,minmax(220px,1fr))]">
           {rollout.waves.map((wave, index) => (
-            // biome-ignore lint/suspicious/noArrayIndexKey: the plan fixes the order of waves
             <li key={index} className="min-w-0">
               <WaveCard wave={wave} index={index} rollout={rollout} />
             </li>
@@ -286,7 +285,7 @@ function TargetRow({ target, wave }: { target: Target; wave: number }) {
   return (
     <tr>
       <td>
-        <Link to="/boxes/$id" params={{ id: target.box }} className="link font-semibold">
+        <Link to="/boxes/$id" params={{ id: target.box }} className="link font-medium">
           {target.name}
         </Link>
         <span className="block text-xs text-soft">{target.site}</span>

@@ -23,9 +23,9 @@ export function Reading({
   const now = useNow();
   if (!value) return <span className="text-soft">–</span>;
   const text = metric(name, value.value, i18n.language);
-  if (!isOld(value.time, now)) return <span className="num">{text}</span>;
+  if (!isOld(value.time, now)) return <span className="num whitespace-nowrap">{text}</span>;
   return (
-    <span className="num text-soft">
+    <span className="num whitespace-nowrap text-soft">
       {text}
       <span className={inline ? "ml-1 text-xs" : "block text-xs"}>{ago(value.time, now, i18n.language)}</span>
     </span>
@@ -39,7 +39,7 @@ export function Ago({ time }: { time: string | undefined }) {
   const now = useNow();
   if (!time) return <span>–</span>;
   return (
-    <time dateTime={time} title={stamp(time, i18n.language, zone)}>
+    <time dateTime={time} title={stamp(time, i18n.language, zone)} className="whitespace-nowrap">
       {ago(time, now, i18n.language)}
     </time>
   );
@@ -194,7 +194,7 @@ function SignedOut() {
 /** Facts is a list of names and values in two columns. */
 export function Facts({ items }: { items: [string, ReactNode][] }) {
   return (
-    <dl className="grid grid-cols-[minmax(6.5rem,auto)_minmax(0,1fr)] gap-x-4 gap-y-1 px-3 pb-3">
+    <dl className="grid grid-cols-[fit-content(46%)_minmax(0,1fr)] gap-x-4 gap-y-1 px-3 pb-3">
       {items.map(([name, value]) => (
         <div key={name} className="contents">
           <dt className="text-soft">{name}</dt>

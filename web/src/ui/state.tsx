@@ -65,11 +65,14 @@ export function useWord(): (kind: Kind | "phase" | "class", value: string) => st
   return (kind, value) => (value ? t(`${kind}.${value}`, { defaultValue: value }) : "–");
 }
 
-export function State({ kind, value, className = "" }: { kind: Kind; value: string; className?: string }) {
+type StateProps = { kind: Kind; value: string; className?: string; old?: boolean };
+
+/** State shows one state; an old one, of a box not heard from, is grey. */
+export function State({ kind, value, className = "", old }: StateProps) {
   const word = useWord();
   const look = lookOf(kind, value);
   return (
-    <span className={`chip ${look.colour} ${className}`}>
+    <span className={`chip ${old ? soft : look.colour} ${className}`}>
       <Icon name={look.icon} size={14} />
       {word(kind, value)}
     </span>

@@ -4,11 +4,12 @@ export type ClientOptions = {
     baseUrl: `${string}://${string}` | (string & {});
 };
 
+export type Blob = {
+    digest: string;
+    size_bytes: number;
+};
+
 export type Box = {
-    /**
-     * A URL to the JSON Schema for this object.
-     */
-    readonly $schema?: string;
     buffer: Buffer;
     desired_generation: number;
     health: string;
@@ -30,10 +31,6 @@ export type Box = {
 };
 
 export type BoxList = {
-    /**
-     * A URL to the JSON Schema for this object.
-     */
-    readonly $schema?: string;
     items: Array<Box>;
     next_page_token: string;
     total_size: number;
@@ -63,50 +60,12 @@ export type Change = {
     topic: string;
 };
 
-export type ErrorDetail = {
-    /**
-     * Where the error occurred, e.g. 'body.items[3].tags' or 'path.thing-id'
-     */
-    location?: string;
-    /**
-     * Error message text
-     */
-    message?: string;
-    /**
-     * The value at the given location
-     */
-    value?: unknown;
-};
-
-export type ErrorModel = {
-    /**
-     * A URL to the JSON Schema for this object.
-     */
-    readonly $schema?: string;
-    /**
-     * A human-readable explanation specific to this occurrence of the problem.
-     */
+export type Error = {
     detail?: string;
-    /**
-     * Optional list of individual error details
-     */
-    errors?: Array<ErrorDetail>;
-    /**
-     * A URI reference that identifies the specific occurrence of the problem.
-     */
-    instance?: string;
-    /**
-     * HTTP status code
-     */
-    status?: number;
-    /**
-     * A short, human-readable summary of the problem type. This value should not change between occurrences of the error.
-     */
-    title?: string;
-    /**
-     * A URI reference to human-readable documentation for the error.
-     */
-    type?: string;
+    errors?: Array<Fault>;
+    hint?: string;
+    status: number;
+    title: string;
 };
 
 export type Event = {
@@ -117,11 +76,12 @@ export type Event = {
 };
 
 export type EventList = {
-    /**
-     * A URL to the JSON Schema for this object.
-     */
-    readonly $schema?: string;
     items: Array<Event>;
+};
+
+export type Fault = {
+    location?: string;
+    message: string;
 };
 
 export type Inventory = {
@@ -150,10 +110,19 @@ export type LiveSample = {
     };
 };
 
+export type LoginUrl = {
+    expires: string;
+    path: string;
+};
+
 export type Mark = {
     t: number;
     text: string;
     type: string;
+};
+
+export type MissingBlobs = {
+    digests: Array<string>;
 };
 
 export type Model = {
@@ -162,10 +131,6 @@ export type Model = {
 };
 
 export type ModelList = {
-    /**
-     * A URL to the JSON Schema for this object.
-     */
-    readonly $schema?: string;
     items: Array<Model>;
 };
 
@@ -180,6 +145,12 @@ export type ModelVersion = {
     signature: Signature;
     size_bytes: number;
     version: string;
+};
+
+export type NewToken = {
+    name: string;
+    role: 'viewer' | 'tech' | 'ops' | 'admin';
+    ttl_seconds?: number;
 };
 
 export type PlanRequest = {
@@ -213,6 +184,14 @@ export type Probe = {
     version: string;
 };
 
+export type PushModel = {
+    envelope: string;
+};
+
+export type PushRelease = {
+    envelope: string;
+};
+
 export type Reads = {
     checked: number;
     right: number;
@@ -235,10 +214,6 @@ export type Release = {
 };
 
 export type ReleaseList = {
-    /**
-     * A URL to the JSON Schema for this object.
-     */
-    readonly $schema?: string;
     items: Array<Release>;
 };
 
@@ -255,18 +230,10 @@ export type Result = {
 };
 
 export type ResultList = {
-    /**
-     * A URL to the JSON Schema for this object.
-     */
-    readonly $schema?: string;
     items: Array<Result>;
 };
 
 export type Rollout = {
-    /**
-     * A URL to the JSON Schema for this object.
-     */
-    readonly $schema?: string;
     bytes_per_box: number;
     created: string;
     ended?: string;
@@ -282,18 +249,10 @@ export type Rollout = {
 };
 
 export type RolloutAction = {
-    /**
-     * A URL to the JSON Schema for this object.
-     */
-    readonly $schema?: string;
     action: 'start' | 'pause' | 'resume' | 'cancel';
 };
 
 export type RolloutList = {
-    /**
-     * A URL to the JSON Schema for this object.
-     */
-    readonly $schema?: string;
     items: Array<Rollout>;
 };
 
@@ -306,19 +265,11 @@ export type Series = {
 };
 
 export type SeriesReply = {
-    /**
-     * A URL to the JSON Schema for this object.
-     */
-    readonly $schema?: string;
     marks: Array<Mark>;
     series: Array<Series>;
 };
 
 export type Session = {
-    /**
-     * A URL to the JSON Schema for this object.
-     */
-    readonly $schema?: string;
     role: string;
     user: string;
 };
@@ -329,10 +280,6 @@ export type Signature = {
 };
 
 export type Summary = {
-    /**
-     * A URL to the JSON Schema for this object.
-     */
-    readonly $schema?: string;
     development: boolean;
     healths: {
         [key: string]: number;
@@ -374,6 +321,13 @@ export type Thermal = {
     resistance_kelvin_per_watt?: number;
 };
 
+export type Token = {
+    expires: string;
+    name: string;
+    role: string;
+    secret: string;
+};
+
 export type Value = {
     time: string;
     value: number;
@@ -387,133 +341,86 @@ export type Wave = {
     targets: Array<Target>;
 };
 
-export type BoxWritable = {
-    buffer: Buffer;
-    desired_generation: number;
-    health: string;
-    id: string;
-    inventory: Inventory;
-    last_seen?: string;
-    latest: {
-        [key: string]: Value;
+export type PutBlobData = {
+    body: Blob | File;
+    path: {
+        hex: string;
     };
-    link: string;
-    models: Array<BoxModel>;
-    name: string;
-    reads: Reads;
-    running_generation: number;
-    simulated: boolean;
-    site: string;
-    thermal: Thermal;
-    update: string;
+    query?: never;
+    url: '/api/v1/blobs/{hex}';
 };
 
-export type BoxListWritable = {
-    items: Array<BoxWritable>;
-    next_page_token: string;
-    total_size: number;
-};
-
-export type ErrorModelWritable = {
+export type PutBlobErrors = {
     /**
-     * A human-readable explanation specific to this occurrence of the problem.
+     * Error
      */
-    detail?: string;
+    default: Error;
+};
+
+export type PutBlobError = PutBlobErrors[keyof PutBlobErrors];
+
+export type PutBlobResponses = {
     /**
-     * Optional list of individual error details
+     * Created
      */
-    errors?: Array<ErrorDetail>;
+    201: Blob;
+};
+
+export type PutBlobResponse = PutBlobResponses[keyof PutBlobResponses];
+
+export type MissingBlobsData = {
+    body: MissingBlobs;
+    path?: never;
+    query?: never;
+    url: '/api/v1/blobs:missing';
+};
+
+export type MissingBlobsErrors = {
     /**
-     * A URI reference that identifies the specific occurrence of the problem.
+     * Unauthorized
      */
-    instance?: string;
+    401: Error;
     /**
-     * HTTP status code
+     * Forbidden
      */
-    status?: number;
+    403: Error;
     /**
-     * A short, human-readable summary of the problem type. This value should not change between occurrences of the error.
+     * Unprocessable Entity
      */
-    title?: string;
+    422: Error;
     /**
-     * A URI reference to human-readable documentation for the error.
+     * Internal Server Error
      */
-    type?: string;
+    500: Error;
 };
 
-export type EventListWritable = {
-    items: Array<Event>;
+export type MissingBlobsError = MissingBlobsErrors[keyof MissingBlobsErrors];
+
+export type MissingBlobsResponses = {
+    /**
+     * OK
+     */
+    200: MissingBlobs;
 };
 
-export type ModelListWritable = {
-    items: Array<Model>;
-};
-
-export type ReleaseListWritable = {
-    items: Array<Release>;
-};
-
-export type ResultListWritable = {
-    items: Array<Result>;
-};
-
-export type RolloutWritable = {
-    bytes_per_box: number;
-    created: string;
-    ended?: string;
-    id: string;
-    kind: string;
-    request: PlanRequest;
-    sentence: string;
-    started?: string;
-    state: string;
-    target: Ref;
-    warnings: Array<string>;
-    waves: Array<Wave>;
-};
-
-export type RolloutActionWritable = {
-    action: 'start' | 'pause' | 'resume' | 'cancel';
-};
-
-export type RolloutListWritable = {
-    items: Array<RolloutWritable>;
-};
-
-export type SeriesReplyWritable = {
-    marks: Array<Mark>;
-    series: Array<Series>;
-};
-
-export type SessionWritable = {
-    role: string;
-    user: string;
-};
-
-export type SummaryWritable = {
-    development: boolean;
-    healths: {
-        [key: string]: number;
-    };
-    links: {
-        [key: string]: number;
-    };
-    simulated: number;
-    time: string;
-    total: number;
-    updates: {
-        [key: string]: number;
-    };
-    version: string;
-};
+export type MissingBlobsResponse = MissingBlobsResponses[keyof MissingBlobsResponses];
 
 export type ListBoxesData = {
     body?: never;
     path?: never;
     query?: {
+        /**
+         * AIP-160 expression over boxes
+         */
         filter?: string;
+        /**
+         * a field, with " desc" to reverse
+         */
         order_by?: string;
         page_size?: number;
+        /**
+         * next_page_token of the page before
+         */
         page_token?: string;
     };
     url: '/api/v1/boxes';
@@ -521,9 +428,21 @@ export type ListBoxesData = {
 
 export type ListBoxesErrors = {
     /**
-     * Error
+     * Unauthorized
      */
-    default: ErrorModel;
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
 };
 
 export type ListBoxesError = ListBoxesErrors[keyof ListBoxesErrors];
@@ -548,9 +467,21 @@ export type GetBoxData = {
 
 export type GetBoxErrors = {
     /**
-     * Error
+     * Unauthorized
      */
-    default: ErrorModel;
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
 };
 
 export type GetBoxError = GetBoxErrors[keyof GetBoxErrors];
@@ -564,7 +495,7 @@ export type GetBoxResponses = {
 
 export type GetBoxResponse = GetBoxResponses[keyof GetBoxResponses];
 
-export type ListBoxEventsData = {
+export type BoxEventsData = {
     body?: never;
     path: {
         id: string;
@@ -575,25 +506,37 @@ export type ListBoxEventsData = {
     url: '/api/v1/boxes/{id}/events';
 };
 
-export type ListBoxEventsErrors = {
+export type BoxEventsErrors = {
     /**
-     * Error
+     * Unauthorized
      */
-    default: ErrorModel;
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
 };
 
-export type ListBoxEventsError = ListBoxEventsErrors[keyof ListBoxEventsErrors];
+export type BoxEventsError = BoxEventsErrors[keyof BoxEventsErrors];
 
-export type ListBoxEventsResponses = {
+export type BoxEventsResponses = {
     /**
      * OK
      */
     200: EventList;
 };
 
-export type ListBoxEventsResponse = ListBoxEventsResponses[keyof ListBoxEventsResponses];
+export type BoxEventsResponse = BoxEventsResponses[keyof BoxEventsResponses];
 
-export type ListBoxResultsData = {
+export type BoxResultsData = {
     body?: never;
     path: {
         id: string;
@@ -604,96 +547,141 @@ export type ListBoxResultsData = {
     url: '/api/v1/boxes/{id}/results';
 };
 
-export type ListBoxResultsErrors = {
+export type BoxResultsErrors = {
     /**
-     * Error
+     * Unauthorized
      */
-    default: ErrorModel;
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
 };
 
-export type ListBoxResultsError = ListBoxResultsErrors[keyof ListBoxResultsErrors];
+export type BoxResultsError = BoxResultsErrors[keyof BoxResultsErrors];
 
-export type ListBoxResultsResponses = {
+export type BoxResultsResponses = {
     /**
      * OK
      */
     200: ResultList;
 };
 
-export type ListBoxResultsResponse = ListBoxResultsResponses[keyof ListBoxResultsResponses];
+export type BoxResultsResponse = BoxResultsResponses[keyof BoxResultsResponses];
 
-export type GetBoxSeriesData = {
+export type BoxSeriesData = {
     body?: never;
     path: {
         id: string;
     };
-    query?: {
-        metrics?: Array<string>;
+    query: {
+        /**
+         * names, joined by commas
+         */
+        metrics: Array<string>;
+        /**
+         * RFC 3339; default an hour before to
+         */
         from?: string;
+        /**
+         * RFC 3339; default now
+         */
         to?: string;
+        /**
+         * about how many buckets
+         */
         points?: number;
     };
     url: '/api/v1/boxes/{id}/series';
 };
 
-export type GetBoxSeriesErrors = {
+export type BoxSeriesErrors = {
     /**
-     * Error
+     * Unauthorized
      */
-    default: ErrorModel;
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
 };
 
-export type GetBoxSeriesError = GetBoxSeriesErrors[keyof GetBoxSeriesErrors];
+export type BoxSeriesError = BoxSeriesErrors[keyof BoxSeriesErrors];
 
-export type GetBoxSeriesResponses = {
+export type BoxSeriesResponses = {
     /**
      * OK
      */
     200: SeriesReply;
 };
 
-export type GetBoxSeriesResponse = GetBoxSeriesResponses[keyof GetBoxSeriesResponses];
+export type BoxSeriesResponse = BoxSeriesResponses[keyof BoxSeriesResponses];
 
-export type WatchEventsData = {
+export type EventsData = {
     body?: never;
     path?: never;
     query?: never;
     url: '/api/v1/events';
 };
 
-export type WatchEventsErrors = {
+export type EventsErrors = {
     /**
      * Error
      */
-    default: ErrorModel;
+    default: Error;
 };
 
-export type WatchEventsError = WatchEventsErrors[keyof WatchEventsErrors];
+export type EventsError = EventsErrors[keyof EventsErrors];
 
-export type WatchEventsResponses = {
+export type EventsResponses = {
     /**
-     * Server Sent Events
-     *
-     * Each oneOf object in the array represents one possible Server Sent Events (SSE) message, serialized as UTF-8 text according to the SSE specification.
+     * OK
      */
-    200: Array<{
-        data: Change;
-        /**
-         * The event name.
-         */
-        event: 'change';
-        /**
-         * The event ID.
-         */
-        id?: number;
-        /**
-         * The retry time in milliseconds.
-         */
-        retry?: number;
-    }>;
+    200: Change;
 };
 
-export type WatchEventsResponse = WatchEventsResponses[keyof WatchEventsResponses];
+export type EventsResponse = EventsResponses[keyof EventsResponses];
+
+export type LogoutData = {
+    body?: never;
+    path?: never;
+    query?: never;
+    url: '/api/v1/logout';
+};
+
+export type LogoutErrors = {
+    /**
+     * Error
+     */
+    default: Error;
+};
+
+export type LogoutError = LogoutErrors[keyof LogoutErrors];
+
+export type LogoutResponses = {
+    /**
+     * No Content
+     */
+    204: void;
+};
+
+export type LogoutResponse = LogoutResponses[keyof LogoutResponses];
 
 export type ListModelsData = {
     body?: never;
@@ -704,9 +692,17 @@ export type ListModelsData = {
 
 export type ListModelsErrors = {
     /**
-     * Error
+     * Unauthorized
      */
-    default: ErrorModel;
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
 };
 
 export type ListModelsError = ListModelsErrors[keyof ListModelsErrors];
@@ -720,6 +716,88 @@ export type ListModelsResponses = {
 
 export type ListModelsResponse = ListModelsResponses[keyof ListModelsResponses];
 
+export type PushModelData = {
+    body: PushModel;
+    headers?: {
+        /**
+         * The same key with the same body gets the first answer again, for a day
+         */
+        'Idempotency-Key'?: string;
+    };
+    path?: never;
+    query?: never;
+    url: '/api/v1/models';
+};
+
+export type PushModelErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type PushModelError = PushModelErrors[keyof PushModelErrors];
+
+export type PushModelResponses = {
+    /**
+     * OK
+     */
+    200: ModelVersion;
+};
+
+export type PushModelResponse = PushModelResponses[keyof PushModelResponses];
+
+export type GetModelData = {
+    body?: never;
+    path: {
+        name: string;
+    };
+    query?: never;
+    url: '/api/v1/models/{name}';
+};
+
+export type GetModelErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type GetModelError = GetModelErrors[keyof GetModelErrors];
+
+export type GetModelResponses = {
+    /**
+     * OK
+     */
+    200: Model;
+};
+
+export type GetModelResponse = GetModelResponses[keyof GetModelResponses];
+
 export type ListReleasesData = {
     body?: never;
     path?: never;
@@ -729,9 +807,17 @@ export type ListReleasesData = {
 
 export type ListReleasesErrors = {
     /**
-     * Error
+     * Unauthorized
      */
-    default: ErrorModel;
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
 };
 
 export type ListReleasesError = ListReleasesErrors[keyof ListReleasesErrors];
@@ -745,6 +831,49 @@ export type ListReleasesResponses = {
 
 export type ListReleasesResponse = ListReleasesResponses[keyof ListReleasesResponses];
 
+export type PushReleaseData = {
+    body: PushRelease;
+    headers?: {
+        /**
+         * The same key with the same body gets the first answer again, for a day
+         */
+        'Idempotency-Key'?: string;
+    };
+    path?: never;
+    query?: never;
+    url: '/api/v1/releases';
+};
+
+export type PushReleaseErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type PushReleaseError = PushReleaseErrors[keyof PushReleaseErrors];
+
+export type PushReleaseResponses = {
+    /**
+     * OK
+     */
+    200: Release;
+};
+
+export type PushReleaseResponse = PushReleaseResponses[keyof PushReleaseResponses];
+
 export type ListRolloutsData = {
     body?: never;
     path?: never;
@@ -754,9 +883,17 @@ export type ListRolloutsData = {
 
 export type ListRolloutsErrors = {
     /**
-     * Error
+     * Unauthorized
      */
-    default: ErrorModel;
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
 };
 
 export type ListRolloutsError = ListRolloutsErrors[keyof ListRolloutsErrors];
@@ -770,6 +907,54 @@ export type ListRolloutsResponses = {
 
 export type ListRolloutsResponse = ListRolloutsResponses[keyof ListRolloutsResponses];
 
+export type PlanRolloutData = {
+    body: PlanRequest;
+    headers?: {
+        /**
+         * The same key with the same body gets the first answer again, for a day
+         */
+        'Idempotency-Key'?: string;
+    };
+    path?: never;
+    query?: {
+        /**
+         * show the plan and forget it
+         */
+        dry_run?: boolean;
+    };
+    url: '/api/v1/rollouts';
+};
+
+export type PlanRolloutErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type PlanRolloutError = PlanRolloutErrors[keyof PlanRolloutErrors];
+
+export type PlanRolloutResponses = {
+    /**
+     * OK
+     */
+    200: Rollout;
+};
+
+export type PlanRolloutResponse = PlanRolloutResponses[keyof PlanRolloutResponses];
+
 export type GetRolloutData = {
     body?: never;
     path: {
@@ -781,9 +966,21 @@ export type GetRolloutData = {
 
 export type GetRolloutErrors = {
     /**
-     * Error
+     * Unauthorized
      */
-    default: ErrorModel;
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
 };
 
 export type GetRolloutError = GetRolloutErrors[keyof GetRolloutErrors];
@@ -798,8 +995,11 @@ export type GetRolloutResponses = {
 export type GetRolloutResponse = GetRolloutResponses[keyof GetRolloutResponses];
 
 export type ActOnRolloutData = {
-    body: RolloutActionWritable;
+    body: RolloutAction;
     headers?: {
+        /**
+         * The same key with the same body gets the first answer again, for a day
+         */
         'Idempotency-Key'?: string;
     };
     path: {
@@ -811,9 +1011,21 @@ export type ActOnRolloutData = {
 
 export type ActOnRolloutErrors = {
     /**
-     * Error
+     * Unauthorized
      */
-    default: ErrorModel;
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
 };
 
 export type ActOnRolloutError = ActOnRolloutErrors[keyof ActOnRolloutErrors];
@@ -827,52 +1039,138 @@ export type ActOnRolloutResponses = {
 
 export type ActOnRolloutResponse = ActOnRolloutResponses[keyof ActOnRolloutResponses];
 
-export type GetSessionData = {
+export type SessionData = {
     body?: never;
     path?: never;
     query?: never;
     url: '/api/v1/session';
 };
 
-export type GetSessionErrors = {
+export type SessionErrors = {
     /**
-     * Error
+     * Unauthorized
      */
-    default: ErrorModel;
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
 };
 
-export type GetSessionError = GetSessionErrors[keyof GetSessionErrors];
+export type SessionError = SessionErrors[keyof SessionErrors];
 
-export type GetSessionResponses = {
+export type SessionResponses = {
     /**
      * OK
      */
     200: Session;
 };
 
-export type GetSessionResponse = GetSessionResponses[keyof GetSessionResponses];
+export type SessionResponse = SessionResponses[keyof SessionResponses];
 
-export type GetSummaryData = {
+export type LoginUrlData = {
+    body?: never;
+    path?: never;
+    query?: never;
+    url: '/api/v1/sessions/login-url';
+};
+
+export type LoginUrlErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type LoginUrlError = LoginUrlErrors[keyof LoginUrlErrors];
+
+export type LoginUrlResponses = {
+    /**
+     * Created
+     */
+    201: LoginUrl;
+};
+
+export type LoginUrlResponse = LoginUrlResponses[keyof LoginUrlResponses];
+
+export type SummaryData = {
     body?: never;
     path?: never;
     query?: never;
     url: '/api/v1/summary';
 };
 
-export type GetSummaryErrors = {
+export type SummaryErrors = {
     /**
-     * Error
+     * Unauthorized
      */
-    default: ErrorModel;
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
 };
 
-export type GetSummaryError = GetSummaryErrors[keyof GetSummaryErrors];
+export type SummaryError = SummaryErrors[keyof SummaryErrors];
 
-export type GetSummaryResponses = {
+export type SummaryResponses = {
     /**
      * OK
      */
     200: Summary;
 };
 
-export type GetSummaryResponse = GetSummaryResponses[keyof GetSummaryResponses];
+export type SummaryResponse = SummaryResponses[keyof SummaryResponses];
+
+export type CreateTokenData = {
+    body: NewToken;
+    path?: never;
+    query?: never;
+    url: '/api/v1/tokens';
+};
+
+export type CreateTokenErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type CreateTokenError = CreateTokenErrors[keyof CreateTokenErrors];
+
+export type CreateTokenResponses = {
+    /**
+     * Created
+     */
+    201: Token;
+};
+
+export type CreateTokenResponse = CreateTokenResponses[keyof CreateTokenResponses];

@@ -1,0 +1,111 @@
+// The pages, the sample data and the controller's description of its API agree.
+import { describe, expect, test } from "vitest";
+import openapi from "../../openapi.json";
+import { url } from "../../src/api/client";
+import type { Event, Model, Release, Result, Rollout, Session, Summary } from "../../src/api/generated";
+import { paths } from "../../src/api/queries";
+import { columnsOf } from "../../src/pages/columns";
+import { spanOf } from "../../src/pages/span";
+import sample from "../sample.json";
+
+// Checked by the compiler: the sample conforms to the generated types. Boxes
+// hold maps, which JSON imports type too narrowly; the test below checks them.
+sample.boxes as unknown as Box[] satisfies Box[];
+sample.summary satisfies Summary;
+sample.session satisfies Session;
+sample.models satisfies Model[];
+sample.releases satisfies Release[];
+sample.rollouts satisfies Rollout[];
+sample.results satisfies Result[];
+sample.events satisfies Event[];
+
+test("every path that the pages use is in the API", () => {
+  const known = Object.keys(openapi.paths);
+  expect(Object.values(paths).filter((path) => !known.includes(path))).toEqual([]);
+});
+
+type Schema = {
+  $ref?: string;
+  type?: string;
+  properties?: Record<string, Schema>;
+  required?: string[];
+  items?: Schema;
+  additionalProperties?: Schema | boolean;
+};
+const schemas = openapi.components.schemas as unknown as Record<string, Schema>;
+
+/** faults lists what in value is missing from, or unknown to, a schema. */
+function faults(value: unknown, schema: Schema, at: string): string[] {
+  if (schema.$ref) return faults(value, schemas[schema.$ref.split("/").at(-1) as string] as Schema, at);
+  if (Array.isArray(value)) return value.flatMap((v, i) => faults(v, schema.items ?? {}, `${at}[${i}]`));
+  if (typeof value !== "object" || value === null || !schema.properties) return [];
+  const { properties } = schema;
+  const missing = (schema.required ?? [])
+    .filter((key) => !(key in value))
+    .map((key) => `${at}.${key} is missing`);
+  const inner = Object.entries(value).flatMap(([key, v]) =>
+    properties[key] ? faults(v, properties[key], `${at}.${key}`) : [`${at}.${key} is unknown`],
+  );
+  return [...missing, ...inner];
+}
+
+test.each([
+  ["Box", sample.boxes],
+  ["Rollout", sample.rollouts],
+  ["Model", sample.models],
+  ["Release", sample.releases],
+  ["Result", sample.results],
+  ["Event", sample.events],
+  ["Summary", [sample.summary]],
+  ["Session", [sample.session]],
+])("the sample's %s has the fields that the controller sends", (name, values) => {
+  expect(values.flatMap((value, i) => faults(value, schemas[name] as Schema, `${name}[${i}]`))).toEqual([]);
+});
+
+test("addresses are escaped and empty values left out", () => {
+  expect(url(paths.box, { id: "a/b" })).toBe("/api/v1/boxes/a%2Fb");
+  expect(url(paths.boxes, {}, { filter: 'site = "ä"', order_by: "", page_size: 5 })).toBe(
+    "/api/v1/boxes?filter=site+%3D+%22%C3%A4%22&page_size=5",
+  );
+});
+
+describe("chart columns", () => {
+  const point = (t: number, v: number, n = 1) => ({ t, min: v - 1, median: v, max: v + 1, n });
+  const series = (step_seconds: number, points: ReturnType<typeof point>[]) => ({
+    metric: "m",
+    from: "",
+    to: "",
+    step_seconds,
+    points,
+  });
+  test("values are scaled and the line breaks where points are missing", () => {
+    const c = columnsOf(series(60, [point(0, 2), point(60_000, 3), point(600_000, 4)]), 10);
+    expect(c.data[0]).toEqual([0, 60, 330, 600]);
+    expect(c.data[3]).toEqual([20, 30, null, 40]);
+    expect([c.min, c.max, c.last, c.count]).toEqual([10, 50, 40, 3]);
+  });
+  test("a box that reports less often than once per bucket is no row of gaps", () => {
+    const c = columnsOf(
+      series(
+        2,
+        [0, 1, 2, 3].map((i) => point(i * 60_000, i)),
+      ),
+      1,
+    );
+    expect(c.data[3]).toEqual([0, 1, 2, 3]);
+  });
+  test("no series and empty buckets give nothing to draw", () => {
+    expect(columnsOf(undefined, 1).count).toBe(0);
+    expect(columnsOf(series(60, [point(0, 0, 0)]), 1).count).toBe(0);
+  });
+});
+
+test("a range in the address wins; nonsense falls back to an hour", () => {
+  const zoomed = spanOf({ from: "2026-01-15T10:00:00Z", to: "2026-01-15T11:00:00Z", t: "7d" });
+  expect(zoomed.range().to.toISOString()).toBe("2026-01-15T11:00:00.000Z");
+  expect(zoomed.refresh).toBe(false);
+  expect(spanOf({ from: "2026-01-15T11:00:00Z", to: "2026-01-15T10:00:00Z" }).key).toBe("1h");
+  expect(spanOf({ t: "9y" }).key).toBe("1h");
+  const week = spanOf({ t: "7d" }).range();
+  expect(week.to.getTime() - week.from.getTime()).toBe(604_800_000);
+});
