@@ -28,6 +28,13 @@ type measurement struct {
 // subject and has a yardstick, or says in its goal what it must stay within.
 var measurements = []measurement{
 	{"binary-size", binarySizes},
+	{"agent-rss", agentRSS},
+	{"block-size", blockSize},
+	{"ingest", ingestRate},
+	{"runner", runnerCost},
+	{"label-reader", labelReader},
+	{"fetch", fetchRate},
+	{"fleet-bubble", fleetBubble},
 }
 
 // TestBench measures when -bench.out names a file; `make bench` does. Without

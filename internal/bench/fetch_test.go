@@ -1,0 +1,76 @@
+package bench
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/edgeherd/edgeherd/agent/fetch"
+	"github.com/edgeherd/edgeherd/internal/blob"
+)
+
+const fetchBytes = 64 << 20
+
+// fetchRate downloads a blob over TLS, with its digest checked from disk, and
+// writes the same bytes to the same disk in turn.
+func fetchRate(t *testing.T) []Figure {
+	data := make([]byte, fetchBytes)
+	_, _ = rand.NewChaCha8([32]byte{1}).Read(data) // never fails
+	digest := blob.Sum(data)
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("ETag", fmt.Sprintf("%q", digest.String()))
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(data))
+	}))
+	t.Cleanup(server.Close)
+	dir := t.TempDir()
+	var fetched, written, ratios []float64
+	for round := range 7 {
+		f := download(t, filepath.Join(dir, fmt.Sprint("blobs", round)), server, digest)
+		w := write(t, filepath.Join(dir, fmt.Sprint("plain", round)), data)
+		if round > 0 { // the first one warms up
+			fetched, written, ratios = append(fetched, f), append(written, w), append(ratios, f/w)
+		}
+	}
+	ratio := median(ratios) // of pairs: the disk's rate changes from minute to minute
+	return []Figure{
+		{Value: median(fetched) / 1e6, Unit: "MB/s", Yardstick: "write and fsync of the same bytes", Ratio: &ratio, Goal: Goal{AtLeast: 0.3}},
+		{Name: "plain-write", Value: median(written) / 1e6, Unit: "MB/s"},
+	}
+}
+
+// download returns bytes per second.
+func download(t *testing.T, dir string, server *httptest.Server, digest blob.Digest) float64 {
+	t.Helper()
+	blobs, err := blob.Open(dir)
+	check(t, err)
+	f, err := fetch.New(fetch.Options{Blobs: blobs, Client: server.Client(), BaseURL: server.URL}, slog.New(slog.DiscardHandler))
+	check(t, err)
+	defer f.Close()
+	began := time.Now()
+	check(t, f.Blob(t.Context(), digest, fetchBytes, nil))
+	took := time.Since(began).Seconds()
+	check(t, os.RemoveAll(dir))
+	return fetchBytes / took
+}
+
+// write returns bytes per second.
+func write(t *testing.T, path string, data []byte) float64 {
+	t.Helper()
+	began := time.Now()
+	f, err := os.Create(path)
+	check(t, err)
+	_, err = f.Write(data)
+	check(t, err)
+	check(t, f.Sync())
+	check(t, f.Close())
+	took := time.Since(began).Seconds()
+	check(t, os.Remove(path))
+	return fetchBytes / took
+}
