@@ -67,8 +67,35 @@ func ParseFilter(text string) (Filter, error) {
 	if strings.TrimSpace(text) == "" {
 		return Filter{}, nil
 	}
+	if len(text) > maxFilterBytes {
+		return Filter{}, fmt.Errorf("filter of %d bytes, the limit is %d", len(text), maxFilterBytes)
+	}
+	decl, err := declarations()
+	if err != nil {
+		return Filter{}, fmt.Errorf("declare filter fields: %w", err)
+	}
+	f, err := filtering.ParseFilterString(text, decl)
+	fault := ""
+	if err != nil {
+		fault = faultOf(err)
+	} else {
+		fault = meaningless(f.CheckedExpr.GetExpr())
+	}
+	if fault != "" {
+		return Filter{}, fmt.Errorf("filter %s: %s; fields are %s; texts are quoted: site = \"berlin-1\"", text, fault, strings.Join(Fields(), ", "))
+	}
+	return Filter{f.CheckedExpr.GetExpr()}, nil
+}
+
+// maxFilterBytes bounds the depth of the parser's recursion.
+const maxFilterBytes = 4096
+
+func declarations() (*filtering.Declarations, error) {
 	opts := []filtering.DeclarationOption{
 		filtering.DeclareStandardFunctions(),
+		// Expressions side by side must all hold.
+		filtering.DeclareFunction(filtering.FunctionFuzzyAnd,
+			filtering.NewFunctionOverload("fuzzy_and_bool", filtering.TypeBool, filtering.TypeBool, filtering.TypeBool)),
 		filtering.DeclareFunction(filtering.FunctionHas,
 			filtering.NewFunctionOverload("has_string_contains", filtering.TypeBool, filtering.TypeString, filtering.TypeString)),
 		filtering.DeclareIdent("true", filtering.TypeString),
@@ -81,21 +108,47 @@ func ParseFilter(text string) (Filter, error) {
 		}
 		opts = append(opts, filtering.DeclareIdent(name, typ))
 	}
-	decl, err := filtering.NewDeclarations(opts...)
-	if err != nil {
-		return Filter{}, fmt.Errorf("declare filter fields: %w", err)
-	}
-	f, err := filtering.ParseFilterString(text, decl)
-	if err != nil {
-		return Filter{}, fmt.Errorf("filter %q: %s; fields are %s; texts are quoted: site = \"berlin-1\"", text, lastLine(err), strings.Join(Fields(), ", "))
-	}
-	return Filter{f.CheckedExpr.GetExpr()}, nil
+	return filtering.NewDeclarations(opts...)
 }
 
-// lastLine keeps the line of a parser's error that names the fault.
-func lastLine(err error) string {
+// faultOf keeps the words of a parser's error that name the fault.
+func faultOf(err error) string {
 	lines := strings.Split(strings.TrimSpace(err.Error()), "\n")
-	return strings.TrimSpace(lines[len(lines)-1])
+	fault := strings.TrimPrefix(strings.TrimSpace(lines[len(lines)-1]), "^ ")
+	for {
+		rest, inner := strings.CutPrefix(fault, "check call expr: ")
+		if !inner {
+			break
+		}
+		fault = rest
+	}
+	if strings.HasPrefix(fault, "non-bool result type") {
+		return "nothing is compared"
+	}
+	return fault
+}
+
+// meaningless says what is wrong with an expression of right types, or "":
+// comparisons are between a field and a value, in this order.
+func meaningless(e *expr.Expr) string {
+	call := e.GetCallExpr()
+	switch call.GetFunction() {
+	case filtering.FunctionAnd, filtering.FunctionFuzzyAnd, filtering.FunctionOr, filtering.FunctionNot:
+		for _, arg := range call.GetArgs() {
+			if fault := meaningless(arg); fault != "" {
+				return fault
+			}
+		}
+		return ""
+	}
+	left, right := call.GetArgs()[0], call.GetArgs()[1]
+	if _, ok := fields[left.GetIdentExpr().GetName()]; !ok {
+		return "the left side of " + call.GetFunction() + " is not a field"
+	}
+	if _, ok := fields[right.GetIdentExpr().GetName()]; ok {
+		return "the right side of " + call.GetFunction() + " is a field, not a value"
+	}
+	return ""
 }
 
 // Match reports whether b passes the filter.

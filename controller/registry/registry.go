@@ -129,10 +129,14 @@ func update(v fleetapi.Box, b store.Box) fleetapi.Update {
 		}
 	}
 	if a := b.Desired.Agent; a != nil && a.Digest.String() != b.Inventory.AgentRelease {
+		last := "" // phases are in the order of their times; a later try counts
 		for _, p := range b.Phases {
-			if p.Digest == a.Digest.String() && failedPhase(p.Phase) {
-				return fleetapi.UpdateFailed
+			if p.Digest == a.Digest.String() {
+				last = p.Phase
 			}
+		}
+		if failedPhase(last) {
+			return fleetapi.UpdateFailed
 		}
 		state = fleetapi.UpdateUpdating
 	}
