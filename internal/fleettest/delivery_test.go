@@ -179,11 +179,11 @@ func (c *center) publish(id identity.ID, topic wire.Topic, v any) error {
 
 // world is a center and its boxes.
 type world struct {
-	t    *testing.T
-	log  *slog.Logger
-	rng  *lockedRand
-	net  *memnet.Network
-	ca   *identity.CA
+	t   *testing.T
+	log *slog.Logger
+	rng *lockedRand
+	net *memnet.Network
+	ca  *identity.CA
 
 	listen func() (net.Listener, error)
 	dial   func(ctx context.Context, host string) (net.Conn, error)
