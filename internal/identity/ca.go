@@ -34,32 +34,67 @@ type CA struct {
 	now  func() time.Time
 }
 
-// OpenCA reads DIR/ca.pem and DIR/ca-key.pem, and makes them if both are
-// missing. now is the wall clock; nil means time.Now.
+// OpenCA reads DIR/ca.pem and DIR/ca-key.pem, and makes what is missing of
+// them. A certificate without its key is an error: a new CA would lock out
+// every box. now is the wall clock; nil means time.Now.
 func OpenCA(dir string, now func() time.Time) (*CA, error) {
 	if now == nil {
 		now = time.Now
 	}
 	certPath, keyPath := filepath.Join(dir, "ca.pem"), filepath.Join(dir, "ca-key.pem")
-	pair, err := tls.LoadX509KeyPair(certPath, keyPath)
+	key, err := readKey(keyPath)
 	if errors.Is(err, fs.ErrNotExist) {
-		return newCA(certPath, keyPath, now)
+		if _, err := os.Stat(certPath); !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("certificate authority in %s has no key: bring back ca-key.pem from a backup, or move ca.pem away and enrol every box anew", dir)
+		}
+		if key, err = newKey(keyPath); err != nil {
+			return nil, err
+		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open certificate authority in %s: %w", dir, err)
 	}
-	key, ok := pair.PrivateKey.(*ecdsa.PrivateKey)
-	if !ok {
-		return nil, fmt.Errorf("%s: not an ECDSA key", keyPath)
+	if _, err := os.Stat(certPath); errors.Is(err, fs.ErrNotExist) {
+		// The first start, or one that was cut short. Boxes that trust an
+		// earlier certificate of this key trust what the new one issues.
+		return newCA(certPath, key, now)
+	}
+	pair, err := tls.LoadX509KeyPair(certPath, keyPath)
+	if err != nil {
+		return nil, fmt.Errorf("open certificate authority in %s: %w", dir, err)
 	}
 	return &CA{cert: pair.Leaf, key: key, now: now}, nil
 }
 
-func newCA(certPath, keyPath string, now func() time.Time) (*CA, error) {
+func readKey(path string) (*ecdsa.PrivateKey, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	block, _ := pem.Decode(data)
+	if block == nil {
+		return nil, fmt.Errorf("%s is not PEM", path)
+	}
+	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	key, ok := parsed.(*ecdsa.PrivateKey)
+	if !ok {
+		return nil, fmt.Errorf("%s is not an ECDSA key", path)
+	}
+	return key, nil
+}
+
+func newKey(path string) (*ecdsa.PrivateKey, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("make CA key: %w", err)
 	}
+	return key, writeKey(path, key)
+}
+
+func newCA(certPath string, key *ecdsa.PrivateKey, now func() time.Time) (*CA, error) {
 	tmpl := &x509.Certificate{
 		SerialNumber:          serial(),
 		Subject:               pkix.Name{CommonName: "edgeherd fleet CA"},
@@ -76,9 +111,6 @@ func newCA(certPath, keyPath string, now func() time.Time) (*CA, error) {
 	cert, err := x509.ParseCertificate(der)
 	if err != nil {
 		return nil, fmt.Errorf("read back CA certificate: %w", err)
-	}
-	if err := writeKey(keyPath, key); err != nil {
-		return nil, err
 	}
 	if err := durable.WriteFile(certPath, encodeCerts(der), 0o644); err != nil {
 		return nil, err
