@@ -279,3 +279,17 @@ func (w *world) ingest(d store.Delivery) {
 	_, err := w.store.Ingest(context.Background(), []store.Delivery{d}, func(store.Delivery) (store.Effects, error) { return store.Effects{}, nil })
 	must(w.t, err)
 }
+
+// twoOutputs is the model of onnx("x", "y", 2) with one more output, z.
+func twoOutputs() []byte {
+	msg := func(n protowire.Number, content ...[]byte) []byte {
+		return protowire.AppendBytes(protowire.AppendTag(nil, n, protowire.BytesType), bytes.Join(content, nil))
+	}
+	num := func(n protowire.Number, v uint64) []byte {
+		return protowire.AppendVarint(protowire.AppendTag(nil, n, protowire.VarintType), v)
+	}
+	value := func(field protowire.Number, name string) []byte {
+		return msg(field, msg(1, []byte(name)), msg(2, msg(1, num(1, 1), msg(2, msg(1, num(1, 2))))))
+	}
+	return bytes.Join([][]byte{num(1, 8), msg(7, value(11, "x"), value(12, "y"), value(12, "z")), msg(8, num(2, 17))}, nil)
+}

@@ -1,0 +1,234 @@
+package api
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/edgeherd/edgeherd/firmware"
+	"github.com/edgeherd/edgeherd/internal/blob"
+	"github.com/edgeherd/edgeherd/internal/fleetapi"
+	"github.com/edgeherd/edgeherd/internal/trust"
+	"github.com/edgeherd/edgeherd/models"
+)
+
+func TestPushedModelIsListedAndPushingAgainChangesNothing(t *testing.T) {
+	w := newWorld(t)
+	one := w.push("vad", "1.0.0", "x", "y", 2, 3)
+	two := w.push("vad", "2.0.0", "x", "y", 2, 3)
+	if again := w.push("vad", "1.0.0", "x", "y", 2, 3); again != one {
+		t.Errorf("pushed again: %v, want %v", again, one)
+	}
+	id := w.box("box-1", "s", "amd64")
+	w.desire(id, two)
+	m, err := w.client("viewer").Model(t.Context(), "vad")
+	must(t, err)
+	if len(m.Versions) != 2 || m.Versions[0].Desired+m.Versions[1].Desired != 1 {
+		t.Fatalf("versions %+v", m.Versions)
+	}
+	if !w.blobs.Has(one.Digest) {
+		t.Error("the envelope is not among the blobs; a box could not fetch it")
+	}
+}
+
+func TestModelThatCannotReplaceItsOlderVersionsIsRefused(t *testing.T) {
+	w := newWorld(t)
+	w.push("vad", "1.0.0", "x", "y", 2, 3)
+	for _, c := range []struct {
+		name    string
+		content []byte
+		says    string
+	}{
+		{"input renamed", onnx("z", "y", 2, 3), `input "x" is gone`},
+		{"output renamed", onnx("x", "z", 2, 3), `output "y" is gone`},
+		{"other shape", onnx("x", "y", 2, 4), "had size 3 in dimension 1 and has now 4"},
+	} {
+		w.put(c.content)
+		_, err := w.client("ops").PushModel(t.Context(), w.sign(manifest(t, "vad", "2.0.0", c.content)))
+		wantProblem(t, c.name, err, http.StatusUnprocessableEntity, c.says)
+	}
+	w.push("other", "2.0.0", "z", "y", 2, 3) // under another name it is welcome
+}
+
+func wantProblem(t *testing.T, what string, err error, status int, says string) {
+	t.Helper()
+	var p *fleetapi.Error
+	if !errors.As(err, &p) || p.Status != status || !strings.Contains(err.Error(), says) {
+		t.Errorf("%s: got %v, want %d saying %q", what, err, status, says)
+	}
+}
+
+func TestModelThatIsNotWhatItSaysIsRefused(t *testing.T) {
+	w := newWorld(t)
+	content := onnx("x", "y", 2, 3)
+	good := manifest(t, "vad", "1.0.0", content)
+	stranger, err := trust.NewKey()
+	must(t, err)
+	payload, err := good.Encode()
+	must(t, err)
+	foreign, err := trust.Sign(trust.TypeModel, payload, stranger)
+	must(t, err)
+	otherType, err := trust.Sign(trust.TypeRelease, payload, w.key)
+	must(t, err)
+	push := func(name string, envelope []byte, status int, says string) {
+		t.Helper()
+		_, err := w.client("ops").PushModel(t.Context(), envelope)
+		wantProblem(t, name, err, status, says)
+	}
+	push("files not uploaded", w.sign(good), 422, "is not here")
+	w.put(content)
+	push("signed by a stranger", foreign, 422, "not signed by a trusted key")
+	push("signed as a release", otherType, 422, "want")
+	edited := good
+	edited.Files = []models.File{{Path: models.ModelFile, Digest: good.Files[0].Digest, SizeBytes: 1}}
+	push("wrong size", w.sign(edited), 422, "the manifest says 1")
+	edited = good
+	edited.Signature = manifest(t, "vad", "1.0.0", onnx("x", "z", 2, 3)).Signature
+	push("signature of another model", w.sign(edited), 422, "is not that of model.onnx")
+	noise := []byte("this is no model")
+	w.put(noise)
+	edited = good
+	edited.Files = []models.File{{Path: models.ModelFile, Digest: blob.Sum(noise), SizeBytes: int64(len(noise))}}
+	push("no ONNX file", w.sign(edited), 422, "not a usable ONNX file")
+	edited = good
+	edited.Files = append(edited.Files[:1:1], models.File{Path: models.GoldenFile, Digest: blob.Sum(noise), SizeBytes: int64(len(noise))})
+	push("golden samples that are none", w.sign(edited), 422, "golden")
+	if list, err := w.client("viewer").Models(t.Context()); err != nil || len(list.Items) != 0 {
+		t.Errorf("models after refusals: %+v, %v", list.Items, err)
+	}
+	if _, err := w.client("ops").PushModel(t.Context(), w.sign(good)); err != nil {
+		t.Errorf("the good one: %v", err)
+	}
+	edited = good
+	edited.Description = "other words"
+	push("same version, other content", w.sign(edited), 409, "already pushed with other content")
+}
+
+func TestReleaseCountersGrow(t *testing.T) {
+	w := newWorld(t)
+	program := []byte("program")
+	w.put(program)
+	sign := func(version string, counter uint64) []byte {
+		envelope, _, err := firmware.Sign(firmware.Release{V: firmware.ReleaseVersion, Kind: firmware.KindAgent, Version: version, Counter: counter,
+			Builds: []firmware.Build{{OS: "linux", Arch: "amd64", Digest: blob.Sum(program), SizeBytes: int64(len(program))}}}, w.key)
+		must(t, err)
+		return envelope
+	}
+	c := w.client("ops")
+	first, err := c.PushRelease(t.Context(), sign("1.0.0", 5))
+	must(t, err)
+	if again, err := c.PushRelease(t.Context(), sign("1.0.0", 5)); err != nil || again.Digest != first.Digest {
+		t.Errorf("pushed again: %+v, %v", again, err)
+	}
+	_, err = c.PushRelease(t.Context(), sign("1.1.0", 5))
+	wantProblem(t, "counter that does not grow", err, 422, "Use 6 or more")
+	_, err = c.PushRelease(t.Context(), sign("1.0.0", 6))
+	wantProblem(t, "same version, other content", err, 409, "other content")
+	if _, err := c.PushRelease(t.Context(), sign("1.1.0", 6)); err != nil {
+		t.Error(err)
+	}
+	list, err := w.client("viewer").Releases(t.Context())
+	must(t, err)
+	if len(list.Items) != 2 || list.Items[0].Platforms[0] != "linux/amd64" {
+		t.Errorf("releases %+v", list.Items)
+	}
+}
+
+func TestUploadIsCheckedAndCounted(t *testing.T) {
+	w := newWorld(t)
+	c := w.client("ops")
+	data := bytes.Repeat([]byte("abc"), 100_000)
+	d := blob.Sum(data)
+	missing, err := c.Missing(t.Context(), []blob.Digest{d, d})
+	must(t, err)
+	if len(missing) != 2 || missing[0] != d {
+		t.Errorf("missing %v", missing)
+	}
+	var last int64
+	must(t, c.Upload(t.Context(), d, bytes.NewReader(data), int64(len(data)), func(n int64) { last = n }))
+	if last != int64(len(data)) {
+		t.Errorf("progress ended at %d of %d", last, len(data))
+	}
+	if missing, err = c.Missing(t.Context(), []blob.Digest{d}); err != nil || len(missing) != 0 {
+		t.Errorf("after the upload: %v, %v", missing, err)
+	}
+	err = c.Upload(t.Context(), blob.Sum([]byte("other")), bytes.NewReader(data), int64(len(data)), nil)
+	wantProblem(t, "wrong digest", err, 422, "are not sha256:")
+	must(t, c.Upload(t.Context(), blob.Sum(nil), bytes.NewReader(nil), 0, nil))
+}
+
+func TestUploadWithoutALengthIsRefused(t *testing.T) {
+	w := newWorld(t)
+	req, err := http.NewRequestWithContext(t.Context(), "PUT", w.server.URL+"/api/v1/blobs/"+blob.Sum([]byte("x")).Hex(), struct{ *strings.Reader }{strings.NewReader("x")})
+	must(t, err)
+	req.ContentLength = -1
+	req.Header.Set("Authorization", "Bearer "+w.tokens["ops"])
+	res, err := http.DefaultClient.Do(req)
+	must(t, err)
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusLengthRequired {
+		t.Errorf("status %d", res.StatusCode)
+	}
+}
+
+func TestBoxesFetchRangesOfBlobs(t *testing.T) {
+	w := newWorld(t)
+	data := []byte("0123456789")
+	w.put(data)
+	d := blob.Sum(data)
+	get := func(box bool, header ...string) answer {
+		t.Helper()
+		rec := &memory{header: http.Header{}}
+		ctx := t.Context()
+		if box {
+			ctx = WithBox(ctx, "d-aaaaaaaaaaaaa")
+		}
+		req, err := http.NewRequestWithContext(ctx, "GET", "/device/v1/blobs/"+d.Hex(), nil)
+		must(t, err)
+		for i := 0; i+1 < len(header); i += 2 {
+			req.Header.Set(header[i], header[i+1])
+		}
+		w.api.Device().ServeHTTP(rec, req)
+		return answer{rec.status, rec.header, rec.body.String()}
+	}
+	if got := get(false); got.status != http.StatusUnauthorized {
+		t.Errorf("nobody: %d", got.status)
+	}
+	whole := get(true)
+	etag := fmt.Sprintf("%q", d.String())
+	if whole.status != 200 || whole.body != string(data) || whole.header.Get("ETag") != etag || !strings.Contains(whole.header.Get("Cache-Control"), "immutable") {
+		t.Errorf("whole: %+v", whole)
+	}
+	if got := get(true, "Range", "bytes=4-", "If-Range", etag); got.status != http.StatusPartialContent || got.body != "456789" || got.header.Get("Content-Range") != "bytes 4-9/10" {
+		t.Errorf("rest: %+v", got)
+	}
+	if got := get(true, "Range", "bytes=4-", "If-Range", `"sha256:other"`); got.status != http.StatusOK || got.body != string(data) {
+		t.Errorf("rest of another blob: %+v", got)
+	}
+	if got := get(true, "If-None-Match", etag); got.status != http.StatusNotModified {
+		t.Errorf("unchanged: %d", got.status)
+	}
+	d = blob.Sum([]byte("absent"))
+	if got := get(true); got.status != http.StatusNotFound {
+		t.Errorf("absent: %d", got.status)
+	}
+}
+
+// memory is a response kept in memory.
+type memory struct {
+	status int
+	header http.Header
+	body   bytes.Buffer
+}
+
+func (m *memory) Header() http.Header { return m.header }
+func (m *memory) WriteHeader(s int)   { m.status = s }
+func (m *memory) Write(p []byte) (int, error) {
+	if m.status == 0 {
+		m.status = http.StatusOK
+	}
+	return m.body.Write(p)
+}
