@@ -232,7 +232,7 @@ func (s *Spool) write(fn func(*txn) error) error {
 		if !errors.Is(err, berrors.ErrMaxSizeReached) || try == 5 {
 			return err
 		}
-		if err := s.room(s.opts.budget()/16); err != nil {
+		if err := s.room(s.opts.budget() / 16); err != nil {
 			return err
 		}
 	}
