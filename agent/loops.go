@@ -151,7 +151,10 @@ func (a *Agent) askRunner(ctx context.Context) {
 	}
 	a.runner.mu.Lock()
 	defer a.runner.mu.Unlock()
-	a.runner.version, a.runner.runtime = s.Version, s.RuntimeVersion
+	if a.runner.version != s.Version || a.runner.runtime != s.RuntimeVersion {
+		a.runner.version, a.runner.runtime = s.Version, s.RuntimeVersion
+		a.link.SayHello()
+	}
 }
 
 func (a *Agent) takeResults(ctx context.Context) (int, error) {

@@ -95,9 +95,10 @@ type Status struct {
 
 // Link is one. Run moves blocks; the other methods are safe for concurrent use.
 type Link struct {
-	opts Options
-	log  *slog.Logger
-	live chan wire.Live // the newest; cap 1
+	opts  Options
+	log   *slog.Logger
+	live  chan wire.Live // the newest; cap 1
+	again chan struct{}  // HELLO is wanted again; cap 1
 
 	mu     sync.Mutex // guards status
 	status Status
@@ -115,7 +116,7 @@ type suspect struct {
 
 // New prepares a link.
 func New(opts Options, log *slog.Logger) *Link {
-	return &Link{opts: opts.withDefaults(), log: log, live: make(chan wire.Live, 1), suspects: map[wire.Key]*suspect{}}
+	return &Link{opts: opts.withDefaults(), log: log, live: make(chan wire.Live, 1), again: make(chan struct{}, 1), suspects: map[wire.Key]*suspect{}}
 }
 
 // maxStrikes is how many sessions a block may end, alone in flight, before it
@@ -241,6 +242,15 @@ func (l *Link) PublishLive(live wire.Live) {
 		case <-l.live:
 		default:
 		}
+	}
+}
+
+// SayHello opens the conversation anew when there is a session: what the box
+// says of itself has changed.
+func (l *Link) SayHello() {
+	select {
+	case l.again <- struct{}{}:
+	default: // asked for already
 	}
 }
 

@@ -236,6 +236,8 @@ func (s *session) loop(ctx context.Context) error {
 		case <-s.link.opts.Spool.Changed():
 		case live := <-s.link.live:
 			s.publishLive(live)
+		case <-s.link.again:
+			s.helloNext = time.Now()
 		case err := <-s.lost:
 			timer.Stop()
 			return lost(err)
