@@ -31,6 +31,7 @@ export function BoxPage() {
       </Page>
     );
   }
+  const away = box.link === "silent" || box.link === "never";
   return (
     <Page
       title={
@@ -43,7 +44,7 @@ export function BoxPage() {
           <Link to="/" search={{ q: `site = "${box.site}"` }} className="link">
             {box.site}
           </Link>
-          <State kind="health" value={box.health} />
+          <State kind="health" value={box.health} old={away} />
           <span>
             <State kind="link" value={box.link} />{" "}
             {box.link !== "live" && (
@@ -52,7 +53,7 @@ export function BoxPage() {
               </span>
             )}
           </span>
-          <State kind="update" value={box.update} />
+          <State kind="update" value={box.update} old={away} />
         </span>
       }
     >
@@ -402,7 +403,7 @@ function Events({ box }: { box: Box }) {
           {events.data.items.map((event) => (
             <li
               key={`${event.time}/${event.type}/${event.text}`}
-              className="grid grid-cols-[minmax(5.5rem,auto)_minmax(0,1fr)] gap-x-3 border-t border-line py-1.5 first:border-0"
+              className="grid grid-cols-[6.5rem_minmax(0,1fr)] gap-x-3 border-t border-line py-1.5 first:border-0"
             >
               <span className="text-soft">
                 <Clock time={event.time} />

@@ -32,7 +32,7 @@ const columns: Column[] = [
         <Link to="/boxes/$id" params={{ id: box.id }} className="link font-medium">
           {box.name}
         </Link>
-        <span className="block truncate text-xs text-soft">
+        <span className="block text-xs text-soft">
           <span className="md:hidden">{box.site} </span>
           {box.simulated && <Simulated />}
         </span>

@@ -4,10 +4,11 @@ import { useEffect, useMemo, useRef, useState } from "react";
 import { useTranslation } from "react-i18next";
 import uPlot from "uplot";
 import type { Mark, Series, SeriesReply } from "../api/generated";
-import { metric, number, timeZone, unitOf } from "../format";
+import { now as present } from "../api/now";
+import { metric, number, oldMs, timeZone, unitOf } from "../format";
 import { Clock } from "../ui/parts";
 import { usePrefs } from "../ui/prefs";
-import { type Columns, columnsOf } from "./columns";
+import { columnsOf } from "./columns";
 
 const panels = [
   { metric: "temp_die_celsius", colour: "--series-1" },
@@ -109,14 +110,20 @@ function Panel({ name, colour, series, marks, range, axis, zoom }: PanelProps) {
   }, [columns, range, width, axis, colour, name, language, zone, dark, empty]);
 
   const say = (value: number) => metric(name, value / unitOf(name).scale, language);
-  const now = columns.count > 0 ? t("charts.now", { value: say(columns.last) }) : "";
+  const last = (columns.data[0].at(-1) ?? 0) * 1000;
+  const fresh = present() - last < Math.max(oldMs, 2500 * (series?.step_seconds ?? 0));
+  const now = empty ? "" : t(fresh ? "charts.now" : "charts.last", { value: say(columns.last) });
   return (
     <div className="mb-1.5">
       <div className="flex justify-between gap-3 text-xs">
         <h3 className="font-semibold">{t(`metric.${name}`)}</h3>
         <span className="num text-soft">
           <span ref={readout} aria-hidden="true" data-now={now} />
-          {columns.count > 0 && <span className="sr-only">{summary(columns, say, t)}</span>}
+          {columns.count > 0 && (
+            <span className="sr-only">
+              {now}, {t("charts.summary", { min: say(columns.min), max: say(columns.max) })}
+            </span>
+          )}
         </span>
       </div>
       {empty ? (
@@ -137,14 +144,6 @@ function Now({ readout, text }: { readout: React.RefObject<HTMLSpanElement | nul
     if (readout.current) readout.current.textContent = text;
   }, [readout, text]);
   return null;
-}
-
-function summary(
-  columns: Columns,
-  say: (value: number) => string,
-  t: (key: string, values: Record<string, string>) => string,
-): string {
-  return t("charts.summary", { now: say(columns.last), min: say(columns.min), max: say(columns.max) });
 }
 
 function useWidth(holder: React.RefObject<HTMLDivElement | null>): number {
