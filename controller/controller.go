@@ -101,8 +101,9 @@ type Controller struct {
 }
 
 // Open opens state and listeners. Nothing is served before Run.
-func Open(ctx context.Context, opts Options, log *slog.Logger) (c *Controller, err error) {
-	c = &Controller{opts: opts.withDefaults(), log: log, hub: api.NewHub(), wake: make(chan struct{}, 1)}
+func Open(ctx context.Context, opts Options, log *slog.Logger) (_ *Controller, err error) {
+	// Not a named result: a return of nil would hide what is to be closed.
+	c := &Controller{opts: opts.withDefaults(), log: log, hub: api.NewHub(), wake: make(chan struct{}, 1)}
 	defer func() {
 		if err != nil {
 			c.Close()
