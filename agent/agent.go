@@ -67,6 +67,12 @@ type Options struct {
 	FirstDelay time.Duration
 	// SpoolBytes bounds the spool; default 64 MiB.
 	SpoolBytes int64
+	// MinFreeBytes of the disk are left free by downloads; default 1 GiB.
+	MinFreeBytes int64
+	// CheckSpool looks at a spool that was not closed cleanly, before it is
+	// opened: in a child process, since damage can end the one that looks. Nil
+	// checks in this process.
+	CheckSpool func(path string) error
 	// Dial opens a TCP connection; nil means the system's network.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// WallClock stamps records and checks certificates; nil means time.Now.
@@ -141,7 +147,7 @@ func Open(opts Options, log *slog.Logger) (a *Agent, err error) {
 	a.telemetry = newTelemetry(a.clock)
 	a.spool, err = spool.Open(spool.Options{
 		Path: filepath.Join(opts.State, "spool.db"), MaxBytes: opts.SpoolBytes, Boot: a.clock.boot,
-		NoSync: opts.NoSync, WallClock: opts.WallClock,
+		SinceBoot: opts.Uptime, Check: opts.CheckSpool, NoSync: opts.NoSync, WallClock: opts.WallClock,
 	}, a.log)
 	if err != nil {
 		return nil, err
@@ -162,7 +168,7 @@ func Open(opts Options, log *slog.Logger) (a *Agent, err error) {
 
 func (a *Agent) openParts() (err error) {
 	a.fetcher, err = fetch.New(fetch.Options{
-		Blobs: a.blobs, BaseURL: "https://" + a.id.HTTPS, Client: &http.Client{Transport: &http.Transport{
+		Blobs: a.blobs, BaseURL: "https://" + a.id.HTTPS, MinFreeBytes: a.opts.MinFreeBytes, Client: &http.Client{Transport: &http.Transport{
 			TLSClientConfig: a.id.ClientTLS(a.opts.WallClock), DialContext: a.opts.Dial,
 			TLSHandshakeTimeout: 20 * time.Second, ResponseHeaderTimeout: time.Minute, IdleConnTimeout: time.Minute,
 		}},

@@ -7,17 +7,20 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
+	"os/exec"
 	"os/signal"
 	"runtime/debug"
 	"syscall"
 
 	"github.com/edgeherd/edgeherd/agent"
+	"github.com/edgeherd/edgeherd/agent/spool"
 	"github.com/edgeherd/edgeherd/agent/update"
 	"github.com/edgeherd/edgeherd/internal/runnerapi"
 )
@@ -64,6 +67,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	switch args[0] {
 	case "run":
 		return runAgent(ctx, args[1:], stderr)
+	case "check-spool": // run by the agent itself, see checkSpool
+		if len(args) != 2 {
+			return fmt.Errorf("%w: check-spool takes a file", errUsage)
+		}
+		return spool.CheckFile(args[1])
 	case "version", "--version":
 		_, err := fmt.Fprintln(stdout, "edgeherd-agent", version)
 		return err
@@ -86,11 +94,24 @@ func runAgent(ctx context.Context, args []string, stderr io.Writer) error {
 	a, err := agent.Open(agent.Options{
 		State: c.State, Root: c.Root, Runner: runnerapi.Dial(c.Runner), Version: version,
 		SensePeriod: c.SensePeriod, SealPeriod: c.SealPeriod, Trial: c.Trial, Probation: c.Probation,
-		FirstDelay: c.FirstDelay, SpoolBytes: c.SpoolBytes,
+		FirstDelay: c.FirstDelay, SpoolBytes: c.SpoolBytes, MinFreeBytes: c.MinFreeBytes,
 	}, log)
 	if err != nil {
 		return err
 	}
 	log.Info("agent started", "version", version)
 	return a.Run(ctx)
+}
+
+// checkSpool looks at a spool in a child process: a damaged page makes bbolt
+// end the process that reads it, and recover does not help.
+func checkSpool(path string) error {
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find this program: %w", err)
+	}
+	if out, err := exec.Command(self, "check-spool", path).CombinedOutput(); err != nil {
+		return fmt.Errorf("%w: %s", err, bytes.TrimSpace(out[:min(len(out), 300)]))
+	}
+	return nil
 }

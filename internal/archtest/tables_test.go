@@ -55,7 +55,7 @@ var rows = []row{
 	{"controller", "controller/... firmware internal/blob internal/durable internal/fleetapi internal/identity internal/runnerapi internal/trust internal/wire models"},
 	{"internal/fleettest/...", "agent/... controller/... firmware internal/... models"},
 	{"deploy/...", ""},
-	{"cmd/edgeherd-agent", "agent agent/update internal/runnerapi agent/sense internal/durable internal/identity internal/trust internal/wire"},
+	{"cmd/edgeherd-agent", "agent agent/spool agent/update internal/runnerapi agent/sense internal/durable internal/identity internal/trust internal/wire"},
 	{"cmd/edgeherd-runner", "agent/inputs agent/serve agent/worker internal/runnerapi models"},
 	{"cmd/edgeherd-launcher", "internal/blob internal/durable internal/slot"},
 	{"cmd/edgeherd/...", "controller controller/api firmware internal/blob internal/durable internal/fleetapi internal/identity internal/labels internal/runnerapi internal/simboard internal/slot internal/trust internal/wire models"},
