@@ -5,8 +5,10 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -18,10 +20,11 @@ import (
 
 var shortFlag = flag.Bool("bench.short", false, "watch the agent for one minute instead of five")
 
-// sensors is what a box has; the simulated board itself shows boardSensors.
+// sensors is what a box has at least; the simulated board itself shows
+// boardSensors, and one more when its CPU counter has moved between two reads.
 const (
 	sensors      = 30
-	boardSensors = 15
+	boardSensors = 14
 )
 
 // agentRSS is the memory of a real agent process after idle minutes: enrolled,
@@ -40,7 +43,12 @@ func agentRSS(t *testing.T) []Figure {
 	runBoard(t, board)
 	agent := start(t, "edgeherd-agent", "run", "--state", state, "--root", board, "--runner", filepath.Join(dir, "runner.sock"))
 	var seen fleetapi.Box
-	eventually(t, "the controller stores telemetry of 30 sensors", 2*time.Minute, func() bool {
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the controller saw %s link, %d sensors, %+v", seen.Link, len(seen.Latest), slices.Sorted(maps.Keys(seen.Latest)))
+		}
+	})
+	eventually(t, "the controller stores telemetry of 30 sensors", 3*time.Minute, func() bool {
 		var err error
 		seen, err = api.Box(t.Context(), id)
 		return err == nil && seen.Link == fleetapi.LinkLive && len(seen.Latest) >= sensors
@@ -51,8 +59,8 @@ func agentRSS(t *testing.T) []Figure {
 	check(t, agent.Process.Kill()) // as it stands: a clean stop seals one more block
 	seen, err = api.Box(t.Context(), id)
 	check(t, err)
-	if len(seen.Latest) != sensors || seen.Link != fleetapi.LinkLive {
-		t.Errorf("%d sensors, want %d; link %s at the end", len(seen.Latest), sensors, seen.Link)
+	if len(seen.Latest) < sensors || seen.Link != fleetapi.LinkLive {
+		t.Errorf("%d sensors, want %d or more; link %s at the end", len(seen.Latest), sensors, seen.Link)
 	}
 	spoolIsEmpty(t, filepath.Join(state, "spool.db"))
 	return []Figure{
@@ -88,6 +96,10 @@ func runBoard(t *testing.T, dir string) {
 		check(t, os.WriteFile(filepath.Join(chip, fmt.Sprintf("temp%d_input", i+1)), fmt.Appendf(nil, "%d\n", 31000+i*500), 0o644))
 	}
 	background(t, simboard.New(simboard.Options{Root: dir, Name: "box-1", Seed: 1}, slog.New(slog.DiscardHandler)).Run)
+	eventually(t, "the board is there", 10*time.Second, func() bool {
+		_, err := os.Stat(filepath.Join(dir, "sys/devices/system/cpu/online")) // is written last
+		return err == nil
+	})
 }
 
 // background runs a component until the test ends.

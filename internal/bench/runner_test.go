@@ -133,11 +133,16 @@ const (
 
 // runnerCost prices the server around ONNX Runtime for the text direction
 // classifier: HTTP with the binary extension, four connections, 110 KB each.
+//
+// isolation is CPU time of both processes above a tight loop in one process;
+// empty-call is the elapsed time of a call that carries 4 bytes.
 func runnerCost(t *testing.T) []Figure {
-	var raw, over []float64
-	for range 3 {
+	var raw, over, empty []float64
+	for range 5 {
 		out := goTest(t, "./agent/worker", "-run", "^$", "-bench", "^BenchmarkIsolation$", "-benchtime", "60x")
 		raw, over = append(raw, metric(t, out, "raw-cpu-us")), append(over, metric(t, out, "over-raw-cpu-us"))
+		out = goTest(t, "./agent/worker", "-run", "^$", "-bench", "^BenchmarkRoundTrip$/^4B$", "-benchtime", "2000x")
+		empty = append(empty, metric(t, out, "ns/op")/1000)
 	}
 	b := startRunner(t, []string{"ocr-cls-2.0.0"}, "")
 	b.load(runnerSpan / 4) // warm up
@@ -154,6 +159,7 @@ func runnerCost(t *testing.T) []Figure {
 	const yard = "ONNX Runtime in one process, same input"
 	return []Figure{
 		{Name: "isolation", Value: median(over), Unit: "us", Goal: Goal{AtMost: 30}},
+		{Name: "empty-call", Value: median(empty), Unit: "us"},
 		Figure{Name: "in-worker", Value: median(raw) + median(over), Unit: "us"}.Against(yard, median(raw)),
 		Figure{Name: "cpu-per-request", Value: median(micros), Unit: "us"}.Against(yard, median(raw)),
 		{Name: "worker-share-of-cpu", Value: share, Unit: "ratio", Yardstick: "CPU of runner and worker", Ratio: &share, Goal: Goal{AtLeast: 0.8}},
