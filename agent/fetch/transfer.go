@@ -229,7 +229,7 @@ func (t *transfer) budget() error {
 	// An unknown length needs at least the reserve; copy watches the rest.
 	need := max(t.total-t.done, 0) + t.f.opts.MinFreeBytes
 	if free < need {
-		return fmt.Errorf("%d bytes to come and %d to stay free, but %s has only %d: %w; free some space or lower the reserve",
+		return fmt.Errorf("%d bytes to come and %d to stay free, but %s has only %d: %w; free some space, or lower min_free_bytes of agent.yaml",
 			need-t.f.opts.MinFreeBytes, t.f.opts.MinFreeBytes, dir, free, blob.ErrNoRoom)
 	}
 	t.budgeted = true

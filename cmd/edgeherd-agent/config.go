@@ -25,6 +25,8 @@ type config struct {
 	Probation   time.Duration `yaml:"probation"`    // of a new agent; default 3m
 	FirstDelay  time.Duration `yaml:"first_delay"`  // spread of the first connection; default 0s
 	SpoolBytes  int64         `yaml:"spool_bytes"`  // default 64 MiB
+	// MinFreeBytes of the disk are left free by downloads; default 1 GiB.
+	MinFreeBytes int64 `yaml:"min_free_bytes"`
 }
 
 const defaultConfig = "/etc/edgeherd/agent.yaml"
