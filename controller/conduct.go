@@ -104,7 +104,13 @@ func (c *Controller) stepRollout(ctx context.Context, r fleetapi.Rollout, boxes 
 	}
 	next, actions := rollout.Next(r, facts, now)
 	if !reflect.DeepEqual(next, r) {
-		if err := c.store.PutRollout(ctx, next); err != nil {
+		// A person may have paused it since it was read: decide on what is stored.
+		var err error
+		next, err = c.store.UpdateRollout(ctx, r.ID, func(stored fleetapi.Rollout) (fleetapi.Rollout, error) {
+			stored, actions = rollout.Next(stored, facts, now)
+			return stored, nil
+		})
+		if err != nil {
 			return err
 		}
 		if next.State != r.State {
