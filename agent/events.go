@@ -82,6 +82,9 @@ func (a *Agent) reportUpdate(p update.Phase) {
 		text += ": " + p.Err
 	}
 	a.must(a.event(wire.EventAgentPhase, text, body))
+	if p.Phase == "active" {
+		a.link.SayHello() // the inventory names the release that runs
+	}
 }
 
 // running remembers what was reported to serve.
