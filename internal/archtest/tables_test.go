@@ -54,6 +54,7 @@ var rows = []row{
 	{"controller/api/...", "controller/... firmware internal/blob internal/fleetapi internal/identity internal/runnerapi internal/trust internal/wire models"},
 	{"controller", "controller/... firmware internal/blob internal/durable internal/fleetapi internal/identity internal/runnerapi internal/trust internal/wire models"},
 	{"internal/fleettest/...", "agent/... controller/... firmware internal/... models"},
+	{"internal/e2e", ""},
 	{"deploy/...", ""},
 	{"cmd/edgeherd-agent", "agent agent/spool agent/update internal/runnerapi agent/sense internal/durable internal/identity internal/trust internal/wire"},
 	{"cmd/edgeherd-runner", "agent/inputs agent/serve agent/worker internal/runnerapi models"},

@@ -1,0 +1,144 @@
+package e2e
+
+import (
+	"database/sql"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	_ "modernc.org/sqlite" // the tests read what the controller wrote
+
+	"github.com/edgeherd/edgeherd/internal/wire"
+)
+
+// stream is one sequence of blocks.
+type stream struct {
+	box, sid string
+	lane     wire.Lane
+}
+
+// audit holds a stopped controller's database to the promise: every result
+// that a runner numbered is there once, no sequence of blocks has a hole that
+// no gap tells of, and the rows that pages show are those of the blocks. It
+// returns how many results there are.
+func audit(t *testing.T, data string) int {
+	t.Helper()
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(data, "server", "store.db")+"?mode=ro")
+	must(t, err)
+	defer db.Close()
+	rows, err := db.Query(`SELECT box, sid, lane, seq, kind, n, payload FROM block`)
+	must(t, err)
+	defer rows.Close()
+	seqs := map[stream]map[uint64]int{}
+	cursors := map[string]map[uint64]int{}
+	results, declared := map[string]int{}, map[string]int{}
+	for rows.Next() {
+		var s stream
+		var sid, payload []byte
+		var seq uint64
+		var kind wire.Kind
+		var n int
+		must(t, rows.Scan(&s.box, &sid, &s.lane, &seq, &kind, &n, &payload))
+		s.sid = fmt.Sprintf("%x", sid)
+		if seqs[s] == nil {
+			seqs[s] = map[uint64]int{}
+		}
+		seqs[s][seq]++
+		if kind != wire.KindResults {
+			continue
+		}
+		records, err := wire.DecodeResults(payload)
+		must(t, err)
+		if cursors[s.box] == nil {
+			cursors[s.box] = map[uint64]int{}
+		}
+		for _, r := range records {
+			cursors[s.box][r.Cursor]++
+		}
+		results[s.box] += len(records)
+		declared[s.box] += n
+	}
+	must(t, rows.Err())
+	for box, seen := range cursors {
+		once(t, "box "+box+": result", seen, nil)
+		if results[box] != declared[box] || results[box] != count(t, db, `SELECT count(*) FROM result WHERE box = ?`, box) {
+			t.Errorf("box %s: blocks hold %d results, declare %d, and the table has %d rows", box, results[box], declared[box],
+				count(t, db, `SELECT count(*) FROM result WHERE box = ?`, box))
+		}
+	}
+	for s, seen := range seqs {
+		once(t, fmt.Sprintf("box %s sid %s lane %d: block", s.box, s.sid, s.lane), seen, gaps(t, db, s))
+	}
+	total := 0
+	for _, n := range results {
+		total += n
+	}
+	return total
+}
+
+// once requires each number from 1 to the highest exactly once, but for those
+// that excused holds.
+func once(t *testing.T, what string, seen map[uint64]int, excused map[uint64]bool) {
+	t.Helper()
+	var top uint64
+	for n, times := range seen {
+		top = max(top, n)
+		if times != 1 {
+			t.Errorf("%s %d is stored %d times", what, n, times)
+		}
+	}
+	var missing []uint64
+	for n := uint64(1); n <= top; n++ {
+		if seen[n] == 0 && !excused[n] {
+			missing = append(missing, n)
+		}
+	}
+	if len(missing) > 0 {
+		t.Errorf("%s: of 1 to %d are missing %v", what, top, missing)
+	}
+	if seen[0] > 0 {
+		t.Errorf("%s 0 is stored, numbers begin at 1", what)
+	}
+}
+
+func gaps(t *testing.T, db *sql.DB, s stream) map[uint64]bool {
+	t.Helper()
+	told := map[uint64]bool{}
+	rows, err := db.Query(`SELECT lo, hi FROM gap WHERE box = ? AND lower(hex(sid)) = ? AND lane = ?`, s.box, s.sid, s.lane)
+	must(t, err)
+	defer rows.Close()
+	for rows.Next() {
+		var lo, hi uint64
+		must(t, rows.Scan(&lo, &hi))
+		for ; lo <= hi; lo++ {
+			told[lo] = true
+		}
+	}
+	return told
+}
+
+func count(t *testing.T, db *sql.DB, query string, args ...any) (n int) {
+	t.Helper()
+	must(t, db.QueryRow(query, args...).Scan(&n))
+	return n
+}
+
+// rolloutsStored is how many rollouts a stopped controller knows, by model.
+func rolloutsStored(t *testing.T, data string) []string {
+	t.Helper()
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(data, "server", "store.db")+"?mode=ro")
+	must(t, err)
+	defer db.Close()
+	rows, err := db.Query(`SELECT id FROM rollout`)
+	must(t, err)
+	defer rows.Close()
+	var ids []string
+	for rows.Next() {
+		var id string
+		must(t, rows.Scan(&id))
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	return ids
+}
