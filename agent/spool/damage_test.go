@@ -80,7 +80,7 @@ func TestAFileThatWasNotClosedIsChecked(t *testing.T) {
 	}
 	s.Close()
 	write(t, p+".open", nil)
-	s = open(t, spool.Options{Path: p, Check: func(string) error { return errors.New("the child died") }})
+	open(t, spool.Options{Path: p, Check: func(string) error { return errors.New("the child died") }})
 	if len(corruptFiles(t, p)) != 1 {
 		t.Error("a file whose check failed is not set aside")
 	}

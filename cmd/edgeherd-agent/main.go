@@ -94,7 +94,7 @@ func runAgent(ctx context.Context, args []string, stderr io.Writer) error {
 	a, err := agent.Open(agent.Options{
 		State: c.State, Root: c.Root, Runner: runnerapi.Dial(c.Runner), Version: version,
 		SensePeriod: c.SensePeriod, SealPeriod: c.SealPeriod, Trial: c.Trial, Probation: c.Probation,
-		FirstDelay: c.FirstDelay, SpoolBytes: c.SpoolBytes, MinFreeBytes: c.MinFreeBytes,
+		FirstDelay: c.FirstDelay, SpoolBytes: c.SpoolBytes, CheckSpool: checkSpool, MinFreeBytes: c.MinFreeBytes,
 	}, log)
 	if err != nil {
 		return err
