@@ -15,7 +15,7 @@ one() {
 			return 0
 		fi
 		# The fuzzing engine can lose the race with its own deadline and fail without
-		# an input (golang/go#75804): then, and only then, it gets a second run.
+		# an input: then, and only then, it gets a second run.
 		if grep -q 'Failing input written' "$log" || ! grep -q 'context deadline exceeded' "$log"; then break; fi
 	done
 	printf 'fuzz FAILED %s %s\n' "$dir" "$name"
