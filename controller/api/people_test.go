@@ -3,11 +3,14 @@ package api
 import (
 	"bytes"
 	"net/http"
+	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	"github.com/edgeherd/edgeherd/controller/store"
@@ -181,6 +184,25 @@ func TestPagesAreServedAndBound(t *testing.T) {
 		t.Errorf("unknown route: %d", got.status)
 	} else if p := got.problem(t); !strings.Contains(p.Detail, "/api/v1/nothing") {
 		t.Errorf("unknown route: %+v", p)
+	}
+}
+
+func TestBuiltPagesAreCachedByTheirNames(t *testing.T) {
+	built := fstest.MapFS{
+		"index.html":          {Data: []byte("<title>edgeherd</title>")},
+		"assets/index-1a2.js": {Data: []byte("run()")},
+	}
+	for _, c := range []struct{ path, body, cache string }{
+		{"/", "<title>edgeherd</title>", "no-cache"},
+		{"/rollouts/r-abc", "<title>edgeherd</title>", "no-cache"},
+		{"/assets", "<title>edgeherd</title>", "no-cache"},
+		{"/assets/index-1a2.js", "run()", "public, max-age=31536000, immutable"},
+	} {
+		rec := httptest.NewRecorder()
+		servePage(rec, &http.Request{Method: "GET", URL: &url.URL{Path: c.path}, Header: http.Header{}}, built)
+		if rec.Code != 200 || rec.Body.String() != c.body || rec.Header().Get("Cache-Control") != c.cache {
+			t.Errorf("%s: %d %q %q", c.path, rec.Code, rec.Body, rec.Header().Get("Cache-Control"))
+		}
 	}
 }
 
