@@ -54,7 +54,7 @@ func (f *Fleet) furnish(ctx context.Context, began time.Time) error {
 	if err := waitFor(ctx, func() error { _, err := client.Summary(ctx); return err }); err != nil {
 		return quiet(ctx, fmt.Errorf("the controller does not answer; see %s: %w", filepath.Join(f.opts.Data, "log", "controller.log"), err))
 	}
-	f.say("edgeherd is up after %.1f s: a controller and %d simulated boxes on this machine.", time.Since(began).Seconds(), len(f.boxes))
+	f.say("edgeherd is up after %.1f s: a controller, and boxes on simulated boards: %d.", time.Since(began).Seconds(), len(f.boxes))
 	f.say("")
 	f.say("  Open         %s   (works once; again: edgeherd login --url)", f.login)
 	for _, b := range f.boxes {
