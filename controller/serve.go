@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -32,7 +33,14 @@ func (c *Controller) URL() string {
 }
 
 func (c *Controller) listen() error {
-	cert, err := c.ca.IssueServer(c.opts.Hosts)
+	// The operator at this machine needs no name for it.
+	hosts := slices.Clone(c.opts.Hosts)
+	for _, self := range []string{"127.0.0.1", "::1", "localhost"} {
+		if !slices.Contains(hosts, self) {
+			hosts = append(hosts, self)
+		}
+	}
+	cert, err := c.ca.IssueServer(hosts)
 	if err != nil {
 		return err
 	}

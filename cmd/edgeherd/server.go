@@ -78,12 +78,21 @@ func localContext(ctx context.Context, ctl *controller.Controller, cfg serverCon
 			return err
 		}
 	}
-	oc.URL, oc.CAFile = "https://"+reachable(ctl.Addrs().HTTP, cfg.Hosts), filepath.Join("ca", "ca.pem")
+	at := ctl.Addrs().HTTP
+	oc.URL, oc.CAFile = "https://"+reachable(at, cfg.Hosts), filepath.Join("ca", "ca.pem")
+	if onLoopback(at) {
+		oc.URL = "https://" + at // the names lead to where nobody listens
+	}
 	if cfg.HTTPPlain {
-		oc.URL, oc.CAFile = "http://"+ctl.Addrs().HTTP, ""
+		oc.URL, oc.CAFile = "http://"+at, ""
 	}
 	oc.SigningKey = filepath.Join("keys", "signing.key")
 	return oc.write(file)
+}
+
+func onLoopback(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	return err == nil && net.ParseIP(host).IsLoopback()
 }
 
 // reachable is the address to dial for one that is listened on.
