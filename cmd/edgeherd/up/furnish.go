@@ -54,7 +54,11 @@ func (f *Fleet) furnish(ctx context.Context, began time.Time) error {
 	if err := waitFor(ctx, func() error { _, err := client.Summary(ctx); return err }); err != nil {
 		return quiet(ctx, fmt.Errorf("the controller does not answer; see %s: %w", filepath.Join(f.opts.Data, "log", "controller.log"), err))
 	}
-	f.say("edgeherd is up after %.1f s: a controller, and boxes on simulated boards: %d.", time.Since(began).Seconds(), len(f.boxes))
+	boxes := fmt.Sprintf("%d boxes", len(f.boxes))
+	if len(f.boxes) == 1 {
+		boxes = "a box"
+	}
+	f.say("edgeherd is up after %.1f s: a controller and %s on simulated hardware, on this machine.", time.Since(began).Seconds(), boxes)
 	f.say("")
 	f.say("  Open         %s   (works once; again: edgeherd login --url)", f.login)
 	for _, b := range f.boxes {
