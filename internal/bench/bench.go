@@ -25,24 +25,27 @@ type Figure struct {
 	Name  string  `json:"name"`
 	Value float64 `json:"value"`
 	Unit  string  `json:"unit"`
-	// Yardstick says what Ratio is a ratio to; empty when Ratio is nil.
-	Yardstick string   `json:"yardstick"`
+	// Yardstick is the same work done by the thing we build on, in Unit, and
+	// Beside says what that is. Ratio is Value / Yardstick. All or none are set.
+	Yardstick *float64 `json:"yardstick"`
 	Ratio     *float64 `json:"ratio"`
+	Beside    string   `json:"yardstick_name,omitempty"`
 	// Goal bounds Ratio, or Value where Ratio is nil.
 	Goal    Goal   `json:"goal"`
 	Command string `json:"command"`
 }
 
-// Goal is a bound; the zero Goal binds nothing.
-type Goal struct {
-	AtMost  float64 `json:"at_most,omitempty"`
-	AtLeast float64 `json:"at_least,omitempty"`
-}
+// Goal is an upper or a lower bound; the zero Goal binds nothing. In JSON it is text such as
+// "<=0.5" or ">=0.88", or empty.
+type Goal struct{ AtMost, AtLeast float64 }
+
+// MarshalText implements encoding.TextMarshaler.
+func (g Goal) MarshalText() ([]byte, error) { return []byte(g.String()), nil }
 
 // Against sets the yardstick and the ratio of f to it.
 func (f Figure) Against(yardstick string, value float64) Figure {
 	ratio := f.Value / value
-	f.Yardstick, f.Ratio = yardstick, &ratio
+	f.Beside, f.Yardstick, f.Ratio = yardstick, &value, &ratio
 	return f
 }
 
@@ -57,14 +60,12 @@ func (f Figure) Met() bool {
 
 func (g Goal) String() string {
 	switch {
-	case g.AtMost != 0 && g.AtLeast != 0:
-		return fmt.Sprintf("%.4g to %.4g", g.AtLeast, g.AtMost)
 	case g.AtMost != 0:
-		return fmt.Sprintf("<= %.4g", g.AtMost)
+		return fmt.Sprintf("<=%.4g", g.AtMost)
 	case g.AtLeast != 0:
-		return fmt.Sprintf(">= %.4g", g.AtLeast)
+		return fmt.Sprintf(">=%.4g", g.AtLeast)
 	}
-	return "none"
+	return ""
 }
 
 // Table writes figures as rows for people and as JSON lines for programs.
@@ -98,7 +99,7 @@ func (t *Table) Report(name string, figures ...Figure) error {
 		if !f.Met() {
 			met = "NO"
 		}
-		fmt.Fprintf(t.rows, "%-36s %12.4g %-8s %8s  %-12s %-6s %s\n", f.Name, f.Value, f.Unit, ratio, f.Goal, met, f.Yardstick)
+		fmt.Fprintf(t.rows, "%-36s %12.4g %-8s %8s  %-12s %-6s %s\n", f.Name, f.Value, f.Unit, ratio, f.Goal, met, f.Beside)
 		line, err := json.Marshal(f)
 		if err != nil {
 			return fmt.Errorf("encode figure %s: %w", f.Name, err)

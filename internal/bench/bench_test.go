@@ -93,7 +93,7 @@ func TestRatioDecidesWhetherAGoalIsMet(t *testing.T) {
 func TestEveryFigureIsOneLineOfJSON(t *testing.T) {
 	var lines bytes.Buffer
 	table := NewTable(io.Discard, &lines)
-	err := table.Report("demo", Figure{Value: 2, Unit: "us"}.Against("raw", 1), Figure{Name: "part", Value: 3, Unit: "MB"})
+	err := table.Report("demo", Figure{Value: 2, Unit: "us", Goal: Goal{AtMost: 2.5}}.Against("raw", 1), Figure{Name: "part", Value: 3, Unit: "MB"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,7 +105,7 @@ func TestEveryFigureIsOneLineOfJSON(t *testing.T) {
 		}
 		got = append(got, f)
 	}
-	if len(got) != 2 || got[0]["name"] != "demo" || got[0]["ratio"] != 2.0 || got[1]["name"] != "demo/part" || got[1]["ratio"] != nil {
+	if len(got) != 2 || got[0]["name"] != "demo" || got[0]["ratio"] != 2.0 || got[0]["yardstick"] != 1.0 || got[0]["goal"] != "<=2.5" || got[1]["name"] != "demo/part" || got[1]["ratio"] != nil {
 		t.Errorf("got %v", got)
 	}
 	if got[1]["command"] != "make bench-demo" {

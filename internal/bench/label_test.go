@@ -56,7 +56,7 @@ func labelReader(t *testing.T) []Figure {
 		{Name: "frames", Value: float64(len(latencies)) / took, Unit: "1/s"},
 		{Name: "latency-p50", Value: median(latencies), Unit: "ms"},
 		{Name: "latency-p95", Value: quantile(latencies, 0.95), Unit: "ms"},
-		{Name: "worker-share-of-cpu", Value: share, Unit: "ratio", Yardstick: "CPU of runner and workers", Ratio: &share},
+		{Name: "worker-share-of-cpu", Value: share, Unit: "ratio", Beside: "of the CPU of runner and workers"},
 		{Name: "clean-words", Value: float64(right["clean"]) / float64(seen["clean"]), Unit: "ratio", Goal: Goal{AtLeast: 1}},
 		{Name: "degraded-words", Value: float64(right["degraded"]) / float64(seen["degraded"]), Unit: "ratio", Goal: Goal{AtLeast: 0.95}},
 	}

@@ -165,8 +165,8 @@ func runnerCost(t *testing.T) []Figure {
 		{Name: "empty-call", Value: median(empty), Unit: "us"},
 		Figure{Name: "in-worker", Value: median(raw) + median(over), Unit: "us"}.Against(yard, median(raw)),
 		Figure{Name: "cpu-per-request", Value: median(micros), Unit: "us"}.Against(yard, median(raw)),
-		{Name: "onnx-share-of-cpu", Value: onnx, Unit: "ratio", Yardstick: "CPU of runner and worker", Ratio: &onnx, Goal: Goal{AtLeast: 0.8}},
-		{Name: "worker-share-of-cpu", Value: share, Unit: "ratio", Yardstick: "CPU of runner and worker", Ratio: &share, Goal: Goal{AtLeast: 0.8}},
+		{Name: "onnx-share-of-cpu", Value: onnx, Unit: "ratio", Beside: "of the CPU of runner and worker", Goal: Goal{AtLeast: 0.8}},
+		{Name: "worker-share-of-cpu", Value: share, Unit: "ratio", Beside: "of the CPU of runner and worker", Goal: Goal{AtLeast: 0.8}},
 		{Name: "requests", Value: median(rates), Unit: "1/s"},
 	}
 }
