@@ -136,8 +136,9 @@ func nextTarget(r *fleetapi.Rollout, t *fleetapi.Target, f Fact, now time.Time) 
 	case unreachable(r, t, f, now):
 		t.State = fleetapi.TargetUnreachable
 	}
-	if f.Phase != t.Phase || f.Probe != nil || t.State != was {
-		t.Phase, t.Probe = f.Phase, f.Probe
+	t.Phase = f.Phase
+	if f.Probe != nil {
+		t.Probe = f.Probe
 	}
 	if t.State != was {
 		t.Changed = &now

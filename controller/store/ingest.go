@@ -153,10 +153,15 @@ func (s *Store) derive(tx *sql.Tx, d Delivery, e Effects) error {
 	return applyEffects(tx, d, e)
 }
 
+// keepProbe carries what a box measured of a version into its later phases,
+// which do not repeat it.
+const keepProbe = `CASE WHEN json_extract(phase.body, '$.probe') IS NULL OR json_extract(excluded.body, '$.probe') IS NOT NULL
+	THEN excluded.body ELSE json_set(excluded.body, '$.probe', json(json_extract(phase.body, '$.probe'))) END`
+
 func applyEffects(tx *sql.Tx, d Delivery, e Effects) error {
 	for _, p := range e.Phases {
 		if _, err := tx.Exec(`INSERT INTO phase (box, digest, rollout, kind, name, version, phase, err, body, t_ms, boot, mono_ms, seq) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)
-			ON CONFLICT (box, digest, rollout) DO UPDATE SET phase = excluded.phase, err = excluded.err, body = excluded.body,
+			ON CONFLICT (box, digest, rollout) DO UPDATE SET phase = excluded.phase, err = excluded.err, body = `+keepProbe+`,
 			t_ms = excluded.t_ms, boot = excluded.boot, mono_ms = excluded.mono_ms, seq = excluded.seq
 			WHERE CASE WHEN excluded.boot = phase.boot THEN (excluded.mono_ms, excluded.seq) >= (phase.mono_ms, phase.seq)
 			ELSE excluded.t_ms >= phase.t_ms END`,

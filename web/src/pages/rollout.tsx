@@ -76,7 +76,7 @@ function Standing({ rollout }: { rollout: Rollout }) {
         </span>
         <div className="min-w-0">
           <Sentence rollout={rollout} strong />
-          {rollout.warnings.length > 0 && (
+          {rollout.state === "draft" && rollout.warnings.length > 0 && (
             <ul className="mt-1 list-disc pl-5" lang="en" aria-label={t("rollout.warnings")}>
               {rollout.warnings.map((warning) => (
                 <li key={warning}>{warning}</li>
