@@ -6,21 +6,25 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/edgeherd/edgeherd/internal/identity"
 	"github.com/edgeherd/edgeherd/internal/wire"
 )
 
 // clock reads the time of this boot and the wall clock together.
 type clock struct {
-	boot wire.BootID
-	// base and start tie the monotonic part of time.Time to the time since boot.
-	base  int64
-	start time.Time
-	wall  func() time.Time
+	boot   wire.BootID
+	uptime func() time.Duration
+	wall   func() time.Time
+	kernel bool // the wall clock is the kernel's
 }
 
 func newClock(opts Options, bootID string) clock {
 	sum := sha256.Sum256([]byte(bootID))
-	return clock{boot: wire.BootID(sum[:8]), base: opts.Uptime().Milliseconds(), start: time.Now(), wall: opts.WallClock}
+	c := clock{boot: wire.BootID(sum[:8]), uptime: opts.Uptime, wall: opts.WallClock, kernel: opts.WallClock == nil}
+	if c.kernel {
+		c.wall = time.Now
+	}
+	return c
 }
 
 // sinceBoot is CLOCK_BOOTTIME: it counts through suspend, and nobody can set it.
@@ -34,11 +38,14 @@ func sinceBoot() time.Duration {
 
 // now returns milliseconds since boot and Unix milliseconds.
 func (c clock) now() (mono, wall int64) {
-	return c.base + time.Since(c.start).Milliseconds(), c.wall().UnixMilli()
+	return c.uptime().Milliseconds(), c.wall().UnixMilli()
 }
 
 // quality says whether the kernel's clock is disciplined (adjtimex status).
 func (c clock) quality() wire.TimeQuality {
+	if !c.kernel {
+		return wire.TimeUnknown
+	}
 	var tx unix.Timex
 	if state, err := unix.Adjtimex(&tx); err == nil && state != unix.TIME_ERROR && tx.Status&unix.STA_UNSYNC == 0 {
 		return wire.TimeSynced
@@ -49,4 +56,22 @@ func (c clock) quality() wire.TimeQuality {
 func (c clock) triple() wire.Clock {
 	mono, wall := c.now()
 	return wire.Clock{Boot: c.boot, MonoMs: mono, WallMs: wall, Quality: c.quality()}
+}
+
+// forTLS is the wall clock within the life of the box's own certificate. A box
+// whose clock is in 1970 or a year ahead must reach its controller all the
+// same: nobody is there to set the clock, and where our certificate has really
+// ended, the controller refuses it by its own clock.
+func (c clock) forTLS(id *identity.Identity) func() time.Time {
+	leaf := id.Certificate.Leaf
+	return func() time.Time {
+		now := c.wall()
+		switch {
+		case now.Before(leaf.NotBefore):
+			return leaf.NotBefore
+		case now.After(leaf.NotAfter):
+			return leaf.NotAfter
+		}
+		return now
+	}
 }

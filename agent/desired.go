@@ -2,6 +2,7 @@ package agent
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/edgeherd/edgeherd/agent/activate"
 	"github.com/edgeherd/edgeherd/internal/blob"
@@ -9,47 +10,69 @@ import (
 	"github.com/edgeherd/edgeherd/internal/wire"
 )
 
+// refusalEvery is how often a refused desired state raises an alarm: it comes
+// again with every connection, and alarms take the room of other events.
+const refusalEvery = time.Hour
+
 // desiredFile is desired.json: the envelope that was accepted last.
 type desiredFile struct {
 	Envelope []byte `json:"envelope"`
 }
 
-// resumeDesired goes on with what was wanted before the restart; no network
-// is needed for it.
-func (a *Agent) resumeDesired() error {
+// desiredState is a desired state that has been checked.
+type desiredState struct {
+	wire.Desired
+	content blob.Digest // of what was signed
+}
+
+// resumeDesired goes on with what was wanted before the restart; no network is
+// needed for it. What cannot be read is ignored: the controller sends it again,
+// and an agent that does not start could never be told.
+func (a *Agent) resumeDesired() {
 	var f desiredFile
 	found, err := a.desired.Load(&f)
-	if err != nil || !found {
-		return err
+	if err == nil && !found {
+		return
 	}
-	d, err := a.openDesired(f.Envelope)
+	var d desiredState
+	if err == nil {
+		d, err = a.openDesired(f.Envelope)
+	}
 	if err != nil {
-		// The controller sends it again; serving goes on meanwhile.
 		a.log.Warn("stored desired state ignored", "err", err)
-		return nil
+		return
 	}
 	a.follow(d)
-	return nil
 }
 
 // accept takes a desired state from the controller if it is signed, meant for
 // this box and not older than the one followed now.
 func (a *Agent) accept(envelope []byte) {
 	d, err := a.openDesired(envelope)
+	if a.refusalIsNews(err) {
+		text, body := "desired state accepted again", wire.AlarmBody{Kind: "desired"}
+		if err != nil {
+			text, body.Active = "desired state refused: "+err.Error(), true
+		}
+		a.must(a.event(wire.EventAlarm, text, body))
+	}
 	if err != nil {
 		a.log.Warn("desired state refused", "err", err)
-		a.must(a.event(wire.EventAlarm, "desired state refused: "+err.Error(), wire.AlarmBody{Kind: "desired", Active: true}))
 		return
 	}
 	a.running.mu.Lock()
-	have := a.running.generation
+	have, content := a.running.generation, a.running.content
 	a.running.mu.Unlock()
 	switch {
 	case d.Generation < have:
 		a.log.Warn("older desired state refused", "gen", d.Generation, "have", have)
 		return
-	case d.Generation == have:
+	case d.Generation == have && d.content == content:
 		return
+	case d.Generation == have:
+		// A controller never signs two of one generation, unless its database
+		// came back from a backup and has caught up. The newest word counts.
+		a.log.Warn("another desired state of the same generation", "gen", d.Generation)
 	}
 	if err := a.desired.Save(desiredFile{envelope}); err != nil {
 		a.log.Error("desired state not stored, not followed", "err", err)
@@ -59,24 +82,41 @@ func (a *Agent) accept(envelope []byte) {
 	a.follow(d)
 }
 
-func (a *Agent) openDesired(envelope []byte) (wire.Desired, error) {
+// refusalIsNews reports whether people should hear of the outcome err.
+func (a *Agent) refusalIsNews(err error) bool {
+	r := &a.running
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err == nil {
+		was := r.refusing
+		r.refusing = false
+		return was
+	}
+	if !r.refused.IsZero() && time.Since(r.refused) < refusalEvery {
+		return false
+	}
+	r.refusing, r.refused = true, time.Now()
+	return true
+}
+
+func (a *Agent) openDesired(envelope []byte) (desiredState, error) {
 	payload, err := a.id.Keyring.Open(trust.TypeDesired, envelope)
 	if err != nil {
-		return wire.Desired{}, err
+		return desiredState{}, err
 	}
 	d, err := wire.DecodeDesired(payload)
 	if err != nil {
-		return wire.Desired{}, err
+		return desiredState{}, err
 	}
 	if d.Box != a.id.ID {
-		return wire.Desired{}, fmt.Errorf("desired state is for box %s", d.Box)
+		return desiredState{}, fmt.Errorf("desired state is for box %s", d.Box)
 	}
-	return d, nil
+	return desiredState{d, blob.Sum(payload)}, nil
 }
 
-func (a *Agent) follow(d wire.Desired) {
+func (a *Agent) follow(d desiredState) {
 	a.running.mu.Lock()
-	a.running.generation = d.Generation
+	a.running.generation, a.running.content = d.Generation, d.content
 	var release blob.Digest // zero withdraws what was wanted
 	if d.Agent != nil {
 		a.running.rollout, release = d.Agent.Rollout, d.Agent.Digest

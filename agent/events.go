@@ -4,11 +4,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
+	"time"
 
 	"github.com/edgeherd/edgeherd/agent/activate"
 	"github.com/edgeherd/edgeherd/agent/spool"
 	"github.com/edgeherd/edgeherd/agent/update"
+	"github.com/edgeherd/edgeherd/internal/blob"
 	"github.com/edgeherd/edgeherd/internal/wire"
 )
 
@@ -27,22 +30,62 @@ func (a *Agent) event(kind, text string, body any) error {
 	if err != nil {
 		return fmt.Errorf("encode event %s: %w", kind, err)
 	}
-	_, err = a.spool.Append(spool.Draft{
+	draft := spool.Draft{
 		Lane: wire.LaneEvents, Kind: wire.KindEvents, MonoMs: mono, WallMs: wall,
 		Quality: a.clock.quality(), Count: 1, Payload: payload,
-	})
-	if err != nil {
+	}
+	if err := a.disk.store(a.spool, draft); err != nil {
 		return fmt.Errorf("store event %s: %w", kind, err)
 	}
 	return nil
 }
 
-// must logs an event that could not be stored; the full disk that caused it
-// has been reported by the spool.
+// must logs an event that could not be stored yet.
 func (a *Agent) must(err error) {
 	if err != nil {
 		a.log.Error("event not stored", "err", err)
 	}
+}
+
+// maxWaiting events wait in memory for a disk that takes no writes. What a
+// rollout waits for is among them, so they are not dropped at once.
+const maxWaiting = 100
+
+// disk remembers how the last write to the spool went, and the events that it
+// did not take.
+type disk struct {
+	mu      sync.Mutex    // guards the fields below
+	err     error         // of the last write
+	waiting []spool.Draft // events, oldest first
+}
+
+// store writes what waits, then event. On an error event waits as well.
+func (d *disk) store(s *spool.Spool, event ...spool.Draft) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.waiting = append(d.waiting, event...)
+	d.waiting = d.waiting[max(0, len(d.waiting)-maxWaiting):]
+	for len(d.waiting) > 0 {
+		if _, d.err = s.Append(d.waiting[0]); d.err != nil {
+			return d.err
+		}
+		d.waiting = d.waiting[1:]
+	}
+	return nil
+}
+
+// note remembers the outcome of another write and returns it.
+func (d *disk) note(err error) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.err = err
+	return err
+}
+
+func (d *disk) last() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.err
 }
 
 func (a *Agent) started() error {
@@ -57,10 +100,12 @@ func (a *Agent) reportModel(p activate.Phase) {
 	}
 	body := wire.PhaseBody{
 		Name: p.Name, Version: p.Version, Digest: p.Digest.String(), Rollout: p.Rollout, Attempt: p.Attempt,
-		Generation: p.Generation, Phase: p.Phase, Err: p.Err,
+		Generation: p.Generation, Phase: p.Phase, Err: brief(p.Err),
 	}
 	if p.Probe != nil {
-		data, err := json.Marshal(p.Probe)
+		probe := *p.Probe
+		probe.Err = brief(probe.Err)
+		data, err := json.Marshal(probe)
 		if err != nil {
 			a.must(err)
 			return
@@ -75,8 +120,18 @@ func (a *Agent) reportModel(p activate.Phase) {
 	a.noteRunning()
 }
 
+// brief cuts what a runner or a library had to say: an event whose body is too
+// long is not stored at all, and the rollout would wait for it for ever.
+func brief(text string) string {
+	const most = 2000
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(text[:most], "") + "…"
+}
+
 func (a *Agent) reportUpdate(p update.Phase) {
-	body := wire.PhaseBody{Name: "agent", Version: p.Version, Digest: p.Release.String(), Phase: p.Phase, Err: p.Err, Rollout: a.running.agentRollout()}
+	body := wire.PhaseBody{Name: "agent", Version: p.Version, Digest: p.Release.String(), Phase: p.Phase, Err: brief(p.Err), Rollout: a.running.agentRollout()}
 	text := fmt.Sprintf("agent %s %s", p.Version, p.Phase)
 	if p.Err != "" {
 		text += ": " + p.Err
@@ -89,9 +144,12 @@ func (a *Agent) reportUpdate(p update.Phase) {
 
 // running remembers what was reported to serve.
 type running struct {
-	mu         sync.Mutex // guards the fields below
-	generation uint64     // of the desired state last accepted
-	rollout    string     // that asks for an agent release
+	mu         sync.Mutex  // guards the fields below
+	generation uint64      // of the desired state last accepted
+	content    blob.Digest // of what was signed there
+	rollout    string      // that asks for an agent release
+	refusing   bool        // the last desired state was no good, and people know
+	refused    time.Time   // when people were told so last
 	last       []wire.RunningModel
 	reported   bool
 }
@@ -107,6 +165,8 @@ func (a *Agent) nowRunning() wire.Running {
 	for _, ref := range a.activate.Running() {
 		list = append(list, wire.RunningModel{Name: ref.Name, Version: ref.Version, Digest: ref.Digest.String()})
 	}
+	// More than a HELLO can carry would keep the box from its controller.
+	list = list[:min(len(list), wire.MaxModels)]
 	a.running.mu.Lock()
 	defer a.running.mu.Unlock()
 	return wire.Running{Generation: a.running.generation, Models: list}

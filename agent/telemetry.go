@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/edgeherd/edgeherd/agent/sense"
 	"github.com/edgeherd/edgeherd/agent/spool"
@@ -57,15 +58,36 @@ func (t *telemetry) take() []row {
 	return rows
 }
 
+// maxRows are kept until they are sealed: an hour at the usual period.
+const maxRows = 360
+
+// full reports whether the rows want to be sealed before it is time.
+func (t *telemetry) full() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.rows) >= maxRows
+}
+
 // giveBack returns rows that could not be stored, bounded so that a box whose
 // disk is full does not run out of memory as well.
 func (t *telemetry) giveBack(rows []row) {
-	const most = 360 // an hour at the usual period
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.rows = append(rows, t.rows...)
-	if extra := len(t.rows) - most; extra > 0 {
+	if extra := len(t.rows) - maxRows; extra > 0 {
 		t.rows = t.rows[extra:]
+	}
+}
+
+// sealSome makes a block of the first n rows, as many as fit into one. On an
+// error not even the first row does.
+func sealSome(rows []row, quality wire.TimeQuality) (draft spool.Draft, n int, err error) {
+	n = len(rows)
+	for {
+		if draft, err = seal(rows[:n], quality); err == nil || n == 1 {
+			return draft, n, err
+		}
+		n /= 2
 	}
 }
 
@@ -75,7 +97,7 @@ func seal(rows []row, quality wire.TimeQuality) (spool.Draft, error) {
 	var schema wire.Schema
 	for _, r := range rows {
 		for _, v := range r.readings {
-			if _, ok := names[v.Metric]; !ok {
+			if _, ok := names[v.Metric]; !ok && fits(v.Metric) {
 				names[v.Metric] = 0
 				schema.Metrics = append(schema.Metrics, wire.Metric{Name: v.Metric, Scale: scaleOf(v.Metric)})
 			}
@@ -94,8 +116,9 @@ func seal(rows []row, quality wire.TimeQuality) (spool.Draft, error) {
 	for j, r := range rows {
 		s.TimesMs = append(s.TimesMs, r.mono-rows[0].mono)
 		for _, v := range r.readings {
-			i := names[v.Metric]
-			s.Values[i][j] = round(v.Value, schema.Metrics[i].Scale)
+			if i, ok := names[v.Metric]; ok {
+				s.Values[i][j] = round(v.Value, schema.Metrics[i].Scale)
+			}
 		}
 	}
 	payload, err := wire.EncodeSamples(s)
@@ -108,6 +131,13 @@ func seal(rows []row, quality wire.TimeQuality) (spool.Draft, error) {
 		SpanMs: last.mono - first.mono, Quality: quality, Schema: &schema, Count: uint32(len(rows)), Payload: payload,
 	}, nil
 }
+
+// fits reports whether a name can travel. Labels come from drivers and board
+// firmware; one that is nonsense must not keep the others off the wire.
+func fits(metric string) bool { return len(metric) <= maxMetric && utf8.ValidString(metric) }
+
+// maxMetric bounds the name of a metric, in bytes, as package wire does.
+const maxMetric = 128
 
 // scaleOf is how many decimal places of a metric are worth their bytes. It
 // goes by the unit, which is the end of the name.

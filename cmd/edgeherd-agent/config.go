@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"flag"
 	"fmt"
@@ -8,12 +9,13 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v3"
 )
 
-// config is agent.yaml. Every key has a default.
+// config is agent.yaml. A key that is missing or zero has its default.
 type config struct {
 	State       string        `yaml:"state"`        // default /var/lib/edgeherd/agent
 	Root        string        `yaml:"root"`         // of sysfs and procfs; default /
@@ -72,18 +74,53 @@ func (c *config) readFile(path string) error {
 	if optional {
 		path = defaultConfig
 	}
-	f, err := os.Open(path)
+	data, err := os.ReadFile(path)
 	if optional && errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("open configuration: %w", err)
+		return fmt.Errorf("read configuration: %w", err)
 	}
-	defer f.Close()
-	dec := yaml.NewDecoder(f)
-	dec.KnownFields(true) // a misspelt key is an error that names its line
+	dec := yaml.NewDecoder(bytes.NewReader(data))
+	dec.KnownFields(true)
 	if err := dec.Decode(c); err != nil && !errors.Is(err, io.EOF) {
-		return fmt.Errorf("read configuration %s: %w", path, err)
+		// yaml names lines; what it says of our types helps nobody.
+		text := strings.TrimPrefix(err.Error(), "yaml: ")
+		text = strings.TrimPrefix(text, "unmarshal errors:\n  ")
+		text = strings.ReplaceAll(text, " not found in type main.config", " is not a key of agent.yaml")
+		text = strings.ReplaceAll(text, " into time.Duration", ": want a time with its unit, as in 30s or 5m")
+		return fmt.Errorf("read configuration %s: %s", path, strings.ReplaceAll(text, "\n  ", "; "))
+	}
+	if err := c.check(); err != nil {
+		return fmt.Errorf("configuration %s: %w", path, err)
+	}
+	return nil
+}
+
+// check refuses what would make the agent spin, or forget what it is for.
+func (c *config) check() error {
+	for _, d := range []struct {
+		key       string
+		v         time.Duration
+		low, high time.Duration
+	}{
+		{"sense_period", c.SensePeriod, time.Second, 5 * time.Minute},
+		{"seal_period", c.SealPeriod, time.Second, time.Hour},
+		{"trial", c.Trial, time.Second, 24 * time.Hour},
+		{"probation", c.Probation, time.Second, 10 * time.Minute}, // agent/update goes back after 10 minutes
+		{"first_delay", c.FirstDelay, time.Second, time.Hour},
+	} {
+		if d.v != 0 && (d.v < d.low || d.v > d.high) {
+			return fmt.Errorf("%s is %s: want %s to %s", d.key, d.v, d.low, d.high)
+		}
+	}
+	for _, n := range []struct {
+		key string
+		v   int64
+	}{{"spool_bytes", c.SpoolBytes}, {"min_free_bytes", c.MinFreeBytes}} {
+		if n.v < 0 {
+			return fmt.Errorf("%s is %d: want 0 for the default, or more", n.key, n.v)
+		}
 	}
 	return nil
 }

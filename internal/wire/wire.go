@@ -132,7 +132,6 @@ const (
 	EventStarted    = "box.started"     // (StartedBody) the agent process began
 	EventModelPhase = "model.phase"     // (PhaseBody)
 	EventAgentPhase = "agent.phase"     // (PhaseBody)
-	EventProbation  = "agent.probation" // a new agent proves that it can write
 	EventAlarm      = "alarm"           // (AlarmBody)
 	EventRunning    = "running.changed" // (Running) what serves now
 )

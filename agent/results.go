@@ -1,0 +1,163 @@
+package agent
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"math"
+	"sync"
+	"time"
+
+	"github.com/edgeherd/edgeherd/agent/spool"
+	"github.com/edgeherd/edgeherd/internal/runnerapi"
+	"github.com/edgeherd/edgeherd/internal/wire"
+)
+
+// maxResults are taken over in one commit: about 64 KB.
+const maxResults = 200
+
+// maxResultSpan is what one block of results spans at most; the controller
+// does not read one that spans more than a day.
+const maxResultSpan = 12 * time.Hour
+
+// runnerInfo is what is known of the runner for the inventory.
+type runnerInfo struct {
+	mu      sync.Mutex // guards the fields below
+	version string
+	runtime string
+}
+
+// resultLoop takes finished results over from the runner. The block and the
+// cursor that names it are committed together, so each result is stored once
+// however often either process dies.
+func (a *Agent) resultLoop(ctx context.Context) error {
+	tick := time.NewTicker(a.opts.ResultPeriod)
+	defer tick.Stop()
+	for {
+		for more := true; more && ctx.Err() == nil; {
+			var err error
+			if more, err = a.takeResults(ctx); err != nil && ctx.Err() == nil {
+				a.log.Debug("results not taken over", "err", err)
+			}
+		}
+		a.askRunner(ctx)
+		a.noteRunning()
+		a.must(a.disk.store(a.spool)) // events that wait for a disk that was full
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+func (a *Agent) askRunner(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	s, err := a.opts.Runner.Status(ctx)
+	if err != nil {
+		return // keeps what it was
+	}
+	a.runner.mu.Lock()
+	defer a.runner.mu.Unlock()
+	if a.runner.version != s.Version || a.runner.runtime != s.RuntimeVersion {
+		a.runner.version, a.runner.runtime = s.Version, s.RuntimeVersion
+		a.link.SayHello()
+	}
+}
+
+// takeResults takes one block of results over and reports whether there may be
+// more. An error ends the round: what failed is asked for again next time.
+func (a *Agent) takeResults(ctx context.Context) (more bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	outbox, after, err := a.resultCursor()
+	if err != nil {
+		return false, err
+	}
+	r, err := a.opts.Runner.Results(ctx, after, maxResults)
+	if err == nil && r.Outbox != outbox && after != 0 {
+		// A new outbox counts from one again.
+		r, err = a.opts.Runner.Results(ctx, 0, maxResults)
+	}
+	if err != nil || len(r.Records) == 0 {
+		return false, err
+	}
+	draft, n, err := a.resultDraft(r.Records)
+	if err != nil {
+		return false, err
+	}
+	last := r.Records[n-1].Cursor
+	cursor := append(binary.BigEndian.AppendUint64(nil, last), r.Outbox...)
+	if _, err := a.spool.AppendWithCursor(resultCursorName, cursor, draft); a.disk.note(err) != nil {
+		return false, err
+	}
+	if err := a.opts.Runner.Ack(ctx, r.Outbox, last); err != nil {
+		return false, err
+	}
+	return n < len(r.Records) || n == maxResults, nil
+}
+
+// resultCursorName is the key in the spool under which the position in the
+// runner's outbox is kept: 8 bytes big endian, then the outbox id.
+const resultCursorName = "runner-results"
+
+func (a *Agent) resultCursor() (outbox string, after uint64, err error) {
+	raw, err := a.spool.Cursor(resultCursorName)
+	if err != nil || len(raw) == 0 {
+		return "", 0, err
+	}
+	if len(raw) < 8 {
+		return "", 0, errors.New("stored cursor of the runner's outbox is too short")
+	}
+	return string(raw[8:]), binary.BigEndian.Uint64(raw), nil
+}
+
+// resultDraft makes a block of the first n records, as many as fit into one.
+func (a *Agent) resultDraft(records []runnerapi.Result) (draft spool.Draft, n int, err error) {
+	mono, wall := a.clock.now()
+	out := make([]wire.Result, 0, len(records))
+	for _, r := range records {
+		at := a.stamp(r.UnixMs, wall)
+		if len(out) > 0 && (at < out[0].WallMs || at-out[0].WallMs > maxResultSpan.Milliseconds()) {
+			break
+		}
+		out = append(out, wire.Result{
+			WallMs: at, Input: r.Input, Pipeline: r.Pipeline, Item: r.Item, Text: r.Text, Want: r.Want,
+			ScorePPM: millionths(r.Score), LatencyUs: millionths(r.LatencyMs / 1e3),
+			Models: r.Models[:min(len(r.Models), wire.MaxModels)], Cursor: r.Cursor,
+		})
+	}
+	payload, err := wire.EncodeResults(out)
+	for err != nil && len(out) > 1 { // long texts: try with half of them
+		out = out[:len(out)/2]
+		payload, err = wire.EncodeResults(out)
+	}
+	if err != nil {
+		return spool.Draft{}, 0, err
+	}
+	first, span := out[0].WallMs, int64(0)
+	for _, r := range out {
+		span = max(span, r.WallMs-first)
+	}
+	return spool.Draft{
+		Lane: wire.LaneTelemetry, Kind: wire.KindResults, MonoMs: mono - (wall - first), WallMs: first, SpanMs: span,
+		Quality: a.clock.quality(), Count: uint32(len(out)), Payload: payload,
+	}, len(out), nil
+}
+
+// stamp is the time of a result as far as it can be believed: a box whose clock
+// was set after the result was made would report it from 1970, or from the
+// future. It is a result of now then.
+func (a *Agent) stamp(made, wall int64) int64 {
+	floor := a.id.Certificate.Leaf.NotBefore.UnixMilli()
+	if made > wall || made < floor && floor <= wall {
+		return wall
+	}
+	return made
+}
+
+// millionths returns v·10^6, as far as the wire can say it.
+func millionths(v float64) uint32 {
+	return uint32(min(max(0, v*1e6), math.MaxUint32))
+}

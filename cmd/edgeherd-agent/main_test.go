@@ -1,0 +1,81 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func noEnv(string) string { return "" }
+
+func TestConfigurationFaultsNameTheKeyAndTheWayOut(t *testing.T) {
+	for _, c := range []struct{ text, want string }{
+		{"", ""},
+		{"sense_period: 5s\nseal_period: 15s\ntrial: 4s\nprobation: 2s\nspool_bytes: 4000000\nlog: debug\n", ""},
+		{"sense_period: 0s\nspool_bytes: 0\n", ""}, // zero is the default
+		{"state: /x\nsence_period: 5s\n", "line 2: field sence_period is not a key of agent.yaml"},
+		{"sense_period: 10\n", "line 1: cannot unmarshal !!int `10`: want a time with its unit"},
+		{"sense_period: -5s\n", "sense_period is -5s"},
+		{"seal_period: 24h\n", "seal_period is 24h0m0s: want 1s to 1h0m0s"},
+		{"trial: 1ms\n", "trial is 1ms"},
+		{"probation: 20m\n", "probation is 20m0s: want 1s to 10m0s"},
+		{"probation: -1s\n", "probation is -1s"},
+		{"first_delay: -1s\n", "first_delay is -1s"},
+		{"spool_bytes: -1\n", "spool_bytes is -1: want 0 for the default, or more"},
+		{"min_free_bytes: -1\n", "min_free_bytes is -1"},
+		{"spool_bytes: 64MB\n", "line 1"},
+		{"trial: soon\n", "line 1"},
+		{"log: loud\n", "loud"},
+		{"log: info\nlog: warn\n", "line 2"},
+		{"- a list\n", "line 1"},
+	} {
+		path := filepath.Join(t.TempDir(), "agent.yaml")
+		if err := os.WriteFile(path, []byte(c.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := loadConfig([]string{"--config", path}, noEnv)
+		switch {
+		case c.want == "" && err != nil:
+			t.Errorf("%q: %v", c.text, err)
+		case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), path)):
+			t.Errorf("%q: %v, want %q and the path", c.text, err, c.want)
+		}
+	}
+}
+
+func TestFlagsWinOverTheEnvironmentAndThatOverTheFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "agent.yaml")
+	if err := os.WriteFile(path, []byte("state: /file\nroot: /file\nrunner: /file\ntrial: 7s\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	env := map[string]string{"EDGEHERD_STATE": "/env", "EDGEHERD_ROOT": "/env"}
+	c, err := loadConfig([]string{"--config", path, "--state", "/flag", "--log", "warn"}, func(k string) string { return env[k] })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.State != "/flag" || c.Root != "/env" || c.Runner != "/file" || c.Trial != 7*time.Second || c.Log.String() != "WARN" {
+		t.Errorf("%+v", c)
+	}
+}
+
+func TestWrongUseIsToldApart(t *testing.T) {
+	for _, args := range [][]string{nil, {"walk"}, {"run", "--nonsense"}, {"run", "x"}, {"run", "--log", "loud"}, {"check-spool"}} {
+		if err := run(t.Context(), args, new(bytes.Buffer), new(bytes.Buffer)); !errors.Is(err, errUsage) {
+			t.Errorf("%q: %v, want wrong use", args, err)
+		}
+	}
+	err := run(t.Context(), []string{"run", "--config", "/nonexistent/agent.yaml"}, new(bytes.Buffer), new(bytes.Buffer))
+	if err == nil || errors.Is(err, errUsage) || !strings.Contains(err.Error(), "/nonexistent/agent.yaml") {
+		t.Errorf("missing file: %v", err)
+	}
+}
+
+func TestTheShippedConfigurationIsAccepted(t *testing.T) {
+	if _, err := loadConfig([]string{"--config", "../../deploy/config/agent.yaml"}, noEnv); err != nil {
+		t.Error(err)
+	}
+}
