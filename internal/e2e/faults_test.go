@@ -148,6 +148,7 @@ func TestFullDiskOfABoxKeepsTheOldModel(t *testing.T) {
 		}
 		return fmt.Errorf("rollout %s, box %s: %s", r.State, r.Waves[0].Targets[0].Phase, why)
 	})
+	f.allWell(t, 30*time.Second, time.Now()) // it reads on, and what it reads arrives
 	l.end(t, "5.0.0")
 	all, err := f.boxes(t)
 	must(t, err)

@@ -161,7 +161,7 @@ func (f *fleet) allWell(t *testing.T, within time.Duration, since time.Time) {
 		if err != nil {
 			return err
 		}
-		if len(now) != 3 {
+		if len(now) != len(f.oip) {
 			return fmt.Errorf("%d boxes", len(now))
 		}
 		if before == nil {

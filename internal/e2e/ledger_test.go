@@ -74,6 +74,9 @@ func audit(t *testing.T, data string) int {
 	for _, n := range results {
 		total += n
 	}
+	if total == 0 {
+		t.Error("the database has no result at all")
+	}
 	return total
 }
 
