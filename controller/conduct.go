@@ -22,13 +22,13 @@ import (
 // liveSpan is how long one request for live samples lasts.
 const liveSpan = 30 * time.Second
 
-// conduct moves rollouts when something changed and once a tick, and asks
-// boxes for live samples while somebody watches.
+// conduct moves rollouts once a tick, at once when a person has acted, and asks
+// boxes for live samples while somebody watches. In a large fleet something
+// changes all the time, so a change of a box is no reason to look.
 func (c *Controller) conduct(ctx context.Context) error {
-	tick := time.NewTicker(c.opts.Tick)
-	defer tick.Stop()
 	var asked time.Time
 	for {
+		began := time.Now()
 		if err := c.step(ctx); err != nil && ctx.Err() == nil {
 			c.log.Error("rollouts stand still", "err", err)
 		}
@@ -36,11 +36,16 @@ func (c *Controller) conduct(ctx context.Context) error {
 			asked = time.Now()
 			c.askLive(ctx)
 		}
+		// A look at a large fleet takes its time: leave most of it to others.
+		tick := time.NewTimer(max(c.opts.Tick, 10*time.Since(began)))
 		select {
 		case <-ctx.Done():
-			return nil
-		case <-c.wake:
+		case <-c.acted:
 		case <-tick.C:
+		}
+		tick.Stop()
+		if ctx.Err() != nil {
+			return nil
 		}
 	}
 }
@@ -96,6 +101,10 @@ func (c *Controller) step(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// errActed says that a person has changed a rollout: what was decided before
+// may no longer hold, and what is left of it is decided anew.
+var errActed = errors.New("a person acted meanwhile")
+
 func (c *Controller) stepRollout(ctx context.Context, r fleetapi.Rollout, boxes []store.Box, created map[string]time.Time) error {
 	now := c.opts.WallClock().UTC()
 	facts := map[identity.ID]rollout.Fact{}
@@ -104,12 +113,17 @@ func (c *Controller) stepRollout(ctx context.Context, r fleetapi.Rollout, boxes 
 	}
 	next, actions := rollout.Next(r, facts, now)
 	if !reflect.DeepEqual(next, r) {
-		// A person may have paused it since it was read: decide on what is stored.
 		var err error
 		next, err = c.store.UpdateRollout(ctx, r.ID, func(stored fleetapi.Rollout) (fleetapi.Rollout, error) {
-			stored, actions = rollout.Next(stored, facts, now)
-			return stored, nil
+			if stored.State != r.State {
+				return stored, errActed
+			}
+			return next, nil
 		})
+		if errors.Is(err, errActed) {
+			c.wakeConductor()
+			return nil
+		}
 		if err != nil {
 			return err
 		}
@@ -118,15 +132,16 @@ func (c *Controller) stepRollout(ctx context.Context, r fleetapi.Rollout, boxes 
 		}
 		c.hub.Publish(fleetapi.Change{Topic: "rollouts", ID: r.ID})
 	}
+	var errs []error
 	for _, a := range actions {
-		if err := c.offer(ctx, next, a.Offer); err != nil {
-			return fmt.Errorf("offer %s to %s: %w", r.Target, a.Offer, err)
+		if len(c.acted) > 0 {
+			break // the next step repeats what still holds
+		}
+		if err := c.offer(ctx, next, a.Offer, created); err != nil {
+			errs = append(errs, fmt.Errorf("offer %s to %s: %w", r.Target, a.Offer, err))
 		}
 	}
-	if len(actions) > 0 {
-		c.wakeConductor()
-	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // factOf collects what rollout r must know of one box.
@@ -149,6 +164,8 @@ func factOf(r fleetapi.Rollout, b store.Box, created map[string]time.Time, now t
 			}
 		}
 	}
+	// The box follows what this database does not know: it came back from a backup.
+	f.Outrun = b.Running.Generation > b.Desired.Generation
 	f.Newer = f.DesiredRollout != r.ID && created[f.DesiredRollout].After(r.Created)
 	for _, p := range b.Phases {
 		if p.Digest == r.Target.Digest.String() && p.Rollout == r.ID {
@@ -181,8 +198,9 @@ func probeOf(p store.Phase) *fleetapi.Probe {
 }
 
 // offer puts the version of a rollout into the desired state of a box and
-// tells the box. Offering again changes nothing.
-func (c *Controller) offer(ctx context.Context, r fleetapi.Rollout, id identity.ID) error {
+// tells the box. Offering again changes nothing, and neither does offering
+// after a newer rollout, which may have come first in this very step.
+func (c *Controller) offer(ctx context.Context, r fleetapi.Rollout, id identity.ID, created map[string]time.Time) error {
 	box, err := c.store.Box(ctx, id, 0)
 	if err != nil {
 		return err
@@ -193,8 +211,12 @@ func (c *Controller) offer(ctx context.Context, r fleetapi.Rollout, id identity.
 			attempt++
 		}
 	}
+	mayReplace := func(other string) bool { return other != r.ID && !created[other].After(r.Created) }
 	envelope, err := c.store.SetDesired(ctx, id, func(d *wire.Desired) error {
 		if r.Kind == fleetapi.KindAgent {
+			if d.Agent != nil && !mayReplace(d.Agent.Rollout) {
+				return nil
+			}
 			d.Agent = &wire.DesiredAgent{Version: r.Target.Version, Digest: r.Target.Digest, Rollout: r.ID}
 			return nil
 		}
@@ -202,7 +224,7 @@ func (c *Controller) offer(ctx context.Context, r fleetapi.Rollout, id identity.
 		at := slices.IndexFunc(d.Models, func(m wire.DesiredModel) bool { return m.Name == want.Name })
 		if at < 0 {
 			d.Models = append(d.Models, want)
-		} else if d.Models[at].Rollout != r.ID {
+		} else if mayReplace(d.Models[at].Rollout) {
 			d.Models[at] = want
 		}
 		return nil

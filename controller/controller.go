@@ -20,9 +20,9 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/edgeherd/edgeherd/controller/api"
 	"github.com/edgeherd/edgeherd/controller/broker"
@@ -97,13 +97,17 @@ type Controller struct {
 	http   net.Listener
 	device net.Listener
 	mqtt   net.Listener
-	wake   chan struct{} // buffer 1: rollouts want a look
+	acted  chan struct{} // buffer 1: a person wants rollouts to be looked at
+	ending atomic.Bool   // Run is ending: all sessions do
+
+	mu       sync.Mutex          // guards sessions
+	sessions map[identity.ID]int // that are open
 }
 
 // Open opens state and listeners. Nothing is served before Run.
 func Open(ctx context.Context, opts Options, log *slog.Logger) (_ *Controller, err error) {
 	// Not a named result: a return of nil would hide what is to be closed.
-	c := &Controller{opts: opts.withDefaults(), log: log, hub: api.NewHub(), wake: make(chan struct{}, 1)}
+	c := &Controller{opts: opts.withDefaults(), log: log, hub: api.NewHub(), acted: make(chan struct{}, 1), sessions: map[identity.ID]int{}}
 	defer func() {
 		if err != nil {
 			c.Close()
@@ -117,8 +121,7 @@ func Open(ctx context.Context, opts Options, log *slog.Logger) (_ *Controller, e
 	}
 	c.broker, err = broker.New(broker.Options{
 		Sink: sink{c}, Listeners: []net.Listener{c.mqtt},
-		OnConnect:    func(id identity.ID, _ wire.SID) { c.presence(id, true) },
-		OnDisconnect: func(id identity.ID, _ wire.SID) { c.presence(id, false) },
+		OnConnect: c.came, OnDisconnect: c.left, WallClock: c.opts.WallClock,
 	}, log)
 	if err != nil {
 		return nil, fmt.Errorf("prepare broker: %w", err)
@@ -150,7 +153,9 @@ func (c *Controller) openState(ctx context.Context) error {
 		return fmt.Errorf("open state directory: %w", err)
 	}
 	var err error
-	if c.lock, err = lockDir(c.opts.Dir); err != nil {
+	if c.lock, err = durable.LockDir(c.opts.Dir); errors.Is(err, durable.ErrLocked) {
+		return fmt.Errorf("another controller runs on %s; stop it or choose another state directory", c.opts.Dir)
+	} else if err != nil {
 		return err
 	}
 	if c.blobs, err = blob.Open(filepath.Join(c.opts.Dir, "blobs")); err != nil {
@@ -164,22 +169,6 @@ func (c *Controller) openState(ctx context.Context) error {
 	}
 	c.store, err = store.Open(ctx, store.Options{Path: filepath.Join(c.opts.Dir, "store.db"), WallClock: c.opts.WallClock})
 	return err
-}
-
-// lockDir makes sure that one controller runs on dir.
-func lockDir(dir string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("lock state directory: %w", err)
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("another controller runs on %s; stop it or choose another state directory", dir)
-		}
-		return nil, fmt.Errorf("lock state directory %s: %w", dir, err)
-	}
-	return f, nil
 }
 
 // openKey reads the development signing key and makes it when there is none.
@@ -233,14 +222,13 @@ func (c *Controller) Close() error {
 
 func (c *Controller) wakeConductor() {
 	select {
-	case c.wake <- struct{}{}:
+	case c.acted <- struct{}{}:
 	default:
 	}
 }
 
 func (c *Controller) boxChanged(id identity.ID) {
 	c.hub.Publish(fleetapi.Change{Topic: "boxes", ID: string(id)})
-	c.wakeConductor()
 }
 
 func (c *Controller) boxLive(id identity.ID, l wire.Live) {
@@ -251,10 +239,39 @@ func (c *Controller) boxLive(id identity.ID, l wire.Live) {
 	c.hub.Publish(fleetapi.Change{Topic: "live", ID: string(id), Live: s})
 }
 
-// presence notes the begin or end of a box's session.
-func (c *Controller) presence(id identity.ID, connected bool) {
-	if err := c.store.Seen(context.Background(), id, connected); err != nil {
-		c.log.Warn("presence not stored", "device", id, "err", err)
+// came counts the sessions of a box; that it is there is noted with its HELLO.
+func (c *Controller) came(id identity.ID, _ wire.SID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.sessions[id]++
+}
+
+// left notes that a box is gone, unless it has another session: an agent that
+// was killed comes back before the keep-alive of its old session has run out.
+func (c *Controller) left(id identity.ID, _ wire.SID) {
+	c.mu.Lock()
+	if c.sessions[id]--; c.sessions[id] == 0 {
+		delete(c.sessions, id)
+	}
+	c.mu.Unlock()
+	if c.ending.Load() {
+		return // the next start begins with nobody connected
+	}
+	// Looked at again after the write: a new session may have begun meanwhile,
+	// and its HELLO been stored before.
+	for _, connected := range []bool{false, true} {
+		if c.present(id) != connected {
+			break
+		}
+		if err := c.store.Seen(context.Background(), id, connected); err != nil {
+			c.log.Warn("presence not stored", "device", id, "err", err)
+		}
 	}
 	c.boxChanged(id)
+}
+
+func (c *Controller) present(id identity.ID) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.sessions[id] > 0
 }

@@ -5,9 +5,11 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -29,7 +31,16 @@ func (c *Controller) URL() string {
 	if c.opts.HTTPPlain {
 		scheme = "http"
 	}
-	return scheme + "://" + c.http.Addr().String()
+	return scheme + "://" + c.reachable(c.http)
+}
+
+// reachable is the address to dial for one that is listened on: what listens
+// everywhere is reached by the name in the certificate.
+func (c *Controller) reachable(l net.Listener) string {
+	if tcp, ok := l.Addr().(*net.TCPAddr); ok && tcp.IP.IsUnspecified() {
+		return net.JoinHostPort(c.opts.Hosts[0], strconv.Itoa(tcp.Port))
+	}
+	return l.Addr().String()
 }
 
 func (c *Controller) listen() error {
@@ -77,12 +88,8 @@ func (c *Controller) listenOn(key, address string) (net.Listener, error) {
 // mustBeLoopback refuses plain HTTP beyond this machine: the session cookie
 // would travel in the clear.
 func mustBeLoopback(a net.Addr) error {
-	host, _, err := net.SplitHostPort(a.String())
-	if err != nil {
-		return nil // an in-memory network has no hosts
-	}
-	if ip := net.ParseIP(host); ip == nil || ip.IsLoopback() {
-		return nil
+	if tcp, ok := a.(*net.TCPAddr); !ok || tcp.IP.IsLoopback() {
+		return nil // what is not TCP is the in-memory network of a test
 	}
 	return fmt.Errorf("plain HTTP on %s is refused: it is not a loopback address", a)
 }
@@ -106,12 +113,14 @@ func (c *Controller) admit(id identity.ID) error {
 // a message in the broker waits for its commit; the store last.
 func (c *Controller) Run(ctx context.Context) error {
 	defer c.Close()
+	defer context.AfterFunc(ctx, func() { c.ending.Store(true) })()
 	ingestCtx, stopIngest := context.WithCancel(context.WithoutCancel(ctx))
 	ingestDone := make(chan error, 1)
 	go func() { ingestDone <- c.ingest.Run(ingestCtx) }()
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return serveHTTP(ctx, c.http, c.api.Operator(), 0) })
-	g.Go(func() error { return serveHTTP(ctx, c.device, c.api.Device(), time.Hour) })
+	// Streams of events last; each of their writes has a deadline of its own.
+	g.Go(func() error { return c.serveHTTP(ctx, c.http, c.api.Operator(), 0) })
+	g.Go(func() error { return c.serveHTTP(ctx, c.device, c.api.Device(), time.Hour) })
 	g.Go(func() error { return c.broker.Run(ctx) })
 	g.Go(func() error { return c.conduct(ctx) })
 	err := g.Wait()
@@ -119,11 +128,13 @@ func (c *Controller) Run(ctx context.Context) error {
 	return errors.Join(err, <-ingestDone)
 }
 
-func serveHTTP(ctx context.Context, l net.Listener, h http.Handler, writeTimeout time.Duration) error {
+func (c *Controller) serveHTTP(ctx context.Context, l net.Listener, h http.Handler, writeTimeout time.Duration) error {
 	srv := &http.Server{
 		Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
 		WriteTimeout: writeTimeout, MaxHeaderBytes: 32 << 10,
 		BaseContext: func(net.Listener) context.Context { return ctx },
+		// Port scans and boxes that went away in the middle: nobody must act.
+		ErrorLog: slog.NewLogLogger(c.log.Handler(), slog.LevelDebug),
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- srv.Serve(l) }()

@@ -36,6 +36,9 @@ type Fact struct {
 	Desired        blob.Digest
 	DesiredRollout string
 	Newer          bool
+	// Outrun says that the box follows a later desired state than it has been
+	// told of by what is known here, so that it would refuse the present one.
+	Outrun bool
 	// Running is what the box reports serving, perhaps on trial; zero if nothing.
 	Running blob.Digest
 	// Phase, Err and Probe are the box's last report on this rollout's digest.
@@ -100,7 +103,7 @@ func nextWave(r *fleetapi.Rollout, w *fleetapi.Wave, facts map[identity.ID]Fact,
 		f := facts[t.Box]
 		nextTarget(r, t, f, now)
 		waiting := t.State == fleetapi.TargetOffered || t.State == fleetapi.TargetUnreachable
-		if waiting && f.DesiredRollout != r.ID {
+		if waiting && (f.DesiredRollout != r.ID || f.Outrun) {
 			actions = append(actions, Action{Offer: t.Box})
 		}
 	}

@@ -7,21 +7,26 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-
 	"github.com/edgeherd/edgeherd/internal/identity"
 	"github.com/edgeherd/edgeherd/internal/wire"
 )
 
+// maxGeneration is what a box may claim to follow: far beyond what is ever
+// signed, and far from where the counter ends.
+const maxGeneration = 1 << 53
+
 // SetDesired changes what a box shall run. change edits the present document;
 // the store raises its generation and keeps it with the envelope that sign
 // returns, in one transaction, so that a generation is never signed twice with
-// different content. When change alters nothing, nothing is stored and the
-// envelope is nil. Neither change nor sign may call the store.
+// different content. A box that follows a newer generation than is stored here,
+// since the database came back from a backup, gets one above that. When nothing
+// is altered, nothing is stored and the envelope is nil. Neither change nor
+// sign may call the store.
 func (s *Store) SetDesired(ctx context.Context, id identity.ID, change func(*wire.Desired) error, sign func(payload []byte) ([]byte, error)) (envelope []byte, err error) {
 	err = s.write(ctx, func(tx *sql.Tx) error {
 		envelope = nil
-		var text string
-		if err := tx.QueryRow(`SELECT desired FROM box WHERE id = ?`, id).Scan(&text); err != nil {
+		var text, runs string
+		if err := tx.QueryRow(`SELECT desired, running FROM box WHERE id = ?`, id).Scan(&text, &runs); err != nil {
 			if errors.Is(err, sql.ErrNoRows) {
 				return fmt.Errorf("box %s: %w", id, ErrNotFound)
 			}
@@ -33,7 +38,15 @@ func (s *Store) SetDesired(ctx context.Context, id identity.ID, change func(*wir
 				return fmt.Errorf("parse desired state of %s: %w", id, err)
 			}
 		}
+		var running wire.Running
+		if err := json.Unmarshal([]byte(runs), &running); err != nil {
+			return fmt.Errorf("parse running state of %s: %w", id, err)
+		}
 		generation := d.Generation
+		if running.Generation <= maxGeneration {
+			generation = max(generation, running.Generation)
+		}
+		outrun := generation > d.Generation
 		before, err := d.Encode()
 		if err != nil {
 			return err
@@ -41,7 +54,7 @@ func (s *Store) SetDesired(ctx context.Context, id identity.ID, change func(*wir
 		if err := change(&d); err != nil {
 			return err
 		}
-		if after, err := d.Encode(); err != nil || bytes.Equal(before, after) {
+		if after, err := d.Encode(); err != nil || bytes.Equal(before, after) && !outrun {
 			return err
 		}
 		d.V, d.Box, d.Generation = wire.DesiredVersion, id, generation+1

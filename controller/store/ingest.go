@@ -155,8 +155,9 @@ func (s *Store) derive(tx *sql.Tx, d Delivery, e Effects) error {
 
 // keepProbe carries what a box measured of a version into its later phases,
 // which do not repeat it.
-const keepProbe = `CASE WHEN json_extract(phase.body, '$.probe') IS NULL OR json_extract(excluded.body, '$.probe') IS NOT NULL
-	THEN excluded.body ELSE json_set(excluded.body, '$.probe', json(json_extract(phase.body, '$.probe'))) END`
+const keepProbe = `CASE WHEN json_valid(phase.body) AND json_valid(excluded.body)
+		AND json_type(phase.body, '$.probe') IS NOT NULL AND json_type(excluded.body, '$.probe') IS NULL
+	THEN json_set(excluded.body, '$.probe', json(phase.body -> '$.probe')) ELSE excluded.body END`
 
 func applyEffects(tx *sql.Tx, d Delivery, e Effects) error {
 	for _, p := range e.Phases {

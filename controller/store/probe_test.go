@@ -45,4 +45,9 @@ func TestLaterPhasesKeepWhatWasMeasured(t *testing.T) {
 	if got := report(4, "switching", `,"probe":{"golden_total":3}`); !strings.Contains(got, `"golden_total":3`) {
 		t.Errorf("stored %s, want the newer probe", got)
 	}
+	// A box may measure nonsense; it must not hold up its other blocks.
+	report(5, "switching", `,"probe":"soon"`)
+	if got := report(6, "active", ""); !strings.Contains(got, `"probe":"soon"`) {
+		t.Errorf("stored %s, want the probe as it was", got)
+	}
 }

@@ -149,7 +149,10 @@ func (ca *CA) IssueServer(hosts []string) (tls.Certificate, error) {
 		return tls.Certificate{}, fmt.Errorf("make server key: %w", err)
 	}
 	tmpl := &x509.Certificate{
-		Subject:     pkix.Name{CommonName: "edgeherd controller"},
+		Subject: pkix.Name{CommonName: "edgeherd controller"},
+		// As old as the oldest box certificate that is still good: a box whose
+		// clock is behind judges by the beginning of its own.
+		NotBefore:   ca.now().Add(-deviceLife - 2*time.Hour),
 		NotAfter:    ca.now().Add(serverLife),
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
@@ -173,7 +176,9 @@ func (ca *CA) IssueServer(hosts []string) (tls.Certificate, error) {
 
 func (ca *CA) issue(tmpl *x509.Certificate, public any) ([]byte, error) {
 	tmpl.SerialNumber = serial()
-	tmpl.NotBefore = ca.now().Add(-time.Hour)
+	if tmpl.NotBefore.IsZero() {
+		tmpl.NotBefore = ca.now().Add(-time.Hour)
+	}
 	tmpl.KeyUsage = x509.KeyUsageDigitalSignature
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, ca.cert, public, ca.key)
 	if err != nil {

@@ -258,7 +258,7 @@ func TestCertificatesEnd(t *testing.T) {
 	}{
 		{"the last day", 29 * day, 29 * day, ""},
 		{"after 30 days", 31 * day, 31 * day, "expired"},
-		{"a box whose clock stands at the beginning", 29 * day, 0, "expired or is not yet valid"},
+		{"a box whose clock stands at the beginning", 29 * day, 0, ""},
 		{"a box whose clock is a little behind", 29 * day, 29*day - 50*time.Minute, ""},
 		{"before it was issued", -2 * time.Hour, -2 * time.Hour, "not yet valid"},
 		{"after the CA itself", 21 * 365 * day, 21 * 365 * day, "expired"},
