@@ -1,0 +1,233 @@
+package controller
+
+import (
+	"fmt"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/edgeherd/edgeherd/controller/registry"
+	"github.com/edgeherd/edgeherd/controller/rollout"
+	"github.com/edgeherd/edgeherd/controller/store"
+	"github.com/edgeherd/edgeherd/internal/blob"
+	"github.com/edgeherd/edgeherd/internal/fleetapi"
+	"github.com/edgeherd/edgeherd/internal/identity"
+	"github.com/edgeherd/edgeherd/internal/wire"
+	"github.com/edgeherd/edgeherd/models"
+)
+
+// herd is a controller that is open but does not run, with boxes that were
+// heard of: the test is the conductor's clock.
+type herd struct {
+	t   *testing.T
+	c   *Controller
+	ids []identity.ID
+	now time.Time
+}
+
+func newHerd(t *testing.T, n int) *herd {
+	t.Helper()
+	h := &herd{t: t, now: time.Now()}
+	opts := options(t.TempDir())
+	opts.WallClock = func() time.Time { return h.now }
+	h.c = mustOpen(t, opts)
+	t.Cleanup(func() { h.c.Close() })
+	for i := range n {
+		id, err := h.c.EnrolBox(t.Context(), filepath.Join(t.TempDir(), "identity"), fmt.Sprint("box-", i), "site-1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := h.c.store.Hello(t.Context(), id, wire.Hello{}); err != nil {
+			t.Fatal(err)
+		}
+		h.ids = append(h.ids, id)
+	}
+	return h
+}
+
+func (h *herd) boxes() []store.Box {
+	h.t.Helper()
+	list, err := h.c.store.Boxes(h.t.Context(), 0)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return list
+}
+
+// start stores a running rollout of a version to all boxes at once.
+func (h *herd) start(id, version string) fleetapi.Rollout {
+	h.t.Helper()
+	h.now = h.now.Add(time.Second) // rollouts have an order
+	var views []fleetapi.Box
+	for _, b := range h.boxes() {
+		views = append(views, registry.View(b, h.now))
+	}
+	target := models.Ref{Name: "vad", Version: version, Digest: blob.Sum([]byte(version))}
+	r, err := rollout.Plan(id, fleetapi.PlanRequest{Model: target.String(), Waves: []string{"rest"}}, target, views, h.now.UTC())
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	r.Kind = fleetapi.KindModel
+	h.put(h.act(r, rollout.ActStart))
+	return h.rollout(id)
+}
+
+func (h *herd) act(r fleetapi.Rollout, action string) fleetapi.Rollout {
+	h.t.Helper()
+	r, err := rollout.Act(r, action, h.now.UTC())
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return r
+}
+
+func (h *herd) put(r fleetapi.Rollout) {
+	h.t.Helper()
+	if err := h.c.store.PutRollout(h.t.Context(), r); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+func (h *herd) rollout(id string) fleetapi.Rollout {
+	h.t.Helper()
+	r, err := h.c.store.Rollout(h.t.Context(), id)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return r
+}
+
+func (h *herd) step() {
+	h.t.Helper()
+	if err := h.c.step(h.t.Context()); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// wanted counts boxes by the version they are told to run.
+func (h *herd) wanted() map[string]int {
+	out := map[string]int{}
+	for _, b := range h.boxes() {
+		for _, m := range b.Desired.Models {
+			out[m.Version]++
+		}
+	}
+	return out
+}
+
+func TestAnOfferIsRepeatedAfterACrash(t *testing.T) {
+	h := newHerd(t, 3)
+	r := h.start("r-1", "1.0.0")
+	facts := map[identity.ID]rollout.Fact{}
+	for _, b := range h.boxes() {
+		facts[b.ID] = rollout.Fact{Link: fleetapi.LinkLive}
+	}
+	next, actions := rollout.Next(r, facts, h.now.UTC())
+	if len(actions) != 3 {
+		t.Fatalf("%d actions", len(actions))
+	}
+	h.put(next) // saved; and here the controller died
+	h.step()
+	if got := h.wanted(); got["1.0.0"] != 3 {
+		t.Errorf("boxes are told %v, want all three", got)
+	}
+	before := h.boxes()
+	h.step()
+	for i, b := range h.boxes() {
+		if b.Desired.Generation != before[i].Desired.Generation {
+			t.Errorf("%s: an offer that was carried out is signed anew", b.Name)
+		}
+	}
+}
+
+func TestWhatAPersonDecidedMeanwhileStands(t *testing.T) {
+	for _, action := range []string{rollout.ActPause, rollout.ActCancel} {
+		h := newHerd(t, 2)
+		running := h.start("r-1", "1.0.0")
+		boxes := h.boxes()                // the conductor has read this,
+		h.put(h.act(running, action))     // and then a person acts
+		want := h.rollout("r-1").Sentence // of the person
+		if err := h.c.stepRollout(t.Context(), running, boxes, nil); err != nil {
+			t.Fatal(err)
+		}
+		if got := h.rollout("r-1"); got.State == fleetapi.RolloutRunning || got.Sentence != want {
+			t.Errorf("%s: rollout is %s (%s)", action, got.State, got.Sentence)
+		}
+		if got := h.wanted(); len(got) != 0 {
+			t.Errorf("%s: boxes are told %v all the same", action, got)
+		}
+	}
+}
+
+func TestAPersonStopsOffersThatAreUnderWay(t *testing.T) {
+	h := newHerd(t, 3)
+	h.start("r-1", "1.0.0")
+	h.c.wakeConductor() // somebody acts while offers go out
+	h.step()
+	if got := h.wanted(); len(got) != 0 {
+		t.Errorf("boxes are told %v before the conductor has looked", got)
+	}
+	<-h.c.acted
+	h.step()
+	if got := h.wanted(); got["1.0.0"] != 3 {
+		t.Errorf("boxes are told %v, want all three", got)
+	}
+}
+
+func TestAnOlderRolloutNeverTakesABoxBack(t *testing.T) {
+	h := newHerd(t, 3)
+	h.start("r-old", "1.0.0")
+	h.start("r-new", "2.0.0")
+	for range 3 {
+		h.step()
+		if got := h.wanted(); got["2.0.0"] != 3 {
+			t.Fatalf("boxes are told %v, want the newer rollout's version from the first step on", got)
+		}
+	}
+	for _, b := range h.boxes() {
+		if b.Desired.Generation != 1 {
+			t.Errorf("%s: generation %d, it was told more than once", b.Name, b.Desired.Generation)
+		}
+	}
+	for _, target := range h.rollout("r-old").Waves[0].Targets {
+		if target.State != fleetapi.TargetSuperseded {
+			t.Errorf("%s: %s in the older rollout", target.Name, target.State)
+		}
+	}
+}
+
+func TestABoxAheadOfARestoredDatabaseIsToldAgain(t *testing.T) {
+	h := newHerd(t, 1)
+	h.start("r-1", "1.0.0")
+	h.step()
+	// The box comes back, and follows what a newer database had signed.
+	if err := h.c.store.Hello(t.Context(), h.ids[0], wire.Hello{Running: wire.Running{Generation: 9}}); err != nil {
+		t.Fatal(err)
+	}
+	h.step()
+	if b := h.boxes()[0]; b.Desired.Generation != 10 || len(b.Desired.Models) != 1 {
+		t.Errorf("generation %d, models %v; want 10 with the rollout's model", b.Desired.Generation, b.Desired.Models)
+	}
+}
+
+func TestReportsOfOtherRolloutsAndDigestsAreNotFacts(t *testing.T) {
+	r := fleetapi.Rollout{ID: "r-1", Kind: fleetapi.KindModel, Target: models.Ref{Name: "vad", Version: "1", Digest: blob.Sum([]byte("1"))}}
+	digest := r.Target.Digest.String()
+	body := `{"probe":{"golden_total":2}}`
+	b := store.Box{
+		Running: wire.Running{Models: []wire.RunningModel{{Name: "vad", Digest: "nonsense"}, {Name: "ocr", Digest: digest}}},
+		Phases: []store.Phase{
+			{Digest: digest, Rollout: "r-1", Phase: "trial", Body: body},
+			{Digest: digest, Rollout: "r-2", Phase: "active"},
+			{Digest: "sha256:0", Rollout: "r-1", Phase: "failed"},
+		},
+	}
+	f := factOf(r, b, nil, time.Now())
+	if f.Phase != "trial" || f.Err != "" || !f.Running.IsZero() || f.Probe == nil || f.Probe.GoldenTotal != 2 {
+		t.Errorf("fact %+v", f)
+	}
+	b.Phases[0].Body = `{"probe":7}`
+	if f := factOf(r, b, nil, time.Now()); f.Probe != nil {
+		t.Errorf("a probe out of nonsense: %+v", f.Probe)
+	}
+}
