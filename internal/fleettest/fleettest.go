@@ -4,7 +4,7 @@
 // hour of outage costs a second.
 //
 // A test starts a Fleet inside synctest.Test and speaks in verbs: Cut, Heal,
-// StopController, StartController, RestartAgent, Push, Roll, Until. Only the
+// StopController, StartController, SetClock, Backup, Push, Roll, Until. Only the
 // runner is an imitation (real ones are processes): it serves the API of the
 // runner's socket, and a model tells by its name for producers how it behaves,
 // see Model. Its ledger remembers every result that it handed to an agent.
@@ -19,7 +19,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -68,6 +70,7 @@ type Box struct {
 	fleet *Fleet
 	dir   string
 	agent *process
+	skew  atomic.Int64 // of its wall clock, in nanoseconds
 }
 
 // process is one Run with the means to stop it.
@@ -205,10 +208,15 @@ func (b *Box) openAgent() (*agent.Agent, error) {
 		Runner: runnerapi.NewClient(&http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return b.fleet.Net.Dial(ctx, b.Name+"-local", b.runnerAddr())
 		}}),
-		Dial: dial, NoSync: true, OnJournal: b.OnJournal,
+		Dial: dial, NoSync: true, OnJournal: b.OnJournal, WallClock: b.now,
 		Uptime: func() time.Duration { return time.Since(b.fleet.began) },
 	}, b.fleet.log.With("box", b.Name))
 }
+
+// SetClock puts the wall clock of the box off by skew, from now on.
+func (b *Box) SetClock(skew time.Duration) { b.skew.Store(int64(skew)) }
+
+func (b *Box) now() time.Time { return time.Now().Add(time.Duration(b.skew.Load())) }
 
 // runnerAddr is on a host of its own and dialled from another, so that cutting
 // the box off its network leaves the runner's socket alone.
@@ -276,11 +284,41 @@ func (f *Fleet) picture() string {
 	return out
 }
 
+// database is the file of the controller's database.
+func (f *Fleet) database() string { return filepath.Join(f.controllerDir(), "store.db") }
+
+// Backup returns a copy of the database.
+func (f *Fleet) Backup() []byte {
+	f.T.Helper()
+	f.StopController()
+	defer f.StartController()
+	data, err := os.ReadFile(f.database()) // whole: closing folds the log into it
+	if err != nil {
+		f.T.Fatal(err)
+	}
+	return data
+}
+
+// Restore puts a copy of the database back.
+func (f *Fleet) Restore(data []byte) {
+	f.T.Helper()
+	f.StopController()
+	defer f.StartController()
+	for _, file := range []string{"-wal", "-shm"} {
+		if err := os.RemoveAll(f.database() + file); err != nil {
+			f.T.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(f.database(), data, 0o600); err != nil {
+		f.T.Fatal(err)
+	}
+}
+
 // Store stops the controller, hands its database to use, and starts it again.
 func (f *Fleet) Store(use func(*store.Store)) {
 	f.T.Helper()
 	f.StopController()
-	s, err := store.Open(context.Background(), store.Options{Path: filepath.Join(f.controllerDir(), "store.db")})
+	s, err := store.Open(context.Background(), store.Options{Path: f.database()})
 	if err != nil {
 		f.T.Fatal(err)
 	}

@@ -93,7 +93,7 @@ func (r *Runner) run(ctx context.Context) error {
 			r.next++
 			item := fmt.Sprintf("%s-%d", r.box.Name, r.next)
 			r.results = append(r.results, runnerapi.Result{
-				Cursor: r.next, UnixMs: time.Now().UnixMilli(), Input: "camera", Pipeline: "label-reader",
+				Cursor: r.next, UnixMs: r.box.now().UnixMilli(), Input: "camera", Pipeline: "label-reader",
 				Item: item, Text: "BRANCH 042", Want: "BRANCH 042", Score: 0.99, LatencyMs: 12,
 			})
 			r.made = append(r.made, item)
