@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -259,4 +260,218 @@ func TestAgentKilledBetweenJournalWrites(t *testing.T) {
 			return
 		}
 	}
+}
+
+// done waits for the end of rollouts.
+func (f *Fleet) done(rollouts ...fleetapi.Rollout) {
+	f.T.Helper()
+	for _, r := range rollouts {
+		f.Until(r.Target.String()+" rolled out", time.Hour, func() bool { return f.Rollout(r.ID).State == fleetapi.RolloutDone })
+	}
+}
+
+// versions tells what boxes run, as the controller sees it: "box-1 vad:5.0.0".
+func (f *Fleet) versions() []string {
+	var out []string
+	for _, b := range f.boxes() {
+		for _, m := range b.Models {
+			out = append(out, fmt.Sprintf("%s %s:%s", b.Name, m.Name, m.RunningVersion))
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// TestTheClockOfABoxDoesNotMatter: one box starts in 1970 and is set right
+// later, one is a year ahead; both lose their connection once.
+func TestTheClockOfABoxDoesNotMatter(t *testing.T) {
+	story(t, 3, func(f *Fleet) {
+		settled(f)
+		year := 365 * 24 * time.Hour
+		began := time.Now()
+		for i, skew := range []time.Duration{time.Unix(500, 0).Sub(began), year, 0} {
+			b := f.Boxes[i]
+			if err := b.StopAgent(); err != nil {
+				t.Fatal(err)
+			}
+			b.SetClock(skew)
+			b.StartAgent()
+		}
+		time.Sleep(7 * time.Minute)
+		settled(f) // whatever their clocks say
+		f.Boxes[0].Cut()
+		f.Boxes[1].Cut()
+		time.Sleep(20 * time.Minute)
+		f.Boxes[0].SetClock(0) // while nobody sees it
+		time.Sleep(5 * time.Minute)
+		f.Boxes[0].Heal()
+		f.Boxes[1].Heal()
+		settled(f)
+		ended := time.Now()
+		f.Store(func(s *store.Store) {
+			for _, b := range f.Boxes {
+				checkTimes(f, s, b, began, ended)
+			}
+		})
+	})
+}
+
+// checkTimes asserts that samples and results of b fill the time from began to
+// ended, and that there are none elsewhere.
+func checkTimes(f *Fleet, s *store.Store, b *Box, began, ended time.Time) {
+	f.T.Helper()
+	ctx := context.Background()
+	var at []int64
+	collect := func(from, to time.Time) {
+		err := s.Samples(ctx, b.ID, from, to, func(start int64, samples wire.Samples) error {
+			for _, rel := range samples.TimesMs {
+				at = append(at, start+rel)
+			}
+			return nil
+		})
+		if err != nil {
+			f.T.Fatal(err)
+		}
+	}
+	collect(time.Unix(0, 0), began.Add(-time.Hour))
+	collect(ended.Add(time.Hour), ended.AddDate(50, 0, 0))
+	if len(at) > 0 {
+		f.T.Errorf("%s: samples at %s, from %s to %s", b.Name, time.UnixMilli(at[0]).UTC(), began.UTC(), ended.UTC())
+	}
+	at = nil
+	collect(began, ended)
+	slices.Sort(at)
+	last := began.UnixMilli()
+	for _, t := range append(at, ended.UnixMilli()) {
+		if t-last > 2*time.Minute.Milliseconds() {
+			f.T.Errorf("%s: no sample from %s for %d s", b.Name, time.UnixMilli(last).UTC(), (t-last)/1000)
+		}
+		last = t
+	}
+	results, err := s.Results(ctx, b.ID, 1_000_000)
+	if err != nil {
+		f.T.Fatal(err)
+	}
+	for _, r := range results {
+		if r.Time.Before(began.Add(-time.Hour)) || r.Time.After(ended.Add(time.Minute)) {
+			f.T.Errorf("%s: result %s at %s, from %s to %s", b.Name, r.Item, r.Time, began.UTC(), ended.UTC())
+			return
+		}
+	}
+}
+
+// TestADatabaseFromABackupSendsNoBoxBack: the boxes are ahead of it, send again
+// what it lacks, refuse the older state it has for them, and still listen.
+func TestADatabaseFromABackupSendsNoBoxBack(t *testing.T) {
+	story(t, 2, func(f *Fleet) {
+		settled(f)
+		f.done(f.Roll(f.MustPush(Model{Name: "vad", Version: "5.0.0"}), "rest"))
+		backup := f.Backup()
+		f.done(f.Roll(f.MustPush(Model{Name: "vad", Version: "6.0.0"}), "rest"))
+		f.done(f.Roll(f.MustPush(Model{Name: "vad", Version: "7.0.0"}), "rest"))
+		time.Sleep(10 * time.Minute)
+		f.Restore(backup)
+		checkLedger(f)
+		if got := fmt.Sprint(f.versions()); got != "[box-1 vad:7.0.0 box-2 vad:7.0.0]" {
+			t.Errorf("after the restore boxes run %s, want what they ran", got)
+		}
+		f.done(f.Roll(f.MustPush(Model{Name: "vad", Version: "8.0.0"}), "rest"))
+		for _, b := range f.Boxes {
+			if got := fmt.Sprint(b.Runner.Switches()); got != "[vad:5.0.0 vad:6.0.0 vad:7.0.0 vad:8.0.0]" {
+				t.Errorf("%s switched %s", b.Name, got)
+			}
+		}
+	})
+}
+
+func TestManyRolloutsAtOnceEndWell(t *testing.T) {
+	story(t, 3, func(f *Fleet) {
+		settled(f)
+		var all []fleetapi.Rollout
+		var want []string
+		for _, name := range []string{"det", "ocr", "rec", "vad"} {
+			all = append(all, f.Roll(f.MustPush(Model{Name: name, Version: "1.0.0"}), "1", "rest"))
+			for _, b := range f.Boxes {
+				want = append(want, b.Name+" "+name+":1.0.0")
+			}
+		}
+		f.done(all...)
+		slices.Sort(want)
+		if got := f.versions(); !slices.Equal(got, want) {
+			t.Errorf("boxes run %v, want %v", got, want)
+		}
+		for _, b := range f.Boxes {
+			if got := b.Runner.Switches(); len(got) != len(all) {
+				t.Errorf("%s switched %v, want each once", b.Name, got)
+			}
+		}
+	})
+}
+
+// TestPausedAndCanceledRolloutsTouchNoFurtherBox stops a rollout while its
+// first wave is in work.
+func TestPausedAndCanceledRolloutsTouchNoFurtherBox(t *testing.T) {
+	story(t, 3, func(f *Fleet) {
+		settled(f)
+		act := func(r fleetapi.Rollout, action string) {
+			t.Helper()
+			if _, err := f.API.Act(context.Background(), r.ID, action); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ran := func(version string) (n int) {
+			for _, b := range f.Boxes {
+				if slices.Contains(b.Runner.Switches(), "vad:"+version) {
+					n++
+				}
+			}
+			return n
+		}
+		one := f.Roll(f.MustPush(Model{Name: "vad", Version: "5.0.0"}))
+		f.Until("first box on trial", 10*time.Minute, func() bool { return ran("5.0.0") == 1 })
+		act(one, "pause")
+		time.Sleep(time.Hour)
+		if n := ran("5.0.0"); n != 1 {
+			t.Errorf("%d boxes switched while the rollout was paused, want the one at work", n)
+		}
+		act(one, "resume")
+		f.done(one)
+		two := f.Roll(f.MustPush(Model{Name: "vad", Version: "6.0.0"}))
+		f.Until("first box on trial", 10*time.Minute, func() bool { return ran("6.0.0") == 1 })
+		act(two, "cancel")
+		time.Sleep(time.Hour)
+		if n, state := ran("6.0.0"), f.Rollout(two.ID).State; n != 1 || state != fleetapi.RolloutCanceled {
+			t.Errorf("%d boxes switched, rollout %s; want one and canceled", n, state)
+		}
+		// What was canceled stands in nobody's way.
+		f.done(f.Roll(f.MustPush(Model{Name: "vad", Version: "7.0.0"})))
+		if n := ran("7.0.0"); n != 3 {
+			t.Errorf("%d boxes run the next version", n)
+		}
+	})
+}
+
+func TestASilentBoxCatchesUpToTheNewestOnly(t *testing.T) {
+	story(t, 3, func(f *Fleet) {
+		settled(f)
+		away := f.Boxes[1]
+		away.Cut()
+		f.done(f.Roll(f.MustPush(Model{Name: "vad", Version: "5.0.0"}), "rest"))
+		f.done(f.Roll(f.MustPush(Model{Name: "vad", Version: "6.0.0"}), "rest"))
+		if err := away.StopAgent(); err != nil {
+			t.Fatal(err)
+		}
+		away.StartAgent()
+		time.Sleep(time.Hour)
+		if got := away.Runner.Switches(); len(got) != 0 {
+			t.Fatalf("a box without network switched %v", got)
+		}
+		away.Heal()
+		f.Until("all boxes run the newest", time.Hour, func() bool {
+			return fmt.Sprint(f.versions()) == "[box-1 vad:6.0.0 box-2 vad:6.0.0 box-3 vad:6.0.0]"
+		})
+		if got := fmt.Sprint(away.Runner.Switches()); got != "[vad:6.0.0]" {
+			t.Errorf("the box that was away switched %s, want the newest alone", got)
+		}
+	})
 }
