@@ -172,8 +172,11 @@ func (a *Agent) nowRunning() wire.Running {
 	return wire.Running{Generation: a.running.generation, Models: list}
 }
 
-// noteRunning records a change of what serves.
+// noteRunning records a change of what serves, once the runner has said so.
 func (a *Agent) noteRunning() {
+	if !a.runner.known() {
+		return
+	}
 	now := a.nowRunning()
 	a.running.mu.Lock()
 	same := a.running.reported && slices.Equal(now.Models, a.running.last)

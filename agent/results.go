@@ -27,6 +27,13 @@ type runnerInfo struct {
 	runtime string
 }
 
+// known reports whether the runner has answered this process.
+func (r *runnerInfo) known() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.version != ""
+}
+
 // resultLoop takes finished results over from the runner. The block and the
 // cursor that names it are committed together, so each result is stored once
 // however often either process dies.

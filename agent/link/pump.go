@@ -139,7 +139,7 @@ func (p *pump) fit(blocks []wire.Block, flying, room int) []wire.Block {
 // data adds the schema that the controller may lack. A schema counts as known
 // when a block of it was acknowledged, not when it was sent.
 func (p *pump) data(sp *spool.Spool, blocks []wire.Block) (wire.Data, error) {
-	d := wire.Data{Blocks: blocks}
+	d := wire.Data{Blocks: blocks, Behind: p.behind(sp.Buffer(), blocks)}
 	for _, b := range blocks {
 		if b.Kind == wire.KindSamples && !p.known[b.Schema] {
 			schemas, err := sp.Schemas(b.Schema)
@@ -148,6 +148,23 @@ func (p *pump) data(sp *spool.Spool, blocks []wire.Block) (wire.Data, error) {
 		}
 	}
 	return d, nil
+}
+
+// behind is what a spool with fill b holds beside what is under way.
+func (p *pump) behind(b wire.Buffer, blocks []wire.Block) wire.Buffer {
+	for _, f := range p.flights {
+		b.Blocks, b.Bytes = b.Blocks-1, b.Bytes-int64(f.size)
+	}
+	for _, block := range blocks {
+		if p.flights[block.Key] == nil {
+			b.Blocks, b.Bytes = b.Blocks-1, b.Bytes-int64(len(block.Payload))
+		}
+	}
+	if b.Blocks <= 0 {
+		b.Blocks, b.Bytes, b.OldestMs = 0, 0, 0
+	}
+	b.Bytes = max(0, b.Bytes)
+	return b
 }
 
 // depart notes blocks as in flight and returns how many of them were before.

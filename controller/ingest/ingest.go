@@ -223,6 +223,7 @@ func (in *Ingest) data(ctx context.Context, id identity.ID, payload []byte) erro
 		if err != nil {
 			return err
 		}
+		d.Behind = &msg.Behind
 		b.deliveries = append(b.deliveries, d)
 		ack.Keys = append(ack.Keys, block.Key)
 	}

@@ -83,14 +83,27 @@ func (s *Store) Hello(ctx context.Context, id identity.ID, h wire.Hello) error {
 		if _, err := tx.Exec(`UPDATE box SET last_seen_ms = ?, connected = 1, inventory = ?, buffer = ? WHERE id = ?`, now, string(inv), string(buf), id); err != nil {
 			return fmt.Errorf("store hello of %s: %w", id, err)
 		}
-		// What a HELLO says is true now, whatever the box's clocks say.
+		// What a HELLO says is true now, whatever the box's clocks say. An agent
+		// whose runner has not answered yet knows nothing of what serves.
+		if h.Inventory.Runner == "" {
+			was, err := readRunning(tx, id)
+			if err != nil {
+				return err
+			}
+			h.Running.Models = was.Models
+		}
 		if err := setRunning(tx, id, h.Running, moment{TimeMs: now, Boot: h.Clock.Boot.String(), MonoMs: h.Clock.MonoMs, Live: true}); err != nil {
 			return err
 		}
-		_, err := tx.Exec(`INSERT INTO boot (box, boot, offset_ms) VALUES (?,?,?) ON CONFLICT (box, boot) DO UPDATE SET offset_ms = excluded.offset_ms`,
-			id, h.Clock.Boot[:], now-h.Clock.MonoMs)
-		return err
+		return setBoot(tx, id, h.Clock, now)
 	})
+}
+
+// setBoot places a boot of a box on the controller's calendar.
+func setBoot(tx *sql.Tx, id identity.ID, c wire.Clock, nowMs int64) error {
+	_, err := tx.Exec(`INSERT INTO boot (box, boot, offset_ms) VALUES (?,?,?) ON CONFLICT (box, boot) DO UPDATE SET offset_ms = excluded.offset_ms`,
+		id, c.Boot[:], nowMs-c.MonoMs)
+	return err
 }
 
 // moment is when something was true, on the calendar and in its boot.
@@ -122,18 +135,26 @@ type runningRow struct {
 	moment
 }
 
-func setRunning(tx *sql.Tx, id identity.ID, r wire.Running, at moment) error {
-	var old []byte
-	err := tx.QueryRow(`SELECT running FROM box WHERE id = ?`, id).Scan(&old)
+func readRunning(tx *sql.Tx, id identity.ID) (runningRow, error) {
+	var row runningRow
+	var text []byte
+	err := tx.QueryRow(`SELECT running FROM box WHERE id = ?`, id).Scan(&text)
 	if errors.Is(err, sql.ErrNoRows) {
-		return fmt.Errorf("box %s: %w", id, ErrNotFound)
+		return row, fmt.Errorf("box %s: %w", id, ErrNotFound)
 	}
 	if err != nil {
-		return fmt.Errorf("read running state of %s: %w", id, err)
+		return row, fmt.Errorf("read running state of %s: %w", id, err)
 	}
-	var was runningRow
-	if err := json.Unmarshal(old, &was); err != nil {
-		return fmt.Errorf("parse running state of %s: %w", id, err)
+	if err := json.Unmarshal(text, &row); err != nil {
+		return row, fmt.Errorf("parse running state of %s: %w", id, err)
+	}
+	return row, nil
+}
+
+func setRunning(tx *sql.Tx, id identity.ID, r wire.Running, at moment) error {
+	was, err := readRunning(tx, id)
+	if err != nil {
+		return err
 	}
 	if at.before(was.moment) {
 		return nil // an older report that was buffered longer
@@ -161,18 +182,6 @@ func (s *Store) BootOffset(ctx context.Context, id identity.ID, boot wire.BootID
 func (s *Store) Seen(ctx context.Context, id identity.ID, connected bool) error {
 	return s.write(ctx, func(tx *sql.Tx) error {
 		_, err := tx.Exec(`UPDATE box SET last_seen_ms = ?, connected = ? WHERE id = ?`, s.now().UnixMilli(), connected, id)
-		return err
-	})
-}
-
-// SetBuffer stores the newest fill of a box's spool.
-func (s *Store) SetBuffer(ctx context.Context, id identity.ID, b wire.Buffer) error {
-	buf, err := json.Marshal(b)
-	if err != nil {
-		return err
-	}
-	return s.write(ctx, func(tx *sql.Tx) error {
-		_, err := tx.Exec(`UPDATE box SET buffer = ?, last_seen_ms = ? WHERE id = ?`, string(buf), s.now().UnixMilli(), id)
 		return err
 	})
 }

@@ -27,6 +27,9 @@ type Delivery struct {
 	Results []wire.Result
 	Gap     *wire.Gap
 	Schema  *wire.Schema // of Samples
+	// Behind is what still waits on the box, as the message that brought the
+	// block said; nil when it did not say.
+	Behind *wire.Buffer
 }
 
 // Effects is what one newly stored delivery changes beside its own rows; the
@@ -95,16 +98,25 @@ func (s *Store) Ingest(ctx context.Context, ds []Delivery, effects func(Delivery
 	return c, err
 }
 
-// heard notes when the senders were last heard.
+// heard notes when the senders were last heard and what still waits there.
 func (s *Store) heard(tx *sql.Tx, ds []Delivery) error {
-	seen := map[identity.ID]bool{}
+	newest := map[identity.ID]*wire.Buffer{}
 	for _, d := range ds {
-		if seen[d.Box] {
-			continue
+		if d.Behind != nil || newest[d.Box] == nil {
+			newest[d.Box] = d.Behind
 		}
-		seen[d.Box] = true
-		if _, err := tx.Exec(`UPDATE box SET last_seen_ms = ? WHERE id = ?`, s.now().UnixMilli(), d.Box); err != nil {
-			return fmt.Errorf("note that %s was heard: %w", d.Box, err)
+	}
+	for id, behind := range newest {
+		var buffer any // NULL keeps what is stored
+		if behind != nil {
+			text, err := json.Marshal(behind)
+			if err != nil {
+				return err
+			}
+			buffer = string(text)
+		}
+		if _, err := tx.Exec(`UPDATE box SET last_seen_ms = ?, buffer = coalesce(?, buffer) WHERE id = ?`, s.now().UnixMilli(), buffer, id); err != nil {
+			return fmt.Errorf("note that %s was heard: %w", id, err)
 		}
 	}
 	return nil

@@ -320,7 +320,7 @@ func hello(t *testing.T, open func(t *testing.T) *store.Store) {
 	}
 	ingest(t, s, event(boxA, 1, 1, epoch+9_000, wire.EventRunning, wire.Running{Generation: 5}))
 	h := wire.Hello{Clock: wire.Clock{Boot: boot, MonoMs: 5_000}, Running: wire.Running{Generation: 3, Models: []wire.RunningModel{{Name: "m"}}},
-		Inventory: wire.Inventory{Class: "itx"}, Buffer: wire.Buffer{Blocks: 4}}
+		Inventory: wire.Inventory{Class: "itx", Runner: "1.0"}, Buffer: wire.Buffer{Blocks: 4}}
 	check(t, s.Hello(ctx, boxA, h))
 	off, known, err := s.BootOffset(ctx, boxA, boot)
 	if off != epoch-5_000 || !known || err != nil {
@@ -330,8 +330,15 @@ func hello(t *testing.T, open func(t *testing.T) *store.Store) {
 	if !b.Connected || b.LastSeenMs != epoch || b.Running.Generation != 3 || b.Inventory.Class != "itx" || b.Buffer.Blocks != 4 {
 		t.Errorf("after hello: %+v", b)
 	}
+	h.Inventory.Runner, h.Running = "", wire.Running{Generation: 4}
+	check(t, s.Hello(ctx, boxA, h))
+	if b := box(t, s, boxA); b.Running.Generation != 4 || len(b.Running.Models) != 1 {
+		t.Errorf("after the hello of an agent whose runner has not answered: %+v", b.Running)
+	}
 	check(t, s.Seen(ctx, boxA, false))
-	check(t, s.SetBuffer(ctx, boxA, wire.Buffer{Blocks: 7}))
+	d := event(boxA, 2, 1, epoch+10_000, wire.EventStarted, nil)
+	d.Behind = &wire.Buffer{Blocks: 7}
+	ingest(t, s, d)
 	if b := box(t, s, boxA); b.Connected || b.Buffer.Blocks != 7 {
 		t.Errorf("after the session: %+v", b)
 	}

@@ -98,7 +98,7 @@ func goldens(t testing.TB) []golden {
 			Buffer:    buffer, Streams: []wire.SIDRange{{SID: sid, Lane: 1, Lo: 3, Hi: 9, Count: 7}}, Runs: []wire.RunID{runID},
 		}, decodeAs[wire.Hello]},
 		{"welcome", wire.Welcome{V: 1, Nonce: wire.Nonce{7}, Run: runID, Valid: []wire.RunLSN{{Run: runID, LSN: 77}}, WindowBytes: 65536, WindowCount: 8, DrainMs: 1500, Desired: []byte(`{"payload":""}`), Schemas: []wire.SchemaID{wire.SchemaIDOf(schema)}, WallMs: 1700000040000, LiveMs: 60000}, decodeAs[wire.Welcome]},
-		{"data", wire.Data{Blocks: []wire.Block{events, samples}, Schemas: []wire.Schema{schema}}, decodeAs[wire.Data]},
+		{"data", wire.Data{Blocks: []wire.Block{events, samples}, Schemas: []wire.Schema{schema}, Behind: buffer}, decodeAs[wire.Data]},
 		{"ack", wire.Ack{Run: runID, LSN: 78, Keys: []wire.Key{events.Key, samples.Key}, Refused: []wire.Key{gap.Key}}, decodeAs[wire.Ack]},
 		{"want", wire.Want{Desired: []byte(`{"payload":""}`)}, decodeAs[wire.Want]},
 		{"cmd", wire.Cmd{LiveMs: 60000, Hello: true}, decodeAs[wire.Cmd]},

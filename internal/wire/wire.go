@@ -294,6 +294,9 @@ type RunLSN struct {
 type Data struct {
 	Blocks  []Block  `cbor:"1,keyasint"`
 	Schemas []Schema `cbor:"2,keyasint"`
+	// Behind is what will still wait when all that is under way has been
+	// acknowledged, this message included; OldestMs may be a little too old.
+	Behind Buffer `cbor:"3,keyasint"`
 }
 
 // Ack lists the keys that the commit at (Run, LSN) or an earlier one stored
