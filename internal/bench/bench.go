@@ -100,11 +100,9 @@ func (t *Table) Report(name string, figures ...Figure) error {
 			met = "NO"
 		}
 		fmt.Fprintf(t.rows, "%-36s %12.4g %-8s %8s  %-12s %-6s %s\n", f.Name, f.Value, f.Unit, ratio, f.Goal, met, f.Beside)
-		line, err := json.Marshal(f)
-		if err != nil {
-			return fmt.Errorf("encode figure %s: %w", f.Name, err)
-		}
-		if _, err := t.lines.Write(append(line, '\n')); err != nil {
+		enc := json.NewEncoder(t.lines)
+		enc.SetEscapeHTML(false) // goals are read by people too
+		if err := enc.Encode(f); err != nil {
 			return fmt.Errorf("write figure %s: %w", f.Name, err)
 		}
 	}
