@@ -122,10 +122,10 @@ func (a *Agent) resultCursor() (outbox string, after uint64, err error) {
 
 // resultDraft makes a block of the first n records, as many as fit into one.
 func (a *Agent) resultDraft(records []runnerapi.Result) (draft spool.Draft, n int, err error) {
-	mono, wall := a.clock.now()
+	now := a.clock.triple()
 	out := make([]wire.Result, 0, len(records))
 	for _, r := range records {
-		at := a.stamp(r.UnixMs, wall)
+		at := a.stamp(r.UnixMs, now)
 		if len(out) > 0 && (at < out[0].WallMs || at-out[0].WallMs > maxResultSpan.Milliseconds()) {
 			break
 		}
@@ -148,18 +148,26 @@ func (a *Agent) resultDraft(records []runnerapi.Result) (draft spool.Draft, n in
 		span = max(span, r.WallMs-first)
 	}
 	return spool.Draft{
-		Lane: wire.LaneTelemetry, Kind: wire.KindResults, MonoMs: mono - (wall - first), WallMs: first, SpanMs: span,
-		Quality: a.clock.quality(), Count: uint32(len(out)), Payload: payload,
+		Lane: wire.LaneTelemetry, Kind: wire.KindResults, MonoMs: now.MonoMs - (now.WallMs - first), WallMs: first, SpanMs: span,
+		Quality: now.Quality, Count: uint32(len(out)), Payload: payload,
 	}, len(out), nil
 }
 
-// stamp is the time of a result as far as it can be believed: a box whose clock
-// was set after the result was made would report it from 1970, or from the
-// future. It is a result of now then.
-func (a *Agent) stamp(made, wall int64) int64 {
+// beforeBoot is how long before this boot a result may claim to be made while
+// nobody vouches for the clock: what waited in the outbox over a reboot.
+const beforeBoot = 24 * time.Hour
+
+// stamp is the time of a result as far as it can be believed: where the clock
+// was set after the result was made, it would be one of 1970, of last year or
+// of the future. It is one of now then.
+func (a *Agent) stamp(made int64, now wire.Clock) int64 {
 	floor := a.id.Certificate.Leaf.NotBefore.UnixMilli()
-	if made > wall || made < floor && floor <= wall {
-		return wall
+	oldest := now.WallMs - now.MonoMs - beforeBoot.Milliseconds()
+	switch {
+	case made > now.WallMs, made < floor && floor <= now.WallMs:
+		return now.WallMs
+	case made < oldest && now.Quality != wire.TimeSynced:
+		return now.WallMs
 	}
 	return made
 }

@@ -146,8 +146,9 @@ func TestResultsOfDaysStayReadable(t *testing.T) {
 		w.runner.add(1, runnerapi.Result{UnixMs: now.Add(time.Duration(i-40) * 5 * time.Hour).UnixMilli()})
 	}
 	a := w.open()
-	// The box is enrolled for longer than that.
+	// The box is enrolled, and up, for longer than that.
 	a.id.Certificate.Leaf.NotBefore = now.AddDate(0, 0, -10)
+	a.clock.uptime = func() time.Duration { return 20 * 24 * time.Hour }
 	takeAll(t, a)
 	if got := stored(t, a); !slices.Equal(got, upTo(40)) {
 		t.Errorf("stored %v", got)
@@ -170,10 +171,31 @@ func TestAResultFromBeforeTheClockWasSetIsOneOfNow(t *testing.T) {
 			t.Errorf("block is %s off", off)
 		}
 	}
-	// While the clock is in 1970, its own times are all there is.
-	a.clock.wall = func() time.Time { return time.Unix(400, 0) }
-	if got := a.stamp(300_000, 400_000); got != 300_000 {
-		t.Errorf("stamp %d", got)
+}
+
+func TestHowFarTheStampOfAResultIsBelieved(t *testing.T) {
+	a := newWorld(t).open()
+	today := a.id.Certificate.Leaf.NotBefore.AddDate(0, 0, 10).UnixMilli()
+	const hour, day = int64(3_600_000), 24 * int64(3_600_000)
+	for _, c := range []struct {
+		name           string
+		made, wall, up int64 // up: milliseconds since boot
+		quality        wire.TimeQuality
+		want           int64
+	}{
+		{"a moment ago", today - 5000, today, hour, wire.TimeUnknown, today - 5000},
+		{"before a reboot", today - 3*hour, today, hour, wire.TimeUnknown, today - 3*hour},
+		{"days before a boot, by a clock that was synchronised", today - 5*day, today, hour, wire.TimeSynced, today - 5*day},
+		{"days before a boot, by a clock that nobody vouches for", today - 5*day, today, hour, wire.TimeUnknown, today},
+		{"days ago, in a boot as old", today - 5*day, today, 6 * day, wire.TimeUnknown, today - 5*day},
+		{"before the box was enrolled", 300_000, today, hour, wire.TimeSynced, today},
+		{"in the future", today + hour, today, hour, wire.TimeSynced, today},
+		{"in 1970, where the clock still is", 300_000, 400_000, hour, wire.TimeUnknown, 300_000},
+		{"of today, before the clock fell back to 1970", today, 400_000, hour, wire.TimeUnknown, 400_000},
+	} {
+		if got := a.stamp(c.made, wire.Clock{WallMs: c.wall, MonoMs: c.up, Quality: c.quality}); got != c.want {
+			t.Errorf("%s: %d, want %d", c.name, got, c.want)
+		}
 	}
 }
 
