@@ -22,6 +22,7 @@ var rows = []row{
 	{"internal/assets", ""},
 	{"internal/bench", ""},
 	{"internal/archtest", ""},
+	{"internal/protosim", ""},
 	{"internal/blob", "internal/durable"},
 	{"internal/trust", "internal/blob internal/durable"},
 	{"internal/identity", "internal/durable internal/trust"},
