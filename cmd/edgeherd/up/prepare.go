@@ -14,8 +14,6 @@ import (
 	"runtime"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/edgeherd/edgeherd/controller"
 	"github.com/edgeherd/edgeherd/internal/durable"
 	"github.com/edgeherd/edgeherd/internal/labels"
@@ -129,16 +127,12 @@ func (f *Fleet) shortSocket(b *box) error {
 // lock of its own, but that one is free while the controller is started again,
 // and it comes too late to keep the ports of up.json.
 func lockData(data string) (*os.File, error) {
-	lock, err := os.OpenFile(filepath.Join(data, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("lock data folder (another one with --data): %w", err)
+	lock, err := durable.LockDir(data)
+	if errors.Is(err, durable.ErrLocked) {
+		return nil, fmt.Errorf("a fleet is running in %s already; end it with Ctrl-C there, or start another with --data FOLDER or --ephemeral", data)
 	}
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		lock.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("a fleet is running in %s already; end it with Ctrl-C there, or start another with --data FOLDER or --ephemeral", data)
-		}
-		return nil, fmt.Errorf("lock data folder %s: %w", data, err)
+	if err != nil {
+		return nil, fmt.Errorf("%w (another folder with --data)", err)
 	}
 	return lock, nil
 }
