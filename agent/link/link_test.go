@@ -505,3 +505,24 @@ func TestRunEndsWhileConnecting(t *testing.T) {
 		l.Close()
 	})
 }
+
+// TestASecondWelcomeToOneHelloIsIgnored: a HELLO doubled on its way is answered
+// twice, and the answer that comes last may be of a run that is gone.
+func TestASecondWelcomeToOneHelloIsIgnored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := startFake(t)
+		r := start(t, f, link.Options{})
+		r.until(time.Minute, "link up", r.Connected)
+		f.with(func() {
+			f.run = run2
+			f.sessions[0].greet(f.hellos[0])
+		})
+		time.Sleep(time.Second)
+		if got := r.Status().Run; got != run1 {
+			t.Errorf("the box follows run %s after a second answer, want %s", got, run1)
+		}
+		f.with(func() { f.run = run1 })
+		r.add(2)
+		r.until(time.Minute, "delivered", r.delivered)
+	})
+}

@@ -347,8 +347,11 @@ func (s *session) helloAgain() error {
 }
 
 func (s *session) onWelcome(w wire.Welcome) error {
-	if w.Nonce != s.nonce {
-		return nil // the answer to an earlier HELLO, or to another process
+	// An answer to an earlier HELLO or to another process; or the second one to
+	// a HELLO that was doubled on its way: it may be older than the first, and
+	// name a run that a restored database no longer has.
+	if w.Nonce != s.nonce || !s.waiting {
+		return nil
 	}
 	n, err := s.link.opts.Spool.Validate(w.Valid)
 	if err != nil {

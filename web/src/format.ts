@@ -71,12 +71,14 @@ export function ago(iso: string, now: number, language: string): string {
 
 /** duration is a length of time: "10 min", "2 h", or "1.5 s". */
 export function duration(seconds: number, language: string): string {
-  const [unit, count] = seconds < 1 ? ["second", seconds] : largest(seconds);
+  const short = seconds > 0 && seconds < 1;
+  const [unit, count] = short ? ["millisecond", 1000 * seconds] : largest(seconds);
   return new Intl.NumberFormat(language, {
     style: "unit",
     unit,
     unitDisplay: "short",
-    maximumFractionDigits: seconds < 1 ? 3 : 0,
+    maximumSignificantDigits: short ? 2 : undefined,
+    maximumFractionDigits: short ? undefined : 0,
   }).format(count);
 }
 

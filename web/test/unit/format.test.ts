@@ -36,7 +36,7 @@ describe("values", () => {
 
   test("durations", () => {
     expect(plain(duration(600, "en"))).toBe("10 min");
-    expect(plain(duration(0.021, "en"))).toBe("0.021 sec");
+    expect(plain(duration(0.0213, "en"))).toBe("21 ms");
     expect(plain(duration(0, "en"))).toBe("0 sec");
   });
 });
