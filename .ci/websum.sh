@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
-# Prints one sum over everything the web build reads, ignored files left out.
+# Prints one sum over everything the web build reads. It does without git, so
+# that a source archive builds as well.
 set -euo pipefail
 cd "$(dirname "$0")/../web"
-git ls-files -z -co --exclude-standard . | sort -z |
-	while IFS= read -r -d '' f; do [ ! -f "$f" ] || sha256sum "$f"; done |
-	sha256sum | cut -d' ' -f1
+find . -name node_modules -prune -o -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum | cut -d' ' -f1
