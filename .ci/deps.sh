@@ -12,6 +12,10 @@ chromium                                           chromium
 /usr/share/libonnx-testdata/data/node              libonnx-testdata
 /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf    fonts-dejavu-core
 /usr/share/fonts/truetype/wqy/wqy-microhei.ttc     fonts-wqy-microhei
+/usr/lib/postgresql                                postgresql
+/usr/sbin/mosquitto                                mosquitto
+/usr/sbin/haproxy                                  haproxy
+/usr/bin/victoria-metrics                          victoria-metrics
 '
 arm=build/arm64-root
 if [ "$(uname -m)" != aarch64 ]; then
@@ -54,7 +58,8 @@ if [ "$node_major" -lt 20 ] || ! command -v npm >/dev/null; then
 fi
 lack=$(missing)
 if [ -n "$lack" ] && can_install; then
-	export DEBIAN_FRONTEND=noninteractive
+	# Tests start servers of their own; those of the packages stay down.
+	export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1
 	apt-get -qq update
 	# shellcheck disable=SC2086 # one word per package
 	apt-get -qq install -y --no-install-recommends $lack >/dev/null
