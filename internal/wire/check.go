@@ -49,7 +49,17 @@ func (s Schema) check() error {
 }
 
 func (d Data) check() error {
-	if err := errors.Join(atMost("blocks", len(d.Blocks), MaxBlocks), atMost("schemas", len(d.Schemas), MaxSchemas)); err != nil {
+	if err := errors.Join(atMost("blocks", len(d.Blocks), MaxBlocks), atMost("packs", len(d.Packs), MaxPacks), atMost("schemas", len(d.Schemas), MaxSchemas)); err != nil {
+		return err
+	}
+	keys := len(d.Blocks)
+	for _, p := range d.Packs {
+		if err := p.check(); err != nil {
+			return err
+		}
+		keys += len(p.Members)
+	}
+	if err := atMost("keys", keys, MaxKeys); err != nil { // one ACK answers
 		return err
 	}
 	for _, b := range d.Blocks {
@@ -121,16 +131,25 @@ func (i Inventory) Clean() Inventory {
 	return i
 }
 
+// maxQuietMs is a year: a sum with it does not overflow.
+const maxQuietMs = 365 * 24 * 3600 * 1000
+
 func (w Welcome) check() error {
 	if err := version(w.V); err != nil {
 		return err
 	}
-	if w.WindowBytes < 0 || w.WindowCount < 0 || w.DrainMs < 0 || w.LiveMs < 0 {
-		return errors.New("negative window or wait")
+	if w.WindowBytes < 0 || w.WindowCount < 0 || w.DrainMs < 0 || w.LiveMs < 0 || w.BacklogRate < 0 {
+		return errors.New("negative window, wait or rate")
+	}
+	for _, q := range w.Quiet {
+		if q.InMs < 0 || q.ForMs < 0 || q.InMs > maxQuietMs || q.ForMs > maxQuietMs {
+			return fmt.Errorf("quiet in %d ms for %d ms", q.InMs, q.ForMs)
+		}
 	}
 	return errors.Join(
 		atMost("runs", len(w.Valid), MaxRuns),
 		atMost("schemas", len(w.Schemas), MaxKnownSchemas),
+		atMost("quiet times", len(w.Quiet), MaxQuiet),
 	)
 }
 

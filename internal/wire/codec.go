@@ -20,11 +20,13 @@ const (
 	MaxRows         = 4096 // records of a samples block
 	MaxCells        = 1 << 18
 	MaxBlocks       = 256  // of one Data
+	MaxPacks        = 64   // of one Data
 	MaxSchemas      = 16   // of one Data
 	MaxKeys         = 2048 // of one Ack
 	MaxStreams      = 512  // of one Hello
 	MaxRuns         = 1024 // of one Hello and one Welcome
 	MaxKnownSchemas = 512  // of one Welcome
+	MaxQuiet        = 64   // of one Welcome
 	MaxLiveSamples  = 1024
 	MaxModels       = 64 // of Running
 	MaxRecords      = 4096
@@ -154,7 +156,10 @@ func text(what, s string, limit int) error {
 	if !utf8.ValidString(s) {
 		return fmt.Errorf("%s is not UTF-8", what)
 	}
-	return atMost("bytes of "+what, len(s), limit)
+	if len(s) > limit { // spares the allocation of a text that nobody reads
+		return atMost("bytes of "+what, len(s), limit)
+	}
+	return nil
 }
 
 // clean makes s valid UTF-8 of at most limit bytes.

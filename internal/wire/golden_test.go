@@ -89,6 +89,9 @@ func goldens(t testing.TB) []golden {
 	events := block(t, wire.LaneEvents, wire.KindEvents, eventsPayload(t))
 	results := block(t, wire.LaneTelemetry, wire.KindResults, resultsPayload(t))
 	gap := block(t, wire.LaneEvents, wire.KindGap, gapPayload(t))
+	exact := goldenPack(t, "pack-exact", pack(t, schema, minutes(t, 11)))
+	byMember := goldenPack(t, "pack-member", coarsen(t, schema, wire.GrainMember, exact))
+	byTen := goldenPack(t, "pack-ten", coarsen(t, schema, wire.GrainTen, exact))
 	buffer := wire.Buffer{Blocks: 3, Bytes: 900, Window: 10, OldestMs: 1700000000000, DroppedBlocks: 1}
 	return []golden{
 		{"hello", wire.Hello{
@@ -97,7 +100,11 @@ func goldens(t testing.TB) []golden {
 			Running:   wire.Running{Generation: 9, Models: []wire.RunningModel{{Name: "vad", Version: "1", Digest: "sha256:00"}}},
 			Buffer:    buffer, Streams: []wire.SIDRange{{SID: sid, Lane: 1, Lo: 3, Hi: 9, Count: 7}}, Runs: []wire.RunID{runID},
 		}, decodeAs[wire.Hello]},
-		{"welcome", wire.Welcome{V: 1, Nonce: wire.Nonce{7}, Run: runID, Valid: []wire.RunLSN{{Run: runID, LSN: 77}}, WindowBytes: 65536, WindowCount: 8, DrainMs: 1500, Desired: []byte(`{"payload":""}`), Schemas: []wire.SchemaID{wire.SchemaIDOf(schema)}, WallMs: 1700000040000, LiveMs: 60000}, decodeAs[wire.Welcome]},
+		{"welcome", wire.Welcome{V: 1, Nonce: wire.Nonce{7}, Run: runID, Valid: []wire.RunLSN{{Run: runID, LSN: 77}}, WindowBytes: 65536, WindowCount: 8, DrainMs: 1500, Desired: []byte(`{"payload":""}`), Schemas: []wire.SchemaID{wire.SchemaIDOf(schema)}, WallMs: 1700000040000, LiveMs: 60000, BacklogRate: 4096, Quiet: []wire.Quiet{{InMs: 1000, ForMs: 3600000}}}, decodeAs[wire.Welcome]},
+		{"pack-exact", exact, decodeAs[wire.Pack]},
+		{"pack-member", byMember, decodeAs[wire.Pack]},
+		{"pack-ten", byTen, decodeAs[wire.Pack]},
+		{"data-packs", wire.Data{Packs: []wire.Pack{exact, byTen}}, decodeAs[wire.Data]},
 		{"data", wire.Data{Blocks: []wire.Block{events, samples}, Schemas: []wire.Schema{schema}, Behind: buffer}, decodeAs[wire.Data]},
 		{"ack", wire.Ack{Run: runID, LSN: 78, Keys: []wire.Key{events.Key, samples.Key}, Refused: []wire.Key{gap.Key}}, decodeAs[wire.Ack]},
 		{"want", wire.Want{Desired: []byte(`{"payload":""}`)}, decodeAs[wire.Want]},
@@ -110,6 +117,39 @@ func goldens(t testing.TB) []golden {
 		{"block-results", results, decodeAs[wire.Block]},
 		{"block-gap", gap, decodeAs[wire.Block]},
 	}
+}
+
+// minutes are n blocks, one after another.
+func minutes(t testing.TB, n int) []wire.Block {
+	t.Helper()
+	var blocks []wire.Block
+	for i := range int64(n) {
+		b := block(t, wire.LaneTelemetry, wire.KindSamples, samplesPayload(t))
+		b.Key.Seq, b.MonoMs, b.WallMs = b.Key.Seq+uint64(i), b.MonoMs+60_001*i, b.WallMs+60_000*i
+		if err := wire.Seal(&b); err != nil {
+			t.Fatal(err)
+		}
+		blocks = append(blocks, b)
+	}
+	return blocks
+}
+
+// goldenPack is the pack in the golden file. Compression may differ from
+// version to version of the library; what is compressed must be that of fresh.
+func goldenPack(t testing.TB, name string, fresh wire.Pack) wire.Pack {
+	t.Helper()
+	if *update {
+		return fresh
+	}
+	p, err := wire.Decode[wire.Pack](readGolden(t, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(wire.RawOf(t, p), wire.RawOf(t, fresh)) {
+		t.Errorf("%s has another payload:\n%x\nwant\n%x", name, wire.RawOf(t, fresh), wire.RawOf(t, p))
+	}
+	fresh.Payload = p.Payload
+	return wire.Reseal(fresh)
 }
 
 func goldenPath(name string) string { return filepath.Join("testdata", "v1", name+".hex") }
@@ -138,8 +178,8 @@ func TestBytesOfVersion1NeverChange(t *testing.T) {
 			if err != nil || !bytes.Equal(again, want) {
 				t.Errorf("decodes and encodes to\n%x, %v\nwant\n%x", again, err, want)
 			}
-			if b, ok := value.(wire.Block); ok && b.Verify() != nil {
-				t.Errorf("golden block does not verify: %v", b.Verify())
+			if v, ok := value.(interface{ Verify() error }); ok && v.Verify() != nil {
+				t.Errorf("golden %s does not verify: %v", g.name, v.Verify())
 			}
 		})
 	}

@@ -281,6 +281,18 @@ type Welcome struct {
 	Schemas     []SchemaID `cbor:"9,keyasint"` // known for this box
 	WallMs      int64      `cbor:"10,keyasint"`
 	LiveMs      int64      `cbor:"11,keyasint"` // send live samples for this long
+	// BacklogRate is how many bytes a second of what is older than the
+	// connection may go up, events not counted; 0 sets no limit.
+	BacklogRate int64 `cbor:"12,keyasint"`
+	// Quiet lists times in which only lane 0 goes up.
+	Quiet []Quiet `cbor:"13,keyasint"`
+}
+
+// Quiet is a time to be quiet in. It counts from when the WELCOME came, since
+// the box's clock may be wrong.
+type Quiet struct {
+	InMs  int64 `cbor:"1,keyasint"` // milliseconds from now to its start
+	ForMs int64 `cbor:"2,keyasint"` // its length
 }
 
 // RunLSN is a position in the history of a database.
@@ -289,7 +301,7 @@ type RunLSN struct {
 	LSN uint64 `cbor:"2,keyasint"`
 }
 
-// Data carries whole blocks (up/data, QoS 1), with the schemas that the
+// Data carries blocks (up/data, QoS 1), with the schemas that the
 // controller may lack.
 type Data struct {
 	Blocks  []Block  `cbor:"1,keyasint"`
@@ -297,6 +309,8 @@ type Data struct {
 	// Behind is what will still wait when all that is under way has been
 	// acknowledged, this message included; OldestMs may be a little too old.
 	Behind Buffer `cbor:"3,keyasint"`
+	// Packs carry blocks as well, under their own keys.
+	Packs []Pack `cbor:"4,keyasint,omitempty"`
 }
 
 // Ack lists the keys that the commit at (Run, LSN) or an earlier one stored
