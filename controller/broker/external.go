@@ -1,0 +1,405 @@
+package broker
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	mathrand "math/rand/v2"
+	"net"
+	"net/url"
+	"sync"
+	"time"
+
+	mqtt "github.com/eclipse/paho.mqtt.golang"
+
+	"github.com/edgeherd/edgeherd/internal/identity"
+	"github.com/edgeherd/edgeherd/internal/wire"
+)
+
+// Waits of the connection to a broker of others.
+const (
+	dialTimeout  = 20 * time.Second // dial, TLS, CONNACK
+	answerWithin = 30 * time.Second // SUBACK, PUBACK
+	keepAlive    = 30 * time.Second
+	pingTimeout  = 10 * time.Second
+	writeTimeout = 15 * time.Second
+	quiesce      = 250 // milliseconds for DISCONNECT to leave
+	minWait      = time.Second
+	maxWait      = time.Minute
+	leadEvery    = 200 * time.Millisecond
+)
+
+// ControllerName is the common name of the certificate that controllers show
+// to a broker of others. No box can have it: it is not an identity.ID.
+const ControllerName = "edgeherd-controller"
+
+// Remote says where a broker of others is and how it knows this controller.
+type Remote struct {
+	// URL is mqtts://host:port, or mqtt://host:port on loopback.
+	URL string
+	// TLS has the certificate of this controller and the roots to trust.
+	TLS *tls.Config
+	// Username and Password are sent when Username is not empty.
+	Username, Password string
+	// Dial opens TCP connections; nil means net.Dialer.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+}
+
+// ExternalOptions configure an External. Remote and Sink are required.
+type ExternalOptions struct {
+	Remote Remote
+	Sink   Sink
+	// Admit says whether a box may talk at all; an error is why not. nil admits
+	// all. The topic names the box: that only the box itself can publish there
+	// is up to the broker, and proved by Probe.
+	Admit func(identity.ID) error
+	// Shared: the broker has shared subscriptions for MQTT 3.1.1, and all
+	// controllers subscribe. Else the one for which Lead holds subscribes alone.
+	Shared bool
+	// Lead reports whether this controller subscribes when the broker has no
+	// shared subscriptions. It is asked five times a second. nil means always.
+	Lead func() bool
+	// Probe is called once, before the first subscription, and ends Run with its
+	// error. nil means none.
+	Probe func(context.Context) error
+}
+
+// External talks to boxes through a broker of others by one connection. Boxes
+// connect to that broker as they do to the embedded one.
+//
+// The broker is trusted with nothing but the right topic: messages reach the
+// sink as they do from the embedded broker, and are acknowledged to the broker
+// when the sink has returned, so that what a broker has under way to us is
+// bounded by its own window. What the sink refuses, or what finds no room, is
+// acknowledged as well, for the box repeats what was not acknowledged to it.
+type External struct {
+	opts  ExternalOptions
+	log   *slog.Logger
+	queue *queue
+
+	mu      sync.Mutex // guards the fields below
+	client  mqtt.Client
+	shed    int                  // arrivals without room since the last was told
+	told    time.Time            // when
+	strange map[identity.ID]bool // boxes that were refused and named, few
+}
+
+// NewExternal prepares the connection; Run opens it.
+func NewExternal(opts ExternalOptions, log *slog.Logger) (*External, error) {
+	if opts.Sink == nil {
+		return nil, errors.New("make external broker: no sink")
+	}
+	if err := opts.Remote.check(); err != nil {
+		return nil, err
+	}
+	if opts.Lead == nil {
+		opts.Lead = func() bool { return true }
+	}
+	if opts.Admit == nil {
+		opts.Admit = func(identity.ID) error { return nil }
+	}
+	return &External{opts: opts, log: log, queue: newQueue(), strange: map[identity.ID]bool{}}, nil
+}
+
+func (r Remote) check() error {
+	u, err := url.Parse(r.URL)
+	if err != nil {
+		return fmt.Errorf("broker url: %w", err)
+	}
+	switch {
+	case u.Hostname() == "" || u.Port() == "":
+		return fmt.Errorf("broker url %q: want mqtts://host:port", r.URL)
+	case u.Scheme == "mqtts" && r.TLS != nil:
+		return nil
+	case u.Scheme == "mqtt" && net.ParseIP(u.Hostname()).IsLoopback():
+		return nil
+	case u.Scheme == "mqtt":
+		return fmt.Errorf("broker url %q: without TLS it must be an address of this machine, such as mqtt://127.0.0.1:1883", r.URL)
+	}
+	return fmt.Errorf("broker url %q: want mqtts://host:port", r.URL)
+}
+
+// Run keeps the connection until ctx ends.
+func (x *External) Run(ctx context.Context) error {
+	var working sync.WaitGroup
+	defer working.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	for range workers {
+		working.Go(func() { x.queue.work(ctx, func(a arrival) { x.deliver(ctx, a) }) })
+	}
+	probed, fails := x.opts.Probe == nil, 0
+	for ctx.Err() == nil {
+		began := time.Now()
+		var err error
+		if !probed {
+			if err = x.opts.Probe(ctx); errors.Is(err, ErrUnfit) {
+				return err
+			}
+			probed = err == nil
+		}
+		if probed {
+			err = x.session(ctx)
+		}
+		if ctx.Err() != nil {
+			break
+		}
+		if fails++; time.Since(began) > maxWait {
+			fails = 0
+		}
+		wait := minWait + mathrand.N(min(maxWait, minWait<<min(fails, 10)))
+		x.log.Warn("no connection to the broker", "broker", x.opts.Remote.URL, "err", err, "wait", wait)
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+		}
+	}
+	return nil
+}
+
+// session is one connection: subscribe as long as this controller leads.
+func (x *External) session(ctx context.Context) error {
+	c, err := x.opts.Remote.connect(ctx, ControllerName+"-"+nonce(), x.receive)
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	x.set(c.Client)
+	defer x.set(nil)
+	x.log.Info("connected to the broker", "broker", x.opts.Remote.URL)
+	subscribed := false
+	tick := time.NewTicker(leadEvery)
+	defer tick.Stop()
+	for {
+		if lead := x.opts.Shared || x.opts.Lead(); lead != subscribed {
+			if err := x.subscribe(ctx, c, lead); err != nil {
+				return err
+			}
+			subscribed = lead
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-c.lost:
+			return err
+		case <-tick.C:
+		}
+	}
+}
+
+// filters are what a controller listens to.
+func filters(shared bool) map[string]byte {
+	prefix := ""
+	if shared {
+		prefix = "$share/ctl/"
+	}
+	base := fmt.Sprintf("%seh/%d/%s/+/", prefix, wire.Version, wire.Tenant)
+	return map[string]byte{base + "up/#": 1, base + string(wire.TopicWill): 1}
+}
+
+func (x *External) subscribe(ctx context.Context, c *connection, on bool) error {
+	topics := filters(x.opts.Shared)
+	if !on {
+		var names []string
+		for f := range topics {
+			names = append(names, f)
+		}
+		x.log.Info("another controller listens to the broker now")
+		return c.wait(ctx, c.Unsubscribe(names...), "unsubscribe")
+	}
+	if err := c.subscribe(ctx, topics); err != nil {
+		return err
+	}
+	x.log.Info("listening to boxes at the broker", "shared", x.opts.Shared)
+	return nil
+}
+
+func (x *External) set(c mqtt.Client) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.client = c
+}
+
+// receive runs on the one goroutine of paho that reads: it must not wait.
+func (x *External) receive(_ mqtt.Client, m mqtt.Message) {
+	id, topic, err := wire.ParseTopic(m.Topic())
+	if err != nil || m.Retained() || len(m.Payload()) > wire.MaxMessageBytes || topic == topicProbe {
+		m.Ack()
+		return
+	}
+	a := arrival{id: id, topic: topic, payload: bytes.Clone(m.Payload()), done: m.Ack}
+	if !x.queue.put(a) {
+		m.Ack()
+		x.tellShed()
+	}
+}
+
+func (x *External) tellShed() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.shed++; time.Since(x.told) > time.Minute {
+		x.log.Warn("messages of boxes had no room; the boxes send them again", "count", x.shed)
+		x.shed, x.told = 0, time.Now()
+	}
+}
+
+func (x *External) deliver(ctx context.Context, a arrival) {
+	defer a.done()
+	if err := x.opts.Admit(a.id); err != nil {
+		x.refuse(a.id, err)
+		return
+	}
+	err := x.opts.Sink.Deliver(ctx, a.id, a.topic, a.payload)
+	if err != nil && ctx.Err() == nil {
+		x.log.Debug("message not taken", "device", a.id, "topic", string(a.topic), "err", err)
+	}
+}
+
+// maxStrange bounds how many boxes are named that nobody enrolled.
+const maxStrange = 1024
+
+func (x *External) refuse(id identity.ID, why error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.strange[id] || len(x.strange) >= maxStrange {
+		return
+	}
+	x.strange[id] = true
+	x.log.Warn("messages of a box refused", "device", id, "err", why)
+}
+
+// Publish sends a message to a box, if it listens: nobody here knows.
+func (x *External) Publish(id identity.ID, topic wire.Topic, payload []byte, qos byte) error {
+	if len(payload) > wire.MaxMessageBytes {
+		return fmt.Errorf("publish %s to %s: %d bytes, the limit is %d", topic, id, len(payload), wire.MaxMessageBytes)
+	}
+	x.mu.Lock()
+	c := x.client
+	x.mu.Unlock()
+	if c == nil || !c.IsConnectionOpen() {
+		return fmt.Errorf("publish %s to %s: the broker is away: %w", topic, id, ErrNotConnected)
+	}
+	// Its token tells nothing: what matters is repeated by the protocol.
+	c.Publish(topic.For(id), qos, false, payload)
+	return nil
+}
+
+// connection is one paho client with its loss.
+type connection struct {
+	mqtt.Client
+	lost chan error // buffer 1: paho reports the loss once
+}
+
+// connect opens one connection. The options are those of agent/link and for
+// the same reasons, but two: messages are acknowledged by hand, and in order,
+// which is safe since the handler never waits.
+func (r Remote) connect(ctx context.Context, client string, receive mqtt.MessageHandler) (*connection, error) {
+	c := &connection{lost: make(chan error, 1)}
+	u, err := url.Parse(r.URL)
+	if err != nil {
+		return nil, err
+	}
+	o := mqtt.NewClientOptions().
+		AddBroker("tcp://" + u.Host). // dialled below
+		SetClientID(client).
+		SetProtocolVersion(4).
+		SetAutoReconnect(false).
+		SetConnectRetry(false).
+		SetCleanSession(true).
+		SetOrderMatters(true).
+		SetAutoAckDisabled(true).
+		SetStore(mqtt.NewMemoryStore()).
+		SetKeepAlive(keepAlive).
+		SetPingTimeout(pingTimeout).
+		SetWriteTimeout(writeTimeout).
+		SetConnectTimeout(dialTimeout).
+		SetDefaultPublishHandler(receive).
+		SetConnectionLostHandler(func(_ mqtt.Client, err error) { c.lost <- err }).
+		SetCustomOpenConnectionFn(func(*url.URL, mqtt.ClientOptions) (net.Conn, error) { return r.dial(ctx, u) })
+	if r.Username != "" {
+		o.SetUsername(r.Username).SetPassword(r.Password)
+	}
+	c.Client = mqtt.NewClient(o)
+	token := c.Connect()
+	select {
+	case <-token.Done():
+	case <-ctx.Done():
+		c.Disconnect(0)
+		return nil, ctx.Err()
+	}
+	if err := token.Error(); err != nil {
+		return nil, fmt.Errorf("connect to broker %s: %w", r.URL, err)
+	}
+	return c, nil
+}
+
+func (r Remote) dial(ctx context.Context, u *url.URL) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	dial := r.Dial
+	if dial == nil {
+		dial = new(net.Dialer).DialContext
+	}
+	conn, err := dial(ctx, "tcp", u.Host)
+	if err != nil || u.Scheme != "mqtts" {
+		return conn, err
+	}
+	cfg := r.TLS.Clone()
+	if cfg.ServerName == "" {
+		cfg.ServerName = u.Hostname()
+	}
+	tc := tls.Client(conn, cfg)
+	if err := tc.HandshakeContext(ctx); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return tc, nil
+}
+
+func (c *connection) close() { c.Disconnect(quiesce) }
+
+// wait waits for a token, not for ever.
+func (c *connection) wait(ctx context.Context, token mqtt.Token, what string) error {
+	timer := time.NewTimer(answerWithin)
+	defer timer.Stop()
+	select {
+	case <-token.Done():
+		if err := token.Error(); err != nil {
+			return fmt.Errorf("%s: %w", what, err)
+		}
+		return nil
+	case err := <-c.lost:
+		c.lost <- err // for whoever waits next
+		return fmt.Errorf("%s: %w", what, err)
+	case <-timer.C:
+		return fmt.Errorf("%s: the broker did not answer within %s", what, answerWithin)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (c *connection) subscribe(ctx context.Context, topics map[string]byte) error {
+	token := c.SubscribeMultiple(topics, nil)
+	if err := c.wait(ctx, token, "subscribe"); err != nil {
+		return err
+	}
+	if st, ok := token.(*mqtt.SubscribeToken); ok {
+		for topic, code := range st.Result() {
+			if code > 2 {
+				return fmt.Errorf("subscribe: the broker refused %s", topic)
+			}
+		}
+	}
+	return nil
+}
+
+func nonce() string {
+	var raw [8]byte
+	rand.Read(raw[:])
+	return hex.EncodeToString(raw[:])
+}
