@@ -116,5 +116,8 @@ func (r *Reader) Rewind() bool {
 // controller may have moved the cursor.
 func (r *Reader) Forget() { r.loaded = false }
 
+// Cursor is the LSN that a restart begins after.
+func (r *Reader) Cursor() uint64 { return r.cursor }
+
 // Position is the LSN up to which everything was confirmed.
 func (r *Reader) Position() uint64 { return r.pos }
