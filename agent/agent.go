@@ -7,6 +7,8 @@
 //	STATE/desired.json  the newest signed desired state that was accepted
 //	STATE/activate.json, STATE/models/active.json, STATE/blobs/   (package activate)
 //	STATE/update.json   (package update)
+//	STATE/way.json      the way to the controller that worked (package dial)
+//	STATE/status.json   how the connection stands, for `edgeherd-agent status`
 //
 // The one rule a caller can break: one process per STATE; the spool's file
 // lock refuses a second.
@@ -14,7 +16,6 @@ package agent
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -27,6 +28,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/edgeherd/edgeherd/agent/activate"
+	"github.com/edgeherd/edgeherd/agent/dial"
 	"github.com/edgeherd/edgeherd/agent/fetch"
 	"github.com/edgeherd/edgeherd/agent/govern"
 	"github.com/edgeherd/edgeherd/agent/link"
@@ -73,6 +75,9 @@ type Options struct {
 	// opened: in a child process, since damage can end the one that looks. Nil
 	// checks in this process.
 	CheckSpool func(path string) error
+	// Server, Proxy and ProxyAuth say how to reach the controller; see
+	// dial.Options. Empty: the addresses of enrolment, no proxy.
+	Server, Proxy, ProxyAuth string
 	// Dial opens a TCP connection; nil means the system's network.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// WallClock stamps records and checks certificates; nil means the kernel's.
@@ -119,6 +124,7 @@ type Agent struct {
 	clock    clock
 	sampler  *sense.Sampler
 	spool    *spool.Spool
+	dialer   *dial.Dialer
 	link     *link.Link
 	blobs    *blob.Store
 	fetcher  *fetch.Fetcher
@@ -168,10 +174,16 @@ func Open(opts Options, log *slog.Logger) (_ *Agent, err error) {
 }
 
 func (a *Agent) openParts() (err error) {
+	a.dialer, err = dial.New(dial.Options{
+		Identity: a.id, Server: a.opts.Server, Proxy: a.opts.Proxy, ProxyAuth: a.opts.ProxyAuth,
+		Net: a.opts.Dial, Memory: filepath.Join(a.opts.State, "way.json"), WallClock: a.clock.forTLS(a.id),
+	}, a.log)
+	if err != nil {
+		return err
+	}
 	a.fetcher, err = fetch.New(fetch.Options{
 		Blobs: a.blobs, BaseURL: "https://" + a.id.HTTPS, MinFreeBytes: a.opts.MinFreeBytes, Client: &http.Client{Transport: &http.Transport{
-			TLSClientConfig: a.id.ClientTLS(a.clock.forTLS(a.id)), DialContext: a.opts.Dial,
-			TLSHandshakeTimeout: 20 * time.Second, ResponseHeaderTimeout: time.Minute, IdleConnTimeout: time.Minute,
+			DialTLSContext: a.dialer.Files, ResponseHeaderTimeout: time.Minute, IdleConnTimeout: time.Minute,
 		}},
 	}, a.log)
 	if err != nil {
@@ -199,8 +211,11 @@ func (a *Agent) openParts() (err error) {
 	}
 	a.desired = durable.Journal{Path: filepath.Join(a.opts.State, "desired.json"), Version: 1}
 	a.link = link.New(link.Options{
-		ID: a.id.ID, Dial: a.dialBroker, Spool: a.spool, Hello: a.hello,
-		OnWelcome: func(wire.Welcome) { a.update.Connected() },
+		ID: a.id.ID, Dial: a.dialer.Broker, Spool: a.spool, Hello: a.hello,
+		OnWelcome: func(wire.Welcome) {
+			a.dialer.Worked()
+			a.update.Connected()
+		},
 		OnDesired: a.accept, OnLive: a.telemetry.liveFor,
 		FirstDelay: a.opts.FirstDelay,
 	}, a.log)
@@ -224,7 +239,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for name, run := range map[string]func(context.Context) error{
 		"link": a.link.Run, "activate": a.activate.Run, "update": a.update.Run,
-		"sense": a.senseLoop, "results": a.resultLoop,
+		"sense": a.senseLoop, "results": a.resultLoop, "status": a.statusLoop,
 	} {
 		g.Go(func() error {
 			err := run(ctx)
@@ -243,20 +258,6 @@ func (a *Agent) Run(ctx context.Context) error {
 		return a.update.CleanStop()
 	}
 	return err
-}
-
-// dialBroker opens the TLS connection that the MQTT session runs over.
-func (a *Agent) dialBroker(ctx context.Context) (net.Conn, error) {
-	raw, err := a.opts.Dial(ctx, "tcp", a.id.MQTT)
-	if err != nil {
-		return nil, fmt.Errorf("connect to broker %s: %w", a.id.MQTT, err)
-	}
-	conn := tls.Client(raw, a.id.ClientTLS(a.clock.forTLS(a.id)))
-	if err := conn.HandshakeContext(ctx); err != nil {
-		raw.Close()
-		return nil, fmt.Errorf("prove identity to broker %s: %w", a.id.MQTT, err)
-	}
-	return conn, nil
 }
 
 // fetchPath brings a blob of a release to the box and returns where it lies.

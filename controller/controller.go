@@ -42,6 +42,8 @@ type Options struct {
 	// HTTP, Device and MQTT are the addresses to listen on: pages and API,
 	// blobs for boxes, broker. Defaults: 127.0.0.1 with ports 8443, 8444, 8883.
 	HTTP, Device, MQTT string
+	// Broker is a broker of others to use; nothing listens on MQTT then.
+	Broker ExternalBroker
 	// Hosts are the names and addresses in the server certificate; the first
 	// is what boxes are told to expect. Default: 127.0.0.1.
 	Hosts []string
@@ -94,20 +96,20 @@ type Controller struct {
 	api    *api.API
 	ingest *ingest.Ingest
 	broker *broker.Broker
+	remote *broker.External // nil: boxes come to broker
 	http   net.Listener
 	device net.Listener
 	mqtt   net.Listener
 	acted  chan struct{} // buffer 1: a person wants rollouts to be looked at
 	ending atomic.Bool   // Run is ending: all sessions do
 
-	mu       sync.Mutex          // guards sessions
-	sessions map[identity.ID]int // that are open
+	websockets sync.WaitGroup // MQTT sessions that came in by the pages' port
 }
 
 // Open opens state and listeners. Nothing is served before Run.
 func Open(ctx context.Context, opts Options, log *slog.Logger) (_ *Controller, err error) {
 	// Not a named result: a return of nil would hide what is to be closed.
-	c := &Controller{opts: opts.withDefaults(), log: log, hub: api.NewHub(), acted: make(chan struct{}, 1), sessions: map[identity.ID]int{}}
+	c := &Controller{opts: opts.withDefaults(), log: log, hub: api.NewHub(), acted: make(chan struct{}, 1)}
 	defer func() {
 		if err != nil {
 			c.Close()
@@ -119,15 +121,11 @@ func Open(ctx context.Context, opts Options, log *slog.Logger) (_ *Controller, e
 	if err := c.listen(); err != nil {
 		return nil, err
 	}
-	c.broker, err = broker.New(broker.Options{
-		Sink: sink{c}, Listeners: []net.Listener{c.mqtt},
-		OnConnect: c.came, OnDisconnect: c.left, WallClock: c.opts.WallClock,
-	}, log)
-	if err != nil {
-		return nil, fmt.Errorf("prepare broker: %w", err)
+	if err := c.openBroker(); err != nil {
+		return nil, err
 	}
 	c.ingest = ingest.New(ingest.Options{
-		Store: c.store, Publish: c.broker.Publish, Changed: c.boxChanged, Live: c.boxLive,
+		Store: c.store, Publish: c.tell, Changed: c.boxChanged, Live: c.boxLive,
 		LiveFor: c.liveFor, WallClock: c.opts.WallClock,
 	}, log)
 	c.api, err = api.New(api.Options{
@@ -239,39 +237,18 @@ func (c *Controller) boxLive(id identity.ID, l wire.Live) {
 	c.hub.Publish(fleetapi.Change{Topic: "live", ID: string(id), Live: s})
 }
 
-// came counts the sessions of a box; that it is there is noted with its HELLO.
-func (c *Controller) came(id identity.ID, _ wire.SID) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.sessions[id]++
-}
-
-// left notes that a box is gone, unless it has another session: an agent that
-// was killed comes back before the keep-alive of its old session has run out.
-func (c *Controller) left(id identity.ID, _ wire.SID) {
-	c.mu.Lock()
-	if c.sessions[id]--; c.sessions[id] == 0 {
-		delete(c.sessions, id)
-	}
-	c.mu.Unlock()
+// left notes that a session of a box has ended. Another session of the box may
+// have begun: an agent that was killed comes back before the keep-alive of its
+// old session has run out.
+func (c *Controller) left(id identity.ID, sid wire.SID) {
 	if c.ending.Load() {
 		return // the next start begins with nobody connected
 	}
-	// Looked at again after the write: a new session may have begun meanwhile,
-	// and its HELLO been stored before.
-	for _, connected := range []bool{false, true} {
-		if c.present(id) != connected {
-			break
-		}
-		if err := c.store.Seen(context.Background(), id, connected); err != nil {
-			c.log.Warn("presence not stored", "device", id, "err", err)
-		}
+	gone, err := c.store.EndSession(context.Background(), id, sid, 0)
+	if err != nil {
+		c.log.Warn("presence not stored", "device", id, "err", err)
 	}
-	c.boxChanged(id)
-}
-
-func (c *Controller) present(id identity.ID) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.sessions[id] > 0
+	if gone {
+		c.boxChanged(id)
+	}
 }

@@ -93,8 +93,12 @@ func (c *Controller) register(ctx context.Context, name, site string) (identity.
 }
 
 func (c *Controller) boxFile(id identity.ID, name, site string) identity.Box {
-	return identity.Box{
+	box := identity.Box{
 		ID: id, Name: name, Site: site, Tenant: wire.Tenant, Server: c.opts.Hosts[0],
-		MQTT: c.reachable(c.mqtt), HTTPS: c.reachable(c.device), Keyring: c.Keyring(),
+		MQTT: c.boxesDial(), HTTPS: c.reachable(c.device), Keyring: c.Keyring(),
 	}
+	if !c.opts.HTTPPlain {
+		box.Pages = c.reachable(c.http)
+	}
+	return box
 }

@@ -22,7 +22,11 @@ type Addrs struct{ HTTP, Device, MQTT string }
 
 // Addrs tells where the controller listens, with the real ports.
 func (c *Controller) Addrs() Addrs {
-	return Addrs{c.http.Addr().String(), c.device.Addr().String(), c.mqtt.Addr().String()}
+	a := Addrs{HTTP: c.http.Addr().String(), Device: c.device.Addr().String(), MQTT: c.boxesDial()}
+	if c.mqtt != nil {
+		a.MQTT = c.mqtt.Addr().String()
+	}
+	return a
 }
 
 // URL is the base of pages and API.
@@ -64,12 +68,15 @@ func (c *Controller) listen() error {
 			return err
 		}
 	} else {
-		c.http = tls.NewListener(c.http, &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}, NextProtos: []string{"h2", "http/1.1"}})
+		c.http = tls.NewListener(c.http, c.ca.PagesTLS(cert, c.admit))
 	}
 	if c.device, err = c.listenOn("device", c.opts.Device); err != nil {
 		return err
 	}
 	c.device = tls.NewListener(c.device, deviceTLS)
+	if c.opts.Broker.URL != "" {
+		return nil // boxes go to the broker of others
+	}
 	if c.mqtt, err = c.listenOn("mqtt", c.opts.MQTT); err != nil {
 		return err
 	}
@@ -119,11 +126,16 @@ func (c *Controller) Run(ctx context.Context) error {
 	go func() { ingestDone <- c.ingest.Run(ingestCtx) }()
 	g, ctx := errgroup.WithContext(ctx)
 	// Streams of events last; each of their writes has a deadline of its own.
-	g.Go(func() error { return c.serveHTTP(ctx, c.http, c.api.Operator(), 0) })
+	g.Go(func() error { return c.serveHTTP(ctx, c.http, c.entrance(c.api.Operator(), c.api.Device()), 0) })
 	g.Go(func() error { return c.serveHTTP(ctx, c.device, c.api.Device(), time.Hour) })
 	g.Go(func() error { return c.broker.Run(ctx) })
+	if c.remote != nil {
+		g.Go(func() error { return c.remote.Run(ctx) })
+		g.Go(func() error { return c.endSilent(ctx) })
+	}
 	g.Go(func() error { return c.conduct(ctx) })
 	err := g.Wait()
+	c.websockets.Wait() // the broker has ended them
 	stopIngest()
 	return errors.Join(err, <-ingestDone)
 }

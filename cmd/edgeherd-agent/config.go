@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/edgeherd/edgeherd/agent/dial"
 )
 
 // config is agent.yaml. A key that is missing or zero has its default.
@@ -29,6 +31,10 @@ type config struct {
 	SpoolBytes  int64         `yaml:"spool_bytes"`  // default 64 MiB
 	// MinFreeBytes of the disk are left free by downloads; default 1 GiB.
 	MinFreeBytes int64 `yaml:"min_free_bytes"`
+	// How to reach the controller; see dial.Options.
+	Server        string `yaml:"server"`          // default auto
+	Proxy         string `yaml:"proxy"`           // default none
+	ProxyAuthFile string `yaml:"proxy_auth_file"` // default none
 }
 
 const defaultConfig = "/etc/edgeherd/agent.yaml"
@@ -112,6 +118,20 @@ func (c *config) check() error {
 	} {
 		if d.v != 0 && (d.v < d.low || d.v > d.high) {
 			return fmt.Errorf("%s is %s: want %s to %s", d.key, d.v, d.low, d.high)
+		}
+	}
+	if _, err := dial.ParseServer(c.Server); err != nil {
+		return err
+	}
+	if _, err := dial.ParseProxy(c.Proxy); err != nil {
+		return err
+	}
+	if c.ProxyAuthFile != "" {
+		if c.Proxy == "" {
+			return errors.New("proxy_auth_file is set without proxy: name the proxy, or remove it")
+		}
+		if _, _, err := dial.ReadAuth(c.ProxyAuthFile); err != nil {
+			return err
 		}
 	}
 	for _, n := range []struct {

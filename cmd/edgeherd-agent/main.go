@@ -30,6 +30,7 @@ var version = "dev"
 
 const usage = `usage:
   edgeherd-agent run [--config FILE] [--state DIR] [--root DIR] [--runner SOCKET] [--log LEVEL]
+  edgeherd-agent status [--config FILE] [--state DIR] [--json]
   edgeherd-agent version
 
 Settings come from flags, then EDGEHERD_STATE, EDGEHERD_ROOT, EDGEHERD_RUNNER,
@@ -67,6 +68,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	switch args[0] {
 	case "run":
 		return runAgent(ctx, args[1:], stderr)
+	case "status":
+		return printStatus(args[1:], stdout)
 	case "check-spool": // run by the agent itself, see checkSpool
 		if len(args) != 2 {
 			return fmt.Errorf("%w: check-spool takes a file", errUsage)
@@ -95,6 +98,7 @@ func runAgent(ctx context.Context, args []string, stderr io.Writer) error {
 		State: c.State, Root: c.Root, Runner: runnerapi.Dial(c.Runner), Version: version,
 		SensePeriod: c.SensePeriod, SealPeriod: c.SealPeriod, Trial: c.Trial, Probation: c.Probation,
 		FirstDelay: c.FirstDelay, SpoolBytes: c.SpoolBytes, CheckSpool: checkSpool, MinFreeBytes: c.MinFreeBytes,
+		Server: c.Server, Proxy: c.Proxy, ProxyAuth: c.ProxyAuthFile,
 	}, log)
 	if err != nil {
 		return err

@@ -156,7 +156,6 @@ func boxEnrolCommand(c *cli) *cobra.Command {
 		}
 		opts := c.controllerOptions(cfg)
 		opts.Listen = func(_, address string) (net.Listener, error) { return unheard{reachable(address, cfg.Hosts)}, nil }
-		opts.HTTPPlain = true // nobody is served; the address needs no check
 		ctl, err := controller.Open(ctx, opts, slog.New(slog.NewTextHandler(c.words, &slog.HandlerOptions{Level: slog.LevelWarn})))
 		if err != nil {
 			return err

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -27,8 +28,12 @@ type Box struct {
 	// Server is the DNS name or address the controller's certificate must bear.
 	Server string `json:"server"`
 	// MQTT and HTTPS are host:port of the broker and of the device API.
-	MQTT    string        `json:"mqtt"`
-	HTTPS   string        `json:"https"`
+	MQTT  string `json:"mqtt"`
+	HTTPS string `json:"https"`
+	// Pages is host:port of the web pages, which let a box in as well, with
+	// BoxProtocol: for sites whose network lets only such ports through. Empty
+	// when the pages have no TLS.
+	Pages   string        `json:"pages,omitempty"`
 	Keyring trust.Keyring `json:"keyring"`
 }
 
@@ -107,6 +112,36 @@ func (id *Identity) ClientTLS(now func() time.Time) *tls.Config {
 		RootCAs:      id.Roots,
 		ServerName:   id.Server,
 		Time:         now,
+	}
+}
+
+// BoxProtocol is what a box asks for by ALPN (RFC 7301) on the port of the web
+// pages, so that it is asked for its certificate there and a browser never is.
+const BoxProtocol = "edgeherd-box"
+
+// PagesTLS is ClientTLS for the port of the web pages.
+func (id *Identity) PagesTLS(now func() time.Time) *tls.Config {
+	c := id.ClientTLS(now)
+	c.NextProtos = []string{BoxProtocol, "http/1.1"}
+	return c
+}
+
+// PagesTLS is how one port serves browsers and boxes: to whom offers
+// BoxProtocol it is ServerTLS, with HTTP/1.1 inside; to everyone else it is
+// the TLS of web pages, and no certificate is asked for.
+func (ca *CA) PagesTLS(cert tls.Certificate, admit func(ID) error) *tls.Config {
+	boxes := ca.ServerTLS(cert, admit)
+	boxes.NextProtos = []string{"http/1.1"}
+	return &tls.Config{
+		MinVersion:   tls.VersionTLS12,
+		Certificates: []tls.Certificate{cert},
+		NextProtos:   []string{"h2", "http/1.1"},
+		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			if slices.Contains(hello.SupportedProtos, BoxProtocol) {
+				return boxes, nil
+			}
+			return nil, nil // the configuration at hand
+		},
 	}
 }
 
