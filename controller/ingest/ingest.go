@@ -141,7 +141,7 @@ func (in *Ingest) hello(ctx context.Context, id identity.ID, payload []byte) err
 	if err := in.opts.Store.Hello(ctx, id, h); err != nil {
 		return err
 	}
-	valid, err := in.opts.Store.Valid(ctx, h.Runs)
+	lineage, err := in.opts.Store.Lineage(ctx, h.Runs)
 	if err != nil {
 		return err
 	}
@@ -154,7 +154,7 @@ func (in *Ingest) hello(ctx context.Context, id identity.ID, payload []byte) err
 		return err
 	}
 	w := wire.Welcome{
-		V: wire.Version, Nonce: h.Nonce, Run: in.opts.Store.Run(), Valid: valid,
+		V: wire.Version, Nonce: h.Nonce, Run: lineage.Run, Valid: lineage.Valid,
 		WindowBytes: windowBytes, WindowCount: windowCount, Desired: desired, Schemas: schemas,
 		WallMs: in.opts.WallClock().UnixMilli(), LiveMs: in.liveFor().Milliseconds(),
 	}
@@ -207,7 +207,7 @@ func (in *Ingest) data(ctx context.Context, id identity.ID, payload []byte) erro
 		return err
 	}
 	b := &batch{done: make(chan struct{})}
-	ack := wire.Ack{Run: in.opts.Store.Run()}
+	var ack wire.Ack
 	strange := false
 	for _, block := range msg.Blocks {
 		if err := block.Verify(); err != nil {
@@ -238,10 +238,18 @@ func (in *Ingest) data(ctx context.Context, id identity.ID, payload []byte) erro
 		if err := in.commit(ctx, b); err != nil {
 			return err
 		}
-		ack.LSN = b.committed.LSN
+		ack.Run, ack.LSN = b.committed.Run, b.committed.LSN
 		in.changed(id)
 	}
-	if len(ack.Keys)+len(ack.Refused) == 0 {
+	switch {
+	case len(ack.Keys) > 0:
+	case len(ack.Refused) > 0:
+		lineage, err := in.opts.Store.Lineage(ctx, nil)
+		if err != nil {
+			return err
+		}
+		ack.Run = lineage.Run
+	default:
 		return nil
 	}
 	return in.publish(id, wire.TopicAck, ack)

@@ -22,7 +22,7 @@ func TestWelcomeAnswersHello(t *testing.T) {
 	h := wire.Hello{V: wire.Version, Nonce: wire.Nonce{3}, Clock: wire.Clock{Boot: boot, MonoMs: bootMs}, Inventory: wire.Inventory{Class: "itx"}}
 	check(t, w.deliver(boxA, wire.TopicHello, h))
 	got := one[wire.Welcome](w, boxA, wire.TopicWelcome)
-	if got.Nonce != h.Nonce || got.Run != w.store.Run() || got.WallMs != now || got.LiveMs != 7000 || got.WindowBytes <= 0 || got.WindowCount <= 0 ||
+	if got.Nonce != h.Nonce || got.Run != w.present() || got.WallMs != now || got.LiveMs != 7000 || got.WindowBytes <= 0 || got.WindowCount <= 0 ||
 		len(got.Valid)+len(got.Desired)+len(got.Schemas) != 0 {
 		t.Errorf("first welcome %+v", got)
 	}
@@ -33,10 +33,10 @@ func TestWelcomeAnswersHello(t *testing.T) {
 		return nil
 	}, func(p []byte) ([]byte, error) { return p, nil })
 	check(t, err)
-	h.Runs = []wire.RunID{w.store.Run(), {8}}
+	h.Runs = []wire.RunID{w.present(), {8}}
 	check(t, w.deliver(boxA, wire.TopicHello, h))
 	got = one[wire.Welcome](w, boxA, wire.TopicWelcome)
-	if !slices.Equal(got.Valid, []wire.RunLSN{{Run: w.store.Run(), LSN: lsn}}) || !bytes.Equal(got.Desired, envelope) ||
+	if !slices.Equal(got.Valid, []wire.RunLSN{{Run: w.present(), LSN: lsn}}) || !bytes.Equal(got.Desired, envelope) ||
 		!slices.Equal(got.Schemas, []wire.SchemaID{wire.SchemaIDOf(schema)}) {
 		t.Errorf("second welcome %+v", got)
 	}
@@ -51,7 +51,7 @@ func TestAckNamesWhatTheCommitStored(t *testing.T) {
 	data := wire.Data{Blocks: []wire.Block{samples(1, 40), samples(2, 41), events(1, wire.Event{MonoMs: bootMs, Type: wire.EventStarted})}, Schemas: []wire.Schema{schema}}
 	check(t, w.deliver(boxA, wire.TopicData, data))
 	first := one[wire.Ack](w, boxA, wire.TopicAck)
-	if !slices.Equal(first.Keys, keys(data.Blocks...)) || first.Run != w.store.Run() || first.LSN == 0 || len(first.Refused) != 0 {
+	if !slices.Equal(first.Keys, keys(data.Blocks...)) || first.Run != w.present() || first.LSN == 0 || len(first.Refused) != 0 {
 		t.Errorf("ack %+v", first)
 	}
 	// The ACK was lost: the same again is acknowledged and not stored again.
@@ -74,7 +74,7 @@ func TestBrokenSealsAreRefused(t *testing.T) {
 		t.Errorf("ack %+v, stored %v", got, w.stored(boxA))
 	}
 	check(t, w.deliver(boxA, wire.TopicData, wire.Data{Blocks: []wire.Block{forged}}))
-	if got := one[wire.Ack](w, boxA, wire.TopicAck); len(got.Keys) != 0 || !slices.Equal(got.Refused, keys(forged)) || got.Run != w.store.Run() {
+	if got := one[wire.Ack](w, boxA, wire.TopicAck); len(got.Keys) != 0 || !slices.Equal(got.Refused, keys(forged)) || got.Run != w.present() {
 		t.Errorf("ack of nothing good: %+v", got)
 	}
 	if n := w.log.count("block refused"); n != 1 {

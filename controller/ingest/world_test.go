@@ -104,6 +104,14 @@ func running(t testing.TB) *world {
 	return w
 }
 
+// present is the run of the database.
+func (w *world) present() wire.RunID {
+	w.t.Helper()
+	l, err := w.store.Lineage(ctx, nil)
+	check(w.t, err)
+	return l.Run
+}
+
 // run starts the commit loop and returns what stops it and waits for its end.
 func (w *world) run() (stop func()) {
 	c, cancel := context.WithCancel(ctx)

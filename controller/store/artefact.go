@@ -32,18 +32,18 @@ func (s *Store) AddModel(ctx context.Context, digest blob.Digest, m models.Manif
 	if err != nil {
 		return err
 	}
-	return s.write(ctx, func(tx *sql.Tx) error {
-		return addArtefact(tx, m.Name+":"+m.Version, digest,
-			tx.QueryRow(`SELECT digest FROM model WHERE name = ? AND version = ?`, m.Name, m.Version),
+	return s.write(ctx, func(t *tx) error {
+		return addArtefact(t, m.Name+":"+m.Version, digest,
+			t.QueryRow(ctx, `SELECT digest FROM model WHERE name = ? AND version = ?`, m.Name, m.Version),
 			func() error {
-				_, err := tx.Exec(`INSERT INTO model (digest, name, version, manifest, pushed_ms) VALUES (?,?,?,?,?)`,
+				_, err := t.Exec(ctx, `INSERT INTO model (digest, name, version, manifest, pushed_ms) VALUES (?,?,?,?,?)`,
 					digest.String(), m.Name, m.Version, string(body), s.now().UnixMilli())
 				return err
 			})
 	})
 }
 
-func addArtefact(tx *sql.Tx, what string, digest blob.Digest, present *sql.Row, insert func() error) error {
+func addArtefact(t *tx, what string, digest blob.Digest, present *sql.Row, insert func() error) error {
 	var stored string
 	switch err := present.Scan(&stored); {
 	case errors.Is(err, sql.ErrNoRows):
@@ -58,27 +58,26 @@ func addArtefact(tx *sql.Tx, what string, digest blob.Digest, present *sql.Row, 
 
 // Models returns all versions, newest first within a name.
 func (s *Store) Models(ctx context.Context) ([]Model, error) {
-	rows, err := s.r.QueryContext(ctx, `SELECT digest, manifest, pushed_ms FROM model ORDER BY name, pushed_ms DESC, version DESC`)
-	if err != nil {
-		return nil, fmt.Errorf("list models: %w", err)
-	}
-	defer rows.Close()
 	var out []Model
-	for rows.Next() {
+	err := s.each(ctx, `SELECT digest, manifest, pushed_ms FROM model ORDER BY name, pushed_ms DESC, version DESC`, nil, func(rows *sql.Rows) error {
 		var m Model
 		var digest, body string
 		if err := rows.Scan(&digest, &body, &m.PushedMs); err != nil {
-			return nil, fmt.Errorf("list models: %w", err)
+			return err
 		}
 		if err := m.Digest.UnmarshalText([]byte(digest)); err != nil {
-			return nil, err
+			return err
 		}
 		if err := json.Unmarshal([]byte(body), &m.Manifest); err != nil {
-			return nil, fmt.Errorf("parse manifest %s: %w", digest, err)
+			return fmt.Errorf("parse manifest %s: %w", digest, err)
 		}
 		out = append(out, m)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list models: %w", err)
 	}
-	return out, rows.Err()
+	return out, nil
 }
 
 // Model returns one version, or ErrNotFound.
@@ -108,11 +107,11 @@ func (s *Store) AddRelease(ctx context.Context, digest blob.Digest, r firmware.R
 	if err != nil {
 		return err
 	}
-	return s.write(ctx, func(tx *sql.Tx) error {
-		return addArtefact(tx, "release "+r.Version, digest,
-			tx.QueryRow(`SELECT digest FROM agent_release WHERE version = ?`, r.Version),
+	return s.write(ctx, func(t *tx) error {
+		return addArtefact(t, "release "+r.Version, digest,
+			t.QueryRow(ctx, `SELECT digest FROM agent_release WHERE version = ?`, r.Version),
 			func() error {
-				_, err := tx.Exec(`INSERT INTO agent_release (digest, version, manifest, pushed_ms) VALUES (?,?,?,?)`,
+				_, err := t.Exec(ctx, `INSERT INTO agent_release (digest, version, manifest, pushed_ms) VALUES (?,?,?,?)`,
 					digest.String(), r.Version, string(body), s.now().UnixMilli())
 				return err
 			})
@@ -121,27 +120,26 @@ func (s *Store) AddRelease(ctx context.Context, digest blob.Digest, r firmware.R
 
 // Releases returns all agent releases, newest first.
 func (s *Store) Releases(ctx context.Context) ([]Release, error) {
-	rows, err := s.r.QueryContext(ctx, `SELECT digest, manifest, pushed_ms FROM agent_release ORDER BY pushed_ms DESC, version DESC`)
-	if err != nil {
-		return nil, fmt.Errorf("list releases: %w", err)
-	}
-	defer rows.Close()
 	var out []Release
-	for rows.Next() {
+	err := s.each(ctx, `SELECT digest, manifest, pushed_ms FROM agent_release ORDER BY pushed_ms DESC, version DESC`, nil, func(rows *sql.Rows) error {
 		var r Release
 		var digest, body string
 		if err := rows.Scan(&digest, &body, &r.PushedMs); err != nil {
-			return nil, fmt.Errorf("list releases: %w", err)
+			return err
 		}
 		if err := r.Digest.UnmarshalText([]byte(digest)); err != nil {
-			return nil, err
+			return err
 		}
 		if err := json.Unmarshal([]byte(body), &r.Release); err != nil {
-			return nil, fmt.Errorf("parse release %s: %w", digest, err)
+			return fmt.Errorf("parse release %s: %w", digest, err)
 		}
 		out = append(out, r)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list releases: %w", err)
 	}
-	return out, rows.Err()
+	return out, nil
 }
 
 // Release returns one release by version, or ErrNotFound.

@@ -50,12 +50,12 @@ func BenchmarkMonthOfOneBox(b *testing.B) {
 		{"hello: schemas", func() error { _, err := s.BoxSchemas(ctx, boxA); return err }},
 		{"hello: schemas by scanning blocks", func() error {
 			var n int
-			return s.Reader().QueryRowContext(ctx, `SELECT count(DISTINCT schema) FROM block WHERE box = ? AND kind = 1`, boxA).Scan(&n)
+			return s.Ask(ctx, `SELECT count(DISTINCT schema) FROM block WHERE box = ? AND kind = 1`, []any{boxA}, &n)
 		}},
 		{"box with the reads of a day", func() error { _, err := s.Box(ctx, boxA, end.Add(-24*time.Hour).UnixMilli()); return err }},
 		{"reads of a day by scanning results", func() error {
 			var n int
-			return s.Reader().QueryRowContext(ctx, `SELECT count(*) FROM result WHERE t_ms >= ? GROUP BY box`, end.Add(-24*time.Hour).UnixMilli()).Scan(&n)
+			return s.Ask(ctx, `SELECT count(*) FROM result WHERE t_ms >= ? GROUP BY box`, []any{end.Add(-24 * time.Hour).UnixMilli()}, &n)
 		}},
 		{"samples of the last hour", func() error { return s.Samples(ctx, boxA, end.Add(-time.Hour), end, none) }},
 		{"samples of the month", func() error { return s.Samples(ctx, boxA, time.UnixMilli(epoch), end, none) }},
@@ -73,7 +73,7 @@ func BenchmarkMonthOfOneBox(b *testing.B) {
 func BenchmarkFleet(b *testing.B) {
 	s := fresh(b)
 	const n = 10_000
-	tx, err := s.Writer().Begin()
+	tx, err := s.DB().Begin()
 	check(b, err)
 	for i := range n {
 		id := identity.NewID()
@@ -87,7 +87,7 @@ func BenchmarkFleet(b *testing.B) {
 			check(b, err)
 		}
 		for h := range int64(24) {
-			_, err := tx.Exec(`INSERT INTO reads_hour (hour_ms, box, total, checked, right) VALUES (?,?,360,360,350)`, epoch-h*3_600_000, id)
+			_, err := tx.Exec(`INSERT INTO reads_hour (hour_ms, box, total, checked, correct) VALUES (?,?,360,360,350)`, epoch-h*3_600_000, id)
 			check(b, err)
 		}
 	}
@@ -108,7 +108,7 @@ func BenchmarkFleet(b *testing.B) {
 }
 
 func readAll(s *store.Store, query string) error {
-	rows, err := s.Reader().QueryContext(context.Background(), query)
+	rows, err := s.DB().QueryContext(context.Background(), query)
 	if err != nil {
 		return err
 	}

@@ -41,14 +41,14 @@ type Reads struct{ Total, Checked, Right int64 }
 // AddBox records a box that was enrolled. Adding it again changes nothing; the
 // name of another box is ErrConflict.
 func (s *Store) AddBox(ctx context.Context, id identity.ID, name, site string) error {
-	return s.write(ctx, func(tx *sql.Tx) error {
+	return s.write(ctx, func(t *tx) error {
 		var other identity.ID
-		err := tx.QueryRow(`SELECT id FROM box WHERE name = ? AND id <> ?`, name, id).Scan(&other)
+		err := t.QueryRow(ctx, `SELECT id FROM box WHERE name = ? AND id <> ?`, name, id).Scan(&other)
 		if err == nil {
 			return fmt.Errorf("box %s is %s already; choose another name: %w", name, other, ErrConflict)
 		}
 		if errors.Is(err, sql.ErrNoRows) {
-			_, err = tx.Exec(`INSERT INTO box (id, name, site, enrolled_ms) VALUES (?,?,?,?) ON CONFLICT (id) DO NOTHING`,
+			_, err = t.Exec(ctx, `INSERT INTO box (id, name, site, enrolled_ms) VALUES (?,?,?,?) ON CONFLICT (id) DO NOTHING`,
 				id, name, site, s.now().UnixMilli())
 		}
 		if err != nil {
@@ -61,8 +61,8 @@ func (s *Store) AddBox(ctx context.Context, id identity.ID, name, site string) e
 // Known reports whether id was enrolled here.
 func (s *Store) Known(ctx context.Context, id identity.ID) (bool, error) {
 	var one int
-	err := s.r.QueryRowContext(ctx, `SELECT 1 FROM box WHERE id = ?`, id).Scan(&one)
-	if errors.Is(err, sql.ErrNoRows) {
+	err := s.one(ctx, `SELECT 1 FROM box WHERE id = ?`, []any{id}, &one)
+	if errors.Is(err, ErrNotFound) {
 		return false, nil
 	}
 	return err == nil, err
@@ -79,29 +79,32 @@ func (s *Store) Hello(ctx context.Context, id identity.ID, h wire.Hello) error {
 		return err
 	}
 	now := s.now().UnixMilli()
-	return s.write(ctx, func(tx *sql.Tx) error {
-		if _, err := tx.Exec(`UPDATE box SET last_seen_ms = ?, connected = 1, inventory = ?, buffer = ? WHERE id = ?`, now, string(inv), string(buf), id); err != nil {
+	return s.write(ctx, func(t *tx) error {
+		if _, err := t.Exec(ctx, `UPDATE box SET last_seen_ms = ?, connected = ?, inventory = ?, buffer = ? WHERE id = ?`, now, true, string(inv), string(buf), id); err != nil {
 			return fmt.Errorf("store hello of %s: %w", id, err)
+		}
+		if err := s.beginSession(ctx, t, id, h); err != nil {
+			return err
 		}
 		// What a HELLO says is true now, whatever the box's clocks say. An agent
 		// whose runner has not answered yet knows nothing of what serves.
 		if h.Inventory.Runner == "" {
-			was, err := readRunning(tx, id)
+			was, err := readRunning(ctx, t, id)
 			if err != nil {
 				return err
 			}
 			h.Running.Models = was.Models
 		}
-		if err := setRunning(tx, id, h.Running, moment{TimeMs: now, Boot: h.Clock.Boot.String(), MonoMs: h.Clock.MonoMs, Live: true}); err != nil {
+		if err := setRunning(ctx, t, id, h.Running, moment{TimeMs: now, Boot: h.Clock.Boot.String(), MonoMs: h.Clock.MonoMs, Live: true}); err != nil {
 			return err
 		}
-		return setBoot(tx, id, h.Clock, now)
+		return setBoot(ctx, t, id, h.Clock, now)
 	})
 }
 
 // setBoot places a boot of a box on the controller's calendar.
-func setBoot(tx *sql.Tx, id identity.ID, c wire.Clock, nowMs int64) error {
-	_, err := tx.Exec(`INSERT INTO boot (box, boot, offset_ms) VALUES (?,?,?) ON CONFLICT (box, boot) DO UPDATE SET offset_ms = excluded.offset_ms`,
+func setBoot(ctx context.Context, t *tx, id identity.ID, c wire.Clock, nowMs int64) error {
+	_, err := t.Exec(ctx, `INSERT INTO boot (box, boot, offset_ms) VALUES (?,?,?) ON CONFLICT (box, boot) DO UPDATE SET offset_ms = excluded.offset_ms`,
 		id, c.Boot[:], nowMs-c.MonoMs)
 	return err
 }
@@ -135,10 +138,10 @@ type runningRow struct {
 	moment
 }
 
-func readRunning(tx *sql.Tx, id identity.ID) (runningRow, error) {
+func readRunning(ctx context.Context, t *tx, id identity.ID) (runningRow, error) {
 	var row runningRow
 	var text []byte
-	err := tx.QueryRow(`SELECT running FROM box WHERE id = ?`, id).Scan(&text)
+	err := t.QueryRow(ctx, `SELECT running FROM box WHERE id = ? FOR UPDATE`, id).Scan(&text)
 	if errors.Is(err, sql.ErrNoRows) {
 		return row, fmt.Errorf("box %s: %w", id, ErrNotFound)
 	}
@@ -151,8 +154,8 @@ func readRunning(tx *sql.Tx, id identity.ID) (runningRow, error) {
 	return row, nil
 }
 
-func setRunning(tx *sql.Tx, id identity.ID, r wire.Running, at moment) error {
-	was, err := readRunning(tx, id)
+func setRunning(ctx context.Context, t *tx, id identity.ID, r wire.Running, at moment) error {
+	was, err := readRunning(ctx, t, id)
 	if err != nil {
 		return err
 	}
@@ -163,7 +166,7 @@ func setRunning(tx *sql.Tx, id identity.ID, r wire.Running, at moment) error {
 	if err != nil {
 		return err
 	}
-	_, err = tx.Exec(`UPDATE box SET running = ? WHERE id = ?`, string(row), id)
+	_, err = t.Exec(ctx, `UPDATE box SET running = ? WHERE id = ?`, string(row), id)
 	return err
 }
 
@@ -171,19 +174,11 @@ func setRunning(tx *sql.Tx, id identity.ID, r wire.Running, at moment) error {
 // clock in milliseconds, or false when the boot has not said hello.
 func (s *Store) BootOffset(ctx context.Context, id identity.ID, boot wire.BootID) (int64, bool, error) {
 	var off int64
-	err := s.r.QueryRowContext(ctx, `SELECT offset_ms FROM boot WHERE box = ? AND boot = ?`, id, boot[:]).Scan(&off)
-	if errors.Is(err, sql.ErrNoRows) {
+	err := s.one(ctx, `SELECT offset_ms FROM boot WHERE box = ? AND boot = ?`, []any{id, boot[:]}, &off)
+	if errors.Is(err, ErrNotFound) {
 		return 0, false, nil
 	}
 	return off, err == nil, err
-}
-
-// Seen notes that a box was heard, or that its connection ended.
-func (s *Store) Seen(ctx context.Context, id identity.ID, connected bool) error {
-	return s.write(ctx, func(tx *sql.Tx) error {
-		_, err := tx.Exec(`UPDATE box SET last_seen_ms = ?, connected = ? WHERE id = ?`, s.now().UnixMilli(), connected, id)
-		return err
-	})
 }
 
 // Boxes returns all boxes by name. Reads counts results from the beginning of
@@ -205,23 +200,19 @@ func (s *Store) Box(ctx context.Context, id identity.ID, readsSinceMs int64) (Bo
 }
 
 func (s *Store) boxes(ctx context.Context, only identity.ID, readsSinceMs int64) ([]Box, error) {
-	rows, err := s.r.QueryContext(ctx, `SELECT id, name, site, enrolled_ms, last_seen_ms, connected, inventory, buffer, running, thermal, desired
-		FROM box WHERE ? = '' OR id = ? ORDER BY name`, only, only)
-	if err != nil {
-		return nil, fmt.Errorf("list boxes: %w", err)
-	}
-	defer rows.Close()
 	var out []Box
 	at := map[identity.ID]int{}
-	for rows.Next() {
+	err := s.each(ctx, `SELECT id, name, site, enrolled_ms, last_seen_ms, connected, inventory, buffer, running, thermal, desired
+		FROM box WHERE ? = '' OR id = ? ORDER BY name`, []any{only, only}, func(rows *sql.Rows) error {
 		b, err := scanBox(rows)
 		if err != nil {
-			return nil, fmt.Errorf("list boxes: %w", err)
+			return err
 		}
 		at[b.ID] = len(out)
 		out = append(out, b)
-	}
-	if err := rows.Err(); err != nil {
+		return nil
+	})
+	if err != nil {
 		return nil, fmt.Errorf("list boxes: %w", err)
 	}
 	get := func(id identity.ID) *Box {
@@ -260,60 +251,57 @@ func scanBox(rows *sql.Rows) (Box, error) {
 }
 
 func (s *Store) addLatest(ctx context.Context, only identity.ID, get func(identity.ID) *Box) error {
-	rows, err := s.r.QueryContext(ctx, `SELECT box, metric, t_ms, value FROM latest WHERE ? = '' OR box = ?`, only, only)
-	if err != nil {
-		return fmt.Errorf("list newest values: %w", err)
-	}
-	defer rows.Close()
-	for rows.Next() {
+	err := s.each(ctx, `SELECT box, metric, t_ms, value FROM latest WHERE ? = '' OR box = ?`, []any{only, only}, func(rows *sql.Rows) error {
 		var id identity.ID
 		var metric string
 		var l Latest
 		if err := rows.Scan(&id, &metric, &l.TimeMs, &l.Value); err != nil {
-			return fmt.Errorf("list newest values: %w", err)
+			return err
 		}
 		if b := get(id); b != nil {
 			b.Latest[metric] = l
 		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("list newest values: %w", err)
 	}
-	return rows.Err()
+	return nil
 }
 
 func (s *Store) addPhases(ctx context.Context, only identity.ID, get func(identity.ID) *Box) error {
-	rows, err := s.r.QueryContext(ctx, `SELECT box, digest, rollout, kind, name, version, phase, err, body, t_ms FROM phase
-		WHERE ? = '' OR box = ? ORDER BY t_ms`, only, only)
-	if err != nil {
-		return fmt.Errorf("list phases: %w", err)
-	}
-	defer rows.Close()
-	for rows.Next() {
+	err := s.each(ctx, `SELECT box, digest, rollout, kind, name, version, phase, err, body, t_ms FROM phase
+		WHERE ? = '' OR box = ? ORDER BY t_ms`, []any{only, only}, func(rows *sql.Rows) error {
 		var p Phase
 		if err := rows.Scan(&p.Box, &p.Digest, &p.Rollout, &p.Kind, &p.Name, &p.Version, &p.Phase, &p.Err, &p.Body, &p.TimeMs); err != nil {
-			return fmt.Errorf("list phases: %w", err)
+			return err
 		}
 		if b := get(p.Box); b != nil {
 			b.Phases = append(b.Phases, p)
 		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("list phases: %w", err)
 	}
-	return rows.Err()
+	return nil
 }
 
 func (s *Store) addReads(ctx context.Context, only identity.ID, sinceMs int64, get func(identity.ID) *Box) error {
-	rows, err := s.r.QueryContext(ctx, `SELECT box, sum(total), sum(checked), sum(right) FROM reads_hour
-		WHERE hour_ms >= ? AND (? = '' OR box = ?) GROUP BY box`, hourOf(sinceMs), only, only)
-	if err != nil {
-		return fmt.Errorf("count results: %w", err)
-	}
-	defer rows.Close()
-	for rows.Next() {
+	err := s.each(ctx, `SELECT box, sum(total), sum(checked), sum(correct) FROM reads_hour
+		WHERE hour_ms >= ? AND (? = '' OR box = ?) GROUP BY box`, []any{hourOf(sinceMs), only, only}, func(rows *sql.Rows) error {
 		var id identity.ID
 		var r Reads
 		if err := rows.Scan(&id, &r.Total, &r.Checked, &r.Right); err != nil {
-			return fmt.Errorf("count results: %w", err)
+			return err
 		}
 		if b := get(id); b != nil {
 			b.Reads = r
 		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("count results: %w", err)
 	}
-	return rows.Err()
+	return nil
 }

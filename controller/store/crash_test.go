@@ -121,7 +121,7 @@ func judgeCrash(t *testing.T, path string, told map[byte]uint64, lsn uint64) {
 	if got := rowCount(t, s, `SELECT count(*) FROM result`); got != total {
 		t.Errorf("%d blocks with one result each, but %d stored", total, got)
 	}
-	if got := rowCount(t, s, `SELECT value FROM meta WHERE key = 'lsn'`); uint64(got) < lsn {
+	if got := rowCount(t, s, `SELECT lsn FROM meta`); uint64(got) < lsn {
 		t.Errorf("LSN %d, told %d", got, lsn)
 	}
 }

@@ -16,9 +16,9 @@ import (
 // rollout as it now stands and returns the next. Its error ends the
 // transaction and is returned as it is.
 func (s *Store) UpdateRollout(ctx context.Context, id string, change func(fleetapi.Rollout) (fleetapi.Rollout, error)) (next fleetapi.Rollout, err error) {
-	err = s.write(ctx, func(tx *sql.Tx) error {
+	err = s.write(ctx, func(t *tx) error {
 		var body string
-		err := tx.QueryRow(`SELECT body FROM rollout WHERE id = ?`, id).Scan(&body)
+		err := t.QueryRow(ctx, `SELECT body FROM rollout WHERE id = ? FOR UPDATE`, id).Scan(&body)
 		if errors.Is(err, sql.ErrNoRows) {
 			return fmt.Errorf("rollout %s: %w", id, ErrNotFound)
 		}
@@ -36,7 +36,7 @@ func (s *Store) UpdateRollout(ctx context.Context, id string, change func(fleeta
 		if err != nil {
 			return err
 		}
-		if _, err := tx.Exec(`UPDATE rollout SET state = ?, body = ? WHERE id = ?`, string(next.State), string(after), id); err != nil {
+		if _, err := t.Exec(ctx, `UPDATE rollout SET state = ?, body = ? WHERE id = ?`, string(next.State), string(after), id); err != nil {
 			return fmt.Errorf("store rollout %s: %w", id, err)
 		}
 		return nil
@@ -57,9 +57,9 @@ type Reply struct {
 // Reply returns the kept answer for a key, or ErrNotFound.
 func (s *Store) Reply(ctx context.Context, key string) (Reply, error) {
 	var r Reply
-	err := s.r.QueryRowContext(ctx, `SELECT request, status, reply FROM idempotency WHERE key = ? AND created_ms > ?`,
-		key, s.now().Add(-replyLife).UnixMilli()).Scan(&r.Request, &r.Status, &r.Body)
-	if errors.Is(err, sql.ErrNoRows) {
+	err := s.one(ctx, `SELECT request, status, reply FROM idempotency WHERE key = ? AND created_ms > ?`,
+		[]any{key, s.now().Add(-replyLife).UnixMilli()}, &r.Request, &r.Status, &r.Body)
+	if errors.Is(err, ErrNotFound) {
 		return r, fmt.Errorf("answer for key: %w", ErrNotFound)
 	}
 	if err != nil {
@@ -70,12 +70,12 @@ func (s *Store) Reply(ctx context.Context, key string) (Reply, error) {
 
 // KeepReply keeps an answer for a day and forgets older ones.
 func (s *Store) KeepReply(ctx context.Context, key string, r Reply) error {
-	return s.write(ctx, func(tx *sql.Tx) error {
+	return s.write(ctx, func(t *tx) error {
 		now := s.now()
-		if _, err := tx.Exec(`DELETE FROM idempotency WHERE created_ms <= ?`, now.Add(-replyLife).UnixMilli()); err != nil {
+		if _, err := t.Exec(ctx, `DELETE FROM idempotency WHERE created_ms <= ?`, now.Add(-replyLife).UnixMilli()); err != nil {
 			return fmt.Errorf("forget old answers: %w", err)
 		}
-		_, err := tx.Exec(`INSERT INTO idempotency (key, request, status, reply, created_ms) VALUES (?,?,?,?,?) ON CONFLICT DO NOTHING`,
+		_, err := t.Exec(ctx, `INSERT INTO idempotency (key, request, status, reply, created_ms) VALUES (?,?,?,?,?) ON CONFLICT DO NOTHING`,
 			key, r.Request, r.Status, r.Body, now.UnixMilli())
 		if err != nil {
 			return fmt.Errorf("keep answer for key: %w", err)

@@ -23,10 +23,10 @@ const maxGeneration = 1 << 53
 // is altered, nothing is stored and the envelope is nil. Neither change nor
 // sign may call the store.
 func (s *Store) SetDesired(ctx context.Context, id identity.ID, change func(*wire.Desired) error, sign func(payload []byte) ([]byte, error)) (envelope []byte, err error) {
-	err = s.write(ctx, func(tx *sql.Tx) error {
+	err = s.write(ctx, func(t *tx) error {
 		envelope = nil
 		var text, runs string
-		if err := tx.QueryRow(`SELECT desired, running FROM box WHERE id = ?`, id).Scan(&text, &runs); err != nil {
+		if err := t.QueryRow(ctx, `SELECT desired, running FROM box WHERE id = ? FOR UPDATE`, id).Scan(&text, &runs); err != nil {
 			if errors.Is(err, sql.ErrNoRows) {
 				return fmt.Errorf("box %s: %w", id, ErrNotFound)
 			}
@@ -65,7 +65,7 @@ func (s *Store) SetDesired(ctx context.Context, id identity.ID, change func(*wir
 		if envelope, err = sign(payload); err != nil {
 			return fmt.Errorf("sign desired state of %s: %w", id, err)
 		}
-		_, err = tx.Exec(`UPDATE box SET desired = ?, desired_envelope = ?, desired_generation = ? WHERE id = ?`,
+		_, err = t.Exec(ctx, `UPDATE box SET desired = ?, desired_envelope = ?, desired_generation = ? WHERE id = ?`,
 			string(payload), envelope, d.Generation, id)
 		return err
 	})
@@ -78,8 +78,8 @@ func (s *Store) SetDesired(ctx context.Context, id identity.ID, change func(*wir
 // DesiredEnvelope returns the signed desired state of a box, or nil.
 func (s *Store) DesiredEnvelope(ctx context.Context, id identity.ID) ([]byte, error) {
 	var envelope []byte
-	err := s.r.QueryRowContext(ctx, `SELECT desired_envelope FROM box WHERE id = ?`, id).Scan(&envelope)
-	if errors.Is(err, sql.ErrNoRows) {
+	err := s.one(ctx, `SELECT desired_envelope FROM box WHERE id = ?`, []any{id}, &envelope)
+	if errors.Is(err, ErrNotFound) {
 		return nil, fmt.Errorf("box %s: %w", id, ErrNotFound)
 	}
 	if err != nil {

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"encoding/json"
 	"fmt"
 	"math"
@@ -70,14 +69,17 @@ type Committed struct {
 // already changes nothing, and is as safe as a new one when Ingest returns.
 // effects is called for each new delivery.
 func (s *Store) Ingest(ctx context.Context, ds []Delivery, effects func(Delivery) (Effects, error)) (Committed, error) {
-	c := Committed{Run: s.run}
-	err := s.write(ctx, func(tx *sql.Tx) error {
-		c.New = 0
-		if err := s.heard(tx, ds); err != nil {
+	var c Committed
+	err := s.write(ctx, func(t *tx) (err error) {
+		c = Committed{}
+		if c.Run, c.LSN, err = s.engine.stamp(ctx, t); err != nil {
+			return err
+		}
+		if err := s.heard(ctx, t, ds); err != nil {
 			return err
 		}
 		for _, d := range ds {
-			fresh, err := s.insertBlock(tx, d)
+			fresh, err := s.insertBlock(ctx, t, d)
 			if err != nil {
 				return fmt.Errorf("store block %s of %s: %w", d.Block.Key, d.Box, err)
 			}
@@ -89,17 +91,17 @@ func (s *Store) Ingest(ctx context.Context, ds []Delivery, effects func(Delivery
 			if err != nil {
 				return fmt.Errorf("judge block %s of %s: %w", d.Block.Key, d.Box, err)
 			}
-			if err := s.derive(tx, d, e); err != nil {
+			if err := s.derive(ctx, t, d, e); err != nil {
 				return fmt.Errorf("store content of block %s of %s: %w", d.Block.Key, d.Box, err)
 			}
 		}
-		return tx.QueryRow(`UPDATE meta SET value = value + 1 WHERE key = 'lsn' RETURNING value`).Scan(&c.LSN)
+		return nil
 	})
 	return c, err
 }
 
 // heard notes when the senders were last heard and what still waits there.
-func (s *Store) heard(tx *sql.Tx, ds []Delivery) error {
+func (s *Store) heard(ctx context.Context, t *tx, ds []Delivery) error {
 	newest := map[identity.ID]*wire.Buffer{}
 	for _, d := range ds {
 		if d.Behind != nil || newest[d.Box] == nil {
@@ -115,16 +117,16 @@ func (s *Store) heard(tx *sql.Tx, ds []Delivery) error {
 			}
 			buffer = string(text)
 		}
-		if _, err := tx.Exec(`UPDATE box SET last_seen_ms = ?, buffer = coalesce(?, buffer) WHERE id = ?`, s.now().UnixMilli(), buffer, id); err != nil {
+		if _, err := t.Exec(ctx, `UPDATE box SET last_seen_ms = ?, buffer = coalesce(?, buffer) WHERE id = ?`, s.now().UnixMilli(), buffer, id); err != nil {
 			return fmt.Errorf("note that %s was heard: %w", id, err)
 		}
 	}
 	return nil
 }
 
-func (s *Store) insertBlock(tx *sql.Tx, d Delivery) (fresh bool, err error) {
+func (s *Store) insertBlock(ctx context.Context, t *tx, d Delivery) (fresh bool, err error) {
 	k := d.Block.Key
-	res, err := tx.Exec(`INSERT INTO block (box, sid, lane, seq, h64, kind, t0_ms, t1_ms, wall_ms, schema, n, payload, received_ms, decoded)
+	res, err := t.Exec(ctx, `INSERT INTO block (box, sid, lane, seq, h64, kind, t0_ms, t1_ms, wall_ms, schema, n, payload, received_ms, decoded)
 		VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING`,
 		d.Box, k.SID[:], k.Lane, int64(k.Seq), k.H64[:], d.Block.Kind, d.StartMs, d.StartMs+d.Block.SpanMs, d.Block.WallMs,
 		d.Block.Schema[:], d.Block.Count, d.Block.Payload, s.now().UnixMilli(), d.decoded())
@@ -139,30 +141,30 @@ func (d Delivery) decoded() bool {
 	return d.Samples != nil || d.Events != nil || d.Results != nil || d.Gap != nil
 }
 
-func (s *Store) derive(tx *sql.Tx, d Delivery, e Effects) error {
+func (s *Store) derive(ctx context.Context, t *tx, d Delivery, e Effects) error {
 	if d.Samples != nil {
-		if err := s.deriveSamples(tx, d); err != nil {
+		if err := s.deriveSamples(ctx, t, d); err != nil {
 			return err
 		}
 	}
 	for _, ev := range d.Events {
-		if _, err := tx.Exec(`INSERT INTO event (box, t_ms, type, text, body) VALUES (?,?,?,?,?)`,
+		if _, err := t.Exec(ctx, `INSERT INTO event (box, t_ms, type, text, body) VALUES (?,?,?,?,?)`,
 			d.Box, d.StartMs+ev.MonoMs-d.Block.MonoMs, ev.Type, ev.Text, string(ev.Body)); err != nil {
 			return err
 		}
 	}
-	if err := deriveResults(tx, d); err != nil {
+	if err := deriveResults(ctx, t, d); err != nil {
 		return err
 	}
 	if g := d.Gap; g != nil {
 		for _, r := range append([]wire.GapRange{{SID: g.SID, Lane: g.Lane, From: g.From, To: g.To, Count: g.Count}}, g.Also...) {
-			if _, err := tx.Exec(`INSERT INTO gap (box, sid, lane, lo, hi, n, reason, t_ms) VALUES (?,?,?,?,?,?,?,?)`,
+			if _, err := t.Exec(ctx, `INSERT INTO gap (box, sid, lane, lo, hi, n, reason, t_ms) VALUES (?,?,?,?,?,?,?,?)`,
 				d.Box, r.SID[:], r.Lane, int64(r.From), int64(r.To), int64(r.Count), g.Reason, d.StartMs); err != nil {
 				return err
 			}
 		}
 	}
-	return applyEffects(tx, d, e)
+	return applyEffects(ctx, t, d, e)
 }
 
 // keepProbe carries what a box measured of a version into its later phases,
@@ -171,9 +173,9 @@ const keepProbe = `CASE WHEN json_valid(phase.body) AND json_valid(excluded.body
 		AND json_type(phase.body, '$.probe') IS NOT NULL AND json_type(excluded.body, '$.probe') IS NULL
 	THEN json_set(excluded.body, '$.probe', json(phase.body -> '$.probe')) ELSE excluded.body END`
 
-func applyEffects(tx *sql.Tx, d Delivery, e Effects) error {
+func applyEffects(ctx context.Context, t *tx, d Delivery, e Effects) error {
 	for _, p := range e.Phases {
-		if _, err := tx.Exec(`INSERT INTO phase (box, digest, rollout, kind, name, version, phase, err, body, t_ms, boot, mono_ms, seq) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)
+		if _, err := t.Exec(ctx, `INSERT INTO phase (box, digest, rollout, kind, name, version, phase, err, body, t_ms, boot, mono_ms, seq) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)
 			ON CONFLICT (box, digest, rollout) DO UPDATE SET phase = excluded.phase, err = excluded.err, body = `+keepProbe+`,
 			t_ms = excluded.t_ms, boot = excluded.boot, mono_ms = excluded.mono_ms, seq = excluded.seq
 			WHERE CASE WHEN excluded.boot = phase.boot THEN (excluded.mono_ms, excluded.seq) >= (phase.mono_ms, phase.seq)
@@ -185,7 +187,7 @@ func applyEffects(tx *sql.Tx, d Delivery, e Effects) error {
 	}
 	if e.Running != nil {
 		at := moment{TimeMs: d.StartMs + e.RunningMonoMs - d.Block.MonoMs, Boot: d.Block.Boot.String(), MonoMs: e.RunningMonoMs, Seq: d.Block.Key.Seq}
-		if err := setRunning(tx, d.Box, *e.Running, at); err != nil {
+		if err := setRunning(ctx, t, d.Box, *e.Running, at); err != nil {
 			return err
 		}
 	}
@@ -193,26 +195,26 @@ func applyEffects(tx *sql.Tx, d Delivery, e Effects) error {
 		return nil
 	}
 	var stored []byte
-	if err := tx.QueryRow(`SELECT thermal FROM box WHERE id = ?`, d.Box).Scan(&stored); err != nil {
+	if err := t.QueryRow(ctx, `SELECT thermal FROM box WHERE id = ? FOR UPDATE`, d.Box).Scan(&stored); err != nil {
 		return err
 	}
 	next, err := e.Thermal(stored)
 	if err != nil {
 		return err
 	}
-	_, err = tx.Exec(`UPDATE box SET thermal = ? WHERE id = ?`, string(next), d.Box)
+	_, err = t.Exec(ctx, `UPDATE box SET thermal = ? WHERE id = ?`, string(next), d.Box)
 	return err
 }
 
 // deriveResults stores results and counts them by the hour.
-func deriveResults(tx *sql.Tx, d Delivery) error {
+func deriveResults(ctx context.Context, t *tx, d Delivery) error {
 	hours := map[int64]Reads{}
 	for _, r := range d.Results {
 		names, err := json.Marshal(r.Models)
 		if err != nil {
 			return err
 		}
-		if _, err := tx.Exec(`INSERT INTO result (box, t_ms, input, pipeline, item, text, want, score, latency, models) VALUES (?,?,?,?,?,?,?,?,?,?)`,
+		if _, err := t.Exec(ctx, `INSERT INTO result (box, t_ms, input, pipeline, item, text, want, score, latency, models) VALUES (?,?,?,?,?,?,?,?,?,?)`,
 			d.Box, r.WallMs, r.Input, r.Pipeline, r.Item, r.Text, r.Want, float64(r.ScorePPM)/1e6, float64(r.LatencyUs)/1e6, string(names)); err != nil {
 			return err
 		}
@@ -227,8 +229,8 @@ func deriveResults(tx *sql.Tx, d Delivery) error {
 		hours[hourOf(r.WallMs)] = n
 	}
 	for hour, n := range hours {
-		if _, err := tx.Exec(`INSERT INTO reads_hour (hour_ms, box, total, checked, right) VALUES (?,?,?,?,?)
-			ON CONFLICT (hour_ms, box) DO UPDATE SET total = total + excluded.total, checked = checked + excluded.checked, right = right + excluded.right`,
+		if _, err := t.Exec(ctx, `INSERT INTO reads_hour (hour_ms, box, total, checked, correct) VALUES (?,?,?,?,?)
+			ON CONFLICT (hour_ms, box) DO UPDATE SET total = reads_hour.total + excluded.total, checked = reads_hour.checked + excluded.checked, correct = reads_hour.correct + excluded.correct`,
 			hour, d.Box, n.Total, n.Checked, n.Right); err != nil {
 			return err
 		}
@@ -236,26 +238,13 @@ func deriveResults(tx *sql.Tx, d Delivery) error {
 	return nil
 }
 
-func (s *Store) deriveSamples(tx *sql.Tx, d Delivery) error {
-	if _, err := tx.Exec(`INSERT INTO box_schema (box, schema, since_ms) VALUES (?,?,?) ON CONFLICT DO NOTHING`,
+func (s *Store) deriveSamples(ctx context.Context, t *tx, d Delivery) error {
+	if _, err := t.Exec(ctx, `INSERT INTO box_schema (box, schema, since_ms) VALUES (?,?,?) ON CONFLICT DO NOTHING`,
 		d.Box, d.Block.Schema[:], s.now().UnixMilli()); err != nil {
 		return err
 	}
-	latest, err := tx.Prepare(`INSERT INTO latest (box, metric, t_ms, value) VALUES (?,?,?,?)
-		ON CONFLICT (box, metric) DO UPDATE SET t_ms = excluded.t_ms, value = excluded.value WHERE excluded.t_ms >= latest.t_ms`)
-	if err != nil {
-		return err
-	}
-	defer latest.Close()
-	rollup, err := tx.Prepare(`INSERT INTO rollup_hour (box, metric, hour_ms, min, max, sum, n) VALUES (?,?,?,?,?,?,?)
-		ON CONFLICT (box, metric, hour_ms) DO UPDATE SET min = min(rollup_hour.min, excluded.min), max = max(rollup_hour.max, excluded.max),
-		sum = rollup_hour.sum + excluded.sum, n = rollup_hour.n + excluded.n`)
-	if err != nil {
-		return err
-	}
-	defer rollup.Close()
 	for m, metric := range d.Samples.Schema.Metrics {
-		if err := deriveMetric(latest, rollup, d, m, metric.Name); err != nil {
+		if err := deriveMetric(ctx, t, d, m); err != nil {
 			return fmt.Errorf("metric %s: %w", metric.Name, err)
 		}
 	}
@@ -267,7 +256,16 @@ const hourMs = 3600_000
 // hourOf returns the start of the hour, of times before 1970 as well.
 func hourOf(ms int64) int64 { return ms - ((ms%hourMs)+hourMs)%hourMs }
 
-func deriveMetric(latest, rollup *sql.Stmt, d Delivery, m int, name string) error {
+const (
+	putLatest = `INSERT INTO latest (box, metric, t_ms, value) VALUES (?,?,?,?)
+		ON CONFLICT (box, metric) DO UPDATE SET t_ms = excluded.t_ms, value = excluded.value WHERE excluded.t_ms >= latest.t_ms`
+	addRollup = `INSERT INTO rollup_hour (box, metric, hour_ms, min, max, sum, n) VALUES (?,?,?,?,?,?,?)
+		ON CONFLICT (box, metric, hour_ms) DO UPDATE SET min = min(rollup_hour.min, excluded.min), max = max(rollup_hour.max, excluded.max),
+		sum = rollup_hour.sum + excluded.sum, n = rollup_hour.n + excluded.n`
+)
+
+func deriveMetric(ctx context.Context, t *tx, d Delivery, m int) error {
+	name := d.Samples.Schema.Metrics[m].Name
 	type agg struct {
 		min, max, sum float64
 		n             int
@@ -293,11 +291,11 @@ func deriveMetric(latest, rollup *sql.Stmt, d Delivery, m int, name string) erro
 	if !any {
 		return nil
 	}
-	if _, err := latest.Exec(d.Box, name, lastMs, lastValue); err != nil {
+	if _, err := t.Exec(ctx, putLatest, d.Box, name, lastMs, lastValue); err != nil {
 		return err
 	}
 	for hour, a := range hours {
-		if _, err := rollup.Exec(d.Box, name, hour, a.min, a.max, a.sum, a.n); err != nil {
+		if _, err := t.Exec(ctx, addRollup, d.Box, name, hour, a.min, a.max, a.sum, a.n); err != nil {
 			return err
 		}
 	}

@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"database/sql"
 	"encoding/json"
 	"math"
 	"path/filepath"
@@ -127,18 +128,15 @@ func (o *oracle) compare(t *rapid.T, s *store.Store) {
 		}
 	}
 	got := map[rollupKey]rollup{}
-	rows, err := s.Reader().QueryContext(ctx, `SELECT box, metric, hour_ms, min, max, sum, n FROM rollup_hour`)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer rows.Close()
-	for rows.Next() {
+	err := s.Each(ctx, `SELECT box, metric, hour_ms, min, max, sum, n FROM rollup_hour`, func(rows *sql.Rows) error {
 		var k rollupKey
 		var r rollup
-		if err := rows.Scan(&k.Box, &k.Metric, &k.HourMs, &r.Min, &r.Max, &r.Sum, &r.N); err != nil {
-			t.Fatal(err)
-		}
+		err := rows.Scan(&k.Box, &k.Metric, &k.HourMs, &r.Min, &r.Max, &r.Sum, &r.N)
 		got[k] = r
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 	same(t, "hourly rollups", got, o.rollups)
 }

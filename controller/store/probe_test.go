@@ -17,20 +17,16 @@ func TestLaterPhasesKeepWhatWasMeasured(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	tx, err := s.w.Begin()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer tx.Rollback()
+	ctx := t.Context()
 	report := func(mono int64, phase, probe string) string {
 		body := `{"phase":"` + phase + `"` + probe + `}`
 		d := Delivery{Box: "d-aaaaaaaaaaaaa", Block: wire.Block{Key: wire.Key{Seq: uint64(mono)}}}
 		e := Effects{Phases: []Phase{{Box: d.Box, Digest: "sha256:1", Rollout: "r", Kind: "model", Name: "vad", Phase: phase, Body: body, MonoMs: mono, TimeMs: mono}}}
-		if err := applyEffects(tx, d, e); err != nil {
+		if err := s.write(ctx, func(t *tx) error { return applyEffects(ctx, t, d, e) }); err != nil {
 			t.Fatal(err)
 		}
 		var stored string
-		if err := tx.QueryRow(`SELECT body FROM phase`).Scan(&stored); err != nil {
+		if err := s.one(ctx, `SELECT body FROM phase`, nil, &stored); err != nil {
 			t.Fatal(err)
 		}
 		return stored

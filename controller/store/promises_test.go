@@ -56,7 +56,7 @@ func countsOnce(t *testing.T, open func(t *testing.T) *store.Store) {
 		if want := []int{2, 1, 2, 0}[i]; c.New != want {
 			t.Errorf("batch %d stored %d new blocks, want %d", i, c.New, want)
 		}
-		if c.LSN <= last || c.Run != s.Run() {
+		if c.LSN <= last || c.Run != runNow(t, s) {
 			t.Errorf("batch %d ended at %s/%d after %d", i, c.Run, c.LSN, last)
 		}
 		last = c.LSN
@@ -335,7 +335,12 @@ func hello(t *testing.T, open func(t *testing.T) *store.Store) {
 	if b := box(t, s, boxA); b.Running.Generation != 4 || len(b.Running.Models) != 1 {
 		t.Errorf("after the hello of an agent whose runner has not answered: %+v", b.Running)
 	}
-	check(t, s.Seen(ctx, boxA, false))
+	if gone, err := s.EndSession(ctx, boxA, h.SID, h.Conn+1); gone || err != nil {
+		t.Errorf("the end of another connection counted: %v", err)
+	}
+	if gone, err := s.EndSession(ctx, boxA, h.SID, h.Conn); !gone || err != nil {
+		t.Errorf("end of the session: %v, %v", gone, err)
+	}
 	d := event(boxA, 2, 1, epoch+10_000, wire.EventStarted, nil)
 	d.Behind = &wire.Buffer{Blocks: 7}
 	ingest(t, s, d)

@@ -16,8 +16,8 @@ func (s *Store) PutRollout(ctx context.Context, r fleetapi.Rollout) error {
 	if err != nil {
 		return err
 	}
-	return s.write(ctx, func(tx *sql.Tx) error {
-		_, err := tx.Exec(`INSERT INTO rollout (id, state, created_ms, body) VALUES (?,?,?,?)
+	return s.write(ctx, func(t *tx) error {
+		_, err := t.Exec(ctx, `INSERT INTO rollout (id, state, created_ms, body) VALUES (?,?,?,?)
 			ON CONFLICT (id) DO UPDATE SET state = excluded.state, body = excluded.body`,
 			r.ID, string(r.State), r.Created.UnixMilli(), string(body))
 		if err != nil {
@@ -31,8 +31,8 @@ func (s *Store) PutRollout(ctx context.Context, r fleetapi.Rollout) error {
 func (s *Store) Rollout(ctx context.Context, id string) (fleetapi.Rollout, error) {
 	var body string
 	var r fleetapi.Rollout
-	err := s.r.QueryRowContext(ctx, `SELECT body FROM rollout WHERE id = ?`, id).Scan(&body)
-	if errors.Is(err, sql.ErrNoRows) {
+	err := s.one(ctx, `SELECT body FROM rollout WHERE id = ?`, []any{id}, &body)
+	if errors.Is(err, ErrNotFound) {
 		return r, fmt.Errorf("rollout %s: %w", id, ErrNotFound)
 	}
 	if err != nil {
@@ -47,25 +47,24 @@ func (s *Store) Rollouts(ctx context.Context, states ...fleetapi.RolloutState) (
 	for _, st := range states {
 		want[string(st)] = true
 	}
-	rows, err := s.r.QueryContext(ctx, `SELECT state, body FROM rollout ORDER BY created_ms DESC, id DESC`)
-	if err != nil {
-		return nil, fmt.Errorf("list rollouts: %w", err)
-	}
-	defer rows.Close()
 	var out []fleetapi.Rollout
-	for rows.Next() {
+	err := s.each(ctx, `SELECT state, body FROM rollout ORDER BY created_ms DESC, id DESC`, nil, func(rows *sql.Rows) error {
 		var state, body string
 		if err := rows.Scan(&state, &body); err != nil {
-			return nil, fmt.Errorf("list rollouts: %w", err)
+			return err
 		}
 		if len(want) > 0 && !want[state] {
-			continue
+			return nil
 		}
 		var r fleetapi.Rollout
 		if err := json.Unmarshal([]byte(body), &r); err != nil {
-			return nil, fmt.Errorf("parse rollout: %w", err)
+			return fmt.Errorf("parse rollout: %w", err)
 		}
 		out = append(out, r)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list rollouts: %w", err)
 	}
-	return out, rows.Err()
+	return out, nil
 }

@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"crypto/sha256"
-	"database/sql"
 	"errors"
 	"fmt"
 	"time"
@@ -31,11 +30,11 @@ type Token struct {
 // secrets are random and long, so a plain SHA-256 is enough. Expired tokens go.
 func (s *Store) AddToken(ctx context.Context, secret string, t Token) error {
 	hash := sha256.Sum256([]byte(secret))
-	return s.write(ctx, func(tx *sql.Tx) error {
-		if _, err := tx.Exec(`DELETE FROM token WHERE expires_ms <= ?`, s.now().UnixMilli()); err != nil {
+	return s.write(ctx, func(tx *tx) error {
+		if _, err := tx.Exec(ctx, `DELETE FROM token WHERE expires_ms <= ?`, s.now().UnixMilli()); err != nil {
 			return fmt.Errorf("forget expired tokens: %w", err)
 		}
-		_, err := tx.Exec(`INSERT INTO token (hash, name, role, kind, created_ms, expires_ms) VALUES (?,?,?,?,?,?)`,
+		_, err := tx.Exec(ctx, `INSERT INTO token (hash, name, role, kind, created_ms, expires_ms) VALUES (?,?,?,?,?,?)`,
 			hash[:], t.Name, t.Role, string(t.Kind), s.now().UnixMilli(), t.Expires.UnixMilli())
 		if err != nil {
 			return fmt.Errorf("store token for %s: %w", t.Name, err)
@@ -50,8 +49,8 @@ func (s *Store) Token(ctx context.Context, secret string, kinds ...TokenKind) (T
 	hash := sha256.Sum256([]byte(secret))
 	var t Token
 	var expires int64
-	err := s.r.QueryRowContext(ctx, `SELECT name, role, kind, expires_ms FROM token WHERE hash = ?`, hash[:]).Scan(&t.Name, &t.Role, &t.Kind, &expires)
-	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+	err := s.one(ctx, `SELECT name, role, kind, expires_ms FROM token WHERE hash = ?`, []any{hash[:]}, &t.Name, &t.Role, &t.Kind, &expires)
+	if err != nil && !errors.Is(err, ErrNotFound) {
 		return Token{}, fmt.Errorf("look up token: %w", err)
 	}
 	t.Expires = time.UnixMilli(expires)
@@ -81,8 +80,8 @@ func (s *Store) UseToken(ctx context.Context, secret string) (Token, error) {
 // DropToken forgets a token; an unknown one is ErrNotFound.
 func (s *Store) DropToken(ctx context.Context, secret string) error {
 	hash := sha256.Sum256([]byte(secret))
-	return s.write(ctx, func(tx *sql.Tx) error {
-		res, err := tx.Exec(`DELETE FROM token WHERE hash = ?`, hash[:])
+	return s.write(ctx, func(t *tx) error {
+		res, err := t.Exec(ctx, `DELETE FROM token WHERE hash = ?`, hash[:])
 		if err != nil {
 			return fmt.Errorf("drop token: %w", err)
 		}

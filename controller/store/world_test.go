@@ -195,6 +195,13 @@ func strangeRun(n uint64) (r wire.RunID) {
 
 func rowCount(t testing.TB, s *store.Store, query string, args ...any) (n int64) {
 	t.Helper()
-	check(t, s.Reader().QueryRowContext(ctx, query, args...).Scan(&n))
+	check(t, s.Ask(ctx, query, args, &n))
 	return n
+}
+
+func runNow(t testing.TB, s *store.Store) wire.RunID {
+	t.Helper()
+	l, err := s.Lineage(ctx, nil)
+	check(t, err)
+	return l.Run
 }

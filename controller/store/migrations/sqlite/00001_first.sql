@@ -1,6 +1,7 @@
 -- +goose Up
-CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-INSERT INTO meta (key, value) VALUES ('lsn', 0);
+-- One row: the present run and the number of the last commit.
+CREATE TABLE meta (one INTEGER PRIMARY KEY CHECK (one = 1), run BLOB NOT NULL, lsn INTEGER NOT NULL);
+INSERT INTO meta (one, run, lsn) VALUES (1, x'', 0);
 
 -- One row per life of this database. end_lsn is NULL for the current life.
 CREATE TABLE run (id BLOB PRIMARY KEY, started_ms INTEGER NOT NULL, start_lsn INTEGER NOT NULL, end_lsn INTEGER) WITHOUT ROWID;
@@ -24,6 +25,7 @@ CREATE TABLE block (
   box TEXT NOT NULL, sid BLOB NOT NULL, lane INTEGER NOT NULL, seq INTEGER NOT NULL, h64 BLOB NOT NULL,
   kind INTEGER NOT NULL, t0_ms INTEGER NOT NULL, t1_ms INTEGER NOT NULL, wall_ms INTEGER NOT NULL,
   schema BLOB, n INTEGER NOT NULL, payload BLOB NOT NULL, received_ms INTEGER NOT NULL,
+  decoded INTEGER NOT NULL, -- 0: its content could not be read; kept, but never charted
   PRIMARY KEY (box, sid, lane, seq, h64)
 );
 CREATE INDEX block_time ON block (box, kind, t0_ms);
@@ -44,10 +46,20 @@ CREATE TABLE result (
 CREATE INDEX result_time ON result (box, t_ms);
 CREATE TABLE gap (id INTEGER PRIMARY KEY, box TEXT NOT NULL, sid BLOB NOT NULL, lane INTEGER NOT NULL, lo INTEGER NOT NULL, hi INTEGER NOT NULL, n INTEGER NOT NULL, reason TEXT NOT NULL, t_ms INTEGER NOT NULL);
 
+-- What HELLO and the list of boxes ask for, kept at ingest so that neither
+-- scans blocks or results.
+CREATE TABLE box_schema (box TEXT NOT NULL, schema BLOB NOT NULL, since_ms INTEGER NOT NULL, PRIMARY KEY (box, schema)) WITHOUT ROWID;
+CREATE TABLE reads_hour (
+  hour_ms INTEGER NOT NULL, box TEXT NOT NULL, total INTEGER NOT NULL, checked INTEGER NOT NULL, correct INTEGER NOT NULL,
+  PRIMARY KEY (hour_ms, box)
+) WITHOUT ROWID;
+
 -- The last phase that a box reported for one artefact (model manifest or agent release).
 CREATE TABLE phase (
   box TEXT NOT NULL, digest TEXT NOT NULL, rollout TEXT NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL, version TEXT NOT NULL,
   phase TEXT NOT NULL, err TEXT NOT NULL, body TEXT NOT NULL, t_ms INTEGER NOT NULL,
+  -- Within one boot the monotonic clock orders reports; wall clocks step.
+  boot BLOB NOT NULL, mono_ms INTEGER NOT NULL, seq INTEGER NOT NULL,
   PRIMARY KEY (box, digest, rollout)
 ) WITHOUT ROWID;
 
@@ -65,8 +77,3 @@ CREATE TABLE rollout (id TEXT PRIMARY KEY, state TEXT NOT NULL, created_ms INTEG
 -- Operators' tokens: only the SHA-256 is kept. One-use tokens become sessions.
 CREATE TABLE token (hash BLOB PRIMARY KEY, name TEXT NOT NULL, role TEXT NOT NULL, kind TEXT NOT NULL, created_ms INTEGER NOT NULL, expires_ms INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE idempotency (key TEXT PRIMARY KEY, request BLOB NOT NULL, status INTEGER NOT NULL, reply BLOB NOT NULL, created_ms INTEGER NOT NULL) WITHOUT ROWID;
-
--- +goose Down
-DROP TABLE idempotency; DROP TABLE token; DROP TABLE rollout; DROP TABLE agent_release; DROP TABLE model; DROP TABLE phase;
-DROP TABLE gap; DROP TABLE result; DROP TABLE event; DROP TABLE rollup_hour; DROP TABLE latest; DROP TABLE block;
-DROP TABLE schema; DROP TABLE boot; DROP TABLE box; DROP TABLE run; DROP TABLE meta;

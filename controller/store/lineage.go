@@ -1,0 +1,48 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"github.com/edgeherd/edgeherd/internal/wire"
+)
+
+// Lineage says where the database stands in its history.
+type Lineage struct {
+	Run wire.RunID // the present one
+	LSN uint64     // of the last commit
+	// Valid has, for each of the runs asked for that this database descends
+	// from, the highest LSN of it that the database contains.
+	Valid []wire.RunLSN
+}
+
+// Lineage reads the present run and what of other runs is in the database, all
+// at one moment.
+func (s *Store) Lineage(ctx context.Context, runs []wire.RunID) (l Lineage, err error) {
+	err = s.snapshot(ctx, func(t *tx) error {
+		l = Lineage{}
+		var raw []byte
+		if err := t.QueryRow(ctx, `SELECT run, lsn FROM meta`).Scan(&raw, &l.LSN); err != nil {
+			return fmt.Errorf("read the present run: %w", err)
+		}
+		var err error
+		if l.Run, err = runOf(raw); err != nil {
+			return err
+		}
+		for _, run := range runs {
+			var lsn uint64
+			err := t.QueryRow(ctx, `SELECT coalesce(end_lsn, ?) FROM run WHERE id = ?`, int64(l.LSN), run[:]).Scan(&lsn)
+			if errors.Is(err, sql.ErrNoRows) {
+				continue
+			}
+			if err != nil {
+				return fmt.Errorf("look up run %s: %w", run, err)
+			}
+			l.Valid = append(l.Valid, wire.RunLSN{Run: run, LSN: lsn})
+		}
+		return nil
+	})
+	return l, err
+}
