@@ -17,21 +17,16 @@ type key struct {
 	stamp     int
 }
 
-// block is what a box sends. It holds records by number: one, unless it was
-// re-packed. A gap tells of records, its own number is a record as well.
+// block is one promise, sealed: it holds a record by number, of mutants that
+// re-pack several. A gap tells of records, its own number is a record as well.
 type block struct {
-	key   key
-	lane  int
-	recs  []int
-	gap   bool
-	tells []int
-}
-
-// entry is a block on disk; acked, it is part of the window.
-type entry struct {
-	*block
-	acked    bool
-	run, lsn uint64
+	key     key
+	life    uint64 // sid of the process that sealed it
+	lane    int
+	recs    []int
+	samples bool // can be packed and made coarse
+	gap     bool
+	tells   []int
 }
 
 // disk survives the process. It is copied for images.
@@ -57,8 +52,14 @@ func (b *block) String() string {
 
 func (d disk) copy() disk {
 	d.held = slices.Clone(d.held)
+	for i, e := range d.held {
+		d.held[i].members = slices.Clone(e.members)
+	}
 	return d
 }
+
+// mark is an acknowledgement.
+type mark struct{ run, lsn uint64 }
 
 type flight struct{ due, tries int }
 
@@ -67,6 +68,9 @@ type memory struct {
 	sid  uint64
 	seq  [lanes]uint64
 	conn int // 0: none
+	// acks waits to be written: a commit for each ACK would wear the flash
+	acks    map[key]mark
+	flushAt int
 	// of the connection
 	since                        int
 	nonce                        uint64
@@ -84,7 +88,7 @@ func (m *memory) copy() *memory {
 		return nil
 	}
 	c := *m
-	c.flights = maps.Clone(m.flights)
+	c.flights, c.acks = maps.Clone(m.flights), maps.Clone(m.acks)
 	return &c
 }
 
@@ -92,10 +96,12 @@ func (m *memory) copy() *memory {
 type box struct {
 	w      *world
 	device int
-	room   int // blocks that fit
+	room   int
 	clock  int // what it is wrong by, in ticks
 	disk   disk
 	mem    *memory // nil: not running
+	// ackPause is how long acknowledgements may wait in memory
+	ackPause int
 
 	images    []disk
 	snapshots []snapshot
@@ -127,7 +133,7 @@ const (
 func (b *box) number() int { return slices.Index(b.w.boxes, b) }
 
 func (b *box) start() {
-	m := &memory{sid: b.w.rng.Uint64(), limit: 2, flights: map[key]flight{}}
+	m := &memory{sid: b.w.rng.Uint64(), limit: 2, flights: map[key]flight{}, acks: map[key]mark{}}
 	if b.w.rules.seqOnDisk {
 		if b.disk.sid == 0 {
 			b.disk.sid = m.sid
@@ -165,111 +171,12 @@ func (b *box) key(lane int, recs []int) key {
 	return key{device: b.device, sid: b.mem.sid, lane: lane, seq: *seq, hash: h}
 }
 
-// put stores a new block; from here on it is promised.
-func (b *box) put(lane int, recs []int, tells []int, gap bool) {
-	n := &block{key: b.key(lane, recs), lane: lane, recs: recs, gap: gap, tells: tells}
-	b.disk.held = append(b.disk.held, entry{block: n})
+// put seals and stores a new block; from here on it is promised.
+func (b *box) put(n block) {
+	n.life, n.key = b.mem.sid, b.key(n.lane, n.recs)
+	b.disk.held = append(b.disk.held, entry{members: []member{{block: &n}}})
 	if b.w.log != nil {
-		b.w.logf("box %d keeps %v", b.number(), n)
-	}
-}
-
-// append makes room and stores one record.
-func (b *box) append(lane int) {
-	if over := len(b.disk.held) + 1 - b.room; over > 0 {
-		b.evict(over)
-	}
-	b.put(lane, []int{b.w.record()}, nil, false)
-	b.w.sum.records++
-}
-
-// evict drops blocks: the window, bulk first, events last; then events beyond
-// their quota, bulk, telemetry, with a gap. There is always enough: the quota
-// is a fraction of the room.
-func (b *box) evict(need int) {
-	spare := b.w.rng.IntN(2)
-	doomed := map[int]bool{}
-	take := func(lane int, acked bool) bool {
-		for i, e := range b.disk.held {
-			if e.lane == lane && e.acked == acked && !doomed[i] {
-				doomed[i] = true
-				return true
-			}
-		}
-		return false
-	}
-	for lane := lanes - 1; lane >= 0; lane-- {
-		for len(doomed) < need+spare && take(lane, true) {
-		}
-	}
-	if len(doomed) < need {
-		events := 0
-		for _, e := range b.disk.held {
-			if e.lane == 0 && !e.acked {
-				events++
-			}
-		}
-		for len(doomed) < need+2*spare {
-			if events > b.quota() && take(0, false) {
-				events--
-			} else if !take(2, false) && !take(1, false) {
-				break
-			}
-		}
-	}
-	b.dropAll(doomed)
-}
-
-func (b *box) quota() int { return max(b.room/10, 2) }
-
-func (b *box) dropAll(doomed map[int]bool) {
-	var kept []entry
-	var tells []int
-	for i, e := range b.disk.held {
-		switch {
-		case !doomed[i]:
-			kept = append(kept, e)
-		case e.acked:
-			if b.w.log != nil {
-				b.w.logf("box %d drops %v of its window", b.number(), e.block)
-			}
-			b.w.sum.evicted++
-			b.w.leftWindow(b, e)
-		default:
-			b.w.sum.dropped++
-			tells = append(tells, e.recs...)
-			if !b.w.rules.forgetGap {
-				tells = append(tells, e.tells...)
-			}
-		}
-	}
-	b.disk.held = kept
-	if len(tells) == 0 || b.w.rules.silent {
-		return
-	}
-	gap := b.w.record()
-	for _, r := range tells {
-		b.w.fates[r].toldBy = append(b.w.fates[r].toldBy, gap)
-	}
-	b.put(0, []int{gap}, tells, true)
-	b.w.sum.gaps++
-}
-
-// repack is what the protocol forbids: blocks that may be stored already, their
-// ACK lost, go out again under a key of their own.
-func (b *box) repack() {
-	var kept []entry
-	var recs []int
-	for _, e := range b.disk.held {
-		if e.lane == 1 && !e.acked && len(recs) < 3 {
-			recs = append(recs, e.recs...)
-		} else {
-			kept = append(kept, e)
-		}
-	}
-	if len(recs) >= 2 {
-		b.disk.held = kept
-		b.put(1, recs, nil, false)
+		b.w.logf("box %d keeps %v", b.number(), &n)
 	}
 }
 
@@ -279,6 +186,12 @@ func (b *box) tick() {
 	if m == nil {
 		b.start()
 		return
+	}
+	if len(m.acks) > 0 && w.now >= m.flushAt {
+		b.flush()
+	}
+	if !w.calm && w.rng.IntN(12) == 0 {
+		b.pack()
 	}
 	if m.conn != 0 && w.sessionOf(b) == nil {
 		b.disconnect()
@@ -297,9 +210,6 @@ func (b *box) tick() {
 	if !m.waiting && w.now >= m.helloNext {
 		b.hello()
 	}
-	if w.rules.repack && !w.calm && w.rng.IntN(8) == 0 {
-		b.repack()
-	}
 	if m.confirmed {
 		b.send()
 	}
@@ -314,7 +224,7 @@ func (b *box) disconnect() {
 	}
 	m.retryAt = b.w.now + 1 + b.w.rng.IntN(m.limit)
 	m.limit = min(m.limit*2, 200)
-	*m = memory{sid: m.sid, seq: m.seq, retryAt: m.retryAt, limit: m.limit, flights: map[key]flight{}}
+	*m = memory{sid: m.sid, seq: m.seq, acks: m.acks, flushAt: m.flushAt, retryAt: m.retryAt, limit: m.limit, flights: map[key]flight{}}
 }
 
 func (b *box) connect() {
@@ -331,16 +241,42 @@ func (b *box) hello() {
 	m.nonce, m.waiting = b.w.rng.Uint64(), true
 	m.helloAt, m.helloNext = b.w.now, b.w.now+helloEvery
 	h := hello{nonce: m.nonce}
+	note := func(run uint64, there bool) {
+		if there && !slices.Contains(h.runs, run) {
+			h.runs = append(h.runs, run)
+		}
+	}
 	for _, e := range b.disk.held {
-		if e.acked && !slices.Contains(h.runs, e.run) {
-			h.runs = append(h.runs, e.run)
+		for _, x := range e.members {
+			note(x.run, x.acked)
+			a, ok := m.acks[x.key]
+			note(a.run, ok)
 		}
 	}
 	b.publish(h)
 }
 
 func (b *box) publish(v any) {
-	b.w.net = append(b.w.net, message{leg: toBroker, conn: b.mem.conn, device: b.device, body: v})
+	var node *controller
+	if s := b.w.sessionOf(b); s != nil {
+		node = s.node
+	}
+	b.w.net = append(b.w.net, message{leg: toBroker, conn: b.mem.conn, device: b.device, node: node, body: v})
+}
+
+// waits reports whether an entry is to be sent now.
+func (b *box) waits(e entry) bool {
+	waits := false
+	for _, x := range e.members {
+		if _, ok := b.mem.acks[x.key]; ok || x.acked {
+			continue
+		}
+		if f, ok := b.mem.flights[x.key]; ok && b.w.now < f.due {
+			return false
+		}
+		waits = true
+	}
+	return waits
 }
 
 // send fills the window of blocks in flight: events oldest first, telemetry in
@@ -353,18 +289,16 @@ func (b *box) send() {
 			free--
 		}
 	}
-	var order, telemetry, bulk []*block
-	for _, e := range b.disk.held {
-		if f, ok := m.flights[e.key]; e.acked || ok && b.w.now < f.due {
-			continue
-		}
-		switch e.lane {
-		case 0:
-			order = append(order, e.block)
-		case 1:
-			telemetry = append(telemetry, e.block)
+	var order, telemetry, bulk []int
+	for i, e := range b.disk.held {
+		switch {
+		case !b.waits(e):
+		case e.members[0].lane == 0:
+			order = append(order, i)
+		case e.members[0].lane == 1:
+			telemetry = append(telemetry, i)
 		default:
-			bulk = append(bulk, e.block)
+			bulk = append(bulk, i)
 		}
 	}
 	for ; len(telemetry) > 0; m.oldFirst = !m.oldFirst {
@@ -376,13 +310,25 @@ func (b *box) send() {
 		}
 	}
 	order = append(order, bulk...)
-	if n := min(len(order), free, 1+b.w.rng.IntN(dataBlocks)); n > 0 {
-		for _, x := range order[:n] {
-			f := m.flights[x.key]
-			m.flights[x.key] = flight{due: b.w.now + min(repeatAfter<<f.tries, repeatMax), tries: min(f.tries+1, 8)}
-		}
-		b.publish(data(order[:n]))
+	var d data
+	for _, i := range order[:max(0, min(len(order), free, 1+b.w.rng.IntN(dataBlocks)))] {
+		d = append(d, b.parcel(b.disk.held[i]))
 	}
+	if len(d) > 0 {
+		b.publish(d)
+	}
+}
+
+// parcel is an entry as it travels, with all its members: a pack is not cut.
+func (b *box) parcel(e entry) parcel {
+	p := parcel{grain: e.grain}
+	for i, x := range e.members {
+		p.blocks = append(p.blocks, x.block)
+		e.members[i].sent = b.w.rules.sentMarks
+		f := b.mem.flights[x.key]
+		b.mem.flights[x.key] = flight{due: b.w.now + min(repeatAfter<<f.tries, repeatMax), tries: min(f.tries+1, 8)}
+	}
+	return p
 }
 
 // receive handles what the broker brings.
@@ -401,15 +347,19 @@ func (b *box) receive(v any) {
 
 // forget deletes blocks while there is room for them.
 func (b *box) forget(keys []key) {
-	b.disk.held = slices.DeleteFunc(b.disk.held, func(e entry) bool {
-		if !slices.Contains(keys, e.key) {
-			return false
-		}
-		for _, r := range e.recs {
-			b.w.fates[r].wronged = true
-		}
-		return true
-	})
+	for i := range b.disk.held {
+		e := &b.disk.held[i]
+		e.members = slices.DeleteFunc(e.members, func(m member) bool {
+			if !slices.Contains(keys, m.key) {
+				return false
+			}
+			for _, r := range m.recs {
+				b.w.fates[r].wronged = true
+			}
+			return true
+		})
+	}
+	b.disk.held = slices.DeleteFunc(b.disk.held, func(e entry) bool { return len(e.members) == 0 })
 }
 
 func (b *box) onWelcome(v welcome) {
@@ -417,12 +367,21 @@ func (b *box) onWelcome(v welcome) {
 	if v.nonce != m.nonce || !m.waiting && !b.w.rules.everyWelcome {
 		return
 	}
-	for i, e := range b.disk.held {
-		lsn, known := v.valid[e.run]
-		if e.acked && !b.w.rules.noLineage && (!known || e.lsn > lsn && !b.w.rules.noLSN) {
-			b.disk.held[i].acked = false
-			b.w.sum.withdrawn++
+	// has reports whether the database has what was acknowledged so.
+	has := func(a mark) bool {
+		lsn, known := v.valid[a.run]
+		return b.w.rules.noLineage || known && (a.lsn <= lsn || b.w.rules.noLSN)
+	}
+	for _, e := range b.disk.held {
+		for i, x := range e.members {
+			if x.acked && !has(mark{x.run, x.lsn}) {
+				e.members[i].acked = false
+				b.w.sum.withdrawn++
+			}
 		}
+	}
+	if !b.w.rules.keepAcks {
+		maps.DeleteFunc(m.acks, func(_ key, a mark) bool { return !has(a) })
 	}
 	if v.run != m.run {
 		clear(m.flights)
@@ -442,16 +401,43 @@ func (b *box) onAck(v ack) {
 		}
 		return
 	}
-	for i, e := range b.disk.held {
-		if !e.acked && slices.Contains(v.keys, e.key) {
-			b.disk.held[i].acked, b.disk.held[i].run, b.disk.held[i].lsn = true, v.run, v.lsn
-			m.progress = true
+	if len(m.acks) == 0 {
+		m.flushAt = b.w.now + b.ackPause
+	}
+	for _, e := range b.disk.held {
+		for _, x := range e.members {
+			if _, ok := m.acks[x.key]; !ok && !x.acked && slices.Contains(v.keys, x.key) {
+				m.acks[x.key] = mark{v.run, v.lsn}
+				m.progress = true
+			}
 		}
 	}
 	for _, k := range v.keys {
 		delete(m.flights, k)
 	}
+	if b.ackPause == 0 {
+		b.flush()
+	}
 	if b.w.rules.noWindow {
 		b.forget(v.keys)
 	}
+}
+
+// flush writes acknowledgements to the disk.
+func (b *box) flush() {
+	for _, e := range b.disk.held {
+		for i, x := range e.members {
+			a, ok := b.mem.acks[x.key]
+			if !ok || x.acked {
+				continue
+			}
+			e.members[i].acked, e.members[i].run, e.members[i].lsn = true, a.run, a.lsn
+			if b.w.rules.packByOne {
+				for j := range e.members {
+					e.members[j].acked, e.members[j].run, e.members[j].lsn = true, a.run, a.lsn
+				}
+			}
+		}
+	}
+	clear(b.mem.acks)
 }

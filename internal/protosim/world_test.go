@@ -20,50 +20,22 @@ type world struct {
 	late      []message // kept back
 	sessions  []session
 	conns     int
-	limited   bool // sessions of a device, by the embedded broker; an outside one takes all
+	embedded  bool // each controller has a broker of its own; else an outside one serves all
+	limited   bool // sessions of a device, by embedded brokers; an outside one takes all
 	crashNext bool
 
 	controllers []*controller
-	ownRuns     bool
+	shared      bool // one database server with several controllers; else one process with its own file
+	slow        int  // steps for one phase of a transaction
+	server      int  // what the database runs on: grows with each restore, failover and start of it
 	db          *database
+	lock        *job // the transaction that holds the row of run and lsn
 	backups     []*database
 	lives       int
 
 	fates []fate // by number of record
 	fired [faults]int
 	sum   summary
-}
-
-// fate is what the judge knows of a record, and nobody else.
-type fate struct {
-	stored    bool  // at some time, in some database
-	destroyed bool  // a disk that held it was replaced
-	room      bool  // left a window because its room was needed, while the box had reason to believe it stored
-	wronged   bool  // deleted though the box could know better
-	toldBy    []int // gaps that tell of it
-}
-
-// summary counts what happened to records and gaps.
-type summary struct {
-	records, gaps                                  int // appended
-	evicted, dropped, withdrawn                    int
-	stored, told, destroyed, beyond, lost, doubled int // at the end
-	stuck                                          int // blocks that found no rest
-}
-
-func (s *summary) add(o summary) {
-	s.records += o.records
-	s.gaps += o.gaps
-	s.evicted += o.evicted
-	s.dropped += o.dropped
-	s.withdrawn += o.withdrawn
-	s.stored += o.stored
-	s.told += o.told
-	s.destroyed += o.destroyed
-	s.beyond += o.beyond
-	s.lost += o.lost
-	s.doubled += o.doubled
-	s.stuck += o.stuck
 }
 
 const (
@@ -78,28 +50,39 @@ func (w *world) logf(format string, args ...any) {
 	}
 }
 
+// chance is true in that many of 100 cases.
+func (w *world) chance(percent int) bool { return w.rng.IntN(100) < percent }
+
 // newWorld draws what a schedule is like. Each fault is absent from some
 // schedules and frequent in others, or rare ones would drown in the usual.
 func newWorld(seed uint64, r rules, m mix) *world {
 	w := &world{rng: rand.New(rand.NewPCG(seed, 0x65686572)), rules: r, fates: make([]fate, 1, 128)}
 	room := 1 << 30
-	if w.rng.IntN(100) < m[fullDisk] {
-		room = 8 + w.rng.IntN(30)
+	if w.chance(m[fullDisk]) {
+		room = 60 + w.rng.IntN(300)
 		w.fired[fullDisk]++
 	}
 	for f := range m {
 		w.mix[f] = m[f] * []int{0, 1, 2, 2, 5}[w.rng.IntN(5)]
 	}
-	w.db = &database{ended: map[uint64]uint64{}, rows: map[key]bool{}, counts: map[int]int{}}
-	w.backups = []*database{w.db.copy()}
-	w.ownRuns, w.limited = w.rng.IntN(2) == 0, w.rng.IntN(2) == 0
-	for range 1 + w.rng.IntN(3) {
+	w.db = &database{ended: map[uint64]uint64{}, rows: map[key]grain{}}
+	w.limited = w.rng.IntN(2) == 0
+	w.slow = []int{1, 1, 2, 6}[w.rng.IntN(4)]
+	nodes := 1
+	if w.chance(m[manyNodes]) {
+		nodes = 2 + w.rng.IntN(2)
+		w.fired[manyNodes]++
+		w.shared, w.embedded = true, w.rng.IntN(2) == 0
+		w.limited = w.limited || w.embedded
+	}
+	for range nodes {
 		c := &controller{}
 		w.controllers = append(w.controllers, c)
 		w.startController(c)
 	}
+	w.backups = []*database{w.db.copy()}
 	for i := range 1 + w.rng.IntN(2) {
-		b := &box{w: w, device: i, room: room, clock: 10_000}
+		b := &box{w: w, device: i, room: room, clock: 10_000, ackPause: []int{0, 16, 48}[w.rng.IntN(3)]}
 		b.start()
 		b.images = []disk{{}} // as delivered by the factory
 		w.boxes = append(w.boxes, b)
@@ -107,9 +90,9 @@ func newWorld(seed uint64, r rules, m mix) *world {
 	return w
 }
 
-// record numbers a record, or a gap.
-func (w *world) record() int {
-	w.fates = append(w.fates, fate{})
+// record numbers a record, or a gap, that stands for n samples.
+func (w *world) record(n int) int {
+	w.fates = append(w.fates, fate{n: n})
 	return len(w.fates) - 1
 }
 
@@ -119,12 +102,9 @@ func (w *world) run() summary {
 		w.step()
 		w.strike()
 	}
-	w.calm = true
-	if w.ownRuns { // see runOf
-		w.controllers = w.controllers[:1]
-	}
+	w.calm, w.crashNext = true, false
 	for _, c := range w.controllers {
-		if !c.up || w.ownRuns {
+		if !c.up {
 			w.startController(c)
 		}
 	}
@@ -137,9 +117,12 @@ func (w *world) run() summary {
 
 func (w *world) anyBox() *box { return w.boxes[w.rng.IntN(len(w.boxes))] }
 
-// step lets one part do one thing.
+// step lets some parts do one thing each.
 func (w *world) step() {
 	w.release()
+	if c := w.controllers[w.rng.IntN(len(w.controllers))]; c.up && w.rng.IntN(w.slow) == 0 {
+		w.work(c)
+	}
 	switch n := w.rng.IntN(100); {
 	case n < 55 && len(w.net) > 0:
 		w.deliver()
@@ -202,8 +185,7 @@ func (w *world) happen(f fault) {
 	case ackCrash: // counted when it happens
 		did, w.crashNext = false, true
 	case restart:
-		c := w.controllers[w.rng.IntN(len(w.controllers))]
-		w.startController(c)
+		w.startController(w.controllers[w.rng.IntN(len(w.controllers))])
 	case diskImage:
 		w.replaceDisk(b, recent(w, b.images))
 		b.mem = nil
@@ -217,6 +199,11 @@ func (w *world) happen(f fault) {
 		did = w.clone(b)
 	case dbRestore:
 		w.restore()
+	case dbRestart:
+		if did = w.shared; did {
+			w.server++
+			w.breakTransactions()
+		}
 	case clockStep:
 		b.clock += w.rng.IntN(41) - 30 // rather back than forth
 	}
@@ -265,21 +252,21 @@ func (w *world) release() {
 	})
 }
 
+// replaceDisk destroys what was on the old disk, is not on the new one, and is
+// nowhere else.
 func (w *world) replaceDisk(b *box, by disk) {
-	there := map[int]bool{}
-	for _, e := range by.held {
-		for _, r := range e.recs {
-			there[r] = true
-		}
-	}
-	for _, e := range b.disk.held {
-		for _, r := range e.recs {
-			if !there[r] {
-				w.fates[r].destroyed = true
+	gone := b.disk
+	b.disk = by.copy()
+	there := w.held()
+	for _, e := range gone.held {
+		for _, m := range e.members {
+			for _, r := range m.recs {
+				if !there[r] {
+					w.fates[r].destroyed = true
+				}
 			}
 		}
 	}
-	b.disk = by.copy()
 	if w.rng.IntN(2) == 0 { // no clock of its own: time goes on from what the disk has seen
 		b.clock = by.stamp/stampsPerTick - w.now/tickSteps
 	}
@@ -296,7 +283,8 @@ func (w *world) clone(b *box) bool {
 	if len(w.boxes) == maxBoxes || w.limited && n == maxSessions {
 		return false
 	}
-	c := &box{w: w, device: b.device, room: b.room, clock: b.clock, disk: b.disk.copy(), images: b.images[:len(b.images):len(b.images)]}
+	c := &box{w: w, device: b.device, room: b.room, ackPause: b.ackPause, clock: b.clock,
+		disk: b.disk.copy(), images: b.images[:len(b.images):len(b.images)]}
 	if b.mem != nil && w.rng.IntN(2) == 0 {
 		c.mem = b.mem.copy()
 		c.mem.conn = -1 // its connection is not that of the other
@@ -306,92 +294,20 @@ func (w *world) clone(b *box) bool {
 }
 
 // restore puts a backup in place, perhaps one of a branch that an earlier
-// restore had left.
+// restore had left. With a server of its own the database may come back, or
+// fail over, under running controllers; a file never does.
 func (w *world) restore() {
-	for _, c := range w.controllers {
-		c.up = false
-	}
+	under := w.shared && w.rng.IntN(2) == 0
+	w.breakTransactions()
 	w.lives++
+	w.server++
 	w.db = recent(w, w.backups).copy()
 	w.db.life = w.lives
+	if under {
+		return
+	}
+	for _, c := range w.controllers {
+		w.stopController(c)
+	}
 	w.startController(w.controllers[w.rng.IntN(len(w.controllers))])
-}
-
-// leftWindow judges an eviction from the window. A box may believe an ACK until
-// a WELCOME of the present life of the database has told it otherwise.
-func (w *world) leftWindow(b *box, e entry) {
-	for _, r := range e.recs {
-		f := &w.fates[r]
-		if !f.stored || w.db.counts[r] == 0 && b.disk.knows == w.db.life {
-			f.wronged = true
-		} else {
-			f.room = true
-		}
-	}
-}
-
-// settled: every box has heard of the database as it is, and nothing waits.
-func (w *world) settled() bool {
-	for _, b := range w.boxes {
-		if b.mem == nil || b.disk.knows != w.db.life {
-			return false
-		}
-		for _, e := range b.disk.held {
-			if !e.acked {
-				return false
-			}
-		}
-	}
-	return true
-}
-
-// judge counts what became of each record and each gap.
-func (w *world) judge() {
-	held := make([]bool, len(w.fates))
-	for _, b := range w.boxes {
-		for _, e := range b.disk.held {
-			if !e.acked {
-				w.sum.stuck++
-			}
-			for _, r := range e.recs {
-				held[r] = true
-			}
-		}
-	}
-	ends := make([]*int, len(w.fates)) // gaps are younger than what they tell of
-	s := &w.sum
-	for r := len(w.fates) - 1; r > 0; r-- {
-		f := &w.fates[r]
-		end := &s.lost
-		switch {
-		case w.db.counts[r] > 0:
-			end = &s.stored
-		case held[r] || f.wronged:
-		case w.toldOf(f, ends, &s.stored):
-			end = &s.told
-		case f.destroyed || w.toldOf(f, ends, &s.destroyed):
-			end = &s.destroyed
-		case f.room || w.toldOf(f, ends, &s.beyond):
-			end = &s.beyond
-		}
-		*end++
-		ends[r] = end
-		if w.db.counts[r] > 1 {
-			s.doubled++
-			w.logf("DOUBLED: record %d", r)
-		}
-		if end == &s.lost {
-			w.logf("LOST: record %d, %+v", r, *f)
-		}
-	}
-}
-
-// toldOf reports whether a gap that tells of the record had that end.
-func (w *world) toldOf(f *fate, ends []*int, end *int) bool {
-	for _, gap := range f.toldBy {
-		if ends[gap] == end {
-			return true
-		}
-	}
-	return false
 }
