@@ -53,6 +53,7 @@ type variant struct {
 	// ends that some schedule must come to, and no other bad end
 	loses, doubles, hasty bool
 	within                uint64 // schedules that must show it
+	known                 uint64 // of a rare one: a seed that does, to begin with unless all is proved
 }
 
 // protocol is the one that must hold.
@@ -90,7 +91,7 @@ func variants() []variant {
 		{name: "y) ACKs in memory outlive WELCOME", rules: rules{keepAcks: true}, mix: oneRestore(20, 100), loses: true, within: 200},
 		{name: "z) run read outside the transaction", rules: rules{runOutside: true}, mix: oneRestore(0, 0), loses: true, within: 200},
 		{name: "A) epoch of the database not checked", rules: rules{noEpoch: true}, mix: oneRestore(0, 0), loses: true, within: 50},
-		{name: "B) epoch not checked at HELLO", rules: rules{helloNoEpoch: true}, mix: oneRestore(60, 100), loses: true, within: 5000},
+		{name: "B) epoch not checked at HELLO", rules: rules{helloNoEpoch: true}, mix: oneRestore(60, 100), loses: true, within: 5000, known: 1956},
 		{name: "C) LSNs not in the order of commits", rules: rules{sequence: true}, mix: oneRestore(0, 0), loses: true, within: 1000},
 		{name: "D) known keys read outside the transaction", rules: rules{lookOutside: true}, doubles: true, within: 100},
 		{name: "E) ACK before the commit by one controller", rules: rules{eagerNode: true}, mix: restores(), loses: true, within: 100},
