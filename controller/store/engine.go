@@ -25,6 +25,8 @@ type engine interface {
 	// takes the next LSN. Its lock is held until the transaction ends, so that
 	// transactions commit in the order of their LSNs: call it first.
 	stamp(ctx context.Context, t *tx) (wire.RunID, uint64, error)
+	// settle begins a new run if it is due, before the present one is told.
+	settle(ctx context.Context) error
 	close() error
 }
 

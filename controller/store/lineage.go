@@ -21,6 +21,9 @@ type Lineage struct {
 // Lineage reads the present run and what of other runs is in the database, all
 // at one moment.
 func (s *Store) Lineage(ctx context.Context, runs []wire.RunID) (l Lineage, err error) {
+	if err := s.engine.settle(ctx); err != nil {
+		return l, err
+	}
 	err = s.snapshot(ctx, func(t *tx) error {
 		l = Lineage{}
 		var raw []byte
@@ -33,7 +36,7 @@ func (s *Store) Lineage(ctx context.Context, runs []wire.RunID) (l Lineage, err 
 		}
 		for _, run := range runs {
 			var lsn uint64
-			err := t.QueryRow(ctx, `SELECT coalesce(end_lsn, ?) FROM run WHERE id = ?`, int64(l.LSN), run[:]).Scan(&lsn)
+			err := t.QueryRow(ctx, `SELECT coalesce(end_lsn, (SELECT lsn FROM meta)) FROM run WHERE id = ?`, run[:]).Scan(&lsn)
 			if errors.Is(err, sql.ErrNoRows) {
 				continue
 			}

@@ -108,6 +108,9 @@ func (e *sqlite) stamp(ctx context.Context, t *tx) (run wire.RunID, lsn uint64, 
 	return run, lsn, err
 }
 
+// settle: the run was drawn at the start, and nobody else writes the file.
+func (e *sqlite) settle(context.Context) error { return nil }
+
 func (e *sqlite) session(ctx context.Context, pragma string) (*session, error) {
 	conn, err := e.db.Conn(ctx)
 	if err != nil {

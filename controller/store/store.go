@@ -1,12 +1,14 @@
-// Package store keeps all that a controller knows in one SQLite database.
+// Package store keeps all that a controller knows in one database: a SQLite
+// file of its own, or a PostgreSQL database that controllers share.
 //
 // Telemetry is stored as the sealed blocks that boxes send, one row a block,
 // with the newest values, hourly rollups, events and results derived from a
 // block in the transaction that inserts it. A run is one life of the database:
-// each Open draws a new RunID, and the log sequence number (LSN) grows with
-// every ingest commit, so that a box can tell what a restored backup lacks.
+// SQLite draws a new one at each Open, PostgreSQL when it was restarted, failed
+// over or was restored. The log sequence number (LSN) grows with every ingest
+// commit, so that a box can tell what a restored backup lacks.
 //
-//	FILE, FILE-wal, FILE-shm   the database (WAL, synchronous=FULL)
+//	FILE, FILE-wal, FILE-shm   of SQLite (WAL, synchronous=FULL)
 //
 // The one rule a caller can break: acknowledge a block only with what Ingest
 // returned, since its commit is what makes the block safe.
@@ -19,6 +21,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"sync"
 	"time"
 
 	"github.com/pressly/goose/v3"
@@ -33,9 +36,15 @@ var ErrConflict = errors.New("conflict")
 //go:embed migrations
 var migrations embed.FS
 
-// Options of a Store. Path is required.
+// Options of a Store. Path or Database is required.
 type Options struct {
 	Path string
+	// Database is the address of a PostgreSQL database, which several
+	// controllers may share: postgres://user@host/name. Empty means SQLite.
+	Database string
+	// PasswordFile holds the password for Database; without it PGPASSWORD and
+	// the user's passfile are asked, as by psql.
+	PasswordFile string
 	// Node names this process among the controllers of one database; sessions
 	// of boxes are its. "" is for sessions that a broker of others holds.
 	Node string
@@ -50,10 +59,18 @@ type Store struct {
 	node   string
 }
 
-// Open opens the database, migrates it and begins a new run.
+// Open opens the database, migrates it and begins a new run if this is another
+// life of it.
 func Open(ctx context.Context, opts Options) (*Store, error) {
 	if opts.WallClock == nil {
 		opts.WallClock = time.Now
+	}
+	if opts.Database != "" {
+		e, err := openPostgres(ctx, opts)
+		if err != nil {
+			return nil, fmt.Errorf("open database: %w", err)
+		}
+		return &Store{engine: e, now: opts.WallClock, node: opts.Node}, nil
 	}
 	e, err := openSQLite(ctx, opts.Path, opts.WallClock)
 	if err != nil {

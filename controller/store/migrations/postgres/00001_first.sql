@@ -1,0 +1,83 @@
+-- +goose Up
+-- One row: the present run, the number of the last commit, the life of the
+-- database to which both belong, and the transaction that wrote the row.
+CREATE TABLE meta (
+  one BIGINT PRIMARY KEY CHECK (one = 1), run BYTEA NOT NULL, lsn BIGINT NOT NULL,
+  epoch TEXT NOT NULL, xid TEXT NOT NULL
+);
+INSERT INTO meta (one, run, lsn, epoch, xid) VALUES (1, '', 0, '', '');
+
+-- One row per life of this database. end_lsn is NULL for the current life.
+CREATE TABLE run (id BYTEA PRIMARY KEY, started_ms BIGINT NOT NULL, start_lsn BIGINT NOT NULL, end_lsn BIGINT);
+
+CREATE TABLE box (
+  id TEXT PRIMARY KEY, name TEXT NOT NULL, site TEXT NOT NULL, enrolled_ms BIGINT NOT NULL,
+  last_seen_ms BIGINT NOT NULL DEFAULT 0, connected BOOLEAN NOT NULL DEFAULT false,
+  inventory TEXT NOT NULL DEFAULT '{}', buffer TEXT NOT NULL DEFAULT '{}', running TEXT NOT NULL DEFAULT '{}',
+  thermal TEXT NOT NULL DEFAULT '{}',
+  desired_generation BIGINT NOT NULL DEFAULT 0, desired TEXT NOT NULL DEFAULT '', desired_envelope BYTEA
+);
+CREATE UNIQUE INDEX box_name ON box (name);
+
+-- The wall clock of the controller minus the monotonic clock of one boot.
+CREATE TABLE boot (box TEXT NOT NULL, boot BYTEA NOT NULL, offset_ms BIGINT NOT NULL, PRIMARY KEY (box, boot));
+
+CREATE TABLE schema (id BYTEA PRIMARY KEY, body BYTEA NOT NULL);
+
+-- Sealed blocks as they came. The key never contains time.
+CREATE TABLE block (
+  box TEXT NOT NULL, sid BYTEA NOT NULL, lane BIGINT NOT NULL, seq BIGINT NOT NULL, h64 BYTEA NOT NULL,
+  kind BIGINT NOT NULL, t0_ms BIGINT NOT NULL, t1_ms BIGINT NOT NULL, wall_ms BIGINT NOT NULL,
+  schema BYTEA, n BIGINT NOT NULL, payload BYTEA NOT NULL, received_ms BIGINT NOT NULL,
+  decoded BOOLEAN NOT NULL, -- false: its content could not be read; kept, but never charted
+  PRIMARY KEY (box, sid, lane, seq, h64)
+);
+CREATE INDEX block_time ON block (box, kind, t0_ms);
+
+CREATE TABLE latest (box TEXT NOT NULL, metric TEXT NOT NULL, t_ms BIGINT NOT NULL, value DOUBLE PRECISION NOT NULL, PRIMARY KEY (box, metric));
+CREATE TABLE rollup_hour (
+  box TEXT NOT NULL, metric TEXT NOT NULL, hour_ms BIGINT NOT NULL,
+  min DOUBLE PRECISION NOT NULL, max DOUBLE PRECISION NOT NULL, sum DOUBLE PRECISION NOT NULL, n BIGINT NOT NULL,
+  PRIMARY KEY (box, metric, hour_ms)
+);
+
+CREATE TABLE event (id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY, box TEXT NOT NULL, t_ms BIGINT NOT NULL, type TEXT NOT NULL, text TEXT NOT NULL, body TEXT NOT NULL);
+CREATE INDEX event_time ON event (box, t_ms);
+CREATE TABLE result (
+  id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY, box TEXT NOT NULL, t_ms BIGINT NOT NULL, input TEXT NOT NULL, pipeline TEXT NOT NULL, item TEXT NOT NULL,
+  text TEXT NOT NULL, want TEXT NOT NULL, score DOUBLE PRECISION NOT NULL, latency DOUBLE PRECISION NOT NULL, models TEXT NOT NULL
+);
+CREATE INDEX result_time ON result (box, t_ms);
+CREATE TABLE gap (id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY, box TEXT NOT NULL, sid BYTEA NOT NULL, lane BIGINT NOT NULL, lo BIGINT NOT NULL, hi BIGINT NOT NULL, n BIGINT NOT NULL, reason TEXT NOT NULL, t_ms BIGINT NOT NULL);
+
+-- What HELLO and the list of boxes ask for, kept at ingest so that neither
+-- scans blocks or results.
+CREATE TABLE box_schema (box TEXT NOT NULL, schema BYTEA NOT NULL, since_ms BIGINT NOT NULL, PRIMARY KEY (box, schema));
+CREATE TABLE reads_hour (
+  hour_ms BIGINT NOT NULL, box TEXT NOT NULL, total BIGINT NOT NULL, checked BIGINT NOT NULL, correct BIGINT NOT NULL,
+  PRIMARY KEY (hour_ms, box)
+);
+
+-- The last phase that a box reported for one artefact (model manifest or agent release).
+CREATE TABLE phase (
+  box TEXT NOT NULL, digest TEXT NOT NULL, rollout TEXT NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL, version TEXT NOT NULL,
+  phase TEXT NOT NULL, err TEXT NOT NULL, body TEXT NOT NULL, t_ms BIGINT NOT NULL,
+  -- Within one boot the monotonic clock orders reports; wall clocks step.
+  boot BYTEA NOT NULL, mono_ms BIGINT NOT NULL, seq BIGINT NOT NULL,
+  PRIMARY KEY (box, digest, rollout)
+);
+
+CREATE TABLE model (
+  digest TEXT PRIMARY KEY, name TEXT NOT NULL, version TEXT NOT NULL, manifest TEXT NOT NULL, pushed_ms BIGINT NOT NULL
+);
+CREATE UNIQUE INDEX model_version ON model (name, version);
+CREATE TABLE agent_release (
+  digest TEXT PRIMARY KEY, version TEXT NOT NULL, manifest TEXT NOT NULL, pushed_ms BIGINT NOT NULL
+);
+CREATE UNIQUE INDEX release_version ON agent_release (version);
+
+CREATE TABLE rollout (id TEXT PRIMARY KEY, state TEXT NOT NULL, created_ms BIGINT NOT NULL, body TEXT NOT NULL);
+
+-- Operators' tokens: only the SHA-256 is kept. One-use tokens become sessions.
+CREATE TABLE token (hash BYTEA PRIMARY KEY, name TEXT NOT NULL, role TEXT NOT NULL, kind TEXT NOT NULL, created_ms BIGINT NOT NULL, expires_ms BIGINT NOT NULL);
+CREATE TABLE idempotency (key TEXT PRIMARY KEY, request BYTEA NOT NULL, status BIGINT NOT NULL, reply BYTEA NOT NULL, created_ms BIGINT NOT NULL);
