@@ -65,9 +65,10 @@ type flight struct{ due, tries int }
 
 // memory is the process. It is copied for snapshots.
 type memory struct {
-	sid  uint64
-	seq  [lanes]uint64
-	conn int // 0: none
+	sid    uint64
+	client uint64 // of the client id: sid, but of rules with seqOnDisk
+	seq    [lanes]uint64
+	conn   int // 0: none
 	// acks waits to be written: a commit for each ACK would wear the flash
 	acks    map[key]mark
 	flushAt int
@@ -134,6 +135,7 @@ func (b *box) number() int { return slices.Index(b.w.boxes, b) }
 
 func (b *box) start() {
 	m := &memory{sid: b.w.rng.Uint64(), limit: 2, flights: map[key]flight{}, acks: map[key]mark{}}
+	m.client = m.sid
 	if b.w.rules.seqOnDisk {
 		if b.disk.sid == 0 {
 			b.disk.sid = m.sid
@@ -224,7 +226,7 @@ func (b *box) disconnect() {
 	}
 	m.retryAt = b.w.now + 1 + b.w.rng.IntN(m.limit)
 	m.limit = min(m.limit*2, 200)
-	*m = memory{sid: m.sid, seq: m.seq, acks: m.acks, flushAt: m.flushAt, retryAt: m.retryAt, limit: m.limit, flights: map[key]flight{}}
+	*m = memory{sid: m.sid, client: m.client, seq: m.seq, acks: m.acks, flushAt: m.flushAt, retryAt: m.retryAt, limit: m.limit, flights: map[key]flight{}}
 }
 
 func (b *box) connect() {

@@ -50,10 +50,10 @@ type (
 // session is a connection as the broker sees it, which learns late that a box
 // is gone.
 type session struct {
-	conn int
-	box  *box
-	sid  uint64
-	node *controller // nil: an outside broker
+	conn   int
+	box    *box
+	client uint64
+	node   *controller // nil: an outside broker
 }
 
 // sessionOf returns the session that a box believes to be in.
@@ -83,7 +83,7 @@ func (w *world) openSession(b *box) int {
 		node = up[w.rng.IntN(len(up))]
 	}
 	w.sessions = slices.DeleteFunc(w.sessions, func(s session) bool {
-		return s.box.device == b.device && s.sid == b.mem.sid && s.node == node
+		return s.box.device == b.device && s.client == b.mem.client && s.node == node
 	})
 	n := 0
 	for _, s := range w.sessions {
@@ -95,7 +95,7 @@ func (w *world) openSession(b *box) int {
 		return 0
 	}
 	w.conns++
-	w.sessions = append(w.sessions, session{w.conns, b, b.mem.sid, node})
+	w.sessions = append(w.sessions, session{w.conns, b, b.mem.client, node})
 	return w.conns
 }
 
