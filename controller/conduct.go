@@ -70,7 +70,7 @@ func (c *Controller) askLive(ctx context.Context) {
 	for _, b := range boxes {
 		if b.Connected {
 			// A command that is lost is repeated within half its span.
-			_ = c.broker.Publish(b.ID, wire.TopicCmd, payload, 0)
+			_ = c.tell(b.ID, wire.TopicCmd, payload, 0)
 		}
 	}
 }
@@ -236,7 +236,7 @@ func (c *Controller) offer(ctx context.Context, r fleetapi.Rollout, id identity.
 	if err != nil {
 		return err
 	}
-	if err := c.broker.Publish(id, wire.TopicWant, payload, 1); err != nil {
+	if err := c.tell(id, wire.TopicWant, payload, 1); err != nil {
 		// WELCOME tells it at the next connection.
 		c.log.Debug("box not told at once", "device", id, "err", err)
 	}
