@@ -128,13 +128,24 @@ func (h *host) fault(format string, args ...any) {
 	}
 }
 
+// lost is what a host notes when its own connection ends: it knows nothing more
+// of the edge node.
+const lost = "lost"
+
 func (h *host) hear(d decoded) {
+	if d.Topic == lost {
+		h.alive, h.bdSeen = false, false
+		return
+	}
 	parts := strings.Split(d.Topic, "/")
 	if len(parts) < 4 || parts[0] != "spBv1.0" || parts[1] != h.opts.Group || parts[3] != h.opts.Node {
 		h.fault("topic %s", d.Topic)
 		return
 	}
 	kind, device := parts[2], strings.Join(parts[4:], "/")
+	if kind == "NCMD" {
+		return // our own
+	}
 	h.counts[kind]++
 	if (kind[0] == 'D') != (device != "") {
 		h.fault("%s has device %q", kind, device)

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/url"
@@ -45,7 +46,10 @@ func (b *Bridge) session(ctx context.Context) error {
 	}
 	err := s.run(ctx)
 	s.leave()
-	return err
+	flush, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	// What is not saved is sent again, as historical.
+	return errors.Join(err, b.reader.Flush(flush))
 }
 
 func tlsOf(o *Options) (*tls.Config, error) {
