@@ -103,6 +103,7 @@ type Controller struct {
 	acted  chan struct{} // buffer 1: a person wants rollouts to be looked at
 	ending atomic.Bool   // Run is ending: all sessions do
 
+	pacer      *pacer
 	websockets sync.WaitGroup // MQTT sessions that came in by the pages' port
 }
 
@@ -124,12 +125,13 @@ func Open(ctx context.Context, opts Options, log *slog.Logger) (_ *Controller, e
 	if err := c.openBroker(); err != nil {
 		return nil, err
 	}
+	c.pacer = newPacer(c.store, c.opts.WallClock)
 	c.ingest = ingest.New(ingest.Options{
 		Store: c.store, Publish: c.tell, Changed: c.boxChanged, Live: c.boxLive,
-		LiveFor: c.liveFor, WallClock: c.opts.WallClock,
+		LiveFor: c.liveFor, Pace: c.pace, WallClock: c.opts.WallClock,
 	}, log)
 	c.api, err = api.New(api.Options{
-		Store: c.store, Blobs: c.blobs, Keyring: c.Keyring(), Hub: c.hub, Wake: c.wakeConductor,
+		Store: c.store, Blobs: c.blobs, Keyring: c.Keyring(), Hub: c.hub, Wake: c.wakeConductor, SitesChanged: c.pacer.changed,
 		Version: c.opts.Version, WallClock: c.opts.WallClock, SecureCookies: !c.opts.HTTPPlain,
 	}, log)
 	return c, err

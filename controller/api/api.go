@@ -45,6 +45,8 @@ type Options struct {
 	Hub *Hub
 	// Wake tells the conductor that a person changed something; nil means nobody.
 	Wake func()
+	// SitesChanged tells that a person changed settings of sites; nil means nobody.
+	SitesChanged func()
 	// Version of the program, for pages and metrics.
 	Version string
 	// WallClock stamps rows and tokens; nil means time.Now.
@@ -101,6 +103,9 @@ func build(opts Options, log *slog.Logger) *API {
 	if opts.Wake == nil {
 		opts.Wake = func() {}
 	}
+	if opts.SitesChanged == nil {
+		opts.SitesChanged = func() {}
+	}
 	if opts.WallClock == nil {
 		opts.WallClock = time.Now
 	}
@@ -127,6 +132,7 @@ func build(opts Options, log *slog.Logger) *API {
 	a.registerBoxes()
 	a.registerArtefacts()
 	a.registerRollouts()
+	a.registerSites()
 	a.registerPeople()
 	a.registerPlain()
 	a.operator = secure(crossOrigin(a.routes))

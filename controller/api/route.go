@@ -58,6 +58,10 @@ var access = map[string]role{
 	"GET /api/v1/rollouts/{id}":          viewer,
 	"POST /api/v1/rollouts":              ops,
 	"POST /api/v1/rollouts/{id}/actions": ops,
+	"GET /api/v1/sites":                  viewer,
+	"GET /api/v1/sites/{site}":           viewer,
+	"POST /api/v1/sites/{site}/settings": ops,
+	"POST /api/v1/site-defaults":         ops,
 	"GET /api/v1/events":                 viewer,
 }
 

@@ -43,6 +43,9 @@ type Options struct {
 	Live func(id identity.ID, l wire.Live)
 	// LiveFor tells how long boxes shall send live samples; nil means not.
 	LiveFor func() time.Duration
+	// Pace tells how fast the backlog of a box may go up, and when not at all;
+	// nil means as fast as it can, at any time.
+	Pace func(ctx context.Context, id identity.ID) (rate int64, quiet []wire.Quiet, err error)
 	// WallClock stamps what has no trusted time of its own; nil means time.Now.
 	WallClock func() time.Time
 }
@@ -157,6 +160,11 @@ func (in *Ingest) hello(ctx context.Context, id identity.ID, payload []byte) err
 		V: wire.Version, Nonce: h.Nonce, Run: lineage.Run, Valid: lineage.Valid,
 		WindowBytes: windowBytes, WindowCount: windowCount, Desired: desired, Schemas: schemas,
 		WallMs: in.opts.WallClock().UnixMilli(), LiveMs: in.liveFor().Milliseconds(),
+	}
+	if in.opts.Pace != nil {
+		if w.BacklogRate, w.Quiet, err = in.opts.Pace(ctx, id); err != nil {
+			return err
+		}
 	}
 	in.changed(id)
 	return in.publish(id, wire.TopicWelcome, w)

@@ -50,6 +50,7 @@ var rows = []row{
 	{"controller/broker", "internal/identity internal/wire"},
 	{"controller/registry", "controller/analytics controller/store internal/blob internal/fleetapi internal/identity internal/wire"},
 	{"controller/series", "internal/wire"},
+	{"controller/site", "internal/fleetapi"},
 	{"controller/analytics/...", "controller/series internal/fleetapi internal/wire"},
 	{"controller/rollout", "firmware internal/blob internal/fleetapi internal/identity internal/runnerapi internal/wire models"},
 	{"controller/store/...", "controller/analytics controller/rollout controller/series firmware internal/blob internal/fleetapi internal/identity internal/runnerapi internal/trust internal/wire models"},

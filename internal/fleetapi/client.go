@@ -194,6 +194,26 @@ func (c *Client) Act(ctx context.Context, id, action string) (Rollout, error) {
 	return call[Rollout](ctx, c, http.MethodPost, "/rollouts/"+url.PathEscape(id)+"/actions", RolloutAction{Action: action})
 }
 
+// Sites lists sites with their settings, and the defaults.
+func (c *Client) Sites(ctx context.Context) (SiteList, error) {
+	return call[SiteList](ctx, c, http.MethodGet, "/sites", nil)
+}
+
+// Site returns one site.
+func (c *Client) Site(ctx context.Context, name string) (Site, error) {
+	return call[Site](ctx, c, http.MethodGet, "/sites/"+url.PathEscape(name), nil)
+}
+
+// ChangeSite sets and unsets settings of a site.
+func (c *Client) ChangeSite(ctx context.Context, name string, change SiteChange) (Site, error) {
+	return call[Site](ctx, c, http.MethodPost, "/sites/"+url.PathEscape(name)+"/settings", change)
+}
+
+// ChangeSiteDefaults sets and unsets settings of all sites.
+func (c *Client) ChangeSiteDefaults(ctx context.Context, change SiteChange) (SiteDefaults, error) {
+	return call[SiteDefaults](ctx, c, http.MethodPost, "/site-defaults", change)
+}
+
 // Upload sends a file of size bytes. progress, if not nil, hears how many bytes
 // have gone.
 func (c *Client) Upload(ctx context.Context, d blob.Digest, r io.Reader, size int64, progress func(sent int64)) error {

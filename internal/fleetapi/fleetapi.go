@@ -372,9 +372,9 @@ type Session struct {
 // Change is one server-sent event of GET /api/v1/events: something under a
 // topic changed, ask again. Live carries the newest samples of one box.
 type Change struct {
-	// Topic is boxes, models, releases, rollouts or live.
+	// Topic is boxes, models, releases, rollouts, sites or live.
 	Topic string      `json:"topic"`
-	ID    string      `json:"id,omitempty"` // box, model name or rollout
+	ID    string      `json:"id,omitempty"` // box, model name, rollout or site
 	Live  *LiveSample `json:"live,omitempty"`
 }
 

@@ -279,6 +279,50 @@ export type Signature = {
     outputs: Array<TensorSpec>;
 };
 
+export type Site = {
+    backlog_bytes_per_second_per_box: number;
+    boxes: number;
+    changed?: string;
+    changed_by?: string;
+    connected: number;
+    effect: SiteEffect;
+    name: string;
+    quiet_next?: string;
+    quiet_now: boolean;
+    quiet_until?: string;
+    settings: SiteSettings;
+    waiting_bytes: number;
+};
+
+export type SiteChange = {
+    set: SiteSettings;
+    unset?: Array<'backlog_bytes_per_second' | 'quiet' | 'time_zone'>;
+};
+
+export type SiteDefaults = {
+    changed?: string;
+    changed_by?: string;
+    effect: SiteEffect;
+    settings: SiteSettings;
+};
+
+export type SiteEffect = {
+    backlog_bytes_per_second: number;
+    quiet: Array<string>;
+    time_zone: string;
+};
+
+export type SiteList = {
+    defaults: SiteDefaults;
+    items: Array<Site>;
+};
+
+export type SiteSettings = {
+    backlog_bytes_per_second?: number;
+    quiet?: Array<string>;
+    time_zone?: string;
+};
+
 export type Summary = {
     development: boolean;
     healths: {
@@ -1104,6 +1148,154 @@ export type LoginUrlResponses = {
 };
 
 export type LoginUrlResponse = LoginUrlResponses[keyof LoginUrlResponses];
+
+export type ChangeSiteDefaultsData = {
+    body: SiteChange;
+    path?: never;
+    query?: never;
+    url: '/api/v1/site-defaults';
+};
+
+export type ChangeSiteDefaultsErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type ChangeSiteDefaultsError = ChangeSiteDefaultsErrors[keyof ChangeSiteDefaultsErrors];
+
+export type ChangeSiteDefaultsResponses = {
+    /**
+     * OK
+     */
+    200: SiteDefaults;
+};
+
+export type ChangeSiteDefaultsResponse = ChangeSiteDefaultsResponses[keyof ChangeSiteDefaultsResponses];
+
+export type ListSitesData = {
+    body?: never;
+    path?: never;
+    query?: never;
+    url: '/api/v1/sites';
+};
+
+export type ListSitesErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type ListSitesError = ListSitesErrors[keyof ListSitesErrors];
+
+export type ListSitesResponses = {
+    /**
+     * OK
+     */
+    200: SiteList;
+};
+
+export type ListSitesResponse = ListSitesResponses[keyof ListSitesResponses];
+
+export type GetSiteData = {
+    body?: never;
+    path: {
+        site: string;
+    };
+    query?: never;
+    url: '/api/v1/sites/{site}';
+};
+
+export type GetSiteErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type GetSiteError = GetSiteErrors[keyof GetSiteErrors];
+
+export type GetSiteResponses = {
+    /**
+     * OK
+     */
+    200: Site;
+};
+
+export type GetSiteResponse = GetSiteResponses[keyof GetSiteResponses];
+
+export type ChangeSiteData = {
+    body: SiteChange;
+    path: {
+        site: string;
+    };
+    query?: never;
+    url: '/api/v1/sites/{site}/settings';
+};
+
+export type ChangeSiteErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type ChangeSiteError = ChangeSiteErrors[keyof ChangeSiteErrors];
+
+export type ChangeSiteResponses = {
+    /**
+     * OK
+     */
+    200: Site;
+};
+
+export type ChangeSiteResponse = ChangeSiteResponses[keyof ChangeSiteResponses];
 
 export type SummaryData = {
     body?: never;
