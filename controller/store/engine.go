@@ -5,9 +5,11 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"unicode/utf8"
 
 	"github.com/edgeherd/edgeherd/internal/wire"
 )
@@ -40,6 +42,7 @@ type tx struct {
 	stmts map[string]*sql.Stmt // prepared on this connection; nil: the driver prepares
 	conn  *sql.Conn            // of stmts
 	whole bool                 // a statement is not broken off when its context ends
+	plain bool                 // texts must be UTF-8 without the sign 0
 }
 
 // runner is *sql.DB, *sql.Conn or *sql.Tx.
@@ -55,7 +58,7 @@ func (t *tx) Exec(ctx context.Context, query string, args ...any) (sql.Result, e
 	if stmt, ok := t.prepared(ctx, query); ok {
 		return stmt.ExecContext(ctx, args...)
 	}
-	return t.on.ExecContext(ctx, t.texts.of(query), args...)
+	return t.on.ExecContext(ctx, t.texts.of(query), t.fit(args)...)
 }
 
 // Query runs a statement that returns rows.
@@ -64,7 +67,7 @@ func (t *tx) Query(ctx context.Context, query string, args ...any) (*sql.Rows, e
 	if stmt, ok := t.prepared(ctx, query); ok {
 		return stmt.QueryContext(ctx, args...)
 	}
-	return t.on.QueryContext(ctx, t.texts.of(query), args...)
+	return t.on.QueryContext(ctx, t.texts.of(query), t.fit(args)...)
 }
 
 // QueryRow runs a statement that returns at most one row.
@@ -73,7 +76,7 @@ func (t *tx) QueryRow(ctx context.Context, query string, args ...any) *sql.Row {
 	if stmt, ok := t.prepared(ctx, query); ok {
 		return stmt.QueryRowContext(ctx, args...)
 	}
-	return t.on.QueryRowContext(ctx, t.texts.of(query), args...)
+	return t.on.QueryRowContext(ctx, t.texts.of(query), t.fit(args)...)
 }
 
 // bound: a write to SQLite takes milliseconds, and watching a context costs a
@@ -107,6 +110,21 @@ func (t *tx) prepared(ctx context.Context, query string) (*sql.Stmt, bool) {
 	}
 	t.stmts[query] = stmt
 	return stmt, true
+}
+
+// fit makes texts storable: PostgreSQL refuses the sign 0 and what is not UTF-8,
+// and one such text of a box would hold up all others for ever.
+func (t *tx) fit(args []any) []any {
+	if !t.plain {
+		return args
+	}
+	for i, arg := range args {
+		if text, ok := arg.(string); ok && (strings.ContainsRune(text, 0) || !utf8.ValidString(text)) {
+			args = slices.Clone(args)
+			args[i] = strings.ReplaceAll(strings.ToValidUTF8(text, "\uFFFD"), "\x00", "\uFFFD")
+		}
+	}
+	return args
 }
 
 // texts keeps statements as one engine wants them.
@@ -146,7 +164,9 @@ func forPostgres(query string) string {
 }
 
 // write runs f in one transaction that changes things. f may run twice.
-func (s *Store) write(ctx context.Context, f func(*tx) error) error { return s.engine.write(ctx, f) }
+func (s *Store) write(ctx context.Context, f func(*tx) error) error {
+	return s.engine.write(ctx, fenced(ctx, f))
+}
 
 // read runs f, whose statements may each see a newer state.
 func (s *Store) read(ctx context.Context, f func(*tx) error) error { return s.engine.read(ctx, f) }

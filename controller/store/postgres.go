@@ -40,6 +40,7 @@ const (
 // postgres is a database that other controllers may use at the same time.
 type postgres struct {
 	db    *sql.DB
+	cfg   *pgx.ConnConfig
 	where string // for messages, without a password
 	texts *texts
 	now   func() time.Time
@@ -50,7 +51,7 @@ func openPostgres(ctx context.Context, opts Options) (*postgres, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &postgres{db: stdlib.OpenDB(*cfg), where: where(cfg), texts: &texts{translate: forPostgres}, now: opts.WallClock}
+	e := &postgres{db: stdlib.OpenDB(*cfg, stdlib.OptionShouldPing(rested)), where: where(cfg), texts: &texts{translate: forPostgres}, now: opts.WallClock}
 	e.db.SetMaxOpenConns(maxConns)
 	e.db.SetMaxIdleConns(maxConns)
 	e.db.SetConnMaxIdleTime(5 * time.Minute)
@@ -61,6 +62,12 @@ func openPostgres(ctx context.Context, opts Options) (*postgres, error) {
 		return nil, errors.Join(e.explain(err), e.close())
 	}
 	return e, nil
+}
+
+// rested says when a connection is looked at before it is used: PostgreSQL may
+// have been restarted.
+func rested(_ context.Context, p stdlib.ShouldPingParams) bool {
+	return p.IdleDuration > 50*time.Millisecond
 }
 
 // postgresConfig reads an address. Its errors never show a password.
@@ -157,11 +164,15 @@ func (e *postgres) try(ctx context.Context, f func(*tx) error) error {
 
 func (e *postgres) within(ctx context.Context, how *sql.TxOptions, f func(*tx) error) error {
 	on, err := e.db.BeginTx(ctx, how)
+	// All idle connections may be dead, and a BEGIN that failed did nothing.
+	for n := 0; err != nil && n <= maxConns && ctx.Err() == nil && !isConnect(err); n++ {
+		on, err = e.db.BeginTx(ctx, how)
+	}
 	if err != nil {
 		return fmt.Errorf("begin transaction: %w", err)
 	}
 	defer on.Rollback() // nothing after a commit
-	if err := f(&tx{on: on, texts: e.texts}); err != nil {
+	if err := f(&tx{on: on, texts: e.texts, plain: true}); err != nil {
 		if errors.Is(err, sql.ErrTxDone) && ctx.Err() != nil {
 			return ctx.Err() // it ended the transaction under us
 		}
@@ -177,7 +188,7 @@ func (e *postgres) within(ctx context.Context, how *sql.TxOptions, f func(*tx) e
 }
 
 func (e *postgres) read(ctx context.Context, f func(*tx) error) error {
-	return e.explain(f(&tx{on: e.db, texts: e.texts}))
+	return e.explain(f(&tx{on: e.db, texts: e.texts, plain: true}))
 }
 
 func (e *postgres) snapshot(ctx context.Context, f func(*tx) error) error {

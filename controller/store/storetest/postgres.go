@@ -91,12 +91,15 @@ func empty() (*Cluster, error) {
 	return c, nil
 }
 
-// Tool runs one of PostgreSQL's programs as the server's user and returns what
-// it printed.
+// Tool runs one of PostgreSQL's programs, or one with a full path, as the
+// server's user and returns what it printed.
 func (c *Cluster) Tool(name string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, filepath.Join(c.bin, name), args...)
+	if !filepath.IsAbs(name) {
+		name = filepath.Join(c.bin, name)
+	}
+	cmd := exec.CommandContext(ctx, name, args...)
 	c.as(cmd)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -118,7 +121,20 @@ func (c *Cluster) Start(settings ...string) error {
 	for _, s := range settings {
 		args = append(args, "-c", s)
 	}
-	log, err := os.OpenFile(filepath.Join(c.Dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	// Killed processes need a moment to let go of their shared memory.
+	late := time.Now().Add(patience)
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for ; ; <-tick.C {
+		err := c.start(args)
+		if err == nil || !strings.Contains(err.Error(), "pre-existing shared memory") || time.Now().After(late) {
+			return err
+		}
+	}
+}
+
+func (c *Cluster) start(args []string) error {
+	log, err := os.Create(filepath.Join(c.Dir, "log"))
 	if err != nil {
 		return err
 	}
@@ -147,7 +163,7 @@ func (c *Cluster) await() error {
 		case <-late:
 			return errors.New("PostgreSQL does not answer")
 		case <-tick.C:
-			if _, err := c.Tool("pg_isready", "-q"); err == nil {
+			if _, err := c.Tool("pg_isready", "-q", "-d", "postgres"); err == nil {
 				return nil
 			}
 		}
@@ -166,10 +182,18 @@ func (c *Cluster) end(sig syscall.Signal) {
 		return
 	}
 	pid := c.server.Process.Pid
-	if sig == syscall.SIGKILL {
-		pid = -pid // its children are in its group
+	var children []int // each leads a session of its own
+	if list, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid)); err == nil && sig == syscall.SIGKILL {
+		for _, text := range strings.Fields(string(list)) {
+			if child, err := strconv.Atoi(text); err == nil {
+				children = append(children, child)
+			}
+		}
 	}
 	syscall.Kill(pid, sig)
+	for _, child := range children {
+		syscall.Kill(child, sig)
+	}
 	<-c.ended
 	c.server = nil
 }

@@ -1,0 +1,364 @@
+package store_test
+
+import (
+	"database/sql"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/edgeherd/edgeherd/controller/store"
+	"github.com/edgeherd/edgeherd/controller/store/storetest"
+	"github.com/edgeherd/edgeherd/internal/wire"
+)
+
+// cluster starts a server of the test's own.
+func cluster(t testing.TB) *storetest.Cluster {
+	t.Helper()
+	c, err := storetest.New()
+	if err != nil {
+		storetest.Absent(t, err)
+	}
+	t.Cleanup(func() { check(t, c.Remove()) })
+	check(t, c.Start())
+	return c
+}
+
+func at(t testing.TB, address string) *store.Store {
+	t.Helper()
+	s, err := store.Open(ctx, store.Options{Database: address, WallClock: func() time.Time { return time.UnixMilli(epoch) }})
+	check(t, err)
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+// shared is a server for all tests that leave it alone.
+var shared = sync.OnceValues(func() (*storetest.Cluster, error) {
+	c, err := storetest.New()
+	if err != nil {
+		return nil, err
+	}
+	return c, c.Start()
+})
+
+// freshPostgres is an empty database in the shared server.
+func freshPostgres(t testing.TB) *store.Store {
+	t.Helper()
+	c, err := shared()
+	if err != nil {
+		storetest.Absent(t, err)
+	}
+	address, _, err := c.Create()
+	check(t, err)
+	return at(t, address)
+}
+
+func TestPostgreSQLKeepsThePromises(t *testing.T) {
+	for _, p := range promises {
+		t.Run(p.name, func(t *testing.T) {
+			t.Parallel()
+			p.check(t, func(t *testing.T) *store.Store { return freshPostgres(t) })
+		})
+	}
+}
+
+// twoCommits stores two blocks and returns where each was acknowledged.
+func twoCommits(t *testing.T, s *store.Store) (first, second store.Committed) {
+	t.Helper()
+	enrolTwo(t, s)
+	return ingest(t, s, samples(boxA, 1, 1, epoch, 40)), ingest(t, s, samples(boxA, 1, 2, epoch+60_000, 50))
+}
+
+// TestARunLastsAsLongAsPostgreSQL: another controller joins it, a restart ends it.
+func TestARunLastsAsLongAsPostgreSQL(t *testing.T) {
+	c := cluster(t)
+	address, _, err := c.Create()
+	check(t, err)
+	s := at(t, address)
+	_, last := twoCommits(t, s)
+	other := at(t, address)
+	if got := runNow(t, other); got != last.Run {
+		t.Errorf("a second controller began run %s beside %s", got, last.Run)
+	}
+	if joined := ingest(t, other, samples(boxB, 1, 1, epoch, 40)); joined.Run != last.Run || joined.LSN != last.LSN+1 {
+		t.Errorf("a second controller committed at %+v after %+v", joined, last)
+	}
+	c.Kill()
+	check(t, c.Start())
+	for _, s := range []*store.Store{s, other} {
+		l, err := s.Lineage(ctx, []wire.RunID{last.Run, strangeRun(1)})
+		if err != nil { // the first use finds the dead connection
+			l, err = s.Lineage(ctx, []wire.RunID{last.Run, strangeRun(1)})
+		}
+		check(t, err)
+		if want := []wire.RunLSN{{Run: last.Run, LSN: last.LSN + 1}}; l.Run == last.Run || !slices.Equal(l.Valid, want) {
+			t.Errorf("after a restart: run %s, valid %v, want %v", l.Run, l.Valid, want)
+		}
+	}
+	if a, b := runNow(t, s), runNow(t, other); a != b {
+		t.Errorf("two controllers began runs of their own: %s, %s", a, b)
+	}
+}
+
+// TestARestoreMakesLaterAcksInvalid restores what was saved between two
+// commits, in every way that people do it.
+func TestARestoreMakesLaterAcksInvalid(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		save    func(t *testing.T, c *storetest.Cluster, db string) (saved string)
+		restore func(t *testing.T, c *storetest.Cluster, db, saved string)
+	}{
+		{"pg_restore --clean into the same cluster", dump, func(t *testing.T, c *storetest.Cluster, db, saved string) {
+			_, err := c.Tool("pg_restore", "--clean", "-d", db, saved)
+			check(t, err)
+		}},
+		{"rows copied back into the same tables", dump, func(t *testing.T, c *storetest.Cluster, db, saved string) {
+			_, err := c.Tool("psql", "-qd", db, "-c", `DO $$ DECLARE t text; BEGIN FOR t IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' LOOP EXECUTE 'DELETE FROM ' || quote_ident(t); END LOOP; END $$`)
+			check(t, err)
+			_, err = c.Tool("pg_restore", "--data-only", "-d", db, saved)
+			check(t, err)
+		}},
+		{"a copy of the data directory", copied, func(t *testing.T, c *storetest.Cluster, _, saved string) {
+			c.Stop()
+			check(t, os.RemoveAll(filepath.Join(c.Dir, "data")))
+			_, err := c.Tool("/bin/cp", "-aT", saved, filepath.Join(c.Dir, "data"))
+			check(t, err)
+			check(t, c.Start())
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			server := cluster(t)
+			address, db, err := server.Create()
+			check(t, err)
+			s := at(t, address)
+			enrolTwo(t, s)
+			kept := ingest(t, s, samples(boxA, 1, 1, epoch, 40))
+			saved := c.save(t, server, db)
+			block := samples(boxA, 1, 2, epoch+60_000, 50)
+			lost := ingest(t, s, block)
+			c.restore(t, server, db, saved)
+			judgeRestored(t, s, kept, lost, block)
+		})
+	}
+}
+
+func dump(t *testing.T, c *storetest.Cluster, db string) string {
+	t.Helper()
+	file := filepath.Join(c.Dir, "dump")
+	_, err := c.Tool("pg_dump", "-Fc", "-f", file, db)
+	check(t, err)
+	return file
+}
+
+// copied stops the server for a moment; its run goes on only if nothing else
+// tells the copy apart.
+func copied(t *testing.T, c *storetest.Cluster, _ string) string {
+	t.Helper()
+	to := filepath.Join(c.Dir, "copy")
+	c.Stop()
+	_, err := c.Tool("/bin/cp", "-a", filepath.Join(c.Dir, "data"), to)
+	check(t, err)
+	check(t, c.Start())
+	return to
+}
+
+// judgeRestored: what the database lacks is not valid, comes again, and is
+// acknowledged by a run that no box has seen.
+func judgeRestored(t *testing.T, s *store.Store, kept, lost store.Committed, block store.Delivery) {
+	t.Helper()
+	l, err := s.Lineage(ctx, []wire.RunID{kept.Run, lost.Run})
+	for range 20 { // dead connections of the pool
+		if err == nil {
+			break
+		}
+		l, err = s.Lineage(ctx, []wire.RunID{kept.Run, lost.Run})
+	}
+	check(t, err)
+	if l.Run == kept.Run || l.Run == lost.Run {
+		t.Errorf("the restored database goes on with run %s", l.Run)
+	}
+	for _, v := range l.Valid {
+		if v.Run == lost.Run && v.LSN >= lost.LSN {
+			t.Errorf("valid up to %d of run %s: %d was lost", v.LSN, v.Run, lost.LSN)
+		}
+	}
+	if !slices.ContainsFunc(l.Valid, func(v wire.RunLSN) bool { return v.Run == kept.Run && v.LSN >= kept.LSN }) {
+		t.Errorf("%v lacks what was kept: %+v", l.Valid, kept)
+	}
+	if again := ingest(t, s, block); again.New != 1 || again.Run != l.Run {
+		t.Errorf("sent again: %+v", again)
+	}
+}
+
+// TestAPromotedStandbyAdmitsWhatItLacks: the standby stopped following before
+// the last commit.
+func TestAPromotedStandbyAdmitsWhatItLacks(t *testing.T) {
+	c := cluster(t)
+	address, name, err := c.Create()
+	check(t, err)
+	s := at(t, address)
+	enrolTwo(t, s)
+	kept := ingest(t, s, samples(boxA, 1, 1, epoch, 40))
+	standby, err := c.Standby()
+	check(t, err)
+	t.Cleanup(func() { check(t, standby.Remove()) })
+	block := samples(boxA, 1, 2, epoch+60_000, 50)
+	lost := ingest(t, s, block)
+	check(t, s.Close())
+	c.Kill()
+	check(t, standby.Start())
+	if _, err := store.Open(ctx, store.Options{Database: standby.Address(name)}); err == nil || !strings.Contains(err.Error(), "read only") && !strings.Contains(err.Error(), "standby") {
+		t.Errorf("opened a standby: %v", err)
+	}
+	_, err = standby.Tool("pg_ctl", "promote", "-w", "-D", filepath.Join(standby.Dir, "data"))
+	check(t, err)
+	judgeRestored(t, at(t, standby.Address(name)), kept, lost, block)
+}
+
+// TestControllersShareOneDatabase: several ingest the same blocks in different
+// orders, and start at once.
+func TestControllersShareOneDatabase(t *testing.T) {
+	c, err := shared()
+	if err != nil {
+		storetest.Absent(t, err)
+	}
+	address, _, err := c.Create()
+	check(t, err)
+	var stores [4]*store.Store
+	var wg sync.WaitGroup
+	for i := range stores {
+		wg.Go(func() {
+			s, err := store.Open(ctx, store.Options{Database: address, WallClock: func() time.Time { return time.UnixMilli(epoch) }})
+			if err != nil {
+				t.Error(err)
+			}
+			stores[i] = s
+		})
+	}
+	wg.Wait()
+	if t.Failed() {
+		return
+	}
+	for _, s := range stores {
+		t.Cleanup(func() { s.Close() })
+	}
+	enrolTwo(t, stores[0])
+	const n = 120
+	var mu sync.Mutex
+	fresh, lsns, runs := 0, map[uint64]bool{}, map[wire.RunID]bool{}
+	for w, s := range stores {
+		wg.Go(func() {
+			for i := range n / 3 {
+				var batch []store.Delivery
+				for j := range 3 {
+					seq := uint64((i*3*7+j*5+w*31)%n + 1)
+					batch = append(batch, results(boxA, 1, seq, epoch+int64(seq), "good"))
+				}
+				got, err := s.Ingest(ctx, batch, effects)
+				mu.Lock()
+				if err != nil || lsns[got.LSN] {
+					t.Errorf("commit at %d, seen before: %v: %v", got.LSN, lsns[got.LSN], err)
+				}
+				fresh += got.New
+				lsns[got.LSN], runs[got.Run] = true, true
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	keys := keysOf(t, stores[0], boxA)
+	if reads := box(t, stores[1], boxA).Reads.Total; fresh != len(keys) || reads != int64(len(keys)) || len(runs) != 1 {
+		t.Errorf("%d keys, %d counted as new, %d reads, %d runs", len(keys), fresh, reads, len(runs))
+	}
+}
+
+// TestAnAcknowledgedCommitSurvivesAKilledPostgreSQL kills the server while
+// four writers commit.
+func TestAnAcknowledgedCommitSurvivesAKilledPostgreSQL(t *testing.T) {
+	c := cluster(t)
+	address, _, err := c.Create()
+	check(t, err)
+	s := at(t, address)
+	enrolTwo(t, s)
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	acked := map[wire.Key]store.Committed{}
+	enough := make(chan struct{})
+	for w := range 4 {
+		wg.Go(func() {
+			for seq := uint64(1); ; seq++ {
+				d := results(boxA, byte(w+1), seq, epoch+int64(seq), "good")
+				got, err := s.Ingest(ctx, []store.Delivery{d}, effects)
+				if err != nil {
+					return // a box would send again
+				}
+				mu.Lock()
+				acked[d.Block.Key] = got
+				if len(acked) == 100 {
+					close(enough)
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	<-enough
+	c.Kill()
+	wg.Wait()
+	check(t, c.Start())
+	after := at(t, address)
+	keys := keysOf(t, after, boxA)
+	for k := range acked {
+		if keys[k] != 1 {
+			t.Errorf("block %s was acknowledged and is stored %d times", k, keys[k])
+		}
+	}
+	if got := box(t, after, boxA).Reads.Total; got != int64(len(keys)) {
+		t.Errorf("%d reads of %d blocks", got, len(keys))
+	}
+}
+
+func TestPostgreSQLErrorsNameTheWayOut(t *testing.T) {
+	c := cluster(t)
+	address, name, err := c.Create()
+	check(t, err)
+	at(t, address).Close()
+	_, err = c.Tool("psql", "-qd", name, "-c", `CREATE ROLE poor LOGIN PASSWORD 'x'`, "-c", `CREATE DATABASE theirs`)
+	check(t, err)
+	secret := filepath.Join(t.TempDir(), "password")
+	check(t, os.WriteFile(secret, []byte("hunter2\n"), 0o600))
+	refuse := func(what, address string, words ...string) {
+		t.Helper()
+		s, err := store.Open(ctx, store.Options{Database: address, PasswordFile: secret})
+		if err == nil {
+			s.Close()
+			t.Fatalf("%s: opened", what)
+		}
+		for _, w := range words {
+			if !strings.Contains(err.Error(), w) {
+				t.Errorf("%s: %q does not say %q", what, err, w)
+			}
+		}
+		if strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%s: %q shows the password", what, err)
+		}
+	}
+	refuse("no such database", c.Address("missing"), "missing", "createdb")
+	refuse("no such user", strings.Replace(c.Address(name), "edgeherd", "nobody", 1), "createuser")
+	refuse("no rights", strings.Replace(c.Address("theirs"), "edgeherd", "poor", 1), "OWNER")
+	refuse("unreachable", "postgres://user:hunter2@127.0.0.1:1/x", "cannot be reached", "start PostgreSQL")
+	refuse("an address that is none", "postgres://user:hunter2@[::1/x", "looks like postgres://")
+	hba := filepath.Join(c.Dir, "data", "pg_hba.conf")
+	check(t, os.WriteFile(hba, []byte("local all poor scram-sha-256\nlocal all all trust\n"), 0o644))
+	_, err = c.Tool("pg_ctl", "reload", "-D", filepath.Join(c.Dir, "data"))
+	check(t, err)
+	refuse("wrong password", strings.Replace(c.Address(name), "edgeherd", "poor", 1), "password")
+	check(t, os.WriteFile(secret, []byte("x\n"), 0o600))
+	db, err := sql.Open("pgx", strings.Replace(address, "edgeherd", "poor", 1)+"&password=x")
+	check(t, err)
+	defer db.Close()
+	check(t, db.PingContext(ctx))
+}
