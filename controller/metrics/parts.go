@@ -120,9 +120,10 @@ type Export struct {
 	name   string
 	shared *exports
 
-	mu sync.Mutex // guards the fields below
-	on bool
-	at uint64
+	mu   sync.Mutex // guards the fields below
+	on   bool
+	at   uint64
+	idle bool // nothing stored waits for the receiver
 }
 
 // On shows the export: it is configured.
@@ -144,20 +145,25 @@ func (e *Export) On() {
 	}
 }
 
-// At tells the LSN up to which the receiver has confirmed everything.
-func (e *Export) At(lsn uint64) {
+// At tells the LSN up to which the receiver has confirmed everything. idle says
+// that nothing follows: commits without samples do not concern an export.
+func (e *Export) At(lsn uint64, idle bool) {
 	if e == nil {
 		return
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.at = lsn
+	e.at, e.idle = lsn, idle
 }
 
-func (e *Export) position() (uint64, bool) {
+// lag is how many commits the export is behind the store's newest.
+func (e *Export) lag(newest uint64) (lag uint64, on bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.at, e.on
+	if e.idle || newest <= e.at {
+		return 0, e.on
+	}
+	return newest - e.at, e.on
 }
 
 // Up tells whether the receiver takes what is sent.

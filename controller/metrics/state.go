@@ -79,8 +79,8 @@ func (c *state) Collect(out chan<- prometheus.Metric) {
 	gauge(c.walBytes, float64(s.WALBytes))
 	out <- prometheus.MustNewConstMetric(c.lsn, prometheus.CounterValue, float64(s.LSN))
 	for _, e := range c.exports.all {
-		if at, on := e.position(); on {
-			gauge(c.lag, float64(s.LSN-min(s.LSN, at)), e.name)
+		if lag, on := e.lag(s.LSN); on {
+			gauge(c.lag, float64(lag), e.name)
 		}
 	}
 }

@@ -189,6 +189,7 @@ func (e *Exporter) Run(ctx context.Context) error {
 		wait := e.opts.Poll
 		if !e.opts.Leader() {
 			e.reader.Forget()
+			e.opts.Metrics.At(e.reader.Position(), true) // not ours to send
 		} else if more, err := e.step(ctx); err != nil && ctx.Err() == nil {
 			wait = limit/2 + rand.N(limit/2+1)
 			var again *againError
@@ -254,6 +255,7 @@ func (e *Exporter) step(ctx context.Context) (more bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	e.opts.Metrics.At(e.reader.Position(), len(page) == 0)
 	if len(page) == 0 {
 		return false, e.reader.Done(ctx, last)
 	}
@@ -286,7 +288,7 @@ func (e *Exporter) step(ctx context.Context) (more bool, err error) {
 		return true, nil
 	}
 	err = e.reader.Done(ctx, last)
-	e.opts.Metrics.At(e.reader.Position())
+	e.opts.Metrics.At(e.reader.Position(), false)
 	return true, err
 }
 

@@ -181,7 +181,7 @@ func (h *host) inOrder(d decoded) {
 	}
 	want := (h.seq + 1) % 256
 	if d.Seq == nil || *d.Seq != want {
-		h.fault("%s: seq %v, want %d", d.Topic, d.Seq, want)
+		h.fault("%s: seq is not %d", d.Topic, want)
 		return
 	}
 	h.seq = want
@@ -199,7 +199,7 @@ func (h *host) nodeDeath(d decoded) {
 
 func (h *host) nodeBirth(d decoded) {
 	if d.Seq == nil || *d.Seq != 0 {
-		h.fault("NBIRTH with seq %v", d.Seq)
+		h.fault("NBIRTH without seq 0")
 	}
 	h.seq = 0
 	h.devices, h.names = map[string]map[uint64]string{"": {}}, map[string]map[string]bool{"": {}}

@@ -297,7 +297,7 @@ func (s *session) page(ctx context.Context) (bool, error) {
 		s.b.opts.Metrics.Samples(samples)
 	}
 	err = s.b.reader.Done(ctx, last)
-	s.b.opts.Metrics.At(s.b.reader.Position())
+	s.b.opts.Metrics.At(s.b.reader.Position(), len(page) == 0)
 	return len(page) > 0, err
 }
 

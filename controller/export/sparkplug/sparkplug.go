@@ -189,7 +189,9 @@ func (b *Bridge) Run(ctx context.Context) error {
 	limit := minWait
 	for ctx.Err() == nil {
 		wait := b.opts.Poll
-		if b.opts.Leader() {
+		leads := b.opts.Leader()
+		b.opts.Metrics.At(b.reader.Position(), !leads)
+		if leads {
 			began := time.Now()
 			b.reader.Forget() // another controller may have led meanwhile
 			err := b.session(ctx)
