@@ -70,16 +70,16 @@ func blocks(t *testing.T, a *Agent, kind wire.Kind) []wire.Block {
 	var out []wire.Block
 	seen := map[wire.Key]bool{}
 	for {
-		list, err := a.spool.Pick(spool.Query{MaxBlocks: 16, MaxBytes: 1 << 20, OldFirst: true, Skip: func(k wire.Key) bool { return seen[k] }})
+		list, err := a.spool.Pick(spool.Query{MaxParcels: 16, MaxBytes: 1 << 20, OldFirst: true, Skip: func(k wire.Key) bool { return seen[k] }})
 		if err != nil {
 			t.Fatal(err)
 		}
 		if len(list) == 0 {
 			return out
 		}
-		for _, b := range list {
-			if seen[b.Key] = true; b.Kind == kind {
-				out = append(out, b)
+		for _, p := range list {
+			if seen[p.Block.Key] = true; p.Block.Kind == kind {
+				out = append(out, p.Block)
 			}
 		}
 	}

@@ -4,7 +4,9 @@
 // Vocabulary: a session is one connection: CONNECT, subscribe to dn/#, HELLO,
 // WELCOME, then the pump. A block is in flight from when it is sent until an
 // ACK names its key. A suspect is a block in whose company sessions die; it is
-// sent alone, after all others, and set aside when it keeps ending sessions.
+// sent alone, after all others, and set aside when it keeps ending sessions. A
+// pack counts as one block in all this, and its blocks are acknowledged each
+// under its own key.
 //
 // paho is used as its traps demand: a new client for each connection, no
 // reconnecting and no store of its own, handlers that only copy. A token that
@@ -108,7 +110,7 @@ type Link struct {
 	suspects map[wire.Key]*suspect
 }
 
-// suspect is a block in whose company sessions die.
+// suspect is a block or a pack in whose company sessions die.
 type suspect struct {
 	strikes int  // sessions that ended while it was alone in flight
 	odd     bool // other blocks got through since: it is the block, not the link
@@ -185,17 +187,28 @@ func (l *Link) judge(s *session, err error) {
 	if len(s.flights) == 0 || !errors.Is(err, errPeerClosed) || time.Since(s.lastSent) > 10*time.Second {
 		return
 	}
-	if s.alone != (wire.Key{}) {
-		l.strike(s.alone)
+	if s.alone != nil {
+		l.strike(s.alone.keys)
 		return
 	}
 	if l.barren++; l.barren < 2 {
 		return
 	}
-	for key := range s.flights {
-		if l.suspects[key] == nil {
-			l.suspects[key] = &suspect{}
+	for f := range s.flights {
+		l.suspect(f.keys)
+	}
+}
+
+// suspect makes one suspect of the blocks of a flight.
+func (l *Link) suspect(keys []wire.Key) {
+	one := &suspect{}
+	for _, key := range keys {
+		if s := l.suspects[key]; s != nil {
+			one = s
 		}
+	}
+	for _, key := range keys {
+		l.suspects[key] = one
 	}
 }
 
@@ -207,17 +220,17 @@ func (l *Link) acquit(key wire.Key) {
 	}
 }
 
-func (l *Link) strike(key wire.Key) {
-	s := l.suspects[key]
-	if s == nil {
-		return
-	}
+func (l *Link) strike(keys []wire.Key) {
+	l.suspect(keys) // blocks may have become a pack since
+	s := l.suspects[keys[0]]
 	if s.strikes++; s.strikes < maxStrikes || !s.odd {
 		return
 	}
-	l.log.Error("block set aside: each connection ended when it was sent", "key", key.String())
-	delete(l.suspects, key)
-	l.refuse([]wire.Key{key})
+	l.log.Error("blocks set aside: each connection ended when they were sent", "first", keys[0].String(), "blocks", len(keys))
+	for _, key := range keys {
+		delete(l.suspects, key)
+	}
+	l.refuse(keys)
 }
 
 func (l *Link) refuse(keys []wire.Key) {

@@ -1,6 +1,7 @@
 package link
 
 import (
+	"slices"
 	"time"
 
 	"github.com/edgeherd/edgeherd/agent/spool"
@@ -18,7 +19,7 @@ const (
 // maxDataBytes bounds the blocks of one DATA, so that a schema fits as well.
 const maxDataBytes = wire.MaxMessageBytes - wire.MaxSchemaBytes - 6<<10
 
-// A block that is not acknowledged is sent again after this, or four round
+// What is not acknowledged is sent again after this, or four round
 // trips if that is longer; each time twice as long, up to the limit.
 const (
 	repeatAfter = 30 * time.Second
@@ -27,21 +28,30 @@ const (
 
 // pump decides what to send next on one session.
 type pump struct {
-	flights  map[wire.Key]*flight
+	flights  map[*flight]struct{}
+	byKey    map[wire.Key]*flight
 	known    map[wire.SchemaID]bool // schemas the controller has
-	blocks   int                    // window
+	parcels  int                    // window
 	bytes    int                    // window
 	rtt      time.Duration          // smoothed time from DATA to ACK
 	since    spool.Mark             // of the connection: what is younger is live
 	drainAt  time.Time              // the backlog waits until then
+	backlog  bucket                 // the backlog waits for it, too
+	quiet    []span                 // in which only events go up
 	oldFirst bool                   // whose turn it is
-	alone    wire.Key               // the suspect in flight, if any
+	alone    *flight                // the suspect in flight, if any
 	progress bool                   // a block in flight was acknowledged
 	lastSent time.Time
 }
 
-// flight is a block on its way.
+func newPump(since spool.Mark) pump {
+	return pump{flights: map[*flight]struct{}{}, byKey: map[wire.Key]*flight{}, known: map[wire.SchemaID]bool{}, since: since}
+}
+
+// flight is a block or a pack on its way.
 type flight struct {
+	keys   []wire.Key
+	left   int // keys not acknowledged
 	sent   time.Time
 	due    time.Time // to be sent again
 	tries  int
@@ -49,10 +59,48 @@ type flight struct {
 	schema wire.SchemaID
 }
 
-func (p *pump) window(w wire.Welcome) {
-	p.blocks, p.bytes = defaultWindowBlocks, defaultWindowBytes
+// bucket lets backlog through at a rate. A parcel that is larger than what has
+// gathered goes all the same and makes the next ones wait.
+type bucket struct {
+	rate   int64   // bytes a second; 0 sets no limit
+	tokens float64 // bytes; below zero after a large parcel
+	at     time.Time
+}
+
+// limit sets the rate. A second's worth may gather.
+func (b *bucket) limit(rate int64, now time.Time) {
+	if rate != b.rate {
+		*b = bucket{rate: rate, tokens: float64(rate), at: now}
+	}
+}
+
+func (b *bucket) refill(now time.Time) {
+	b.tokens = min(b.tokens+now.Sub(b.at).Seconds()*float64(b.rate), float64(b.rate))
+	b.at = now
+}
+
+// open says whether backlog may go now, and else when it may.
+func (b *bucket) open(now time.Time) (bool, time.Time) {
+	if b.rate == 0 {
+		return true, now
+	}
+	b.refill(now)
+	if b.tokens > 0 {
+		return true, now
+	}
+	wait := time.Duration((1 - b.tokens) / float64(b.rate) * float64(time.Second))
+	return false, now.Add(max(wait, time.Millisecond))
+}
+
+func (b *bucket) take(bytes int) { b.tokens -= float64(bytes) }
+
+// span is a time from one moment to another.
+type span struct{ from, to time.Time }
+
+func (p *pump) window(w wire.Welcome, now time.Time) {
+	p.parcels, p.bytes = defaultWindowBlocks, defaultWindowBytes
 	if w.WindowCount > 0 {
-		p.blocks = min(w.WindowCount, maxWindowBlocks)
+		p.parcels = min(w.WindowCount, maxWindowBlocks)
 	}
 	if w.WindowBytes > 0 {
 		p.bytes = int(min(w.WindowBytes, maxWindowBytes))
@@ -60,104 +108,143 @@ func (p *pump) window(w wire.Welcome) {
 	for _, id := range w.Schemas {
 		p.known[id] = true
 	}
+	p.backlog.limit(w.BacklogRate, now)
+	p.quiet = nil
+	for _, q := range w.Quiet {
+		from := now.Add(time.Duration(q.InMs) * time.Millisecond)
+		p.quiet = append(p.quiet, span{from, from.Add(time.Duration(q.ForMs) * time.Millisecond)})
+	}
+}
+
+// isQuiet says whether only events may go up now.
+func (p *pump) isQuiet(now time.Time) bool {
+	return slices.ContainsFunc(p.quiet, func(s span) bool { return !now.Before(s.from) && now.Before(s.to) })
 }
 
 // pick returns what to send now, nothing if the window is full or the spool
 // has no more.
-func (p *pump) pick(sp *spool.Spool, suspects map[wire.Key]*suspect, now time.Time) ([]wire.Block, error) {
-	if p.alone != (wire.Key{}) {
-		if f := p.flights[p.alone]; f != nil && now.Before(f.due) {
+func (p *pump) pick(sp *spool.Spool, suspects map[wire.Key]*suspect, now time.Time) ([]spool.Parcel, error) {
+	if p.alone != nil {
+		if _, flying := p.flights[p.alone]; flying && now.Before(p.alone.due) {
 			return nil, nil
 		}
-		p.alone = wire.Key{}
+		p.alone = nil
 	}
-	count, size := p.blocks, p.bytes
+	count, size := p.parcels, p.bytes
 	flying := 0
-	for key, f := range p.flights {
+	for f := range p.flights {
 		switch {
 		case now.Before(f.due):
 			flying++
 			count--
 			size -= f.size
-		case now.Sub(f.due) > repeatMax: // the spool had to drop it
-			delete(p.flights, key)
+		case now.Sub(f.due) > repeatMax: // the spool had to drop it, or packed it
+			p.forget(f)
 		}
 	}
 	if count <= 0 || flying > 0 && size <= 0 {
 		return nil, nil
 	}
+	open, _ := p.backlog.open(now)
 	q := spool.Query{
-		MaxBlocks: min(count, wire.MaxBlocks), MaxBytes: min(max(size, 1), maxDataBytes),
-		OldFirst: p.oldFirst, LiveOnly: now.Before(p.drainAt), Since: p.since,
+		MaxParcels: min(count, wire.MaxPacks), MaxBytes: min(max(size, 1), maxDataBytes),
+		OldFirst: p.oldFirst, LiveOnly: now.Before(p.drainAt) || !open, EventsOnly: p.isQuiet(now), Since: p.since,
 	}
 	inFlight := func(k wire.Key) bool {
-		f := p.flights[k]
+		f := p.byKey[k]
 		return f != nil && now.Before(f.due)
 	}
 	q.Skip = func(k wire.Key) bool {
 		return suspects[k] != nil || inFlight(k)
 	}
-	blocks, err := sp.Pick(q)
-	if err != nil || len(blocks) > 0 {
+	parcels, err := sp.Pick(q)
+	if err != nil || len(parcels) > 0 {
 		p.oldFirst = !p.oldFirst
-		return p.fit(blocks, flying, size), err
+		return p.fit(parcels, flying, size), err
 	}
 	if flying > 0 || len(suspects) == 0 {
 		return nil, nil
 	}
-	q.MaxBlocks = 1
+	q.MaxParcels = 1
 	q.Skip = func(k wire.Key) bool { return suspects[k] == nil }
-	blocks, err = sp.Pick(q)
+	parcels, err = sp.Pick(q)
 	switch {
-	case len(blocks) > 0:
-		p.alone = blocks[0].Key
-	case err == nil && !q.LiveOnly: // the spool had to drop them
+	case len(parcels) > 0:
+		p.alone = &flight{keys: parcels[0].Keys()} // until it departs
+	case err == nil && !q.LiveOnly && !q.EventsOnly: // the spool had to drop them, or packed them
 		clear(suspects)
 	}
-	return blocks, err
+	return parcels, err
 }
 
-// fit leaves out a first block that does not fit beside what is in flight, and
-// everything from the second unknown schema on.
-func (p *pump) fit(blocks []wire.Block, flying, room int) []wire.Block {
-	if flying > 0 && len(blocks) > 0 && len(blocks[0].Payload) > room {
+// fit leaves out a first parcel that does not fit beside what is in flight, and
+// everything from the second unknown schema on, from more keys than an ACK has,
+// and from the backlog for which there is no rate left.
+func (p *pump) fit(parcels []spool.Parcel, flying, room int) []spool.Parcel {
+	if flying > 0 && len(parcels) > 0 && parcels[0].Bytes > room {
 		return nil
 	}
 	var unknown wire.SchemaID
-	for i, b := range blocks {
-		if b.Kind != wire.KindSamples || p.known[b.Schema] || b.Schema == unknown {
+	keys, rate := 0, p.backlog.tokens
+	for i, c := range parcels {
+		if keys += len(c.Keys()); keys > wire.MaxKeys {
+			return parcels[:i]
+		}
+		if c.Old && p.backlog.rate > 0 {
+			if rate <= 0 {
+				return parcels[:i]
+			}
+			rate -= float64(c.Bytes)
+		}
+		id, samples := c.Schema()
+		if !samples || p.known[id] || id == unknown {
 			continue
 		}
 		if unknown != (wire.SchemaID{}) {
-			return blocks[:i]
+			return parcels[:i]
 		}
-		unknown = b.Schema
+		unknown = id
 	}
-	return blocks
+	return parcels
 }
 
 // data adds the schema that the controller may lack. A schema counts as known
 // when a block of it was acknowledged, not when it was sent.
-func (p *pump) data(sp *spool.Spool, blocks []wire.Block) (wire.Data, error) {
-	d := wire.Data{Blocks: blocks, Behind: p.behind(sp.Buffer(), blocks)}
-	for _, b := range blocks {
-		if b.Kind == wire.KindSamples && !p.known[b.Schema] {
-			schemas, err := sp.Schemas(b.Schema)
-			d.Schemas = schemas
-			return d, err
+func (p *pump) data(sp *spool.Spool, parcels []spool.Parcel) (wire.Data, error) {
+	d := wire.Data{Behind: p.behind(sp.Buffer(), parcels)}
+	var unknown []wire.SchemaID
+	for _, c := range parcels {
+		if c.Pack != nil {
+			d.Packs = append(d.Packs, *c.Pack)
+		} else {
+			d.Blocks = append(d.Blocks, c.Block)
+		}
+		if id, samples := c.Schema(); samples && !p.known[id] {
+			unknown = []wire.SchemaID{id}
 		}
 	}
-	return d, nil
+	if len(unknown) == 0 {
+		return d, nil
+	}
+	var err error
+	d.Schemas, err = sp.Schemas(unknown...)
+	return d, err
 }
 
 // behind is what a spool with fill b holds beside what is under way.
-func (p *pump) behind(b wire.Buffer, blocks []wire.Block) wire.Buffer {
-	for _, f := range p.flights {
-		b.Blocks, b.Bytes = b.Blocks-1, b.Bytes-int64(f.size)
+func (p *pump) behind(b wire.Buffer, parcels []spool.Parcel) wire.Buffer {
+	for f := range p.flights {
+		b.Blocks, b.Bytes = b.Blocks-int64(f.left), b.Bytes-int64(f.size)
 	}
-	for _, block := range blocks {
-		if p.flights[block.Key] == nil {
-			b.Blocks, b.Bytes = b.Blocks-1, b.Bytes-int64(len(block.Payload))
+	for _, c := range parcels {
+		fresh := int64(0)
+		for _, k := range c.Keys() {
+			if p.byKey[k] == nil {
+				fresh++
+			}
+		}
+		if b.Blocks -= fresh; fresh > 0 {
+			b.Bytes -= int64(c.Bytes)
 		}
 	}
 	if b.Blocks <= 0 {
@@ -167,25 +254,58 @@ func (p *pump) behind(b wire.Buffer, blocks []wire.Block) wire.Buffer {
 	return b
 }
 
-// depart notes blocks as in flight and returns how many of them were before.
-func (p *pump) depart(blocks []wire.Block, now time.Time) int {
-	repeats := 0
-	for _, b := range blocks {
-		f := p.flights[b.Key]
-		if f == nil {
-			f = &flight{size: len(b.Payload) + 128}
-			if b.Kind == wire.KindSamples {
-				f.schema = b.Schema
+// depart notes parcels as in flight and returns how many blocks they are, and
+// how many of those were in flight before.
+func (p *pump) depart(parcels []spool.Parcel, now time.Time) (blocks, repeats int) {
+	for _, c := range parcels {
+		f := &flight{keys: c.Keys(), size: c.Bytes}
+		f.left = len(f.keys)
+		f.schema, _ = c.Schema()
+		for _, k := range f.keys {
+			if old := p.byKey[k]; old != nil {
+				f.tries = max(f.tries, old.tries)
+				repeats++
+				p.leave(k)
 			}
-			p.flights[b.Key] = f
-		} else {
-			repeats++
+			p.byKey[k] = f
 		}
+		p.flights[f] = struct{}{}
 		f.sent, f.due = now, now.Add(p.patience(f.tries))
 		f.tries++
+		blocks += len(f.keys)
+		if p.alone != nil {
+			p.alone = f
+		}
+		if c.Old {
+			p.backlog.take(c.Bytes)
+		}
 	}
 	p.lastSent = now
-	return repeats
+	return blocks, repeats
+}
+
+// leave takes one key out of its flight, which ends with its last.
+func (p *pump) leave(key wire.Key) {
+	f := p.byKey[key]
+	delete(p.byKey, key)
+	if f.left--; f.left == 0 {
+		delete(p.flights, f)
+	}
+}
+
+func (p *pump) forget(f *flight) {
+	for _, k := range f.keys {
+		if p.byKey[k] == f {
+			delete(p.byKey, k)
+		}
+	}
+	delete(p.flights, f)
+}
+
+func (p *pump) forgetAll() {
+	clear(p.flights)
+	clear(p.byKey)
+	p.alone = nil
 }
 
 func (p *pump) patience(tries int) time.Duration {
@@ -194,7 +314,7 @@ func (p *pump) patience(tries int) time.Duration {
 
 // land notes that a block has arrived, or never will.
 func (p *pump) land(key wire.Key) {
-	f := p.flights[key]
+	f := p.byKey[key]
 	if f == nil {
 		return
 	}
@@ -207,22 +327,29 @@ func (p *pump) land(key wire.Key) {
 	}
 	p.known[f.schema] = true
 	p.progress = true
-	delete(p.flights, key)
-	if p.alone == key {
-		p.alone = wire.Key{}
+	p.leave(key)
+	if p.alone == f && f.left == 0 {
+		p.alone = nil
 	}
 }
 
 // nextDeadline is when to look again, at the latest at other.
 func (p *pump) nextDeadline(other time.Time) time.Time {
 	now := time.Now()
-	for _, f := range p.flights {
-		if f.due.After(now) && f.due.Before(other) {
-			other = f.due
+	sooner := func(t time.Time) {
+		if t.After(now) && t.Before(other) {
+			other = t
 		}
 	}
-	if p.drainAt.After(now) && p.drainAt.Before(other) {
-		other = p.drainAt
+	for f := range p.flights {
+		sooner(f.due)
+	}
+	sooner(p.drainAt)
+	if _, at := p.backlog.open(now); at.After(now) {
+		sooner(at)
+	}
+	for _, q := range p.quiet {
+		sooner(q.to)
 	}
 	return other
 }

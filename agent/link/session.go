@@ -68,7 +68,7 @@ type pending struct {
 func newSession(l *Link) *session {
 	return &session{
 		link: l, in: make(chan message, inboxSize), lost: make(chan error, 1), conn: l.nextConn(),
-		pump: pump{flights: map[wire.Key]*flight{}, known: map[wire.SchemaID]bool{}, since: l.opts.Spool.Now()},
+		pump: newPump(l.opts.Spool.Now()),
 	}
 }
 
@@ -225,7 +225,7 @@ func (s *session) loop(ctx context.Context) error {
 		if err := s.send(now); err != nil {
 			return err
 		}
-		s.link.note(func(st *Status) { st.InFlight = len(s.flights) })
+		s.link.note(func(st *Status) { st.InFlight = len(s.byKey) })
 		timer := time.NewTimer(time.Until(s.nextDeadline()))
 		select {
 		case m := <-s.in:
@@ -251,6 +251,9 @@ func (s *session) loop(ctx context.Context) error {
 }
 
 func (s *session) publishLive(live wire.Live) {
+	if s.isQuiet(time.Now()) {
+		return
+	}
 	payload, err := wire.Encode(live)
 	if err != nil {
 		s.link.log.Warn("live state not sent", "err", err)
@@ -361,11 +364,10 @@ func (s *session) onWelcome(w wire.Welcome) error {
 		s.link.log.Warn("controller has lost blocks it had acknowledged; sending them again", "blocks", n)
 	}
 	if w.Run != s.run0 { // what is in flight went to a run that is gone
-		clear(s.flights)
-		s.alone = wire.Key{}
+		s.forgetAll()
 	}
 	s.run0, s.waiting, s.confirmed = w.Run, false, true
-	s.window(w)
+	s.window(w, time.Now())
 	if !s.welcomed {
 		s.welcomed = true
 		s.drainAt = time.Now().Add(time.Duration(w.DrainMs) * time.Millisecond)
@@ -419,23 +421,23 @@ func (s *session) onAck(a wire.Ack) error {
 // send fills the window.
 func (s *session) send(now time.Time) error {
 	for s.confirmed {
-		blocks, err := s.pick(s.link.opts.Spool, s.link.suspects, now)
+		parcels, err := s.pick(s.link.opts.Spool, s.link.suspects, now)
 		if err != nil {
 			return err
 		}
-		if len(blocks) == 0 {
+		if len(parcels) == 0 {
 			return nil
 		}
-		data, err := s.data(s.link.opts.Spool, blocks)
+		data, err := s.data(s.link.opts.Spool, parcels)
 		if err != nil {
 			return err
 		}
 		if err := s.publish(wire.TopicData, data); err != nil {
 			return err
 		}
-		repeats := s.depart(data.Blocks, now)
+		blocks, repeats := s.depart(parcels, now)
 		s.link.note(func(st *Status) {
-			st.Sent += uint64(len(data.Blocks))
+			st.Sent += uint64(blocks)
 			st.Repeated += uint64(repeats)
 		})
 	}

@@ -17,78 +17,129 @@ import (
 // pages it copies live in memory until the commit, and need room in the file.
 func (s *Spool) moveCost() int64 { return min(s.opts.budget()/16, 1<<20) }
 
-// Ack moves blocks to the window: the commit at (run, lsn) or an earlier one
-// has stored them. Only an exact key counts; others are ignored. It returns how
-// many blocks were un-acked until now.
+// Ack notes that the commit at (run, lsn) or an earlier one has stored these
+// blocks. Only an exact key counts; others are ignored. A pack is acked when all
+// its members are. It returns how many blocks were un-acked until now. They move
+// to the window with the next commit, within a minute; a crash until then only
+// makes the box send them again.
 func (s *Spool) Ack(run wire.RunID, lsn uint64, keys []wire.Key) (int, error) {
-	total := 0
-	for done := 0; done < len(keys); {
-		acked, seen := 0, 0
-		err := s.write(func(t *txn) (err error) {
-			acked, seen, err = t.ackSome(keys[done:], run, lsn)
-			if err == nil && acked == 0 {
-				return errUnchanged
+	n, due, err := s.note(run, lsn, keys)
+	if err != nil {
+		return n, fmt.Errorf("note acknowledgement: %w", err)
+	}
+	if !due {
+		return n, nil
+	}
+	if err := s.flush(); err != nil {
+		if s.Err() != nil {
+			return n, fmt.Errorf("store acknowledgement: %w", err)
+		}
+		s.log.Debug("acknowledgements wait for the disk", "err", err)
+	}
+	return n, nil
+}
+
+func (s *Spool) note(run wire.RunID, lsn uint64, keys []wire.Key) (n int, due bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.usable(); err != nil {
+		return 0, false, err
+	}
+	if len(s.acks.marks) >= maxPending { // the disk takes no writes, and memory is small
+		return 0, false, fmt.Errorf("%d acknowledgements wait for the disk", len(s.acks.marks))
+	}
+	err = s.db.View(func(tx *bbolt.Tx) error {
+		t := s.txn(tx)
+		for _, k := range keys {
+			e, ok := t.find(k)
+			at := spot{k.Lane, e.at}
+			if _, marked := s.acks.marks[at]; !ok || marked {
+				continue
 			}
-			return err
-		})
-		if err != nil {
-			return total, fmt.Errorf("store acknowledgement: %w", err)
+			m := mark{run, lsn, int64(e.head.n), e.size}
+			if !e.head.pack {
+				n++
+				s.acks.add(at, m)
+				continue
+			}
+			complete, fresh, last := s.acks.member(at, e.head.n, e.member, run, lsn)
+			if fresh {
+				n++
+			}
+			if complete {
+				m.lsn = last
+				s.acks.add(at, m)
+			}
 		}
-		total += acked
-		done += seen
-	}
-	return total, nil
+		return nil
+	})
+	return n, s.acks.due(), err
 }
 
-// ackSome moves blocks until that costs enough for one transaction. It returns
-// how many it moved and how many keys it has looked at.
-func (t *txn) ackSome(keys []wire.Key, run wire.RunID, lsn uint64) (acked, seen int, err error) {
-	var moved int64
-	for _, k := range keys {
-		if moved >= t.spool.moveCost() {
-			break
-		}
-		seen++
-		at, v, ok := t.find(k)
-		if !ok {
-			continue
-		}
-		moved += cost(len(v) - unackedHead)
-		if err := t.ack(k.Lane, at, bytes.Clone(v), run, lsn); err != nil {
-			return acked, seen, err
-		}
-		acked++
-	}
-	return acked, seen, nil
+// found is an un-acked block, or the pack that it is a member of.
+type found struct {
+	at     place
+	head   head
+	member int
+	size   int64
+	value  []byte
 }
 
-// find returns the un-acked block with exactly this key.
-func (t *txn) find(k wire.Key) (at place, value []byte, ok bool) {
+// find returns where the un-acked block with exactly this key is. A pack lies
+// at the place of its first member, with results between it and its last.
+func (t *txn) find(k wire.Key) (found, bool) {
 	number, known := t.spool.lives[k.SID]
 	if k.SID == t.spool.sid {
 		number, known = t.spool.life, true
 	}
 	if !known || k.Lane >= wire.Lanes {
-		return at, nil, false
+		return found{}, false
 	}
-	at = placeOf(number, k.Seq)
-	value = t.unacked[k.Lane].Get(at[:])
-	return at, value, len(value) > unackedHead && bytes.Equal(value[:unackedHead], k.H64[:])
+	want := placeOf(number, k.Seq)
+	c := t.unacked[k.Lane].Cursor()
+	key, v := c.Seek(want[:])
+	if key == nil {
+		key, v = c.Last()
+	} else if !bytes.Equal(key, want[:]) {
+		key, v = c.Prev()
+	}
+	for ; key != nil; key, v = c.Prev() {
+		at, h := place(key), headOf(v)
+		if at.life() != number || k.Seq-at.seq() > maxSpan {
+			break
+		}
+		e := found{at: at, head: h, size: int64(len(v) - unackedHead), value: v}
+		switch {
+		case !h.pack && at == want:
+			return e, h.h64 == k.H64
+		case h.pack && at.seq()+uint64(h.span) >= k.Seq:
+			if e.member = t.memberOf(v, k); e.member >= 0 {
+				return e, true
+			}
+		}
+	}
+	return found{}, false
+}
+
+// memberOf returns the index of a key in a pack, -1 if it is not in it.
+func (t *txn) memberOf(v []byte, k wire.Key) int {
+	p, err := wire.Decode[wire.Pack](v[unackedHead:])
+	if err != nil {
+		return -1 // Pick will tell
+	}
+	return slices.IndexFunc(p.Members, func(m wire.Member) bool { return m.Seq == k.Seq && m.H64 == k.H64 })
 }
 
 func (t *txn) ack(lane wire.Lane, at place, value []byte, run wire.RunID, lsn uint64) error {
-	size := len(value) - unackedHead
-	c := &t.state.counts
-	c.Blocks[lane]--
-	c.Bytes[lane] -= int64(size)
-	c.Cost[lane] -= cost(size)
-	c.WindowBlocks[lane]++
-	c.WindowCost[lane] += cost(size)
+	if _, err := t.takeUnacked(lane, at, value); err != nil {
+		return err
+	}
+	h := headOf(value)
+	t.state.counts.windowed(lane, h, len(value)-unackedHead, 1)
 	head := binary.BigEndian.AppendUint64(append(make([]byte, 0, 16+len(value)), run[:]...), lsn)
 	return errors.Join(
-		t.unacked[lane].Delete(at[:]),
 		t.window[lane].Put(at[:], append(head, value...)),
-		t.countRun(run[:], lsn, 1))
+		t.countRun(run[:], lsn, h.n))
 }
 
 // Validate makes blocks un-acked again that were acked by a run that is not in
@@ -99,7 +150,9 @@ func (s *Spool) Validate(valid []wire.RunLSN) (int, error) {
 	for _, v := range valid {
 		reach[v.Run] = v.LSN
 	}
-	total := 0
+	s.mu.Lock()
+	total := s.acks.withdraw(reach)
+	s.mu.Unlock()
 	for lane := range wire.Lane(wire.Lanes) {
 		for from := []byte(nil); ; {
 			n, next, err := s.unack(lane, from, reach)
@@ -174,11 +227,12 @@ func (s *Spool) unack(lane wire.Lane, from []byte, reach map[wire.RunID]uint64) 
 			}
 		}
 		for _, m := range moves {
+			n += headOf(m.value[windowHead-unackedHead:]).n
 			if err := t.unack(lane, m.at, m.value); err != nil {
 				return err
 			}
 		}
-		if n = len(moves); n == 0 {
+		if n == 0 {
 			return errUnchanged
 		}
 		return nil
@@ -209,12 +263,8 @@ func (t *txn) unack(lane wire.Lane, at place, value []byte) error {
 	if _, err := t.leaveWindow(lane, at, value); err != nil {
 		return err
 	}
-	size := len(value) - windowHead
-	c := &t.state.counts
-	c.Blocks[lane]++
-	c.Bytes[lane] += int64(size)
-	c.Cost[lane] += cost(size)
-	return t.unacked[lane].Put(at[:], value[16:])
+	t.state.packFrom = place{}
+	return t.putUnacked(lane, at, value[16:])
 }
 
 // Refuse sets blocks aside that the controller will never store, and leaves a
@@ -225,14 +275,14 @@ func (s *Spool) Refuse(keys []wire.Key) (int, error) {
 		n = 0
 		lost := gaps{}
 		for _, k := range keys {
-			at, v, ok := t.find(k)
+			e, ok := t.find(k)
 			if !ok {
 				continue
 			}
-			if err := t.refuse(lost, k.Lane, at, bytes.Clone(v)); err != nil {
+			if err := t.refuse(lost, k, e); err != nil {
 				return err
 			}
-			n++
+			n += e.head.n
 		}
 		if n == 0 {
 			return errUnchanged
@@ -246,27 +296,71 @@ func (s *Spool) Refuse(keys []wire.Key) (int, error) {
 	return n, nil
 }
 
-func (t *txn) refuse(lost gaps, lane wire.Lane, at place, value []byte) error {
+func (t *txn) refuse(lost gaps, k wire.Key, e found) error {
+	value := bytes.Clone(e.value)
+	if e.head.class == classExact {
+		if single, err := t.split(k, e.at, value); err != nil {
+			return err
+		} else if single != nil {
+			e.at, value = placeOf(e.at.life(), k.Seq), single
+		}
+	}
 	// A refused gap is not told of by another one: that could go on for ever.
 	if _, isGap := gapIn(value[unackedHead:]); !isGap {
-		if err := t.tell(lost, wire.ReasonRefused, lane, at, value); err != nil {
+		if err := t.tell(lost, wire.ReasonRefused, k.Lane, e.at, value); err != nil {
 			return err
 		}
 	}
-	if _, err := t.dropUnacked(lane, at, value); err != nil {
+	if _, err := t.dropUnacked(k.Lane, e.at, value); err != nil {
 		return err
 	}
-	if err := t.refused.Put(append([]byte{byte(lane)}, at[:]...), value[unackedHead:]); err != nil {
+	if err := t.refused.Put(append([]byte{byte(k.Lane)}, e.at[:]...), value[unackedHead:]); err != nil {
 		return err
 	}
 	kept := 0
 	c := t.refused.Cursor()
-	for k, _ := c.Last(); k != nil; k, _ = c.Prev() {
+	for key, _ := c.Last(); key != nil; key, _ = c.Prev() {
 		if kept++; kept > maxRefused {
-			return t.refused.Delete(bytes.Clone(k))
+			return t.refused.Delete(bytes.Clone(key))
 		}
 	}
 	return nil
+}
+
+// split takes an exact pack apart, so that the member with key k can be refused
+// and the others stay. It returns the entry of that member, nil if the pack does
+// not come apart; it is refused whole then, as a coarse one is.
+func (t *txn) split(k wire.Key, at place, value []byte) (single []byte, err error) {
+	p, err := readParcel(value)
+	if err != nil {
+		return nil, nil
+	}
+	schema, err := t.schema(p.Pack.Schema)
+	if err != nil {
+		return nil, nil
+	}
+	blocks, err := p.Pack.Blocks(schema)
+	if err != nil {
+		return nil, nil
+	}
+	if _, err := t.takeUnacked(k.Lane, at, value); err != nil {
+		return nil, err
+	}
+	for _, b := range blocks {
+		raw, err := wire.Encode(b)
+		if err != nil {
+			return nil, err
+		}
+		v := entryOf(headOfBlock(b), raw)
+		if b.Key == k {
+			single = v
+		}
+		if err := t.putUnacked(k.Lane, placeOf(at.life(), b.Key.Seq), v); err != nil {
+			return nil, err
+		}
+	}
+	t.state.packFrom = place{}
+	return single, nil
 }
 
 // Runs returns the runs that acked blocks of the window, those with most blocks
@@ -279,11 +373,21 @@ func (s *Spool) Runs() []wire.RunID {
 	}
 	var list []share
 	err := s.view(func(t *txn) error {
-		return t.runs.ForEach(func(k, _ []byte) error {
+		waiting := map[wire.RunID]uint64{} // for the next commit
+		for _, m := range t.acked {
+			waiting[m.run] += uint64(m.blocks)
+		}
+		err := t.runs.ForEach(func(k, _ []byte) error {
+			id := wire.RunID(k)
 			r, err := t.run(k)
-			list = append(list, share{wire.RunID(k), r.Blocks})
+			list = append(list, share{id, r.Blocks + waiting[id]})
+			delete(waiting, id)
 			return err
 		})
+		for id, n := range waiting {
+			list = append(list, share{id, n})
+		}
+		return err
 	})
 	if err != nil {
 		s.log.Warn("runs not readable", "err", err)

@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 
-	"go.etcd.io/bbolt"
-
 	"github.com/edgeherd/edgeherd/internal/wire"
 )
 
@@ -66,14 +64,20 @@ func (s *Spool) append(name string, cursor []byte, drafts []Draft) ([]wire.Key, 
 		}
 	}
 	var keys []wire.Key
+	tries := 0
 	err := s.write(func(t *txn) (err error) {
 		if name != "" {
 			if err := t.cursors.Put([]byte(name), cursor); err != nil {
 				return err
 			}
 		}
-		keys, err = t.append(drafts)
-		return err
+		if keys, err = t.append(drafts); err != nil {
+			return err
+		}
+		if tries++; tries > 1 { // there was no room: packing needs some first
+			return nil
+		}
+		return t.repack()
 	})
 	if err != nil {
 		return nil, fmt.Errorf("append to spool: %w", err)
@@ -135,117 +139,7 @@ func (t *txn) put(b wire.Block) error {
 	if err != nil {
 		return err
 	}
-	lane, key := b.Key.Lane, placeOf(t.spool.life, b.Key.Seq)
-	c := &t.state.counts
-	c.Blocks[lane]++
-	c.Bytes[lane] += int64(len(raw))
-	c.Cost[lane] += cost(len(raw))
 	return errors.Join(
-		t.unacked[lane].Put(key[:], append(b.Key.H64[:], raw...)),
-		t.countLife(t.spool.life, lane, 1))
-}
-
-func (s *Spool) cost() int64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.state.counts.total()
-}
-
-// evict frees at least need: the window, oldest first, bulk before telemetry
-// before events; then un-acked blocks with a gap. It frees more than was asked
-// for, so that a full spool does not pay a commit and a gap for each block.
-func (t *txn) evict(need int64) error {
-	var freed int64
-	spare := t.spool.opts.budget() / 64
-	for lane := wire.Lanes - 1; lane >= 0 && freed < need+spare; lane-- {
-		n, err := t.evictWindow(wire.Lane(lane), need+spare-freed)
-		if err != nil {
-			return err
-		}
-		freed += n
-	}
-	if freed >= need {
-		return nil
-	}
-	lost := gaps{}
-	for target := need + 2*spare; freed < target; {
-		lane, want, ok := t.victim(target - freed)
-		if !ok {
-			break
-		}
-		n, err := t.evictUnacked(lane, want, lost)
-		if err != nil {
-			return err
-		}
-		freed += n
-	}
-	if freed < need {
-		return fmt.Errorf("%d bytes needed, and all that is left are events in their quota", need)
-	}
-	return lost.each(t.appendGap)
-}
-
-// entry is a block found in a bucket. It is collected before anything is
-// deleted, since deleting moves cursors.
-type entry struct {
-	at    place
-	value []byte
-}
-
-func oldest(b *bbolt.Bucket, want int64, head int) []entry {
-	var list []entry
-	c := b.Cursor()
-	for k, v := c.First(); k != nil && want > 0; k, v = c.Next() {
-		list = append(list, entry{place(k), v})
-		want -= cost(len(v) - head)
-	}
-	return list
-}
-
-func (t *txn) evictWindow(lane wire.Lane, want int64) (int64, error) {
-	var freed int64
-	for _, e := range oldest(t.window[lane], want, windowHead) {
-		n, err := t.dropWindow(lane, e.at, e.value)
-		if err != nil {
-			return freed, err
-		}
-		freed += n
-	}
-	return freed, nil
-}
-
-// victim is the lane whose oldest un-acked blocks go next, and how much of it.
-// Events in their quota never go: an append may need half of the budget at
-// most, so the others can always make room.
-func (t *txn) victim(want int64) (wire.Lane, int64, bool) {
-	c := t.state.counts
-	over := c.Cost[wire.LaneEvents] - t.spool.opts.quota()
-	switch {
-	case over > 0:
-		return wire.LaneEvents, min(want, over), true
-	case c.Blocks[wire.LaneBulk] > 0:
-		return wire.LaneBulk, want, true
-	case c.Blocks[wire.LaneTelemetry] > 0:
-		return wire.LaneTelemetry, want, true
-	}
-	return 0, 0, false
-}
-
-func (t *txn) evictUnacked(lane wire.Lane, want int64, lost gaps) (int64, error) {
-	list := oldest(t.unacked[lane], want, unackedHead)
-	if len(list) == 0 {
-		return 0, fmt.Errorf("lane %d counts %d blocks and has none", lane, t.state.counts.Blocks[lane])
-	}
-	var freed int64
-	for _, e := range list {
-		if err := t.tell(lost, wire.ReasonSpace, lane, e.at, e.value); err != nil {
-			return freed, err
-		}
-		n, err := t.dropUnacked(lane, e.at, e.value)
-		if err != nil {
-			return freed, err
-		}
-		freed += n
-	}
-	return freed, nil
+		t.putUnacked(b.Key.Lane, placeOf(t.spool.life, b.Key.Seq), entryOf(headOfBlock(b), raw)),
+		t.countLife(t.spool.life, b.Key.Lane, 1))
 }

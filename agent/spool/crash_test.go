@@ -163,7 +163,7 @@ func childFull(path string) error {
 }
 
 func check(s *spool.Spool, want int) error {
-	blocks, err := s.Pick(spool.Query{MaxBlocks: 1 << 20, MaxBytes: 1 << 30})
+	blocks, err := s.Pick(spool.Query{MaxParcels: 1 << 20, MaxBytes: 1 << 30})
 	if err != nil || len(blocks) != want {
 		return fmt.Errorf("%d of %d blocks, %w", len(blocks), want, err)
 	}

@@ -52,6 +52,18 @@ func (t *txn) tell(lost gaps, reason string, lane wire.Lane, at place, value []b
 	if err != nil {
 		return fmt.Errorf("life %d: %w", at.life(), err)
 	}
+	if h := headOf(value); h.pack {
+		t.state.counts.Dropped += int64(h.n)
+		p, err := wire.Decode[wire.Pack](value[unackedHead:])
+		if err != nil { // damaged: its head knows how many there were
+			lost.add(reason, wire.GapRange{SID: l.SID, Lane: lane, From: at.seq(), To: at.seq() + uint64(h.span), Count: uint64(h.n)})
+			return nil
+		}
+		for _, m := range p.Members {
+			lost.add(reason, wire.GapRange{SID: l.SID, Lane: lane, From: m.Seq, To: m.Seq, Count: 1})
+		}
+		return nil
+	}
 	own := wire.GapRange{SID: l.SID, Lane: lane, From: at.seq(), To: at.seq(), Count: 1}
 	if lane == wire.LaneEvents && len(value) > unackedHead {
 		if inner, ok := gapIn(value[unackedHead:]); ok {

@@ -11,17 +11,20 @@ import (
 )
 
 // Buckets of the file. A place is the number of a life (4 bytes) and a Seq
-// (8 bytes), big endian: within a lane, older blocks come first.
+// (8 bytes), big endian: within a lane, older blocks come first. A pack is at the
+// place of its first member. An entry is a head (see head; class and packFlag in
+// one byte, n in one, span in two, H64 of the first member) and the encoded block
+// or pack.
 //
 //	meta      "format" → 1 byte; "counts" → counts
 //	lives     number of a life → SID, blocks per lane
-//	u0 u1 u2  place → H64, block: un-acked, one bucket per lane
-//	w0 w1 w2  place → run, LSN, H64, block: the window
+//	u0 u1 u2  place → entry: un-acked, one bucket per lane
+//	w0 w1 w2  place → run, LSN, entry: the window
 //	runs      run → blocks in the window, highest LSN
 //	schemas   SchemaID → schema
 //	cursors   name → bytes of the caller
-//	refused   lane, place → block: refused for good, the last few
-const formatVersion = 1
+//	refused   lane, place → block or pack: refused for good, the last few
+const formatVersion = 2
 
 // Names and keys of buckets; never changed.
 var (
@@ -32,9 +35,9 @@ var (
 
 const (
 	placeBytes  = 12
-	unackedHead = 8      // H64
-	windowHead  = 16 + 8 // run, LSN, H64
-	maxRefused  = 64     // blocks kept for a look
+	unackedHead = 12               // see head
+	windowHead  = 16 + unackedHead // run, LSN
+	maxRefused  = 64               // blocks kept for a look
 )
 
 type place [placeBytes]byte
@@ -53,8 +56,11 @@ func (p place) seq() uint64  { return binary.BigEndian.Uint64(p[4:]) }
 // pages, big ones waste the rest of their last page.
 func cost(blockBytes int) int64 {
 	n := int64(blockBytes) + placeBytes + windowHead + 16
-	if n > 1300 {
+	switch {
+	case n > 2000:
 		return (n + 64 + 4095) &^ 4095
+	case n > 1300: // two a page
+		return 2048
 	}
 	return n
 }
@@ -64,6 +70,9 @@ type state struct {
 	seq    [wire.Lanes]uint64 // last given out in this life
 	named  bool               // this life is in bucket lives
 	counts counts
+	// packFrom is a place before which no loose blocks are that could be packed.
+	// It lives in memory: after a restart all are looked at again.
+	packFrom place
 }
 
 // counts are kept in every transaction, for counting would read the file.
@@ -74,6 +83,9 @@ type counts struct {
 	WindowBlocks [wire.Lanes]int64
 	WindowCost   [wire.Lanes]int64
 	Dropped      int64
+	Loose        int64 // un-acked blocks of samples that are in no pack
+	Exact        int64 // cost of those and of exact packs, un-acked
+	ByMember     int64 // cost of packs of one row a member, un-acked
 }
 
 func (c counts) total() int64 {
@@ -89,6 +101,13 @@ type txn struct {
 	spool *Spool
 	state state
 	gone  []wire.SID // lives without blocks, forgotten by this transaction
+	packs bool       // un-acked packs were taken away
+	acked map[spot]mark
+
+	known struct { // the schema that was read last
+		id     wire.SchemaID
+		schema wire.Schema
+	}
 
 	meta, lives, runs, schemas, cursors, refused *bbolt.Bucket
 	unacked, window                              [wire.Lanes]*bbolt.Bucket
@@ -182,7 +201,7 @@ func decodeLife(v []byte) (life, error) {
 	return l, nil
 }
 
-// countLife adds n, 1 or -1, blocks to a life. A past life without blocks goes.
+// countLife adds n blocks, or takes them away, to a life. A past life without blocks goes.
 func (t *txn) countLife(number uint32, lane wire.Lane, n int) error {
 	key := binary.BigEndian.AppendUint32(nil, number)
 	l, err := decodeLife(t.lives.Get(key))
@@ -221,7 +240,7 @@ func (t *txn) run(id []byte) (run, error) {
 	return r, err
 }
 
-// countRun adds n, 1 or -1, blocks of the window to a run.
+// countRun adds n blocks of the window to a run, or takes them away.
 func (t *txn) countRun(id []byte, lsn uint64, n int) error {
 	r, err := t.run(id)
 	if err != nil {
@@ -243,29 +262,24 @@ func (t *txn) putRun(id []byte, r run) error {
 	return t.runs.Put(append([]byte(nil), id...), raw)
 }
 
-// dropUnacked deletes an un-acked block; the caller answers for it.
+// dropUnacked deletes an un-acked entry; the caller answers for it.
 func (t *txn) dropUnacked(lane wire.Lane, key place, value []byte) (int64, error) {
-	size := len(value) - unackedHead
-	freed := cost(size)
-	c := &t.state.counts
-	c.Blocks[lane]--
-	c.Bytes[lane] -= int64(size)
-	c.Cost[lane] -= freed
-	return freed, errors.Join(t.unacked[lane].Delete(key[:]), t.countLife(key.life(), lane, -1))
+	freed, err := t.takeUnacked(lane, key, value)
+	return freed, errors.Join(err, t.countLife(key.life(), lane, -headOf(value).n))
 }
 
-// dropWindow deletes a block of the window for good.
+// dropWindow deletes an entry of the window for good.
 func (t *txn) dropWindow(lane wire.Lane, key place, value []byte) (int64, error) {
+	n := headOf(value[windowHead-unackedHead:]).n
 	freed, err := t.leaveWindow(lane, key, value)
-	return freed, errors.Join(err, t.countLife(key.life(), lane, -1))
+	return freed, errors.Join(err, t.countLife(key.life(), lane, -n))
 }
 
-// leaveWindow takes a block out of the window; its life keeps it.
+// leaveWindow takes an entry out of the window; its life keeps it.
 func (t *txn) leaveWindow(lane wire.Lane, key place, value []byte) (int64, error) {
-	freed := cost(len(value) - windowHead)
+	size := len(value) - windowHead
 	runID, lsn := append([]byte(nil), value[:8]...), binary.BigEndian.Uint64(value[8:16])
-	c := &t.state.counts
-	c.WindowBlocks[lane]--
-	c.WindowCost[lane] -= freed
-	return freed, errors.Join(t.window[lane].Delete(key[:]), t.countRun(runID, lsn, -1))
+	h := headOf(value[windowHead-unackedHead:])
+	t.state.counts.windowed(lane, h, size, -1)
+	return cost(size), errors.Join(t.window[lane].Delete(key[:]), t.countRun(runID, lsn, -h.n))
 }

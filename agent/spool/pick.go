@@ -4,43 +4,46 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"go.etcd.io/bbolt"
 
 	"github.com/edgeherd/edgeherd/internal/wire"
 )
 
-// Query says which un-acked blocks to pick.
+// Query says which un-acked parcels to pick.
 type Query struct {
-	MaxBlocks int                 // no more than these
-	MaxBytes  int                 // as encoded; the first block is picked whatever its size
-	Skip      func(wire.Key) bool // those in flight; nil skips none
-	OldFirst  bool                // telemetry begins at its old end
-	LiveOnly  bool                // of telemetry only what is younger than Since
-	Since     Mark
+	MaxParcels int                 // no more than these
+	MaxBytes   int                 // as encoded; the first is picked whatever its size
+	Skip       func(wire.Key) bool // those in flight; nil skips none. A pack goes with its first that is skipped
+	OldFirst   bool                // telemetry begins at its old end
+	EventsOnly bool
+	LiveOnly   bool // beside events only what is younger than Since
+	Since      Mark
 }
 
 // Mark is a moment in the life of the spool, see Now.
-type Mark struct{ telemetry uint64 }
+type Mark struct{ seq [wire.Lanes]uint64 }
 
 // Now marks the moment.
 func (s *Spool) Now() Mark {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return Mark{telemetry: s.state.seq[wire.LaneTelemetry]}
+	return Mark{s.state.seq}
 }
 
-// Pick returns un-acked blocks in the order in which they should be sent:
+// Pick returns un-acked parcels in the order in which they should be sent:
 // events oldest first, then telemetry in turns from its new and its old end,
-// so that a page shows the present while the backlog drains, then bulk. Blocks
-// that do not read back as they were sealed are dropped with a gap.
-func (s *Spool) Pick(q Query) ([]wire.Block, error) {
+// so that a page shows the present while the backlog drains, then bulk. What
+// does not read back as it was sealed is dropped with a gap.
+func (s *Spool) Pick(q Query) ([]Parcel, error) {
 	p := &picker{q: q}
 	err := s.view(func(t *txn) error {
-		p.oldestFirst(t.unacked[wire.LaneEvents], wire.LaneEvents)
-		p.telemetry(t)
-		if !q.LiveOnly {
-			p.oldestFirst(t.unacked[wire.LaneBulk], wire.LaneBulk)
+		p.txn = t
+		p.oldestFirst(wire.LaneEvents)
+		if !q.EventsOnly {
+			p.telemetry()
+			p.oldestFirst(wire.LaneBulk)
 		}
 		return nil
 	})
@@ -49,10 +52,10 @@ func (s *Spool) Pick(q Query) ([]wire.Block, error) {
 	}
 	if len(p.bad) > 0 {
 		if err := s.dropDamaged(p.bad); err != nil {
-			return p.blocks, fmt.Errorf("drop damaged blocks: %w", err)
+			return p.parcels, fmt.Errorf("drop damaged blocks: %w", err)
 		}
 	}
-	return p.blocks, nil
+	return p.parcels, nil
 }
 
 type damaged struct {
@@ -62,31 +65,42 @@ type damaged struct {
 }
 
 type picker struct {
-	q      Query
-	blocks []wire.Block
-	bytes  int
-	full   bool
-	bad    []damaged
+	*txn
+	q       Query
+	parcels []Parcel
+	bytes   int
+	full    bool
+	bad     []damaged
 }
 
-func (p *picker) oldestFirst(bucket *bbolt.Bucket, lane wire.Lane) {
-	c := bucket.Cursor()
-	for k, v := c.First(); k != nil && !p.full; k, v = c.Next() {
+func (p *picker) oldestFirst(lane wire.Lane) {
+	c := p.unacked[lane].Cursor()
+	k, v := c.First()
+	if p.q.LiveOnly && lane != wire.LaneEvents {
+		since := p.since(lane)
+		k, v = c.Seek(since[:])
+	}
+	for ; k != nil && !p.full; k, v = c.Next() {
 		p.take(lane, k, v)
 	}
 }
 
+// since is the first place that is younger than Since.
+func (p *picker) since(lane wire.Lane) place {
+	return placeOf(p.spool.life, p.q.Since.seq[lane]+1)
+}
+
 // telemetry takes turns between both ends until they meet.
-func (p *picker) telemetry(t *txn) {
-	young, old := t.unacked[wire.LaneTelemetry].Cursor(), t.unacked[wire.LaneTelemetry].Cursor()
-	since := placeOf(t.spool.life, p.q.Since.telemetry)
+func (p *picker) telemetry() {
+	young, old := p.unacked[wire.LaneTelemetry].Cursor(), p.unacked[wire.LaneTelemetry].Cursor()
+	since := p.since(wire.LaneTelemetry)
 	yk, yv := young.Last()
 	ok, ov := old.First()
 	fromOld := p.q.OldFirst
 	for !p.full && yk != nil && ok != nil && bytes.Compare(yk, ok) >= 0 {
 		met := bytes.Equal(yk, ok)
 		if p.q.LiveOnly || !fromOld {
-			if p.q.LiveOnly && bytes.Compare(yk, since[:]) <= 0 {
+			if p.q.LiveOnly && bytes.Compare(yk, since[:]) < 0 {
 				return
 			}
 			fromOld = p.take(wire.LaneTelemetry, yk, yv)
@@ -101,36 +115,30 @@ func (p *picker) telemetry(t *txn) {
 	}
 }
 
-// take adds a block unless it is skipped. It reports whether it did.
+// take adds a parcel unless it is acked or skipped. It reports whether it did.
 func (p *picker) take(lane wire.Lane, k, v []byte) bool {
-	b, err := readBlock(v)
+	at := place(k)
+	if _, acked := p.acked[spot{lane, at}]; acked {
+		return false
+	}
+	parcel, err := readParcel(v)
 	if err != nil {
-		p.bad = append(p.bad, damaged{lane, place(k), err})
+		p.bad = append(p.bad, damaged{lane, at, err})
 		return false
 	}
-	if p.q.Skip != nil && p.q.Skip(b.Key) {
+	if p.q.Skip != nil && slices.ContainsFunc(parcel.Keys(), p.q.Skip) {
 		return false
 	}
-	size := len(v) - unackedHead
-	if len(p.blocks) > 0 && p.bytes+size > p.q.MaxBytes {
+	if len(p.parcels) > 0 && p.bytes+parcel.Bytes > p.q.MaxBytes {
 		p.full = true
 		return false
 	}
-	p.blocks = append(p.blocks, b)
-	p.bytes += size
-	p.full = len(p.blocks) >= p.q.MaxBlocks
+	since := p.since(lane)
+	parcel.Old = lane != wire.LaneEvents && bytes.Compare(k, since[:]) < 0
+	p.parcels = append(p.parcels, parcel)
+	p.bytes += parcel.Bytes
+	p.full = len(p.parcels) >= p.q.MaxParcels
 	return true
-}
-
-func readBlock(v []byte) (wire.Block, error) {
-	if len(v) < unackedHead {
-		return wire.Block{}, fmt.Errorf("entry of %d bytes", len(v))
-	}
-	b, err := wire.Decode[wire.Block](v[unackedHead:])
-	if err != nil {
-		return wire.Block{}, err
-	}
-	return b, b.Verify()
 }
 
 func (s *Spool) dropDamaged(bad []damaged) error {
@@ -159,13 +167,12 @@ func (s *Spool) Schemas(ids ...wire.SchemaID) ([]wire.Schema, error) {
 	var list []wire.Schema
 	err := s.view(func(t *txn) error {
 		for _, id := range ids {
-			raw := t.schemas.Get(id[:])
-			if raw == nil {
+			if t.schemas.Get(id[:]) == nil {
 				continue
 			}
-			schema, err := wire.Decode[wire.Schema](raw)
+			schema, err := t.schema(id)
 			if err != nil {
-				return fmt.Errorf("schema %s: %w", id, err)
+				return err
 			}
 			list = append(list, schema)
 		}
@@ -207,21 +214,23 @@ func (s *Spool) Streams() []wire.SIDRange {
 // extent is the lowest and the highest Seq of a life in a lane.
 func (t *txn) extent(lane wire.Lane, number uint32) (lo, hi uint64) {
 	first, end := placeOf(number, 0), placeOf(number+1, 0)
-	for _, bucket := range []*bbolt.Bucket{t.unacked[lane], t.window[lane]} {
+	for i, bucket := range []*bbolt.Bucket{t.unacked[lane], t.window[lane]} {
 		c := bucket.Cursor()
 		if k, _ := c.Seek(first[:]); k != nil && place(k).life() == number {
 			if seq := place(k).seq(); lo == 0 || seq < lo {
 				lo = seq
 			}
 		}
-		k, _ := c.Seek(end[:])
+		k, v := c.Seek(end[:])
 		if k == nil {
-			k, _ = c.Last()
+			k, v = c.Last()
 		} else {
-			k, _ = c.Prev()
+			k, v = c.Prev()
 		}
-		if k != nil && place(k).life() == number {
-			hi = max(hi, place(k).seq())
+		// The last entry need not have the last Seq: a pack before it may go on.
+		for ; k != nil && place(k).life() == number && place(k).seq()+maxSpan > hi; k, v = c.Prev() {
+			h := headOf(v[i*(windowHead-unackedHead):])
+			hi = max(hi, place(k).seq()+uint64(h.span))
 		}
 	}
 	return lo, hi
@@ -233,15 +242,26 @@ func (s *Spool) Buffer() wire.Buffer {
 	err := s.view(func(t *txn) error {
 		c := t.state.counts
 		b.DroppedBlocks = c.Dropped
-		for lane := range wire.Lanes {
+		for lane := range wire.Lane(wire.Lanes) {
 			b.Blocks += c.Blocks[lane]
 			b.Bytes += c.Bytes[lane]
 			b.Window += c.WindowBlocks[lane]
-			if k, v := t.unacked[lane].Cursor().First(); k != nil {
-				if block, err := readBlock(v); err == nil && (b.OldestMs == 0 || block.WallMs < b.OldestMs) {
-					b.OldestMs = block.WallMs
+			cursor := t.unacked[lane].Cursor()
+			k, v := cursor.First()
+			for ; k != nil; k, v = cursor.Next() {
+				if _, acked := t.acked[spot{lane, place(k)}]; !acked {
+					break
 				}
 			}
+			if k == nil {
+				continue
+			}
+			if p, err := readParcel(v); err == nil && (b.OldestMs == 0 || p.wallMs() < b.OldestMs) {
+				b.OldestMs = p.wallMs()
+			}
+		}
+		for _, m := range t.acked {
+			b.Blocks, b.Bytes, b.Window = b.Blocks-m.blocks, b.Bytes-m.bytes, b.Window+m.blocks
 		}
 		return nil
 	})

@@ -5,8 +5,10 @@
 // and is sealed. A block is un-acked until an ACK with its exact key arrives;
 // then it moves to the window, where it stays as long as there is room, since
 // the controller may come back from an older backup (Validate). A life is one
-// Open of the file, named by a random SID. When room is needed the window goes
-// first, then the oldest un-acked blocks, and a gap tells of them.
+// Open of the file, named by a random SID. A pack holds blocks of samples that
+// nobody took for ten minutes. When room is needed the window goes first; then
+// the oldest samples become coarser; then the oldest un-acked blocks go, and a
+// gap tells of them.
 //
 // Files on disk:
 //
@@ -14,10 +16,14 @@
 //	PATH.open          there while the file is open: found at Open, it was not
 //	                   closed cleanly and is checked first
 //	PATH.lock          held by the process that has it open
+//	PATH.compact       a smaller copy of the file in the making
 //	PATH.corrupt-TIME  damaged files, the last two
 //
-// The promise starts when Append returns nil. The one rule a caller can break:
-// delete nothing on a PUBACK; only Ack, with the keys of an ACK, counts.
+// The promise starts when Append returns nil. A disk that is full or takes no
+// writes is an error that passes; a disk that failed to sync is one that does
+// not (ErrFailed): the process must end, and open the file anew. The one rule a
+// caller can break: delete nothing on a PUBACK; only Ack, with the keys of an
+// ACK, counts.
 package spool
 
 import (
@@ -25,6 +31,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"sync"
@@ -104,18 +111,24 @@ type Spool struct {
 	life    uint32   // never changes: the number of sid
 	lock    *os.File
 	changed chan struct{}
+	broken  chan struct{}           // closed when the disk has failed
+	step    func(what string) error // never changes; nil, but in tests of crashes
 
-	mu    sync.Mutex // held during every write transaction; guards the fields below
-	db    *bbolt.DB
-	lives map[wire.SID]uint32
-	state state
+	mu     sync.Mutex // held during every write transaction; guards the fields below
+	db     *bbolt.DB
+	failed error // why broken is closed
+	lives  map[wire.SID]uint32
+	state  state
+	acks   acks
+
+	compacted time.Time // the last time
 }
 
 // Open opens the spool and begins a life. A damaged file is set aside and a
 // new one begun, with a gap that says so.
 func Open(opts Options, log *slog.Logger) (_ *Spool, err error) {
 	opts = opts.withDefaults()
-	s := &Spool{opts: opts, log: log, changed: make(chan struct{}, 1)}
+	s := &Spool{opts: opts, log: log, changed: make(chan struct{}, 1), broken: make(chan struct{}), acks: newAcks()}
 	rand.Read(s.sid[:])
 	if err := durable.MkdirAll(filepath.Dir(opts.Path), 0o700); err != nil {
 		return nil, fmt.Errorf("open spool: %w", err)
@@ -131,6 +144,9 @@ func Open(opts Options, log *slog.Logger) (_ *Spool, err error) {
 			s.lock.Close()
 		}
 	}()
+	if err := durable.Remove(opts.Path + ".compact"); err != nil { // a crash left it
+		return nil, fmt.Errorf("open spool: %w", err)
+	}
 	damage := s.inspect()
 	if damage != nil {
 		log.Error("spool is damaged and set aside; what it held may be lost", "path", opts.Path, "err", damage)
@@ -165,7 +181,6 @@ func openDB(opts Options, path string) (*bbolt.DB, error) {
 		FreelistType:   bbolt.FreelistMapType,
 		NoSync:         opts.NoSync,
 		NoGrowSync:     opts.NoSync,
-		NoStatistics:   true,
 	})
 	if err != nil {
 		return nil, err
@@ -186,12 +201,21 @@ func lockFile(path string) (*os.File, error) {
 	return f, nil
 }
 
-// Close ends the life cleanly.
+// Close ends the life cleanly. What was acked and cannot be written any more
+// will be sent again.
 func (s *Spool) Close() error {
+	flushed := s.flush()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.db == nil {
 		return nil
+	}
+	if s.failed != nil { // the handle is closed, and the file is to be checked
+		s.db = nil
+		return errors.Join(s.failed, s.lock.Close())
+	}
+	if flushed != nil {
+		s.log.Warn("acknowledgements not stored, the blocks will be sent again", "err", flushed)
 	}
 	err := s.db.Close()
 	s.db = nil
@@ -238,54 +262,64 @@ func (s *Spool) write(fn func(*txn) error) error {
 	}
 }
 
-// room evicts blocks that cost at least want.
-func (s *Spool) room(want int64) error {
-	err := s.update(s.opts.MaxBytes, func(t *txn) error { return t.evict(want) })
-	if err != nil {
-		return fmt.Errorf("make room: %w", err)
-	}
-	return nil
-}
-
 func (s *Spool) update(limit int64, fn func(*txn) error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.db == nil {
-		return errClosed
+	if err := s.usable(); err != nil {
+		return err
 	}
 	s.db.MaxSize = int(limit)
-	t := &txn{spool: s, state: s.state}
-	err := s.db.Update(func(tx *bbolt.Tx) error {
-		t.open(tx)
-		if err := fn(t); err != nil {
-			return err
-		}
-		return t.save()
-	})
-	if errors.Is(err, errUnchanged) {
-		return nil
-	}
+	tx, err := s.db.Begin(true)
 	if err != nil {
+		return s.fail(err)
+	}
+	t := s.txn(tx)
+	acked := len(t.acked)
+	if err := errors.Join(t.applyAcks(), fn(t)); err != nil {
+		tx.Rollback()
+		if errors.Is(err, errUnchanged) {
+			return nil
+		}
+		return err
+	}
+	if err := t.save(); err != nil {
+		tx.Rollback()
+		return err
+	}
+	if err := s.commit(tx); err != nil {
 		return err
 	}
 	s.state = t.state
+	if acked > 0 || t.packs {
+		s.acks.written(t.packs)
+	}
 	for _, sid := range t.gone {
 		delete(s.lives, sid)
 	}
 	return nil
 }
 
+// txn is called with mu held.
+func (s *Spool) txn(tx *bbolt.Tx) *txn {
+	t := &txn{spool: s, state: s.state, acked: maps.Clone(s.acks.marks)}
+	t.open(tx)
+	return t
+}
+
 // view runs fn in a read transaction.
 func (s *Spool) view(fn func(*txn) error) error {
 	s.mu.Lock()
-	db, state := s.db, s.state
-	s.mu.Unlock()
-	if db == nil {
-		return errClosed
+	if err := s.usable(); err != nil {
+		s.mu.Unlock()
+		return err
 	}
-	return db.View(func(tx *bbolt.Tx) error {
-		t := &txn{spool: s, state: state}
-		t.open(tx)
-		return fn(t)
-	})
+	tx, err := s.db.Begin(false) // under mu, so that state and file agree
+	if err != nil {
+		defer s.mu.Unlock()
+		return s.fail(err)
+	}
+	t := s.txn(tx)
+	s.mu.Unlock()
+	defer tx.Rollback()
+	return fn(t)
 }

@@ -50,14 +50,35 @@ func fill(t testing.TB, s *spool.Spool, lane wire.Lane, from, to, size int) []wi
 	return keys
 }
 
-// all picks everything that is un-acked.
+// all picks everything that is un-acked, with exact packs taken apart.
 func all(t testing.TB, s *spool.Spool) []wire.Block {
 	t.Helper()
-	blocks, err := s.Pick(spool.Query{MaxBlocks: 1 << 20, MaxBytes: 1 << 30})
+	var blocks []wire.Block
+	for _, p := range parcels(t, s) {
+		if p.Pack == nil {
+			blocks = append(blocks, p.Block)
+			continue
+		}
+		schemas, err := s.Schemas(p.Pack.Schema)
+		if err != nil || len(schemas) != 1 {
+			t.Fatalf("schemas %v, %v", schemas, err)
+		}
+		members, err := p.Pack.Blocks(schemas[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		blocks = append(blocks, members...)
+	}
+	return blocks
+}
+
+func parcels(t testing.TB, s *spool.Spool) []spool.Parcel {
+	t.Helper()
+	list, err := s.Pick(spool.Query{MaxParcels: 1 << 20, MaxBytes: 1 << 30})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return blocks
+	return list
 }
 
 func seqs(blocks []wire.Block, lane wire.Lane) (list []uint64) {
@@ -216,16 +237,16 @@ func TestTheOrderIsEventsThenNewAndOldInTurns(t *testing.T) {
 	fill(t, s, wire.LaneEvents, 0, 2, 10)
 	order := func(q spool.Query) string {
 		q.MaxBytes = 1 << 20
-		if q.MaxBlocks == 0 {
-			q.MaxBlocks = 100
+		if q.MaxParcels == 0 {
+			q.MaxParcels = 100
 		}
-		blocks, err := s.Pick(q)
+		list, err := s.Pick(q)
 		if err != nil {
 			t.Fatal(err)
 		}
 		text := ""
-		for _, b := range blocks {
-			text += fmt.Sprintf("%d.%d ", b.Key.Lane, b.Key.Seq)
+		for _, p := range list {
+			text += fmt.Sprintf("%d.%d ", p.Block.Key.Lane, p.Block.Key.Seq)
 		}
 		return text
 	}
@@ -236,23 +257,24 @@ func TestTheOrderIsEventsThenNewAndOldInTurns(t *testing.T) {
 		want string
 	}{
 		{"all", spool.Query{}, "0.1 0.2 1.8 1.1 1.7 1.2 1.6 1.3 1.5 1.4 2.1 2.2 "},
-		{"old end first", spool.Query{OldFirst: true, MaxBlocks: 5}, "0.1 0.2 1.1 1.8 1.2 "},
+		{"old end first", spool.Query{OldFirst: true, MaxParcels: 5}, "0.1 0.2 1.1 1.8 1.2 "},
 		{"live only", spool.Query{LiveOnly: true, Since: since}, "0.1 0.2 1.8 1.7 "},
 		{"some in flight", spool.Query{Skip: skip}, "1.6 1.1 1.5 1.2 1.4 1.3 2.1 2.2 "},
-		{"few", spool.Query{MaxBlocks: 1, Skip: skip}, "1.6 "},
+		{"events only", spool.Query{EventsOnly: true}, "0.1 0.2 "},
+		{"few", spool.Query{MaxParcels: 1, Skip: skip}, "1.6 "},
 	} {
 		if got := order(c.q); got != c.want {
 			t.Errorf("%s: %s, want %s", c.name, got, c.want)
 		}
 	}
-	blocks, err := s.Pick(spool.Query{MaxBlocks: 9, MaxBytes: 1})
+	blocks, err := s.Pick(spool.Query{MaxParcels: 9, MaxBytes: 1})
 	if err != nil || len(blocks) != 1 {
 		t.Errorf("a first block beyond the bytes allowed: %d, %v", len(blocks), err)
 	}
 }
 
 func TestTheFileStaysBelowItsBound(t *testing.T) {
-	for _, size := range []int{100, 900, 2100, 5000, 60000} {
+	for _, size := range []int{100, 900, 1500, 2100, 5000, 60000} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
 			p := path(t)
 			s := open(t, spool.Options{Path: p, MaxBytes: 2 << 20})
@@ -473,7 +495,7 @@ func TestAfterCloseEverythingIsAnError(t *testing.T) {
 	if _, err := s.Append(draft(1, 1, 1)); err == nil {
 		t.Error("append")
 	}
-	if _, err := s.Pick(spool.Query{MaxBlocks: 1}); err == nil {
+	if _, err := s.Pick(spool.Query{MaxParcels: 1}); err == nil {
 		t.Error("pick")
 	}
 	if err := s.Close(); err != nil {
