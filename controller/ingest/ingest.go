@@ -46,6 +46,8 @@ type Options struct {
 	// Pace tells how fast the backlog of a box may go up, and when not at all;
 	// nil means as fast as it can, at any time.
 	Pace func(ctx context.Context, id identity.ID) (rate int64, quiet []wire.Quiet, err error)
+	// Observer is told what becomes of blocks; nil means nobody.
+	Observer Observer
 	// WallClock stamps what has no trusted time of its own; nil means time.Now.
 	WallClock func() time.Time
 }
@@ -90,6 +92,9 @@ var errStopped = errors.New("controller is stopping")
 func New(opts Options, log *slog.Logger) *Ingest {
 	if opts.WallClock == nil {
 		opts.WallClock = time.Now
+	}
+	if opts.Observer == nil {
+		opts.Observer = nobody{}
 	}
 	return &Ingest{opts: opts, log: log, wake: make(chan struct{}, 1), faults: map[fault]time.Time{}}
 }
@@ -221,6 +226,7 @@ func (in *Ingest) data(ctx context.Context, id identity.ID, payload []byte) erro
 		if err := block.Verify(); err != nil {
 			in.fault(id, "block refused", err)
 			ack.Refused = append(ack.Refused, block.Key)
+			in.opts.Observer.Refused(1)
 			continue
 		}
 		d, err := in.place(ctx, id, block)
@@ -318,11 +324,11 @@ func (in *Ingest) flush(ctx context.Context) {
 	for _, b := range todo {
 		all = append(all, b.deliveries...)
 	}
-	c, err := in.opts.Store.Ingest(ctx, all, in.effects)
+	c, err := in.ingest(ctx, all)
 	if err != nil && len(todo) > 1 {
 		// One poisoned batch must not hold up the others.
 		for _, b := range todo {
-			b.committed, b.err = in.opts.Store.Ingest(ctx, b.deliveries, in.effects)
+			b.committed, b.err = in.ingest(ctx, b.deliveries)
 			close(b.done)
 		}
 		return
