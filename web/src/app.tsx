@@ -50,9 +50,15 @@ export const rolloutRoute = createRoute({
   component: lazyRouteComponent(() => import("./pages/rollout"), "RolloutPage"),
 });
 
+const sitesRoute = createRoute({
+  getParentRoute: () => root,
+  path: "/sites",
+  component: lazyRouteComponent(() => import("./pages/sites"), "SitesPage"),
+});
+
 export const makeRouter = () =>
   createRouter({
-    routeTree: root.addChildren([fleetRoute, boxRoute, modelsRoute, rolloutsRoute, rolloutRoute]),
+    routeTree: root.addChildren([fleetRoute, boxRoute, modelsRoute, rolloutsRoute, rolloutRoute, sitesRoute]),
     defaultPreload: "intent",
     defaultErrorComponent: ({ error, reset }) => <Fault error={error} retry={reset} />,
     scrollRestoration: true,

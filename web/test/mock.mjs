@@ -135,15 +135,38 @@ function act(rollout, action) {
   return shift(rollout);
 }
 
+// As the controller does it, as far as the page's own test goes.
+function changeSite(name, { set, unset = [] }) {
+  if (set.time_zone && !/^(UTC|\w+\/\w+)$/.test(set.time_zone)) {
+    throw new Refused(
+      422,
+      `time_zone "${set.time_zone}" is not an IANA time zone`,
+      "Correct it and try again.",
+    );
+  }
+  const site = name ? sample.sites.items.find((s) => s.name === name) : sample.sites.defaults;
+  for (const key of unset) delete site.settings[key];
+  Object.assign(site.settings, set);
+  const built = { backlog_bytes_per_second: 0, quiet: [], time_zone: "UTC" };
+  for (const s of [sample.sites.defaults, ...sample.sites.items]) {
+    s.effect = { ...built, ...sample.sites.defaults.settings, ...s.settings };
+  }
+  tell({ topic: "sites", id: name });
+  return shift(found(site));
+}
+
 const watchers = new Set();
 const tell = (change) => {
   for (const w of watchers) w.write(`event: change\ndata: ${JSON.stringify(change)}\n\n`);
 };
 
 function answer(path, query, body) {
-  const [, kind, id, part] = /^\/api\/v1\/(\w+)(?:\/([^/]+))?(?:\/(\w+))?$/.exec(path) ?? [];
+  const [, kind, id, part] = /^\/api\/v1\/([\w-]+)(?:\/([^/]+))?(?:\/(\w+))?$/.exec(path) ?? [];
   if (kind === "session" || kind === "summary") return shift(sample[kind]);
   if (kind === "models" || kind === "releases") return shift({ items: sample[kind] });
+  if (kind === "sites" && !id) return shift(sample.sites);
+  if (kind === "sites") return changeSite(decodeURIComponent(id), body);
+  if (kind === "site-defaults") return changeSite("", body);
   if (kind === "rollouts") {
     if (!id) return shift({ items: sample.rollouts });
     const rollout = sample.rollouts.find((r) => r.id === id);

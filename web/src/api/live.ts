@@ -11,7 +11,7 @@ export type Pending = { topics: Set<string>; boxes: Set<string>; live: Map<strin
 
 export const nothing = (): Pending => ({ topics: new Set(), boxes: new Set(), live: new Map() });
 
-const topics = new Set(["boxes", "models", "releases", "rollouts"]);
+const topics = new Set(["boxes", "models", "releases", "rollouts", "sites"]);
 
 /** reduce adds a change. Topics that a newer controller may send are left alone. */
 export function reduce(pending: Pending, change: Change): Pending {

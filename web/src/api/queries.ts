@@ -13,6 +13,7 @@ import type {
   RolloutList,
   SeriesReply,
   Session,
+  SiteList,
   Summary,
 } from "./generated";
 import { noteServerTime } from "./now";
@@ -30,6 +31,9 @@ export const paths = {
   rollouts: "/api/v1/rollouts",
   rollout: "/api/v1/rollouts/{id}",
   rolloutActions: "/api/v1/rollouts/{id}/actions",
+  sites: "/api/v1/sites",
+  siteSettings: "/api/v1/sites/{site}/settings",
+  siteDefaults: "/api/v1/site-defaults",
   events: "/api/v1/events",
 } as const;
 
@@ -144,3 +148,10 @@ export const rolloutQuery = (id: string) =>
     queryKey: ["rollouts", "one", id],
     queryFn: ({ signal }) => get<Rollout>(url(paths.rollout, { id }), signal),
   });
+
+// Counts of boxes and what is quiet change by themselves.
+export const sitesQuery = queryOptions({
+  queryKey: ["sites", "list"],
+  queryFn: ({ signal }) => get<SiteList>(paths.sites, signal),
+  refetchInterval: 15_000,
+});

@@ -12,10 +12,11 @@ import { Icon, type IconName } from "./icons";
 import { Empty } from "./parts";
 import { setTheme, setZone, type ThemeChoice, usePrefs } from "./prefs";
 
-const doors: { to: "/" | "/models" | "/rollouts"; icon: IconName; word: string }[] = [
+const doors: { to: "/" | "/models" | "/rollouts" | "/sites"; icon: IconName; word: string }[] = [
   { to: "/", icon: "fleet", word: "nav.fleet" },
   { to: "/models", icon: "models", word: "nav.models" },
   { to: "/rollouts", icon: "rollouts", word: "nav.rollouts" },
+  { to: "/sites", icon: "sites", word: "nav.sites" },
 ];
 
 export function Shell() {

@@ -2,7 +2,16 @@
 import { describe, expect, test } from "vitest";
 import openapi from "../../openapi.json";
 import { url } from "../../src/api/client";
-import type { Event, Model, Release, Result, Rollout, Session, Summary } from "../../src/api/generated";
+import type {
+  Event,
+  Model,
+  Release,
+  Result,
+  Rollout,
+  Session,
+  SiteList,
+  Summary,
+} from "../../src/api/generated";
 import { paths } from "../../src/api/queries";
 import { columnsOf } from "../../src/pages/columns";
 import { spanOf } from "../../src/pages/span";
@@ -17,6 +26,7 @@ sample.releases satisfies Release[];
 sample.rollouts satisfies Rollout[];
 sample.results satisfies Result[];
 sample.events satisfies Event[];
+sample.sites satisfies SiteList;
 
 test("every path that the pages use is in the API", () => {
   const known = Object.keys(openapi.paths);
@@ -57,6 +67,7 @@ test.each([
   ["Event", sample.events],
   ["Summary", [sample.summary]],
   ["Session", [sample.session]],
+  ["SiteList", [sample.sites]],
 ])("the sample's %s has the fields that the controller sends", (name, values) => {
   expect(values.flatMap((value, i) => faults(value, schemas[name] as Schema, `${name}[${i}]`))).toEqual([]);
 });
