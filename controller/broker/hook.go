@@ -56,9 +56,10 @@ func (h *hook) OnConnect(cl *mqtt.Client, pk packets.Packet) error {
 		err = h.broker.enter(s, cl, sid)
 	}
 	if err != nil {
-		h.broker.log.Warn("connect refused", "device", s.peer.ID, "client", cl.ID, "err", err)
-		return err
+		h.broker.warn(s.peer.ID, "connect refused", "client", cl.ID, "err", err)
+		return fmt.Errorf("%w: %w", errOffence, err)
 	}
+	s.greeted()
 	return nil
 }
 
@@ -116,21 +117,29 @@ func (b *Broker) enter(s *session, cl *mqtt.Client, sid wire.SID) error {
 	defer deadline.Stop()
 	for {
 		b.mu.Lock()
-		old := b.sessions[cl.ID]
-		if old == nil {
+		old, ended := b.sessions[cl.ID], (<-chan struct{})(nil)
+		if told := b.telling[cl.ID]; told != nil {
+			ended = told
+		}
+		if old == nil && ended == nil {
 			defer b.mu.Unlock()
 			if n := len(b.boxes[s.peer.ID]); n >= b.opts.MaxSessions {
 				return fmt.Errorf("box has %d sessions already", n)
 			}
 			s.client, s.sid = cl, sid
+			_, s.resumed = b.untold[cl.ID]
+			delete(b.untold, cl.ID)
 			b.sessions[cl.ID] = s
 			b.boxes[s.peer.ID] = append(b.boxes[s.peer.ID], s)
 			return nil
 		}
 		b.mu.Unlock()
-		old.conn.Close()
+		if old != nil {
+			old.conn.Close()
+			ended = old.done
+		}
 		select {
-		case <-old.done:
+		case <-ended:
 		case <-deadline.C:
 			return errors.New("the session it replaces does not end")
 		}
@@ -148,20 +157,27 @@ func (b *Broker) forget(s *session) {
 		if b.boxes[s.peer.ID] = left; len(left) == 0 {
 			delete(b.boxes, s.peer.ID)
 		}
+		if s.established || s.resumed {
+			b.departs(s)
+		}
 	}
 	close(s.done)
 }
 
 func (h *hook) OnSessionEstablished(cl *mqtt.Client, _ packets.Packet) {
 	s := sessionOf(cl)
+	s.established = true
 	h.broker.log.Info("box connected", "device", s.peer.ID, "sid", s.sid)
-	h.broker.opts.OnConnect(s.peer.ID, s.sid)
+	if !s.resumed {
+		h.broker.opts.OnConnect(s.peer.ID, s.sid)
+	}
 }
 
+// OnDisconnect only logs: the session is still known to mochi, and forget comes
+// after it.
 func (h *hook) OnDisconnect(cl *mqtt.Client, err error, _ bool) {
 	s := sessionOf(cl)
 	h.broker.log.Info("box disconnected", "device", s.peer.ID, "sid", s.sid, "err", err)
-	h.broker.opts.OnDisconnect(s.peer.ID, s.sid)
 }
 
 // OnACLCheck is the whole table: a box publishes its own up/… topics and
@@ -195,10 +211,14 @@ func mayReceive(id identity.ID, topic string) bool {
 // OnPacketRead refuses what the protocol has no use for before mochi acts on
 // it. ErrRejectPacket from here ends the connection.
 func (h *hook) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
+	s := sessionOf(cl)
+	if err := s.pace(pk.FixedHeader.Remaining); err != nil {
+		return pk, packets.ErrRejectPacket
+	}
 	switch pk.FixedHeader.Type {
 	case packets.Publish:
 		if pk.FixedHeader.Retain || pk.FixedHeader.Qos > 1 {
-			h.broker.log.Warn("publish refused", "device", sessionOf(cl).peer.ID, "topic", pk.TopicName,
+			h.broker.warn(s.peer.ID, "publish refused", "topic", pk.TopicName,
 				"retain", pk.FixedHeader.Retain, "qos", pk.FixedHeader.Qos)
 			return pk, packets.ErrRejectPacket
 		}
@@ -215,19 +235,18 @@ func (h *hook) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet,
 // OnPublish hands a message to the sink. mochi sends the PUBACK after it
 // returns, unless it returns ErrRejectPacket.
 func (h *hook) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
-	if cl.Net.Inline { // our own, on its way down
-		return pk, nil
-	}
 	s := sessionOf(cl)
 	id, topic, err := wire.ParseTopic(pk.TopicName)
 	if err != nil || id != s.peer.ID { // OnACLCheck has seen to it
 		return pk, packets.ErrRejectPacket
 	}
+	s.cork()
 	err = s.deliver(topic, pk.Payload)
+	s.uncork(err == nil && pk.FixedHeader.Qos > 0)
 	if err == nil {
 		return pk, packets.CodeSuccessIgnore
 	}
-	h.broker.log.Warn("message not taken", "device", id, "topic", string(topic), "err", err)
+	h.broker.warn(id, "message not taken", "topic", string(topic), "err", err)
 	if errors.Is(err, ErrMalformed) {
 		s.conn.Close()
 	}
