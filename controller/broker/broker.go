@@ -289,7 +289,7 @@ func (b *Broker) shake(ctx context.Context, conn net.Conn, wait time.Duration) {
 		defer entered()
 		err := b.serve(ctx, conn, &session{peer: peer, greeted: entered})
 		if err != nil {
-			offence = errors.Is(err, errOffence)
+			offence = errors.Is(err, ErrOffence)
 			b.log.Debug("session ended", "device", peer.ID, "remote", from, "err", err)
 		}
 	})

@@ -62,8 +62,16 @@ type bench struct {
 
 func start(t *testing.T, opts broker.Options) *bench {
 	t.Helper()
+	return startWith(t, opts, nil)
+}
+
+// startWith uses a sink of the test's own; nil means one that keeps everything.
+func startWith(t *testing.T, opts broker.Options, own broker.Sink) *bench {
+	t.Helper()
 	b := &bench{t: t, net: memnet.New(), sink: &sink{}}
-	opts.Sink = b.sink
+	if opts.Sink = own; own == nil {
+		opts.Sink = b.sink
+	}
 	var err error
 	if b.Broker, err = broker.New(opts, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)

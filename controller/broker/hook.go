@@ -57,7 +57,7 @@ func (h *hook) OnConnect(cl *mqtt.Client, pk packets.Packet) error {
 	}
 	if err != nil {
 		h.broker.warn(s.peer.ID, "connect refused", "client", cl.ID, "err", err)
-		return fmt.Errorf("%w: %w", errOffence, err)
+		return fmt.Errorf("%w: %w", ErrOffence, err)
 	}
 	s.greeted()
 	return nil

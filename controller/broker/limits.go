@@ -31,8 +31,8 @@ const (
 	pruneEvery   = time.Second
 )
 
-// errOffence is wrapped by the error for a connection that breaks a rule.
-var errOffence = errors.New("refused")
+// ErrOffence is wrapped by the error of ServeConn for a box that breaks a rule.
+var ErrOffence = errors.New("refused")
 
 // gate is a rate limit: GCRA, the leaky bucket that is one time. The zero gate
 // is open.
@@ -109,7 +109,7 @@ func (b *Broker) mayConnect(id identity.ID) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if !b.gatesOf(id).connects.try(connectCost, connectBurst, time.Now()) {
-		return fmt.Errorf("%w: box %s connects more often than every %s", errOffence, id, connectCost)
+		return fmt.Errorf("%w: box %s connects more often than every %s", ErrOffence, id, connectCost)
 	}
 	return nil
 }
