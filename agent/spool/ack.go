@@ -279,10 +279,11 @@ func (s *Spool) Refuse(keys []wire.Key) (int, error) {
 			if !ok {
 				continue
 			}
-			if err := t.refuse(lost, k, e); err != nil {
+			refused, err := t.refuse(lost, k, e)
+			if err != nil {
 				return err
 			}
-			n += e.head.n
+			n += refused
 		}
 		if n == 0 {
 			return errUnchanged
@@ -296,11 +297,11 @@ func (s *Spool) Refuse(keys []wire.Key) (int, error) {
 	return n, nil
 }
 
-func (t *txn) refuse(lost gaps, k wire.Key, e found) error {
+func (t *txn) refuse(lost gaps, k wire.Key, e found) (n int, err error) {
 	value := bytes.Clone(e.value)
 	if e.head.class == classExact {
 		if single, err := t.split(k, e.at, value); err != nil {
-			return err
+			return 0, err
 		} else if single != nil {
 			e.at, value = placeOf(e.at.life(), k.Seq), single
 		}
@@ -308,23 +309,23 @@ func (t *txn) refuse(lost gaps, k wire.Key, e found) error {
 	// A refused gap is not told of by another one: that could go on for ever.
 	if _, isGap := gapIn(value[unackedHead:]); !isGap {
 		if err := t.tell(lost, wire.ReasonRefused, k.Lane, e.at, value); err != nil {
-			return err
+			return 0, err
 		}
 	}
 	if _, err := t.dropUnacked(k.Lane, e.at, value); err != nil {
-		return err
+		return 0, err
 	}
 	if err := t.refused.Put(append([]byte{byte(k.Lane)}, e.at[:]...), value[unackedHead:]); err != nil {
-		return err
+		return 0, err
 	}
 	kept := 0
 	c := t.refused.Cursor()
 	for key, _ := c.Last(); key != nil; key, _ = c.Prev() {
 		if kept++; kept > maxRefused {
-			return t.refused.Delete(bytes.Clone(key))
+			return headOf(value).n, t.refused.Delete(bytes.Clone(key))
 		}
 	}
-	return nil
+	return headOf(value).n, nil
 }
 
 // split takes an exact pack apart, so that the member with key k can be refused

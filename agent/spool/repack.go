@@ -57,6 +57,7 @@ func (t *txn) repack() error {
 func (t *txn) looseRuns() []looseRun {
 	var runs []looseRun
 	var run looseRun
+	grows := false // what is left at the end may become more
 	end := func(next place) bool {
 		if len(run.blocks) > 1 {
 			runs = append(runs, run)
@@ -80,20 +81,22 @@ func (t *txn) looseRuns() []looseRun {
 		if err != nil {
 			continue // Pick will tell
 		}
-		if !t.isOld(p.Block) {
-			break
-		}
 		if !run.takes(at, p.Block) && !end(at) {
 			return runs
 		}
+		if grows = !t.isOld(p.Block); grows {
+			break
+		}
 		run.add(at, v, p.Block)
 	}
-	// What is left may grow, if it is of this life.
-	if len(run.blocks) == packBlocks || len(run.blocks) > 1 && run.at[0].life() != t.spool.life {
-		runs = append(runs, run)
-	} else if len(run.blocks) > 0 {
-		t.state.packFrom = run.at[0]
+	if len(run.blocks) == 0 {
+		return runs
 	}
+	grows = grows || run.at[0].life() == t.spool.life
+	if len(run.blocks) == packBlocks || len(run.blocks) > 1 && !grows {
+		return append(runs, run)
+	}
+	t.state.packFrom = run.at[0]
 	return runs
 }
 
