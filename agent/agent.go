@@ -152,6 +152,7 @@ func Open(opts Options, log *slog.Logger) (_ *Agent, err error) {
 	a.sampler = sense.New(sense.Options{Root: opts.Root, StateDir: opts.State}, a.log)
 	a.clock = newClock(opts, a.sampler.Board().BootID)
 	a.telemetry = newTelemetry(a.clock)
+	a.disk.log = a.log
 	a.spool, err = spool.Open(spool.Options{
 		Path: filepath.Join(opts.State, "spool.db"), MaxBytes: opts.SpoolBytes, Boot: a.clock.boot,
 		SinceBoot: opts.Uptime, Check: opts.CheckSpool, NoSync: opts.NoSync, WallClock: a.clock.wall,
@@ -226,7 +227,8 @@ func (a *Agent) openParts() (err error) {
 // Run works until ctx is done or a part fails. It returns update.ErrRestart
 // when the launcher shall start another agent.
 //
-// The spool is closed last, since every part may still append to it.
+// The spool is closed last, since every part may still append to it. When its
+// disk has failed, Run returns: only a new process may use the file again.
 func (a *Agent) Run(ctx context.Context) error {
 	defer func() {
 		if err := a.spool.Close(); err != nil {
@@ -239,7 +241,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for name, run := range map[string]func(context.Context) error{
 		"link": a.link.Run, "activate": a.activate.Run, "update": a.update.Run,
-		"sense": a.senseLoop, "results": a.resultLoop, "status": a.statusLoop,
+		"sense": a.senseLoop, "results": a.resultLoop, "status": a.statusLoop, "spool": a.spool.Run,
 	} {
 		g.Go(func() error {
 			err := run(ctx)

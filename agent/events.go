@@ -2,7 +2,9 @@ package agent
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -40,12 +42,19 @@ func (a *Agent) event(kind, text string, body any) error {
 	return nil
 }
 
-// must logs an event that could not be stored yet.
+// must logs an event that could not be stored. One that waits for the disk is
+// not worth a line: the disk has had its own.
 func (a *Agent) must(err error) {
-	if err != nil {
+	switch {
+	case errors.Is(err, errWaits):
+		a.log.Debug("event not stored yet", "err", err)
+	case err != nil:
 		a.log.Error("event not stored", "err", err)
 	}
 }
+
+// errWaits is wrapped by errors about what is kept in memory for now.
+var errWaits = errors.New("waits for the disk")
 
 // maxWaiting events wait in memory for a disk that takes no writes. What a
 // rollout waits for is among them, so they are not dropped at once.
@@ -54,6 +63,7 @@ const maxWaiting = 100
 // disk remembers how the last write to the spool went, and the events that it
 // did not take.
 type disk struct {
+	log     *slog.Logger  // never changes
 	mu      sync.Mutex    // guards the fields below
 	err     error         // of the last write
 	waiting []spool.Draft // events, oldest first
@@ -66,8 +76,9 @@ func (d *disk) store(s *spool.Spool, event ...spool.Draft) error {
 	d.waiting = append(d.waiting, event...)
 	d.waiting = d.waiting[max(0, len(d.waiting)-maxWaiting):]
 	for len(d.waiting) > 0 {
-		if _, d.err = s.Append(d.waiting[0]); d.err != nil {
-			return d.err
+		_, err := s.Append(d.waiting[0])
+		if d.noteLocked(err); err != nil {
+			return fmt.Errorf("%w: %w", errWaits, err)
 		}
 		d.waiting = d.waiting[1:]
 	}
@@ -78,8 +89,19 @@ func (d *disk) store(s *spool.Spool, event ...spool.Draft) error {
 func (d *disk) note(err error) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.err = err
+	d.noteLocked(err)
 	return err
+}
+
+// noteLocked says once that the disk takes no writes, and once that it does.
+func (d *disk) noteLocked(err error) {
+	switch {
+	case err != nil && d.err == nil:
+		d.log.Error("spool takes no writes; what is new waits in memory, which is small", "err", err)
+	case err == nil && d.err != nil:
+		d.log.Info("spool takes writes again")
+	}
+	d.err = err
 }
 
 func (d *disk) last() error {

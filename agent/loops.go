@@ -64,7 +64,7 @@ func (a *Agent) seal() {
 		}
 		if _, err := a.spool.Append(draft); a.disk.note(err) != nil {
 			a.telemetry.giveBack(rows)
-			a.log.Warn("samples not stored yet", "err", err)
+			a.log.Debug("samples not stored yet", "err", err)
 			return
 		}
 		rows = rows[n:]

@@ -30,6 +30,8 @@ type Status struct {
 	Since     *time.Time  `json:"since,omitempty"` // of Connected or of the last loss
 	LastError string      `json:"last_error,omitempty"`
 	Ways      dial.Report `json:"ways"`
+	// Disk is why the spool takes no writes, "" when it does.
+	Disk string `json:"disk,omitempty"`
 }
 
 func statusPath(state string) string { return filepath.Join(state, "status.json") }
@@ -93,6 +95,9 @@ func (a *Agent) status() Status {
 	}
 	if s.Connected {
 		s.LastError = ""
+	}
+	if err := a.disk.last(); err != nil {
+		s.Disk = err.Error()
 	}
 	return s
 }

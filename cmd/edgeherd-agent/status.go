@@ -35,6 +35,9 @@ func printStatus(args []string, stdout io.Writer) error {
 	if s.LastError != "" {
 		fmt.Fprintf(stdout, "last error %s\n", s.LastError)
 	}
+	if s.Disk != "" {
+		fmt.Fprintf(stdout, "disk       takes no writes: %s\n", s.Disk)
+	}
 	for _, t := range s.Ways.Failed {
 		fmt.Fprintf(stdout, "tried      %s: %s\n", t.At.Format(time.RFC3339), t.Err)
 	}

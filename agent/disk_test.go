@@ -1,0 +1,51 @@
+package agent
+
+import (
+	"bytes"
+	"errors"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/edgeherd/edgeherd/agent/spool"
+	"github.com/edgeherd/edgeherd/internal/wire"
+)
+
+// TestADiskThatTakesNothingIsSaidOnceAndWhatWaitsIsStoredLater: a box with a
+// full disk goes on looking after itself, and says so without filling its log.
+func TestADiskThatTakesNothingIsSaidOnceAndWhatWaitsIsStoredLater(t *testing.T) {
+	open := func() *spool.Spool {
+		s, err := spool.Open(spool.Options{Path: filepath.Join(t.TempDir(), "spool.db"), NoSync: true}, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { s.Close() })
+		return s
+	}
+	var said bytes.Buffer
+	a := &Agent{log: slog.New(slog.NewTextHandler(&said, nil))}
+	a.disk.log = a.log
+	bad, good := open(), open()
+	bad.Close()
+	draft := spool.Draft{Lane: wire.LaneEvents, Kind: wire.KindEvents, Count: 1, Payload: []byte{1}}
+	for range maxWaiting + 20 {
+		err := a.disk.store(bad, draft)
+		if !errors.Is(err, errWaits) || a.disk.last() == nil {
+			t.Fatalf("store: %v, last %v", err, a.disk.last())
+		}
+		a.must(err)
+	}
+	if n := strings.Count(said.String(), "\n"); n != 1 || !strings.Contains(said.String(), "takes no writes") {
+		t.Errorf("%d lines: %s", n, said.String())
+	}
+	if err := a.disk.store(good); err != nil || a.disk.last() != nil {
+		t.Errorf("store: %v, last %v", err, a.disk.last())
+	}
+	if got := good.Buffer().Blocks; got != maxWaiting {
+		t.Errorf("%d events were kept, want %d", got, maxWaiting)
+	}
+	if n := strings.Count(said.String(), "\n"); n != 2 || !strings.Contains(said.String(), "takes writes again") {
+		t.Errorf("%d lines: %s", n, said.String())
+	}
+}
