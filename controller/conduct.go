@@ -29,10 +29,12 @@ func (c *Controller) conduct(ctx context.Context) error {
 	var asked time.Time
 	for {
 		began := time.Now()
-		if err := c.step(ctx); err != nil && ctx.Err() == nil {
-			c.log.Error("rollouts stand still", "err", err)
+		if lead, ok := c.asLeader(ctx); ok {
+			if err := c.step(lead); err != nil && ctx.Err() == nil && !errors.Is(err, store.ErrFenced) {
+				c.log.Error("rollouts stand still", "err", err)
+			}
 		}
-		if c.hub.Watching() && time.Since(asked) > liveSpan/2 {
+		if c.watching() && time.Since(asked) > liveSpan/2 {
 			asked = time.Now()
 			c.askLive(ctx)
 		}
@@ -51,13 +53,22 @@ func (c *Controller) conduct(ctx context.Context) error {
 }
 
 func (c *Controller) liveFor() time.Duration {
-	if c.hub.Watching() {
+	if c.watching() {
 		return liveSpan
 	}
 	return 0
 }
 
+// askLive asks the boxes that this controller talks with; behind a broker of
+// others the leader asks all.
 func (c *Controller) askLive(ctx context.Context) {
+	ask := c.broker.Publish
+	if c.remote != nil {
+		if !c.leads() {
+			return
+		}
+		ask = c.tell
+	}
 	boxes, err := c.store.Boxes(ctx, c.opts.WallClock().UnixMilli())
 	if err != nil {
 		c.log.Warn("live samples not asked for", "err", err)
@@ -70,7 +81,7 @@ func (c *Controller) askLive(ctx context.Context) {
 	for _, b := range boxes {
 		if b.Connected {
 			// A command that is lost is repeated within half its span.
-			_ = c.tell(b.ID, wire.TopicCmd, payload, 0)
+			_ = ask(b.ID, wire.TopicCmd, payload, 0)
 		}
 	}
 }

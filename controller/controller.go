@@ -26,6 +26,7 @@ import (
 
 	"github.com/edgeherd/edgeherd/controller/api"
 	"github.com/edgeherd/edgeherd/controller/broker"
+	"github.com/edgeherd/edgeherd/controller/cluster"
 	"github.com/edgeherd/edgeherd/controller/ingest"
 	"github.com/edgeherd/edgeherd/controller/store"
 	"github.com/edgeherd/edgeherd/internal/blob"
@@ -42,6 +43,12 @@ type Options struct {
 	// HTTP, Device and MQTT are the addresses to listen on: pages and API,
 	// blobs for boxes, broker. Defaults: 127.0.0.1 with ports 8443, 8444, 8883.
 	HTTP, Device, MQTT string
+	// Database is the address of a PostgreSQL database that several controllers
+	// may share, PasswordFile holds its password. Default: SQLite in Dir.
+	Database, PasswordFile string
+	// Blobs is the folder of models and releases; default DIR/blobs. The
+	// controllers of one database share it.
+	Blobs string
 	// Broker is a broker of others to use; nothing listens on MQTT then.
 	Broker ExternalBroker
 	// Hosts are the names and addresses in the server certificate; the first
@@ -68,6 +75,7 @@ func (o Options) withDefaults() Options {
 	set(&o.HTTP, "127.0.0.1:8443")
 	set(&o.Device, "127.0.0.1:8444")
 	set(&o.MQTT, "127.0.0.1:8883")
+	set(&o.Blobs, filepath.Join(o.Dir, "blobs"))
 	if len(o.Hosts) == 0 {
 		o.Hosts = []string{"127.0.0.1"}
 	}
@@ -97,6 +105,9 @@ type Controller struct {
 	ingest *ingest.Ingest
 	broker *broker.Broker
 	remote *broker.External // nil: boxes come to broker
+	nodeID string
+	node   *cluster.Node // nil: this controller is alone
+	missed chan struct{} // buffer 1: notices of other controllers may have been missed
 	http   net.Listener
 	device net.Listener
 	mqtt   net.Listener
@@ -110,7 +121,7 @@ type Controller struct {
 // Open opens state and listeners. Nothing is served before Run.
 func Open(ctx context.Context, opts Options, log *slog.Logger) (_ *Controller, err error) {
 	// Not a named result: a return of nil would hide what is to be closed.
-	c := &Controller{opts: opts.withDefaults(), log: log, hub: api.NewHub(), acted: make(chan struct{}, 1)}
+	c := &Controller{opts: opts.withDefaults(), log: log, hub: api.NewHub(), acted: make(chan struct{}, 1), missed: make(chan struct{}, 1)}
 	defer func() {
 		if err != nil {
 			c.Close()
@@ -131,7 +142,7 @@ func Open(ctx context.Context, opts Options, log *slog.Logger) (_ *Controller, e
 		LiveFor: c.liveFor, Pace: c.pace, WallClock: c.opts.WallClock,
 	}, log)
 	c.api, err = api.New(api.Options{
-		Store: c.store, Blobs: c.blobs, Keyring: c.Keyring(), Hub: c.hub, Wake: c.wakeConductor, SitesChanged: c.pacer.changed,
+		Store: c.store, Blobs: c.blobs, Keyring: c.Keyring(), Hub: c.hub, Wake: c.act, SitesChanged: c.pacer.changed,
 		Version: c.opts.Version, WallClock: c.opts.WallClock, SecureCookies: !c.opts.HTTPPlain,
 	}, log)
 	return c, err
@@ -158,7 +169,10 @@ func (c *Controller) openState(ctx context.Context) error {
 	} else if err != nil {
 		return err
 	}
-	if c.blobs, err = blob.Open(filepath.Join(c.opts.Dir, "blobs")); err != nil {
+	if c.blobs, err = blob.Open(c.opts.Blobs); err != nil {
+		return err
+	}
+	if err := c.openStore(ctx); err != nil {
 		return err
 	}
 	if c.ca, err = identity.OpenCA(filepath.Join(c.opts.Dir, "ca"), c.opts.WallClock); err != nil {
@@ -167,8 +181,27 @@ func (c *Controller) openState(ctx context.Context) error {
 	if c.key, err = openKey(filepath.Join(c.opts.Dir, "keys", "signing.key")); err != nil {
 		return err
 	}
-	c.store, err = store.Open(ctx, store.Options{Path: filepath.Join(c.opts.Dir, "store.db"), WallClock: c.opts.WallClock})
-	return err
+	if err := c.agreeOnKeys(ctx); err != nil {
+		return err
+	}
+	return c.joinFleet(ctx)
+}
+
+// openStore comes before keys: those of a fleet with several controllers are
+// never made twice.
+func (c *Controller) openStore(ctx context.Context) (err error) {
+	c.nodeID = cluster.NewID()
+	opts := store.Options{
+		Database: c.opts.Database, PasswordFile: c.opts.PasswordFile, WallClock: c.opts.WallClock,
+		Node: c.nodeID, Brokered: c.opts.Broker.URL != "",
+	}
+	if opts.Database == "" {
+		opts.Path = filepath.Join(c.opts.Dir, "store.db")
+	}
+	if c.store, err = store.Open(ctx, opts); err != nil {
+		return err
+	}
+	return c.checkKeys(ctx)
 }
 
 // openKey reads the development signing key and makes it when there is none.
@@ -211,6 +244,9 @@ func (c *Controller) Close() error {
 			l.Close() // closed already when Run has ended
 		}
 	}
+	if c.node != nil {
+		c.leave()
+	}
 	if c.store != nil {
 		errs = append(errs, c.store.Close())
 	}
@@ -244,7 +280,7 @@ func (c *Controller) boxLive(id identity.ID, l wire.Live) {
 // old session has run out.
 func (c *Controller) left(id identity.ID, sid wire.SID) {
 	if c.ending.Load() {
-		return // the next start begins with nobody connected
+		return // leave, or the next start, ends all at once
 	}
 	gone, err := c.store.EndSession(context.Background(), id, sid, 0)
 	if err != nil {

@@ -193,6 +193,9 @@ func (c *Controller) endSilent(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
+		if !c.leads() {
+			continue
+		}
 		gone, err := c.store.EndSilent(ctx, silence)
 		if err != nil && ctx.Err() == nil {
 			c.log.Warn("silent boxes not noted", "err", err)
@@ -206,11 +209,15 @@ func (c *Controller) endSilent(ctx context.Context) error {
 // tell sends a message to a box, by whichever way it is connected.
 func (c *Controller) tell(id identity.ID, topic wire.Topic, payload []byte, qos byte) error {
 	err := c.broker.Publish(id, topic, payload, qos)
-	if c.remote != nil && errors.Is(err, broker.ErrNotConnected) {
+	if !errors.Is(err, broker.ErrNotConnected) {
+		return err
+	}
+	if c.remote != nil {
 		return c.remote.Publish(id, topic, payload, qos)
+	}
+	// Answers belong to the session that asked; the rest is for the box.
+	if c.node != nil && (topic == wire.TopicWant || topic == wire.TopicCmd) {
+		return c.node.Tell(id, topic, payload)
 	}
 	return err
 }
-
-// leads reports whether this controller does what only one may do.
-func (c *Controller) leads() bool { return true }

@@ -133,6 +133,10 @@ func (c *Controller) Run(ctx context.Context) error {
 		g.Go(func() error { return c.remote.Run(ctx) })
 		g.Go(func() error { return c.endSilent(ctx) })
 	}
+	if c.node != nil {
+		g.Go(func() error { return c.node.Run(ctx) })
+		g.Go(func() error { return c.catchUp(ctx) })
+	}
 	g.Go(func() error { return c.conduct(ctx) })
 	g.Go(func() error { return c.paceBoxes(ctx) })
 	err := g.Wait()

@@ -14,11 +14,13 @@ const (
 )
 
 // topics are all that a change may be about, except live samples.
-var topics = [...]string{"boxes", "models", "releases", "rollouts"}
+var topics = fleetapi.ChangeTopics()
 
 // Hub carries changes to the streams that are open. Publishing never waits: a
 // stream that falls too far behind is told that everything changed.
 type Hub struct {
+	forward func(fleetapi.Change)
+
 	mu      sync.Mutex // guards streams and their fields
 	streams map[*stream]bool
 }
@@ -33,6 +35,10 @@ type stream struct {
 // NewHub returns a Hub without streams.
 func NewHub() *Hub { return &Hub{streams: map[*stream]bool{}} }
 
+// Forward lets f have every change that is published here, for other
+// controllers. Call it before anything else.
+func (h *Hub) Forward(f func(fleetapi.Change)) { h.forward = f }
+
 // Watching reports whether somebody has a stream open.
 func (h *Hub) Watching() bool {
 	h.mu.Lock()
@@ -43,6 +49,14 @@ func (h *Hub) Watching() bool {
 // Publish tells all streams of a change.
 func (h *Hub) Publish(c fleetapi.Change) {
 	c.Live = finite(c.Live)
+	if h.forward != nil {
+		h.forward(c)
+	}
+	h.Receive(c)
+}
+
+// Receive tells the streams here of a change that another controller published.
+func (h *Hub) Receive(c fleetapi.Change) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for s := range h.streams {

@@ -51,7 +51,7 @@ func openPostgres(ctx context.Context, opts Options) (*postgres, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &postgres{db: stdlib.OpenDB(*cfg, stdlib.OptionShouldPing(rested)), where: where(cfg), texts: &texts{translate: forPostgres}, now: opts.WallClock}
+	e := &postgres{db: stdlib.OpenDB(*cfg, stdlib.OptionShouldPing(rested)), cfg: cfg, where: where(cfg), texts: &texts{translate: forPostgres}, now: opts.WallClock}
 	e.db.SetMaxOpenConns(maxConns)
 	e.db.SetMaxIdleConns(maxConns)
 	e.db.SetConnMaxIdleTime(5 * time.Minute)

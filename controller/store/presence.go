@@ -10,12 +10,12 @@ import (
 	"github.com/edgeherd/edgeherd/internal/wire"
 )
 
-// beginSession notes who talks with a box now: this node, with that process
+// beginSession notes who talks with a box now: this node or a broker, with that process
 // and connection of the box. The last HELLO holds.
 func (s *Store) beginSession(ctx context.Context, t *tx, id identity.ID, h wire.Hello) error {
 	_, err := t.Exec(ctx, `INSERT INTO session (box, node, sid, conn) VALUES (?,?,?,?)
 		ON CONFLICT (box) DO UPDATE SET node = excluded.node, sid = excluded.sid, conn = excluded.conn`,
-		id, s.node, h.SID[:], int64(h.Conn))
+		id, s.holder, h.SID[:], int64(h.Conn))
 	if err != nil {
 		return fmt.Errorf("store session of %s: %w", id, err)
 	}
@@ -28,7 +28,7 @@ func (s *Store) beginSession(ctx context.Context, t *tx, id identity.ID, h wire.
 func (s *Store) EndSession(ctx context.Context, id identity.ID, sid wire.SID, conn uint64) (gone bool, err error) {
 	err = s.write(ctx, func(t *tx) error {
 		res, err := t.Exec(ctx, `DELETE FROM session WHERE box = ? AND node = ? AND sid = ? AND (? = 0 OR conn = ?)`,
-			id, s.node, sid[:], int64(conn), int64(conn))
+			id, s.holder, sid[:], int64(conn), int64(conn))
 		if err != nil {
 			return fmt.Errorf("end session of %s: %w", id, err)
 		}

@@ -21,7 +21,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"sync"
 	"time"
 
 	"github.com/pressly/goose/v3"
@@ -45,9 +44,10 @@ type Options struct {
 	// PasswordFile holds the password for Database; without it PGPASSWORD and
 	// the user's passfile are asked, as by psql.
 	PasswordFile string
-	// Node names this process among the controllers of one database; sessions
-	// of boxes are its. "" is for sessions that a broker of others holds.
-	Node string
+	// Node names this process among the controllers of one database. The
+	// sessions of boxes are its, unless Brokered: a broker of others holds them.
+	Node     string
+	Brokered bool
 	// WallClock stamps rows; nil means time.Now.
 	WallClock func() time.Time
 }
@@ -57,6 +57,7 @@ type Store struct {
 	engine engine
 	now    func() time.Time
 	node   string
+	holder string // of sessions: node, or "" for a broker of others
 }
 
 // Open opens the database, migrates it and begins a new run if this is another
@@ -70,13 +71,20 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 		if err != nil {
 			return nil, fmt.Errorf("open database: %w", err)
 		}
-		return &Store{engine: e, now: opts.WallClock, node: opts.Node}, nil
+		return &Store{engine: e, now: opts.WallClock, node: opts.Node, holder: opts.holder()}, nil
 	}
 	e, err := openSQLite(ctx, opts.Path, opts.WallClock)
 	if err != nil {
 		return nil, fmt.Errorf("open database %s: %w", opts.Path, err)
 	}
-	return &Store{engine: e, now: opts.WallClock, node: opts.Node}, nil
+	return &Store{engine: e, now: opts.WallClock, node: opts.Node, holder: opts.holder()}, nil
+}
+
+func (o Options) holder() string {
+	if o.Brokered {
+		return ""
+	}
+	return o.Node
 }
 
 // migrate brings the tables to the newest version that this program knows.

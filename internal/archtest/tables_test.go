@@ -48,6 +48,7 @@ var rows = []row{
 	{"agent/serve/...", "agent/inputs agent/worker internal/blob internal/durable internal/runnerapi internal/trust models"},
 	{"agent", "agent/... firmware internal/blob internal/durable internal/identity internal/runnerapi internal/slot internal/trust internal/wire models"},
 	{"controller/broker", "internal/identity internal/wire"},
+	{"controller/cluster", "controller/store internal/fleetapi internal/identity internal/wire"},
 	{"controller/registry", "controller/analytics controller/store internal/blob internal/fleetapi internal/identity internal/wire"},
 	{"controller/series", "internal/wire"},
 	{"controller/site", "internal/fleetapi"},

@@ -378,6 +378,9 @@ type Change struct {
 	Live  *LiveSample `json:"live,omitempty"`
 }
 
+// ChangeTopics are all that a Change may be about, except live samples.
+func ChangeTopics() []string { return []string{"boxes", "models", "releases", "rollouts", "sites"} }
+
 // LiveSample is what a watched box measured just now.
 type LiveSample struct {
 	Box    identity.ID        `json:"box"`
