@@ -63,7 +63,10 @@ var rows = []row{
 	{"deploy/...", ""},
 	{"cmd/edgeherd-agent", "agent agent/dial agent/spool agent/update internal/runnerapi agent/sense internal/durable internal/identity internal/trust internal/wire"},
 	{"cmd/edgeherd-runner", "agent/inputs agent/serve agent/worker internal/runnerapi models"},
+	{"internal/loadgen", "internal/identity internal/wire"},
+	{"internal/loadgen/fleet", "controller/store internal/durable internal/identity internal/loadgen internal/wire"},
 	{"cmd/edgeherd-launcher", "internal/blob internal/durable internal/slot"},
+	{"cmd/edgeherd-load", "internal/fleetapi internal/identity internal/loadgen internal/loadgen/fleet"},
 	{"cmd/edgeherd/...", "controller controller/api firmware internal/blob internal/durable internal/fleetapi internal/identity internal/labels internal/runnerapi internal/simboard internal/slot internal/trust internal/wire models"},
 }
 

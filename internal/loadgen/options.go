@@ -22,7 +22,7 @@ type Faults struct {
 	Clock   float64 // the clock jumps: to 1970, by an hour, by ten years, or right
 }
 
-// AllFaults has every fault often enough to matter in a short run.
+// allFaults has every fault often enough to matter in a short run.
 var allFaults = Faults{Drop: 0.02, Dup: 0.02, Cut: 0.01, Restart: 0.01, Clock: 0.01}
 
 // ParseFaults reads "none", "all" or a list such as "drop=0.02,cut=0.01".
@@ -38,7 +38,7 @@ func ParseFaults(text string) (Faults, error) {
 	for part := range strings.SplitSeq(text, ",") {
 		name, value, _ := strings.Cut(part, "=")
 		p, err := strconv.ParseFloat(value, 64)
-		if into[name] == nil || err != nil || p < 0 || p > 0.5 {
+		if into[name] == nil || err != nil || !(p >= 0 && p <= 0.5) {
 			return Faults{}, fmt.Errorf("fault %q: want all, none, or a list of drop, dup, cut, restart and clock, each with a chance per block up to 0.5, such as drop=0.02,cut=0.01", part)
 		}
 		*into[name] = p
