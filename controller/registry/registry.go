@@ -40,7 +40,7 @@ func View(b store.Box, now time.Time) fleetapi.Box {
 		t := time.UnixMilli(b.LastSeenMs).UTC()
 		v.LastSeen = &t
 	}
-	for name, l := range b.Latest {
+	for name, l := range b.Latest.All() {
 		v.Latest[name] = fleetapi.Value{Value: l.Value, Time: time.UnixMilli(l.TimeMs).UTC()}
 	}
 	v.Link = link(b, now)

@@ -113,7 +113,7 @@ func TestModelsJoinWishAndTruth(t *testing.T) {
 		Desired: wire.Desired{Models: []wire.DesiredModel{{Name: "b", Version: "2", Digest: d2, Rollout: "r"}}},
 		Running: wire.Running{Models: []wire.RunningModel{{Name: "b", Version: "1", Digest: d1.String()}, {Name: "a", Version: "7", Digest: d2.String()}}},
 		Phases:  []store.Phase{{Digest: d2.String(), Rollout: "r", Phase: "golden", Err: "e"}, {Digest: d2.String(), Rollout: "q", Phase: "failed"}},
-		Latest:  map[string]store.Latest{"x": {TimeMs: 5, Value: 6}},
+		Latest:  store.NewestOf(map[string]store.Latest{"x": {TimeMs: 5, Value: 6}}),
 	}, now)
 	want := []fleetapi.BoxModel{
 		{Name: "a", RunningVersion: "7", RunningDigest: d2},

@@ -13,7 +13,7 @@ import (
 
 func TestBucketsKeepPeaksAndGaps(t *testing.T) {
 	from := time.UnixMilli(60_000)
-	w := series.NewWindow(from, from.Add(3*time.Minute), 3)
+	w := series.NewWindow(from, from.Add(3*time.Minute), 3, time.Second)
 	if w.StepMs != 60_000 {
 		t.Fatalf("step %d ms, want a minute", w.StepMs)
 	}
@@ -22,7 +22,7 @@ func TestBucketsKeepPeaksAndGaps(t *testing.T) {
 		ms int64
 		v  float64
 	}{{60_000, 1}, {61_000, 100}, {119_999, 3}, {200_000, 7}, {239_999, 9}, {59_999, -1}, {240_000, -1}, {70_000, math.NaN()}, {70_000, math.Inf(1)}} {
-		b.Add(v.ms, v.v)
+		b.Add([]int64{v.ms}, []float64{v.v})
 	}
 	want := []series.Point{{StartMs: 60_000, Min: 1, Median: 3, Max: 100, N: 3}, {StartMs: 180_000, Min: 7, Median: 8, Max: 9, N: 2}}
 	if got := b.Points(); !slices.Equal(got, want) {
@@ -31,12 +31,12 @@ func TestBucketsKeepPeaksAndGaps(t *testing.T) {
 }
 
 func TestBucketsStayWhenTheWindowMoves(t *testing.T) {
-	a := series.NewWindow(time.Unix(1000, 0), time.Unix(4600, 0), 60)
-	b := series.NewWindow(time.Unix(1007, 0), time.Unix(4607, 0), 60)
+	a := series.NewWindow(time.Unix(1000, 0), time.Unix(4600, 0), 60, time.Second)
+	b := series.NewWindow(time.Unix(1007, 0), time.Unix(4607, 0), 60, time.Second)
 	first, second := a.Buckets(), b.Buckets()
 	for s := int64(1100); s < 4500; s += 5 {
-		first.Add(s*1000, float64(s))
-		second.Add(s*1000, float64(s))
+		first.Add([]int64{s * 1000}, []float64{float64(s)})
+		second.Add([]int64{s * 1000}, []float64{float64(s)})
 	}
 	if !slices.Equal(first.Points(), second.Points()) {
 		t.Error("the same values fell into other buckets seven seconds later")
@@ -48,12 +48,12 @@ func TestBucketsAreFewAndCountEveryValue(t *testing.T) {
 		from := rapid.Int64Range(-1e12, 4e12).Draw(t, "from")
 		span := rapid.Int64Range(1, 40*24*3600*1000).Draw(t, "span")
 		points := rapid.IntRange(1, 2000).Draw(t, "points")
-		w := series.NewWindow(time.UnixMilli(from), time.UnixMilli(from+span), points)
+		w := series.NewWindow(time.UnixMilli(from), time.UnixMilli(from+span), points, time.Second)
 		b := w.Buckets()
 		values := rapid.SliceOfN(rapid.Int64Range(-10, span+10), 0, 200).Draw(t, "at")
 		inside := 0
 		for _, at := range values {
-			b.Add(from+at, float64(at))
+			b.Add([]int64{from + at}, []float64{float64(at)})
 			if at >= 0 && at < span {
 				inside++
 			}

@@ -24,15 +24,9 @@ type Box struct {
 	Running    wire.Running
 	Thermal    []byte // analytics state, JSON
 	Desired    wire.Desired
-	Latest     map[string]Latest
+	Latest     Newest
 	Phases     []Phase
 	Reads      Reads
-}
-
-// Latest is the newest value of one metric.
-type Latest struct {
-	TimeMs int64
-	Value  float64
 }
 
 // Reads counts results since some time.
@@ -81,6 +75,9 @@ func (s *Store) Hello(ctx context.Context, id identity.ID, h wire.Hello) error {
 	now := s.now().UnixMilli()
 	return s.write(ctx, func(t *tx) error {
 		if _, err := t.Exec(ctx, `UPDATE box SET last_seen_ms = ?, connected = ?, inventory = ?, buffer = ? WHERE id = ?`, now, true, string(inv), string(buf), id); err != nil {
+			return fmt.Errorf("store hello of %s: %w", id, err)
+		}
+		if _, err := t.Exec(ctx, `UPDATE newest SET buffer = NULL WHERE box = ?`, string(id)); err != nil {
 			return fmt.Errorf("store hello of %s: %w", id, err)
 		}
 		if err := s.beginSession(ctx, t, id, h); err != nil {
@@ -202,7 +199,7 @@ func (s *Store) Box(ctx context.Context, id identity.ID, readsSinceMs int64) (Bo
 func (s *Store) boxes(ctx context.Context, only identity.ID, readsSinceMs int64) ([]Box, error) {
 	var out []Box
 	at := map[identity.ID]int{}
-	err := s.each(ctx, `SELECT id, name, site, enrolled_ms, last_seen_ms, connected, inventory, buffer, running, thermal, desired
+	err := s.each(ctx, `SELECT id, name, site, enrolled_ms, last_seen_ms, connected, inventory, buffer, running, desired
 		FROM box WHERE ? = '' OR id = ? ORDER BY name`, []any{only, only}, func(rows *sql.Rows) error {
 		b, err := scanBox(rows)
 		if err != nil {
@@ -221,7 +218,7 @@ func (s *Store) boxes(ctx context.Context, only identity.ID, readsSinceMs int64)
 		}
 		return nil
 	}
-	if err := s.addLatest(ctx, only, get); err != nil {
+	if err := s.addNewest(ctx, only, get); err != nil {
 		return nil, err
 	}
 	if err := s.addPhases(ctx, only, get); err != nil {
@@ -231,9 +228,9 @@ func (s *Store) boxes(ctx context.Context, only identity.ID, readsSinceMs int64)
 }
 
 func scanBox(rows *sql.Rows) (Box, error) {
-	b := Box{Latest: map[string]Latest{}}
+	b := Box{Thermal: []byte("{}")}
 	var inv, buf, running, desired string
-	if err := rows.Scan(&b.ID, &b.Name, &b.Site, &b.EnrolledMs, &b.LastSeenMs, &b.Connected, &inv, &buf, &running, &b.Thermal, &desired); err != nil {
+	if err := rows.Scan(&b.ID, &b.Name, &b.Site, &b.EnrolledMs, &b.LastSeenMs, &b.Connected, &inv, &buf, &running, &desired); err != nil {
 		return Box{}, err
 	}
 	for _, f := range []struct {
@@ -248,25 +245,6 @@ func scanBox(rows *sql.Rows) (Box, error) {
 		}
 	}
 	return b, nil
-}
-
-func (s *Store) addLatest(ctx context.Context, only identity.ID, get func(identity.ID) *Box) error {
-	err := s.each(ctx, `SELECT box, metric, t_ms, value FROM latest WHERE ? = '' OR box = ?`, []any{only, only}, func(rows *sql.Rows) error {
-		var id identity.ID
-		var metric string
-		var l Latest
-		if err := rows.Scan(&id, &metric, &l.TimeMs, &l.Value); err != nil {
-			return err
-		}
-		if b := get(id); b != nil {
-			b.Latest[metric] = l
-		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("list newest values: %w", err)
-	}
-	return nil
 }
 
 func (s *Store) addPhases(ctx context.Context, only identity.ID, get func(identity.ID) *Box) error {

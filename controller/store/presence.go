@@ -60,7 +60,8 @@ func (s *Store) Heard(ctx context.Context, id identity.ID) (bool, error) {
 // returns them. It is for brokers that do not tell of every end.
 func (s *Store) EndSilent(ctx context.Context, silence time.Duration) (gone []identity.ID, err error) {
 	before := s.now().Add(-silence).UnixMilli()
-	err = s.each(ctx, `SELECT id FROM box WHERE connected = ? AND last_seen_ms < ?`, []any{true, before}, func(rows *sql.Rows) error {
+	const silent = ` WHERE connected = ? AND last_seen_ms < ? AND NOT EXISTS (SELECT 1 FROM newest n WHERE n.box = box.id AND n.seen_ms >= ?)`
+	err = s.each(ctx, `SELECT id FROM box`+silent, []any{true, before, before}, func(rows *sql.Rows) error {
 		var id identity.ID
 		err := rows.Scan(&id)
 		gone = append(gone, id)
@@ -70,7 +71,7 @@ func (s *Store) EndSilent(ctx context.Context, silence time.Duration) (gone []id
 		return nil, err
 	}
 	return gone, s.write(ctx, func(t *tx) error {
-		_, err := t.Exec(ctx, `UPDATE box SET connected = ? WHERE connected = ? AND last_seen_ms < ?`, false, true, before)
+		_, err := t.Exec(ctx, `UPDATE box SET connected = ?`+silent, false, true, before, before)
 		return err
 	})
 }

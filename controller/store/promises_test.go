@@ -3,6 +3,7 @@ package store_test
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -32,6 +33,8 @@ var promises = []struct {
 	{"reads are counted by the hour", reads},
 	{"boxes are added once and names are taken once", boxes},
 	{"a HELLO places its boot in time", hello},
+	{"what is old goes in slices and does not come back", retains},
+	{"cursors only grow", cursors},
 }
 
 func TestSQLiteKeepsThePromises(t *testing.T) {
@@ -143,7 +146,7 @@ func allOrNothing(t *testing.T, open func(t *testing.T) *store.Store) {
 		t.Fatalf("error %v", err)
 	}
 	b := box(t, s, boxA)
-	if len(keysOf(t, s, boxA)) != 1 || b.Latest["temp_die_celsius"].Value != 40 || b.Reads.Total != 0 {
+	if len(keysOf(t, s, boxA)) != 1 || maps.Collect(b.Latest.All())["temp_die_celsius"].Value != 40 || b.Reads.Total != 0 {
 		t.Errorf("left behind: %v %+v", keysOf(t, s, boxA), b)
 	}
 	if c := ingest(t, s, batch...); c.New != 2 || c.LSN <= before.LSN {
@@ -163,7 +166,7 @@ func lateNews(t *testing.T, open func(t *testing.T) *store.Store) {
 	ingest(t, s, samples(boxA, 1, 1, epoch, 99), event(boxA, 1, 1, epoch, wire.EventModelPhase, phase("golden")),
 		event(boxA, 1, 4, epoch+15, wire.EventRunning, wire.Running{Generation: 1}))
 	b := box(t, s, boxA)
-	if got := b.Latest["temp_die_celsius"]; got != (store.Latest{TimeMs: epoch + 80_000, Value: 61}) {
+	if got, _ := b.Latest.Get("temp_die_celsius"); got != (store.Latest{TimeMs: epoch + 80_000, Value: 61}) {
 		t.Errorf("newest value %+v", got)
 	}
 	if len(b.Phases) != 1 || b.Phases[0].Phase != "active" || b.Running.Generation != 2 {

@@ -15,16 +15,18 @@ func (s *Store) AddSchemas(ctx context.Context, schemas []wire.Schema) error {
 	if len(schemas) == 0 {
 		return nil
 	}
+	var args []any
+	for _, sc := range schemas {
+		body, err := wire.Encode(sc)
+		if err != nil {
+			return err
+		}
+		id := wire.SchemaIDOf(sc)
+		args = append(args, id[:], body)
+	}
 	return s.write(ctx, func(t *tx) error {
-		for _, sc := range schemas {
-			body, err := wire.Encode(sc)
-			if err != nil {
-				return err
-			}
-			id := wire.SchemaIDOf(sc)
-			if _, err := t.Exec(ctx, `INSERT INTO schema (id, body) VALUES (?,?) ON CONFLICT DO NOTHING`, id[:], body); err != nil {
-				return fmt.Errorf("store schema %s: %w", id, err)
-			}
+		if _, err := t.execMany(ctx, insertSchemas, args); err != nil {
+			return fmt.Errorf("store schemas: %w", err)
 		}
 		return nil
 	})
@@ -32,54 +34,45 @@ func (s *Store) AddSchemas(ctx context.Context, schemas []wire.Schema) error {
 
 // Schema returns a stored schema, or ErrNotFound.
 func (s *Store) Schema(ctx context.Context, id wire.SchemaID) (wire.Schema, error) {
+	var sc *wire.Schema
+	err := s.read(ctx, func(t *tx) (err error) { sc, err = s.schemaIn(ctx, t, id); return err })
+	if err != nil {
+		return wire.Schema{}, err
+	}
+	return *sc, nil
+}
+
+// schemaIn returns a schema, from memory when it was read before: its id says
+// what it is. What was stored in it stays readable even if a restored backup
+// lacks it for a while, since the block that brings a schema to a box stores
+// it as well.
+func (s *Store) schemaIn(ctx context.Context, t *tx, id wire.SchemaID) (*wire.Schema, error) {
+	if sc, ok := s.schemas.Load(id); ok {
+		return sc.(*wire.Schema), nil
+	}
 	var body []byte
-	err := s.one(ctx, `SELECT body FROM schema WHERE id = ?`, []any{id[:]}, &body)
-	if errors.Is(err, ErrNotFound) {
-		return wire.Schema{}, fmt.Errorf("schema %s: %w", id, ErrNotFound)
+	err := t.QueryRow(ctx, `SELECT body FROM schema WHERE id = ?`, id[:]).Scan(&body)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, fmt.Errorf("schema %s: %w", id, ErrNotFound)
 	}
 	if err != nil {
-		return wire.Schema{}, fmt.Errorf("read schema %s: %w", id, err)
+		return nil, fmt.Errorf("read schema %s: %w", id, err)
 	}
-	return wire.Decode[wire.Schema](body)
+	sc, err := wire.Decode[wire.Schema](body)
+	if err != nil {
+		return nil, fmt.Errorf("read schema %s: %w", id, err)
+	}
+	s.schemas.Store(id, &sc)
+	return &sc, nil
 }
 
 // BoxSchemas lists the schemas in which a box has sent blocks, newest first,
 // and no more than a WELCOME can name: a box sends the others again.
 func (s *Store) BoxSchemas(ctx context.Context, id identity.ID) ([]wire.SchemaID, error) {
-	var out []wire.SchemaID
-	err := s.each(ctx, `SELECT schema FROM box_schema WHERE box = ? ORDER BY since_ms DESC LIMIT ?`, []any{id, wire.MaxKnownSchemas}, func(rows *sql.Rows) error {
-		var raw []byte
-		if err := rows.Scan(&raw); err != nil {
-			return err
-		}
-		var sid wire.SchemaID
-		copy(sid[:], raw)
-		out = append(out, sid)
-		return nil
-	})
-	if err != nil {
+	var list schemaIDs
+	err := s.one(ctx, `SELECT schemas FROM newest WHERE box = ?`, []any{id}, &list)
+	if err != nil && !errors.Is(err, ErrNotFound) {
 		return nil, fmt.Errorf("list schemas of %s: %w", id, err)
 	}
-	return out, nil
-}
-
-// Keys calls each with every stored key of a box; ledger checks use it.
-func (s *Store) Keys(ctx context.Context, id identity.ID, each func(wire.Key)) error {
-	err := s.each(ctx, `SELECT sid, lane, seq, h64 FROM block WHERE box = ?`, []any{id}, func(rows *sql.Rows) error {
-		var sid, h64 []byte
-		var k wire.Key
-		var seq int64 // SQLite has no unsigned integers; the bits are kept
-		if err := rows.Scan(&sid, &k.Lane, &seq, &h64); err != nil {
-			return err
-		}
-		k.Seq = uint64(seq)
-		copy(k.SID[:], sid)
-		copy(k.H64[:], h64)
-		each(k)
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("list keys of %s: %w", id, err)
-	}
-	return nil
+	return list.newestFirst(), nil
 }

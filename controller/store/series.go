@@ -9,51 +9,7 @@ import (
 
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
 	"github.com/edgeherd/edgeherd/internal/identity"
-	"github.com/edgeherd/edgeherd/internal/wire"
 )
-
-// Sample is one value of a metric.
-type Sample struct {
-	UnixMs int64
-	Value  float64
-}
-
-// Samples calls each for every stored samples block of a box that touches
-// [from, to), oldest first.
-func (s *Store) Samples(ctx context.Context, id identity.ID, from, to time.Time, each func(startMs int64, samples wire.Samples) error) error {
-	schemas := map[wire.SchemaID]wire.Schema{}
-	err := s.each(ctx, `SELECT b.t0_ms, b.schema, b.n, b.payload, coalesce(sc.body, '') FROM block b LEFT JOIN schema sc ON sc.id = b.schema
-		WHERE b.box = ? AND b.kind = ? AND b.t0_ms < ? AND b.t0_ms >= ? AND b.t1_ms >= ? AND b.decoded ORDER BY b.t0_ms`, []any{id, wire.KindSamples, to.UnixMilli(), from.Add(-MaxSpan).UnixMilli(), from.UnixMilli()}, func(rows *sql.Rows) error {
-		var t0 int64
-		var n int
-		var rawID, payload, body []byte
-		if err := rows.Scan(&t0, &rawID, &n, &payload, &body); err != nil {
-			return err
-		}
-		var sid wire.SchemaID
-		copy(sid[:], rawID)
-		schema, ok := schemas[sid]
-		if !ok {
-			var err error
-			if schema, err = wire.Decode[wire.Schema](body); err != nil {
-				return fmt.Errorf("read schema %s: %w", sid, err)
-			}
-			schemas[sid] = schema
-		}
-		samples, err := wire.DecodeSamples(schema, payload, n)
-		if err != nil {
-			return fmt.Errorf("read samples of %s at %d: %w", id, t0, err)
-		}
-		if err := each(t0, samples); err != nil {
-			return err
-		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("read samples of %s: %w", id, err)
-	}
-	return nil
-}
 
 // Events returns the newest events of a box in [from, to).
 func (s *Store) Events(ctx context.Context, id identity.ID, from, to time.Time, limit int) ([]fleetapi.Event, error) {

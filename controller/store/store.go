@@ -21,6 +21,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"sync"
 	"time"
 
 	"github.com/pressly/goose/v3"
@@ -48,16 +49,19 @@ type Options struct {
 	// sessions of boxes are its, unless Brokered: a broker of others holds them.
 	Node     string
 	Brokered bool
+	// Retention is what Examine judges by; Retain is told its own.
+	Retention Retention
 	// WallClock stamps rows; nil means time.Now.
 	WallClock func() time.Time
 }
 
 // Store is an open database. Safe for concurrent use.
 type Store struct {
-	engine engine
-	now    func() time.Time
-	node   string
-	holder string // of sessions: node, or "" for a broker of others
+	schemas sync.Map // wire.SchemaID to *wire.Schema, as they were read
+	engine  engine
+	now     func() time.Time
+	node    string
+	holder  string // of sessions: node, or "" for a broker of others
 }
 
 // Open opens the database, migrates it and begins a new run if this is another

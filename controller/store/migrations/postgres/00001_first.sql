@@ -14,7 +14,6 @@ CREATE TABLE box (
   id TEXT PRIMARY KEY, name TEXT NOT NULL, site TEXT NOT NULL, enrolled_ms BIGINT NOT NULL,
   last_seen_ms BIGINT NOT NULL DEFAULT 0, connected BOOLEAN NOT NULL DEFAULT false,
   inventory TEXT NOT NULL DEFAULT '{}', buffer TEXT NOT NULL DEFAULT '{}', running TEXT NOT NULL DEFAULT '{}',
-  thermal TEXT NOT NULL DEFAULT '{}',
   desired_generation BIGINT NOT NULL DEFAULT 0, desired TEXT NOT NULL DEFAULT '', desired_envelope BYTEA
 );
 CREATE UNIQUE INDEX box_name ON box (name);
@@ -24,21 +23,50 @@ CREATE TABLE boot (box TEXT NOT NULL, boot BYTEA NOT NULL, offset_ms BIGINT NOT 
 
 CREATE TABLE schema (id BYTEA PRIMARY KEY, body BYTEA NOT NULL);
 
--- Sealed blocks as they came. The key never contains time.
-CREATE TABLE block (
-  box TEXT NOT NULL, sid BYTEA NOT NULL, lane BIGINT NOT NULL, seq BIGINT NOT NULL, h64 BYTEA NOT NULL,
-  kind BIGINT NOT NULL, t0_ms BIGINT NOT NULL, t1_ms BIGINT NOT NULL, wall_ms BIGINT NOT NULL,
-  schema BYTEA, n BIGINT NOT NULL, payload BYTEA NOT NULL, received_ms BIGINT NOT NULL,
-  decoded BOOLEAN NOT NULL, -- false: its content could not be read; kept, but never charted
-  PRIMARY KEY (box, sid, lane, seq, h64)
-);
-CREATE INDEX block_time ON block (box, kind, t0_ms);
+-- The keys of all blocks that were ever stored, those of 64 sequence numbers in
+-- a row: 1 byte of the number and 8 of the hash for each. Never deleted while
+-- the box may send them again. Keys never contain time.
+CREATE TABLE block_key (
+  box TEXT NOT NULL, sid BIGINT NOT NULL, lane BIGINT NOT NULL, chunk BIGINT NOT NULL, body BYTEA NOT NULL,
+  PRIMARY KEY (box, sid, lane, chunk)
+) WITH (fillfactor = 60);
 
-CREATE TABLE latest (box TEXT NOT NULL, metric TEXT NOT NULL, t_ms BIGINT NOT NULL, value DOUBLE PRECISION NOT NULL, PRIMARY KEY (box, metric));
+-- Samples as they came, a row a block or pack, until their hour is closed. The
+-- upper bits of an id are the LSN, the lower 20 number the rows of a commit.
+CREATE TABLE sample (id BIGINT PRIMARY KEY, box TEXT NOT NULL, t0_ms BIGINT NOT NULL, t1_ms BIGINT NOT NULL, body BYTEA NOT NULL);
+CREATE INDEX sample_time ON sample (box, t0_ms);
+
+-- Samples of closed hours, a row a box and hour; more parts when one would grow
+-- too large. lsn is the highest of what is in it, rev counts its changes.
+CREATE TABLE sample_hour (
+  box TEXT NOT NULL, hour_ms BIGINT NOT NULL, part BIGINT NOT NULL, rev BIGINT NOT NULL, lsn BIGINT NOT NULL,
+  t0_ms BIGINT NOT NULL, t1_ms BIGINT NOT NULL, body BYTEA NOT NULL,
+  PRIMARY KEY (box, hour_ms, part)
+);
+CREATE INDEX sample_hour_lsn ON sample_hour (lsn);
+
+-- Least, middle, greatest value, sum and number of every metric of the row of
+-- sample_hour of the same name, by hour.
 CREATE TABLE rollup_hour (
-  box TEXT NOT NULL, metric TEXT NOT NULL, hour_ms BIGINT NOT NULL,
-  min DOUBLE PRECISION NOT NULL, max DOUBLE PRECISION NOT NULL, sum DOUBLE PRECISION NOT NULL, n BIGINT NOT NULL,
-  PRIMARY KEY (box, metric, hour_ms)
+  box TEXT NOT NULL, hour_ms BIGINT NOT NULL, part BIGINT NOT NULL, body BYTEA NOT NULL,
+  PRIMARY KEY (box, hour_ms, part)
+);
+
+-- Bodies are compressed already.
+ALTER TABLE sample_hour ALTER COLUMN body SET STORAGE EXTERNAL;
+ALTER TABLE rollup_hour ALTER COLUMN body SET STORAGE EXTERNAL;
+
+-- What changes with every message of a box. buffer is NULL until a message says
+-- it after a HELLO.
+CREATE TABLE newest (
+  box TEXT PRIMARY KEY, seen_ms BIGINT NOT NULL, buffer TEXT, schemas BYTEA NOT NULL, latest BYTEA, thermal TEXT NOT NULL
+) WITH (fillfactor = 60); -- room on the page for the next version of a row
+
+-- Sealed blocks of all other kinds as they came, and samples that could not be
+-- read. Their ids are as those of samples.
+CREATE TABLE block (
+  id BIGINT PRIMARY KEY, box TEXT NOT NULL, kind BIGINT NOT NULL, t0_ms BIGINT NOT NULL, t1_ms BIGINT NOT NULL,
+  received_ms BIGINT NOT NULL, body BYTEA NOT NULL
 );
 
 CREATE TABLE event (id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY, box TEXT NOT NULL, t_ms BIGINT NOT NULL, type TEXT NOT NULL, text TEXT NOT NULL, body TEXT NOT NULL);
@@ -50,9 +78,7 @@ CREATE TABLE result (
 CREATE INDEX result_time ON result (box, t_ms);
 CREATE TABLE gap (id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY, box TEXT NOT NULL, sid BYTEA NOT NULL, lane BIGINT NOT NULL, lo BIGINT NOT NULL, hi BIGINT NOT NULL, n BIGINT NOT NULL, reason TEXT NOT NULL, t_ms BIGINT NOT NULL);
 
--- What HELLO and the list of boxes ask for, kept at ingest so that neither
--- scans blocks or results.
-CREATE TABLE box_schema (box TEXT NOT NULL, schema BYTEA NOT NULL, since_ms BIGINT NOT NULL, PRIMARY KEY (box, schema));
+-- Kept at ingest so that the list of boxes scans no results.
 CREATE TABLE reads_hour (
   hour_ms BIGINT NOT NULL, box TEXT NOT NULL, total BIGINT NOT NULL, checked BIGINT NOT NULL, correct BIGINT NOT NULL,
   PRIMARY KEY (hour_ms, box)

@@ -10,7 +10,6 @@ CREATE TABLE box (
   id TEXT PRIMARY KEY, name TEXT NOT NULL, site TEXT NOT NULL, enrolled_ms INTEGER NOT NULL,
   last_seen_ms INTEGER NOT NULL DEFAULT 0, connected INTEGER NOT NULL DEFAULT 0,
   inventory TEXT NOT NULL DEFAULT '{}', buffer TEXT NOT NULL DEFAULT '{}', running TEXT NOT NULL DEFAULT '{}',
-  thermal TEXT NOT NULL DEFAULT '{}',
   desired_generation INTEGER NOT NULL DEFAULT 0, desired TEXT NOT NULL DEFAULT '', desired_envelope BLOB
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX box_name ON box (name);
@@ -20,22 +19,47 @@ CREATE TABLE boot (box TEXT NOT NULL, boot BLOB NOT NULL, offset_ms INTEGER NOT 
 
 CREATE TABLE schema (id BLOB PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
 
--- Sealed blocks as they came. The key never contains time.
-CREATE TABLE block (
-  box TEXT NOT NULL, sid BLOB NOT NULL, lane INTEGER NOT NULL, seq INTEGER NOT NULL, h64 BLOB NOT NULL,
-  kind INTEGER NOT NULL, t0_ms INTEGER NOT NULL, t1_ms INTEGER NOT NULL, wall_ms INTEGER NOT NULL,
-  schema BLOB, n INTEGER NOT NULL, payload BLOB NOT NULL, received_ms INTEGER NOT NULL,
-  decoded INTEGER NOT NULL, -- 0: its content could not be read; kept, but never charted
-  PRIMARY KEY (box, sid, lane, seq, h64)
-);
-CREATE INDEX block_time ON block (box, kind, t0_ms);
-
-CREATE TABLE latest (box TEXT NOT NULL, metric TEXT NOT NULL, t_ms INTEGER NOT NULL, value REAL NOT NULL, PRIMARY KEY (box, metric)) WITHOUT ROWID;
-CREATE TABLE rollup_hour (
-  box TEXT NOT NULL, metric TEXT NOT NULL, hour_ms INTEGER NOT NULL,
-  min REAL NOT NULL, max REAL NOT NULL, sum REAL NOT NULL, n INTEGER NOT NULL,
-  PRIMARY KEY (box, metric, hour_ms)
+-- The keys of all blocks that were ever stored, those of 64 sequence numbers in
+-- a row: 1 byte of the number and 8 of the hash for each. Never deleted while
+-- the box may send them again. Keys never contain time.
+CREATE TABLE block_key (
+  box TEXT NOT NULL, sid INTEGER NOT NULL, lane INTEGER NOT NULL, chunk INTEGER NOT NULL, body BLOB NOT NULL,
+  PRIMARY KEY (box, sid, lane, chunk)
 ) WITHOUT ROWID;
+
+-- Samples as they came, a row a block or pack, until their hour is closed. The
+-- upper bits of an id are the LSN, the lower 20 number the rows of a commit.
+CREATE TABLE sample (id INTEGER PRIMARY KEY, box TEXT NOT NULL, t0_ms INTEGER NOT NULL, t1_ms INTEGER NOT NULL, body BLOB NOT NULL);
+CREATE INDEX sample_time ON sample (box, t0_ms);
+
+-- Samples of closed hours, a row a box and hour; more parts when one would grow
+-- too large. lsn is the highest of what is in it, rev counts its changes.
+CREATE TABLE sample_hour (
+  box TEXT NOT NULL, hour_ms INTEGER NOT NULL, part INTEGER NOT NULL, rev INTEGER NOT NULL, lsn INTEGER NOT NULL,
+  t0_ms INTEGER NOT NULL, t1_ms INTEGER NOT NULL, body BLOB NOT NULL,
+  PRIMARY KEY (box, hour_ms, part)
+);
+CREATE INDEX sample_hour_lsn ON sample_hour (lsn);
+
+-- Least, middle, greatest value, sum and number of every metric of the row of
+-- sample_hour of the same name, by hour.
+CREATE TABLE rollup_hour (
+  box TEXT NOT NULL, hour_ms INTEGER NOT NULL, part INTEGER NOT NULL, body BLOB NOT NULL,
+  PRIMARY KEY (box, hour_ms, part)
+) WITHOUT ROWID;
+
+-- What changes with every message of a box. buffer is NULL until a message says
+-- it after a HELLO.
+CREATE TABLE newest (
+  box TEXT PRIMARY KEY, seen_ms INTEGER NOT NULL, buffer TEXT, schemas BLOB NOT NULL, latest BLOB, thermal TEXT NOT NULL
+) WITHOUT ROWID;
+
+-- Sealed blocks of all other kinds as they came, and samples that could not be
+-- read. Their ids are as those of samples.
+CREATE TABLE block (
+  id INTEGER PRIMARY KEY, box TEXT NOT NULL, kind INTEGER NOT NULL, t0_ms INTEGER NOT NULL, t1_ms INTEGER NOT NULL,
+  received_ms INTEGER NOT NULL, body BLOB NOT NULL
+);
 
 CREATE TABLE event (id INTEGER PRIMARY KEY, box TEXT NOT NULL, t_ms INTEGER NOT NULL, type TEXT NOT NULL, text TEXT NOT NULL, body TEXT NOT NULL);
 CREATE INDEX event_time ON event (box, t_ms);
@@ -46,9 +70,7 @@ CREATE TABLE result (
 CREATE INDEX result_time ON result (box, t_ms);
 CREATE TABLE gap (id INTEGER PRIMARY KEY, box TEXT NOT NULL, sid BLOB NOT NULL, lane INTEGER NOT NULL, lo INTEGER NOT NULL, hi INTEGER NOT NULL, n INTEGER NOT NULL, reason TEXT NOT NULL, t_ms INTEGER NOT NULL);
 
--- What HELLO and the list of boxes ask for, kept at ingest so that neither
--- scans blocks or results.
-CREATE TABLE box_schema (box TEXT NOT NULL, schema BLOB NOT NULL, since_ms INTEGER NOT NULL, PRIMARY KEY (box, schema)) WITHOUT ROWID;
+-- Kept at ingest so that the list of boxes scans no results.
 CREATE TABLE reads_hour (
   hour_ms INTEGER NOT NULL, box TEXT NOT NULL, total INTEGER NOT NULL, checked INTEGER NOT NULL, correct INTEGER NOT NULL,
   PRIMARY KEY (hour_ms, box)

@@ -1,0 +1,160 @@
+package store
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"database/sql"
+	"encoding/binary"
+	"fmt"
+	"maps"
+	"slices"
+	"sort"
+
+	"github.com/edgeherd/edgeherd/internal/identity"
+	"github.com/edgeherd/edgeherd/internal/wire"
+)
+
+// The keys of all blocks that were ever stored, apart from what the blocks
+// held: a late copy is known however its samples are stored by then. One row
+// has the keys of 64 sequence numbers of a stream, 9 bytes a key: the low bits
+// of the number and the hash, in order.
+
+const (
+	chunkBits = 6
+	entrySize = 1 + len(wire.H64{})
+)
+
+// chunkID names the row of some keys.
+type chunkID struct {
+	box   identity.ID
+	sid   int64 // its bits
+	lane  wire.Lane
+	chunk int64 // seq / 64
+}
+
+func (c chunkID) compare(d chunkID) int {
+	return cmp.Or(cmp.Compare(c.box, d.box), cmp.Compare(c.sid, d.sid), cmp.Compare(c.lane, d.lane), cmp.Compare(c.chunk, d.chunk))
+}
+
+func chunkOf(id identity.ID, k wire.Key) chunkID {
+	return chunkID{id, int64(binary.BigEndian.Uint64(k.SID[:])), k.Lane, int64(k.Seq >> chunkBits)}
+}
+
+// chunk is the keys of one row.
+type chunk struct {
+	body  []byte
+	dirty bool
+}
+
+// add puts a key in its place and reports whether it was not there.
+func (c *chunk) add(k wire.Key) bool {
+	var e [entrySize]byte
+	e[0] = byte(k.Seq & (1<<chunkBits - 1))
+	copy(e[1:], k.H64[:])
+	n := len(c.body) / entrySize
+	i := n
+	if n > 0 && bytes.Compare(c.body[(n-1)*entrySize:], e[:]) >= 0 { // else at the end, as nearly always
+		i = sort.Search(n, func(i int) bool { return bytes.Compare(c.body[i*entrySize:(i+1)*entrySize], e[:]) >= 0 })
+	}
+	if i < n && bytes.Equal(c.body[i*entrySize:(i+1)*entrySize], e[:]) {
+		return false
+	}
+	body := make([]byte, 0, len(c.body)+entrySize)
+	body = append(append(append(body, c.body[:i*entrySize]...), e[:]...), c.body[i*entrySize:]...)
+	c.body, c.dirty = body, true
+	return true
+}
+
+func (c *chunk) each(id chunkID, f func(wire.Key)) {
+	var k wire.Key
+	binary.BigEndian.PutUint64(k.SID[:], uint64(id.sid))
+	k.Lane = id.lane
+	for e := c.body; len(e) >= entrySize; e = e[entrySize:] {
+		k.Seq = uint64(id.chunk)<<chunkBits | uint64(e[0])
+		copy(k.H64[:], e[1:entrySize])
+		f(k)
+	}
+}
+
+// keySet is the rows that a transaction looks at.
+type keySet map[chunkID]*chunk
+
+var (
+	readChunks = many{
+		head: `WITH want (box, sid, lane, chunk) AS (VALUES `, row: `(CAST(? AS TEXT), CAST(? AS BIGINT), CAST(? AS BIGINT), CAST(? AS BIGINT))`, width: 4,
+		tail: `) SELECT k.box, k.sid, k.lane, k.chunk, k.body FROM want CROSS JOIN block_key k
+			WHERE k.box = want.box AND k.sid = want.sid AND k.lane = want.lane AND k.chunk = want.chunk`,
+	}
+	writeChunks = many{
+		head: `INSERT INTO block_key (box, sid, lane, chunk, body) VALUES `, row: `(?,?,?,?,?)`, width: 5,
+		tail: ` ON CONFLICT (box, sid, lane, chunk) DO UPDATE SET body = excluded.body`,
+	}
+)
+
+// loadKeys reads the rows in which the keys of ds are or will be.
+func loadKeys(ctx context.Context, t *tx, ds []Delivery) (keySet, error) {
+	set := keySet{}
+	var args []any
+	for i := range ds {
+		ds[i].eachKey(func(_ int, k wire.Key) {
+			id := chunkOf(ds[i].Box, k)
+			if set[id] == nil {
+				set[id] = &chunk{}
+				args = append(args, string(id.box), id.sid, int64(id.lane), id.chunk)
+			}
+		})
+	}
+	err := t.eachMany(ctx, readChunks, args, func(rows *sql.Rows) error {
+		var id chunkID
+		var body []byte
+		if err := rows.Scan((*string)(&id.box), &id.sid, &id.lane, &id.chunk, &body); err != nil {
+			return err
+		}
+		c := set[id]
+		if c == nil || len(body)%entrySize != 0 {
+			return fmt.Errorf("keys %v: %d bytes; restore the database from a backup", id, len(body))
+		}
+		c.body = body
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look up keys: %w", err)
+	}
+	return set, nil
+}
+
+// add notes the key as stored and reports whether it was not yet.
+func (s keySet) add(id identity.ID, k wire.Key) bool { return s[chunkOf(id, k)].add(k) }
+
+// save writes the rows that changed.
+func (s keySet) save(ctx context.Context, t *tx) error {
+	args := make([]any, 0, 5*len(s))
+	for _, id := range slices.SortedFunc(maps.Keys(s), chunkID.compare) { // neighbours share pages
+		if c := s[id]; c.dirty {
+			args = append(args, string(id.box), id.sid, int64(id.lane), id.chunk, c.body)
+		}
+	}
+	if _, err := t.execMany(ctx, writeChunks, args); err != nil {
+		return fmt.Errorf("store keys: %w", err)
+	}
+	return nil
+}
+
+// Keys calls each with the key of every block of a box that was ever stored;
+// ledger checks use it.
+func (s *Store) Keys(ctx context.Context, id identity.ID, each func(wire.Key)) error {
+	err := s.each(ctx, `SELECT sid, lane, chunk, body FROM block_key WHERE box = ? ORDER BY sid, lane, chunk`, []any{string(id)}, func(rows *sql.Rows) error {
+		of := chunkID{box: id}
+		var c chunk
+		if err := rows.Scan(&of.sid, &of.lane, &of.chunk, &c.body); err != nil {
+			return err
+		}
+		c.each(of, each)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("list keys of %s: %w", id, err)
+	}
+	return nil
+}

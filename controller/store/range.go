@@ -1,0 +1,312 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"fmt"
+	"math"
+	"runtime"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/edgeherd/edgeherd/controller/series"
+	"github.com/edgeherd/edgeherd/internal/identity"
+	"github.com/edgeherd/edgeherd/internal/wire"
+)
+
+// Sample is one value of a metric.
+type Sample struct {
+	UnixMs int64
+	Value  float64
+}
+
+// Columns is what one stored row holds of the metrics that were asked for.
+type Columns struct {
+	UnixMs []int64     // of each row
+	Values [][]float64 // [metric asked for][row]; NaN means missing, nil: not measured there
+	// Summaries are of values that are gone: the box had no room for them.
+	// Median is their mean.
+	Summaries []Summary
+}
+
+// Summary is what is left of some samples.
+type Summary struct {
+	UnixMs int64          // the middle of their time
+	Values []series.Point // [metric asked for]; N is 0 for none
+}
+
+// walk calls each with the content of the rows of a box that touch [from, to),
+// those of closed hours first, each of them in the order of their times.
+func (s *Store) walk(ctx context.Context, id identity.ID, from, to int64, each func(t *tx, body []byte) error) error {
+	scan := func(t *tx) func(*sql.Rows) error {
+		return func(rows *sql.Rows) error {
+			var body sql.RawBytes
+			if err := rows.Scan(&body); err != nil {
+				return err
+			}
+			return each(t, body)
+		}
+	}
+	earliest := from - MaxSpan.Milliseconds()
+	return s.snapshot(ctx, func(t *tx) error {
+		err := t.each(ctx, `SELECT body FROM sample_hour WHERE box = ? AND hour_ms >= ? AND hour_ms < ? AND t0_ms < ? AND t1_ms >= ? ORDER BY hour_ms, part`,
+			[]any{string(id), hourOf(earliest), to, to, from}, scan(t))
+		if err != nil {
+			return err
+		}
+		return t.each(ctx, `SELECT body FROM sample WHERE box = ? AND t0_ms >= ? AND t0_ms < ? AND t1_ms >= ? ORDER BY t0_ms, id`,
+			[]any{string(id), earliest, to, from}, scan(t))
+	})
+}
+
+// prepared looks up all schemas of a box, so that its rows can be read while
+// the answer that has them is under way.
+func (s *Store) prepared(ctx context.Context, id identity.ID, want []string) (*reading, error) {
+	ids, err := s.BoxSchemas(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	for _, sc := range ids {
+		if _, err := s.Schema(ctx, sc); err != nil {
+			return nil, err
+		}
+	}
+	return &reading{want: want, schema: func(sc wire.SchemaID) (*wire.Schema, error) {
+		if known, ok := s.schemas.Load(sc); ok {
+			return known.(*wire.Schema), nil
+		}
+		// One of more than a WELCOME names: ask on another connection.
+		found, err := s.Schema(ctx, sc)
+		return &found, err
+	}}, nil
+}
+
+// Columns calls each with all that is stored of some metrics of a box in rows
+// that touch [from, to), in no order. Only the metrics asked for are decoded.
+func (s *Store) Columns(ctx context.Context, id identity.ID, from, to time.Time, metrics []string, each func(Columns) error) error {
+	r, err := s.prepared(ctx, id, append([]string{}, metrics...))
+	if err == nil {
+		err = s.walk(ctx, id, from.UnixMilli(), to.UnixMilli(), func(_ *tx, body []byte) error {
+			var c content
+			if err := r.read(&c, body); err != nil {
+				return err
+			}
+			return c.columns(each)
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("read samples of %s: %w", id, err)
+	}
+	return nil
+}
+
+func (c *content) columns(each func(Columns) error) error {
+	for i := range c.parts {
+		if err := each(Columns{UnixMs: c.parts[i].timesMs, Values: c.parts[i].values}); err != nil {
+			return err
+		}
+	}
+	var out Columns
+	for i := range c.coarse {
+		row := &c.coarse[i]
+		sum := Summary{UnixMs: row.middle(), Values: make([]series.Point, len(row.n))}
+		for m := range row.n {
+			if row.n[m] > 0 {
+				sum.Values[m] = row.summary(m)
+			}
+		}
+		out.Summaries = append(out.Summaries, sum)
+	}
+	if out.Summaries == nil {
+		return nil
+	}
+	return each(out)
+}
+
+// Chart returns the buckets of metrics of a box: from every sample that is
+// stored, or from the rollups of whole hours, which takes a window whose spans
+// are whole hours. Both give the same least and greatest values and numbers;
+// the median of rollups is the median of hourly medians.
+func (s *Store) Chart(ctx context.Context, id identity.ID, w series.Window, metrics []string, rollups bool) ([][]series.Point, error) {
+	slabs := w.Split(4 * runtime.GOMAXPROCS(0)) // bounds what is in memory at once
+	parts := make([][][]series.Point, len(slabs))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for i, slab := range slabs {
+		g.Go(func() error {
+			buckets := make([]*series.Buckets, len(metrics))
+			for m := range buckets {
+				buckets[m] = slab.Buckets()
+			}
+			read := s.fillExact
+			if rollups {
+				read = s.fillHours
+			}
+			if err := read(ctx, id, slab, metrics, buckets); err != nil {
+				return err
+			}
+			for _, b := range buckets {
+				parts[i] = append(parts[i], b.Points())
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	out := make([][]series.Point, len(metrics))
+	for m := range out {
+		out[m] = []series.Point{}
+		for _, p := range parts {
+			out[m] = append(out[m], p[m]...)
+		}
+	}
+	return out, nil
+}
+
+func (s *Store) fillExact(ctx context.Context, id identity.ID, w series.Window, metrics []string, into []*series.Buckets) error {
+	return s.Columns(ctx, id, time.UnixMilli(w.FromMs), time.UnixMilli(w.ToMs), metrics, func(c Columns) error {
+		for m, b := range into {
+			if c.Values != nil {
+				b.Add(c.UnixMs, c.Values[m])
+			}
+			for _, sum := range c.Summaries {
+				b.AddSummary(sum.UnixMs, sum.Values[m])
+			}
+		}
+		return ctx.Err()
+	})
+}
+
+func (s *Store) fillHours(ctx context.Context, id identity.ID, w series.Window, metrics []string, into []*series.Buckets) error {
+	return s.Rollups(ctx, id, time.UnixMilli(w.FromMs), time.UnixMilli(w.ToMs), metrics, func(m int, r Rollup) {
+		into[m].AddSummary(r.HourMs, series.Point{Min: r.Min, Median: r.Median, Max: r.Max, N: r.N})
+	})
+}
+
+// Rollups calls each with the hourly values of metrics of a box, for all hours
+// that begin in [from, to), with the number of the metric. One hour may come in
+// several parts, that together count each sample once.
+func (s *Store) Rollups(ctx context.Context, id identity.ID, from, to time.Time, metrics []string, each func(metric int, r Rollup)) error {
+	lo, hi := from.UnixMilli(), to.UnixMilli()
+	r, err := s.prepared(ctx, id, nil)
+	if err != nil {
+		return fmt.Errorf("read hourly values of %s: %w", id, err)
+	}
+	names := reading{want: metrics}
+	tell := func(groups []hourGroup) {
+		for _, g := range groups {
+			if g.hourMs < lo || g.hourMs >= hi {
+				continue
+			}
+			for m, v := range pick(g.values, names.wanted(g.id, g.schema)) {
+				if v.N > 0 {
+					each(m, v)
+				}
+			}
+		}
+	}
+	earliest := lo - MaxSpan.Milliseconds()
+	err = s.snapshot(ctx, func(t *tx) error {
+		err := t.each(ctx, `SELECT body FROM rollup_hour WHERE box = ? AND hour_ms >= ? AND hour_ms < ? ORDER BY hour_ms, part`,
+			[]any{string(id), hourOf(earliest), hi}, func(rows *sql.Rows) error {
+				var body sql.RawBytes
+				if err := rows.Scan(&body); err != nil {
+					return err
+				}
+				groups, err := decodeRollups(body, r.schema)
+				tell(groups)
+				return err
+			})
+		if err != nil {
+			return err
+		}
+		var open content // of hours that are not closed yet, or were opened again
+		err = t.each(ctx, `SELECT body FROM sample WHERE box = ? AND t0_ms >= ? AND t0_ms < ? AND t1_ms >= ? ORDER BY t0_ms, id`,
+			[]any{string(id), earliest, hi, lo}, func(rows *sql.Rows) error {
+				var body sql.RawBytes
+				if err := rows.Scan(&body); err != nil {
+					return err
+				}
+				return r.read(&open, body)
+			})
+		tell(open.rollups())
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("read hourly values of %s: %w", id, err)
+	}
+	return nil
+}
+
+// Samples calls each for the samples of every stored block of a box that
+// touches [from, to), in the order of their starts as far as they are stored
+// alike: those of closed hours come first. Of samples that are gone, each gets
+// the means, a row for each summary.
+func (s *Store) Samples(ctx context.Context, id identity.ID, from, to time.Time, each func(startMs int64, samples wire.Samples) error) error {
+	lo, hi := from.UnixMilli(), to.UnixMilli()
+	r, err := s.prepared(ctx, id, nil)
+	if err == nil {
+		err = s.walk(ctx, id, lo, hi, func(_ *tx, body []byte) error {
+			var c content
+			if err := r.read(&c, body); err != nil {
+				return err
+			}
+			for _, one := range c.blocks() {
+				if one.startMs < hi && one.endMs >= lo {
+					if err := each(one.startMs, one.samples); err != nil {
+						return err
+					}
+				}
+			}
+			return nil
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("read samples of %s: %w", id, err)
+	}
+	return nil
+}
+
+// blockOf is the samples of one block, or what is left of some.
+type blockOf struct {
+	startMs, endMs int64
+	samples        wire.Samples
+}
+
+// blocks cuts content into its blocks, in the order of their starts.
+func (c *content) blocks() []blockOf {
+	var out []blockOf
+	for i := range c.parts {
+		p := &c.parts[i]
+		from := 0
+		for _, m := range p.members {
+			to := from + int(m.Count)
+			b := blockOf{m.StartMs, m.StartMs + m.SpanMs, wire.Samples{Schema: *p.schema}}
+			for _, t := range p.timesMs[from:to] {
+				b.samples.TimesMs = append(b.samples.TimesMs, t-m.StartMs)
+			}
+			for _, column := range p.values {
+				b.samples.Values = append(b.samples.Values, column[from:to])
+			}
+			out = append(out, b)
+			from = to
+		}
+	}
+	for i := range c.coarse {
+		r := &c.coarse[i]
+		b := blockOf{r.fromMs, r.toMs, wire.Samples{Schema: *r.schema, TimesMs: []int64{r.middle() - r.fromMs}}}
+		for m, v := range r.mean {
+			if r.n[m] == 0 {
+				v = math.NaN()
+			}
+			b.samples.Values = append(b.samples.Values, []float64{v})
+		}
+		out = append(out, b)
+	}
+	slices.SortStableFunc(out, func(a, b blockOf) int { return cmp.Compare(a.startMs, b.startMs) })
+	return out
+}
