@@ -29,6 +29,8 @@ type engine interface {
 	stamp(ctx context.Context, t *tx) (wire.RunID, uint64, error)
 	// settle begins a new run if it is due, before the present one is told.
 	settle(ctx context.Context) error
+	// shrink gives back a slice of disk space that deleted rows left.
+	shrink(ctx context.Context) error
 	close() error
 }
 

@@ -46,15 +46,27 @@ type postgres struct {
 	now   func() time.Time
 }
 
-func openPostgres(ctx context.Context, opts Options) (*postgres, error) {
+// connectPostgres makes ready to connect, and does not yet.
+func connectPostgres(opts Options) (*postgres, error) {
 	cfg, err := postgresConfig(opts)
 	if err != nil {
 		return nil, err
 	}
-	e := &postgres{db: stdlib.OpenDB(*cfg, stdlib.OptionShouldPing(rested)), cfg: cfg, where: where(cfg), texts: &texts{translate: forPostgres}, now: opts.WallClock}
+	e := &postgres{
+		db: stdlib.OpenDB(*cfg, stdlib.OptionShouldPing(rested)), cfg: cfg, where: where(cfg),
+		texts: &texts{translate: forPostgres}, now: opts.WallClock,
+	}
 	e.db.SetMaxOpenConns(maxConns)
 	e.db.SetMaxIdleConns(maxConns)
 	e.db.SetConnMaxIdleTime(5 * time.Minute)
+	return e, nil
+}
+
+func openPostgres(ctx context.Context, opts Options) (*postgres, error) {
+	e, err := connectPostgres(opts)
+	if err != nil {
+		return nil, err
+	}
 	if err = e.prepare(ctx); err == nil {
 		err = e.settle(ctx)
 	}
@@ -194,6 +206,9 @@ func (e *postgres) read(ctx context.Context, f func(*tx) error) error {
 func (e *postgres) snapshot(ctx context.Context, f func(*tx) error) error {
 	return e.explain(e.within(ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true}, f))
 }
+
+// shrink: autovacuum makes room for new rows by itself.
+func (e *postgres) shrink(context.Context) error { return nil }
 
 func (e *postgres) close() error { return e.db.Close() }
 

@@ -288,18 +288,20 @@ func TestAnAcknowledgedCommitSurvivesAKilledPostgreSQL(t *testing.T) {
 	var mu sync.Mutex
 	acked := map[wire.Key]store.Committed{}
 	enough := make(chan struct{})
+	reached := sync.OnceFunc(func() { close(enough) })
 	for w := range 4 {
 		wg.Go(func() {
 			for seq := uint64(1); ; seq++ {
 				d := results(boxA, byte(w+1), seq, epoch+int64(seq), "good")
 				got, err := s.Ingest(ctx, []store.Delivery{d}, effects)
 				if err != nil {
-					return // a box would send again
+					reached() // a box would send again
+					return
 				}
 				mu.Lock()
 				acked[d.Block.Key] = got
-				if len(acked) == 100 {
-					close(enough)
+				if len(acked) >= 100 {
+					reached()
 				}
 				mu.Unlock()
 			}
@@ -311,6 +313,9 @@ func TestAnAcknowledgedCommitSurvivesAKilledPostgreSQL(t *testing.T) {
 	check(t, c.Start())
 	after := at(t, address)
 	keys := keysOf(t, after, boxA)
+	if len(acked) < 100 {
+		t.Errorf("%d commits only", len(acked))
+	}
 	for k := range acked {
 		if keys[k] != 1 {
 			t.Errorf("block %s was acknowledged and is stored %d times", k, keys[k])

@@ -26,7 +26,11 @@ func TestMain(m *testing.M) {
 			panic(err)
 		}
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if c, err := shared(); err == nil {
+		c.Remove()
+	}
+	os.Exit(code)
 }
 
 var ctx = context.Background()

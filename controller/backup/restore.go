@@ -1,0 +1,227 @@
+package backup
+
+import (
+	"archive/tar"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/edgeherd/edgeherd/controller/store"
+	"github.com/edgeherd/edgeherd/internal/durable"
+)
+
+// maxManifest bounds what is read before anything is known of a file.
+const maxManifest = 64 << 20
+
+// ErrDamaged says that a backup is not what its manifest says.
+var ErrDamaged = errors.New("the backup is damaged or not whole; take another one")
+
+// Restored tells what Restore did.
+type Restored struct {
+	Manifest Manifest `json:"manifest"`
+	// Before is where the state directory of before lies now; "" if there was none.
+	Before string `json:"before,omitempty"`
+	// Missing are blobs that the backup does not have and the state directory
+	// of before did not have either: push them again.
+	Missing []string `json:"missing,omitempty"`
+}
+
+// Verify reads a backup and checks every file of it.
+func Verify(ctx context.Context, file string) (Manifest, error) {
+	return read(ctx, file, func(File, io.Reader) error { return nil })
+}
+
+// Restore puts a backup in place of a state directory, and fills the database.
+// What is there is replaced only with force; the directory of before is kept
+// beside the new one.
+func Restore(ctx context.Context, opts Options, file string, force bool) (r Restored, err error) {
+	if opts.WallClock == nil {
+		opts.WallClock = time.Now
+	}
+	if r.Manifest, err = Verify(ctx, file); err != nil {
+		return r, err
+	}
+	if (r.Manifest.Engine == "postgres") != (opts.Database != "") {
+		return r, fmt.Errorf("the backup is of a %s database: %s", r.Manifest.Engine, map[string]string{
+			"sqlite": "restore it without --database", "postgres": "name the database to fill with --database",
+		}[r.Manifest.Engine])
+	}
+	unlock, occupied, err := claim(opts.State)
+	if err != nil {
+		return r, err
+	}
+	defer unlock()
+	if occupied && !force {
+		return r, fmt.Errorf("%s is not empty: %w; choose another --state, or replace it with --force (it is kept beside it)", opts.State, fs.ErrExist)
+	}
+	next := filepath.Clean(opts.State) + ".restoring"
+	if err := os.RemoveAll(next); err != nil {
+		return r, fmt.Errorf("remove what an earlier restore left: %w", err)
+	}
+	defer os.RemoveAll(next)
+	if _, err := read(ctx, file, func(f File, from io.Reader) error { return unpack(next, f, from) }); err != nil {
+		return r, fmt.Errorf("unpack: %w", err)
+	}
+	if r.Missing, err = keepBlobs(opts.blobs(), next, r.Manifest.Blobs); err != nil {
+		return r, fmt.Errorf("keep models and releases: %w", err)
+	}
+	if opts.Database != "" {
+		dump := filepath.Join(next, dumpName)
+		err := store.Fill(ctx, opts.store(), dump, force)
+		if errors.Is(err, store.ErrConflict) {
+			return r, fmt.Errorf("%w; name an empty database, or replace it with --force", err)
+		}
+		if err := errors.Join(err, os.Remove(dump)); err != nil {
+			return r, err
+		}
+	}
+	if err := syncTree(next); err != nil {
+		return r, err
+	}
+	if occupied {
+		r.Before = filepath.Clean(opts.State) + ".before-" + opts.WallClock().UTC().Format("20060102T150405")
+		err = durable.Rename(opts.State, r.Before)
+	} else {
+		err = os.RemoveAll(opts.State) // empty but for our lock
+	}
+	if err == nil {
+		err = durable.Rename(next, opts.State)
+	}
+	if err != nil {
+		return r, fmt.Errorf("put the restored directory in place: %w", err)
+	}
+	return r, nil
+}
+
+// claim makes sure that no controller uses a directory.
+func claim(dir string) (unlock func(), occupied bool, err error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return func() {}, false, durable.MkdirAll(filepath.Dir(filepath.Clean(dir)), 0o700)
+	}
+	if err != nil {
+		return nil, false, fmt.Errorf("look at the state directory: %w", err)
+	}
+	lock, err := durable.LockDir(dir)
+	if errors.Is(err, durable.ErrLocked) {
+		return nil, false, fmt.Errorf("a controller runs on %s: stop it first", dir)
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	for _, e := range entries {
+		occupied = occupied || e.Name() != "lock"
+	}
+	return func() { lock.Close() }, occupied, nil
+}
+
+// read checks a backup while it hands over each file.
+func read(ctx context.Context, file string, each func(File, io.Reader) error) (m Manifest, err error) {
+	in, err := os.Open(file)
+	if err != nil {
+		return m, fmt.Errorf("open backup: %w", err)
+	}
+	defer in.Close()
+	r := tar.NewReader(in)
+	damaged := func(cause error) error { return fmt.Errorf("read %s: %w (%w)", file, ErrDamaged, cause) }
+	head, err := r.Next()
+	if err != nil || head.Name != manifestName || head.Size > maxManifest {
+		return m, damaged(errors.Join(err, errors.New("it does not begin with a manifest")))
+	}
+	if err := json.NewDecoder(r).Decode(&m); err != nil || m.Format != format {
+		return m, damaged(errors.Join(err, errors.New("the manifest is not ours")))
+	}
+	if m.Version > version {
+		return m, fmt.Errorf("read %s: it has version %d, this program knows %d: run the newer edgeherd that wrote it", file, m.Version, version)
+	}
+	for _, f := range m.Files {
+		if err := ctx.Err(); err != nil {
+			return m, err
+		}
+		head, err := r.Next()
+		if err != nil {
+			return m, damaged(fmt.Errorf("%s: %w", f.Name, err))
+		}
+		if head.Name != f.Name || head.Size != f.Size || head.Typeflag != tar.TypeReg || !filepath.IsLocal(f.Name) {
+			return m, damaged(fmt.Errorf("%s is not what the manifest says", head.Name))
+		}
+		h := sha256.New()
+		from := io.TeeReader(r, h)
+		if err := each(f, from); err != nil {
+			return m, err
+		}
+		if _, err := io.Copy(io.Discard, from); err != nil {
+			return m, damaged(fmt.Errorf("%s: %w", f.Name, err))
+		}
+		if hex.EncodeToString(h.Sum(nil)) != f.SHA256 {
+			return m, damaged(fmt.Errorf("%s has another checksum", f.Name))
+		}
+	}
+	if _, err := r.Next(); !errors.Is(err, io.EOF) {
+		return m, damaged(errors.New("there is more than the manifest says"))
+	}
+	return m, nil
+}
+
+// unpack writes a file below dir; the state directory becomes dir itself.
+func unpack(dir string, f File, from io.Reader) (err error) {
+	name := strings.TrimPrefix(f.Name, stateDir+"/")
+	to := filepath.Join(dir, filepath.FromSlash(name))
+	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
+		return err
+	}
+	out, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, f.Mode&0o700)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, out.Close()) }()
+	if _, err := io.Copy(out, from); err != nil {
+		return err
+	}
+	return out.Sync()
+}
+
+// keepBlobs links models and releases of before into the new directory, and
+// lists those that are nowhere.
+func keepBlobs(old, next string, blobs []File) (missing []string, err error) {
+	for _, b := range blobs {
+		to := filepath.Join(next, filepath.FromSlash(b.Name))
+		if _, err := os.Stat(to); err == nil {
+			continue // it was in the backup
+		}
+		if !filepath.IsLocal(b.Name) {
+			return nil, fmt.Errorf("%q: %w", b.Name, ErrDamaged)
+		}
+		from := filepath.Join(old, filepath.FromSlash(strings.TrimPrefix(b.Name, blobDir+"/")))
+		if info, err := os.Stat(from); err != nil || info.Size() != b.Size {
+			missing = append(missing, strings.TrimPrefix(b.Name, blobDir+"/"))
+			continue
+		}
+		if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
+			return nil, err
+		}
+		if err := os.Link(from, to); err != nil {
+			return nil, err
+		}
+	}
+	return missing, nil
+}
+
+// syncTree makes the names in a tree durable; its files are already.
+func syncTree(dir string) error {
+	return filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() {
+			err = durable.SyncDir(p)
+		}
+		return err
+	})
+}
