@@ -35,6 +35,9 @@ var measurements = []measurement{
 	{"label-reader", labelReader},
 	{"fetch", fetchRate},
 	{"fleet-bubble", fleetBubble},
+	{"fleet-load", fleetLoad},
+	{"durable-load", durableLoad},
+	{"hostile-box", hostileLoad},
 }
 
 // TestBench measures when -bench.out names a file; `make bench` does. Without
