@@ -30,6 +30,8 @@ func serverCommand(c *cli) *cobra.Command {
 			_, err = c.out.Write(data)
 			return err
 		}),
+		serverBrokerConfigCommand(c),
+		serverCertCommand(c),
 		c.group("token", "Tokens of command lines", tokenCreateCommand(c)),
 	)
 }
@@ -61,7 +63,9 @@ func serverRunCommand(c *cli) *cobra.Command {
 func (c *cli) controllerOptions(cfg serverConfig) controller.Options {
 	return controller.Options{
 		Dir: cfg.State, HTTP: cfg.HTTP, Device: cfg.Device, MQTT: cfg.MQTT,
-		Hosts: cfg.Hosts, HTTPPlain: cfg.HTTPPlain, Version: c.version,
+		Hosts: cfg.Hosts, HTTPPlain: cfg.HTTPPlain,
+		Database: cfg.Database, PasswordFile: cfg.PasswordFile, Blobs: cfg.Blobs, Broker: cfg.Broker.options(),
+		Version: c.version,
 	}
 }
 

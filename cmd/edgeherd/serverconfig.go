@@ -26,10 +26,15 @@ type serverConfig struct {
 	MQTT      string   `yaml:"mqtt"`       // default 127.0.0.1:8883
 	Hosts     []string `yaml:"hosts"`      // names in the certificate; default 127.0.0.1
 	HTTPPlain bool     `yaml:"http_plain"` // pages and API without TLS, on loopback only
+	// Several controllers: a PostgreSQL they share, and a folder of blobs.
+	Database     string       `yaml:"database"`               // postgres://user@host/name; default SQLite in state
+	PasswordFile string       `yaml:"database_password_file"` // default: PGPASSWORD or the passfile
+	Blobs        string       `yaml:"blobs"`                  // default STATE/blobs
+	Broker       brokerConfig `yaml:"broker"`                 // default: the one built in
 }
 
 // serverKeys lists the keys of serverConfig for messages.
-const serverKeys = "state, http, device, mqtt, hosts, http_plain"
+const serverKeys = "state, http, device, mqtt, hosts, http_plain, database, database_password_file, blobs, broker"
 
 // serverFlags are the flags that say where a controller is and listens.
 type serverFlags struct {
@@ -46,6 +51,8 @@ func addServerFlags(cmd *cobra.Command) *serverFlags {
 	f.StringVar(&s.flags.HTTP, "http", "", "address of pages and API (default 127.0.0.1:8443)")
 	f.StringVar(&s.flags.Device, "device", "", "address of the files for boxes (default 127.0.0.1:8444)")
 	f.StringVar(&s.flags.MQTT, "mqtt", "", "address of the broker (default 127.0.0.1:8883)")
+	f.StringVar(&s.flags.Database, "database", "", "PostgreSQL database that controllers share (default SQLite in the state directory)")
+	f.StringVar(&s.flags.Blobs, "blobs", "", "folder of models and releases (default blobs in the state directory)")
 	f.StringSliceVar(&s.flags.Hosts, "host", nil, "name or address in the certificate; the first is what boxes expect")
 	f.BoolVar(&s.flags.HTTPPlain, "http-plain", false, "pages and API without TLS, on loopback only")
 	return s
@@ -63,6 +70,7 @@ func (s *serverFlags) load(env func(string) string) (serverConfig, error) {
 	}{
 		{"STATE", &cfg.State, &s.flags.State}, {"HTTP", &cfg.HTTP, &s.flags.HTTP},
 		{"DEVICE", &cfg.Device, &s.flags.Device}, {"MQTT", &cfg.MQTT, &s.flags.MQTT},
+		{"DATABASE", &cfg.Database, &s.flags.Database}, {"BLOBS", &cfg.Blobs, &s.flags.Blobs},
 	} {
 		for _, text := range []string{env("EDGEHERD_" + v.key), *v.flag} {
 			if text != "" {
@@ -87,7 +95,7 @@ func (s *serverFlags) load(env func(string) string) (serverConfig, error) {
 	if cfg.State == "" {
 		cfg.State = "/var/lib/edgeherd/server"
 	}
-	return cfg, nil
+	return cfg, cfg.Broker.check()
 }
 
 func readServerConfig(path string, mustExist bool) (serverConfig, error) {

@@ -1,0 +1,201 @@
+package main
+
+import (
+	"context"
+	"crypto/x509/pkix"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/edgeherd/edgeherd/controller"
+	"github.com/edgeherd/edgeherd/internal/durable"
+	"github.com/edgeherd/edgeherd/internal/identity"
+)
+
+// brokerConfig is the key broker of server.yaml: an MQTT broker of others.
+type brokerConfig struct {
+	URL          string        `yaml:"url"`           // mqtts://host:port
+	Shared       *bool         `yaml:"shared"`        // default true; false for NATS
+	CA           string        `yaml:"ca"`            // of the broker; default our own
+	Cert         string        `yaml:"cert"`          // of this controller; default made by our CA
+	Key          string        `yaml:"key"`           //
+	Username     string        `yaml:"username"`      // if the broker asks for it as well
+	PasswordFile string        `yaml:"password_file"` //
+	Boxes        string        `yaml:"boxes"`         // host:port for boxes; default that of url
+	Silence      time.Duration `yaml:"silence"`       // default 3m
+}
+
+func (b brokerConfig) options() controller.ExternalBroker {
+	return controller.ExternalBroker{
+		URL: b.URL, Shared: b.Shared == nil || *b.Shared, CA: b.CA, Cert: b.Cert, Key: b.Key,
+		Username: b.Username, PasswordFile: b.PasswordFile, Boxes: b.Boxes, Silence: b.Silence,
+	}
+}
+
+// authority opens the CA of a controller that has run once.
+func authority(state string) (*identity.CA, error) {
+	dir := filepath.Join(state, "ca")
+	if _, err := os.Stat(filepath.Join(dir, "ca.pem")); errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("there is no certificate authority in %s: name the state directory of the controller with --state, after its first start", dir)
+	}
+	return identity.OpenCA(dir, nil)
+}
+
+func serverCertCommand(c *cli) *cobra.Command {
+	var s *serverFlags
+	var out string
+	cmd := c.verb("cert", "Make a certificate for a broker or proxy that boxes reach first", func(context.Context, []string) error {
+		cfg, err := s.load(c.env)
+		if err != nil {
+			return failure{exitUsage, err}
+		}
+		ca, err := authority(cfg.State)
+		if err != nil {
+			return err
+		}
+		if err := c.writeCert(ca, cfg.Hosts, out); err != nil {
+			return err
+		}
+		c.say("Boxes ask for the first of these names: %s. The certificate is good for a year; make a new one with the same command.", strings.Join(cfg.Hosts, ", "))
+		return nil
+	})
+	s = addServerFlags(cmd)
+	cmd.Flags().StringVar(&out, "out", ".", "folder for ca.pem, server.pem and server-key.pem")
+	return cmd
+}
+
+// writeCert makes the three files that a TLS server for boxes needs.
+func (c *cli) writeCert(ca *identity.CA, hosts []string, dir string) error {
+	if len(hosts) == 0 {
+		return failure{exitUsage, errors.New("no name for the certificate: give --host, or the key hosts of server.yaml; the first must be the one that boxes were told")}
+	}
+	cert, key, err := ca.IssueServerPEM(hosts)
+	if err != nil {
+		return err
+	}
+	return c.writeFiles(dir, []outFile{
+		{controller.BrokerFileCA, ca.PEM(), 0o644}, {controller.BrokerFileCert, cert, 0o644}, {controller.BrokerFileKey, key, 0o600},
+	})
+}
+
+// outFile is one file that a command makes.
+type outFile struct {
+	name string
+	data []byte
+	mode fs.FileMode
+}
+
+func (c *cli) writeFiles(dir string, files []outFile) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	for _, f := range files {
+		path := filepath.Join(dir, f.name)
+		if err := durable.WriteFile(path, f.data, f.mode); err != nil {
+			return err
+		}
+		c.say("wrote %s", path)
+	}
+	return nil
+}
+
+func serverBrokerConfigCommand(c *cli) *cobra.Command {
+	var s *serverFlags
+	var dir, out string
+	var port int
+	cmd := c.verb("broker-config KIND", "What an MQTT broker of yours needs to know: KIND is mosquitto or nats", func(ctx context.Context, args []string) error {
+		cfg, err := s.load(c.env)
+		if err != nil {
+			return failure{exitUsage, err}
+		}
+		setup := controller.BrokerSetup{Kind: args[0], Dir: dir, Port: port}
+		if setup.Dir == "" {
+			setup.Dir = map[string]string{"mosquitto": "/etc/mosquitto/edgeherd", "nats": "/etc/nats/edgeherd"}[args[0]]
+		}
+		if args[0] == "nats" {
+			if setup.Users, err = c.boxSubjects(ctx); err != nil {
+				return err
+			}
+		}
+		files, err := setup.Files()
+		if err != nil {
+			return failure{exitUsage, err}
+		}
+		if out == "" {
+			for _, f := range files {
+				fmt.Fprintf(c.out, "### %s\n%s\n", f.Name, f.Text)
+			}
+			c.say("These are the files for %s. `edgeherd server broker-config %s --out DIR --host NAME` writes them with the broker's certificate; %s", setup.Dir, args[0], brokerNext(args[0]))
+			return nil
+		}
+		ca, err := authority(cfg.State)
+		if err != nil {
+			return err
+		}
+		if err := c.writeCert(ca, cfg.Hosts, out); err != nil {
+			return err
+		}
+		var written []outFile
+		for _, f := range files {
+			written = append(written, outFile{f.Name, []byte(f.Text), 0o644})
+		}
+		if err := c.writeFiles(out, written); err != nil {
+			return err
+		}
+		c.say("Bring these files to %s on the broker; %s", setup.Dir, brokerNext(args[0]))
+		return nil
+	})
+	s = addServerFlags(cmd)
+	cmd.Flags().StringVar(&dir, "dir", "", "folder on the broker (default /etc/mosquitto/edgeherd or /etc/nats/edgeherd)")
+	cmd.Flags().StringVar(&out, "out", "", "write the files here, with a certificate; default: show them")
+	cmd.Flags().IntVar(&port, "port", 8883, "port that boxes dial")
+	return cmd
+}
+
+func brokerNext(kind string) string {
+	if kind == "nats" {
+		return "the server must be able to read server-key.pem. Write users.conf anew after each enrolment and let NATS read it (nats-server --signal reload). Then set broker.url and broker.shared: false in server.yaml."
+	}
+	return "the user mosquitto must be able to read server-key.pem (chown mosquitto). Start Mosquitto with -c mosquitto.conf alone, then set broker.url: mqtts://NAME:8883 in server.yaml; the controller tries the broker before it uses it."
+}
+
+// boxSubjects asks the controller for its boxes: the subject of the certificate
+// of each.
+func (c *cli) boxSubjects(ctx context.Context) (map[string]string, error) {
+	client, _, err := c.client()
+	if err != nil {
+		return nil, fmt.Errorf("NATS needs a user for each box, and the controller is asked for them: %w", err)
+	}
+	list, err := client.AllBoxes(ctx, "", "")
+	if err != nil {
+		return nil, err
+	}
+	users := map[string]string{}
+	for _, b := range list.Items {
+		users[string(b.ID)] = pkix.Name{CommonName: string(b.ID), OrganizationalUnit: []string{"site:" + b.Site}}.String()
+	}
+	return users, nil
+}
+
+// checkBroker finds what YAML cannot.
+func (b brokerConfig) check() error {
+	if b.URL == "" && b != (brokerConfig{}) {
+		return errors.New("broker: url is missing")
+	}
+	if b.Boxes != "" {
+		if _, _, err := net.SplitHostPort(b.Boxes); err != nil {
+			return fmt.Errorf("broker: boxes: want host:port: %w", err)
+		}
+	}
+	if b.Silence < 0 {
+		return fmt.Errorf("broker: silence: %s is less than nothing", b.Silence)
+	}
+	return nil
+}
