@@ -21,9 +21,10 @@ const (
 )
 
 const (
-	chartSpan = time.Hour           // shown when nothing is asked for
-	chartMost = 31 * 24 * time.Hour // one question reads at most this much
-	maxMarks  = 500
+	chartSpan  = time.Hour                // shown when nothing is asked for
+	chartExact = 31 * 24 * time.Hour      // longer ones are made of hourly values
+	chartMost  = 3 * 366 * 24 * time.Hour // one question reads at most this much
+	maxMarks   = 500
 	// minPowerWatts below which a resistance is a quotient of noise.
 	minPowerWatts = 1
 )
@@ -44,28 +45,48 @@ func (a *API) boxSeries(ctx context.Context, in *seriesInput) (fleetapi.SeriesRe
 	if err != nil {
 		return fleetapi.SeriesReply{}, err
 	}
-	id, w := identity.ID(in.ID), series.NewWindow(from, to, in.Points)
-	buckets := map[string]*series.Buckets{}
-	for _, m := range in.Metrics {
-		buckets[m] = w.Buckets()
+	id, hourly := identity.ID(in.ID), to.Sub(from) > chartExact
+	unit := time.Second
+	if hourly {
+		unit = time.Hour
 	}
-	if b := buckets[metricLatency]; b != nil {
-		if err := a.opts.Store.Latencies(ctx, id, from, to, func(s store.Sample) { b.Add(s.UnixMs, s.Value) }); err != nil {
-			return fleetapi.SeriesReply{}, err
-		}
+	w := series.NewWindow(from, to, in.Points, unit)
+	if hourly { // a rollup is of a whole hour
+		w = w.Whole()
 	}
-	if err := a.opts.Store.Samples(ctx, id, from, to, func(startMs int64, s wire.Samples) error {
-		collect(buckets, startMs, s)
-		return ctx.Err()
-	}); err != nil {
+	curves := make([]store.Curve, len(in.Metrics))
+	for i, m := range in.Metrics {
+		curves[i] = curve(m)
+	}
+	points, err := a.opts.Store.Chart(ctx, id, w, curves, hourly)
+	if err != nil {
 		return fleetapi.SeriesReply{}, err
 	}
 	out := fleetapi.SeriesReply{Series: []fleetapi.Series{}}
-	for _, m := range in.Metrics {
-		out.Series = append(out.Series, chart(m, from, to, w, buckets[m]))
+	for i, m := range in.Metrics {
+		if m == metricLatency {
+			b := w.Buckets()
+			if err := a.opts.Store.Latencies(ctx, id, from, to, func(s store.Sample) { b.Add([]int64{s.UnixMs}, []float64{s.Value}) }); err != nil {
+				return fleetapi.SeriesReply{}, err
+			}
+			points[i] = b.Points()
+		}
+		s := fleetapi.Series{Metric: m, From: from, To: to, StepSeconds: float64(w.StepMs) / 1000, Hourly: hourly && m != metricLatency, Points: []fleetapi.Point{}}
+		for _, p := range points[i] {
+			s.Points = append(s.Points, fleetapi.Point{UnixMs: p.StartMs, Min: p.Min, Median: p.Median, Max: p.Max, N: p.N})
+		}
+		out.Series = append(out.Series, s)
 	}
 	out.Marks, err = a.marks(ctx, id, from, to)
 	return out, err
+}
+
+// curve is how a metric is read; metricLatency is not among the samples.
+func curve(metric string) store.Curve {
+	if metric == metricResistance {
+		return store.Curve{Metrics: []string{"temp_die_celsius", "temp_inlet_celsius", "power_watts"}, Of: resistance}
+	}
+	return store.Curve{Metrics: []string{metric}}
 }
 
 // chartTimes fills in the defaults and bounds what is read.
@@ -85,29 +106,10 @@ func (a *API) chartTimes(from, to time.Time) (time.Time, time.Time, error) {
 	return from.UTC(), to.UTC(), nil
 }
 
-// collect puts one block of samples into the buckets that ask for its metrics.
-func collect(buckets map[string]*series.Buckets, startMs int64, s wire.Samples) {
-	column := func(name string) []float64 {
-		i := slices.IndexFunc(s.Schema.Metrics, func(m wire.Metric) bool { return m.Name == name })
-		if i < 0 {
-			return nil
-		}
-		return s.Values[i]
-	}
-	for name, b := range buckets {
-		values := column(name)
-		if name == metricResistance {
-			values = resistance(column("temp_die_celsius"), column("temp_inlet_celsius"), column("power_watts"))
-		}
-		for row, v := range values {
-			b.Add(startMs+s.TimesMs[row], v)
-		}
-	}
-}
-
 // resistance is how much warmer than its air a die is for each watt. Rows
 // that lack a value or power stay empty.
-func resistance(die, inlet, power []float64) []float64 {
+func resistance(columns [][]float64) []float64 {
+	die, inlet, power := columns[0], columns[1], columns[2]
 	if die == nil || inlet == nil || power == nil {
 		return nil
 	}
@@ -119,14 +121,6 @@ func resistance(die, inlet, power []float64) []float64 {
 		}
 	}
 	return out
-}
-
-func chart(metric string, from, to time.Time, w series.Window, b *series.Buckets) fleetapi.Series {
-	s := fleetapi.Series{Metric: metric, From: from, To: to, StepSeconds: float64(w.StepMs) / 1000, Points: []fleetapi.Point{}}
-	for _, p := range b.Points() {
-		s.Points = append(s.Points, fleetapi.Point{UnixMs: p.StartMs, Min: p.Min, Median: p.Median, Max: p.Max, N: p.N})
-	}
-	return s
 }
 
 // marks are the events of a chart's time, oldest first.

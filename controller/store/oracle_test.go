@@ -129,13 +129,18 @@ func (o *oracle) compare(t *rapid.T, s *store.Store) {
 	}
 	got := map[rollupKey]rollup{}
 	for id := range o.keys {
-		err := s.Rollups(ctx, id, time.UnixMilli(-1<<42), time.UnixMilli(1<<42), []string{"temp_die_celsius", "fan_rpm"}, func(metric int, v store.Rollup) {
-			k := rollupKey{string(id), []string{"temp_die_celsius", "fan_rpm"}[metric], v.HourMs}
-			r, seen := got[k]
-			if !seen {
-				r = rollup{Min: v.Min, Max: v.Max}
+		err := s.Rollups(ctx, id, time.UnixMilli(-1<<42), time.UnixMilli(1<<42), []string{"temp_die_celsius", "fan_rpm"}, func(hourMs int64, values []store.Rollup) {
+			for i, v := range values {
+				if v.N == 0 {
+					continue
+				}
+				k := rollupKey{string(id), []string{"temp_die_celsius", "fan_rpm"}[i], hourMs}
+				r, seen := got[k]
+				if !seen {
+					r = rollup{Min: v.Min, Max: v.Max}
+				}
+				got[k] = rollup{min(r.Min, v.Min), max(r.Max, v.Max), r.Sum + v.Sum, r.N + v.N}
 			}
-			got[k] = rollup{min(r.Min, v.Min), max(r.Max, v.Max), r.Sum + v.Sum, r.N + v.N}
 		})
 		if err != nil {
 			t.Fatal(err)

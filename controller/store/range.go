@@ -6,11 +6,8 @@ import (
 	"database/sql"
 	"fmt"
 	"math"
-	"runtime"
 	"slices"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/edgeherd/edgeherd/controller/series"
 	"github.com/edgeherd/edgeherd/internal/identity"
@@ -126,86 +123,20 @@ func (c *content) columns(each func(Columns) error) error {
 	return each(out)
 }
 
-// Chart returns the buckets of metrics of a box: from every sample that is
-// stored, or from the rollups of whole hours, which takes a window whose spans
-// are whole hours. Both give the same least and greatest values and numbers;
-// the median of rollups is the median of hourly medians.
-func (s *Store) Chart(ctx context.Context, id identity.ID, w series.Window, metrics []string, rollups bool) ([][]series.Point, error) {
-	slabs := w.Split(4 * runtime.GOMAXPROCS(0)) // bounds what is in memory at once
-	parts := make([][][]series.Point, len(slabs))
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(runtime.GOMAXPROCS(0))
-	for i, slab := range slabs {
-		g.Go(func() error {
-			buckets := make([]*series.Buckets, len(metrics))
-			for m := range buckets {
-				buckets[m] = slab.Buckets()
-			}
-			read := s.fillExact
-			if rollups {
-				read = s.fillHours
-			}
-			if err := read(ctx, id, slab, metrics, buckets); err != nil {
-				return err
-			}
-			for _, b := range buckets {
-				parts[i] = append(parts[i], b.Points())
-			}
-			return nil
-		})
-	}
-	if err := g.Wait(); err != nil {
-		return nil, err
-	}
-	out := make([][]series.Point, len(metrics))
-	for m := range out {
-		out[m] = []series.Point{}
-		for _, p := range parts {
-			out[m] = append(out[m], p[m]...)
-		}
-	}
-	return out, nil
-}
-
-func (s *Store) fillExact(ctx context.Context, id identity.ID, w series.Window, metrics []string, into []*series.Buckets) error {
-	return s.Columns(ctx, id, time.UnixMilli(w.FromMs), time.UnixMilli(w.ToMs), metrics, func(c Columns) error {
-		for m, b := range into {
-			if c.Values != nil {
-				b.Add(c.UnixMs, c.Values[m])
-			}
-			for _, sum := range c.Summaries {
-				b.AddSummary(sum.UnixMs, sum.Values[m])
-			}
-		}
-		return ctx.Err()
-	})
-}
-
-func (s *Store) fillHours(ctx context.Context, id identity.ID, w series.Window, metrics []string, into []*series.Buckets) error {
-	return s.Rollups(ctx, id, time.UnixMilli(w.FromMs), time.UnixMilli(w.ToMs), metrics, func(m int, r Rollup) {
-		into[m].AddSummary(r.HourMs, series.Point{Min: r.Min, Median: r.Median, Max: r.Max, N: r.N})
-	})
-}
-
-// Rollups calls each with the hourly values of metrics of a box, for all hours
-// that begin in [from, to), with the number of the metric. One hour may come in
-// several parts, that together count each sample once.
-func (s *Store) Rollups(ctx context.Context, id identity.ID, from, to time.Time, metrics []string, each func(metric int, r Rollup)) error {
+// Rollups calls each with the hourly values of metrics of a box, a value for
+// each metric asked for, for all hours that begin in [from, to). One hour may
+// come in several parts, that together count each sample once.
+func (s *Store) Rollups(ctx context.Context, id identity.ID, from, to time.Time, metrics []string, each func(hourMs int64, values []Rollup)) error {
 	lo, hi := from.UnixMilli(), to.UnixMilli()
 	r, err := s.prepared(ctx, id, nil)
 	if err != nil {
 		return fmt.Errorf("read hourly values of %s: %w", id, err)
 	}
-	names := reading{want: metrics}
+	names := reading{want: append([]string{}, metrics...)}
 	tell := func(groups []hourGroup) {
 		for _, g := range groups {
-			if g.hourMs < lo || g.hourMs >= hi {
-				continue
-			}
-			for m, v := range pick(g.values, names.wanted(g.id, g.schema)) {
-				if v.N > 0 {
-					each(m, v)
-				}
+			if g.hourMs >= lo && g.hourMs < hi {
+				each(g.hourMs, pick(g.values, names.wanted(g.id, g.schema)))
 			}
 		}
 	}
