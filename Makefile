@@ -38,11 +38,16 @@ web/node_modules/.package-lock.json: web/package.json web/package-lock.json
 	cd web && npm ci --no-audit --no-fund
 	@touch $@
 
+# Programs of others that tests talk to.
+.ci/npm/node_modules/.package-lock.json: .ci/npm/package.json .ci/npm/package-lock.json
+	cd .ci/npm && npm ci --ignore-scripts --no-audit --no-fund
+	@touch $@
+
 deps: ## what the tests need: installs it when root, else says what is missing
 	.ci/deps.sh
 	go mod download
 	go -C .ci/tools mod download
-	@$(MAKE) --no-print-directory web/node_modules/.package-lock.json
+	@$(MAKE) --no-print-directory web/node_modules/.package-lock.json .ci/npm/node_modules/.package-lock.json
 
 assets: ## ONNX Runtime and demo models, into build/assets
 	@.ci/assets.sh
