@@ -19,14 +19,16 @@ import (
 
 // The tests of this file run this test program again as a child that can be
 // killed, or whose disk is full.
-const childVar = "EDGEHERD_SPOOL_CHILD" // "kill PATH" or "full PATH"
+const childVar = "EDGEHERD_SPOOL_CHILD" // "kill PATH", for one
 
 func TestMain(m *testing.M) {
 	role, path, ok := strings.Cut(os.Getenv(childVar), " ")
 	if !ok {
 		os.Exit(m.Run())
 	}
-	run := map[string]func(string) error{"kill": childKill, "full": childFull}[role]
+	run := map[string]func(string) error{
+		"kill": childKill, "full": childFull, "record": childRecord, "eio": childEIO, "check": spool.CheckFile,
+	}[role]
 	if err := run(path); err != nil {
 		fmt.Println("child:", err)
 		os.Exit(1)
@@ -36,7 +38,8 @@ func TestMain(m *testing.M) {
 func child(t *testing.T, role, path string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), os.Args[0])
-	cmd.Env = append(os.Environ(), childVar+"="+role+" "+path)
+	// A program with the race detector sleeps for a second before it ends.
+	cmd.Env = append(os.Environ(), childVar+"="+role+" "+path, "GORACE=atexit_sleep_ms=0")
 	cmd.Stderr = os.Stderr
 	return cmd
 }

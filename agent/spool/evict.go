@@ -63,11 +63,11 @@ func (t *txn) evict(need int64) (freed int64, err error) {
 		if err != nil {
 			return 0, err
 		}
-		if freed += n; coarser && freed > 0 {
-			break
+		if freed += n; coarser { // the next round may do more, even if this one freed nothing
+			return freed, lost.each(t.appendGap)
 		}
 	}
-	if freed <= 0 {
+	if freed == 0 {
 		return 0, fmt.Errorf("%d bytes needed, and all that is left are events in their quota", need)
 	}
 	return freed, lost.each(t.appendGap)
@@ -224,23 +224,25 @@ func (t *txn) toCoarsen(want int64, g wire.Grain) []coarseRun {
 }
 
 func (t *txn) coarsenRun(run coarseRun, g wire.Grain) (int64, error) {
-	p, err := t.coarser(run, g)
-	if err != nil {
-		t.spool.log.Debug("samples not made coarser", "at", run.at[0].seq(), "err", err)
-		return 0, t.leaveAlone(run.looseRun)
-	}
-	raw, err := wire.Encode(p)
-	if err != nil {
-		return 0, err
-	}
 	size := 0
 	for _, v := range run.values {
 		size += len(v)
 	}
-	if len(raw) > size/8*7 { // too little to lose samples for
-		return 0, t.leaveAlone(run.looseRun)
+	for ; g <= wire.GrainTen; g++ {
+		p, err := t.coarser(run, g)
+		if err != nil {
+			t.spool.log.Debug("samples not made coarser", "at", run.at[0].seq(), "err", err)
+			break
+		}
+		raw, err := wire.Encode(p)
+		if err != nil {
+			return 0, err
+		}
+		if len(raw) < size/8*7 { // else too little to lose samples for
+			return t.replace(run.at, run.values, p)
+		}
 	}
-	return t.replace(run.at, run.values, p)
+	return 0, t.leaveAlone(run.looseRun)
 }
 
 func (t *txn) coarser(run coarseRun, g wire.Grain) (wire.Pack, error) {

@@ -399,3 +399,28 @@ func TestRepackingIsOneTransaction(t *testing.T) {
 		t.Errorf("blocks by grain: %v", got)
 	}
 }
+
+// TestASpoolOfBlocksThatCannotShrinkKeepsTakingNewOnes has one sample in each
+// block, and some too few to pack.
+func TestASpoolOfBlocksThatCannotShrinkKeepsTakingNewOnes(t *testing.T) {
+	b := newBox(t, 2<<20)
+	one := wire.Schema{Metrics: []wire.Metric{{Name: "x", Scale: 9}}}
+	for i := range 12_000 {
+		payload, err := wire.EncodeSamples(wire.Samples{Schema: one, TimesMs: []int64{0}, Values: [][]float64{{b.rng.Float64()}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := b.samples()
+		d.Schema, d.Payload, d.Count, d.SpanMs = &one, payload, 1, 0
+		if i%3 == 0 { // another schema ends the run
+			d = b.samples()
+		}
+		if _, err := b.Append(d); err != nil {
+			t.Fatalf("after %d: %v", i, err)
+		}
+		b.up += time.Minute
+	}
+	if got := b.Buffer(); got.DroppedBlocks == 0 || got.Blocks < 2000 {
+		t.Errorf("buffer %+v", got)
+	}
+}
