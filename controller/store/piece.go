@@ -326,9 +326,16 @@ func coarseRows(p *wire.Pack, sc *wire.Schema, rows []wire.CoarseRow, starts []i
 // made with the program since their channels must belong to no test's bubble.
 var (
 	// The fastest level: what shrinks columns of differences is the entropy coder.
-	squeezer = must(zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderCRC(false), zstd.WithLowerEncoderMem(true)))
+	squeezer = begun(must(zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderCRC(false), zstd.WithLowerEncoderMem(true))))
 	expander = must(zstd.NewReader(nil, zstd.WithDecoderLowmem(true)))
 )
+
+// begun makes an encoder do what it puts off until its first use: it makes its
+// channel then.
+func begun(e *zstd.Encoder) *zstd.Encoder {
+	e.EncodeAll(nil, nil)
+	return e
+}
 
 func must[T any](v T, err error) T {
 	if err != nil {
