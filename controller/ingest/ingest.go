@@ -7,8 +7,10 @@
 // commit. A block whose seal is wrong is never stored: the ACK refuses it, and
 // the box sets it aside. One with a right seal and content that does not decode
 // is kept as it is and acknowledged, since sending it again would not make it
-// better. No record is placed later than it came: a clock that is years ahead
-// would hide all that follows.
+// better. Of a pack the members are acknowledged, or all of them refused: an
+// exact one when a member is not what its key was made of, a coarser one, which
+// has no seal, when it is not well formed. No record is placed later than it
+// came: a clock that is years ahead would hide all that follows.
 //
 // The one rule a caller can break: Run must be running, or DATA waits for ever.
 package ingest
@@ -72,14 +74,6 @@ type fault struct {
 
 // faultEvery is how often one fault is logged.
 const faultEvery = time.Hour
-
-// batch is the blocks of one message, waiting for their commit.
-type batch struct {
-	deliveries []store.Delivery
-	done       chan struct{} // closed when the fields below are set
-	committed  store.Committed
-	err        error
-}
 
 // ErrMalformed is wrapped by the error for a message that can never be read:
 // sending it again cannot help.
@@ -208,133 +202,5 @@ func (in *Ingest) live(id identity.ID, payload []byte) error {
 func (in *Ingest) changed(id identity.ID) {
 	if in.opts.Changed != nil {
 		in.opts.Changed(id)
-	}
-}
-
-func (in *Ingest) data(ctx context.Context, id identity.ID, payload []byte) error {
-	msg, err := decodeMessage[wire.Data](payload)
-	if err != nil {
-		return err
-	}
-	if err := in.opts.Store.AddSchemas(ctx, msg.Schemas); err != nil {
-		return err
-	}
-	b := &batch{done: make(chan struct{})}
-	var ack wire.Ack
-	strange := false
-	for _, block := range msg.Blocks {
-		if err := block.Verify(); err != nil {
-			in.fault(id, "block refused", err)
-			ack.Refused = append(ack.Refused, block.Key)
-			in.opts.Observer.Refused(1)
-			continue
-		}
-		d, err := in.place(ctx, id, block)
-		if errors.Is(err, store.ErrNotFound) {
-			strange = true
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		d.Behind = &msg.Behind
-		b.deliveries = append(b.deliveries, d)
-		ack.Keys = append(ack.Keys, block.Key)
-	}
-	if strange {
-		// A schema is not known here: ask for a fresh conversation, in which
-		// the box sends all schemas that WELCOME does not list.
-		if err := in.publish(id, wire.TopicCmd, wire.Cmd{Hello: true}); err != nil {
-			return err
-		}
-	}
-	if len(ack.Keys) > 0 {
-		if err := in.commit(ctx, b); err != nil {
-			return err
-		}
-		ack.Run, ack.LSN = b.committed.Run, b.committed.LSN
-		in.changed(id)
-	}
-	switch {
-	case len(ack.Keys) > 0:
-	case len(ack.Refused) > 0:
-		lineage, err := in.opts.Store.Lineage(ctx, nil)
-		if err != nil {
-			return err
-		}
-		ack.Run = lineage.Run
-	default:
-		return nil
-	}
-	return in.publish(id, wire.TopicAck, ack)
-}
-
-// commit hands a batch to Run and waits for its transaction.
-func (in *Ingest) commit(ctx context.Context, b *batch) error {
-	in.mu.Lock()
-	if in.stopped {
-		in.mu.Unlock()
-		return errStopped
-	}
-	in.queue = append(in.queue, b)
-	in.mu.Unlock()
-	select {
-	case in.wake <- struct{}{}:
-	default:
-	}
-	select {
-	case <-b.done:
-		return b.err
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// Run commits what Deliver queues until ctx is done. Batches that were not
-// committed by then fail; their senders keep the blocks.
-func (in *Ingest) Run(ctx context.Context) error {
-	for {
-		select {
-		case <-in.wake:
-			in.flush(ctx)
-		case <-ctx.Done():
-			in.mu.Lock()
-			in.stopped = true
-			left := in.queue
-			in.queue = nil
-			in.mu.Unlock()
-			for _, b := range left {
-				b.err = errStopped
-				close(b.done)
-			}
-			return nil
-		}
-	}
-}
-
-func (in *Ingest) flush(ctx context.Context) {
-	in.mu.Lock()
-	todo := in.queue
-	in.queue = nil
-	in.mu.Unlock()
-	if len(todo) == 0 {
-		return
-	}
-	var all []store.Delivery
-	for _, b := range todo {
-		all = append(all, b.deliveries...)
-	}
-	c, err := in.ingest(ctx, all)
-	if err != nil && len(todo) > 1 {
-		// One poisoned batch must not hold up the others.
-		for _, b := range todo {
-			b.committed, b.err = in.ingest(ctx, b.deliveries)
-			close(b.done)
-		}
-		return
-	}
-	for _, b := range todo {
-		b.committed, b.err = c, err
-		close(b.done)
 	}
 }

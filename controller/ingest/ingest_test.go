@@ -187,7 +187,7 @@ func TestReportsOfABoxShowOnIt(t *testing.T) {
 		wire.Event{MonoMs: bootMs + 5, Type: wire.EventRunning, Body: []byte("not JSON")},
 		wire.Event{MonoMs: math.MaxInt64, Type: "made.up"},
 	)
-	_, err := w.sql().Exec(`UPDATE box SET thermal = 'not JSON'`)
+	_, err := w.sql().Exec(`INSERT INTO newest (box, seen_ms, schemas, thermal) VALUES ('` + string(boxA) + `', 0, x'', 'not JSON')`)
 	check(t, err)
 	check(t, w.deliver(boxA, wire.TopicData, wire.Data{Blocks: []wire.Block{b, samples(1, 40)}, Schemas: []wire.Schema{schema}}))
 	if got := one[wire.Ack](w, boxA, wire.TopicAck); len(got.Keys) != 2 {
@@ -258,7 +258,7 @@ func until(t *testing.T, what string, ok func() bool) {
 // TestAPoisonedBatchHoldsUpNobodyElse: the row of box B cannot be updated.
 func TestAPoisonedBatchHoldsUpNobodyElse(t *testing.T) {
 	w := idle(t)
-	_, err := w.sql().Exec(`CREATE TRIGGER poison BEFORE INSERT ON block WHEN NEW.box = '` + string(boxB) + `' BEGIN SELECT RAISE(ABORT, 'poisoned'); END`)
+	_, err := w.sql().Exec(`CREATE TRIGGER poison BEFORE INSERT ON sample WHEN NEW.box = '` + string(boxB) + `' BEGIN SELECT RAISE(ABORT, 'poisoned'); END`)
 	check(t, err)
 	check(t, w.store.AddSchemas(ctx, []wire.Schema{schema}))
 	errs := map[identity.ID]error{}

@@ -34,6 +34,12 @@ func (in *Ingest) Queued() int {
 func (in *Ingest) ingest(ctx context.Context, ds []store.Delivery) (store.Committed, error) {
 	began := time.Now()
 	c, err := in.opts.Store.Ingest(ctx, ds, in.effects)
-	in.opts.Observer.Committed(len(ds), c.New, time.Since(began), err)
+	blocks := 0
+	for i := range ds {
+		if blocks++; ds[i].Pack != nil {
+			blocks += len(ds[i].Pack.Members) - 1
+		}
+	}
+	in.opts.Observer.Committed(blocks, c.New, time.Since(began), err)
 	return c, err
 }

@@ -9,7 +9,6 @@ import (
 
 	"github.com/edgeherd/edgeherd/controller/analytics"
 	"github.com/edgeherd/edgeherd/controller/store"
-	"github.com/edgeherd/edgeherd/internal/identity"
 	"github.com/edgeherd/edgeherd/internal/wire"
 )
 
@@ -18,26 +17,24 @@ const maxAhead = 5 * time.Minute
 
 // place decodes a verified block and puts it on the controller's calendar. An
 // error that is store.ErrNotFound means that its schema is unknown.
-func (in *Ingest) place(ctx context.Context, id identity.ID, b wire.Block) (store.Delivery, error) {
-	d := store.Delivery{Box: id, Block: b}
+func (m *message) place(ctx context.Context, b wire.Block) (store.Delivery, error) {
+	d := store.Delivery{Box: m.id, Block: b}
 	if b.Kind == wire.KindSamples {
-		schema, err := in.opts.Store.Schema(ctx, b.Schema)
-		if err != nil {
+		var err error
+		if d.Schema, err = m.schema(ctx, b.Schema); err != nil {
 			return store.Delivery{}, err
 		}
-		d.Schema = &schema
 	}
 	if err := decode(&d); err != nil {
 		// Sealed by the box as it is: keep the bytes, say so.
-		in.fault(id, "content of block kept unread", fmt.Errorf("block %s: %w", b.Key, err))
+		m.in.fault(m.id, "content of block kept unread", fmt.Errorf("block %s: %w", b.Key, err))
 	}
-	now := in.opts.WallClock().UnixMilli()
-	start, err := in.start(ctx, id, b, now)
+	start, err := m.start(ctx, b)
 	if err != nil {
 		return store.Delivery{}, err
 	}
 	d.StartMs = start
-	limit := now + maxAhead.Milliseconds()
+	limit := m.now + maxAhead.Milliseconds()
 	for i := range d.Results {
 		d.Results[i].WallMs = min(max(0, d.Results[i].WallMs+start-b.WallMs), limit)
 	}
@@ -48,21 +45,21 @@ func (in *Ingest) place(ctx context.Context, id identity.ID, b wire.Block) (stor
 }
 
 // start says when the first record of a block was made.
-func (in *Ingest) start(ctx context.Context, id identity.ID, b wire.Block, now int64) (int64, error) {
+func (m *message) start(ctx context.Context, b wire.Block) (int64, error) {
 	start := b.WallMs
-	limit := now + maxAhead.Milliseconds() - span(b)
+	limit := m.now + maxAhead.Milliseconds() - span(b)
 	if b.Quality != wire.TimeSynced || start > limit {
 		// The clock of this boot cannot be trusted: count from its HELLO.
-		offset, known, err := in.opts.Store.BootOffset(ctx, id, b.Boot)
+		o, err := m.offset(ctx, b.Boot)
 		if err != nil {
 			return 0, err
 		}
-		if known {
-			start = offset + b.MonoMs
+		if o.known {
+			start = o.ms + b.MonoMs
 		}
 	}
 	if start > limit {
-		start = now - span(b)
+		start = m.now - span(b)
 	}
 	return max(0, start), nil
 }
@@ -150,15 +147,19 @@ func (in *Ingest) observe(stored []byte, d store.Delivery) []byte {
 		in.fault(d.Box, "thermal state begun anew", err)
 		s = analytics.State{}
 	}
-	for row, rel := range d.Samples.TimesMs {
+	d.EachRow(func(row int, ms int64) {
+		at := time.UnixMilli(ms)
+		if !s.At.IsZero() && !at.After(s.At) {
+			return // a backlog: the state is of later times
+		}
 		values := make(map[string]float64, len(d.Samples.Schema.Metrics))
 		for m, metric := range d.Samples.Schema.Metrics {
 			if v := d.Samples.Values[m][row]; !math.IsNaN(v) {
 				values[metric.Name] = v
 			}
 		}
-		s, _ = analytics.Observe(s, analytics.FromMetrics(time.UnixMilli(d.StartMs+rel), values))
-	}
+		s, _ = analytics.Observe(s, analytics.FromMetrics(at, values))
+	})
 	next, err := json.Marshal(s)
 	if err != nil {
 		in.fault(d.Box, "thermal state not kept", err)

@@ -1,0 +1,236 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/edgeherd/edgeherd/controller/store"
+	"github.com/edgeherd/edgeherd/internal/identity"
+	"github.com/edgeherd/edgeherd/internal/wire"
+)
+
+// message is a DATA that is being taken apart.
+type message struct {
+	in      *Ingest
+	id      identity.ID
+	now     int64
+	schemas map[wire.SchemaID]*wire.Schema
+	offsets map[wire.BootID]offset
+	batch   *batch
+	refused []wire.Key
+	strange bool // something uses a schema that is not known here
+}
+
+// offset is where a boot stands on the calendar, if it has said HELLO.
+type offset struct {
+	ms    int64
+	known bool
+}
+
+func (in *Ingest) data(ctx context.Context, id identity.ID, payload []byte) error {
+	msg, err := decodeMessage[wire.Data](payload)
+	if err != nil {
+		return err
+	}
+	m := &message{
+		in: in, id: id, now: in.opts.WallClock().UnixMilli(), schemas: map[wire.SchemaID]*wire.Schema{}, offsets: map[wire.BootID]offset{},
+		batch: &batch{box: id, bytes: len(payload), done: make(chan struct{})},
+	}
+	for i := range msg.Schemas {
+		m.schemas[wire.SchemaIDOf(msg.Schemas[i])] = &msg.Schemas[i]
+	}
+	for i := range msg.Blocks {
+		if err := m.block(ctx, msg.Blocks[i]); err != nil {
+			return err
+		}
+	}
+	for i := range msg.Packs {
+		if err := m.pack(ctx, &msg.Packs[i]); err != nil {
+			return err
+		}
+	}
+	for i := range m.batch.deliveries {
+		m.batch.deliveries[i].Behind = &msg.Behind
+	}
+	return m.finish(ctx)
+}
+
+// finish commits and acknowledges.
+func (m *message) finish(ctx context.Context) error {
+	in := m.in
+	if m.strange {
+		// Ask for a fresh conversation, in which the box sends all schemas that
+		// WELCOME does not list.
+		if err := in.publish(m.id, wire.TopicCmd, wire.Cmd{Hello: true}); err != nil {
+			return err
+		}
+	}
+	ack := wire.Ack{Refused: m.refused}
+	if m.batch.refused = len(m.refused); len(m.batch.keys) > 0 {
+		if err := in.commit(ctx, m.batch); err != nil {
+			return err
+		}
+		ack.Run, ack.LSN, ack.Keys = m.batch.committed.Run, m.batch.committed.LSN, m.batch.acks
+		in.changed(m.id)
+	}
+	switch {
+	case len(ack.Keys) > 0:
+	case len(ack.Refused) > 0:
+		lineage, err := in.opts.Store.Lineage(ctx, nil)
+		if err != nil {
+			return err
+		}
+		ack.Run, ack.LSN = lineage.Run, 0
+	default:
+		return nil
+	}
+	return in.publish(m.id, wire.TopicAck, ack)
+}
+
+func (m *message) take(d store.Delivery, keys ...wire.Key) {
+	m.batch.deliveries = append(m.batch.deliveries, d)
+	m.batch.keys = append(m.batch.keys, keys...)
+}
+
+func (m *message) refuse(what string, err error, keys ...wire.Key) {
+	m.in.fault(m.id, what, err)
+	m.in.opts.Observer.Refused(len(keys))
+	m.refused = append(m.refused, keys...)
+}
+
+func (m *message) block(ctx context.Context, b wire.Block) error {
+	if err := b.Verify(); err != nil {
+		m.refuse("block refused", err, b.Key)
+		return nil
+	}
+	d, err := m.place(ctx, b)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		m.strange = true
+	case err != nil:
+		return err
+	default:
+		m.take(d, b.Key)
+	}
+	return nil
+}
+
+// errOdd is for packs whose members are better looked at one by one.
+var errOdd = errors.New("a member has times that do not fit")
+
+// pack checks a pack and puts its members on the calendar.
+func (m *message) pack(ctx context.Context, p *wire.Pack) error {
+	sc, err := m.schema(ctx, p.Schema)
+	if errors.Is(err, store.ErrNotFound) {
+		m.strange = true
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	d := store.Delivery{Box: m.id, Pack: p, Schema: sc}
+	err = open(&d)
+	if errors.Is(err, errOdd) {
+		return m.unpack(ctx, p, sc)
+	}
+	if err != nil {
+		m.refuse("pack refused", err, p.Keys()...)
+		return nil
+	}
+	for i := range p.Members {
+		start, err := m.start(ctx, memberBlock(p, i))
+		if err != nil {
+			return err
+		}
+		d.Starts = append(d.Starts, start)
+	}
+	d.StartMs = slices.Min(d.Starts)
+	m.take(d, p.Keys()...)
+	return nil
+}
+
+// open decodes the content of a pack and checks all of it. The members of an
+// exact one are rebuilt and compared with their keys.
+func open(d *store.Delivery) error {
+	p := d.Pack
+	for i := range p.Members {
+		if p.Members[i].SpanMs > store.MaxSpan.Milliseconds() {
+			if p.Grain == wire.GrainExact {
+				return errOdd
+			}
+			return fmt.Errorf("member %s of a coarse pack spans %d ms", p.Key(i), p.Members[i].SpanMs)
+		}
+	}
+	if p.Grain != wire.GrainExact {
+		rows, err := p.Rows(*d.Schema)
+		d.Rows = rows
+		return err
+	}
+	if _, err := p.Blocks(*d.Schema); err != nil {
+		return err
+	}
+	s, err := p.Samples(*d.Schema)
+	if err != nil {
+		return err
+	}
+	row := 0
+	for _, m := range p.Members {
+		from := m.MonoMs - p.Members[0].MonoMs
+		for end := row + int(m.Count); row < end; row++ {
+			if t := s.TimesMs[row] - from; t < 0 || t > m.SpanMs {
+				return errOdd
+			}
+		}
+	}
+	d.Samples = &s
+	return nil
+}
+
+// unpack takes the members of an exact pack as if they had come alone.
+func (m *message) unpack(ctx context.Context, p *wire.Pack, sc *wire.Schema) error {
+	blocks, err := p.Blocks(*sc)
+	if err != nil {
+		m.refuse("pack refused", err, p.Keys()...)
+		return nil
+	}
+	for _, b := range blocks {
+		if err := m.block(ctx, b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// memberBlock is what start looks at.
+func memberBlock(p *wire.Pack, i int) wire.Block {
+	m := p.Members[i]
+	return wire.Block{Boot: p.Boot, MonoMs: m.MonoMs, WallMs: m.WallMs, Quality: m.Quality, SpanMs: m.SpanMs}
+}
+
+// schema finds a schema in the message or the store.
+func (m *message) schema(ctx context.Context, id wire.SchemaID) (*wire.Schema, error) {
+	if sc := m.schemas[id]; sc != nil {
+		return sc, nil
+	}
+	sc, err := m.in.opts.Store.Schema(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	m.schemas[id] = &sc
+	return &sc, nil
+}
+
+// offset looks up a boot once a message.
+func (m *message) offset(ctx context.Context, boot wire.BootID) (offset, error) {
+	if o, ok := m.offsets[boot]; ok {
+		return o, nil
+	}
+	ms, known, err := m.in.opts.Store.BootOffset(ctx, m.id, boot)
+	if err != nil {
+		return offset{}, err
+	}
+	m.offsets[boot] = offset{ms, known}
+	return m.offsets[boot], nil
+}
