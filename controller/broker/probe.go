@@ -53,10 +53,7 @@ func (p Probe) Run(ctx context.Context) error {
 		return err // away: nothing is known of its settings
 	}
 	defer pub.close()
-	steps := []func(context.Context, *prober) error{p.large, p.queue, p.retained, p.strangers, p.boxes}
-	if p.Shared {
-		steps = append(steps, p.shared)
-	}
+	steps := []func(context.Context, *prober) error{p.large, p.shared, p.queue, p.retained, p.strangers, p.boxes}
 	base := fmt.Sprintf("eh/%d/ctl/probe/%s/", wire.Version, nonce())
 	for _, step := range steps {
 		if !pub.IsConnectionOpen() {
@@ -251,6 +248,9 @@ func (p Probe) retained(ctx context.Context, pub *prober) error {
 
 // shared: of each message one controller gets one copy.
 func (p Probe) shared(ctx context.Context, pub *prober) error {
+	if !p.Shared {
+		return nil
+	}
 	way := "use a broker that has shared subscriptions for MQTT 3.1.1 (Mosquitto, EMQX, HiveMQ), or set shared: false below broker in server.yaml, so that one controller listens at a time"
 	topic, marker := pub.base+"shared", pub.base+"after"
 	boxes := []*inbox{newInbox(true), newInbox(true)}

@@ -103,6 +103,7 @@ var doors = []door{
 	{"golang.org/x/sys", "*"},
 	{"golang.org/x/time", "*"},
 	{"pgregory.net/rapid", "tests"},
+	{"github.com/nats-io/nats-server/v2", "tests"},
 	{"github.com/rogpeppe/go-internal", "tests"},
 }
 
