@@ -177,6 +177,13 @@ func (s *session) ack(d wire.Data) {
 			a.Keys = append(a.Keys, b.Key)
 		}
 	}
+	for _, p := range d.Packs {
+		for _, k := range p.Keys() {
+			if s.noAck == nil || !s.noAck(k) {
+				a.Keys = append(a.Keys, k)
+			}
+		}
+	}
 	if len(a.Keys) > 0 {
 		s.send(wire.TopicAck, a)
 	}
@@ -229,12 +236,13 @@ type rig struct {
 	*fake
 	*link.Link
 	spool *spool.Spool
+	began time.Time // of the spool
 	stop  func()
 }
 
 func start(t *testing.T, f *fake, opts link.Options) *rig {
 	t.Helper()
-	log := slog.New(slog.DiscardHandler)
+	log, began := slog.New(slog.DiscardHandler), time.Now()
 	sp, err := spool.Open(spool.Options{Path: filepath.Join(t.TempDir(), "spool.db"), NoSync: true}, log)
 	if err != nil {
 		t.Fatal(err)
@@ -261,7 +269,7 @@ func start(t *testing.T, f *fake, opts link.Options) *rig {
 		stop()
 		sp.Close()
 	})
-	return &rig{fake: f, Link: l, spool: sp, stop: stop}
+	return &rig{fake: f, Link: l, spool: sp, began: began, stop: stop}
 }
 
 // add appends n blocks of telemetry.
