@@ -49,6 +49,8 @@ type Options struct {
 	// Blobs is the folder of models and releases; default DIR/blobs. The
 	// controllers of one database share it.
 	Blobs string
+	// Retention says how long telemetry is kept; zero means for ever.
+	Retention Retention
 	// Broker is a broker of others to use; nothing listens on MQTT then.
 	Broker ExternalBroker
 	// Hosts are the names and addresses in the server certificate; the first

@@ -138,6 +138,7 @@ func (c *Controller) Run(ctx context.Context) error {
 		g.Go(func() error { return c.catchUp(ctx) })
 	}
 	g.Go(func() error { return c.conduct(ctx) })
+	g.Go(func() error { return c.retain(ctx) })
 	g.Go(func() error { return c.paceBoxes(ctx) })
 	err := g.Wait()
 	c.websockets.Wait() // the broker has ended them

@@ -32,6 +32,9 @@ func serverCommand(c *cli) *cobra.Command {
 		}),
 		serverBrokerConfigCommand(c),
 		serverCertCommand(c),
+		serverBackupCommand(c),
+		serverRestoreCommand(c),
+		serverDoctorCommand(c),
 		c.group("token", "Tokens of command lines", tokenCreateCommand(c)),
 	)
 }
@@ -64,7 +67,7 @@ func (c *cli) controllerOptions(cfg serverConfig) controller.Options {
 	return controller.Options{
 		Dir: cfg.State, HTTP: cfg.HTTP, Device: cfg.Device, MQTT: cfg.MQTT,
 		Hosts: cfg.Hosts, HTTPPlain: cfg.HTTPPlain,
-		Database: cfg.Database, PasswordFile: cfg.PasswordFile, Blobs: cfg.Blobs, Broker: cfg.Broker.options(),
+		Database: cfg.Database, PasswordFile: cfg.PasswordFile, Blobs: cfg.Blobs, Retention: cfg.Retention.values(), Broker: cfg.Broker.options(),
 		Version: c.version,
 	}
 }

@@ -27,14 +27,15 @@ type serverConfig struct {
 	Hosts     []string `yaml:"hosts"`      // names in the certificate; default 127.0.0.1
 	HTTPPlain bool     `yaml:"http_plain"` // pages and API without TLS, on loopback only
 	// Several controllers: a PostgreSQL they share, and a folder of blobs.
-	Database     string       `yaml:"database"`               // postgres://user@host/name; default SQLite in state
-	PasswordFile string       `yaml:"database_password_file"` // default: PGPASSWORD or the passfile
-	Blobs        string       `yaml:"blobs"`                  // default STATE/blobs
-	Broker       brokerConfig `yaml:"broker"`                 // default: the one built in
+	Database     string          `yaml:"database"`               // postgres://user@host/name; default SQLite in state
+	PasswordFile string          `yaml:"database_password_file"` // default: PGPASSWORD or the passfile
+	Blobs        string          `yaml:"blobs"`                  // default STATE/blobs
+	Retention    retentionConfig `yaml:"retention"`              // how long telemetry is kept
+	Broker       brokerConfig    `yaml:"broker"`                 // default: the one built in
 }
 
 // serverKeys lists the keys of serverConfig for messages.
-const serverKeys = "state, http, device, mqtt, hosts, http_plain, database, database_password_file, blobs, broker"
+const serverKeys = "state, http, device, mqtt, hosts, http_plain, database, database_password_file, blobs, retention, broker"
 
 // serverFlags are the flags that say where a controller is and listens.
 type serverFlags struct {

@@ -53,6 +53,8 @@ const (
 // Options say where a controller's things are. State is required.
 type Options struct {
 	State string
+	// Blobs is the folder of models and releases; default State/blobs.
+	Blobs string
 	// Database and PasswordFile are as in store.Options; empty means SQLite in State.
 	Database, PasswordFile string
 	// WithBlobs has models and releases in the backup as well.
@@ -70,7 +72,12 @@ func (o Options) store() store.Options {
 	return store.Options{Path: filepath.Join(o.State, sqliteName)}
 }
 
-func (o Options) blobs() string { return filepath.Join(o.State, blobDir) }
+func (o Options) blobs() string {
+	if o.Blobs != "" {
+		return o.Blobs
+	}
+	return filepath.Join(o.State, blobDir)
+}
 
 // Manifest is what a backup says of itself.
 type Manifest struct {

@@ -68,10 +68,10 @@ func Restore(ctx context.Context, opts Options, file string, force bool) (r Rest
 		return r, fmt.Errorf("remove what an earlier restore left: %w", err)
 	}
 	defer os.RemoveAll(next)
-	if _, err := read(ctx, file, func(f File, from io.Reader) error { return unpack(next, f, from) }); err != nil {
+	if _, err := read(ctx, file, func(f File, from io.Reader) error { return unpack(opts.place(next, f.Name), f.Mode, from) }); err != nil {
 		return r, fmt.Errorf("unpack: %w", err)
 	}
-	if r.Missing, err = keepBlobs(opts.blobs(), next, r.Manifest.Blobs); err != nil {
+	if r.Missing, err = keepBlobs(opts, next, r.Manifest.Blobs); err != nil {
 		return r, fmt.Errorf("keep models and releases: %w", err)
 	}
 	if opts.Database != "" {
@@ -172,14 +172,23 @@ func read(ctx context.Context, file string, each func(File, io.Reader) error) (m
 	return m, nil
 }
 
-// unpack writes a file below dir; the state directory becomes dir itself.
-func unpack(dir string, f File, from io.Reader) (err error) {
-	name := strings.TrimPrefix(f.Name, stateDir+"/")
-	to := filepath.Join(dir, filepath.FromSlash(name))
+// place is where a file of a backup goes while next becomes the state directory.
+func (o Options) place(next, name string) string {
+	if rest, ok := strings.CutPrefix(name, blobDir+"/"); ok && o.Blobs != "" {
+		return filepath.Join(o.Blobs, filepath.FromSlash(rest))
+	}
+	return filepath.Join(next, filepath.FromSlash(strings.TrimPrefix(name, stateDir+"/")))
+}
+
+// unpack writes a file. One that is there is a blob, named by its content.
+func unpack(to string, mode fs.FileMode, from io.Reader) (err error) {
 	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
 		return err
 	}
-	out, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, f.Mode&0o700)
+	out, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode&0o700)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -192,16 +201,16 @@ func unpack(dir string, f File, from io.Reader) (err error) {
 
 // keepBlobs links models and releases of before into the new directory, and
 // lists those that are nowhere.
-func keepBlobs(old, next string, blobs []File) (missing []string, err error) {
+func keepBlobs(opts Options, next string, blobs []File) (missing []string, err error) {
 	for _, b := range blobs {
-		to := filepath.Join(next, filepath.FromSlash(b.Name))
-		if _, err := os.Stat(to); err == nil {
-			continue // it was in the backup
-		}
 		if !filepath.IsLocal(b.Name) {
 			return nil, fmt.Errorf("%q: %w", b.Name, ErrDamaged)
 		}
-		from := filepath.Join(old, filepath.FromSlash(strings.TrimPrefix(b.Name, blobDir+"/")))
+		to := opts.place(next, b.Name)
+		if info, err := os.Stat(to); err == nil && info.Size() == b.Size {
+			continue // it was in the backup, or is where it was
+		}
+		from := filepath.Join(opts.blobs(), filepath.FromSlash(strings.TrimPrefix(b.Name, blobDir+"/")))
 		if info, err := os.Stat(from); err != nil || info.Size() != b.Size {
 			missing = append(missing, strings.TrimPrefix(b.Name, blobDir+"/"))
 			continue

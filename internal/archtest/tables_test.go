@@ -55,6 +55,8 @@ var rows = []row{
 	{"controller/analytics/...", "controller/series internal/fleetapi internal/wire"},
 	{"controller/rollout", "firmware internal/blob internal/fleetapi internal/identity internal/runnerapi internal/wire models"},
 	{"controller/store/...", "controller/analytics controller/rollout controller/series firmware internal/blob internal/fleetapi internal/identity internal/runnerapi internal/trust internal/wire models"},
+	{"controller/backup", "controller/store internal/durable"},
+	{"controller/doctor", "controller/store"},
 	{"controller/ingest", "controller/analytics controller/registry controller/series controller/store internal/blob internal/fleetapi internal/identity internal/runnerapi internal/wire models"},
 	{"controller/api/...", "controller/... firmware internal/blob internal/fleetapi internal/identity internal/runnerapi internal/trust internal/wire models"},
 	{"controller", "controller/... firmware internal/blob internal/durable internal/fleetapi internal/identity internal/mqttws internal/runnerapi internal/trust internal/wire models"},
@@ -67,7 +69,7 @@ var rows = []row{
 	{"internal/loadgen/fleet", "controller/store internal/durable internal/identity internal/loadgen internal/wire"},
 	{"cmd/edgeherd-launcher", "internal/blob internal/durable internal/slot"},
 	{"cmd/edgeherd-load", "internal/fleetapi internal/identity internal/loadgen internal/loadgen/fleet"},
-	{"cmd/edgeherd/...", "controller controller/api firmware internal/blob internal/durable internal/fleetapi internal/identity internal/labels internal/runnerapi internal/simboard internal/slot internal/trust internal/wire models"},
+	{"cmd/edgeherd/...", "controller controller/api controller/backup controller/doctor firmware internal/blob internal/durable internal/fleetapi internal/identity internal/labels internal/runnerapi internal/simboard internal/slot internal/trust internal/wire models"},
 }
 
 // door says which packages of ours may import a module in non-test files;
@@ -87,6 +89,7 @@ var doors = []door{
 	{"github.com/hashicorp/go-retryablehttp", "agent/fetch"},
 	{"github.com/ebitengine/purego", "agent/worker/..."},
 	{"modernc.org/sqlite", "controller/store/..."},
+	{"github.com/jackc/pgx/v5", "controller/store/..."},
 	{"github.com/pressly/goose/v3", "controller/store/..."},
 	{"github.com/danielgtaylor/huma/v2", "controller/api/..."},
 	{"go.einride.tech/aip", "controller/api controller/registry"},
