@@ -64,6 +64,11 @@ func (a *Agent) statusLoop(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
+			end := a.status()
+			end.Connected = false
+			if err := a.writeStatus(end); err != nil {
+				a.log.Debug("status not written", "err", err)
+			}
 			return nil
 		case <-tick.C:
 		}
