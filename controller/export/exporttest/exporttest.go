@@ -1,5 +1,6 @@
-// Package exporttest has a database in memory for tests of exports: commits of
-// samples that can be walked, and cursors.
+// Package exporttest has what tests of exports need: a database in memory with
+// commits of samples that can be walked, and cursors; and a real
+// VictoriaMetrics, which can be killed.
 //
 // Rows makes samples from a number, so that two processes agree on what is
 // stored without talking to each other.

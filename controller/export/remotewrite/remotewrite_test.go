@@ -34,10 +34,7 @@ func must(t testing.TB, err error) {
 }
 
 // point is one sample of one series, as a receiver sees it.
-type point struct {
-	series string
-	ms     int64
-}
+type point = exporttest.Point
 
 // receiver is a Prometheus in memory: what it confirmed it has, unless it dies.
 type receiver struct {
@@ -130,7 +127,7 @@ func decode(body []byte) (map[point]float64, error) {
 				return fmt.Errorf("series %s: %d after %d", name, ms, last)
 			}
 			last = ms
-			out[point{name, ms}] = value
+			out[point{Series: name, Ms: ms}] = value
 			return err
 		})
 	})
@@ -182,7 +179,7 @@ func want(rows []export.Tailed, o *Options) map[point]float64 {
 			}
 			for row, rel := range t.Samples.TimesMs {
 				if v := t.Samples.Values[m][row]; !math.IsNaN(v) {
-					out[point{strings.Join(labels, ","), t.StartMs + rel}] = v
+					out[point{Series: strings.Join(labels, ","), Ms: t.StartMs + rel}] = v
 				}
 			}
 		}
@@ -261,7 +258,7 @@ func TestChosenSeriesArriveWithTheirLabels(t *testing.T) {
 		stop()
 		seen := map[string]int{}
 		for p := range r.have {
-			seen[p.series]++
+			seen[p.Series]++
 		}
 		for series, n := range map[string]int{
 			"__name__=edgeherd_load1,box=d-0000000000001,fleet=north":                            41 * 6,

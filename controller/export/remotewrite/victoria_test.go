@@ -1,20 +1,14 @@
 package remotewrite
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"net"
-	"net/http"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -108,110 +102,18 @@ func (f cursorFile) SetCursor(_ context.Context, _ string, v uint64) error {
 	return durable.WriteFile(string(f), strconv.AppendUint(nil, v, 10), 0o600)
 }
 
-// victoria is a VictoriaMetrics of Debian's package on a folder and a port.
-type victoria struct {
-	dir, addr string
-	cmd       *exec.Cmd
-}
-
-func newVictoria(t *testing.T) *victoria {
-	t.Helper()
-	if _, err := exec.LookPath("victoria-metrics"); err != nil {
-		if os.Getenv("EDGEHERD_REQUIRE_ASSETS") != "" {
-			t.Fatal("victoria-metrics is not installed: make deps")
-		}
-		t.Skip("victoria-metrics is not installed (package victoria-metrics)")
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	must(t, l.Close())
-	v := &victoria{dir: t.TempDir(), addr: l.Addr().String()}
-	t.Cleanup(v.kill)
-	v.start(t)
-	return v
-}
-
-func (v *victoria) start(t *testing.T) {
-	t.Helper()
-	v.cmd = exec.Command("victoria-metrics", "-storageDataPath="+v.dir, "-httpListenAddr="+v.addr,
-		"-retentionPeriod=100y", "-dedup.minScrapeInterval=1ms", "-loggerLevel=ERROR", "-memory.allowedBytes=128MiB")
-	must(t, v.cmd.Start())
-	until(t, "VictoriaMetrics answers", func() bool {
-		resp, err := http.Get("http://" + v.addr + "/health")
-		if err != nil {
-			return false
-		}
-		resp.Body.Close()
-		return resp.StatusCode == http.StatusOK
-	})
-}
-
-func (v *victoria) kill() {
-	_ = v.cmd.Process.Kill()
-	_ = v.cmd.Wait() // killed
-}
-
-func until(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.After(time.Minute); ; {
-		if ok() {
-			return
-		}
-		select {
-		case <-deadline:
-			t.Fatalf("not within a minute: %s", what)
-		case <-tick.C:
-		}
-	}
-}
-
-// stored reads all samples that VictoriaMetrics has.
-func (v *victoria) stored(t *testing.T) map[point]float64 {
-	t.Helper()
-	resp, err := http.PostForm("http://"+v.addr+"/api/v1/export", url.Values{"match[]": {`{__name__=~"edgeherd_.*"}`}, "start": {"0"}})
-	must(t, err)
-	defer resp.Body.Close()
-	out := map[point]float64{}
-	lines := bufio.NewScanner(resp.Body)
-	lines.Buffer(nil, 64<<20)
-	for lines.Scan() {
-		var s struct {
-			Metric     map[string]string
-			Values     []float64
-			Timestamps []int64
-		}
-		must(t, json.Unmarshal(lines.Bytes(), &s))
-		var labels []string
-		for k, v := range s.Metric {
-			labels = append(labels, k+"="+v)
-		}
-		slices.Sort(labels)
-		name := strings.Join(labels, ",")
-		for i, ms := range s.Timestamps {
-			if _, twice := out[point{name, ms}]; twice {
-				t.Errorf("%s at %d is there twice", name, ms)
-			}
-			out[point{name, ms}] = s.Values[i]
-		}
-	}
-	must(t, lines.Err())
-	return out
-}
-
 // TestKillsOfVictoriaMetricsAndExporterLoseNothing kills both with SIGKILL in
 // the middle, and compares each sample in the end.
 func TestKillsOfVictoriaMetricsAndExporterLoseNothing(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	chance := rand.New(rand.NewPCG(seed, 1))
-	v, dir := newVictoria(t), t.TempDir()
+	v, dir := exporttest.StartVictoria(t), t.TempDir()
 	startMs := time.Now().Add(-24 * time.Hour).Truncate(time.Hour).UnixMilli()
 	log := &safeLog{}
 	exporter := func() *exec.Cmd {
 		cmd := exec.Command(os.Args[0])
-		cmd.Env = append(os.Environ(), "EDGEHERD_TEST_EXPORT_TO=http://"+v.addr+"/api/v1/write",
+		cmd.Env = append(os.Environ(), "EDGEHERD_TEST_EXPORT_TO="+v.URL()+"/api/v1/write",
 			"EDGEHERD_TEST_DIR="+dir, fmt.Sprintf("EDGEHERD_TEST_START=%d", startMs))
 		cmd.Stderr = log
 		must(t, cmd.Start())
@@ -227,8 +129,8 @@ func TestKillsOfVictoriaMetricsAndExporterLoseNothing(t *testing.T) {
 		case <-t.Context().Done():
 		}
 		if kill%3 != 2 {
-			v.kill()
-			v.start(t)
+			v.Kill()
+			v.Start(t)
 		} else {
 			must(t, e.Process.Kill())
 			_ = e.Wait() // killed
@@ -241,14 +143,14 @@ func TestKillsOfVictoriaMetricsAndExporterLoseNothing(t *testing.T) {
 	if middle == 0 {
 		t.Error("no kill came in the middle")
 	}
-	until(t, "the cursor is at the end", func() bool {
+	exporttest.Until(t, "the cursor is at the end", func() bool {
 		at, err := cursorFile(filepath.Join(dir, "cursor")).Cursor(t.Context(), "")
 		return err == nil && at == victoriaBoxes*victoriaBlocks
 	})
 	all := want(fleet(startMs).All(), &Options{})
 	// What came last becomes visible within seconds.
-	until(t, "everything can be queried", func() bool { return len(v.stored(t)) >= len(all) })
-	have := v.stored(t)
+	exporttest.Until(t, "everything can be queried", func() bool { return len(v.Stored(t, "edgeherd_.*")) >= len(all) })
+	have := v.Stored(t, "edgeherd_.*")
 	differ := 0
 	for p, value := range all {
 		if have[p] != value {
