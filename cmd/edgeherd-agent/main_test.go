@@ -29,6 +29,14 @@ func TestConfigurationFaultsNameTheKeyAndTheWayOut(t *testing.T) {
 		{"min_free_bytes: -1\n", "min_free_bytes is -1"},
 		{"spool_bytes: 64MB\n", "line 1"},
 		{"trial: soon\n", "line 1"},
+		{"server: auto\nproxy: http://10.0.0.1:3128\n", ""},
+		{"server: wss://ctl:8443/mqtt\n", ""},
+		{"server: mqtt://ctl\n", `server: the scheme is "mqtt"; want auto, mqtts://HOST:8883 or wss://HOST:8443/mqtt`},
+		{"proxy: http://u:pw@proxy:3128\n", "proxy: a user or password is in the address; put USER:PASSWORD into a file of mode 0600 and name it with the key proxy_auth_file"},
+		{"proxy: socks5://proxy\n", `proxy: the scheme is "socks5"`},
+		{"proxy_auth_file: /etc/hosts\n", "proxy_auth_file is set without proxy"},
+		{"proxy: http://proxy\nproxy_auth_file: /etc/hosts\n", "run chmod 600 /etc/hosts"},
+		{"proxy: http://proxy\nproxy_auth_file: /nonexistent\n", "proxy_auth_file: open /nonexistent"},
 		{"log: loud\n", "loud"},
 		{"log: info\nlog: warn\n", "line 2"},
 		{"- a list\n", "line 1"},
@@ -77,5 +85,32 @@ func TestWrongUseIsToldApart(t *testing.T) {
 func TestTheShippedConfigurationIsAccepted(t *testing.T) {
 	if _, err := loadConfig([]string{"--config", "../../deploy/config/agent.yaml"}, noEnv); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestStatusSaysHowTheBoxIsConnected, from what the agent wrote down.
+func TestStatusSaysHowTheBoxIsConnected(t *testing.T) {
+	state := t.TempDir()
+	status := func(args ...string) (string, error) {
+		var out bytes.Buffer
+		err := run(t.Context(), append([]string{"status", "--state", state}, args...), &out, new(bytes.Buffer))
+		return out.String(), err
+	}
+	if _, err := status(); err == nil || !strings.Contains(err.Error(), "has it run on this state directory?") {
+		t.Errorf("no status: %v", err)
+	}
+	text := `{"id":"d-abcdefghijklm","name":"till-3","site":"berlin-1","version":"v1","process":999999999,"connected":true,"since":"2026-03-01T12:00:00Z",
+		"ways":{"way":"wss://ctl:8443/mqtt through http://proxy:3128","failed":[{"way":"x","err":"mqtts://ctl:8883 failed at TCP: nothing answers","at":"2026-03-01T11:59:50Z"}]}}`
+	if err := os.WriteFile(filepath.Join(state, "status.json"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := status()
+	for _, want := range []string{"till-3  site berlin-1", "connected since 2026-03-01T12:00:00Z by wss://ctl:8443/mqtt through http://proxy:3128", "nothing answers", "process 999999999 is gone"} {
+		if err != nil || !strings.Contains(out, want) {
+			t.Errorf("%s%v, want %q", out, err, want)
+		}
+	}
+	if out, err = status("--json"); err != nil || !strings.Contains(out, `"connected": true`) {
+		t.Errorf("%s%v", out, err)
 	}
 }
