@@ -138,7 +138,7 @@ type Series struct {
 	From        time.Time `json:"from"`
 	To          time.Time `json:"to"`
 	StepSeconds float64   `json:"step_seconds"`
-	Hourly      bool      `json:"hourly" doc:"made of hourly values: least and greatest values and numbers are exact, the median is that of hourly medians"`
+	Hourly      bool      `json:"hourly,omitempty" doc:"made of hourly values: least and greatest values and numbers are exact, the median is that of hourly medians"`
 	Points      []Point   `json:"points"`
 }
 

@@ -258,6 +258,10 @@ export type RolloutList = {
 
 export type Series = {
     from: string;
+    /**
+     * made of hourly values: least and greatest values and numbers are exact, the median is that of hourly medians
+     */
+    hourly?: boolean;
     metric: string;
     points: Array<Point>;
     step_seconds: number;
