@@ -30,6 +30,8 @@ var measurements = []measurement{
 	{"binary-size", binarySizes},
 	{"agent-rss", agentRSS},
 	{"block-size", blockSize},
+	{"block-decode", blockDecode},
+	{"spool-offline", spoolOffline},
 	{"ingest", ingestRate},
 	{"runner", runnerCost},
 	{"label-reader", labelReader},
