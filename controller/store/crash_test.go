@@ -6,7 +6,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -22,8 +21,8 @@ func crashBlock(life byte, seq uint64) store.Delivery {
 
 // crasher is the child: it commits blocks, in batches of three of which one
 // came before, and says on stdout what was committed.
-func crasher(path string) {
-	s, err := store.Open(ctx, store.Options{Path: path, WallClock: func() time.Time { return time.UnixMilli(epoch) }})
+func crasher(place string) {
+	s, err := store.Open(ctx, optionsAt(place))
 	if err != nil {
 		fmt.Println("error", err)
 		os.Exit(1)
@@ -47,6 +46,15 @@ func crasher(path string) {
 // TestWhatWasAcknowledgedSurvivesKill kills a process that commits as fast as
 // it can, at random points, and looks what its database holds.
 func TestWhatWasAcknowledgedSurvivesKill(t *testing.T) {
+	for _, e := range engines {
+		t.Run(e.name, func(t *testing.T) {
+			at := e.place(t)
+			crashes(t, at.Path+at.Database) // one of them is empty
+		})
+	}
+}
+
+func crashes(t *testing.T, place string) {
 	rounds := 8
 	if os.Getenv("EDGEHERD_PROVE") != "" {
 		rounds = 200
@@ -54,18 +62,17 @@ func TestWhatWasAcknowledgedSurvivesKill(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
-	path := filepath.Join(t.TempDir(), "store.db")
 	told := map[byte]uint64{}
 	var lastLSN uint64
 	for round := range rounds {
 		life := byte(round%250) + 1
-		seq, lsn := crashOnce(t, path, life, 1+rng.IntN(30), time.Duration(rng.IntN(2000))*time.Microsecond)
+		seq, lsn := crashOnce(t, place, life, 1+rng.IntN(30), time.Duration(rng.IntN(2000))*time.Microsecond)
 		told[life] = max(told[life], seq)
 		if lsn <= lastLSN {
 			t.Errorf("round %d: LSN %d after %d", round, lsn, lastLSN)
 		}
 		lastLSN = lsn
-		judgeCrash(t, path, told, lastLSN)
+		judgeCrash(t, place, told, lastLSN)
 		if t.Failed() {
 			return
 		}
@@ -73,10 +80,10 @@ func TestWhatWasAcknowledgedSurvivesKill(t *testing.T) {
 }
 
 // crashOnce runs the child until it told of so many commits and a moment more.
-func crashOnce(t *testing.T, path string, life byte, commits int, more time.Duration) (seq, lsn uint64) {
+func crashOnce(t *testing.T, place string, life byte, commits int, more time.Duration) (seq, lsn uint64) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run=^$")
-	cmd.Env = append(os.Environ(), "EDGEHERD_STORE_CRASHER="+path, fmt.Sprintf("EDGEHERD_STORE_LIFE=%d", life))
+	cmd.Env = append(os.Environ(), "EDGEHERD_STORE_CRASHER="+place, fmt.Sprintf("EDGEHERD_STORE_LIFE=%d", life))
 	out, err := cmd.StdoutPipe()
 	check(t, err)
 	check(t, cmd.Start())
@@ -102,9 +109,9 @@ func crashOnce(t *testing.T, path string, life byte, commits int, more time.Dura
 	return seq, lsn
 }
 
-func judgeCrash(t *testing.T, path string, told map[byte]uint64, lsn uint64) {
+func judgeCrash(t *testing.T, place string, told map[byte]uint64, lsn uint64) {
 	t.Helper()
-	s := open(t, path)
+	s := openAt(t, optionsAt(place))
 	defer s.Close()
 	keys := keysOf(t, s, boxA)
 	for life, last := range told {

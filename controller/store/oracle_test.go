@@ -4,9 +4,7 @@ import (
 	"encoding/json"
 	"maps"
 	"math"
-	"path/filepath"
 	"reflect"
-	"testing"
 	"time"
 
 	"pgregory.net/rapid"
@@ -184,46 +182,41 @@ func drawBlocks(t *rapid.T, id identity.ID) []store.Delivery {
 	return out
 }
 
-// TestStoreEqualsTheOracle delivers blocks late, doubled, reordered and in
+// equalsTheOracle delivers blocks late, doubled, reordered and in
 // batches of any size, with the database closed and opened again in between.
-func TestStoreEqualsTheOracle(t *testing.T) {
-	dir, n := t.TempDir(), 0
-	rapid.Check(t, func(t *rapid.T) {
-		n++
-		opts := store.Options{Path: filepath.Join(dir, string(rune('a'+n%26))+time.Duration(n).String()), WallClock: func() time.Time { return time.UnixMilli(epoch) }}
-		s, err := store.Open(ctx, opts)
-		if err != nil {
+func equalsTheOracle(t *rapid.T, opts store.Options) {
+	s, err := store.Open(ctx, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { s.Close() }()
+	for i, id := range []identity.ID{boxA, boxB} {
+		if err := s.AddBox(ctx, id, string(rune('a'+i)), "x"); err != nil {
 			t.Fatal(err)
 		}
-		defer func() { s.Close() }()
-		for i, id := range []identity.ID{boxA, boxB} {
-			if err := s.AddBox(ctx, id, string(rune('a'+i)), "x"); err != nil {
+	}
+	all := append(drawBlocks(t, boxA), drawBlocks(t, boxB)...)
+	order := rapid.SliceOfN(rapid.IntRange(0, len(all)-1), 1, 3*len(all)).Draw(t, "order")
+	o := newOracle()
+	for len(order) > 0 {
+		size := rapid.IntRange(1, len(order)).Draw(t, "batch")
+		var batch []store.Delivery
+		for _, i := range order[:size] {
+			batch = append(batch, all[i])
+			o.take(all[i])
+		}
+		order = order[size:]
+		if _, err := s.Ingest(ctx, batch, effects); err != nil {
+			t.Fatal(err)
+		}
+		if rapid.IntRange(0, 4).Draw(t, "reopen") == 0 {
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if s, err = store.Open(ctx, opts); err != nil {
 				t.Fatal(err)
 			}
 		}
-		all := append(drawBlocks(t, boxA), drawBlocks(t, boxB)...)
-		order := rapid.SliceOfN(rapid.IntRange(0, len(all)-1), 1, 3*len(all)).Draw(t, "order")
-		o := newOracle()
-		for len(order) > 0 {
-			size := rapid.IntRange(1, len(order)).Draw(t, "batch")
-			var batch []store.Delivery
-			for _, i := range order[:size] {
-				batch = append(batch, all[i])
-				o.take(all[i])
-			}
-			order = order[size:]
-			if _, err := s.Ingest(ctx, batch, effects); err != nil {
-				t.Fatal(err)
-			}
-			if rapid.IntRange(0, 4).Draw(t, "reopen") == 0 {
-				if err := s.Close(); err != nil {
-					t.Fatal(err)
-				}
-				if s, err = store.Open(ctx, opts); err != nil {
-					t.Fatal(err)
-				}
-			}
-		}
-		o.compare(t, s)
-	})
+	}
+	o.compare(t, s)
 }

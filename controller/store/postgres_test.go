@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/edgeherd/edgeherd/controller/store"
 	"github.com/edgeherd/edgeherd/controller/store/storetest"
@@ -29,10 +28,7 @@ func cluster(t testing.TB) *storetest.Cluster {
 
 func at(t testing.TB, address string) *store.Store {
 	t.Helper()
-	s, err := store.Open(ctx, store.Options{Database: address, WallClock: func() time.Time { return time.UnixMilli(epoch) }})
-	check(t, err)
-	t.Cleanup(func() { s.Close() })
-	return s
+	return openAt(t, optionsAt(address))
 }
 
 // shared is a server for all tests that leave it alone.
@@ -43,27 +39,6 @@ var shared = sync.OnceValues(func() (*storetest.Cluster, error) {
 	}
 	return c, c.Start()
 })
-
-// freshPostgres is an empty database in the shared server.
-func freshPostgres(t testing.TB) *store.Store {
-	t.Helper()
-	c, err := shared()
-	if err != nil {
-		storetest.Absent(t, err)
-	}
-	address, _, err := c.Create()
-	check(t, err)
-	return at(t, address)
-}
-
-func TestPostgreSQLKeepsThePromises(t *testing.T) {
-	for _, p := range promises {
-		t.Run(p.name, func(t *testing.T) {
-			t.Parallel()
-			p.check(t, func(t *testing.T) *store.Store { return freshPostgres(t) })
-		})
-	}
-}
 
 // twoCommits stores two blocks and returns where each was acknowledged.
 func twoCommits(t *testing.T, s *store.Store) (first, second store.Committed) {
@@ -232,7 +207,7 @@ func TestControllersShareOneDatabase(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range stores {
 		wg.Go(func() {
-			s, err := store.Open(ctx, store.Options{Database: address, WallClock: func() time.Time { return time.UnixMilli(epoch) }})
+			s, err := store.Open(ctx, optionsAt(address))
 			if err != nil {
 				t.Error(err)
 			}

@@ -37,15 +37,6 @@ var promises = []struct {
 	{"cursors only grow", cursors},
 }
 
-func TestSQLiteKeepsThePromises(t *testing.T) {
-	for _, p := range promises {
-		t.Run(p.name, func(t *testing.T) {
-			t.Parallel()
-			p.check(t, func(t *testing.T) *store.Store { return fresh(t) })
-		})
-	}
-}
-
 func countsOnce(t *testing.T, open func(t *testing.T) *store.Store) {
 	s := open(t)
 	enrolTwo(t, s)
