@@ -167,6 +167,22 @@ func TestNeitherSideOfThePortSeesTheOther(t *testing.T) {
 	}
 }
 
+// TestPagesForThisMachineAloneAreNotToldToBoxes: they would dial themselves.
+func TestPagesForThisMachineAloneAreNotToldToBoxes(t *testing.T) {
+	for _, c := range []struct {
+		http, device string
+		told         bool
+	}{{"127.0.0.1:0", "127.0.0.1:0", true}, {"127.0.0.1:0", "0.0.0.0:0", false}, {"0.0.0.0:0", "0.0.0.0:0", true}} {
+		opts := options(t.TempDir())
+		opts.HTTPPlain, opts.HTTP, opts.Device = false, c.http, c.device
+		ctl := mustOpen(t, opts)
+		if box := ctl.boxFile(identity.NewID(), "box", "site"); (box.Pages != "") != c.told {
+			t.Errorf("pages on %s, files on %s: boxes are told of %q", c.http, c.device, box.Pages)
+		}
+		mustClose(t, ctl)
+	}
+}
+
 // TestPlainPagesHaveNoDoorForBoxes: without TLS nobody could prove anything.
 func TestPlainPagesHaveNoDoorForBoxes(t *testing.T) {
 	c := mustOpen(t, options(t.TempDir()))

@@ -97,7 +97,8 @@ func (c *Controller) boxFile(id identity.ID, name, site string) identity.Box {
 		ID: id, Name: name, Site: site, Tenant: wire.Tenant, Server: c.opts.Hosts[0],
 		MQTT: c.boxesDial(), HTTPS: c.reachable(c.device), Keyring: c.Keyring(),
 	}
-	if !c.opts.HTTPPlain {
+	// Pages for this machine alone are no way in for boxes elsewhere.
+	if !c.opts.HTTPPlain && (!isLoopback(c.http.Addr()) || isLoopback(c.device.Addr())) {
 		box.Pages = c.reachable(c.http)
 	}
 	return box

@@ -95,10 +95,16 @@ func (c *Controller) listenOn(key, address string) (net.Listener, error) {
 // mustBeLoopback refuses plain HTTP beyond this machine: the session cookie
 // would travel in the clear.
 func mustBeLoopback(a net.Addr) error {
-	if tcp, ok := a.(*net.TCPAddr); !ok || tcp.IP.IsLoopback() {
+	if _, ok := a.(*net.TCPAddr); !ok || isLoopback(a) {
 		return nil // what is not TCP is the in-memory network of a test
 	}
 	return fmt.Errorf("plain HTTP on %s is refused: it is not a loopback address", a)
+}
+
+func isLoopback(a net.Addr) bool {
+	host, _, err := net.SplitHostPort(a.String())
+	ip := net.ParseIP(host)
+	return err == nil && ip != nil && ip.IsLoopback()
 }
 
 // admit decides about each TLS handshake of a box.
@@ -139,6 +145,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	}
 	g.Go(func() error { return c.conduct(ctx) })
 	g.Go(func() error { return c.retain(ctx) })
+	c.runExports(ctx, g)
 	g.Go(func() error { return c.paceBoxes(ctx) })
 	err := g.Wait()
 	c.websockets.Wait() // the broker has ended them

@@ -3,6 +3,7 @@ package fleettest
 import (
 	"context"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
@@ -34,7 +35,9 @@ func (f *Fleet) events() int {
 // TestQuietTimesHoldBackTelemetryButNoAlarms: from the moment that a person
 // sets them until they end, whatever connects and restarts meanwhile.
 func TestQuietTimesHoldBackTelemetryButNoAlarms(t *testing.T) {
-	story(t, 1, func(f *Fleet) {
+	synctest.Test(t, func(t *testing.T) {
+		f := New(t, 1)
+		defer f.Close()
 		settled(f)
 		if f.measured().IsZero() {
 			t.Fatal("nothing measured arrives at all")
@@ -65,7 +68,9 @@ func TestQuietTimesHoldBackTelemetryButNoAlarms(t *testing.T) {
 
 // TestQuietEndsWhenItIsTakenBack, at once.
 func TestQuietEndsWhenItIsTakenBack(t *testing.T) {
-	story(t, 1, func(f *Fleet) {
+	synctest.Test(t, func(t *testing.T) {
+		f := New(t, 1)
+		defer f.Close()
 		f.setDefaults(fleetapi.SiteChange{Set: fleetapi.SiteSettings{Quiet: &[]string{"00:00-24:00"}}})
 		time.Sleep(20 * time.Minute)
 		last := f.measured()
