@@ -17,8 +17,8 @@ import (
 )
 
 const (
-	ingestBoxes  = 200 // one block a box and commit
-	ingestRounds = 12
+	ingestBoxes  = 200                      // one block a box and commit
+	ingestRounds = 60                       // an hour
 	ingestStart  = int64(1_795_305_600_000) // 2026-11-22, Unix milliseconds
 )
 
@@ -62,41 +62,117 @@ func (w *blockWriter) next() []store.Delivery {
 	return out
 }
 
+// nextPacks is one pack of ten blocks of each box.
+func (w *blockWriter) nextPacks() []store.Delivery {
+	w.t.Helper()
+	blocks := make([][]wire.Block, len(w.boxes))
+	for range packMinutes {
+		for i, d := range w.next() {
+			blocks[i] = append(blocks[i], d.Block)
+		}
+	}
+	schema := w.samples[0].Schema
+	out := make([]store.Delivery, len(w.boxes))
+	for i, id := range w.boxes {
+		p, err := wire.PackBlocks(schema, blocks[i])
+		check(w.t, err)
+		s, err := p.Samples(schema)
+		check(w.t, err)
+		d := store.Delivery{Box: id, Pack: &p, StartMs: p.Members[0].WallMs, Samples: &s, Schema: &schema}
+		for _, m := range p.Members {
+			d.Starts = append(d.Starts, m.WallMs)
+		}
+		out[i] = d
+	}
+	return out
+}
+
 // ingestRate compares samples per second that the store commits as sealed
-// blocks (with newest values and hourly rollups) to the same samples as narrow
-// rows in the same engine with the same settings, and measures the whole way
-// in, from message to acknowledgement, beside it.
+// blocks and as packs (with newest values, the sequence of all keys, and, once
+// their hours are closed, hourly rollups) to the same samples as narrow rows in
+// the same engine with the same settings, and measures the whole way in, from
+// message to acknowledgement, beside it.
 func ingestRate(t *testing.T) []Figure {
 	dir := t.TempDir()
-	blocks, err := store.Open(t.Context(), store.Options{Path: filepath.Join(dir, "store.db")})
-	check(t, err)
-	defer blocks.Close()
-	whole, err := store.Open(t.Context(), store.Options{Path: filepath.Join(dir, "whole.db")})
-	check(t, err)
-	defer whole.Close()
-	narrow := openNarrow(t, filepath.Join(dir, "narrow.db"))
-	direct, way := newBlockWriter(t, blocks), newWayIn(t, whole)
-	none := func(store.Delivery) (store.Effects, error) { return store.Effects{}, nil }
-	const samples = ingestBoxes * sensors * 6
-	var asBlocks, asRows, asMessages []float64
-	for range ingestRounds {
-		ds := direct.next()
-		began := time.Now()
-		c, err := blocks.Ingest(t.Context(), ds, none)
+	now := ingestStart // the controller's clock
+	clock := func() time.Time { return time.UnixMilli(now) }
+	open := func(name string) *store.Store {
+		s, err := store.Open(t.Context(), store.Options{Path: filepath.Join(dir, name), WallClock: clock})
 		check(t, err)
-		asBlocks = append(asBlocks, samples/time.Since(began).Seconds())
-		if c.New != len(ds) {
-			t.Fatalf("%d of %d blocks are new", c.New, len(ds))
-		}
-		asRows = append(asRows, samples/narrow.commit(ds).Seconds())
-		asMessages = append(asMessages, samples/way.deliver().Seconds())
+		t.Cleanup(func() { s.Close() })
+		return s
 	}
-	rows := median(asRows)
+	blocks, packs := open("store.db"), open("packs.db")
+	narrow, narrowPacks := openNarrow(t, filepath.Join(dir, "narrow.db")), openNarrow(t, filepath.Join(dir, "narrowpacks.db"))
+	direct, packed, way := newBlockWriter(t, blocks), newBlockWriter(t, packs), newWayIn(t, open("whole.db"))
+	const samples = ingestBoxes * sensors * 6
+	var asBlocks, asRows, asMessages, asPacks, asPackRows []float64
+	for round := range ingestRounds {
+		asBlocks = append(asBlocks, samples/commitTime(t, blocks, direct.next(), 1).Seconds())
+		asRows = append(asRows, samples/narrow.commit(lastOf(direct)).Seconds())
+		asMessages = append(asMessages, samples/way.deliver().Seconds())
+		if round < packRounds {
+			ds := packed.nextPacks()
+			asPacks = append(asPacks, packMinutes*samples/commitTime(t, packs, ds, packMinutes).Seconds())
+			asPackRows = append(asPackRows, packMinutes*samples/narrowPacks.commit(ds).Seconds())
+		}
+	}
+	// The hours are closed: what it costs to merge them.
+	now += 3 * 3_600_000
+	blockMerge, blockSamples := compactTime(t, blocks), float64(samples*direct.minute)
+	packMerge, packSamples := compactTime(t, packs), float64(samples*packed.minute)
+	with := func(rate, n float64, merge time.Duration) float64 { return 1 / (1/rate + merge.Seconds()/n) }
+	rows, packRows := median(asRows), median(asPackRows)
 	return []Figure{
 		Figure{Value: median(asBlocks), Unit: "1/s", Goal: Goal{AtLeast: 12}}.Against("narrow rows", rows),
+		Figure{Name: "with-compaction", Value: with(median(asBlocks), blockSamples, blockMerge), Unit: "1/s", Goal: Goal{AtLeast: 12}}.Against("narrow rows", rows),
+		Figure{Name: "packs", Value: median(asPacks), Unit: "1/s", Goal: Goal{AtLeast: 100}}.Against("narrow rows", packRows),
+		Figure{Name: "packs-with-compaction", Value: with(median(asPacks), packSamples, packMerge), Unit: "1/s"}.Against("narrow rows", packRows),
 		Figure{Name: "message-to-ack", Value: median(asMessages), Unit: "1/s"}.Against("narrow rows", rows),
 		{Name: "blocks", Value: median(asBlocks) / (sensors * 6), Unit: "1/s"},
+		{Name: "compaction-per-block", Value: float64(blockMerge.Microseconds()) / (blockSamples / (sensors * 6)), Unit: "us"},
+		{Name: "compaction-per-pack", Value: float64(packMerge.Microseconds()) / (packSamples / (sensors * 6 * packMinutes)), Unit: "us"},
 	}
+}
+
+const (
+	packMinutes = 10
+	packRounds  = 6 // an hour: narrow rows of packs take their time
+)
+
+// lastOf returns what the writer gave last.
+func lastOf(w *blockWriter) []store.Delivery {
+	w.minute--
+	return w.next()
+}
+
+func commitTime(t *testing.T, s *store.Store, ds []store.Delivery, each int) time.Duration {
+	t.Helper()
+	began := time.Now()
+	c, err := s.Ingest(t.Context(), ds, func(store.Delivery) (store.Effects, error) { return store.Effects{}, nil })
+	took := time.Since(began)
+	check(t, err)
+	if c.New != each*len(ds) {
+		t.Fatalf("%d of %d blocks are new", c.New, each*len(ds))
+	}
+	return took
+}
+
+// compactTime merges all hours.
+func compactTime(t *testing.T, s *store.Store) time.Duration {
+	t.Helper()
+	began, hours := time.Now(), 0
+	for {
+		c, err := s.Compact(t.Context(), 5000)
+		check(t, err)
+		if hours += c.Hours; c.Hours == 0 {
+			break
+		}
+	}
+	if hours < ingestBoxes {
+		t.Fatalf("%d hours of %d boxes were merged", hours, ingestBoxes)
+	}
+	return time.Since(began)
 }
 
 // narrowTable is the usual table of metrics, with numbers for names.
@@ -126,7 +202,7 @@ func (n *narrowTable) commit(ds []store.Delivery) time.Duration {
 	check(n.t, err)
 	for box, d := range ds {
 		for m, column := range d.Samples.Values {
-			for row, v := range column {
+			for row, v := range column { // starts of packs are those of their first member
 				_, err := insert.Exec(box, m, d.StartMs+d.Samples.TimesMs[row], v)
 				check(n.t, err)
 			}
