@@ -28,6 +28,8 @@ const (
 	// send more for an hour than fits into memory.
 	maxHourBytes = 1 << 20
 	maxHourRows  = 512
+	// hoursAtOnce share a transaction: each would wait for the disk alone.
+	hoursAtOnce = 32
 )
 
 // Compacted tells what a call of Compact did.
@@ -72,25 +74,52 @@ func (s *Store) Compact(ctx context.Context, limit int) (Compacted, error) {
 	// Neighbours share pages.
 	slices.SortFunc(hours, func(a, b boxHour) int { return cmp.Or(cmp.Compare(a.box, b.box), cmp.Compare(a.hourMs, b.hourMs)) })
 	var errs []error
-	for _, h := range hours {
-		merged, err := s.compactHour(ctx, h)
-		if errors.Is(err, errChanged) {
-			continue // at the next call
-		}
-		if ctx.Err() != nil {
-			return done, ctx.Err()
-		}
-		if err != nil { // it must not hold up the others
-			errs = append(errs, fmt.Errorf("compact hour %s of %s: %w", time.UnixMilli(h.hourMs).UTC().Format("2006-01-02 15h"), h.box, err))
-			continue
-		}
-		done.Hours, done.Rows = done.Hours+1, done.Rows+merged
+	for group := range slices.Chunk(hours, hoursAtOnce) {
 		if done.Rows >= limit {
 			done.More = true
 			break
 		}
+		merged, rows, err := s.compactHours(ctx, group)
+		done.Hours, done.Rows = done.Hours+merged, done.Rows+rows
+		if ctx.Err() != nil {
+			return done, ctx.Err()
+		}
+		errs = append(errs, err) // it must not hold up the others
 	}
 	return done, errors.Join(errs...)
+}
+
+// compactHours merges some hours in one transaction, or one by one when that
+// fails.
+func (s *Store) compactHours(ctx context.Context, hours []boxHour) (merged, rows int, err error) {
+	work := make([]*hourWork, len(hours))
+	errs := make([]error, len(hours))
+	parallel(len(hours), func(i int) { work[i], errs[i] = s.prepareHour(ctx, hours[i]) })
+	work = slices.DeleteFunc(work, func(w *hourWork) bool { return w == nil || len(w.ids) == 0 })
+	store := func(work ...*hourWork) error {
+		err := s.write(ctx, func(t *tx) error {
+			for _, w := range work {
+				if err := w.store(ctx, t); err != nil {
+					return fmt.Errorf("merge hour %s of %s: %w", time.UnixMilli(w.hourMs).UTC().Format("2006-01-02 15h"), w.box, err)
+				}
+			}
+			return nil
+		})
+		if err == nil {
+			for _, w := range work {
+				merged, rows = merged+1, rows+len(w.ids)
+			}
+		}
+		return err
+	}
+	if len(work) > 0 && store(work...) != nil {
+		for _, w := range work {
+			if err := store(w); err != nil && !errors.Is(err, errChanged) { // that one at the next call
+				errs = append(errs, err)
+			}
+		}
+	}
+	return merged, rows, errors.Join(errs...)
 }
 
 // hourRow is a row of sample_hour.
@@ -108,20 +137,26 @@ type hourWork struct {
 	size int
 	into hourRow // rev 0: not there yet
 	all  content
+
+	body, rollups []byte // to store
 }
 
-func (s *Store) compactHour(ctx context.Context, h boxHour) (merged int, err error) {
+// prepareHour reads an hour and makes its new rows.
+func (s *Store) prepareHour(ctx context.Context, h boxHour) (*hourWork, error) {
 	r, err := s.prepared(ctx, h.box, nil)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	w := hourWork{boxHour: h}
-	if err := s.snapshot(ctx, func(t *tx) error { return w.load(ctx, t, r) }); err != nil || len(w.ids) == 0 {
-		return 0, err
+	w := &hourWork{boxHour: h}
+	if err := s.snapshot(ctx, func(t *tx) error { return w.load(ctx, t, r) }); err != nil {
+		return nil, fmt.Errorf("read hour %s of %s: %w", time.UnixMilli(h.hourMs).UTC().Format("2006-01-02 15h"), h.box, err)
 	}
-	body, rollups := w.encode(), encodeRollups(w.all.rollups())
-	err = s.write(ctx, func(t *tx) error { return w.store(ctx, t, body, rollups) })
-	return len(w.ids), err
+	if len(w.ids) > 0 {
+		w.body = w.encode()
+		w.rollups = encodeRollups(w.all.rollups())
+		w.all = content{}
+	}
+	return w, nil
 }
 
 // load reads the last part of the hour and what comes to it.
@@ -233,7 +268,7 @@ func (c *content) merge() {
 }
 
 // store replaces the rows that were read, or fails with errChanged.
-func (w *hourWork) store(ctx context.Context, t *tx, body, rollups []byte) error {
+func (w *hourWork) store(ctx context.Context, t *tx) error {
 	remove := many{head: `DELETE FROM sample WHERE id IN (`, row: `?`, width: 1, tail: `)`}
 	deleted, err := t.execMany(ctx, remove, w.ids)
 	if err != nil {
@@ -243,10 +278,10 @@ func (w *hourWork) store(ctx context.Context, t *tx, body, rollups []byte) error
 	var res sql.Result
 	if h.rev == 0 {
 		res, err = t.Exec(ctx, `INSERT INTO sample_hour (box, hour_ms, part, rev, lsn, t0_ms, t1_ms, body) VALUES (?,?,?,1,?,?,?,?) ON CONFLICT DO NOTHING`,
-			string(w.box), w.hourMs, h.part, int64(h.lsn), h.fromMs, h.toMs, body)
+			string(w.box), w.hourMs, h.part, int64(h.lsn), h.fromMs, h.toMs, w.body)
 	} else {
 		res, err = t.Exec(ctx, `UPDATE sample_hour SET rev = rev + 1, lsn = ?, t0_ms = ?, t1_ms = ?, body = ? WHERE box = ? AND hour_ms = ? AND part = ? AND rev = ?`,
-			int64(h.lsn), h.fromMs, h.toMs, body, string(w.box), w.hourMs, h.part, h.rev)
+			int64(h.lsn), h.fromMs, h.toMs, w.body, string(w.box), w.hourMs, h.part, h.rev)
 	}
 	if err != nil {
 		return err
@@ -255,6 +290,6 @@ func (w *hourWork) store(ctx context.Context, t *tx, body, rollups []byte) error
 		return errors.Join(err, errChanged)
 	}
 	_, err = t.Exec(ctx, `INSERT INTO rollup_hour (box, hour_ms, part, body) VALUES (?,?,?,?)
-		ON CONFLICT (box, hour_ms, part) DO UPDATE SET body = excluded.body`, string(w.box), w.hourMs, h.part, rollups)
+		ON CONFLICT (box, hour_ms, part) DO UPDATE SET body = excluded.body`, string(w.box), w.hourMs, h.part, w.rollups)
 	return err
 }

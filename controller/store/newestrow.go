@@ -148,7 +148,7 @@ func (b *boxCommit) apply(row *newestRow) error {
 
 // parallel calls f for 0 to n-1 on all processors.
 func parallel(n int, f func(int)) {
-	workers := min(runtime.GOMAXPROCS(0), n/16)
+	workers := min(runtime.GOMAXPROCS(0), n/8)
 	if workers < 2 {
 		for i := range n {
 			f(i)
