@@ -58,7 +58,9 @@ type Options struct {
 	Hosts []string
 	// HTTPPlain serves pages and API without TLS; allowed on loopback only.
 	HTTPPlain bool
-	Version   string
+	// Exports is what programs of others are told; default nothing.
+	Exports Exports
+	Version string
 	// Tick is how often rollouts are looked at without a cause; default 1 s.
 	Tick time.Duration
 	// Listen opens listeners; nil means net.Listen. Tests pass a network of
@@ -116,6 +118,7 @@ type Controller struct {
 	acted  chan struct{} // buffer 1: a person wants rollouts to be looked at
 	ending atomic.Bool   // Run is ending: all sessions do
 
+	exports    exports
 	pacer      *pacer
 	websockets sync.WaitGroup // MQTT sessions that came in by the pages' port
 }
@@ -139,13 +142,17 @@ func Open(ctx context.Context, opts Options, log *slog.Logger) (_ *Controller, e
 		return nil, err
 	}
 	c.pacer = newPacer(c.store, c.opts.WallClock)
+	if err := c.openExports(); err != nil {
+		return nil, err
+	}
 	c.ingest = ingest.New(ingest.Options{
 		Store: c.store, Publish: c.tell, Changed: c.boxChanged, Live: c.boxLive,
-		LiveFor: c.liveFor, Pace: c.pace, WallClock: c.opts.WallClock,
+		LiveFor: c.liveFor, Pace: c.pace, Observer: c.exports.metrics.Ingest, WallClock: c.opts.WallClock,
 	}, log)
 	c.api, err = api.New(api.Options{
 		Store: c.store, Blobs: c.blobs, Keyring: c.Keyring(), Hub: c.hub, Wake: c.act, SitesChanged: c.pacer.changed,
 		Version: c.opts.Version, WallClock: c.opts.WallClock, SecureCookies: !c.opts.HTTPPlain,
+		Metrics: c.exports.metrics.Handler(),
 	}, log)
 	return c, err
 }
@@ -154,7 +161,9 @@ func Open(ctx context.Context, opts Options, log *slog.Logger) (_ *Controller, e
 type sink struct{ c *Controller }
 
 func (s sink) Deliver(ctx context.Context, id identity.ID, topic wire.Topic, payload []byte) error {
+	began := time.Now()
 	err := s.c.ingest.Deliver(ctx, id, topic, payload)
+	s.c.count(topic, err, time.Since(began))
 	if errors.Is(err, ingest.ErrMalformed) {
 		return fmt.Errorf("%w: %w", broker.ErrMalformed, err)
 	}
@@ -241,7 +250,7 @@ func (c *Controller) SigningKeyPath() string { return filepath.Join(c.opts.Dir, 
 // Close releases state and listeners; Run does it as well.
 func (c *Controller) Close() error {
 	var errs []error
-	for _, l := range []net.Listener{c.http, c.device, c.mqtt} {
+	for _, l := range []net.Listener{c.http, c.device, c.mqtt, c.exports.scrape} {
 		if l != nil {
 			l.Close() // closed already when Run has ended
 		}

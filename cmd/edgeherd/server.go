@@ -30,11 +30,11 @@ func serverCommand(c *cli) *cobra.Command {
 			_, err = c.out.Write(data)
 			return err
 		}),
-		serverBrokerConfigCommand(c),
-		serverCertCommand(c),
 		serverBackupCommand(c),
 		serverRestoreCommand(c),
 		serverDoctorCommand(c),
+		serverBrokerConfigCommand(c),
+		serverCertCommand(c),
 		c.group("token", "Tokens of command lines", tokenCreateCommand(c)),
 	)
 }
@@ -68,7 +68,7 @@ func (c *cli) controllerOptions(cfg serverConfig) controller.Options {
 		Dir: cfg.State, HTTP: cfg.HTTP, Device: cfg.Device, MQTT: cfg.MQTT,
 		Hosts: cfg.Hosts, HTTPPlain: cfg.HTTPPlain,
 		Database: cfg.Database, PasswordFile: cfg.PasswordFile, Blobs: cfg.Blobs, Retention: cfg.Retention.values(), Broker: cfg.Broker.options(),
-		Version: c.version,
+		Exports: cfg.exports(), Version: c.version,
 	}
 }
 

@@ -32,10 +32,11 @@ type serverConfig struct {
 	Blobs        string          `yaml:"blobs"`                  // default STATE/blobs
 	Retention    retentionConfig `yaml:"retention"`              // how long telemetry is kept
 	Broker       brokerConfig    `yaml:"broker"`                 // default: the one built in
-}
+	Metrics      string          `yaml:"metrics"`                // loopback address for scrapers; default none
 
-// serverKeys lists the keys of serverConfig for messages.
-const serverKeys = "state, http, device, mqtt, hosts, http_plain, database, database_password_file, blobs, retention, broker"
+	RemoteWrite remoteWriteConfig `yaml:"remote_write"`
+	Sparkplug   sparkplugConfig   `yaml:"sparkplug"`
+}
 
 // serverFlags are the flags that say where a controller is and listens.
 type serverFlags struct {
@@ -52,6 +53,7 @@ func addServerFlags(cmd *cobra.Command) *serverFlags {
 	f.StringVar(&s.flags.HTTP, "http", "", "address of pages and API (default 127.0.0.1:8443)")
 	f.StringVar(&s.flags.Device, "device", "", "address of the files for boxes (default 127.0.0.1:8444)")
 	f.StringVar(&s.flags.MQTT, "mqtt", "", "address of the broker (default 127.0.0.1:8883)")
+	f.StringVar(&s.flags.Metrics, "metrics", "", "loopback address that serves metrics without a token (default none)")
 	f.StringVar(&s.flags.Database, "database", "", "PostgreSQL database that controllers share (default SQLite in the state directory)")
 	f.StringVar(&s.flags.Blobs, "blobs", "", "folder of models and releases (default blobs in the state directory)")
 	f.StringSliceVar(&s.flags.Hosts, "host", nil, "name or address in the certificate; the first is what boxes expect")
@@ -72,6 +74,7 @@ func (s *serverFlags) load(env func(string) string) (serverConfig, error) {
 		{"STATE", &cfg.State, &s.flags.State}, {"HTTP", &cfg.HTTP, &s.flags.HTTP},
 		{"DEVICE", &cfg.Device, &s.flags.Device}, {"MQTT", &cfg.MQTT, &s.flags.MQTT},
 		{"DATABASE", &cfg.Database, &s.flags.Database}, {"BLOBS", &cfg.Blobs, &s.flags.Blobs},
+		{"METRICS", &cfg.Metrics, &s.flags.Metrics},
 	} {
 		for _, text := range []string{env("EDGEHERD_" + v.key), *v.flag} {
 			if text != "" {
@@ -115,7 +118,7 @@ func readServerConfig(path string, mustExist bool) (serverConfig, error) {
 }
 
 // unknownKey is how the YAML library tells of a key that the struct lacks.
-var unknownKey = regexp.MustCompile(`field (\S+) not found in type \S+`)
+var unknownKey = regexp.MustCompile(`field (\S+) not found in type (?:\S+\.)?(\S+)`)
 
 func decodeServerConfig(data []byte) (serverConfig, error) {
 	var cfg serverConfig
@@ -124,8 +127,11 @@ func decodeServerConfig(data []byte) (serverConfig, error) {
 	if err := dec.Decode(&cfg); err != nil && !errors.Is(err, io.EOF) {
 		text := strings.TrimPrefix(err.Error(), "yaml: ")
 		text = strings.TrimPrefix(text, "unmarshal errors:\n")
-		text = unknownKey.ReplaceAllString(text, `unknown key "$1"; the keys are `+serverKeys)
+		text = unknownKey.ReplaceAllStringFunc(text, func(m string) string {
+			part := unknownKey.FindStringSubmatch(m)
+			return fmt.Sprintf("unknown key %q; the keys are %s", part[1], keysOf(part[2]))
+		})
 		return serverConfig{}, errors.New(strings.TrimSpace(text))
 	}
-	return cfg, nil
+	return cfg, cfg.checkExports(data)
 }

@@ -47,7 +47,9 @@ type Options struct {
 	Wake func()
 	// SitesChanged tells that a person changed settings of sites; nil means nobody.
 	SitesChanged func()
-	// Version of the program, for pages and metrics.
+	// Metrics answers scrapers at /metrics; nil means that there are none.
+	Metrics http.Handler
+	// Version of the program, for pages.
 	Version string
 	// WallClock stamps rows and tokens; nil means time.Now.
 	WallClock func() time.Time
@@ -105,6 +107,9 @@ func build(opts Options, log *slog.Logger) *API {
 	}
 	if opts.SitesChanged == nil {
 		opts.SitesChanged = func() {}
+	}
+	if opts.Metrics == nil {
+		opts.Metrics = http.NotFoundHandler()
 	}
 	if opts.WallClock == nil {
 		opts.WallClock = time.Now

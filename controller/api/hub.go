@@ -139,3 +139,6 @@ func (h *Hub) count() int {
 	defer h.mu.Unlock()
 	return len(h.streams)
 }
+
+// Streams is how many streams of events are open.
+func (h *Hub) Streams() int { return h.count() }

@@ -79,6 +79,7 @@ func newWorld(t *testing.T) *world {
 			default:
 			}
 		},
+		Metrics: http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { _, _ = rw.Write([]byte("edgeherd_up 1\n")) }),
 		Version: "v1-test", WallClock: w.clock.Now,
 	}, slog.New(slog.NewTextHandler(testLog{t}, nil)))
 	must(t, err)

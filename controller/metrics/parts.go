@@ -75,7 +75,7 @@ func (i *Ingest) Committed(blocks, fresh int, took time.Duration, err error) {
 	i.commits.WithLabelValues("ok").Observe(took.Seconds())
 	i.batch.Observe(float64(blocks))
 	i.blocks.WithLabelValues("stored").Add(float64(fresh))
-	i.blocks.WithLabelValues("duplicate").Add(float64(blocks - fresh))
+	i.blocks.WithLabelValues("duplicate").Add(float64(max(0, blocks-fresh)))
 }
 
 // Refused counts blocks whose seal was wrong.
