@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 	"unicode/utf8"
 
 	"github.com/edgeherd/edgeherd/internal/wire"
@@ -29,6 +30,8 @@ type engine interface {
 	stamp(ctx context.Context, t *tx) (wire.RunID, uint64, error)
 	// settle begins a new run if it is due, before the present one is told.
 	settle(ctx context.Context) error
+	// tidy makes and drops whole parts of tables by age.
+	tidy(ctx context.Context, keep Retention, now time.Time) error
 	// shrink gives back a slice of disk space that deleted rows left.
 	shrink(ctx context.Context) error
 	close() error

@@ -68,7 +68,7 @@ func openPostgres(ctx context.Context, opts Options) (*postgres, error) {
 		return nil, err
 	}
 	if err = e.prepare(ctx); err == nil {
-		err = e.settle(ctx)
+		err = errors.Join(e.settle(ctx), e.tidy(ctx, Retention{}, opts.WallClock()))
 	}
 	if err != nil {
 		return nil, errors.Join(e.explain(err), e.close())

@@ -65,6 +65,9 @@ const boxesAtOnce = 64
 // others may write. SQLite gives disk space back slice by slice; PostgreSQL
 // uses it for new rows.
 func (s *Store) Retain(ctx context.Context, keep Retention, limit int) (deleted int, more bool, err error) {
+	if err := s.engine.tidy(ctx, keep, s.now()); err != nil {
+		return 0, false, fmt.Errorf("delete old months: %w", err)
+	}
 	for _, a := range agedTables {
 		before, any := a.due(keep, s.now())
 		if !any {

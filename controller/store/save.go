@@ -113,8 +113,21 @@ func Fill(ctx context.Context, opts Options, file string, force bool) error {
 	if there && !force {
 		return fmt.Errorf("the %s has tables of edgeherd already: %w", e.where, ErrConflict)
 	}
-	return postgresTool(ctx, opts, "pg_restore", "--clean", "--if-exists", "--no-owner", "--no-privileges", "--single-transaction", "--exit-on-error", file)
+	script := file + ".sql"
+	if err := postgresTool(ctx, opts, "pg_restore", "--no-owner", "--no-privileges", "--file="+script, file); err != nil {
+		return err
+	}
+	err = postgresTool(ctx, opts, "psql", "--no-psqlrc", "--quiet", "--single-transaction", "--set=ON_ERROR_STOP=1", "--command="+dropAll, "--file="+script)
+	return errors.Join(err, os.Remove(script))
 }
+
+// dropAll removes what this user has in the database, in the transaction that
+// fills it anew: pg_restore --clean cannot drop the keys of partitions, and
+// knows nothing of tables that came after the backup.
+const dropAll = `DO $$ DECLARE t text; BEGIN
+	FOR t IN SELECT c.oid::regclass FROM pg_class c WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition
+		AND c.relnamespace = current_schema()::regnamespace AND pg_get_userbyid(c.relowner) = current_user
+	LOOP EXECUTE 'DROP TABLE ' || t || ' CASCADE'; END LOOP; END $$`
 
 // ofPgx are parameters of an address that only our driver knows, and what must
 // not show in a list of processes.
@@ -143,7 +156,10 @@ func postgresTool(ctx context.Context, opts Options, name string, args ...string
 		q.Del(key)
 	}
 	u.RawQuery = q.Encode()
-	cmd := exec.CommandContext(ctx, path, append([]string{"--no-password", "--dbname=" + u.String()}, args...)...)
+	if name != "pg_restore" { // which writes a script and asks no database
+		args = append([]string{"--no-password", "--dbname=" + u.String()}, args...)
+	}
+	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Env = os.Environ()
 	if cfg.Password != "" {
 		cmd.Env = append(cmd.Env, "PGPASSWORD="+cfg.Password)

@@ -127,6 +127,9 @@ func (e *sqlite) stamp(ctx context.Context, t *tx) (run wire.RunID, lsn uint64, 
 // settle: the run was drawn at the start, and nobody else writes the file.
 func (e *sqlite) settle(context.Context) error { return nil }
 
+// tidy: its tables have no parts.
+func (e *sqlite) tidy(context.Context, Retention, time.Time) error { return nil }
+
 // shrinkPages of 4096 bytes are given back at once: some milliseconds of writing.
 const shrinkPages = "1000"
 

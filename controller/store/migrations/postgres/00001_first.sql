@@ -42,7 +42,7 @@ CREATE TABLE sample_hour (
   box TEXT NOT NULL, hour_ms BIGINT NOT NULL, part BIGINT NOT NULL, rev BIGINT NOT NULL, lsn BIGINT NOT NULL,
   t0_ms BIGINT NOT NULL, t1_ms BIGINT NOT NULL, body BYTEA NOT NULL,
   PRIMARY KEY (box, hour_ms, part)
-);
+) PARTITION BY RANGE (hour_ms); -- by the month: partition.go
 CREATE INDEX sample_hour_lsn ON sample_hour (lsn);
 
 -- Least, middle, greatest value, sum and number of every metric of the row of
@@ -50,11 +50,13 @@ CREATE INDEX sample_hour_lsn ON sample_hour (lsn);
 CREATE TABLE rollup_hour (
   box TEXT NOT NULL, hour_ms BIGINT NOT NULL, part BIGINT NOT NULL, body BYTEA NOT NULL,
   PRIMARY KEY (box, hour_ms, part)
-);
+) PARTITION BY RANGE (hour_ms);
 
 -- Bodies are compressed already.
 ALTER TABLE sample_hour ALTER COLUMN body SET STORAGE EXTERNAL;
 ALTER TABLE rollup_hour ALTER COLUMN body SET STORAGE EXTERNAL;
+CREATE TABLE sample_hour_other PARTITION OF sample_hour DEFAULT;
+CREATE TABLE rollup_hour_other PARTITION OF rollup_hour DEFAULT;
 
 -- What changes with every message of a box. buffer is NULL until a message says
 -- it after a HELLO.
