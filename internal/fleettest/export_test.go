@@ -1,0 +1,4 @@
+package fleettest
+
+// IdentityModel is the ONNX file of a test model.
+var IdentityModel = identityModel
