@@ -8,7 +8,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 
-PROGRAMS := edgeherd edgeherd-agent edgeherd-runner edgeherd-launcher
+PROGRAMS := edgeherd edgeherd-agent edgeherd-runner edgeherd-launcher edgeherd-load
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 GOBUILD := CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
 FUZZTIME ?= 5s
@@ -21,7 +21,7 @@ help: ## list the targets
 up: assets web build ## build all and start a demo fleet on this machine
 	build/bin/edgeherd up
 
-build: ## the four binaries, into build/bin
+build: ## the binaries, into build/bin
 	@mkdir -p build/bin controller/api/web/dist && touch controller/api/web/dist/.keep
 	$(GOBUILD) -o build/bin/ $(addprefix ./cmd/,$(PROGRAMS))
 

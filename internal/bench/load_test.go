@@ -3,18 +3,22 @@ package bench
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"net/netip"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/edgeherd/edgeherd/controller/analytics"
 	"github.com/edgeherd/edgeherd/controller/broker"
 	"github.com/edgeherd/edgeherd/internal/identity"
 	"github.com/edgeherd/edgeherd/internal/loadgen"
@@ -38,10 +42,12 @@ func TestMain(m *testing.M) {
 }
 
 // fastSink does what ingest does with a message, but for the database: decode,
-// verify, decode the samples, acknowledge.
+// verify, decode the samples, feed the thermal analytics, acknowledge.
 type fastSink struct {
-	broker *broker.Broker
-	run    wire.RunID
+	broker  *broker.Broker
+	run     wire.RunID
+	schemas sync.Map // wire.SchemaID → wire.Schema
+	thermal sync.Map // identity.ID → []byte, as the database keeps it
 }
 
 func (s *fastSink) Deliver(_ context.Context, id identity.ID, topic wire.Topic, payload []byte) error {
@@ -56,19 +62,51 @@ func (s *fastSink) Deliver(_ context.Context, id identity.ID, topic wire.Topic, 
 	if err != nil {
 		return err
 	}
+	for _, schema := range d.Schemas {
+		s.schemas.Store(wire.SchemaIDOf(schema), schema)
+	}
 	ack := wire.Ack{Run: s.run, LSN: 1}
 	for _, b := range d.Blocks {
 		if err := b.Verify(); err != nil {
 			return err
 		}
-		for _, schema := range d.Schemas {
-			if _, err := wire.DecodeSamples(schema, b.Payload, int(b.Count)); err != nil {
-				return err
-			}
+		schema, _ := s.schemas.Load(b.Schema)
+		samples, err := wire.DecodeSamples(schema.(wire.Schema), b.Payload, int(b.Count))
+		if err != nil {
+			return err
+		}
+		if err := s.observe(id, b.WallMs, samples); err != nil {
+			return err
 		}
 		ack.Keys = append(ack.Keys, b.Key)
 	}
 	return s.answer(id, wire.TopicAck, ack)
+}
+
+// observe is ingest's, on a state in memory.
+func (s *fastSink) observe(id identity.ID, start int64, samples wire.Samples) error {
+	var state analytics.State
+	if stored, known := s.thermal.Load(id); known {
+		if err := json.Unmarshal(stored.([]byte), &state); err != nil {
+			return err
+		}
+	}
+	for row, ms := range samples.TimesMs {
+		at := time.UnixMilli(start + ms)
+		if !state.At.IsZero() && !at.After(state.At) {
+			continue
+		}
+		values := make(map[string]float64, len(samples.Schema.Metrics))
+		for m, metric := range samples.Schema.Metrics {
+			if v := samples.Values[m][row]; !math.IsNaN(v) {
+				values[metric.Name] = v
+			}
+		}
+		state, _ = analytics.Observe(state, analytics.FromMetrics(at, values))
+	}
+	next, err := json.Marshal(state)
+	s.thermal.Store(id, next)
+	return err
 }
 
 func (s *fastSink) answer(id identity.ID, topic wire.Topic, msg any) error {
@@ -179,7 +217,8 @@ func fleetLoad(t *testing.T) []Figure {
 }
 
 // durableLoad compares acknowledgements after a commit with those of the sink,
-// in a closed loop with one block in flight per connection.
+// in a closed loop with one block in flight per connection; medians of three
+// rounds that take turns, since other work on the machine comes and goes.
 func durableLoad(t *testing.T) []Figure {
 	most := fleetSize()
 	durable := newTestbed(t, most, program(t, "edgeherd"))
@@ -187,12 +226,16 @@ func durableLoad(t *testing.T) []Figure {
 	fast := newTestbed(t, most, os.Args[0])
 	var out []Figure
 	for _, n := range slices.Compact([]int{1000, most}) {
-		opts := loadgen.Options{For: 10 * time.Second}
-		yardstick := fast.run(n, opts).Rate
-		r := durable.run(n, opts)
+		opts := loadgen.Options{For: 6 * time.Second}
+		var without, with, p99 []float64
+		for range 3 {
+			without = append(without, fast.run(n, opts).Rate)
+			r := durable.run(n, opts)
+			with, p99 = append(with, r.Rate), append(p99, r.Latency.P99Ms)
+		}
 		out = append(out,
-			Figure{Name: fmt.Sprintf("connections-%d", n), Value: r.Rate, Unit: "1/s", Goal: Goal{AtLeast: 0.4}}.Against("ACK without commit", yardstick),
-			Figure{Name: fmt.Sprintf("p99-%d", n), Value: r.Latency.P99Ms, Unit: "ms"})
+			Figure{Name: fmt.Sprintf("connections-%d", n), Value: median(with), Unit: "1/s", Goal: Goal{AtLeast: 0.4}}.Against("ACK without commit", median(without)),
+			Figure{Name: fmt.Sprintf("p99-%d", n), Value: median(p99), Unit: "ms"})
 	}
 	return out
 }
