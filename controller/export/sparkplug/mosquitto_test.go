@@ -81,26 +81,38 @@ type scada struct {
 	client mqtt.Client
 
 	mu    sync.Mutex // guards heard
-	heard []heard
+	heard [][]heard  // by connection: of one that was lost, the rest may come late
 }
 
 func (s *scada) connect(t *testing.T, addr string) {
 	t.Helper()
+	s.mu.Lock()
+	n := len(s.heard)
+	s.heard = append(s.heard, nil)
+	s.mu.Unlock()
 	s.client = mqtt.NewClient(mqtt.NewClientOptions().AddBroker("tcp://" + addr).SetClientID("scada").
 		SetAutoReconnect(false).SetCleanSession(true).
 		SetDefaultPublishHandler(func(_ mqtt.Client, m mqtt.Message) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			s.heard = append(s.heard, heard{m.Topic(), base64.StdEncoding.EncodeToString(m.Payload()), m.Qos(), m.Retained()})
-		}).
-		SetConnectionLostHandler(func(mqtt.Client, error) {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			s.heard = append(s.heard, heard{Topic: lost})
+			s.heard[n] = append(s.heard[n], heard{m.Topic(), base64.StdEncoding.EncodeToString(m.Payload()), m.Qos(), m.Retained()})
 		}))
 	s.do(t, s.client.Connect())
 	s.do(t, s.client.Subscribe("spBv1.0/"+s.opts.Group+"/+/"+s.opts.Node+"/#", 1, nil))
 	s.state(t, true)
+}
+
+// all is what was heard, with a mark where the connection was lost.
+func (s *scada) all() (out []heard) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, h := range s.heard {
+		if i > 0 {
+			out = append(out, heard{Topic: lost})
+		}
+		out = append(out, h...)
+	}
+	return out
 }
 
 func (s *scada) do(t *testing.T, token mqtt.Token) {
@@ -125,9 +137,7 @@ func (s *scada) command(t *testing.T) {
 
 // count tells how many messages of one kind were heard.
 func (s *scada) count(kind string) (n int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, h := range s.heard {
+	for _, h := range s.all() {
 		if strings.HasPrefix(h.Topic, "spBv1.0/"+s.opts.Group+"/"+kind+"/") {
 			n++
 		}
@@ -260,19 +270,20 @@ func TestEveryValueReachesTheHostThroughMosquitto(t *testing.T) {
 			until(t, "data flows again", func() bool { return s.count("DDATA") > data+20 })
 			stopFeed()
 			w.drained(t)
+			deaths = s.count("NDEATH")
 			stop()
-			s.do(t, s.client.Unsubscribe("spBv1.0/none")) // what was sent before has been heard
+			until(t, "the node has left", func() bool { return s.count("NDEATH") > deaths }) // and all before was heard
 
-			h := newHost(w.opts)
-			for i, d := range decodeAll(t, s.heard) {
+			h, said := newHost(w.opts), s.all()
+			for i, d := range decodeAll(t, said) {
 				h.hear(d)
-				raw := s.heard[i]
+				raw := said[i]
 				if want := map[bool]byte{true: 1}[strings.Contains(d.Topic, "/NDEATH/")]; raw.qos != want || raw.retain {
 					t.Errorf("%s: QoS %d, retained %v", d.Topic, raw.qos, raw.retain)
 				}
 			}
 			h.check(t, w.store.All())
-			t.Logf("%d messages, %d samples, %d historical, %d came again: %v", len(s.heard), len(h.have), h.history, h.twice, h.counts)
+			t.Logf("%d messages, %d samples, %d historical, %d came again: %v", len(said), len(h.have), h.history, h.twice, h.counts)
 			if h.alive {
 				t.Error("the node left without NDEATH")
 			}
