@@ -184,9 +184,10 @@ func (c *cli) boxSubjects(ctx context.Context) (map[string]string, error) {
 	return users, nil
 }
 
-// checkBroker finds what YAML cannot.
+// check finds what YAML cannot.
 func (b brokerConfig) check() error {
-	if b.URL == "" && b != (brokerConfig{}) {
+	set := b.CA + b.Cert + b.Key + b.Username + b.PasswordFile + b.Boxes
+	if b.URL == "" && (set != "" || b.Shared != nil && !*b.Shared) {
 		return errors.New("broker: url is missing")
 	}
 	if b.Boxes != "" {
