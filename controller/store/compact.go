@@ -15,8 +15,9 @@ import (
 
 // Compaction merges the rows of sample of one box and closed hour into its row
 // of sample_hour: exact samples stay exact, with all that is needed to rebuild
-// their blocks, and summaries stay as they came. It changes nothing that any
-// method returns. What comes late is a row of sample again until the next time.
+// their blocks, and summaries stay as they came. It changes no answer but one:
+// what comes late is a row of sample again until the next time, and until then
+// the hourly median is that of the two parts.
 //
 // The work is done outside of the transaction, which then replaces exactly the
 // rows that were read, or nothing: two controllers may try the same hour.

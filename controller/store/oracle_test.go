@@ -185,6 +185,7 @@ func drawBlocks(t *rapid.T, id identity.ID) []store.Delivery {
 // equalsTheOracle delivers blocks late, doubled, reordered and in
 // batches of any size, with the database closed and opened again in between.
 func equalsTheOracle(t *rapid.T, opts store.Options) {
+	opts = later(opts)
 	s, err := store.Open(ctx, opts)
 	if err != nil {
 		t.Fatal(err)
@@ -208,6 +209,11 @@ func equalsTheOracle(t *rapid.T, opts store.Options) {
 		order = order[size:]
 		if _, err := s.Ingest(ctx, batch, effects); err != nil {
 			t.Fatal(err)
+		}
+		if rapid.IntRange(0, 3).Draw(t, "compact") == 0 {
+			if _, err := s.Compact(ctx, 5); err != nil {
+				t.Fatal(err)
+			}
 		}
 		if rapid.IntRange(0, 4).Draw(t, "reopen") == 0 {
 			if err := s.Close(); err != nil {

@@ -35,6 +35,8 @@ var promises = []struct {
 	{"a HELLO places its boot in time", hello},
 	{"what is old goes in slices and does not come back", retains},
 	{"cursors only grow", cursors},
+	{"merging closed hours changes no answer", compactionKeeps},
+	{"a tail gives all samples in the order of commits", tails},
 }
 
 func countsOnce(t *testing.T, open func(t *testing.T) *store.Store) {

@@ -59,6 +59,7 @@ var properties = []struct {
 	check func(t *rapid.T, empty store.Options)
 }{
 	{"the store equals the oracle", equalsTheOracle},
+	{"what overlaps in blocks and packs of every grain counts once", grainsOverlap},
 }
 
 func TestEnginesHaveTheProperties(t *testing.T) {
