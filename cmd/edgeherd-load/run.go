@@ -27,7 +27,7 @@ type flags struct {
 	devices       int
 	pid           int
 	opts          loadgen.Options
-	keep, noCheck bool
+	keep          bool
 }
 
 func runCommand(t *terminal) *cobra.Command {
