@@ -21,3 +21,17 @@ func cursors(t *testing.T, open func(t *testing.T) *store.Store) {
 		t.Errorf("a cursor that was never set: %d, %v", got, err)
 	}
 }
+
+func measured(t *testing.T, open func(t *testing.T) *store.Store) {
+	s := open(t)
+	enrolTwo(t, s)
+	c := ingest(t, s, samples(boxA, 1, 1, epoch, 40))
+	z, err := s.Size(ctx)
+	if err != nil || z.LSN != c.LSN || z.Bytes < 4096 || z.Sessions != 0 {
+		t.Errorf("size %+v after commit %d, %v", z, c.LSN, err)
+	}
+	places, err := s.Places(ctx)
+	if err != nil || len(places) != 2 || places[0].ID != boxA || places[0].Connected || places[0].Name == "" || places[0].Site == "" {
+		t.Errorf("places %+v, %v", places, err)
+	}
+}

@@ -35,6 +35,7 @@ var promises = []struct {
 	{"a HELLO places its boot in time", hello},
 	{"what is old goes in slices and does not come back", retains},
 	{"cursors only grow", cursors},
+	{"its size and the places of boxes can be told", measured},
 	{"merging closed hours changes no answer", compactionKeeps},
 	{"a tail gives all samples in the order of commits", tails},
 }
