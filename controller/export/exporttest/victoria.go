@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -56,6 +57,7 @@ func (v *Victoria) Start(t testing.TB) {
 	t.Helper()
 	v.cmd = exec.Command("victoria-metrics", "-storageDataPath="+v.dir, "-httpListenAddr="+v.addr,
 		"-retentionPeriod=100y", "-dedup.minScrapeInterval=1ms", "-loggerLevel=ERROR", "-memory.allowedBytes=128MiB")
+	v.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // nor does it outlive a test that is killed
 	if err := v.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -116,6 +117,7 @@ func TestKillsOfVictoriaMetricsAndExporterLoseNothing(t *testing.T) {
 		cmd.Env = append(os.Environ(), "EDGEHERD_TEST_EXPORT_TO="+v.URL()+"/api/v1/write",
 			"EDGEHERD_TEST_DIR="+dir, fmt.Sprintf("EDGEHERD_TEST_START=%d", startMs))
 		cmd.Stderr = log
+		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 		must(t, cmd.Start())
 		return cmd
 	}

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -47,6 +48,7 @@ func startMosquitto(t *testing.T) *mosquitto {
 func (m *mosquitto) start(t *testing.T) {
 	t.Helper()
 	m.cmd = exec.Command("/usr/sbin/mosquitto", "-c", m.config)
+	m.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	must(t, m.cmd.Start())
 	until(t, "mosquitto answers", func() bool {
 		conn, err := net.Dial("tcp", m.addr)
