@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"database/sql"
+	"encoding/binary"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -27,39 +28,47 @@ func audit(t *testing.T, data string) int {
 	db, err := sql.Open("sqlite", "file:"+filepath.Join(data, "server", "store.db")+"?mode=ro")
 	must(t, err)
 	defer db.Close()
-	rows, err := db.Query(`SELECT box, sid, lane, seq, kind, n, payload FROM block`)
-	must(t, err)
-	defer rows.Close()
 	seqs := map[stream]map[uint64]int{}
-	cursors := map[string]map[uint64]int{}
-	results, declared := map[string]int{}, map[string]int{}
-	for rows.Next() {
+	// A row has the keys of 64 numbers, 9 bytes each: the low bits, then a hash.
+	must(t, each(db, `SELECT box, sid, lane, chunk, body FROM block_key`, func(rows *sql.Rows) error {
 		var s stream
-		var sid, payload []byte
-		var seq uint64
-		var kind wire.Kind
-		var n int
-		must(t, rows.Scan(&s.box, &sid, &s.lane, &seq, &kind, &n, &payload))
-		s.sid = fmt.Sprintf("%x", sid)
+		var sid, chunk int64
+		var keys []byte
+		if err := rows.Scan(&s.box, &sid, &s.lane, &chunk, &keys); err != nil {
+			return err
+		}
+		s.sid = fmt.Sprintf("%016x", uint64(sid))
 		if seqs[s] == nil {
 			seqs[s] = map[uint64]int{}
 		}
-		seqs[s][seq]++
-		if kind != wire.KindResults {
-			continue
+		for ; len(keys) >= 9; keys = keys[9:] {
+			seqs[s][uint64(chunk)<<6|uint64(keys[0])]++
 		}
+		return nil
+	}))
+	cursors := map[string]map[uint64]int{}
+	results, declared := map[string]int{}, map[string]int{}
+	must(t, each(db, `SELECT box, body FROM block WHERE kind = `+fmt.Sprint(wire.KindResults), func(rows *sql.Rows) error {
+		var box string
+		var body []byte
+		if err := rows.Scan(&box, &body); err != nil {
+			return err
+		}
+		n, payload := blockOf(body)
 		records, err := wire.DecodeResults(payload)
-		must(t, err)
-		if cursors[s.box] == nil {
-			cursors[s.box] = map[uint64]int{}
+		if err != nil {
+			return err
+		}
+		if cursors[box] == nil {
+			cursors[box] = map[uint64]int{}
 		}
 		for _, r := range records {
-			cursors[s.box][r.Cursor]++
+			cursors[box][r.Cursor]++
 		}
-		results[s.box] += len(records)
-		declared[s.box] += n
-	}
-	must(t, rows.Err())
+		results[box] += len(records)
+		declared[box] += n
+		return nil
+	}))
 	for box, seen := range cursors {
 		once(t, "box "+box+": result", seen, nil)
 		if results[box] != declared[box] || results[box] != count(t, db, `SELECT count(*) FROM result WHERE box = ?`, box) {
@@ -78,6 +87,35 @@ func audit(t *testing.T, data string) int {
 		t.Error("the database has no result at all")
 	}
 	return total
+}
+
+// each calls scan for every row of an answer.
+func each(db *sql.DB, query string, scan func(*sql.Rows) error) error {
+	rows, err := db.Query(query)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := scan(rows); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// blockOf reads how many records a stored block has, and its payload. Before
+// them are 36 bytes of form, kind, key, boot, quality and schema, and six
+// varints, the fourth of which is the number.
+func blockOf(body []byte) (n int, payload []byte) {
+	rest := body[1+1+8+1+8+8+1+8:]
+	for i := range 6 {
+		v, size := binary.Uvarint(rest)
+		if rest = rest[size:]; i == 3 {
+			n = int(v)
+		}
+	}
+	return n, rest
 }
 
 // once requires each number from 1 to the highest exactly once, but for those
