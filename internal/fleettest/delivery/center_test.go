@@ -24,9 +24,10 @@ import (
 // center is the controller's side: the real broker, ingest and store. What is
 // between them misbehaves as an outside broker may.
 type center struct {
-	w   *world
-	dir string
-	gen int // of the file in use
+	w     *world
+	disk  *disk
+	vault string // where backups are
+	gen   int    // of the file in use
 
 	life  sync.RWMutex // held to use the fields below while they are there
 	store *store.Store
@@ -72,10 +73,11 @@ type moods struct {
 	twice   float64 // what goes to a box comes twice
 }
 
-func (c *center) path() string { return filepath.Join(c.dir, fmt.Sprintf("store-%d.db", c.gen)) }
+func (c *center) path() string { return filepath.Join(c.disk.dir, fmt.Sprintf("store-%d.db", c.gen)) }
 
 // start opens the database as it is.
 func (c *center) start() {
+	c.disk.free()
 	s, err := store.Open(context.Background(), store.Options{Path: c.path()})
 	if err != nil {
 		c.w.t.Fatal(err)
@@ -144,7 +146,8 @@ func (c *center) image(to string) {
 
 // die ends the controller without the goodness of a shutdown.
 func (c *center) die() {
-	next := filepath.Join(c.dir, fmt.Sprintf("store-%d.db", c.gen+1))
+	c.disk.free()
+	next := filepath.Join(c.disk.dir, fmt.Sprintf("store-%d.db", c.gen+1))
 	c.image(next)
 	c.stop()
 	c.gen++
@@ -155,6 +158,7 @@ func (c *center) die() {
 func (c *center) restore(from string) {
 	before := c.keys()
 	toldBefore, _ := c.w.gaps()
+	c.disk.free()
 	c.stop()
 	c.gen++
 	for _, tail := range []string{"", "-wal"} {

@@ -48,6 +48,7 @@ type world struct {
 	ids      []identity.ID
 	stations []*station
 	uid      int
+	untaken  int  // blocks that a full disk did not take
 	rows     int  // of a block of samples, at most
 	tight    bool // stations run out of room
 	ledger   map[boxKey]*record
@@ -96,7 +97,7 @@ func (w *world) start(boxes int) {
 	if w.cert, err = w.ca.IssueServer([]string{"ctl"}); err != nil {
 		t.Fatal(err)
 	}
-	w.ctl = &center{w: w, dir: t.TempDir(), seen: map[boxKey]bool{}, mixed: map[identity.ID]bool{}}
+	w.ctl = &center{w: w, disk: newDisk(t), vault: t.TempDir(), seen: map[boxKey]bool{}, mixed: map[identity.ID]bool{}}
 	w.ctl.start()
 	for i := range boxes {
 		dir := t.TempDir()
@@ -107,7 +108,7 @@ func (w *world) start(boxes int) {
 		if err := w.ctl.store.AddBox(context.Background(), box.ID, fmt.Sprint("box-", i), "site"); err != nil {
 			t.Fatal(err)
 		}
-		s := &station{w: w, host: fmt.Sprint("box", i), dir: dir, has: map[boxKey]bool{}}
+		s := &station{w: w, host: fmt.Sprint("box", i), disk: newDisk(t), vault: t.TempDir(), has: map[boxKey]bool{}}
 		if s.id, err = identity.Load(dir); err != nil {
 			t.Fatal(err)
 		}

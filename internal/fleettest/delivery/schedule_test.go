@@ -23,14 +23,16 @@ const (
 	faultDie       = "kill the controller"
 	faultDieAck    = "kill between commit and ACK"
 	faultRestore   = "restore the database"
+	faultRefuse    = "controller takes nothing"
 	faultFullDisk  = "full disk of the controller"
+	faultBoxDisk   = "full disk of a box"
 	faultMessages  = "messages lost, late, twice"
 	maxStations    = 4
 	stationsOfABox = 2
 )
 
 var faultNames = []string{faultCut, faultSilence, faultOutage, faultKill, faultRestart, faultImage, faultClone, faultClock, faultStop,
-	faultBroker, faultDie, faultDieAck, faultRestore, faultFullDisk, faultMessages}
+	faultBroker, faultDie, faultDieAck, faultRestore, faultRefuse, faultFullDisk, faultBoxDisk, faultMessages}
 
 // schedule does random things to the world.
 func (w *world) schedule(steps int) map[string]int {
@@ -38,7 +40,7 @@ func (w *world) schedule(steps int) map[string]int {
 	counts := map[string]int{}
 	var backups []string
 	backup := func() {
-		path := filepath.Join(w.ctl.dir, fmt.Sprintf("backup-%d.db", len(backups)))
+		path := filepath.Join(w.ctl.vault, fmt.Sprintf("backup-%d.db", len(backups)))
 		w.ctl.image(path)
 		backups = append(backups, path)
 	}
@@ -68,7 +70,7 @@ func (w *world) schedule(steps int) map[string]int {
 			s.stop()
 			s.start()
 		case n < 71:
-			s.images = append(s.images, s.image(filepath.Join(s.dir, fmt.Sprintf("image-%d.db", len(s.images)))))
+			s.images = append(s.images, s.image(filepath.Join(s.vault, fmt.Sprintf("image-%d.db", len(s.images)))))
 		case n < 73:
 			if len(s.images) > 0 {
 				what = faultImage
@@ -93,18 +95,29 @@ func (w *world) schedule(steps int) map[string]int {
 			w.ctl.die()
 		case n < 83:
 			w.ctl.compact()
-		case n < 86:
+		case n < 85:
 			if w.ctl.dieBeforeAck() {
 				what = faultDieAck
 			}
-		case n < 89:
+		case n < 88:
 			backup()
-		case n < 92:
+		case n < 91:
 			what = faultRestore
 			w.ctl.restore(backups[len(backups)-1-min(rng.IntN(len(backups)), rng.IntN(len(backups)))])
-		case n < 94:
-			what = faultFullDisk
+		case n < 92:
+			what = faultRefuse
 			w.ctl.set(func(c *center) { c.moods.refuse = 1 - c.moods.refuse })
+		case n < 94:
+			if w.ctl.disk.fill() {
+				what = faultFullDisk
+			}
+		case n < 96:
+			if s.disk.fill() {
+				what = faultBoxDisk
+			}
+		case n < 97:
+			w.ctl.disk.free()
+			s.disk.free()
 		default:
 			what = faultMessages
 			share := func() float64 { return max(0, rng.Float64()-0.5) }
@@ -163,7 +176,7 @@ func (w *world) clone(s *station) bool {
 	if len(w.stations) == maxStations || same == stationsOfABox {
 		return false
 	}
-	c := &station{w: w, id: s.id, host: s.host + "-clone", dir: w.t.TempDir(), room: s.room, has: maps.Clone(s.has)}
+	c := &station{w: w, id: s.id, host: s.host + "-clone", disk: newDisk(w.t), vault: w.t.TempDir(), room: s.room, has: maps.Clone(s.has)}
 	c.skew.Store(s.skew.Load())
 	s.image(c.path())
 	c.reboot()
@@ -175,7 +188,9 @@ func (w *world) clone(s *station) bool {
 // calm ends all faults.
 func (w *world) calm() {
 	w.ctl.set(func(c *center) { c.moods = moods{} })
+	w.ctl.disk.free()
 	for _, s := range w.stations {
+		s.disk.free()
 		w.net.Heal(s.host, "ctl")
 	}
 	w.ctl.delayed.Wait()

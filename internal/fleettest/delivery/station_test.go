@@ -22,12 +22,13 @@ import (
 // station is a box's side: the real spool and link on one file. Two of one box
 // are clones.
 type station struct {
-	w    *world
-	id   *identity.Identity
-	host string
-	dir  string
-	gen  int   // of the file in use
-	room int64 // bytes; 0: the default, which no schedule fills
+	w     *world
+	id    *identity.Identity
+	host  string
+	disk  *disk
+	vault string // where images are
+	gen   int    // of the file in use
+	room  int64  // bytes; 0: the default, which no schedule fills
 
 	boot   wire.BootID
 	booted time.Time
@@ -49,7 +50,7 @@ type diskImage struct {
 	has  map[boxKey]bool
 }
 
-func (s *station) path() string { return filepath.Join(s.dir, fmt.Sprintf("spool-%d.db", s.gen)) }
+func (s *station) path() string { return filepath.Join(s.disk.dir, fmt.Sprintf("spool-%d.db", s.gen)) }
 
 func (s *station) reboot() {
 	rand.Read(s.boot[:])
@@ -59,6 +60,7 @@ func (s *station) reboot() {
 func (s *station) now() time.Time { return time.Now().Add(time.Duration(s.skew.Load())) }
 
 func (s *station) start() {
+	s.disk.free()
 	var err error
 	s.spool, err = spool.Open(spool.Options{
 		Path: s.path(), Boot: s.boot, MaxBytes: s.room, NoSync: true, WallClock: s.now,
@@ -108,7 +110,8 @@ func (s *station) image(to string) diskImage {
 
 // die kills the process: what it had in memory is gone.
 func (s *station) die() {
-	next := filepath.Join(s.dir, fmt.Sprintf("spool-%d.db", s.gen+1))
+	s.disk.free()
+	next := filepath.Join(s.disk.dir, fmt.Sprintf("spool-%d.db", s.gen+1))
 	s.image(next)
 	s.stop()
 	s.gen++
@@ -117,6 +120,7 @@ func (s *station) die() {
 
 // replaceDisk puts an image in place of the disk, and boots.
 func (s *station) replaceDisk(by diskImage) {
+	s.disk.free()
 	s.stop()
 	s.gen++
 	copyFile(s.w.t, by.path, s.path())
@@ -132,11 +136,15 @@ func (s *station) replaceDisk(by diskImage) {
 	s.start()
 }
 
-// append promises n blocks.
+// append promises n blocks, as far as the disk takes them.
 func (s *station) append(n int) {
 	for range n {
 		d, r := s.w.draft(s)
 		keys, err := s.spool.Append(d)
+		if err != nil && s.disk.full {
+			s.w.untaken++
+			continue
+		}
 		if err != nil {
 			s.w.t.Fatal(err)
 		}
