@@ -33,6 +33,7 @@ var measurements = []measurement{
 	{"block-decode", blockDecode},
 	{"spool-offline", spoolOffline},
 	{"ingest", ingestRate},
+	{"charts", chartTimes},
 	{"runner", runnerCost},
 	{"label-reader", labelReader},
 	{"fetch", fetchRate},

@@ -32,8 +32,13 @@ type blockWriter struct {
 
 func newBlockWriter(t *testing.T, s *store.Store) *blockWriter {
 	t.Helper()
+	return newBlockWriterOf(t, s, ingestBoxes)
+}
+
+func newBlockWriterOf(t *testing.T, s *store.Store, boxes int) *blockWriter {
+	t.Helper()
 	w := &blockWriter{t: t, samples: sensorBlocks(ingestRounds)}
-	for i := range ingestBoxes {
+	for i := range boxes {
 		w.boxes = append(w.boxes, identity.NewID())
 		check(t, s.AddBox(t.Context(), w.boxes[i], fmt.Sprint("box-", i), "site"))
 	}
