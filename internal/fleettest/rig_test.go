@@ -54,7 +54,25 @@ type host struct {
 	http        string
 	mqtt        string
 	cmd         *exec.Cmd
-	said        *bytes.Buffer
+	said        *speech
+}
+
+// speech is what a process has said so far.
+type speech struct {
+	mu   sync.Mutex // guards text
+	text bytes.Buffer
+}
+
+func (s *speech) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.Write(p)
+}
+
+func (s *speech) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.String()
 }
 
 // post is one box.
@@ -214,7 +232,7 @@ func (r *rig) enrol(boxes int) {
 func (h *host) start() {
 	t := h.rig.t
 	t.Helper()
-	h.said = &bytes.Buffer{}
+	h.said = &speech{}
 	h.cmd = exec.Command(h.rig.program, "server", "run", "--config", h.conf)
 	h.cmd.Stdout, h.cmd.Stderr = h.said, h.said
 	h.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
