@@ -8,6 +8,7 @@ cd "$(dirname "$0")/.."
 needs='
 gcc                                                build-essential
 git                                                git
+strace                                             strace
 chromium                                           chromium
 /usr/share/libonnx-testdata/data/node              libonnx-testdata
 /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf    fonts-dejavu-core
