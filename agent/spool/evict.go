@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 
 	"github.com/edgeherd/edgeherd/internal/wire"
 )
@@ -17,14 +18,23 @@ func (s *Spool) cost() int64 {
 }
 
 // room frees what costs at least want, in as many transactions as that takes:
-// what one of them writes needs pages before it frees some.
+// what one of them writes needs pages before it frees some. When there are too
+// few even for that, it makes less coarser at a time, and at last drops instead.
 func (s *Spool) room(want int64) error {
+	most := int64(maxCoarsen)
 	for want > 0 {
 		var freed int64
 		err := s.update(s.opts.MaxBytes, func(t *txn) (err error) {
+			t.mostCoarser = most
 			freed, err = t.evict(want)
 			return err
 		})
+		if errors.Is(err, berrors.ErrMaxSizeReached) && most > 0 {
+			if most /= 4; most < maxCoarsen/16 {
+				most = 0
+			}
+			continue
+		}
 		if err != nil {
 			return fmt.Errorf("make room: %w", err)
 		}
@@ -58,7 +68,7 @@ func (t *txn) evict(need int64) (freed int64, err error) {
 		if lane == wire.LaneTelemetry {
 			n, coarser, err = t.shrinkTelemetry(want, lost)
 		} else {
-			n, err = t.evictUnacked(lane, want, lost)
+			n, err = t.evictUnacked(lane, want, lost, nil)
 		}
 		if err != nil {
 			return 0, err
@@ -123,8 +133,8 @@ func (t *txn) victim(want int64) (wire.Lane, int64, bool) {
 	return 0, 0, false
 }
 
-func (t *txn) evictUnacked(lane wire.Lane, want int64, lost gaps) (int64, error) {
-	list := oldest(t.unacked[lane], want, unackedHead, canShrink)
+func (t *txn) evictUnacked(lane wire.Lane, want int64, lost gaps, stop func(v []byte) bool) (int64, error) {
+	list := oldest(t.unacked[lane], want, unackedHead, stop)
 	if len(list) == 0 {
 		return 0, fmt.Errorf("lane %d counts %d blocks and has none", lane, t.state.counts.Blocks[lane])
 	}
@@ -145,8 +155,14 @@ func (t *txn) evictUnacked(lane wire.Lane, want int64, lost gaps) (int64, error)
 // canShrink says whether an un-acked entry becomes coarser before it goes.
 func canShrink(v []byte) bool { return headOf(v).class != classOther }
 
-// maxCoarsen bounds what one transaction rewrites.
-const maxCoarsen = 256 << 10
+// maxCoarsen bounds what one transaction rewrites: half of what ordinary writes
+// leave free.
+const maxCoarsen = 128 << 10
+
+// pagePart is the size up to which packs are joined when they become coarser:
+// two of it fill a page. Smaller entries would free no page, since bbolt does not
+// join pages that are a quarter full.
+const pagePart = 1900
 
 // shrinkTelemetry makes the oldest telemetry coarser, so that a spool that is
 // full of it is half exact, a quarter one row a minute, and the oldest quarter
@@ -157,6 +173,9 @@ func (t *txn) shrinkTelemetry(want int64, lost gaps) (freed int64, coarser bool,
 	_, first := t.unacked[wire.LaneTelemetry].Cursor().First()
 	age := headOf(first).class
 	switch {
+	case t.mostCoarser == 0:
+		freed, err = t.evictUnacked(wire.LaneTelemetry, want, lost, nil)
+		return freed, false, err
 	case c.Exact > budget/2 || age == classLoose || age == classExact:
 		freed, err = t.coarsen(want, wire.GrainMember)
 		return freed, true, err
@@ -164,7 +183,7 @@ func (t *txn) shrinkTelemetry(want int64, lost gaps) (freed int64, coarser bool,
 		freed, err = t.coarsen(want, wire.GrainTen)
 		return freed, true, err
 	}
-	freed, err = t.evictUnacked(wire.LaneTelemetry, want, lost)
+	freed, err = t.evictUnacked(wire.LaneTelemetry, want, lost, canShrink)
 	return freed, false, err
 }
 
@@ -181,43 +200,68 @@ func (t *txn) coarsen(want int64, g wire.Grain) (freed int64, err error) {
 	return freed, nil
 }
 
-// coarseRun is what becomes one coarser pack: a pack, or loose blocks.
+// coarseRun is what becomes one coarser pack: packs, or loose blocks.
 type coarseRun struct {
 	looseRun
-	pack *wire.Pack
+	packs   []wire.Pack
+	members int
+	bytes   int
+}
+
+// joins says whether a pack can join those of the run. Rows of ten members must
+// not be shared by two packs: there may be a hole between them.
+func (r *coarseRun) joins(at place, p wire.Pack, size int, g wire.Grain) bool {
+	if len(r.packs) == 0 {
+		return false
+	}
+	last := r.packs[len(r.packs)-1]
+	shrinks := 3 * (r.bytes + size) / 4
+	if g == wire.GrainTen {
+		shrinks = (r.bytes + size) / 3
+	}
+	return at.life() == r.at[0].life() && p.Boot == last.Boot && p.Schema == last.Schema && shrinks <= pagePart &&
+		len(last.Members)%packBlocks == 0 && r.members+len(p.Members) <= wire.MaxMembers &&
+		p.Members[len(p.Members)-1].Seq-r.packs[0].Members[0].Seq <= maxSpan
+}
+
+func (r *coarseRun) addPack(at place, v []byte, p wire.Pack) {
+	r.at, r.values, r.packs = append(r.at, at), append(r.values, bytes.Clone(v)), append(r.packs, p)
+	r.members, r.bytes = r.members+len(p.Members), r.bytes+len(v)
 }
 
 func (t *txn) toCoarsen(want int64, g wire.Grain) []coarseRun {
 	var runs []coarseRun
-	var loose looseRun
+	var run coarseRun
 	end := func() {
-		if len(loose.blocks) > 0 {
-			runs, loose = append(runs, coarseRun{looseRun: loose}), looseRun{}
+		if len(run.at) > 0 {
+			runs, run = append(runs, run), coarseRun{}
 		}
 	}
-	most := min(2*want, maxCoarsen) // a minute of six samples shrinks by less than half
+	most := min(2*want, t.mostCoarser) // a minute of six samples shrinks by less than half
 	c := t.unacked[wire.LaneTelemetry].Cursor()
 	for k, v := c.First(); k != nil && most > 0; k, v = c.Next() {
 		at, h := place(k), headOf(v)
-		if !h.pack && h.class != classLoose || g == wire.GrainTen && h.class != classMember || g == wire.GrainMember && h.class != classLoose && h.class != classExact {
-			continue
-		}
-		p, err := readParcel(v)
-		if err != nil { // Pick will tell; until then it is none of these
-			runs = append(runs, coarseRun{looseRun: looseRun{at: []place{at}, values: [][]byte{bytes.Clone(v)}}})
-			most -= cost(len(v))
+		if g == wire.GrainTen && h.class != classMember || g == wire.GrainMember && h.class != classLoose && h.class != classExact {
 			continue
 		}
 		most -= cost(len(v))
-		if p.Pack != nil {
+		p, err := readParcel(v)
+		switch {
+		case err != nil: // Pick will tell; until then it is left alone
 			end()
-			runs = append(runs, coarseRun{looseRun{at: []place{at}, values: [][]byte{bytes.Clone(v)}}, p.Pack})
-			continue
-		}
-		if !loose.takes(at, p.Block) {
+			run.at, run.values = []place{at}, [][]byte{bytes.Clone(v)}
 			end()
+		case p.Pack != nil:
+			if !run.joins(at, *p.Pack, len(v), g) {
+				end()
+			}
+			run.addPack(at, v, *p.Pack)
+		default:
+			if len(run.packs) > 0 || !run.takes(at, p.Block) {
+				end()
+			}
+			run.add(at, v, p.Block)
 		}
-		loose.add(at, v, p.Block)
 	}
 	end()
 	return runs
@@ -246,21 +290,21 @@ func (t *txn) coarsenRun(run coarseRun, g wire.Grain) (int64, error) {
 }
 
 func (t *txn) coarser(run coarseRun, g wire.Grain) (wire.Pack, error) {
-	if run.pack == nil && len(run.blocks) == 0 {
-		return wire.Pack{}, errors.New("entry is damaged")
-	}
-	if run.pack == nil {
+	if len(run.blocks) > 0 {
 		p, err := t.packOf(run.blocks)
 		if err != nil {
 			return wire.Pack{}, err
 		}
-		run.pack = &p
+		run.packs = []wire.Pack{p}
 	}
-	schema, err := t.schema(run.pack.Schema)
+	if len(run.packs) == 0 {
+		return wire.Pack{}, errors.New("entry is damaged")
+	}
+	schema, err := t.schema(run.packs[0].Schema)
 	if err != nil {
 		return wire.Pack{}, err
 	}
-	return wire.Coarsen(schema, []wire.Pack{*run.pack}, g)
+	return wire.Coarsen(schema, run.packs, g)
 }
 
 // leaveAlone marks entries as not to be made coarser.

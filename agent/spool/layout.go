@@ -104,6 +104,8 @@ type txn struct {
 	packs bool       // un-acked packs were taken away
 	acked map[spot]mark
 
+	mostCoarser int64 // bytes of samples that may become coarser, see evict
+
 	known struct { // the schema that was read last
 		id     wire.SchemaID
 		schema wire.Schema

@@ -91,7 +91,8 @@ func (o Options) withDefaults() Options {
 
 // bbolt grows the file by allocBytes, and refuses a transaction that would
 // need more than MaxSize less allocBytes. reserveBytes are kept from everything
-// but evictions, which need pages before they free some.
+// but evictions, which need pages before they free some; when the file has grown
+// into them, half as many must be free.
 const (
 	allocBytes   = 256 << 10
 	reserveBytes = 512 << 10
@@ -267,6 +268,11 @@ func (s *Spool) update(limit int64, fn func(*txn) error) error {
 	defer s.mu.Unlock()
 	if err := s.usable(); err != nil {
 		return err
+	}
+	if limit < s.opts.MaxBytes {
+		if size, free, err := s.extent(); err != nil || s.opts.MaxBytes-size+free < reserveBytes/2 {
+			return errors.Join(err, berrors.ErrMaxSizeReached)
+		}
 	}
 	s.db.MaxSize = int(limit)
 	tx, err := s.db.Begin(true)
