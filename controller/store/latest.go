@@ -69,9 +69,22 @@ func (s *Store) decodeHeard(ctx context.Context, t *tx, rows []heard) error {
 
 // Latest returns the newest values of all boxes that have any.
 func (s *Store) Latest(ctx context.Context) (map[identity.ID]Newest, error) {
-	rows, err := s.allHeard(ctx, "")
+	var rows []heard
+	err := s.read(ctx, func(t *tx) error {
+		rows = nil
+		err := t.each(ctx, `SELECT box, latest FROM newest`, nil, func(r *sql.Rows) error {
+			var h heard
+			err := r.Scan((*string)(&h.id), &h.latest)
+			rows = append(rows, h)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		return s.decodeHeard(ctx, t, rows)
+	})
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("read newest values: %w", err)
 	}
 	out := make(map[identity.ID]Newest, len(rows))
 	for i := range rows {
