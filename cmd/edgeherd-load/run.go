@@ -18,16 +18,16 @@ import (
 
 // flags of run.
 type flags struct {
-	self          bool
-	state, mqtt   string
-	program       string
-	ledger        string
-	output        string
-	faults        string
-	devices       int
-	pid           int
-	opts          loadgen.Options
-	keep          bool
+	self        bool
+	state, mqtt string
+	program     string
+	ledger      string
+	output      string
+	faults      string
+	devices     int
+	pid         int
+	opts        loadgen.Options
+	keep        bool
 }
 
 func runCommand(t *terminal) *cobra.Command {
