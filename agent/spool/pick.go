@@ -221,12 +221,11 @@ func (t *txn) extent(lane wire.Lane, number uint32) (lo, hi uint64) {
 				lo = seq
 			}
 		}
-		k, v := c.Seek(end[:])
-		if k == nil {
-			k, v = c.Last()
-		} else {
-			k, v = c.Prev()
+		last := c.Prev
+		if k, _ := c.Seek(end[:]); k == nil {
+			last = c.Last
 		}
+		k, v := last()
 		// The last entry need not have the last Seq: a pack before it may go on.
 		for ; k != nil && place(k).life() == number && place(k).seq()+maxSpan > hi; k, v = c.Prev() {
 			h := headOf(v[i*(windowHead-unackedHead):])
