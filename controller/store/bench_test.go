@@ -1,7 +1,6 @@
 package store_test
 
 import (
-	"context"
 	"fmt"
 	"testing"
 	"time"
@@ -68,8 +67,7 @@ func BenchmarkMonthOfOneBox(b *testing.B) {
 	}
 }
 
-// BenchmarkFleet times lists of 10,000 boxes with 30 metrics and a day of
-// hourly counts each.
+// BenchmarkFleet times lists of 10,000 boxes with a day of hourly counts each.
 func BenchmarkFleet(b *testing.B) {
 	s := fresh(b)
 	const n = 10_000
@@ -82,10 +80,6 @@ func BenchmarkFleet(b *testing.B) {
 			`{"blocks":3,"bytes":3000}`, `{"generation":2,"models":[{"name":"m","version":"1","digest":"sha256:00"}],"time_ms":5}`,
 			`{"v":1,"box":"`+string(id)+`","generation":2,"models":[]}`)
 		check(b, err)
-		for m := range 30 {
-			_ = m
-			check(b, err)
-		}
 		for h := range int64(24) {
 			_, err := tx.Exec(`INSERT INTO reads_hour (hour_ms, box, total, checked, correct) VALUES (?,?,360,360,350)`, epoch-h*3_600_000, id)
 			check(b, err)
@@ -100,29 +94,6 @@ func BenchmarkFleet(b *testing.B) {
 			}
 		}
 	})
-	b.Run("latest of all", func(b *testing.B) {
-		for b.Loop() {
-			_, err := s.Latest(ctx)
-			check(b, err)
-		}
-	})
-}
-
-func readAll(s *store.Store, query string) error {
-	rows, err := s.DB().QueryContext(context.Background(), query)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var box, metric string
-		var t int64
-		var v float64
-		if err := rows.Scan(&box, &metric, &t, &v); err != nil {
-			return err
-		}
-	}
-	return rows.Err()
 }
 
 // BenchmarkIngest times group commits of 200 blocks of 100 boxes, each with 30

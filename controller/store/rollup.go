@@ -153,12 +153,12 @@ func (v Rollup) append(out []byte, n int8) []byte {
 // float64 is not information.
 func (s scale) half(v float64) (int64, bool) {
 	f := math.RoundToEven(2 * s.scaled(v))
-	return int64(f), math.Abs(f-2*s.scaled(v)) < 1e-3 && math.Abs(f) < exact
+	return int64(f), math.Abs(f-2*s.scaled(v)) < 1e-6 && math.Abs(f) < exact
 }
 
 func (s scale) sum(v float64) (int64, bool) {
 	f := math.RoundToEven(s.scaled(v))
-	return int64(f), math.Abs(f-s.scaled(v)) < 1e-2 && math.Abs(f) < exact
+	return int64(f), math.Abs(f-s.scaled(v)) < 1e-6 && math.Abs(f) < exact
 }
 
 func (s scale) scaled(v float64) float64 {
