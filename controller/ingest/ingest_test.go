@@ -208,7 +208,7 @@ func TestReportsOfABoxShowOnIt(t *testing.T) {
 	}
 }
 
-// TestConcurrentMessagesShareCommits: each still gets its own ACK.
+// TestConcurrentMessagesShareCommits: every key is acknowledged.
 func TestConcurrentMessagesShareCommits(t *testing.T) {
 	w := idle(t)
 	check(t, w.store.AddSchemas(ctx, []wire.Schema{schema}))
@@ -355,6 +355,7 @@ func FuzzDeliver(f *testing.F) {
 	for _, msg := range []any{
 		wire.Hello{V: wire.Version, Clock: wire.Clock{Boot: boot, MonoMs: -1}},
 		wire.Data{Blocks: []wire.Block{samples(1, 40), events(2, wire.Event{Type: wire.EventRunning, Body: []byte(`{"generation":1}`)})}, Schemas: []wire.Schema{schema}},
+		wire.Data{Packs: []wire.Pack{packed(f, wire.GrainExact, minutes(2)...), packed(f, wire.GrainTen, minutes(3)...)}, Schemas: []wire.Schema{schema}},
 		wire.Live{Samples: []wire.LiveSample{{Name: "a", Value: math.Inf(1)}}},
 	} {
 		payload, err := wire.Encode(msg)
