@@ -36,7 +36,7 @@ func handshake(ctx context.Context, raw net.Conn, id *identity.Identity) (net.Co
 func (r *rig) balance() string {
 	r.t.Helper()
 	entry := freeAddr(r.t)
-	conf := "global\n  maxconn 200\ndefaults\n  mode tcp\n  timeout connect 2s\n  timeout client 1h\n  timeout server 1h\n" +
+	conf := "global\n  maxconn 2000\ndefaults\n  mode tcp\n  timeout connect 2s\n  timeout client 1h\n  timeout server 1h\n" +
 		"frontend boxes\n  bind " + entry + "\n  default_backend controllers\nbackend controllers\n  balance roundrobin\n  option redispatch\n"
 	for i, h := range r.hosts {
 		conf += fmt.Sprintf("  server c%d %s check inter 500ms fall 1 rise 1\n", i, h.mqtt)
@@ -214,13 +214,11 @@ func (m *mosquittoHost) kill() {
 	m.cmd.Wait()
 }
 
-func TestTwoControllersBehindMosquittoLoseNothingWhenAnyOfTheThreeDies(t *testing.T) {
-	if testing.Short() {
-		t.Skip("real processes")
-	}
-	executable(t, "mosquitto")
+// newBrokerRig is newRig with a Mosquitto that runs.
+func newBrokerRig(t *testing.T, n, boxes int) (*rig, *mosquittoHost) {
+	t.Helper()
 	m := &mosquittoHost{addr: freeAddr(t)}
-	r := newRig(t, 2, 4, "mqtts://"+m.addr)
+	r := newRig(t, n, boxes, "mqtts://"+m.addr)
 	m.rig, m.dir = r, filepath.Join(r.dir, "broker")
 	_, port, err := net.SplitHostPort(m.addr)
 	must(t, err)
@@ -236,6 +234,15 @@ func TestTwoControllersBehindMosquittoLoseNothingWhenAnyOfTheThreeDies(t *testin
 	}
 	m.start()
 	t.Cleanup(m.kill)
+	return r, m
+}
+
+func TestTwoControllersBehindMosquittoLoseNothingWhenAnyOfTheThreeDies(t *testing.T) {
+	if testing.Short() {
+		t.Skip("real processes")
+	}
+	executable(t, "mosquitto")
+	r, m := newBrokerRig(t, 2, 4)
 	r.startAll()
 	r.startBoxes(m.addr)
 	r.allConnected(2 * time.Minute)

@@ -168,7 +168,7 @@ func freeAddr(t *testing.T) string {
 // directories with the same keys. brokerURL is for a broker of others.
 func newRig(t *testing.T, n, boxes int, brokerURL string) *rig {
 	t.Helper()
-	r := &rig{t: t, logging: slog.New(slog.DiscardHandler)}
+	r := &rig{t: t}
 	var err error
 	if r.pg, err = storetest.New(); err != nil {
 		storetest.Absent(t, err)
@@ -177,6 +177,17 @@ func newRig(t *testing.T, n, boxes int, brokerURL string) *rig {
 	must(t, r.pg.Start())
 	r.address, r.database, err = r.pg.Create()
 	must(t, err)
+	r.prepare(n, boxes, brokerURL)
+	return r
+}
+
+// prepare makes what a rig has besides PostgreSQL; without that it is one
+// controller with SQLite.
+func (r *rig) prepare(n, boxes int, brokerURL string) {
+	t := r.t
+	t.Helper()
+	r.logging = slog.New(slog.DiscardHandler)
+	var err error
 	r.dir, err = os.MkdirTemp("", "eh")
 	must(t, err)
 	t.Cleanup(func() { os.RemoveAll(r.dir) })
@@ -203,7 +214,6 @@ func newRig(t *testing.T, n, boxes int, brokerURL string) *rig {
 			must(t, os.CopyFS(filepath.Join(h.state, sub), os.DirFS(filepath.Join(r.hosts[0].state, sub))))
 		}
 	}
-	return r
 }
 
 func (r *rig) enrol(boxes int) {

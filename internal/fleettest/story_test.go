@@ -15,8 +15,15 @@ import (
 	"github.com/edgeherd/edgeherd/internal/wire"
 )
 
-// story runs f with a fleet of n boxes in a bubble.
+// story runs f with a fleet of n boxes in a bubble, beside other stories: most
+// of what they wait for in real time is the disk.
 func story(t *testing.T, n int, f func(*Fleet)) {
+	t.Helper()
+	t.Parallel()
+	bubble(t, n, f)
+}
+
+func bubble(t *testing.T, n int, f func(*Fleet)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		fleet := New(t, n)
@@ -217,49 +224,56 @@ func TestOtherSignatureIsRefusedBeforeAnyBoxHearsOfIt(t *testing.T) {
 // TestAgentKilledBetweenJournalWrites kills the agent at the n-th write of its
 // activation journal, for every n that occurs, and expects the same end.
 func TestAgentKilledBetweenJournalWrites(t *testing.T) {
-	for n := 1; ; n++ {
-		killed := false
-		ok := t.Run(fmt.Sprintf("write %d", n), func(t *testing.T) {
+	writes := 0 // of a whole rollout
+	t.Run("none", func(t *testing.T) { bubble(t, 1, func(f *Fleet) { writes = killAtWrite(f, 0) }) })
+	if writes < 5 {
+		t.Fatalf("only %d journal writes seen", writes)
+	}
+	for n := range writes {
+		t.Run(fmt.Sprintf("write %d", n+1), func(t *testing.T) {
 			story(t, 1, func(f *Fleet) {
-				b := f.Boxes[0]
-				settled(f)
-				one := f.Roll(f.MustPush(Model{Name: "vad", Version: "5.0.0"}), "rest")
-				f.Until("first version rolled out", 20*time.Minute, func() bool { return f.Rollout(one.ID).State == fleetapi.RolloutDone })
-				if err := b.StopAgent(); err != nil {
-					t.Fatal(err)
-				}
-				writes := 0
-				b.OnJournal = func() error {
-					if writes++; writes == n {
-						killed = true
-						return ErrKilled
-					}
-					return nil
-				}
-				b.StartAgent()
-				settled(f)
-				two := f.Roll(f.MustPush(Model{Name: "vad", Version: "6.0.0"}))
-				time.Sleep(5 * time.Minute) // less than a wave waits for a silent box
-				if killed {
-					if err := b.AgentEnded(); !errors.Is(err, ErrKilled) {
-						t.Fatalf("agent ended with %v", err)
-					}
-					b.OnJournal = nil
-					b.StartAgent()
-				}
-				f.Until("second version rolled out", time.Hour, func() bool { return f.Rollout(two.ID).State == fleetapi.RolloutDone })
-				if got := fmt.Sprint(b.Runner.Switches()); strings.Count(got, "vad:6.0.0") != 1 {
-					t.Errorf("switches %s, want one to 6.0.0", got)
+				if got := killAtWrite(f, n+1); got <= n {
+					t.Errorf("only %d journal writes seen", got)
 				}
 			})
 		})
-		if !ok || !killed {
-			if n < 5 {
-				t.Errorf("only %d journal writes seen", n-1)
-			}
-			return
-		}
 	}
+}
+
+// killAtWrite replaces a model while the agent is killed at its nth write of a
+// journal, 0 for never, and returns how many writes there were until then.
+func killAtWrite(f *Fleet, n int) (writes int) {
+	t, b := f.T, f.Boxes[0]
+	settled(f)
+	one := f.Roll(f.MustPush(Model{Name: "vad", Version: "5.0.0"}), "rest")
+	f.Until("first version rolled out", 20*time.Minute, func() bool { return f.Rollout(one.ID).State == fleetapi.RolloutDone })
+	if err := b.StopAgent(); err != nil {
+		t.Fatal(err)
+	}
+	killed := false
+	b.OnJournal = func() error {
+		if writes++; writes == n {
+			killed = true
+			return ErrKilled
+		}
+		return nil
+	}
+	b.StartAgent()
+	settled(f)
+	two := f.Roll(f.MustPush(Model{Name: "vad", Version: "6.0.0"}))
+	time.Sleep(5 * time.Minute) // less than a wave waits for a silent box
+	if killed {
+		if err := b.AgentEnded(); !errors.Is(err, ErrKilled) {
+			t.Fatalf("agent ended with %v", err)
+		}
+		b.OnJournal = nil
+		b.StartAgent()
+	}
+	f.Until("second version rolled out", time.Hour, func() bool { return f.Rollout(two.ID).State == fleetapi.RolloutDone })
+	if got := fmt.Sprint(b.Runner.Switches()); strings.Count(got, "vad:6.0.0") != 1 {
+		t.Errorf("switches %s, want one to 6.0.0", got)
+	}
+	return writes
 }
 
 // done waits for the end of rollouts.

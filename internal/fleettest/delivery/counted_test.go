@@ -32,6 +32,9 @@ func (c *center) counted(id identity.ID) (w weight) {
 func (c *center) compact() {
 	for more := true; more; {
 		done, err := c.store.Compact(context.Background(), 1000)
+		if err != nil && c.disk.full {
+			return // another time
+		}
 		if err != nil {
 			c.w.t.Fatal(err)
 		}

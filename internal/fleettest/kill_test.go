@@ -1,0 +1,195 @@
+package fleettest_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/edgeherd/edgeherd/controller/store"
+	"github.com/edgeherd/edgeherd/internal/identity"
+	"github.com/edgeherd/edgeherd/internal/loadgen"
+	"github.com/edgeherd/edgeherd/internal/loadgen/fleet"
+)
+
+// victim is a process that is killed and comes back.
+type victim struct {
+	name        string
+	kill, start func()
+}
+
+// TestKillsUnderLoadLoseAndDoubleNothing kills what takes part in storing, one
+// process after the other and again and again, while devices send telemetry.
+// In the end every block that a device has made was acknowledged to it and is
+// in the database once.
+func TestKillsUnderLoadLoseAndDoubleNothing(t *testing.T) {
+	if testing.Short() {
+		t.Skip("real processes")
+	}
+	for _, tc := range []struct {
+		name string
+		// prepare returns where devices dial, and whom to kill.
+		prepare func(t *testing.T) (r *rig, entry string, victims []victim)
+	}{
+		{"SQLite", func(t *testing.T) (*rig, string, []victim) {
+			r := &rig{t: t}
+			r.prepare(1, 0, "")
+			return r, r.hosts[0].mqtt, []victim{r.hosts[0].victim("the controller")}
+		}},
+		{"PostgreSQL", func(t *testing.T) (*rig, string, []victim) {
+			executable(t, "haproxy")
+			r := newRig(t, 3, 0, "")
+			return r, r.balance(), []victim{r.postgres(), r.hosts[0].victim("a controller")}
+		}},
+		{"Mosquitto", func(t *testing.T) (*rig, string, []victim) {
+			executable(t, "mosquitto")
+			r, m := newBrokerRig(t, 2, 0)
+			return r, m.addr, []victim{{"Mosquitto", m.kill, m.start}, r.hosts[0].victim("a controller")}
+		}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel() // most of the time is waiting
+			r, entry, victims := tc.prepare(t)
+			r.killUnderLoad(entry, victims)
+		})
+	}
+}
+
+func (h *host) victim(name string) victim { return victim{name, h.kill, h.start} }
+
+func (r *rig) postgres() victim {
+	return victim{"PostgreSQL", r.pg.Kill, func() { must(r.t, r.pg.Start()) }}
+}
+
+func (r *rig) killUnderLoad(entry string, victims []victim) {
+	t := r.t
+	devices, rounds := 150, 1
+	if os.Getenv("EDGEHERD_PROVE") != "" {
+		devices, rounds = 300, 12
+	}
+	l := r.startLoad(entry, devices)
+	rng := rand.New(rand.NewPCG(l.opts.Seed, 1))
+	kills := 0
+	for range rounds {
+		for _, v := range victims {
+			l.flows()
+			<-time.After(time.Duration(rng.Int64N(int64(time.Second)))) // any moment of what a device does
+			v.kill()
+			v.start()
+			kills++
+		}
+	}
+	l.flows()
+	report := l.end()
+	v := r.compare(l.ledger)
+	t.Logf("seed %d: %d kills, blocks made %d, acked %d, sent again %d, connections lost %d; database: %+v",
+		l.opts.Seed, kills, report.Made, report.Acked, report.Resent, report.Lost, v)
+	if v.Made == 0 || int64(v.Made) != report.Made || v.Lost+v.Doubled+v.Missing+v.Foreign != 0 || v.Stored != v.Made {
+		t.Errorf("seed %d: the database does not have each block once: %+v", l.opts.Seed, v)
+	}
+	if v.Acked != v.Made || report.Waiting != 0 || report.Refused != 0 {
+		t.Errorf("seed %d: %d of %d blocks were acknowledged, %d wait, %d were refused; %v", l.opts.Seed, v.Acked, v.Made, report.Waiting, report.Refused, report.Errors)
+	}
+	if report.Resent == 0 || report.Lost == 0 {
+		t.Errorf("no kill has hit anything: sent again %d, connections lost %d", report.Resent, report.Lost)
+	}
+}
+
+// load is a running load generator.
+type load struct {
+	rig    *rig
+	opts   loadgen.Options
+	ledger string
+	last   atomic.Pointer[loadgen.Progress]
+	enough chan struct{}
+	done   chan struct{} // closed when the fields below are set
+	report loadgen.Report
+	err    error
+}
+
+// startLoad starts the controllers, and devices with a block each half a second.
+func (r *rig) startLoad(entry string, devices int) *load {
+	t := r.t
+	t.Helper()
+	l := &load{rig: r, ledger: filepath.Join(r.dir, "ledger"), enough: make(chan struct{}), done: make(chan struct{})}
+	var boxes []identity.ID
+	r.withStore(func(s *store.Store) (err error) {
+		boxes, err = fleet.Add(t.Context(), s, devices)
+		return err
+	})
+	certs, side, err := fleet.Certificates(r.hosts[0].state, boxes)
+	must(t, err)
+	r.startAll()
+	file, err := os.Create(l.ledger)
+	must(t, err)
+	l.opts = loadgen.Options{
+		Addr: netip.MustParseAddrPort(entry), Boxes: boxes, TLS: side, Certificates: certs, Seed: rand.Uint64(),
+		Every: 500 * time.Millisecond, For: 24 * time.Hour, Enough: l.enough, Resend: time.Second, MaxPause: 2 * time.Second,
+		Drain: 3 * time.Minute, Handshakes: 16, Ledger: file,
+		Progress: func(p loadgen.Progress) { l.last.Store(&p) },
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		defer close(l.done)
+		l.report, l.err = loadgen.Run(ctx, l.opts)
+	}()
+	t.Cleanup(func() { cancel(); <-l.done; file.Close() })
+	return l
+}
+
+// flows waits until all devices are connected and blocks are acknowledged.
+func (l *load) flows() {
+	l.rig.t.Helper()
+	first := l.last.Load()
+	await(l.rig.t, 2*time.Minute, "telemetry flows", func() error {
+		p := l.last.Load()
+		if p == nil || first == nil || p == first {
+			first = p
+			return fmt.Errorf("no news from the load")
+		}
+		if p.Connected < p.Devices || p.Acked <= first.Acked {
+			return fmt.Errorf("%d of %d devices are connected, acknowledged %d and then %d", p.Connected, p.Devices, first.Acked, p.Acked)
+		}
+		return nil
+	})
+}
+
+// end waits for the last acknowledgement.
+func (l *load) end() loadgen.Report {
+	l.rig.t.Helper()
+	close(l.enough)
+	<-l.done
+	must(l.rig.t, l.err)
+	return l.report
+}
+
+// withStore opens the database beside those who use it. SQLite has one user:
+// its controller must have ended.
+func (r *rig) withStore(f func(s *store.Store) error) {
+	r.t.Helper()
+	s, err := store.Open(r.t.Context(), store.Options{Path: filepath.Join(r.hosts[0].state, "store.db"), Database: r.address})
+	must(r.t, err)
+	defer s.Close()
+	must(r.t, f(s))
+}
+
+// compare holds the database to the ledger. No controller serves after it.
+func (r *rig) compare(ledger string) (v loadgen.Verdict) {
+	r.t.Helper()
+	for _, h := range r.hosts {
+		h.kill()
+	}
+	file, err := os.Open(ledger)
+	must(r.t, err)
+	defer file.Close()
+	r.withStore(func(s *store.Store) (err error) {
+		v, err = fleet.Compare(r.t.Context(), s, file)
+		return err
+	})
+	return v
+}
