@@ -99,7 +99,12 @@ func BenchmarkFleet(b *testing.B) {
 // BenchmarkIngest times group commits of 200 blocks of 100 boxes, each with 30
 // metrics in 6 rows.
 func BenchmarkIngest(b *testing.B) {
-	s := fresh(b)
+	for _, e := range engines {
+		b.Run(e.name, func(b *testing.B) { benchmarkIngest(b, openAt(b, e.place(b))) })
+	}
+}
+
+func benchmarkIngest(b *testing.B, s *store.Store) {
 	wide := wire.Schema{}
 	for m := range 30 {
 		wide.Metrics = append(wide.Metrics, wire.Metric{Name: fmt.Sprintf("metric_%02d", m)})
@@ -122,7 +127,7 @@ func BenchmarkIngest(b *testing.B) {
 					sm.Values[m] = append(sm.Values[m], float64(m+row))
 				}
 			}
-			d := store.Delivery{Box: ids[i%100], StartMs: epoch + int64(seq/100)*60_000, Samples: &sm, Block: wire.Block{Kind: wire.KindSamples, Count: 6, SpanMs: 50_000, Payload: make([]byte, 400)}}
+			d := store.Delivery{Box: ids[i%100], StartMs: epoch + int64(seq/100)*60_000, Samples: &sm, Schema: &wide, Block: wire.Block{Kind: wire.KindSamples, Count: 6, SpanMs: 50_000, Payload: make([]byte, 400)}}
 			batch = append(batch, seal(d, 1, 1, seq))
 		}
 		b.StartTimer()

@@ -132,6 +132,9 @@ func (s *Store) Ingest(ctx context.Context, ds []Delivery, effects func(Delivery
 		}
 		for i := range ds {
 			d := ds[i] // a copy: the transaction may run again
+			if d.Schema == nil && d.Samples != nil {
+				d.Schema = &d.Samples.Schema
+			}
 			fresh, err := b.take(&d)
 			if err != nil {
 				return fmt.Errorf("store %s: %w", d.name(), err)
