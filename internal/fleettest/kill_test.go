@@ -39,17 +39,17 @@ func TestKillsUnderLoadLoseAndDoubleNothing(t *testing.T) {
 		{"SQLite", func(t *testing.T) (*rig, string, []victim) {
 			r := &rig{t: t}
 			r.prepare(1, 0, "")
-			return r, r.hosts[0].mqtt, []victim{r.hosts[0].victim("the controller")}
+			return r, r.hosts[0].mqtt, []victim{r.controllers()}
 		}},
 		{"PostgreSQL", func(t *testing.T) (*rig, string, []victim) {
 			executable(t, "haproxy")
 			r := newRig(t, 3, 0, "")
-			return r, r.balance(), []victim{r.postgres(), r.hosts[0].victim("a controller")}
+			return r, r.balance(), []victim{{"PostgreSQL", r.pg.Kill, func() { must(t, r.pg.Start()) }}, r.controllers()}
 		}},
 		{"Mosquitto", func(t *testing.T) (*rig, string, []victim) {
 			executable(t, "mosquitto")
 			r, m := newBrokerRig(t, 2, 0)
-			return r, m.addr, []victim{{"Mosquitto", m.kill, m.start}, r.hosts[0].victim("a controller")}
+			return r, m.addr, []victim{{"Mosquitto", m.kill, m.start}, r.controllers()}
 		}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -60,12 +60,13 @@ func TestKillsUnderLoadLoseAndDoubleNothing(t *testing.T) {
 	}
 }
 
-func (h *host) victim(name string) victim { return victim{name, h.kill, h.start} }
-
-func (r *rig) postgres() victim {
-	return victim{"PostgreSQL", r.pg.Kill, func() { must(r.t, r.pg.Start()) }}
+// controllers are killed in turn.
+func (r *rig) controllers() victim {
+	n := -1
+	return victim{"a controller", func() { n = (n + 1) % len(r.hosts); r.hosts[n].kill() }, func() { r.hosts[n].start() }}
 }
 
+// killUnderLoad kills every victim in each round.
 func (r *rig) killUnderLoad(entry string, victims []victim) {
 	t := r.t
 	devices, rounds := 150, 1
@@ -75,16 +76,16 @@ func (r *rig) killUnderLoad(entry string, victims []victim) {
 	l := r.startLoad(entry, devices)
 	rng := rand.New(rand.NewPCG(l.opts.Seed, 1))
 	kills := 0
+	l.flows("at first")
 	for range rounds {
 		for _, v := range victims {
-			l.flows()
 			<-time.After(time.Duration(rng.Int64N(int64(time.Second)))) // any moment of what a device does
 			v.kill()
 			v.start()
 			kills++
+			l.flows("after the end of " + v.name)
 		}
 	}
-	l.flows()
 	report := l.end()
 	v := r.compare(l.ledger)
 	t.Logf("seed %d: %d kills, blocks made %d, acked %d, sent again %d, connections lost %d; database: %+v",
@@ -143,14 +144,19 @@ func (r *rig) startLoad(entry string, devices int) *load {
 }
 
 // flows waits until all devices are connected and blocks are acknowledged.
-func (l *load) flows() {
+func (l *load) flows(when string) {
 	l.rig.t.Helper()
-	first := l.last.Load()
-	await(l.rig.t, 2*time.Minute, "telemetry flows", func() error {
+	seen, first := l.last.Load(), &loadgen.Progress{}
+	if seen != nil {
+		first = nil // the next one; what was seen is of before
+	}
+	await(l.rig.t, 3*time.Minute, "telemetry flows "+when, func() error {
 		p := l.last.Load()
-		if p == nil || first == nil || p == first {
-			first = p
+		if p == seen {
 			return fmt.Errorf("no news from the load")
+		}
+		if first == nil {
+			seen, first = p, p
 		}
 		if p.Connected < p.Devices || p.Acked <= first.Acked {
 			return fmt.Errorf("%d of %d devices are connected, acknowledged %d and then %d", p.Connected, p.Devices, first.Acked, p.Acked)
