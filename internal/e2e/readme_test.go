@@ -32,15 +32,26 @@ func documented(t *testing.T, file string) []string {
 	return lines
 }
 
-// readmeCommands runs each documented command as it is written. Only the port
-// of the first box is another where that one was taken.
+// readmeCommands runs each documented command as it is written, but for places:
+// the port of the first box where that one was taken, and where a controller
+// that was installed keeps its state and its backups.
 func readmeCommands(t *testing.T, f *fleet, file string) {
+	must(t, os.MkdirAll(filepath.Join(f.root, "backup"), 0o700))
+	places := strings.NewReplacer("http://127.0.0.1:8000", f.oip["box-1"],
+		"/backup/edgeherd-2027-05-01.tar", "backup/*.tar", "/backup/", "backup/")
 	for _, line := range documented(t, file) {
 		shown := line
-		line = strings.ReplaceAll(line, "http://127.0.0.1:8000", f.oip["box-1"])
-		line, mustFail := strings.CutPrefix(line, "! ")
+		line, mustFail := strings.CutPrefix(places.Replace(line), "! ")
 		if rest, ok := strings.CutPrefix(line, "curl "); ok {
 			line = "curl -sSf " + rest
+		}
+		switch {
+		case strings.HasPrefix(line, "edgeherd server restore "): // what runs is not replaced
+			line = "EDGEHERD_STATE=restored " + line
+		case strings.HasPrefix(line, "edgeherd server doctor"): // 8: this machine's clock may be nobody's
+			line = "EDGEHERD_STATE=edgeherd-data/server " + line + "\nc=$?; [ $c = 8 ] || exit $c"
+		case strings.HasPrefix(line, "edgeherd server "):
+			line = "EDGEHERD_STATE=edgeherd-data/server " + line
 		}
 		out, err := runs(t, f.root, line)
 		if mustFail && err == nil || !mustFail && err != nil {
