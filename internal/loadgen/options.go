@@ -66,6 +66,9 @@ type Options struct {
 	Every time.Duration
 	// For is how long blocks are made, after all are connected. Default 1 min.
 	For time.Duration
+	// Enough ends the making of blocks before the time of For is over when it is
+	// closed; nil: not.
+	Enough <-chan struct{}
 	// Window is how many blocks may be in flight. Default 1 in a closed loop,
 	// else 8, as WELCOME has it.
 	Window int

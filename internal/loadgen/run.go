@@ -184,7 +184,7 @@ func (r *run) steady(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := r.until(ctx, time.Until(began.Add(r.opts.For)), nil); err != nil {
+	if err := r.until(ctx, time.Until(began.Add(r.opts.For)), r.enough); err != nil {
 		return err
 	}
 	took := time.Since(began)
@@ -192,6 +192,15 @@ func (r *run) steady(ctx context.Context) error {
 	rep.Rate = float64(r.stats.acked.Load()-ackedBefore) / took.Seconds()
 	rep.Latency = latencyOf(r.stats.phase())
 	return watch(&rep.Controller)
+}
+
+func (r *run) enough() bool {
+	select {
+	case <-r.opts.Enough:
+		return true
+	default:
+		return false
+	}
 }
 
 // storm cuts off a share of all devices and waits until all are back.

@@ -20,6 +20,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"time"
@@ -61,31 +62,38 @@ func withStore(ctx context.Context, state string, f func(*store.Store) error) er
 // made.
 func Enrol(ctx context.Context, state string, n int) ([]identity.ID, error) {
 	var ids []identity.ID
-	err := withStore(ctx, state, func(s *store.Store) error {
-		all, err := s.Boxes(ctx, 0)
-		if err != nil {
-			return err
-		}
-		have := map[string]identity.ID{}
-		for _, b := range all {
-			if b.Site == Site {
-				have[b.Name] = b.ID
-			}
-		}
-		for i := range n {
-			name := fmt.Sprintf("load-%05d", i)
-			id, known := have[name]
-			if !known {
-				id = identity.NewID()
-				if err := s.AddBox(ctx, id, name, Site); err != nil {
-					return err
-				}
-			}
-			ids = append(ids, id)
-		}
-		return nil
+	err := withStore(ctx, state, func(s *store.Store) (err error) {
+		ids, err = Add(ctx, s, n)
+		return err
 	})
 	return ids, err
+}
+
+// Add is Enrol for a database that is open.
+func Add(ctx context.Context, s *store.Store, n int) ([]identity.ID, error) {
+	all, err := s.Boxes(ctx, 0)
+	if err != nil {
+		return nil, err
+	}
+	have := map[string]identity.ID{}
+	for _, b := range all {
+		if b.Site == Site {
+			have[b.Name] = b.ID
+		}
+	}
+	var ids []identity.ID
+	for i := range n {
+		name := fmt.Sprintf("load-%05d", i)
+		id, known := have[name]
+		if !known {
+			id = identity.NewID()
+			if err := s.AddBox(ctx, id, name, Site); err != nil {
+				return nil, err
+			}
+		}
+		ids = append(ids, id)
+	}
+	return ids, nil
 }
 
 // Certificates issues a certificate to each box and returns them with the
@@ -118,16 +126,21 @@ func Check(ctx context.Context, state, ledger string) (loadgen.Verdict, error) {
 		return loadgen.Verdict{}, fmt.Errorf("open ledger: %w", err)
 	}
 	defer f.Close()
-	books, err := loadgen.ReadLedger(f)
-	if err != nil {
-		return loadgen.Verdict{}, err
-	}
 	var v loadgen.Verdict
-	err = withStore(ctx, state, func(s *store.Store) error {
-		v, err = books.Check(func(id identity.ID) (loadgen.Stored, error) { return look(ctx, s, id) })
+	err = withStore(ctx, state, func(s *store.Store) (err error) {
+		v, err = Compare(ctx, s, f)
 		return err
 	})
 	return v, err
+}
+
+// Compare is Check for a ledger and a database that are open.
+func Compare(ctx context.Context, s *store.Store, ledger io.Reader) (loadgen.Verdict, error) {
+	books, err := loadgen.ReadLedger(ledger)
+	if err != nil {
+		return loadgen.Verdict{}, err
+	}
+	return books.Check(func(id identity.ID) (loadgen.Stored, error) { return look(ctx, s, id) })
 }
 
 func look(ctx context.Context, s *store.Store, id identity.ID) (loadgen.Stored, error) {
