@@ -21,7 +21,6 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/edgeherd/edgeherd/controller/api"
@@ -116,7 +115,6 @@ type Controller struct {
 	device net.Listener
 	mqtt   net.Listener
 	acted  chan struct{} // buffer 1: a person wants rollouts to be looked at
-	ending atomic.Bool   // Run is ending: all sessions do
 
 	exports    exports
 	pacer      *pacer
@@ -286,18 +284,34 @@ func (c *Controller) boxLive(id identity.ID, l wire.Live) {
 	c.hub.Publish(fleetapi.Change{Topic: "live", ID: string(id), Live: s})
 }
 
+// Waits between attempts to note the end of a session.
+const (
+	minLeftWait = 100 * time.Millisecond
+	maxLeftWait = 5 * time.Second
+)
+
 // left notes that a session of a box has ended. Another session of the box may
 // have begun: an agent that was killed comes back before the keep-alive of its
 // old session has run out.
-func (c *Controller) left(id identity.ID, sid wire.SID) {
-	if c.ending.Load() {
-		return // leave, or the next start, ends all at once
-	}
-	gone, err := c.store.EndSession(context.Background(), id, sid, 0)
-	if err != nil {
-		c.log.Warn("presence not stored", "device", id, "err", err)
-	}
-	if gone {
-		c.boxChanged(id)
+//
+// While the database is away it is tried again: a box that never comes back
+// would count as connected for ever. When ctx ends, leave or the next start ends
+// all at once.
+func (c *Controller) left(ctx context.Context, id identity.ID, sid wire.SID) {
+	for wait := minLeftWait; ctx.Err() == nil; wait = min(2*wait, maxLeftWait) {
+		gone, err := c.store.EndSession(ctx, id, sid, 0)
+		if gone {
+			c.boxChanged(id)
+		}
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		if wait == minLeftWait {
+			c.log.Warn("the end of a session is not stored yet; it is tried again", "device", id, "err", err)
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+		}
 	}
 }

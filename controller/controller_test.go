@@ -257,11 +257,11 @@ func TestABoxIsGoneWithItsLastSession(t *testing.T) {
 	}
 	hello(killed)
 	hello(fresh)
-	c.left(id, killed) // its keep-alive ran out
+	c.left(ctx, id, killed) // its keep-alive ran out
 	if !connected() {
 		t.Error("the box is there, and is said to be gone")
 	}
-	c.left(id, fresh)
+	c.left(t.Context(), id, fresh)
 	if connected() {
 		t.Error("the box is gone, and is said to be there")
 	}

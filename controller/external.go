@@ -64,7 +64,7 @@ func (c *Controller) openBroker() (err error) {
 	}
 	probe := broker.Probe{Remote: r, Shared: x.Shared, BoxTLS: c.probeTLS(r.TLS), Log: c.log}
 	c.remote, err = broker.NewExternal(broker.ExternalOptions{
-		Remote: r, Sink: remoteSink{c, &marks{at: map[identity.ID]time.Time{}}}, Admit: c.admit, Shared: x.Shared,
+		Remote: r, Sink: remoteSink{c, &marks{at: map[identity.ID]time.Time{}}}, Known: c.store.Known, Shared: x.Shared,
 		Lead: c.leads, Probe: probe.Run,
 	}, c.log)
 	return err

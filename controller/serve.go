@@ -126,7 +126,6 @@ func (c *Controller) admit(id identity.ID) error {
 // a message in the broker waits for its commit; the store last.
 func (c *Controller) Run(ctx context.Context) error {
 	defer c.Close()
-	defer context.AfterFunc(ctx, func() { c.ending.Store(true) })()
 	ingestCtx, stopIngest := context.WithCancel(context.WithoutCancel(ctx))
 	ingestDone := make(chan error, 1)
 	go func() { ingestDone <- c.ingest.Run(ingestCtx) }()

@@ -44,7 +44,8 @@ type fake struct {
 	dataAt   []time.Time
 	pubacks  int // from the box
 	lives    int
-	clean    int // DISCONNECTs
+	clean    int         // DISCONNECTs
+	wills    []wire.Will // that boxes published themselves
 	sessions []*session
 }
 
@@ -155,6 +156,8 @@ func (s *session) published(p *packets.PublishPacket) bool {
 		s.ack(d)
 	case wire.TopicLive:
 		s.lives++
+	case wire.TopicWill:
+		s.wills = append(s.wills, decode[wire.Will](s.t, p.Payload))
 	}
 	return true
 }

@@ -3,6 +3,7 @@ package link_test
 import (
 	"net"
 	"net/url"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -51,6 +52,10 @@ func TestBlocksAreDeliveredAndMarked(t *testing.T) {
 		f.with(func() {
 			if f.clean != 1 {
 				t.Error("the box did not say good-bye, so its Will is sent")
+			}
+			// DISCONNECT has deleted the Will: brokers of others would tell nobody.
+			if want := []wire.Will{{SID: r.spool.SID(), Conn: 1}}; !slices.Equal(f.wills, want) {
+				t.Errorf("the box published wills %+v before, want %+v", f.wills, want)
 			}
 		})
 	})

@@ -25,7 +25,9 @@ const (
 	pingTimeout    = 10 * time.Second
 	writeTimeout   = 15 * time.Second
 	quiesce        = 250 * time.Millisecond // for DISCONNECT to leave
-	helloPause     = 5 * time.Second        // at least, between two HELLOs
+	// A link that does not take the farewell must not hold up the process.
+	farewellTimeout = 500 * time.Millisecond
+	helloPause      = 5 * time.Second // at least, between two HELLOs
 )
 
 // inboxSize bounds what the controller may send ahead of the session; the rest
@@ -48,6 +50,7 @@ type session struct {
 	tokens []pending // PUBACKs that are due, oldest first
 
 	conn      uint64
+	will      []byte // what the broker tells when the connection is lost
 	nonce     wire.Nonce
 	helloAt   time.Time // of the last HELLO
 	waiting   bool      // for the WELCOME to it
@@ -93,7 +96,16 @@ func (s *session) run(ctx context.Context) error {
 		conn.Close() // at once, without DISCONNECT: the Will tells the controller
 		return err
 	}
+	s.farewell()
 	return nil
+}
+
+// farewell publishes the Will: DISCONNECT makes the broker forget it, and a
+// broker that is not the controller's own tells nobody that a session has ended.
+func (s *session) farewell() {
+	if s.client.IsConnectionOpen() {
+		s.client.Publish(wire.TopicWill.For(s.link.opts.ID), 1, false, s.will).WaitTimeout(farewellTimeout)
+	}
 }
 
 // connect opens the connection through paho. Its options are the lesson of its
@@ -101,8 +113,8 @@ func (s *session) run(ctx context.Context) error {
 func (s *session) connect(ctx context.Context) (net.Conn, error) {
 	var mu sync.Mutex
 	var conn net.Conn
-	will, err := wire.Encode(wire.Will{SID: s.link.opts.Spool.SID(), Conn: s.conn})
-	if err != nil {
+	var err error
+	if s.will, err = wire.Encode(wire.Will{SID: s.link.opts.Spool.SID(), Conn: s.conn}); err != nil {
 		return nil, err
 	}
 	id := s.link.opts.ID
@@ -119,7 +131,7 @@ func (s *session) connect(ctx context.Context) (net.Conn, error) {
 		SetPingTimeout(pingTimeout).
 		SetWriteTimeout(writeTimeout).
 		SetConnectTimeout(connectTimeout).
-		SetBinaryWill(wire.TopicWill.For(id), will, 1, false).
+		SetBinaryWill(wire.TopicWill.For(id), s.will, 1, false).
 		SetDefaultPublishHandler(s.receive).
 		SetConnectionLostHandler(func(_ mqtt.Client, err error) { s.report(err) }).
 		SetCustomOpenConnectionFn(func(*url.URL, mqtt.ClientOptions) (net.Conn, error) {

@@ -61,10 +61,10 @@ type Options struct {
 	Listeners []net.Listener
 	// OnConnect tells of a session, on its own goroutine, and must return soon.
 	// OnDisconnect tells, one call after the other, that no session of a process
-	// is left; it may take its time. A process that comes back before it was told
+	// is left; it may take its time until Run is ended, which ends ctx. A process that comes back before it was told
 	// to have gone is told of by neither.
 	OnConnect    func(identity.ID, wire.SID)
-	OnDisconnect func(identity.ID, wire.SID)
+	OnDisconnect func(context.Context, identity.ID, wire.SID)
 	// SessionAge is how long a session may last before it must show its
 	// certificate again; the end of the certificate may shorten it, chance
 	// shortens it by up to a tenth. Default 24 h.
@@ -116,7 +116,7 @@ func (o Options) withDefaults() Options {
 		o.OnConnect = func(identity.ID, wire.SID) {}
 	}
 	if o.OnDisconnect == nil {
-		o.OnDisconnect = func(identity.ID, wire.SID) {}
+		o.OnDisconnect = func(context.Context, identity.ID, wire.SID) {}
 	}
 	return o
 }
@@ -201,9 +201,9 @@ func capabilities(opts Options) *mqtt.Capabilities {
 func (b *Broker) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	tellCtx, stopTelling := context.WithCancel(context.WithoutCancel(ctx))
+	allEnded := make(chan struct{})
 	var telling sync.WaitGroup
-	telling.Go(func() { b.tell(tellCtx) })
+	telling.Go(func() { b.tell(ctx, allEnded) })
 	var accepting sync.WaitGroup
 	for _, l := range b.opts.Listeners {
 		accepting.Go(func() {
@@ -220,7 +220,7 @@ func (b *Broker) Run(ctx context.Context) error {
 	b.endAll()
 	b.serving.Wait()
 	close(b.crew.quit)
-	stopTelling()
+	close(allEnded)
 	telling.Wait()
 	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
 		return err

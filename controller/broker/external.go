@@ -54,10 +54,10 @@ type Remote struct {
 type ExternalOptions struct {
 	Remote Remote
 	Sink   Sink
-	// Admit says whether a box may talk at all; an error is why not. nil admits
-	// all. The topic names the box: that only the box itself can publish there
-	// is up to the broker, and proved by Probe.
-	Admit func(identity.ID) error
+	// Known says whether a box may talk at all; after an error it sends again.
+	// nil knows all. The topic names the box: that only the box itself can
+	// publish there is up to the broker, and proved by Probe.
+	Known func(context.Context, identity.ID) (bool, error)
 	// Shared: the broker has shared subscriptions for MQTT 3.1.1, and all
 	// controllers subscribe. Else the one for which Lead holds subscribes alone.
 	Shared bool
@@ -100,20 +100,21 @@ func NewExternal(opts ExternalOptions, log *slog.Logger) (*External, error) {
 	if opts.Lead == nil {
 		opts.Lead = func() bool { return true }
 	}
-	if opts.Admit == nil {
-		opts.Admit = func(identity.ID) error { return nil }
+	if opts.Known == nil {
+		opts.Known = func(context.Context, identity.ID) (bool, error) { return true, nil }
 	}
 	return &External{opts: opts, log: log, queue: newQueue(), strange: map[identity.ID]bool{}}, nil
 }
 
 func (r Remote) check() error {
 	u, err := url.Parse(r.URL)
-	if err != nil {
-		return fmt.Errorf("broker url: %w", err)
-	}
 	switch {
-	case u.Hostname() == "" || u.Port() == "":
-		return fmt.Errorf("broker url %q: want mqtts://host:port", r.URL)
+	case err != nil: // it may hold a password
+		return errors.New("broker url: not an address; want mqtts://host:port")
+	case u.User != nil:
+		return errors.New("broker url: a user or password is in the address; use the keys username and password_file below broker")
+	case u.Hostname() == "" || u.Port() == "" || u.Path != "" && u.Path != "/" || u.RawQuery+u.Fragment != "":
+		return fmt.Errorf("broker url %q: want mqtts://host:port and nothing more", r.URL)
 	case u.Scheme == "mqtts" && r.TLS != nil:
 		return nil
 	case u.Scheme == "mqtt" && net.ParseIP(u.Hostname()).IsLoopback():
@@ -250,11 +251,14 @@ func (x *External) tellShed() {
 
 func (x *External) deliver(ctx context.Context, a arrival) {
 	defer a.done()
-	if err := x.opts.Admit(a.id); err != nil {
-		x.refuse(a.id, err)
+	known, err := x.opts.Known(ctx, a.id)
+	switch {
+	case err == nil && known:
+		err = x.opts.Sink.Deliver(ctx, a.id, a.topic, a.payload)
+	case err == nil:
+		x.refuse(a.id)
 		return
 	}
-	err := x.opts.Sink.Deliver(ctx, a.id, a.topic, a.payload)
 	if err != nil && ctx.Err() == nil {
 		x.log.Debug("message not taken", "device", a.id, "topic", string(a.topic), "err", err)
 	}
@@ -263,14 +267,14 @@ func (x *External) deliver(ctx context.Context, a arrival) {
 // maxStrange bounds how many boxes are named that nobody enrolled.
 const maxStrange = 1024
 
-func (x *External) refuse(id identity.ID, why error) {
+func (x *External) refuse(id identity.ID) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.strange[id] || len(x.strange) >= maxStrange {
 		return
 	}
 	x.strange[id] = true
-	x.log.Warn("messages of a box refused", "device", id, "err", why)
+	x.log.Warn("messages refused: this box is not enrolled here; take its rights at the broker away", "device", id)
 }
 
 // Publish sends a message to a box, if it listens: nobody here knows.

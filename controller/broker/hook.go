@@ -180,8 +180,9 @@ func (h *hook) OnDisconnect(cl *mqtt.Client, err error, _ bool) {
 	h.broker.log.Info("box disconnected", "device", s.peer.ID, "sid", s.sid, "err", err)
 }
 
-// OnACLCheck is the whole table: a box publishes its own up/… topics and
-// subscribes to its own dn/#. Its will is checked at CONNECT.
+// OnACLCheck is the whole table: a box publishes its own up/… topics and, when
+// it takes leave, its will; it subscribes to its own dn/#. The Will that the
+// broker would publish is checked at CONNECT.
 func (h *hook) OnACLCheck(cl *mqtt.Client, topic string, write bool) bool {
 	id := sessionOf(cl).peer.ID
 	if write {
@@ -192,7 +193,7 @@ func (h *hook) OnACLCheck(cl *mqtt.Client, topic string, write bool) bool {
 
 func mayPublish(id identity.ID, topic string) bool {
 	switch topic {
-	case wire.TopicHello.For(id), wire.TopicData.For(id), wire.TopicLive.For(id):
+	case wire.TopicHello.For(id), wire.TopicData.For(id), wire.TopicLive.For(id), wire.TopicWill.For(id):
 		return true
 	}
 	return false

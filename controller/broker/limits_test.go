@@ -92,7 +92,7 @@ type departures struct {
 	hold chan struct{}
 }
 
-func (d *departures) note(_ identity.ID, sid wire.SID) {
+func (d *departures) note(_ context.Context, _ identity.ID, sid wire.SID) {
 	<-d.hold
 	d.mu.Lock()
 	defer d.mu.Unlock()

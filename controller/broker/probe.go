@@ -52,15 +52,17 @@ func (p Probe) Run(ctx context.Context) error {
 	if err != nil {
 		return err // away: nothing is known of its settings
 	}
-	defer pub.close()
+	defer func() { pub.close() }() // of the last one
 	steps := []func(context.Context, *prober) error{p.large, p.shared, p.queue, p.retained, p.strangers, p.boxes}
 	base := fmt.Sprintf("eh/%d/ctl/probe/%s/", wire.Version, nonce())
 	for _, step := range steps {
 		if !pub.IsConnectionOpen() {
-			pub.close()
-			if pub, err = p.connect(ctx, nil); err != nil {
+			next, err := p.connect(ctx, nil)
+			if err != nil {
 				return err
 			}
+			pub.close()
+			pub = next
 		}
 		if err := step(ctx, &prober{pub, base}); err != nil {
 			return err

@@ -28,20 +28,21 @@ func (b *Broker) departs(s *session) {
 	}
 }
 
-// tell calls OnDisconnect until ctx is done and nothing is left to tell.
-func (b *Broker) tell(ctx context.Context) {
+// tell calls OnDisconnect until all sessions have ended and nothing is left to
+// tell.
+func (b *Broker) tell(ctx context.Context, allEnded <-chan struct{}) {
 	for {
-		b.tellAll()
+		b.tellAll(ctx)
 		select {
 		case <-b.news:
-		case <-ctx.Done():
-			b.tellAll()
+		case <-allEnded:
+			b.tellAll(ctx)
 			return
 		}
 	}
 }
 
-func (b *Broker) tellAll() {
+func (b *Broker) tellAll(ctx context.Context) {
 	for {
 		b.mu.Lock()
 		if len(b.toTell) == 0 {
@@ -62,7 +63,7 @@ func (b *Broker) tellAll() {
 		told := make(chan struct{})
 		b.telling[client] = told
 		b.mu.Unlock()
-		b.opts.OnDisconnect(gone.id, gone.sid)
+		b.opts.OnDisconnect(ctx, gone.id, gone.sid)
 		b.mu.Lock()
 		delete(b.telling, client)
 		b.mu.Unlock()

@@ -1,0 +1,65 @@
+package broker_test
+
+import (
+	"context"
+	"crypto/tls"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/edgeherd/edgeherd/controller/broker"
+)
+
+// counted is a connection that is missed until it was closed.
+type counted struct {
+	net.Conn
+	close func()
+}
+
+func (c counted) Close() error {
+	c.close()
+	return c.Conn.Close()
+}
+
+// TestAProbeLeavesNoConnectionBehind: Mosquitto ends the connection that tries
+// to have something retained, and the probe goes on over another one.
+func TestAProbeLeavesNoConnectionBehind(t *testing.T) {
+	m := startMosquitto(t, nil)
+	p := m.probe()
+	var open, all atomic.Int64
+	p.Remote.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := new(net.Dialer).DialContext(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		open.Add(1)
+		all.Add(1)
+		return counted{conn, sync.OnceFunc(func() { open.Add(-1) })}, nil
+	}
+	if err := p.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	until(t, 20*time.Second, "all connections are closed", func() bool { return open.Load() == 0 })
+	if all.Load() < 5 {
+		t.Errorf("the probe made %d connections, so this test shows nothing", all.Load())
+	}
+}
+
+func TestAnAddressOfABrokerHoldsNoSecretsAndErrorsRepeatNone(t *testing.T) {
+	for _, tc := range []struct{ url, want string }{
+		{"mqtts://fleet:hunter2@mqtt.example.com:8883", "username and password_file"},
+		{"mqtts://fleet:hunter2 @mqtt.example.com:8883", "not an address"},
+		{"mqtts://mqtt.example.com", "want mqtts://host:port"},
+		{"mqtts://mqtt.example.com:8883/mqtt", "nothing more"},
+		{"mqtt://mqtt.example.com:1883", "without TLS"},
+	} {
+		_, err := broker.NewExternal(broker.ExternalOptions{Remote: broker.Remote{URL: tc.url, TLS: &tls.Config{}}, Sink: &heard{}}, slog.New(slog.DiscardHandler))
+		if err == nil || !strings.Contains(err.Error(), tc.want) || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%s: got %v, want %q and no password", tc.url, err, tc.want)
+		}
+	}
+}
