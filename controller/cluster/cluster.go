@@ -80,7 +80,9 @@ type Node struct {
 	opts Options
 	log  *slog.Logger
 
-	steady time.Time // of the goroutine in live: when a beat failed last, or the first was
+	// Of the goroutine in live.
+	steady time.Time // when a beat failed last, or the first was
+	failed bool      // the last beat failed
 
 	mu       sync.Mutex // guards the fields below
 	token    int64      // of the lease, 0 when another node holds it
@@ -160,8 +162,12 @@ func (n *Node) live(ctx context.Context) error {
 	short, cancel := context.WithTimeout(ctx, beatFor)
 	defer cancel()
 	if err := n.Beat(short); err != nil {
-		n.steady = time.Now()
+		n.steady, n.failed = time.Now(), true
 		return err
+	}
+	if n.failed { // one that failed may have been the one that came back from the dead
+		n.failed = false
+		n.opts.Deaf()
 	}
 	// When the database comes back, the others need a moment to beat again.
 	if !n.Leads() || time.Since(n.steady) < beatFor {
@@ -278,10 +284,22 @@ func (n *Node) share(ctx context.Context) error {
 	n.mu.Unlock()
 	for _, m := range parcel(pending, lives, wake) {
 		if err := n.send(ctx, channelAll, m); err != nil {
+			n.repeat(pending, wake)
 			return err
 		}
 	}
 	return nil
+}
+
+// repeat has pages of the others read again all of what they may not have
+// heard of. Live samples are followed by younger ones.
+func (n *Node) repeat(pending map[fleetapi.Change]bool, wake bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for c := range pending {
+		n.pending[fleetapi.Change{Topic: c.Topic}] = true
+	}
+	n.wake = n.wake || wake
 }
 
 // parcelBytes is how much of a notice its changes and samples may take.

@@ -55,6 +55,7 @@ type peer struct {
 	*cluster.Node
 	id    string
 	store *store.Store
+	halt  func() // ends Run
 	stop  func() // as if its machine had died: without taking leave
 
 	mu       sync.Mutex // guards the fields below
@@ -96,9 +97,15 @@ func start(t *testing.T, address string) *peer {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- p.Run(ctx) }()
-	p.stop = sync.OnceFunc(func() {
+	p.halt = sync.OnceFunc(func() {
 		cancel()
-		if err := errors.Join(<-done, p.store.Close()); err != nil {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	p.stop = sync.OnceFunc(func() {
+		p.halt()
+		if err := p.store.Close(); err != nil {
 			t.Error(err)
 		}
 	})
@@ -177,6 +184,7 @@ func TestANodeThatTakesLeaveIsReplacedAtOnce(t *testing.T) {
 	a, b := start(t, address), start(t, address)
 	check(t, a.store.AddBox(t.Context(), boxA, "box-a", "site"))
 	hello(t, a, boxA, 1)
+	a.halt() // else it would come back
 	check(t, a.Leave(t.Context()))
 	check(t, b.Beat(t.Context()))
 	if !b.Leads() {
@@ -280,6 +288,36 @@ func TestChangesReachThePagesOfOtherNodes(t *testing.T) {
 	})
 	b.WakeLeader()
 	until(t, "the leader is woken", func() (yes bool) { a.note(func() { yes = a.woken > 0 }); return yes })
+}
+
+// TestWhatAnOutageSwallowedIsToldAfterIt takes a table away that every notice
+// needs, so that a beat and a notice fail while the listeners hear.
+func TestWhatAnOutageSwallowedIsToldAfterIt(t *testing.T) {
+	address := database(t)
+	a, b := start(t, address), start(t, address)
+	b.note(func() { b.watching = true })
+	until(t, "both know that somebody watches", func() bool { return a.Watching() && b.Watching() })
+	before := 0
+	a.note(func() { before = a.deaf })
+	psql := func(text string) {
+		t.Helper()
+		if _, err := server.Tool("psql", "-d", address, "-Atc", text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	psql("CREATE SCHEMA away; ALTER TABLE node SET SCHEMA away; ALTER FUNCTION pg_catalog.pg_notify(text, text) RENAME TO away_notify")
+	a.Share(fleetapi.Change{Topic: "rollouts", ID: "r-1"})
+	until(t, "neither leads", func() bool { return !a.Leads() && !b.Leads() })
+	b.note(func() { b.changes = nil })
+	psql("ALTER FUNCTION pg_catalog.away_notify(text, text) RENAME TO pg_notify; ALTER TABLE away.node SET SCHEMA public")
+	until(t, "pages read again what they were not told", func() (yes bool) {
+		b.note(func() {
+			yes = slices.ContainsFunc(b.changes, func(c fleetapi.Change) bool { return c == fleetapi.Change{Topic: "rollouts"} })
+		})
+		return yes
+	})
+	until(t, "boxes are asked who talks with them", func() (yes bool) { a.note(func() { yes = a.deaf > before }); return yes })
+	until(t, "one leads", func() bool { return a.Leads() != b.Leads() })
 }
 
 func TestANodeThatLostItsEarsCatchesUp(t *testing.T) {
