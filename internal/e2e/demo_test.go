@@ -131,14 +131,49 @@ func settled(t *testing.T, f *fleet) {
 	t.Helper()
 	list, err := f.client.Rollouts(t.Context())
 	must(t, err)
+	done := map[string]bool{}
+	var late []fleetapi.Rollout
 	for _, r := range list.Items {
 		if r.State == fleetapi.RolloutDraft {
 			continue
 		}
-		if r = f.rollout(t, r.ID, time.Minute); r.State != fleetapi.RolloutDone {
+		switch r = f.rollout(t, r.ID, time.Minute); {
+		case r.State == fleetapi.RolloutDone:
+			done[r.Target.String()] = true
+		case slow(r):
+			late = append(late, r)
+		default:
 			t.Errorf("rollout of %s is %s: %s", r.Target, r.State, r.Sentence)
 		}
 	}
+	for _, r := range late {
+		if done[r.Target.String()] {
+			continue
+		}
+		if r = f.rollPatiently(t, r.Target.String()); r.State != fleetapi.RolloutDone {
+			t.Errorf("rollout of %s is %s again: %s", r.Target, r.State, r.Sentence)
+		}
+		done[r.Target.String()] = true
+	}
+}
+
+// slow says that a rollout was halted because a box answered late, as it does
+// when others keep this machine busy.
+func slow(r fleetapi.Rollout) bool {
+	return r.State == fleetapi.RolloutHalted && strings.Contains(r.Sentence, "it is slow")
+}
+
+// rollPatiently rolls out a model that is as fast as the one before, and again
+// where a busy machine has made it look slow.
+func (f *fleet) rollPatiently(t *testing.T, target string) (r fleetapi.Rollout) {
+	t.Helper()
+	for range 4 {
+		if r = f.roll(t, target, time.Minute); !slow(r) {
+			break
+		}
+		t.Logf("this machine is busy: %s", r.Sentence)
+	}
+	return r
 }
 
 func serving(b fleetapi.Box, model string) string {
@@ -189,7 +224,7 @@ func badModelHalts(t *testing.T, f *fleet) {
 	}
 	f.allServe(t, "6.0.0")
 	// The fleet goes on with what it has.
-	if r := f.roll(t, "silero-vad:6.0.0", time.Minute); r.State != fleetapi.RolloutDone {
+	if r := f.rollPatiently(t, "silero-vad:6.0.0"); r.State != fleetapi.RolloutDone {
 		t.Errorf("going back is %s: %s", r.State, r.Sentence)
 	}
 }
