@@ -53,8 +53,12 @@ type Options struct {
 	// Broker is a broker of others to use; nothing listens on MQTT then.
 	Broker ExternalBroker
 	// Hosts are the names and addresses in the server certificate; the first
-	// is what boxes are told to expect. Default: 127.0.0.1.
+	// is what boxes are told to expect. Default: those of Advertise, else
+	// 127.0.0.1.
 	Hosts []string
+	// Advertise is where boxes dial when that is not where we listen. Its names
+	// are in the certificate, too.
+	Advertise Advertise
 	// HTTPPlain serves pages and API without TLS; allowed on loopback only.
 	HTTPPlain bool
 	// Exports is what programs of others are told; default nothing.
@@ -79,6 +83,9 @@ func (o Options) withDefaults() Options {
 	set(&o.Device, "127.0.0.1:8444")
 	set(&o.MQTT, "127.0.0.1:8883")
 	set(&o.Blobs, filepath.Join(o.Dir, "blobs"))
+	if len(o.Hosts) == 0 {
+		o.Hosts = o.Advertise.Hosts(nil)
+	}
 	if len(o.Hosts) == 0 {
 		o.Hosts = []string{"127.0.0.1"}
 	}

@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"net/url"
 	"os"
 	"strings"
 	"sync"
@@ -29,8 +28,6 @@ type ExternalBroker struct {
 	CA, Cert, Key string
 	// Username and PasswordFile are for brokers that ask for them as well.
 	Username, PasswordFile string
-	// Boxes is the host:port where boxes reach the broker; default that of URL.
-	Boxes string
 	// Silence is how long nothing may be heard of a box before it counts as
 	// gone, in case the broker does not tell. Default 3 min: three times the
 	// keep-alive of agents.
@@ -109,22 +106,6 @@ func (c *Controller) probeTLS(base *tls.Config) func(identity.ID) (*tls.Config, 
 		cfg.GetClientCertificate, cfg.Certificates = nil, []tls.Certificate{cert}
 		return cfg, err
 	}
-}
-
-// boxesDial is where boxes find their broker.
-func (c *Controller) boxesDial() string {
-	x := c.opts.Broker
-	if x.URL == "" {
-		return c.reachable(c.mqtt)
-	}
-	if x.Boxes != "" {
-		return x.Boxes
-	}
-	u, err := url.Parse(x.URL)
-	if err != nil {
-		return "" // Open has refused it
-	}
-	return u.Host
 }
 
 // marks remembers when boxes were last noted as heard.

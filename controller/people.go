@@ -12,7 +12,6 @@ import (
 
 	"github.com/edgeherd/edgeherd/controller/store"
 	"github.com/edgeherd/edgeherd/internal/identity"
-	"github.com/edgeherd/edgeherd/internal/wire"
 )
 
 // loginLife is how long a login URL may be used, once.
@@ -90,16 +89,4 @@ func (c *Controller) register(ctx context.Context, name, site string) (identity.
 		}
 	}
 	return "", err
-}
-
-func (c *Controller) boxFile(id identity.ID, name, site string) identity.Box {
-	box := identity.Box{
-		ID: id, Name: name, Site: site, Tenant: wire.Tenant, Server: c.opts.Hosts[0],
-		MQTT: c.boxesDial(), HTTPS: c.reachable(c.device), Keyring: c.Keyring(),
-	}
-	// Pages for this machine alone are no way in for boxes elsewhere.
-	if !c.opts.HTTPPlain && (!isLoopback(c.http.Addr()) || isLoopback(c.device.Addr())) {
-		box.Pages = c.reachable(c.http)
-	}
-	return box
 }

@@ -22,7 +22,7 @@ type Addrs struct{ HTTP, Device, MQTT string }
 
 // Addrs tells where the controller listens, with the real ports.
 func (c *Controller) Addrs() Addrs {
-	a := Addrs{HTTP: c.http.Addr().String(), Device: c.device.Addr().String(), MQTT: c.boxesDial()}
+	a := Addrs{HTTP: c.http.Addr().String(), Device: c.device.Addr().String(), MQTT: c.brokerAddress()}
 	if c.mqtt != nil {
 		a.MQTT = c.mqtt.Addr().String()
 	}
@@ -48,8 +48,8 @@ func (c *Controller) reachable(l net.Listener) string {
 }
 
 func (c *Controller) listen() error {
+	hosts := c.opts.Advertise.Hosts(c.opts.Hosts)
 	// The operator at this machine needs no name for it.
-	hosts := slices.Clone(c.opts.Hosts)
 	for _, self := range []string{"127.0.0.1", "::1", "localhost"} {
 		if !slices.Contains(hosts, self) {
 			hosts = append(hosts, self)

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -28,14 +27,13 @@ type brokerConfig struct {
 	Key          string        `yaml:"key"`           //
 	Username     string        `yaml:"username"`      // if the broker asks for it as well
 	PasswordFile string        `yaml:"password_file"` //
-	Boxes        string        `yaml:"boxes"`         // host:port for boxes; default that of url
 	Silence      time.Duration `yaml:"silence"`       // default 3m
 }
 
 func (b brokerConfig) options() controller.ExternalBroker {
 	return controller.ExternalBroker{
 		URL: b.URL, Shared: b.Shared == nil || *b.Shared, CA: b.CA, Cert: b.Cert, Key: b.Key,
-		Username: b.Username, PasswordFile: b.PasswordFile, Boxes: b.Boxes, Silence: b.Silence,
+		Username: b.Username, PasswordFile: b.PasswordFile, Silence: b.Silence,
 	}
 }
 
@@ -186,14 +184,9 @@ func (c *cli) boxSubjects(ctx context.Context) (map[string]string, error) {
 
 // check finds what YAML cannot.
 func (b brokerConfig) check() error {
-	set := b.CA + b.Cert + b.Key + b.Username + b.PasswordFile + b.Boxes
+	set := b.CA + b.Cert + b.Key + b.Username + b.PasswordFile
 	if b.URL == "" && (set != "" || b.Shared != nil && !*b.Shared) {
 		return errors.New("broker: url is missing")
-	}
-	if b.Boxes != "" {
-		if _, _, err := net.SplitHostPort(b.Boxes); err != nil {
-			return fmt.Errorf("broker: boxes: want host:port: %w", err)
-		}
 	}
 	if b.Silence < 0 {
 		return fmt.Errorf("broker: silence: %s is less than nothing", b.Silence)

@@ -13,6 +13,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/edgeherd/edgeherd/controller"
 )
 
 // defaultServerConfig may be missing; a file that --config names may not.
@@ -26,6 +28,8 @@ type serverConfig struct {
 	MQTT      string   `yaml:"mqtt"`       // default 127.0.0.1:8883
 	Hosts     []string `yaml:"hosts"`      // names in the certificate; default 127.0.0.1
 	HTTPPlain bool     `yaml:"http_plain"` // pages and API without TLS, on loopback only
+	// Where boxes dial a balancer; default: the addresses above.
+	Advertise advertiseConfig `yaml:"advertise"`
 	// Several controllers: a PostgreSQL they share, and a folder of blobs.
 	Database     string          `yaml:"database"`               // postgres://user@host/name; default SQLite in state
 	PasswordFile string          `yaml:"database_password_file"` // default: PGPASSWORD or the passfile
@@ -36,6 +40,21 @@ type serverConfig struct {
 
 	RemoteWrite remoteWriteConfig `yaml:"remote_write"`
 	Sparkplug   sparkplugConfig   `yaml:"sparkplug"`
+}
+
+// advertiseConfig is the key advertise of server.yaml: host:port each.
+type advertiseConfig struct {
+	Broker string `yaml:"broker"` // MQTT; default mqtt, or that of broker.url
+	Files  string `yaml:"files"`  // default device
+	Pages  string `yaml:"pages"`  // default http, unless it is for this machine alone
+}
+
+// check finds what YAML cannot.
+func (c serverConfig) check() error {
+	if c.HTTPPlain && c.Advertise.Pages != "" {
+		return errors.New("advertise.pages: http_plain serves pages to this machine alone; leave one of them out")
+	}
+	return errors.Join(c.Broker.check(), controller.Advertise(c.Advertise).Check())
 }
 
 // serverFlags are the flags that say where a controller is and listens.
@@ -99,7 +118,8 @@ func (s *serverFlags) load(env func(string) string) (serverConfig, error) {
 	if cfg.State == "" {
 		cfg.State = "/var/lib/edgeherd/server"
 	}
-	return cfg, cfg.Broker.check()
+	cfg.Hosts = controller.Advertise(cfg.Advertise).Hosts(cfg.Hosts)
+	return cfg, cfg.check()
 }
 
 func readServerConfig(path string, mustExist bool) (serverConfig, error) {

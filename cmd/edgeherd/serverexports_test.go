@@ -47,7 +47,7 @@ func TestTheExampleShowsTheDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	on := strings.NewReplacer(`url: ""`, `url: https://m.example.com/w`, `broker: ""`, `broker: mqtts://b.example.com:8883`, "max_age: 0s", "max_age: 720h").Replace(string(text))
+	on := strings.NewReplacer(`url: ""`, `url: https://m.example.com/w`, "sparkplug:\n  broker: \"\"", "sparkplug:\n  broker: mqtts://b.example.com:8883", "max_age: 0s", "max_age: 720h").Replace(string(text))
 	cfg, err := decodeServerConfig([]byte(on))
 	if err != nil {
 		t.Fatal(err)
