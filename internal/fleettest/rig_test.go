@@ -80,6 +80,7 @@ type post struct {
 	rig      *rig
 	id       *identity.Identity
 	spool    *spool.Spool
+	link     *link.Link
 	stop     func()
 	mu       sync.Mutex // guards the fields below
 	accepted int        // results, numbered from 1
@@ -286,7 +287,7 @@ func (r *rig) startBoxes(entry string) {
 		var err error
 		b.spool, err = spool.Open(spool.Options{Path: filepath.Join(r.dir, fmt.Sprint("spool", i)), NoSync: true}, r.logging)
 		must(r.t, err)
-		l := link.New(link.Options{
+		b.link = link.New(link.Options{
 			ID: b.id.ID, Spool: b.spool, MinBackoff: 200 * time.Millisecond, MaxBackoff: 2 * time.Second, KeepAlive: 5 * time.Second,
 			Hello:     func() wire.Hello { return wire.Hello{Clock: wire.Clock{WallMs: time.Now().UnixMilli()}} },
 			OnDesired: b.follow,
@@ -294,7 +295,7 @@ func (r *rig) startBoxes(entry string) {
 		}, r.logging)
 		ctx, cancel := context.WithCancel(context.Background())
 		done := make(chan error, 1)
-		go func() { done <- l.Run(ctx) }()
+		go func() { done <- b.link.Run(ctx) }()
 		b.stop = sync.OnceFunc(func() {
 			cancel()
 			if err := errors.Join(<-done, b.spool.Close()); err != nil {
