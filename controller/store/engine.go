@@ -30,6 +30,8 @@ type engine interface {
 	stamp(ctx context.Context, t *tx) (wire.RunID, uint64, error)
 	// settle begins a new run if it is due, before the present one is told.
 	settle(ctx context.Context) error
+	// settled says whether the run that t sees is the present one.
+	settled(ctx context.Context, t *tx) (bool, error)
 	// tidy makes and drops whole parts of tables by age.
 	tidy(ctx context.Context, keep Retention, now time.Time) error
 	// shrink gives back a slice of disk space that deleted rows left.

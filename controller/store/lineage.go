@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -21,11 +22,27 @@ type Lineage struct {
 // Lineage reads the present run and what of other runs is in the database, all
 // at one moment.
 func (s *Store) Lineage(ctx context.Context, runs []wire.RunID) (l Lineage, err error) {
-	if err := s.engine.settle(ctx); err != nil {
-		return l, err
+	// A database that is replaced after it was settled would tell a run that is
+	// over, and late ACKs of that run would count.
+	for {
+		if err = s.engine.settle(ctx); err != nil {
+			return l, err
+		}
+		if l, err = s.lineage(ctx, runs); !errors.Is(err, errUnsettled) {
+			return l, err
+		}
 	}
+}
+
+// errUnsettled says that the present run has not begun yet.
+var errUnsettled = errors.New("the database was replaced a moment ago")
+
+func (s *Store) lineage(ctx context.Context, runs []wire.RunID) (l Lineage, err error) {
 	err = s.snapshot(ctx, func(t *tx) error {
 		l = Lineage{}
+		if settled, err := s.engine.settled(ctx, t); err != nil || !settled {
+			return cmp.Or(err, errUnsettled)
+		}
 		var raw []byte
 		if err := t.QueryRow(ctx, `SELECT run, lsn FROM meta`).Scan(&raw, &l.LSN); err != nil {
 			return fmt.Errorf("read the present run: %w", err)

@@ -255,6 +255,11 @@ func (e *postgres) settle(ctx context.Context) error {
 	})
 }
 
+func (e *postgres) settled(ctx context.Context, t *tx) (bool, error) {
+	s, err := e.standing(ctx, t, readStanding)
+	return s.same(), err
+}
+
 // beginRun ends the last run at what the database has of it.
 func (e *postgres) beginRun(ctx context.Context, t *tx, s standing) (run wire.RunID, err error) {
 	rand.Read(run[:])

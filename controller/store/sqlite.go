@@ -127,6 +127,8 @@ func (e *sqlite) stamp(ctx context.Context, t *tx) (run wire.RunID, lsn uint64, 
 // settle: the run was drawn at the start, and nobody else writes the file.
 func (e *sqlite) settle(context.Context) error { return nil }
 
+func (e *sqlite) settled(context.Context, *tx) (bool, error) { return true, nil }
+
 // tidy: its tables have no parts.
 func (e *sqlite) tidy(context.Context, Retention, time.Time) error { return nil }
 
