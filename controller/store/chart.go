@@ -85,8 +85,12 @@ func (s *Store) Chart(ctx context.Context, id identity.ID, w series.Window, curv
 	return out, nil
 }
 
+func (c *chart) question(w series.Window) Question {
+	return Question{c.id, time.UnixMilli(w.FromMs), time.UnixMilli(w.ToMs), c.metrics}
+}
+
 func (s *Store) chartSamples(ctx context.Context, c *chart, w series.Window, into []*series.Buckets) error {
-	return s.Columns(ctx, c.id, time.UnixMilli(w.FromMs), time.UnixMilli(w.ToMs), c.metrics, func(cols Columns) error {
+	return s.Columns(ctx, c.question(w), func(cols Columns) error {
 		for i, b := range into {
 			if cols.Values != nil {
 				b.Add(cols.UnixMs, c.column(i, cols.Values))
@@ -101,7 +105,7 @@ func (s *Store) chartSamples(ctx context.Context, c *chart, w series.Window, int
 
 func (s *Store) chartHours(ctx context.Context, c *chart, w series.Window, into []*series.Buckets) error {
 	points := make([]series.Point, len(c.metrics))
-	return s.Rollups(ctx, c.id, time.UnixMilli(w.FromMs), time.UnixMilli(w.ToMs), c.metrics, func(hourMs int64, values []Rollup) {
+	return s.Rollups(ctx, c.question(w), func(hourMs int64, values []Rollup) {
 		for i, v := range values {
 			points[i] = series.Point{Min: v.Min, Median: v.Median, Max: v.Max, N: v.N}
 		}

@@ -240,7 +240,8 @@ func (d *Delivery) updateNewest(n *Newest) {
 			}
 		}
 	default: // a mean is the best that is known of its time
-		for _, row := range coarseRows(d.Pack, d.Schema, d.Rows, d.Starts, d.fresh, everyColumn(d.Schema)) {
+		opened := openedPack{d.Pack, d.Schema, d.Starts, d.fresh, everyColumn(d.Schema)}
+		for _, row := range opened.coarse(d.Rows) {
 			for m, count := range row.n {
 				if count > 0 {
 					n.take(g, m, Latest{row.middle(), row.mean[m]})

@@ -127,7 +127,7 @@ func (o *oracle) compare(t *rapid.T, s *store.Store) {
 	}
 	got := map[rollupKey]rollup{}
 	for id := range o.keys {
-		err := s.Rollups(ctx, id, time.UnixMilli(-1<<42), time.UnixMilli(1<<42), []string{"temp_die_celsius", "fan_rpm"}, func(hourMs int64, values []store.Rollup) {
+		err := s.Rollups(ctx, store.Question{Box: id, From: time.UnixMilli(-1 << 42), To: time.UnixMilli(1 << 42), Metrics: []string{"temp_die_celsius", "fan_rpm"}}, func(hourMs int64, values []store.Rollup) {
 			for i, v := range values {
 				if v.N == 0 {
 					continue

@@ -244,25 +244,36 @@ func (r *reading) readPack(c *content, in input, piece []byte) error {
 	if err != nil {
 		return err
 	}
+	opened := openedPack{&p, sc, starts, use, r.wanted(p.Schema, sc)}
 	if p.Grain == wire.GrainExact {
 		s, err := p.Samples(*sc)
 		if err != nil {
 			return err
 		}
-		c.parts = append(c.parts, exactPart(&p, sc, s, starts, use, r.wanted(p.Schema, sc)))
+		c.parts = append(c.parts, opened.exact(s))
 		return nil
 	}
 	rows, err := p.Rows(*sc)
 	if err != nil {
 		return err
 	}
-	c.coarse = append(c.coarse, coarseRows(&p, sc, rows, starts, use, r.wanted(p.Schema, sc))...)
+	c.coarse = append(c.coarse, opened.coarse(rows)...)
 	c.packs = append(c.packs, slices.Clone(piece))
 	return nil
 }
 
-// exactPart puts the rows of the members that count on the calendar.
-func exactPart(p *wire.Pack, sc *wire.Schema, s wire.Samples, starts []int64, use []bool, cols []int) part {
+// openedPack is a pack with what places and counts its members.
+type openedPack struct {
+	pack   *wire.Pack
+	schema *wire.Schema
+	starts []int64
+	use    []bool // by member: it counts
+	cols   []int  // metrics to read
+}
+
+// exact puts the rows of the members that count on the calendar.
+func (o *openedPack) exact(s wire.Samples) part {
+	p, sc, starts, use, cols := o.pack, o.schema, o.starts, o.use, o.cols
 	out := part{sid: p.SID, lane: p.Lane, boot: p.Boot, id: p.Schema, schema: sc, values: pick(s.Values, cols)}
 	all := !slices.Contains(use, false)
 	if all {
@@ -297,9 +308,10 @@ func exactPart(p *wire.Pack, sc *wire.Schema, s wire.Samples, starts []int64, us
 	return out
 }
 
-// coarseRows counts the members that count; least, middle and greatest values
-// of a row stay those of all its members.
-func coarseRows(p *wire.Pack, sc *wire.Schema, rows []wire.CoarseRow, starts []int64, use []bool, cols []int) []coarse {
+// coarse counts the members that count; least, middle and greatest values of a
+// row stay those of all its members.
+func (o *openedPack) coarse(rows []wire.CoarseRow) []coarse {
+	p, sc, starts, use, cols := o.pack, o.schema, o.starts, o.use, o.cols
 	var out []coarse
 	for _, row := range rows {
 		c := coarse{id: p.Schema, schema: sc, fromMs: math.MaxInt64, toMs: math.MinInt64, n: make([]uint32, len(cols)),

@@ -81,12 +81,19 @@ func (s *Store) prepared(ctx context.Context, id identity.ID, want []string) (*r
 	}}, nil
 }
 
-// Columns calls each with all that is stored of some metrics of a box in rows
-// that touch [from, to), in no order. Only the metrics asked for are decoded.
-func (s *Store) Columns(ctx context.Context, id identity.ID, from, to time.Time, metrics []string, each func(Columns) error) error {
-	r, err := s.prepared(ctx, id, append([]string{}, metrics...))
+// A Question names metrics of a box in [From, To).
+type Question struct {
+	Box      identity.ID
+	From, To time.Time
+	Metrics  []string
+}
+
+// Columns calls each with all that is stored of the metrics of q in rows
+// that touch its time, in no order. Only the metrics asked for are decoded.
+func (s *Store) Columns(ctx context.Context, q Question, each func(Columns) error) error {
+	r, err := s.prepared(ctx, q.Box, append([]string{}, q.Metrics...))
 	if err == nil {
-		err = s.walk(ctx, id, from.UnixMilli(), to.UnixMilli(), func(_ *tx, body []byte) error {
+		err = s.walk(ctx, q.Box, q.From.UnixMilli(), q.To.UnixMilli(), func(_ *tx, body []byte) error {
 			var c content
 			if err := r.read(&c, body); err != nil {
 				return err
@@ -95,7 +102,7 @@ func (s *Store) Columns(ctx context.Context, id identity.ID, from, to time.Time,
 		})
 	}
 	if err != nil {
-		return fmt.Errorf("read samples of %s: %w", id, err)
+		return fmt.Errorf("read samples of %s: %w", q.Box, err)
 	}
 	return nil
 }
@@ -123,16 +130,16 @@ func (c *content) columns(each func(Columns) error) error {
 	return each(out)
 }
 
-// Rollups calls each with the hourly values of metrics of a box, a value for
-// each metric asked for, for all hours that begin in [from, to). One hour may
-// come in several parts, that together count each sample once.
-func (s *Store) Rollups(ctx context.Context, id identity.ID, from, to time.Time, metrics []string, each func(hourMs int64, values []Rollup)) error {
-	lo, hi := from.UnixMilli(), to.UnixMilli()
+// Rollups calls each with the hourly values of the metrics of q, for all hours
+// that begin in its time. One hour may come in several parts, that together
+// count each sample once.
+func (s *Store) Rollups(ctx context.Context, q Question, each func(hourMs int64, values []Rollup)) error {
+	id, lo, hi := q.Box, q.From.UnixMilli(), q.To.UnixMilli()
 	r, err := s.prepared(ctx, id, nil)
 	if err != nil {
 		return fmt.Errorf("read hourly values of %s: %w", id, err)
 	}
-	names := reading{want: append([]string{}, metrics...)}
+	names := reading{want: append([]string{}, q.Metrics...)}
 	tell := func(groups []hourGroup) {
 		for _, g := range groups {
 			if g.hourMs >= lo && g.hourMs < hi {

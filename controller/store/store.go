@@ -1,9 +1,11 @@
 // Package store keeps all that a controller knows in one database: a SQLite
 // file of its own, or a PostgreSQL database that controllers share.
 //
-// Telemetry is stored as the sealed blocks that boxes send, one row a block,
-// with the newest values, hourly rollups, events and results derived from a
-// block in the transaction that inserts it. A run is one life of the database:
+// Telemetry is stored as the sealed blocks that boxes send, one row a block or
+// pack, with its keys and the newest values, events and results derived from it
+// in the transaction that inserts it. Compact merges the samples of a closed
+// hour of a box into one row, with its rollups; until then both are made of the
+// blocks when they are asked for. A run is one life of the database:
 // SQLite draws a new one at each Open, PostgreSQL when it was restarted, failed
 // over or was restored. The log sequence number (LSN) grows with every ingest
 // commit, so that a box can tell what a restored backup lacks.

@@ -18,7 +18,7 @@ type weight struct {
 // wrong clock may have made: what every chart is made of.
 func (c *center) counted(id identity.ID) (w weight) {
 	from, to := time.UnixMilli(-1<<50), time.UnixMilli(1<<50)
-	err := c.store.Rollups(context.Background(), id, from, to, []string{schema.Metrics[0].Name}, func(_ int64, hour []store.Rollup) {
+	err := c.store.Rollups(context.Background(), store.Question{Box: id, From: from, To: to, Metrics: []string{schema.Metrics[0].Name}}, func(_ int64, hour []store.Rollup) {
 		w.n += hour[0].N
 		w.sum += hour[0].Sum
 	})
