@@ -60,8 +60,8 @@ func TestAPackIsInFlightUntilItsLastMemberLands(t *testing.T) {
 		if len(p.flights) != 1 {
 			t.Errorf("gone after %d keys", i)
 		}
-		p.land(k)
-		p.land(k) // an ACK may come twice
+		p.land(k, true)
+		p.land(k, true) // an ACK may come twice
 	}
 	if len(p.flights) != 0 || len(p.byKey) != 0 {
 		t.Errorf("%d flights of %d keys are left", len(p.flights), len(p.byKey))

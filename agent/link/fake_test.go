@@ -288,4 +288,19 @@ func (r *rig) add(n int) (keys []wire.Key) {
 	return keys
 }
 
+// addSample appends a block of samples.
+func (r *rig) addSample() wire.Key {
+	r.t.Helper()
+	schema := wire.Schema{Metrics: []wire.Metric{{Name: "m"}}}
+	payload, err := wire.EncodeSamples(wire.Samples{Schema: schema, TimesMs: []int64{0}, Values: [][]float64{{1}}})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	keys, err := r.spool.Append(spool.Draft{Lane: wire.LaneTelemetry, Kind: wire.KindSamples, Count: 1, Schema: &schema, Payload: payload})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return keys[0]
+}
+
 func (r *rig) delivered() bool { return r.spool.Buffer().Blocks == 0 }

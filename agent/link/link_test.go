@@ -13,7 +13,6 @@ import (
 	"github.com/eclipse/paho.mqtt.golang/packets"
 
 	"github.com/edgeherd/edgeherd/agent/link"
-	"github.com/edgeherd/edgeherd/agent/spool"
 	"github.com/edgeherd/edgeherd/internal/memnet"
 	"github.com/edgeherd/edgeherd/internal/wire"
 )
@@ -362,22 +361,11 @@ func TestASchemaIsSentUntilABlockWithItWasAcked(t *testing.T) {
 		f := startFake(t)
 		f.noAck = func(wire.Key) bool { return true }
 		r := start(t, f, link.Options{})
-		add := func() {
-			t.Helper()
-			schema := wire.Schema{Metrics: []wire.Metric{{Name: "m"}}}
-			payload, err := wire.EncodeSamples(wire.Samples{Schema: schema, TimesMs: []int64{0}, Values: [][]float64{{1}}})
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, err := r.spool.Append(spool.Draft{Lane: wire.LaneTelemetry, Kind: wire.KindSamples, Count: 1, Schema: &schema, Payload: payload}); err != nil {
-				t.Fatal(err)
-			}
-		}
-		add()
+		r.addSample()
 		time.Sleep(45 * time.Second) // sent twice
 		f.with(func() { f.noAck = nil })
 		r.until(2*time.Minute, "delivered", r.delivered)
-		add()
+		r.addSample()
 		r.until(time.Minute, "delivered", r.delivered)
 		f.with(func() {
 			for i, d := range f.datas {
@@ -386,6 +374,41 @@ func TestASchemaIsSentUntilABlockWithItWasAcked(t *testing.T) {
 				}
 			}
 		})
+	})
+}
+
+// TestASchemaIsSentAgainWhereItMayBeUnknown: a HELLO on the same connection may
+// reach another database, and a refused block may have brought nothing.
+func TestASchemaIsSentAgainWhereItMayBeUnknown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := startFake(t)
+		r := start(t, f, link.Options{})
+		send := func(want int, what string) (key wire.Key) {
+			t.Helper()
+			key = r.addSample()
+			time.Sleep(10 * time.Second)
+			f.with(func() {
+				for _, d := range f.datas {
+					if d.Blocks[0].Key == key && len(d.Schemas) != want {
+						t.Errorf("%s: DATA with %d schemas, want %d", what, len(d.Schemas), want)
+					}
+				}
+			})
+			return key
+		}
+		f.with(func() { f.noAck = func(wire.Key) bool { return true } })
+		key := send(1, "the first block")
+		f.last().send(wire.TopicAck, wire.Ack{Run: run1, LSN: 1, Refused: []wire.Key{key}})
+		r.until(time.Minute, "set aside", func() bool { return r.Status().Refused == 1 })
+		f.with(func() { f.noAck = nil })
+		send(1, "after one that was refused")
+		send(0, "after one that was acknowledged")
+		f.last().send(wire.TopicCmd, wire.Cmd{Hello: true})
+		r.until(time.Minute, "delivered", r.delivered)
+		send(1, "after a WELCOME that does not name it")
+		if st := r.Status(); st.Connections != 1 || st.Acked != 4 {
+			t.Errorf("status %+v", st)
+		}
 	})
 }
 

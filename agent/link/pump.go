@@ -105,6 +105,7 @@ func (p *pump) window(w wire.Welcome, now time.Time) {
 	if w.WindowBytes > 0 {
 		p.bytes = int(min(w.WindowBytes, maxWindowBytes))
 	}
+	clear(p.known) // what it had when it said so last, a restored database may lack
 	for _, id := range w.Schemas {
 		p.known[id] = true
 	}
@@ -312,8 +313,8 @@ func (p *pump) patience(tries int) time.Duration {
 	return min(max(repeatAfter, 4*p.rtt)<<min(tries, 6), repeatMax)
 }
 
-// land notes that a block has arrived, or never will.
-func (p *pump) land(key wire.Key) {
+// land notes that a block was stored, or never will be.
+func (p *pump) land(key wire.Key, stored bool) {
 	f := p.byKey[key]
 	if f == nil {
 		return
@@ -325,7 +326,9 @@ func (p *pump) land(key wire.Key) {
 		}
 		p.rtt += (sample - p.rtt) / 8
 	}
-	p.known[f.schema] = true
+	if stored { // what is refused need not have brought its schema there
+		p.known[f.schema] = true
+	}
 	p.progress = true
 	p.leave(key)
 	if p.alone == f && f.left == 0 {

@@ -421,9 +421,9 @@ func (s *session) onAck(a wire.Ack) error {
 		s.link.log.Error("controller refuses blocks", "blocks", len(a.Refused), "first", a.Refused[0].String())
 		s.link.refuse(a.Refused)
 	}
-	for _, keys := range [][]wire.Key{a.Keys, a.Refused} {
+	for i, keys := range [][]wire.Key{a.Keys, a.Refused} {
 		for _, key := range keys {
-			s.land(key)
+			s.land(key, i == 0)
 			s.link.acquit(key)
 		}
 	}
