@@ -1,0 +1,157 @@
+package health
+
+import (
+	"fmt"
+	"slices"
+)
+
+// The air at the inlet against the same hour, one either side, of the last
+// two weeks.
+const (
+	ambientKelvin = 4.5
+	ambientHours  = 5
+	airHours      = 15 * 24
+	agreeWithin   = 6 * hourSeconds
+)
+
+// airRing holds the reference of each hour of fifteen days.
+type airRing struct {
+	V    []Value // airHours long once in use
+	Last int64
+}
+
+func (r *airRing) put(start int64, v Value) {
+	if r.V == nil {
+		r.V = slices.Repeat([]Value{Missing()}, airHours)
+	}
+	hour := start / hourSeconds
+	last := r.Last / hourSeconds
+	for k := max(last+1, hour-airHours); k < hour; k++ {
+		r.V[k%airHours] = Missing()
+	}
+	r.V[hour%airHours], r.Last = v, start
+}
+
+// usual are the values of the same hour ±1 of the last 14 days, into buf.
+func (r *airRing) usual(start int64, buf []float64) []float64 {
+	hour := start / hourSeconds
+	for d := int64(1); d <= 14; d++ {
+		for o := int64(-1); o <= 1; o++ {
+			if v := r.V[(hour-24*d+o)%airHours]; v.OK() {
+				buf = append(buf, float64(v))
+			}
+		}
+	}
+	return buf
+}
+
+func (b *Box) watchAmbient(h *Hour) {
+	ref := b.Basis.reference(h)
+	if ref != ref {
+		return
+	}
+	b.Air.put(h.Start, Value(ref))
+	var store [42]float64
+	usual := b.Air.usual(h.Start, store[:0])
+	if len(usual) < 14 {
+		return
+	}
+	sum := 0.0
+	for _, v := range usual {
+		sum += v
+	}
+	c := &b.Ambient
+	open := c.Watch > 0 || b.has("ambient")
+	// The mean is near the median: most hours end here.
+	if !open && ref-sum/float64(len(usual)) < ambientKelvin*0.6 {
+		return
+	}
+	above := ref - median(usual)
+	count(&c.Watch, above > ambientKelvin)
+	count(&c.Calm, above < ambientKelvin/2)
+	at := h.Start + hourSeconds
+	switch {
+	case c.Watch >= ambientHours:
+		f := Finding{Family: "ambient", Cause: CauseAmbient, Confidence: 0.75, Level: Watch, Since: Unix(h.Start - int64(c.Watch-1)*hourSeconds), Evidence: []Evidence{
+			{"above_usual_k", Value(above), fmt.Sprintf("the %s air is %.1f K warmer than at this time of the last two weeks", b.Basis.Ref, above)},
+			{"inlet_c", Value(ref), fmt.Sprintf("%.1f °C", ref)},
+		}}
+		if len(b.Recent) >= 4 && h.Start-b.Recent[len(b.Recent)-4].Start < daySeconds {
+			r := b.recentMedian(4)
+			f.Evidence = append(f.Evidence, Evidence{"resistance_percent", Value(Percent(r)), fmt.Sprintf("the box itself stands at %+.1f %%: heat of the room does not change that", Percent(r))})
+		}
+		b.raise(f, at)
+	case c.Calm >= ambientHours:
+		b.close("ambient", at, "back to normal")
+		c.Calm = 0
+	}
+}
+
+// Incident is what boxes of one site agree on.
+type Incident struct {
+	Site     string     `json:"site"`
+	Cause    Cause      `json:"cause"`
+	Level    Level      `json:"level"`
+	Since    Unix       `json:"since"`
+	Opened   Unix       `json:"opened"` // when the second box agreed
+	Closed   Unix       `json:"closed,omitempty"`
+	Boxes    []string   `json:"boxes"`
+	Evidence []Evidence `json:"evidence"`
+}
+
+// Agree makes incidents of the ambient findings of a site: two boxes whose air
+// turned warm within six hours of each other are the room, one alone is what
+// it breathes.
+func Agree(site string, findings []Finding) []Incident {
+	var air []Finding
+	for _, f := range findings {
+		if f.Cause == CauseAmbient {
+			air = append(air, f)
+		}
+	}
+	slices.SortStableFunc(air, func(a, b Finding) int { return int(a.Opened - b.Opened) })
+	var out []Incident
+	var members []Finding
+	flush := func() {
+		if in, ok := incident(site, members); ok {
+			out = append(out, in)
+		}
+		members = nil
+	}
+	for _, f := range air {
+		if len(members) > 0 && f.Opened-members[len(members)-1].Opened > agreeWithin {
+			flush()
+		}
+		members = append(members, f)
+	}
+	flush()
+	return out
+}
+
+func incident(site string, members []Finding) (Incident, bool) {
+	in := Incident{Site: site, Cause: CauseHVAC, Level: Urgent}
+	var above []float64
+	for _, f := range members {
+		if slices.Contains(in.Boxes, f.Box) {
+			continue
+		}
+		in.Boxes = append(in.Boxes, f.Box)
+		if in.Since == 0 || f.Since < in.Since {
+			in.Since = f.Since
+		}
+		if len(in.Boxes) == 2 {
+			in.Opened = f.Opened
+		}
+		above = append(above, float64(f.Evidence[0].Value))
+		in.Closed = max(in.Closed, f.Closed)
+	}
+	for _, f := range members {
+		if f.Closed == 0 {
+			in.Closed = 0
+		}
+	}
+	slices.Sort(in.Boxes)
+	m := median(above)
+	in.Evidence = []Evidence{{"above_usual_k", Value(m), fmt.Sprintf("%d boxes breathe air that is %.1f K warmer than usual (median)", len(in.Boxes), m)}}
+	return in, len(in.Boxes) >= 2
+}

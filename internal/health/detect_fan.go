@@ -1,0 +1,93 @@
+package health
+
+import "fmt"
+
+// Wear: a fan turns slower at the same duty. Vendors call a fan worn out at
+// −10 to −20 %; 5 % leaves time. Tachometers of BMCs step by 1 to 2.5 %.
+const (
+	wearLeast   = 0.05
+	wearSigma   = 6
+	wearSpread  = 2.2 // times the clean spread, for five days
+	stopSamples = 3
+)
+
+var fanNames = [Fans]string{"fan1", "fan2", "fan3", "fan4"}
+
+// watchFanStop looks at each hour: three readings at a standstill though
+// driven, or one row of an hour. Without a duty a fan counts as stopped only
+// if it never rested before: many may.
+func (b *Box) watchFanStop(h *Hour) {
+	for fan := range Fans {
+		rpm := h.V[int(RPM1)+fan]
+		if !rpm.OK() {
+			continue
+		}
+		turns := rpm >= 250
+		stopped := h.Stopped[fan] >= stopSamples || h.Stopped[fan] > 0 && (h.Period == 0 || h.Period >= 1200)
+		if !h.V[PWM].OK() {
+			stopped = !turns && b.FanSeen[fan] >= 48 && b.FanIdle[fan] == 0
+		}
+		c := &b.FanStop[fan]
+		count(&c.Calm, turns && !stopped)
+		known := b.FanSeen[fan] >= 12
+		switch {
+		case stopped && known:
+			b.raise(Finding{Family: fanNames[fan] + "-stop", Cause: CauseFanStop, Confidence: 0.95, Level: Urgent, Since: Unix(h.Start), Evidence: []Evidence{
+				{"rpm", rpm, fmt.Sprintf("%s at %.0f rpm in the mean of the hour", fanNames[fan], float64(rpm))},
+				{"pwm_ratio", h.V[PWM], fmt.Sprintf("while driven with %.0f %% duty", 100*float64(h.V[PWM]))},
+			}}, h.Start+hourSeconds)
+		case c.Calm >= 2:
+			b.close(fanNames[fan]+"-stop", h.Start+hourSeconds, "turns again")
+		}
+		if turns {
+			b.FanSeen[fan]++
+		} else if !stopped {
+			b.FanIdle[fan]++
+		}
+	}
+}
+
+// watchFans looks at the days.
+func (b *Box) watchFans() {
+	day := b.Days[len(b.Days)-1].Day
+	if b.logged(day, FanReplaced) {
+		return
+	}
+	for fan := range Fans {
+		var devs []float64
+		spread := 0
+		for i := len(b.Days) - 1; i >= 0 && day-b.Days[i].Day < 7; i-- {
+			d := &b.Days[i]
+			if v := float64(d.Fan[fan]); v == v && len(devs) < 3 {
+				devs = append(devs, v)
+			}
+			if fan == 0 && d.RPMSD > wearSpread && day-d.Day < 5 {
+				spread++
+			}
+		}
+		if len(devs) < 3 {
+			continue
+		}
+		line := max(wearLeast, wearSigma*b.Base.FanSigma[fan])
+		dev := median(devs)
+		c := &b.FanWear[fan]
+		count(&c.Calm, dev > -line/2 && spread < 3)
+		family := fanNames[fan]
+		switch {
+		case dev < -line:
+			level := Ticket
+			if dev < -0.25 {
+				level = Urgent
+			}
+			b.raise(Finding{Family: family, Cause: CauseFanWear, Confidence: min(0.7+0.3*(-dev-line)/line, 0.97), Level: level, Since: Unix(int64(day-2) * daySeconds), Evidence: []Evidence{
+				{"rpm_percent", Value(Percent(dev)), fmt.Sprintf("%s turns %.1f %% slower at the same duty, median of 3 days; worn out is −10 to −20 %%", family, -Percent(dev))},
+			}}, endOf(day))
+		case spread >= 5:
+			b.raise(Finding{Family: family, Cause: CauseFanWear, Confidence: 0.6, Level: Ticket, Since: Unix(int64(day-4) * daySeconds), Evidence: []Evidence{
+				{"rpm_spread", b.Days[len(b.Days)-1].RPMSD, "its speed swings more than twice as far as when it was new, for 5 days"},
+			}}, endOf(day))
+		case c.Calm >= calmDays:
+			b.close(family, endOf(day), "back to normal")
+		}
+	}
+}

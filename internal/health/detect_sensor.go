@@ -1,0 +1,90 @@
+package health
+
+import (
+	"fmt"
+	"math"
+	"slices"
+)
+
+// A stuck die sensor: the same value for six hours while the load moved so far
+// that it must have changed. What is measured then and in the days after says
+// nothing.
+const (
+	stuckHours  = 6
+	stuckLoad   = 1.08
+	stuckKelvin = 2.0
+	stuckAfter  = 8 // days without slow and step findings
+	lyingKelvin = 1.0
+)
+
+type stuckState struct {
+	Value     Value
+	Since     int64
+	Hours     int
+	Low, High float64 // load
+	Last      int32   // day on which it was last seen stuck; 0: never
+}
+
+func (b *Box) stuck() bool { return b.has("sensor") }
+
+func (b *Box) stuckLately(day int32) bool {
+	return b.Stuck.Last != 0 && day-b.Stuck.Last <= stuckAfter
+}
+
+func (b *Box) watchStuck(h *Hour) {
+	die := h.V[Die]
+	if !die.OK() {
+		return
+	}
+	s := &b.Stuck
+	load := float64(h.V[Power])
+	if load != load {
+		load = 0.25 + 0.75*float64(h.V[Busy])
+	}
+	if s.Hours == 0 || math.Abs(float64(die-s.Value)) > 0.05 {
+		*s = stuckState{Value: die, Since: h.Start, Low: load, High: load, Last: s.Last}
+	}
+	s.Hours++
+	s.Low, s.High = min(s.Low, load), max(s.High, load)
+	rise := 30.0
+	if b.Base != nil && b.Base.Rise > 0 {
+		rise = b.Base.Rise
+	}
+	b.watchLying(h)
+	moved := s.High / s.Low
+	if s.Hours >= stuckHours && moved > stuckLoad && rise*math.Log(moved) > stuckKelvin {
+		s.Last = h.day()
+		b.forgetSince(s.Since)
+		b.raise(Finding{Family: "sensor", Cause: CauseSensor, Confidence: 0.95, Level: Ticket, Since: Unix(s.Since), Evidence: []Evidence{
+			{"die_c", die, fmt.Sprintf("the die reads %.1f °C for %d hours", float64(die), s.Hours)},
+			{"load_ratio", Value(moved), fmt.Sprintf("while the load moved by %.0f %%, worth %.1f K", 100*(moved-1), rise*math.Log(moved))},
+		}}, h.Start+hourSeconds)
+		return
+	}
+	if s.Hours == 1 && b.Lying == 0 {
+		b.close("sensor", h.Start+hourSeconds, "moves again")
+	}
+}
+
+// watchLying: a die that works cannot be colder than the air it is cooled by.
+func (b *Box) watchLying(h *Hour) {
+	below := h.V[Inlet] - h.V[Die]
+	if !(below > lyingKelvin) {
+		b.Lying = 0
+		return
+	}
+	if b.Lying++; b.Lying < stuckHours {
+		return
+	}
+	b.Stuck.Last = h.day()
+	b.raise(Finding{Family: "sensor", Cause: CauseSensor, Confidence: 0.9, Level: Ticket, Since: Unix(h.Start - int64(b.Lying-1)*hourSeconds), Evidence: []Evidence{
+		{"below_inlet_k", below, fmt.Sprintf("the die reads %.1f K below the inlet for %d hours: one of the two is wrong", float64(below), b.Lying)},
+	}}, h.Start+hourSeconds)
+}
+
+// forgetSince drops what a stuck sensor has already put into the day.
+func (b *Box) forgetSince(since int64) {
+	b.Recent = slices.DeleteFunc(b.Recent, func(m moment) bool { return m.Start >= since })
+	b.Learn = slices.DeleteFunc(b.Learn, func(h Hour) bool { return h.Start >= since })
+	b.Today.R, b.Today.DieK, b.Today.Steady = b.Today.R[:0], b.Today.DieK[:0], b.Today.Steady[:0]
+}

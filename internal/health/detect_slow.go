@@ -1,0 +1,172 @@
+package health
+
+import (
+	"fmt"
+	"math"
+)
+
+// The slow rise of the resistance: dust, lint, paste. s7 must lie above the
+// line on three days in a row; below half of it for five it is over.
+const (
+	watchRise = 0.0392 // ln 1.04
+	slowRise  = 0.0583 // ln 1.06
+	slowSigma = 2.4
+	watchSig  = 1.8
+	fireDays  = 3
+	calmDays  = 5
+	hotShare  = 0.02 // of the hours of a day throttled: urgent
+	soonDays  = 7    // forecast that makes a ticket urgent
+)
+
+func (b *Box) watchSlow() {
+	d := &b.Days[len(b.Days)-1]
+	s7 := float64(d.S7)
+	if s7 != s7 || b.held(d.Day) || b.stuckLately(d.Day) || b.has("step") {
+		return
+	}
+	c, sigma := &b.Slow, b.Base.Sigma
+	count(&c.Watch, s7 > max(watchRise, watchSig*sigma))
+	count(&c.Fire, s7 > max(slowRise, slowSigma*sigma))
+	count(&c.Calm, s7 < max(slowRise, slowSigma*sigma)/2)
+	at := endOf(d.Day)
+	switch {
+	case c.Calm >= calmDays:
+		b.close("resistance", at, "back to normal")
+	case c.Fire >= fireDays:
+		b.raise(b.resistance(Ticket), at)
+	case c.Watch >= fireDays:
+		b.raise(b.resistance(Watch), at)
+	}
+}
+
+func count(n *int, yes bool) {
+	if *n++; !yes {
+		*n = 0
+	}
+}
+
+func endOf(day int32) int64 { return (int64(day) + 1) * daySeconds }
+
+// resistance describes the open rise as it looks today.
+func (b *Box) resistance(level Level) Finding {
+	d := &b.Days[len(b.Days)-1]
+	v := b.verdict()
+	f := Finding{Family: "resistance", Cause: v.cause, Confidence: v.confidence, Level: level, Since: Unix(b.beganAt())}
+	f.Evidence = append([]Evidence{
+		{"resistance_percent", Value(Percent(float64(d.S7))), fmt.Sprintf("%+.1f %% against the clean box at equal load and airflow, 7-day median; a day spreads by %.1f %%", Percent(float64(d.S7)), 100*b.Base.Sigma)},
+		{"die_kelvin", d.DieK, fmt.Sprintf("that is %+.1f K at the die today", float64(d.DieK))},
+		{"basis", Value(b.Base.Hours), fmt.Sprintf("reference %s, load %s, airflow %s; %d hours of baseline", b.Basis.Ref, b.Basis.Load, b.Basis.Air, b.Base.Hours)},
+	}, v.evidence...)
+	if d.Hot > 0 {
+		f.Evidence = append(f.Evidence, Evidence{"throttled_ratio", d.Hot, fmt.Sprintf("throttled in %.0f %% of the day", 100*float64(d.Hot))})
+	}
+	if b.Trend != nil && b.Trend.Day == d.Day {
+		f.Forecast = b.Trend
+	}
+	if level == Ticket && (d.Hot > hotShare || f.Forecast != nil && f.Forecast.Low < soonDays) {
+		f.Level = Urgent
+	}
+	return f
+}
+
+// beganAt is the first of the days that lie above a third of the line without
+// a break.
+func (b *Box) beganAt() int64 {
+	began := b.Days[len(b.Days)-1].Day
+	for i := len(b.Days) - 1; i >= 0; i-- {
+		d := &b.Days[i]
+		if d.Day < b.CleanDay || d.S7 < watchRise/3 {
+			break
+		}
+		began = d.Day
+	}
+	return int64(began) * daySeconds
+}
+
+// verdict of the second witnesses: where did the resistance rise?
+type verdict struct {
+	cause      Cause
+	confidence float64
+	evidence   []Evidence
+}
+
+// A clog warms all that lies in its air; a dried paste only the die.
+const (
+	airflowShare = 0.10 // of the die's excess, K per K, seen by board or NVMe
+	exhaustShare = 0.35 // of the die's relative rise, seen by the exhaust
+)
+
+func (b *Box) verdict() verdict {
+	if b.Basis.Ref == RefNone {
+		return verdict{CauseUndetermined, 0.5, []Evidence{{"witness", 0, "no reference for the air: a second sensor cannot tell airflow from paste; dust is the more common"}}}
+	}
+	v := verdict{cause: CauseUndetermined, confidence: 0.5}
+	score := 0.0 // positive: airflow
+	for i, f := range witnesses {
+		if !b.Base.Witness[i].Known {
+			continue
+		}
+		ratio, unsure, ok := b.witnessShare(i)
+		if !ok {
+			continue
+		}
+		limit := airflowShare
+		if f == Exhaust {
+			limit = exhaustShare
+		}
+		// How far from the limit, in units of what the witness can resolve.
+		z := (ratio - limit) / math.Hypot(unsure, limit/4)
+		score += min(max(z, -3), 3)
+		v.evidence = append(v.evidence, Evidence{"witness_" + names[f], Value(ratio), fmt.Sprintf("%s rises by %.0f %% of the die's excess; a clog leaves more than %.0f %%, paste less (±%.0f %%)", names[f], 100*ratio, 100*limit, 100*unsure)})
+	}
+	if len(v.evidence) == 0 {
+		v.evidence = []Evidence{{"witness", 0, "no second sensor in the same air: airflow and paste look alike; dust is the more common"}}
+		return v
+	}
+	switch {
+	case score > 1:
+		v.cause = CauseAirflow
+	case score < -1.2:
+		v.cause = CausePaste
+	}
+	v.confidence = 0.5 + 0.48*math.Tanh(math.Abs(score)/3)
+	return v
+}
+
+var names = map[Field]string{Board: "board", NVMe: "nvme", Exhaust: "exhaust"}
+
+// witnessShare is what a witness saw of the die's excess over seven days, and
+// how unsure that is.
+func (b *Box) witnessShare(i int) (ratio, unsure float64, ok bool) {
+	var shares []float64
+	var die float64
+	for j := max(len(b.Days)-7, 0); j < len(b.Days); j++ {
+		d := &b.Days[j]
+		s, k := float64(d.Witness[i]/d.DieK), float64(d.DieK)
+		if witnesses[i] == Exhaust {
+			s, k = float64(d.WRatio[i])/(math.Exp(float64(d.R))-1), math.Exp(float64(d.R))-1
+		}
+		if s == s && k > 0 && d.Day >= b.CleanDay {
+			shares, die = append(shares, s), die+k
+		}
+	}
+	if len(shares) < 3 {
+		return 0, 0, false
+	}
+	n := float64(len(shares))
+	ratio = median(shares)
+	// The baseline's own spread of the witness, as a share of the excess: a
+	// level learnt over weeks drifts by about a quarter of an hour's spread.
+	w := &b.Base.Witness[i]
+	unsure = madToSigma*medianAbs(shares)/math.Sqrt(n) + 0.25*w.Sigma*witnessScale(witnesses[i], b.Base.Rise)/(die/n)
+	return ratio, unsure, true
+}
+
+// witnessScale turns a relative spread into the unit of the excess: board and
+// NVMe rise about a quarter as far as the die does.
+func witnessScale(f Field, rise float64) float64 {
+	if f == Exhaust {
+		return 1
+	}
+	return 0.25 * rise
+}

@@ -1,0 +1,141 @@
+package health
+
+import "fmt"
+
+// A blocked vent is a step of hours, a cleaning one downwards.
+const (
+	stepLeast  = 0.12 // or 5 σ, ln
+	stepSigma  = 5
+	stepHours  = 1.8 // of that for four hours; a whole day needs it once
+	stepSpan   = 8 * hourSeconds
+	cleanLeast = 0.04
+	cleanSigma = 4
+)
+
+func (b *Box) stepLine() float64 { return max(stepLeast, stepSigma*b.Base.Sigma) }
+
+// before is the level of the last seven days, today not counted.
+func (b *Box) before() (float64, bool) {
+	if len(b.Days) == 0 {
+		return 0, false
+	}
+	d := &b.Days[len(b.Days)-1]
+	return float64(d.S7), d.S7.OK() && int32(b.Last.Start/daySeconds)-d.Day <= 3
+}
+
+// watchStep looks at the last four steady hours.
+func (b *Box) watchStep(h *Hour) {
+	n := len(b.Recent)
+	if n < 4 || b.has("step") || h.Start-b.Recent[n-4].Start > stepSpan || b.Recent[n-1].Start != h.Start {
+		return
+	}
+	if b.held(h.day()) || b.stuckLately(h.day()) {
+		return
+	}
+	level, ok := b.before()
+	if !ok {
+		return
+	}
+	now := b.recentMedian(4)
+	if now-level > stepHours*b.stepLine() {
+		b.step(now, level, b.Recent[n-4].Start, h.Start)
+	}
+}
+
+// recentMedian is the median residual of the last n steady hours.
+func (b *Box) recentMedian(n int) float64 {
+	v := make([]float64, 0, 8)
+	for _, m := range b.Recent[max(len(b.Recent)-n, 0):] {
+		v = append(v, m.R)
+	}
+	return median(v)
+}
+
+func (b *Box) step(now, level float64, since, at int64) {
+	b.StepLevel = level
+	f := Finding{Family: "step", Cause: CauseVent, Confidence: 0.8, Level: Urgent, Since: Unix(since), Evidence: []Evidence{
+		{"step_percent", Value(Percent(now - level)), fmt.Sprintf("the resistance rose by %.0f %% within hours; dust takes weeks", Percent(now-level))},
+	}}
+	// A heat sink that came loose warms only the die.
+	for i, name := range []string{"board", "nvme"} {
+		k, die := median(append([]float64(nil), b.Today.Witness[i]...)), median(append([]float64(nil), b.Today.DieK...))
+		if k != k || die < 3 {
+			continue
+		}
+		f.Evidence = append(f.Evidence, Evidence{"witness_" + name, Value(k / die), fmt.Sprintf("%s rises by %.0f %% of the die's excess", name, 100*k/die)})
+		if k/die > airflowShare {
+			f.Confidence = 0.9
+		} else if k/die < airflowShare/4 && f.Confidence < 0.9 {
+			f.Confidence = 0.55
+		}
+	}
+	b.raise(f, at)
+}
+
+// closeStep judges the step by whole days.
+func (b *Box) closeStep() {
+	n := len(b.Days)
+	d := &b.Days[n-1]
+	if !d.R.OK() || b.Basis.Ref == RefNone {
+		return
+	}
+	if b.has("step") {
+		if float64(d.R)-b.StepLevel < b.stepLine()/2 {
+			b.close("step", endOf(d.Day), "fell back")
+			b.CleanDay = d.Day
+		}
+		return
+	}
+	if n < 2 || !b.Days[n-2].S7.OK() || b.held(d.Day) || b.stuckLately(d.Day) {
+		return
+	}
+	if level := float64(b.Days[n-2].S7); float64(d.R)-level > b.stepLine() {
+		b.step(float64(d.R), level, int64(d.Day)*daySeconds, endOf(d.Day))
+	}
+}
+
+// watchCleaning recognises the fall that a cleaning leaves, logged or not. One
+// day is enough when it falls as far as a vent steps, else two.
+func (b *Box) watchCleaning() {
+	n := len(b.Days)
+	if n < 3 {
+		return
+	}
+	d, last := &b.Days[n-1], &b.Days[n-2]
+	for back := 2; back <= 3 && back <= n; back++ {
+		before := &b.Days[n-back]
+		if before.Day < b.CleanDay || before.S7 < Value(max(watchRise, watchSig*b.Base.Sigma)) {
+			continue
+		}
+		line := max(cleanLeast, cleanSigma*b.Base.Sigma)
+		fell := func(day *Day) bool {
+			drop := float64(before.S7 - day.R)
+			return drop > line && day.R < before.S7/2
+		}
+		big := float64(before.S7-d.R) > stepHours*b.stepLine()
+		if fell(d) && (back == 2 && big || back == 3 && fell(last)) {
+			first := d.Day
+			if back == 3 {
+				first = last.Day
+			}
+			b.cleaned(first, float64(before.S7), float64(d.R), b.logged(first, Cleaned, Visit, PasteReplaced, FilterInstalled))
+			return
+		}
+	}
+}
+
+// cleaned closes what a cleaning mends and starts the seven days anew. The
+// clean box of the commissioning stays the measure: what a bad cleaning leaves
+// behind must go on showing.
+func (b *Box) cleaned(day int32, before, after float64, logged bool) {
+	b.CleanDay = day
+	at := endOf(b.Days[len(b.Days)-1].Day)
+	b.Cleanings = append(b.Cleanings, Cleaning{b.Name, Unix(int64(day) * daySeconds), before, after, logged})
+	if len(b.Cleanings) > 20 {
+		b.Cleanings = b.Cleanings[1:]
+	}
+	b.close("resistance", at, "cleaned")
+	b.close("step", at, "cleaned")
+	b.Slow, b.Trend = counters{}, nil
+	b.Days[len(b.Days)-1].S7 = b.weekOf(b.Days[len(b.Days)-1].Day)
+}
