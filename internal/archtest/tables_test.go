@@ -35,6 +35,7 @@ var rows = []row{
 	{"internal/fleetapi", "firmware internal/blob internal/identity internal/runnerapi internal/trust internal/wire models"},
 	{"internal/simboard", "internal/durable internal/runnerapi internal/wire"},
 	{"internal/labels", "internal/durable"},
+	{"internal/health", ""},
 	{"agent/sense/...", "internal/wire"},
 	{"agent/govern", "internal/wire agent/sense"},
 	{"agent/spool", "internal/blob internal/durable internal/wire"},
@@ -71,7 +72,7 @@ var rows = []row{
 	{"internal/loadgen/fleet", "controller/store internal/durable internal/identity internal/loadgen internal/wire"},
 	{"cmd/edgeherd-launcher", "internal/blob internal/durable internal/slot"},
 	{"cmd/edgeherd-load", "internal/fleetapi internal/identity internal/loadgen internal/loadgen/fleet"},
-	{"cmd/edgeherd/...", "controller controller/api controller/backup controller/doctor controller/export/... firmware internal/blob internal/durable internal/fleetapi internal/identity internal/labels internal/runnerapi internal/simboard internal/slot internal/trust internal/wire models"},
+	{"cmd/edgeherd/...", "controller controller/api controller/backup controller/doctor controller/export/... firmware internal/blob internal/durable internal/fleetapi internal/health internal/identity internal/labels internal/runnerapi internal/simboard internal/slot internal/trust internal/wire models"},
 }
 
 // door says which packages of ours may import a module in non-test files;
