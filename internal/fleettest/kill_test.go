@@ -70,7 +70,7 @@ func (r *rig) controllers() victim {
 // killUnderLoad kills every victim in each round.
 func (r *rig) killUnderLoad(entry string, victims []victim) {
 	t := r.t
-	devices, rounds := 150, 1
+	devices, rounds := 100, 1
 	if os.Getenv("EDGEHERD_PROVE") != "" {
 		devices, rounds = 300, 12
 	}
