@@ -1,0 +1,66 @@
+package plant
+
+import (
+	"math"
+	"math/rand/v2"
+	"time"
+)
+
+// load is what a box is asked to do: a weekly pattern with noise and bursts.
+type load struct {
+	pattern string
+	low     float64 // utilisation when closed
+	high    float64 // when open
+	open    int     // hour of the day
+	close   int
+	sunday  bool
+	bursts  float64 // share of quarter hours
+	jitter  float64 // sd within a quarter hour, of the dynamic power
+	noise   stream
+}
+
+func drawLoad(f *recipe, r *rand.Rand, bursty float64, seed uint64) load {
+	l := load{
+		pattern: pick(r, []choice{{"shop", 5}, {"office", 2}, {"always", 2}, {"night", 1}}),
+		low:     0.03 + 0.15*r.Float64(), high: 0.5 + 0.4*r.Float64(), open: 7 + r.IntN(3), close: 18 + r.IntN(5),
+		sunday: r.Float64() < 0.4, bursts: f.Spans[burst].draw(r) * bursty, jitter: f.Spans[jitter].draw(r),
+		noise: streamOf(seed, "load"),
+	}
+	return l
+}
+
+// week is the utilisation expected in an hour of the local week.
+func (l *load) week(t time.Time) float64 {
+	hour, day := t.Hour(), t.Weekday()
+	in := hour >= l.open && hour < l.close
+	switch l.pattern {
+	case "always":
+		return l.high * (0.85 + 0.15*math.Sin(float64(hour-9)*math.Pi/12))
+	case "night":
+		in = hour < l.open-2 || hour >= l.close+1
+	case "office":
+		in = hour >= 8 && hour < 18 && day != time.Saturday && day != time.Sunday
+	default:
+		in = in && (l.sunday || day != time.Sunday)
+		if in && (hour >= 16 && hour < 19 || day == time.Saturday) {
+			return l.high * 1.12
+		}
+	}
+	if in {
+		return l.high
+	}
+	return l.low
+}
+
+// quarter is the utilisation in quarter q (0..3) of an hour whose expected
+// utilisation is week: slow drift over days, noise, bursts.
+func (l *load) quarter(week, drift float64, h, q int) float64 {
+	i := 4*h + q
+	u := week*(1+drift+0.05*l.noise.normal(3*i)) + 0.01
+	if l.noise.uniform(3*i+1) < l.bursts {
+		u += 0.4 * l.noise.uniform(3*i+2)
+	}
+	return clamp(u, 0.01, 1)
+}
+
+func (l *load) drift(h int) float64 { return 0.06 * l.noise.smooth(h+1<<20, 40) }
