@@ -60,13 +60,10 @@ func (c *Controller) liveFor() time.Duration {
 }
 
 // askLive asks the boxes that this controller talks with; behind a broker of
-// others the leader asks all.
+// others the leader asks all the rest.
 func (c *Controller) askLive(ctx context.Context) {
 	ask := c.broker.Publish
-	if c.remote != nil {
-		if !c.leads() {
-			return
-		}
+	if c.remote != nil && c.leads() {
 		ask = c.tell
 	}
 	boxes, err := c.store.Boxes(ctx, c.opts.WallClock().UnixMilli())

@@ -160,33 +160,6 @@ func (s remoteSink) Deliver(ctx context.Context, id identity.ID, topic wire.Topi
 	return err
 }
 
-// endSilent looks for boxes that a broker of others does not miss.
-func (c *Controller) endSilent(ctx context.Context) error {
-	silence := c.opts.Broker.Silence
-	if silence <= 0 {
-		silence = 3 * time.Minute
-	}
-	tick := time.NewTicker(silence / 6)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-		if !c.leads() {
-			continue
-		}
-		gone, err := c.store.EndSilent(ctx, silence)
-		if err != nil && ctx.Err() == nil {
-			c.log.Warn("silent boxes not noted", "err", err)
-		}
-		for _, id := range gone {
-			c.boxChanged(id)
-		}
-	}
-}
-
 // tell sends a message to a box, by whichever way it is connected.
 func (c *Controller) tell(id identity.ID, topic wire.Topic, payload []byte, qos byte) error {
 	err := c.broker.Publish(id, topic, payload, qos)
@@ -194,6 +167,11 @@ func (c *Controller) tell(id identity.ID, topic wire.Topic, payload []byte, qos 
 		return err
 	}
 	if c.remote != nil {
+		if c.node != nil && topic == wire.TopicWant {
+			// It may have come in by the pages of another controller, of which the
+			// broker knows nothing.
+			c.node.TellAll(id, topic)
+		}
 		return c.remote.Publish(id, topic, payload, qos)
 	}
 	// Answers belong to the session that asked; the rest is for the box.

@@ -169,6 +169,9 @@ func (c *Controller) act() {
 
 // hearTell takes a message for a box from another controller.
 func (c *Controller) hearTell(id identity.ID, topic wire.Topic, payload []byte) {
+	if len(c.broker.Sessions(id)) == 0 {
+		return // WELCOME tells it at the next connection
+	}
 	var err error
 	if topic == wire.TopicWant {
 		payload, err = c.want(id)
@@ -177,7 +180,6 @@ func (c *Controller) hearTell(id identity.ID, topic wire.Topic, payload []byte) 
 		err = c.broker.Publish(id, topic, payload, 1)
 	}
 	if err != nil {
-		// WELCOME tells it at the next connection.
 		c.log.Debug("box not told for another controller", "device", id, "topic", string(topic), "err", err)
 	}
 }

@@ -91,6 +91,7 @@ type Node struct {
 	pending  map[fleetapi.Change]bool
 	lives    map[string]*fleetapi.LiveSample
 	wake     bool
+	tells    []notice // for boxes of nobody knows which node
 }
 
 // New returns a node that has not said that it lives.
@@ -146,10 +147,17 @@ func (n *Node) Leave(ctx context.Context) error {
 func (n *Node) every(ctx context.Context, span time.Duration, do func(context.Context) error) error {
 	tick := time.NewTicker(span)
 	defer tick.Stop()
-	for {
-		if err := do(ctx); err != nil && ctx.Err() == nil {
-			n.log.Warn("other controllers not reached", "err", err)
+	for away := false; ; {
+		err := do(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil && !away:
+			n.log.Warn("other controllers not reached; it is tried again", "err", err)
+		case err == nil && away:
+			n.log.Info("other controllers reached again")
 		}
+		away = err != nil
 		select {
 		case <-ctx.Done():
 			return nil
@@ -238,6 +246,17 @@ func (n *Node) Tell(id identity.ID, topic wire.Topic, payload []byte) error {
 	return n.send(ctx, channelOf(node), notice{Box: id, Topic: topic, Payload: payload})
 }
 
+// TellAll has whichever other node talks with a box tell it the newest of a
+// topic, for boxes whose sessions the database does not know by node. It does
+// not wait, and what it cannot tell is told by WELCOME.
+func (n *Node) TellAll(id identity.ID, topic wire.Topic) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if len(n.tells) < maxPending {
+		n.tells = append(n.tells, notice{Box: id, Topic: topic})
+	}
+}
+
 func (n *Node) send(ctx context.Context, channel string, m notice) error {
 	m.From = n.opts.ID
 	text, err := json.Marshal(m)
@@ -279,10 +298,10 @@ const maxPending = 500
 // share sends what has gathered.
 func (n *Node) share(ctx context.Context) error {
 	n.mu.Lock()
-	pending, lives, wake := n.pending, n.lives, n.wake
-	n.pending, n.lives, n.wake = map[fleetapi.Change]bool{}, map[string]*fleetapi.LiveSample{}, false
+	pending, lives, wake, tells := n.pending, n.lives, n.wake, n.tells
+	n.pending, n.lives, n.wake, n.tells = map[fleetapi.Change]bool{}, map[string]*fleetapi.LiveSample{}, false, nil
 	n.mu.Unlock()
-	for _, m := range parcel(pending, lives, wake) {
+	for _, m := range append(tells, parcel(pending, lives, wake)...) {
 		if err := n.send(ctx, channelAll, m); err != nil {
 			n.repeat(pending, wake)
 			return err
@@ -340,12 +359,16 @@ func parcel(pending map[fleetapi.Change]bool, lives map[string]*fleetapi.LiveSam
 
 // listen hears what other nodes say, again and again.
 func (n *Node) listen(ctx context.Context) error {
-	for {
-		err := n.opts.Store.Listen(ctx, []string{channelAll, channelOf(n.opts.ID)}, n.opts.Deaf, n.hear)
+	for away := false; ; {
+		heard := func() { away = false; n.opts.Deaf() }
+		err := n.opts.Store.Listen(ctx, []string{channelAll, channelOf(n.opts.ID)}, heard, n.hear)
 		if ctx.Err() != nil {
 			return nil
 		}
-		n.log.Warn("other controllers not heard", "err", err)
+		if !away {
+			n.log.Warn("other controllers not heard; it is tried again", "err", err)
+		}
+		away = true
 		select {
 		case <-ctx.Done():
 			return nil

@@ -243,6 +243,23 @@ func TestAMessageReachesTheNodeThatTalksWithTheBox(t *testing.T) {
 	}
 }
 
+func TestAMessageForABoxOfNobodyKnowsWhomReachesAllOthers(t *testing.T) {
+	address := database(t)
+	a, b, c := start(t, address), start(t, address), start(t, address)
+	a.TellAll(boxA, wire.TopicWant)
+	for _, p := range []*peer{b, c} {
+		until(t, "the other nodes are told", func() (yes bool) {
+			p.note(func() { yes = slices.Equal(p.told, []string{string(boxA) + " dn/want "}) })
+			return yes
+		})
+	}
+	a.note(func() {
+		if len(a.told) > 0 {
+			t.Errorf("it told itself %q", a.told)
+		}
+	})
+}
+
 func TestChangesReachThePagesOfOtherNodes(t *testing.T) {
 	address := database(t)
 	a, b := start(t, address), start(t, address)
