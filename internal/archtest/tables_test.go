@@ -34,6 +34,7 @@ var rows = []row{
 	{"internal/runnerapi", "internal/blob models"},
 	{"internal/fleetapi", "firmware internal/blob internal/identity internal/runnerapi internal/trust internal/wire models"},
 	{"internal/simboard", "internal/durable internal/runnerapi internal/wire"},
+	{"internal/simboard/plant", ""},
 	{"internal/labels", "internal/durable"},
 	{"internal/health", ""},
 	{"agent/sense/...", "internal/wire"},
