@@ -220,13 +220,13 @@ func (r *coarseRun) joins(at place, p wire.Pack, size int, g wire.Grain) bool {
 		shrinks = (r.bytes + size) / 3
 	}
 	return at.life() == r.at[0].life() && p.Boot == last.Boot && p.Schema == last.Schema && shrinks <= pagePart &&
-		len(last.Members)%packBlocks == 0 && r.members+len(p.Members) <= wire.MaxMembers &&
+		len(last.Members)%packBlocks == 0 && r.members+len(p.Members) <= wire.MaxMembers && r.rows+p.Members.Rows() <= wire.MaxRows &&
 		p.Members[len(p.Members)-1].Seq-r.packs[0].Members[0].Seq <= maxSpan
 }
 
 func (r *coarseRun) addPack(at place, v []byte, p wire.Pack) {
 	r.at, r.values, r.packs = append(r.at, at), append(r.values, bytes.Clone(v)), append(r.packs, p)
-	r.members, r.bytes = r.members+len(p.Members), r.bytes+len(v)
+	r.members, r.rows, r.bytes = r.members+len(p.Members), r.rows+p.Members.Rows(), r.bytes+len(v)
 }
 
 func (t *txn) toCoarsen(want int64, g wire.Grain) []coarseRun {

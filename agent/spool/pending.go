@@ -64,10 +64,12 @@ func (a *acks) due() bool {
 	return len(a.marks) > 0 && (a.bytes >= ackBytes || len(a.marks) >= ackEntries || time.Since(a.since) >= ackDelay)
 }
 
-// written forgets the marks after a commit.
-func (a *acks) written(packsWent bool) {
-	clear(a.marks)
-	a.bytes = 0
+// written forgets marks after the commit that wrote them.
+func (a *acks) written(spots []spot, packsWent bool) {
+	for _, at := range spots {
+		a.bytes -= a.marks[at].bytes
+		delete(a.marks, at)
+	}
 	if packsWent { // places may mean other packs now
 		clear(a.partials)
 	}
@@ -108,21 +110,26 @@ func (a *acks) member(at spot, n, member int, run wire.RunID, lsn uint64) (compl
 	return true, fresh, p.lsn
 }
 
-// applyAcks writes the marks; the first thing of a transaction.
-func (t *txn) applyAcks() error {
+// applyAcks writes marks that cost no more than most; the first thing of a
+// transaction. The others stay in t.acked: when a disk was full for long there
+// are more than the file has room to copy at once.
+func (t *txn) applyAcks(most int64) (written []spot, err error) {
 	spots := slices.SortedFunc(maps.Keys(t.acked), func(a, b spot) int { return bytes.Compare(a.at[:], b.at[:]) })
 	for _, at := range spots {
-		v := t.unacked[at.lane].Get(at.at[:])
-		if v == nil {
-			continue
+		if most <= 0 {
+			break
 		}
-		m := t.acked[at]
-		if err := t.ack(at.lane, at.at, bytes.Clone(v), m.run, m.lsn); err != nil {
-			return err
+		if v := t.unacked[at.lane].Get(at.at[:]); v != nil {
+			most -= cost(len(v) - unackedHead)
+			m := t.acked[at]
+			if err := t.ack(at.lane, at.at, bytes.Clone(v), m.run, m.lsn); err != nil {
+				return nil, err
+			}
 		}
+		written = append(written, at)
+		delete(t.acked, at)
 	}
-	t.acked = nil
-	return nil
+	return written, nil
 }
 
 // flush writes the marks, with a commit of their own.

@@ -24,6 +24,7 @@ type looseRun struct {
 	at     []place
 	values [][]byte
 	blocks []wire.Block
+	rows   int
 }
 
 func (r *looseRun) takes(at place, b wire.Block) bool {
@@ -32,11 +33,12 @@ func (r *looseRun) takes(at place, b wire.Block) bool {
 	}
 	first := r.blocks[0]
 	return at.life() == r.at[0].life() && b.Boot == first.Boot && b.Schema == first.Schema &&
-		len(r.blocks) < packBlocks && b.Key.Seq-first.Key.Seq <= maxSpan
+		len(r.blocks) < packBlocks && r.rows+int(b.Count) <= wire.MaxRows && b.Key.Seq-first.Key.Seq <= maxSpan
 }
 
 func (r *looseRun) add(at place, v []byte, b wire.Block) {
 	r.at, r.values, r.blocks = append(r.at, at), append(r.values, bytes.Clone(v)), append(r.blocks, b)
+	r.rows += int(b.Count)
 }
 
 // repack packs runs of old loose blocks.

@@ -263,46 +263,60 @@ func (s *Spool) write(fn func(*txn) error) error {
 	}
 }
 
+// update takes as many transactions as the marks need, so that each of them
+// fits, and runs fn in the last.
 func (s *Spool) update(limit int64, fn func(*txn) error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for {
+		more, err := s.transact(limit, fn)
+		if err != nil || !more {
+			return err
+		}
+	}
+}
+
+// transact writes marks, and what fn does unless there are more of them. Called
+// with mu held.
+func (s *Spool) transact(limit int64, fn func(*txn) error) (more bool, err error) {
 	if err := s.usable(); err != nil {
-		return err
+		return false, err
 	}
 	if limit < s.opts.MaxBytes {
 		if size, free, err := s.extent(); err != nil || s.opts.MaxBytes-size+free < reserveBytes/2 {
-			return errors.Join(err, berrors.ErrMaxSizeReached)
+			return false, errors.Join(err, berrors.ErrMaxSizeReached)
 		}
 	}
 	s.db.MaxSize = int(limit)
 	tx, err := s.db.Begin(true)
 	if err != nil {
-		return s.fail(err)
+		return false, s.fail(err)
 	}
 	t := s.txn(tx)
-	acked := len(t.acked)
-	if err := errors.Join(t.applyAcks(), fn(t)); err != nil {
+	written, err := t.applyAcks(s.moveCost())
+	if more = len(t.acked) > 0; err == nil && !more {
+		err = fn(t)
+	}
+	if err != nil {
 		tx.Rollback()
 		if errors.Is(err, errUnchanged) {
-			return nil
+			return false, nil
 		}
-		return err
+		return false, err
 	}
 	if err := t.save(); err != nil {
 		tx.Rollback()
-		return err
+		return false, err
 	}
 	if err := s.commit(tx); err != nil {
-		return err
+		return false, err
 	}
 	s.state = t.state
-	if acked > 0 || t.packs {
-		s.acks.written(t.packs)
-	}
+	s.acks.written(written, t.packs)
 	for _, sid := range t.gone {
 		delete(s.lives, sid)
 	}
-	return nil
+	return more, nil
 }
 
 // txn is called with mu held.

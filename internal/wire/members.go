@@ -58,8 +58,8 @@ func (ms Members) check() error {
 	return atMost("records of pack", rows, MaxRows)
 }
 
-// rows is the sum of the members' records.
-func (ms Members) rows() int {
+// Rows is the sum of the members' records.
+func (ms Members) Rows() int {
 	n := 0
 	for _, m := range ms {
 		n += int(m.Count)

@@ -158,7 +158,7 @@ func (p Pack) Samples(schema Schema) (Samples, error) {
 	if err != nil {
 		return Samples{}, err
 	}
-	return parseSamples(schema, raw, p.Members.rows())
+	return parseSamples(schema, raw, p.Members.Rows())
 }
 
 // Blocks returns the members of an exact pack as they were before: each is
