@@ -152,7 +152,7 @@ func Open(opts Options, log *slog.Logger) (_ *Agent, err error) {
 	a.sampler = sense.New(sense.Options{Root: opts.Root, StateDir: opts.State}, a.log)
 	a.clock = newClock(opts, a.sampler.Board().BootID)
 	a.telemetry = newTelemetry(a.clock)
-	a.disk.log = a.log
+	a.disk.log, a.disk.changed = a.log, func() {}
 	a.spool, err = spool.Open(spool.Options{
 		Path: filepath.Join(opts.State, "spool.db"), MaxBytes: opts.SpoolBytes, Boot: a.clock.boot,
 		SinceBoot: opts.Uptime, Check: opts.CheckSpool, NoSync: opts.NoSync, WallClock: a.clock.wall,
@@ -220,6 +220,7 @@ func (a *Agent) openParts() (err error) {
 		OnDesired: a.accept, OnLive: a.telemetry.liveFor,
 		FirstDelay: a.opts.FirstDelay,
 	}, a.log)
+	a.disk.changed = a.link.SayHello // the controller shall know
 	a.resumeDesired()
 	return nil
 }

@@ -25,7 +25,8 @@ func TestADiskThatTakesNothingIsSaidOnceAndWhatWaitsIsStoredLater(t *testing.T) 
 	}
 	var said bytes.Buffer
 	a := &Agent{log: slog.New(slog.NewTextHandler(&said, nil))}
-	a.disk.log = a.log
+	told := 0
+	a.disk.log, a.disk.changed = a.log, func() { told++ }
 	bad, good := open(), open()
 	bad.Close()
 	draft := spool.Draft{Lane: wire.LaneEvents, Kind: wire.KindEvents, Count: 1, Payload: []byte{1}}
@@ -44,6 +45,9 @@ func TestADiskThatTakesNothingIsSaidOnceAndWhatWaitsIsStoredLater(t *testing.T) 
 	}
 	if got := good.Buffer().Blocks; got != maxWaiting {
 		t.Errorf("%d events were kept, want %d", got, maxWaiting)
+	}
+	if told != 2 {
+		t.Errorf("the controller was told %d times, want of the beginning and of the end", told)
 	}
 	if n := strings.Count(said.String(), "\n"); n != 2 || !strings.Contains(said.String(), "takes writes again") {
 		t.Errorf("%d lines: %s", n, said.String())

@@ -64,6 +64,7 @@ const maxWaiting = 100
 // did not take.
 type disk struct {
 	log     *slog.Logger  // never changes
+	changed func()        // never changes once the agent is open: err came or went
 	mu      sync.Mutex    // guards the fields below
 	err     error         // of the last write
 	waiting []spool.Draft // events, oldest first
@@ -98,8 +99,10 @@ func (d *disk) noteLocked(err error) {
 	switch {
 	case err != nil && d.err == nil:
 		d.log.Error("spool takes no writes; what is new waits in memory, which is small", "err", err)
+		d.changed()
 	case err == nil && d.err != nil:
 		d.log.Info("spool takes writes again")
+		d.changed()
 	}
 	d.err = err
 }

@@ -26,6 +26,7 @@ import (
 	"github.com/edgeherd/edgeherd/controller/api"
 	"github.com/edgeherd/edgeherd/controller/broker"
 	"github.com/edgeherd/edgeherd/controller/cluster"
+	"github.com/edgeherd/edgeherd/controller/fault"
 	"github.com/edgeherd/edgeherd/controller/ingest"
 	"github.com/edgeherd/edgeherd/controller/store"
 	"github.com/edgeherd/edgeherd/internal/blob"
@@ -111,6 +112,7 @@ type Controller struct {
 	ca     *identity.CA
 	key    trust.PrivateKey
 	hub    *api.Hub
+	faults *fault.Book
 	api    *api.API
 	ingest *ingest.Ingest
 	broker *broker.Broker
@@ -143,6 +145,7 @@ func Open(ctx context.Context, opts Options, log *slog.Logger) (_ *Controller, e
 	if err := c.listen(); err != nil {
 		return nil, err
 	}
+	c.faults = fault.New(fault.Options{Keep: c.store.KeepFaults, WallClock: c.opts.WallClock}, log)
 	if err := c.openBroker(); err != nil {
 		return nil, err
 	}
@@ -152,12 +155,12 @@ func Open(ctx context.Context, opts Options, log *slog.Logger) (_ *Controller, e
 	}
 	c.ingest = ingest.New(ingest.Options{
 		Store: c.store, Publish: c.tell, Changed: c.boxChanged, Live: c.boxLive,
-		LiveFor: c.liveFor, Pace: c.pace, Observer: c.exports.metrics.Ingest, WallClock: c.opts.WallClock,
+		LiveFor: c.liveFor, Pace: c.pace, Faults: c.faults, Ask: c.askHello, Observer: c.exports.metrics.Ingest, WallClock: c.opts.WallClock,
 	}, log)
 	c.api, err = api.New(api.Options{
 		Store: c.store, Blobs: c.blobs, Keyring: c.Keyring(), Hub: c.hub, Wake: c.act, SitesChanged: c.pacer.changed,
 		Version: c.opts.Version, WallClock: c.opts.WallClock, SecureCookies: !c.opts.HTTPPlain,
-		Metrics: c.exports.metrics.Handler(),
+		Metrics: c.exports.metrics.Handler(), Faults: c.faults, Trouble: c.ingest.Trouble,
 	}, log)
 	return c, err
 }

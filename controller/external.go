@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/edgeherd/edgeherd/controller/broker"
+	"github.com/edgeherd/edgeherd/controller/fault"
 	"github.com/edgeherd/edgeherd/internal/identity"
 	"github.com/edgeherd/edgeherd/internal/wire"
 )
@@ -37,7 +38,7 @@ type ExternalBroker struct {
 // openBroker prepares the embedded broker, and the connection to another one
 // if there is one. The embedded one serves WebSockets in either case.
 func (c *Controller) openBroker() (err error) {
-	opts := broker.Options{Sink: sink{c}, OnDisconnect: c.left, WallClock: c.opts.WallClock}
+	opts := broker.Options{Sink: sink{c}, OnDisconnect: c.left, Faults: c.faults, WallClock: c.opts.WallClock}
 	if c.mqtt != nil {
 		opts.Listeners = append(opts.Listeners, c.mqtt)
 	}
@@ -61,7 +62,7 @@ func (c *Controller) openBroker() (err error) {
 	}
 	probe := broker.Probe{Remote: r, Shared: x.Shared, BoxTLS: c.probeTLS(r.TLS), Log: c.log}
 	c.remote, err = broker.NewExternal(broker.ExternalOptions{
-		Remote: r, Sink: remoteSink{c, &marks{at: map[identity.ID]time.Time{}}}, Known: c.store.Known, Shared: x.Shared,
+		Remote: r, Sink: remoteSink{c, &marks{at: map[identity.ID]time.Time{}}}, Known: c.store.Known, Faults: c.faults, Shared: x.Shared,
 		Lead: c.leads, Probe: probe.Run,
 	}, c.log)
 	return err
@@ -141,6 +142,7 @@ func (s remoteSink) Deliver(ctx context.Context, id identity.ID, topic wire.Topi
 	if topic == wire.TopicWill {
 		will, err := wire.Decode[wire.Will](payload)
 		if err != nil {
+			s.c.faults.Note(id, fault.Malformed, 1, err)
 			return fmt.Errorf("%w: %w", broker.ErrMalformed, err)
 		}
 		// One of an earlier session says nothing of the present one.
@@ -162,6 +164,11 @@ func (s remoteSink) Deliver(ctx context.Context, id identity.ID, topic wire.Topi
 
 // tell sends a message to a box, by whichever way it is connected.
 func (c *Controller) tell(id identity.ID, topic wire.Topic, payload []byte, qos byte) error {
+	if topic == wire.TopicWant {
+		if held, err := c.contested(id); err != nil || held {
+			return err
+		}
+	}
 	err := c.broker.Publish(id, topic, payload, qos)
 	if !errors.Is(err, broker.ErrNotConnected) {
 		return err

@@ -126,6 +126,9 @@ func (c *Controller) admit(id identity.ID) error {
 // a message in the broker waits for its commit; the store last.
 func (c *Controller) Run(ctx context.Context) error {
 	defer c.Close()
+	bookCtx, stopBook := context.WithCancel(context.WithoutCancel(ctx))
+	bookDone := make(chan error, 1)
+	go func() { bookDone <- c.faults.Run(bookCtx) }()
 	ingestCtx, stopIngest := context.WithCancel(context.WithoutCancel(ctx))
 	ingestDone := make(chan error, 1)
 	go func() { ingestDone <- c.ingest.Run(ingestCtx) }()
@@ -150,7 +153,9 @@ func (c *Controller) Run(ctx context.Context) error {
 	err := g.Wait()
 	c.websockets.Wait() // the broker has ended them
 	stopIngest()
-	return errors.Join(err, <-ingestDone)
+	err = errors.Join(err, <-ingestDone)
+	stopBook() // it has counted all by now
+	return errors.Join(err, <-bookDone)
 }
 
 func (c *Controller) serveHTTP(ctx context.Context, l net.Listener, h http.Handler, writeTimeout time.Duration) error {

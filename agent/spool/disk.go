@@ -67,6 +67,11 @@ func (s *Spool) usable() error {
 
 // commit is called with mu held.
 func (s *Spool) commit(tx *bbolt.Tx) error {
+	s.refuse = s.commitNow(tx)
+	return s.refuse
+}
+
+func (s *Spool) commitNow(tx *bbolt.Tx) error {
 	if s.step != nil {
 		if err := s.step("commit"); err != nil {
 			tx.Rollback()
@@ -77,6 +82,17 @@ func (s *Spool) commit(tx *bbolt.Tx) error {
 		return s.judge(err)
 	}
 	return nil
+}
+
+// refusal is why the disk takes no writes, in words that fit into a message.
+func (s *Spool) refusal() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.refuse == nil {
+		return ""
+	}
+	text := s.refuse.Error()
+	return strings.ToValidUTF8(text[:min(len(text), 200)], "")
 }
 
 // judge returns an error of a commit, and closes the file when nobody knows

@@ -267,5 +267,6 @@ func (s *Spool) Buffer() wire.Buffer {
 	if err != nil {
 		s.log.Warn("spool not readable", "err", err)
 	}
+	b.Disk = s.refusal()
 	return b
 }

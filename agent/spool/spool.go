@@ -118,6 +118,7 @@ type Spool struct {
 	mu     sync.Mutex // held during every write transaction; guards the fields below
 	db     *bbolt.DB
 	failed error // why broken is closed
+	refuse error // of the last commit, when it changed nothing
 	lives  map[wire.SID]uint32
 	state  state
 	acks   acks

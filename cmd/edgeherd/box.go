@@ -114,6 +114,23 @@ func (c *cli) boxShow(ctx context.Context, args []string) error {
 	}
 	fmt.Fprintln(c.out)
 	c.table(s)
+	return c.boxFaults(ctx, client, b.ID)
+}
+
+// boxFaults shows trouble with messages, if there is any.
+func (c *cli) boxFaults(ctx context.Context, client *fleetapi.Client, id identity.ID) error {
+	faults, err := client.BoxFaults(ctx, id)
+	if err != nil || len(faults.Items) == 0 {
+		return err
+	}
+	s := sheet{head: []string{"TROUBLE", "COUNT", "SINCE", "LAST", "SAID"}}
+	now := time.Now()
+	for _, f := range faults.Items {
+		s.rows = append(s.rows, []string{f.Cause, strconv.FormatInt(f.Count, 10), age(&f.First, now), age(&f.Last, now), f.Text})
+	}
+	fmt.Fprintln(c.out)
+	c.table(s)
+	c.say("docs/operations.md, \"Trouble with messages\", explains each cause.")
 	return nil
 }
 
@@ -137,6 +154,9 @@ func (c *cli) fleetSummary(ctx context.Context, _ []string) error {
 		for _, state := range sortedKeys(k.counts) {
 			s.rows = append(s.rows, []string{k.kind, state, strconv.Itoa(k.counts[state])})
 		}
+	}
+	if f.Trouble != "" {
+		c.say("%s", f.Trouble)
 	}
 	if f.Development {
 		c.say("This controller signs with a development key.")

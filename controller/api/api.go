@@ -26,6 +26,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
+	"github.com/edgeherd/edgeherd/controller/fault"
 	"github.com/edgeherd/edgeherd/controller/store"
 	"github.com/edgeherd/edgeherd/internal/blob"
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
@@ -47,6 +48,11 @@ type Options struct {
 	Wake func()
 	// SitesChanged tells that a person changed settings of sites; nil means nobody.
 	SitesChanged func()
+	// Faults has what was counted of boxes and is not stored yet; nil: nothing.
+	Faults *fault.Book
+	// Trouble is why the database takes no messages, nil when it does; nil means
+	// that nobody knows.
+	Trouble func() error
 	// Metrics answers scrapers at /metrics; nil means that there are none.
 	Metrics http.Handler
 	// Version of the program, for pages.
@@ -107,6 +113,9 @@ func build(opts Options, log *slog.Logger) *API {
 	}
 	if opts.SitesChanged == nil {
 		opts.SitesChanged = func() {}
+	}
+	if opts.Trouble == nil {
+		opts.Trouble = func() error { return nil }
 	}
 	if opts.Metrics == nil {
 		opts.Metrics = http.NotFoundHandler()

@@ -30,6 +30,7 @@ func (a *API) registerBoxes() {
 	route(a, get("/boxes/{id}", "getBox", "One box", "boxes"), a.getBox)
 	route(a, get("/boxes/{id}/series", "boxSeries", "Metrics of a box over time", "boxes"), a.boxSeries)
 	route(a, get("/boxes/{id}/events", "boxEvents", "Newest events of a box", "boxes"), a.boxEvents)
+	route(a, get("/boxes/{id}/faults", "boxFaults", "What goes wrong with the messages of a box, newest first", "boxes"), a.boxFaults)
 	route(a, get("/boxes/{id}/results", "boxResults", "Newest results of the pipelines of a box", "boxes"), a.boxResults)
 }
 
@@ -56,6 +57,7 @@ func (a *API) summary(ctx context.Context, _ *nothing) (fleetapi.Summary, error)
 		Total: len(boxes), Links: map[string]int{}, Healths: map[string]int{}, Updates: map[string]int{},
 		Development: a.opts.Keyring.Development, Version: a.opts.Version, Time: a.opts.WallClock().UTC(),
 	}
+	s.Trouble = a.trouble()
 	for _, b := range boxes {
 		s.Links[string(b.Link)]++
 		s.Healths[string(b.Health)]++

@@ -37,6 +37,8 @@ func (a *API) problem(ctx context.Context, what string, err error) error {
 		return fleetapi.Problem(http.StatusNotFound, err.Error(), "")
 	case errors.Is(err, store.ErrConflict):
 		return fleetapi.Problem(http.StatusConflict, err.Error(), "Raise the version: a version never changes its content.")
+	case store.IsFull(err):
+		return fleetapi.Problem(http.StatusInsufficientStorage, fullDetail, fullHint)
 	case ctx.Err() != nil:
 		return fleetapi.Problem(http.StatusServiceUnavailable, "the request ended before its answer", "")
 	}

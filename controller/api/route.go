@@ -47,6 +47,7 @@ var access = map[string]role{
 	"GET /api/v1/boxes/{id}/series":      viewer,
 	"GET /api/v1/boxes/{id}/events":      viewer,
 	"GET /api/v1/boxes/{id}/results":     viewer,
+	"GET /api/v1/boxes/{id}/faults":      viewer,
 	"GET /api/v1/models":                 viewer,
 	"GET /api/v1/models/{name}":          viewer,
 	"POST /api/v1/models":                ops,

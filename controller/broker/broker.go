@@ -33,6 +33,7 @@ import (
 
 	mqtt "github.com/mochi-mqtt/server/v2"
 
+	"github.com/edgeherd/edgeherd/controller/fault"
 	"github.com/edgeherd/edgeherd/internal/identity"
 	"github.com/edgeherd/edgeherd/internal/wire"
 )
@@ -83,6 +84,9 @@ type Options struct {
 	// takes its share of both. What is beyond is read later. Defaults 200 and
 	// 1048576.
 	MessageRate, ByteRate float64
+	// Faults counts and logs what is wrong with boxes, but for what the sink
+	// refuses, which is its own to tell. Default: it is only logged.
+	Faults *fault.Book
 	// WallClock tells when certificates end. Default time.Now.
 	WallClock func() time.Time
 }
@@ -164,6 +168,9 @@ func New(opts Options, log *slog.Logger) (*Broker, error) {
 		telling:  map[string]chan struct{}{},
 		crew:     newCrew(),
 		news:     make(chan struct{}, 1),
+	}
+	if b.opts.Faults == nil {
+		b.opts.Faults = fault.New(fault.Options{WallClock: b.opts.WallClock}, log)
 	}
 	// Serve is never called on the server: its event loop publishes $SYS topics
 	// and looks after retained messages and persistent sessions, of which there
@@ -344,6 +351,7 @@ func (b *Broker) serve(ctx context.Context, conn net.Conn, s *session) error {
 	}
 	s.pace = func(bytes int) error { return b.pace(ctx, peer.ID, bytes) }
 	if err := b.mayConnect(peer.ID); err != nil {
+		b.opts.Faults.Note(peer.ID, fault.Flood, 1, err)
 		conn.Close()
 		return err
 	}
@@ -369,7 +377,11 @@ func (b *Broker) serve(ctx context.Context, conn net.Conn, s *session) error {
 		conn.Close()
 		return fmt.Errorf("bound CONNECT of %s: %w", peer.ID, err)
 	}
-	return b.server.EstablishConnection("box", boundConn{conn, s})
+	err := b.server.EstablishConnection("box", boundConn{conn, s})
+	if cause, known := causeOfEnd(err); known {
+		b.opts.Faults.Note(peer.ID, cause, 1, fmt.Errorf("connection ended: %w", err))
+	}
+	return err
 }
 
 // age is how long a session of the peer may last.

@@ -17,6 +17,7 @@ import (
 
 	mqtt "github.com/eclipse/paho.mqtt.golang"
 
+	"github.com/edgeherd/edgeherd/controller/fault"
 	"github.com/edgeherd/edgeherd/internal/identity"
 	"github.com/edgeherd/edgeherd/internal/wire"
 )
@@ -58,6 +59,8 @@ type ExternalOptions struct {
 	// nil knows all. The topic names the box: that only the box itself can
 	// publish there is up to the broker, and proved by Probe.
 	Known func(context.Context, identity.ID) (bool, error)
+	// Faults counts and logs what is wrong with boxes; nil means that nobody does.
+	Faults *fault.Book
 	// Shared: the broker has shared subscriptions for MQTT 3.1.1, and all
 	// controllers subscribe. Else the one for which Lead holds subscribes alone.
 	Shared bool
@@ -229,11 +232,19 @@ func (x *External) set(c mqtt.Client) {
 // receive runs on the one goroutine of paho that reads: it must not wait.
 func (x *External) receive(_ mqtt.Client, m mqtt.Message) {
 	id, topic, err := wire.ParseTopic(m.Topic())
-	if err != nil || m.Retained() || len(m.Payload()) > wire.MaxMessageBytes || topic == topicProbe {
+	if err != nil || topic == topicProbe {
 		m.Ack()
 		return
 	}
-	a := arrival{id: id, topic: topic, payload: bytes.Clone(m.Payload()), done: m.Ack}
+	a := arrival{id: id, topic: topic, done: m.Ack}
+	switch size := len(m.Payload()); {
+	case m.Retained():
+		a.bad, a.err = fault.Malformed, errors.New("a retained message")
+	case size > wire.MaxMessageBytes:
+		a.bad, a.err = fault.Oversized, fmt.Errorf("%d bytes, the limit is %d", size, wire.MaxMessageBytes)
+	default:
+		a.payload = bytes.Clone(m.Payload())
+	}
 	if !x.queue.put(a) {
 		m.Ack()
 		x.tellShed()
@@ -253,6 +264,9 @@ func (x *External) deliver(ctx context.Context, a arrival) {
 	defer a.done()
 	known, err := x.opts.Known(ctx, a.id)
 	switch {
+	case err == nil && known && a.err != nil:
+		x.opts.Faults.Note(a.id, a.bad, 1, a.err)
+		return
 	case err == nil && known:
 		err = x.opts.Sink.Deliver(ctx, a.id, a.topic, a.payload)
 	case err == nil:

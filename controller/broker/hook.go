@@ -10,6 +10,7 @@ import (
 	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
 
+	"github.com/edgeherd/edgeherd/controller/fault"
 	"github.com/edgeherd/edgeherd/internal/identity"
 	"github.com/edgeherd/edgeherd/internal/wire"
 )
@@ -56,11 +57,42 @@ func (h *hook) OnConnect(cl *mqtt.Client, pk packets.Packet) error {
 		err = h.broker.enter(s, cl, sid)
 	}
 	if err != nil {
-		h.broker.warn(s.peer.ID, "connect refused", "client", cl.ID, "err", err)
+		h.broker.opts.Faults.Note(s.peer.ID, causeOf(err), 1, fmt.Errorf("connection refused: %w", err))
 		return fmt.Errorf("%w: %w", ErrOffence, err)
 	}
 	s.greeted()
 	return nil
+}
+
+var (
+	errForeign = errors.New("not the box's own")
+	errTooMany = errors.New("too many")
+)
+
+// causeOf says what kind of fault a refused CONNECT is.
+func causeOf(err error) fault.Cause {
+	switch {
+	case errors.Is(err, errForeign):
+		return fault.WrongTopic
+	case errors.Is(err, errTooMany):
+		return fault.Flood
+	}
+	return fault.Malformed
+}
+
+// causeOfEnd tells ends that mochi brought about from those that happen.
+func causeOfEnd(err error) (cause fault.Cause, known bool) {
+	var code packets.Code
+	if !errors.As(err, &code) {
+		return "", false
+	}
+	switch code.Code {
+	case packets.ErrPacketTooLarge.Code:
+		return fault.Oversized, true
+	case packets.ErrMalformedPacket.Code, packets.ErrProtocolViolation.Code:
+		return fault.Malformed, true
+	}
+	return "", false // what the hooks refuse they have told
 }
 
 // checkConnect compares a CONNECT with the certificate.
@@ -72,7 +104,7 @@ func checkConnect(id identity.ID, pk packets.Packet) (wire.SID, error) {
 	}
 	sid, err := wire.ParseClientID(id, c.ClientIdentifier)
 	if err != nil {
-		return none, err
+		return none, fmt.Errorf("%w: %w", errForeign, err)
 	}
 	if !c.Clean {
 		return none, errors.New("session is not clean: this broker keeps nothing")
@@ -90,7 +122,7 @@ func checkConnect(id identity.ID, pk packets.Packet) (wire.SID, error) {
 // (mochi issue 503).
 func checkWill(id identity.ID, sid wire.SID, c packets.ConnectParams) error {
 	if c.WillTopic != wire.TopicWill.For(id) {
-		return fmt.Errorf("will topic %q is not the box's own", c.WillTopic)
+		return fmt.Errorf("%w: will topic %q", errForeign, c.WillTopic)
 	}
 	if c.WillRetain || c.WillQos > 1 {
 		return errors.New("will is retained or of QoS 2")
@@ -100,7 +132,7 @@ func checkWill(id identity.ID, sid wire.SID, c packets.ConnectParams) error {
 		return err
 	}
 	if will.SID != sid {
-		return fmt.Errorf("will of process %s on a connection of %s", will.SID, sid)
+		return fmt.Errorf("%w: will of process %s on a connection of %s", errForeign, will.SID, sid)
 	}
 	return nil
 }
@@ -124,7 +156,7 @@ func (b *Broker) enter(s *session, cl *mqtt.Client, sid wire.SID) error {
 		if old == nil && ended == nil {
 			defer b.mu.Unlock()
 			if n := len(b.boxes[s.peer.ID]); n >= b.opts.MaxSessions {
-				return fmt.Errorf("box has %d sessions already", n)
+				return fmt.Errorf("%w: box has %d sessions already", errTooMany, n)
 			}
 			s.client, s.sid = cl, sid
 			_, s.resumed = b.untold[cl.ID]
@@ -185,10 +217,14 @@ func (h *hook) OnDisconnect(cl *mqtt.Client, err error, _ bool) {
 // broker would publish is checked at CONNECT.
 func (h *hook) OnACLCheck(cl *mqtt.Client, topic string, write bool) bool {
 	id := sessionOf(cl).peer.ID
+	may, what := mayReceive(id, topic), "subscribe to"
 	if write {
-		return mayPublish(id, topic)
+		may, what = mayPublish(id, topic), "publish"
 	}
-	return mayReceive(id, topic)
+	if !may {
+		h.broker.opts.Faults.Note(id, fault.WrongTopic, 1, fmt.Errorf("%w: %s %q", errForeign, what, topic))
+	}
+	return may
 }
 
 func mayPublish(id identity.ID, topic string) bool {
@@ -219,14 +255,16 @@ func (h *hook) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet,
 	switch pk.FixedHeader.Type {
 	case packets.Publish:
 		if pk.FixedHeader.Retain || pk.FixedHeader.Qos > 1 {
-			h.broker.warn(s.peer.ID, "publish refused", "topic", pk.TopicName,
-				"retain", pk.FixedHeader.Retain, "qos", pk.FixedHeader.Qos)
+			h.broker.opts.Faults.Note(s.peer.ID, fault.Malformed, 1,
+				fmt.Errorf("publish on %q of QoS %d, retained %t", pk.TopicName, pk.FixedHeader.Qos, pk.FixedHeader.Retain))
 			return pk, packets.ErrRejectPacket
 		}
 	case packets.Pubrec, packets.Pubrel, packets.Pubcomp, packets.Auth:
+		h.broker.opts.Faults.Note(s.peer.ID, fault.Malformed, 1, fmt.Errorf("packet of type %d", pk.FixedHeader.Type))
 		return pk, packets.ErrRejectPacket
 	case packets.Subscribe:
 		if len(pk.Filters) > 4 {
+			h.broker.opts.Faults.Note(s.peer.ID, fault.WrongTopic, 1, fmt.Errorf("%d filters at once", len(pk.Filters)))
 			return pk, packets.ErrRejectPacket
 		}
 	}
@@ -247,7 +285,7 @@ func (h *hook) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, er
 	if err == nil {
 		return pk, packets.CodeSuccessIgnore
 	}
-	h.broker.warn(id, "message not taken", "topic", string(topic), "err", err)
+	h.broker.log.Debug("message not taken", "device", id, "topic", string(topic), "err", err)
 	if errors.Is(err, ErrMalformed) {
 		s.conn.Close()
 	}

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/edgeherd/edgeherd/controller/fault"
 	"github.com/edgeherd/edgeherd/internal/identity"
 )
 
@@ -21,8 +22,6 @@ const (
 	trafficBurst = 2 * time.Second // of a box at its full rate
 	connectCost  = 2 * time.Second // a connection every two seconds, which is what agents do at most
 	connectBurst = 30 * connectCost
-	wordCost     = time.Minute // a warning about a box
-	wordBurst    = 5 * wordCost
 	strikeCost   = time.Second // a connection of somebody who broke a rule
 	strikeBurst  = 16 * strikeCost
 	slowPending  = 4 // of an address with too many strikes
@@ -65,7 +64,29 @@ func (g *gate) try(cost, burst time.Duration, now time.Time) bool {
 func (g *gate) idle(now time.Time) bool { return !g.full.After(now) }
 
 // gates are those of a box, of all its sessions together. They outlive them.
-type gates struct{ traffic, connects, words gate }
+type gates struct {
+	traffic, connects gate
+	held              hold
+}
+
+// hold is how long a box was made to wait without end. No box that keeps to its
+// window is for so long: the whole of its spool passes in half the time.
+type hold struct{ since, until time.Time }
+
+const floodAfter = 2 * time.Minute
+
+// lasts notes a wait and reports, once in a while, that it was too much.
+func (h *hold) lasts(now time.Time, wait time.Duration) bool {
+	if now.Sub(h.until) > time.Second {
+		h.since = now
+	}
+	h.until = now.Add(wait)
+	if now.Sub(h.since) < floodAfter {
+		return false
+	}
+	h.since = now
+	return true
+}
 
 // source is an address that connects.
 type source struct {
@@ -89,10 +110,16 @@ func (b *Broker) gatesOf(id identity.ID) *gates {
 func (b *Broker) pace(ctx context.Context, id identity.ID, bytes int) error {
 	cost := time.Duration(float64(time.Second) * (1/b.opts.MessageRate + float64(bytes)/b.opts.ByteRate))
 	b.mu.Lock()
-	wait := b.gatesOf(id).traffic.take(cost, trafficBurst, time.Now())
+	now := time.Now()
+	g := b.gatesOf(id)
+	wait := g.traffic.take(cost, trafficBurst, now)
+	flood := wait > 0 && g.held.lasts(now, wait)
 	b.mu.Unlock()
 	if wait == 0 {
 		return nil
+	}
+	if flood {
+		b.opts.Faults.Note(id, fault.Flood, 1, fmt.Errorf("it sends more than it may for %s on end", floodAfter))
 	}
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
@@ -112,16 +139,6 @@ func (b *Broker) mayConnect(id identity.ID) error {
 		return fmt.Errorf("%w: box %s connects more often than every %s", ErrOffence, id, connectCost)
 	}
 	return nil
-}
-
-// warn logs what is wrong with a box, but not without end.
-func (b *Broker) warn(id identity.ID, msg string, args ...any) {
-	b.mu.Lock()
-	loud := b.gatesOf(id).words.try(wordCost, wordBurst, time.Now())
-	b.mu.Unlock()
-	if loud {
-		b.log.Warn(msg, append([]any{"device", id}, args...)...)
-	}
 }
 
 // addressOf is the address of the other end; all that is not TCP shares one.
@@ -215,7 +232,7 @@ func (b *Broker) prune() {
 	}
 	b.pruned = now
 	for id, g := range b.gates {
-		if g.traffic.idle(now) && g.connects.idle(now) && g.words.idle(now) {
+		if g.traffic.idle(now) && g.connects.idle(now) {
 			delete(b.gates, id)
 		}
 	}

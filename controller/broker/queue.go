@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 
+	"github.com/edgeherd/edgeherd/controller/fault"
 	"github.com/edgeherd/edgeherd/internal/identity"
 	"github.com/edgeherd/edgeherd/internal/wire"
 )
@@ -23,7 +24,9 @@ type arrival struct {
 	id      identity.ID
 	topic   wire.Topic
 	payload []byte
-	done    func() // tells the broker that it may send more
+	bad     fault.Cause // of err
+	err     error       // why the payload was not kept
+	done    func()      // tells the broker that it may send more
 }
 
 // queue keeps arrivals in order for each box and lets boxes be served beside

@@ -2,6 +2,8 @@ package ingest
 
 import (
 	"context"
+	"fmt"
+	"sync"
 	"time"
 
 	"github.com/edgeherd/edgeherd/controller/store"
@@ -67,6 +69,9 @@ func (in *Ingest) poke() {
 // Run commits what Deliver queues until ctx is done. Batches that were not
 // committed by then fail; their senders keep the blocks.
 func (in *Ingest) Run(ctx context.Context) error {
+	var asking sync.WaitGroup
+	asking.Go(func() { in.ask(ctx) })
+	defer asking.Wait()
 	var busyUntil time.Time
 	for {
 		select {
@@ -139,9 +144,17 @@ func (in *Ingest) flush(ctx context.Context) int {
 	c, err := in.ingest(ctx, all)
 	if err != nil && len(todo) > 1 {
 		// One poisoned batch must not hold up the others.
+		good := 0
 		for _, b := range todo {
 			b.committed, b.err = in.ingest(ctx, b.deliveries)
-			b.acks = b.keys
+			if b.acks = b.keys; b.err == nil {
+				good++
+			}
+		}
+		for _, b := range todo {
+			if b.err != nil && good > 0 {
+				b.err = fmt.Errorf("%w: %w", errAlone, b.err)
+			}
 			close(b.done)
 		}
 		return len(todo)

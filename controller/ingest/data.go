@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/edgeherd/edgeherd/controller/fault"
 	"github.com/edgeherd/edgeherd/controller/store"
 	"github.com/edgeherd/edgeherd/internal/identity"
 	"github.com/edgeherd/edgeherd/internal/wire"
@@ -20,7 +21,7 @@ type message struct {
 	offsets map[wire.BootID]offset
 	batch   *batch
 	refused []wire.Key
-	strange bool // something uses a schema that is not known here
+	strange int // blocks and packs that use a schema that is not known here
 }
 
 // offset is where a boot stands on the calendar, if it has said HELLO.
@@ -38,6 +39,7 @@ func (in *Ingest) data(ctx context.Context, id identity.ID, payload []byte) erro
 		in: in, id: id, now: in.opts.WallClock().UnixMilli(), schemas: map[wire.SchemaID]*wire.Schema{}, offsets: map[wire.BootID]offset{},
 		batch: &batch{box: id, bytes: len(payload), done: make(chan struct{})},
 	}
+	in.disk(id, msg.Behind)
 	for i := range msg.Schemas {
 		m.schemas[wire.SchemaIDOf(msg.Schemas[i])] = &msg.Schemas[i]
 	}
@@ -60,7 +62,8 @@ func (in *Ingest) data(ctx context.Context, id identity.ID, payload []byte) erro
 // finish commits and acknowledges.
 func (m *message) finish(ctx context.Context) error {
 	in := m.in
-	if m.strange {
+	if m.strange > 0 {
+		in.opts.Faults.Note(m.id, fault.SchemaConflict, int64(m.strange), errors.New("the schema of samples is neither known nor in the message"))
 		// Ask for a fresh conversation, in which the box sends all schemas that
 		// WELCOME does not list.
 		if err := in.publish(m.id, wire.TopicCmd, wire.Cmd{Hello: true}); err != nil {
@@ -95,7 +98,11 @@ func (m *message) take(d store.Delivery, keys ...wire.Key) {
 }
 
 func (m *message) refuse(what string, err error, keys ...wire.Key) {
-	m.in.fault(m.id, what, err)
+	cause := fault.BadSeal
+	if errors.Is(err, wire.ErrBomb) {
+		cause = fault.Bomb
+	}
+	m.in.opts.Faults.Note(m.id, cause, int64(len(keys)), fmt.Errorf("%s: %w", what, err))
 	m.in.opts.Observer.Refused(len(keys))
 	m.refused = append(m.refused, keys...)
 }
@@ -108,7 +115,7 @@ func (m *message) block(ctx context.Context, b wire.Block) error {
 	d, err := m.place(ctx, b)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		m.strange = true
+		m.strange++
 	case err != nil:
 		return err
 	default:
@@ -124,7 +131,7 @@ var errOdd = errors.New("a member has times that do not fit")
 func (m *message) pack(ctx context.Context, p *wire.Pack) error {
 	sc, err := m.schema(ctx, p.Schema)
 	if errors.Is(err, store.ErrNotFound) {
-		m.strange = true
+		m.strange++
 		return nil
 	}
 	if err != nil {

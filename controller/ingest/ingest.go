@@ -23,6 +23,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/edgeherd/edgeherd/controller/fault"
 	"github.com/edgeherd/edgeherd/controller/store"
 	"github.com/edgeherd/edgeherd/internal/identity"
 	"github.com/edgeherd/edgeherd/internal/wire"
@@ -48,6 +49,10 @@ type Options struct {
 	// Pace tells how fast the backlog of a box may go up, and when not at all;
 	// nil means as fast as it can, at any time.
 	Pace func(ctx context.Context, id identity.ID) (rate int64, quiet []wire.Quiet, err error)
+	// Faults counts what is wrong with messages; nil means that it is only logged.
+	Faults *fault.Book
+	// Ask asks a box for a HELLO, wherever its sessions are; nil means by Publish.
+	Ask func(id identity.ID)
 	// Observer is told what becomes of blocks; nil means nobody.
 	Observer Observer
 	// WallClock stamps what has no trusted time of its own; nil means time.Now.
@@ -63,17 +68,9 @@ type Ingest struct {
 	mu      sync.Mutex // guards the fields below
 	queue   []*batch
 	stopped bool
-	faults  map[fault]time.Time // when each was logged last
+	asks    map[identity.ID]time.Time // when to ask for a HELLO
+	health  health
 }
-
-// fault is one kind of thing that goes wrong with one box.
-type fault struct {
-	id   identity.ID
-	what string
-}
-
-// faultEvery is how often one fault is logged.
-const faultEvery = time.Hour
 
 // ErrMalformed is wrapped by the error for a message that can never be read:
 // sending it again cannot help.
@@ -90,7 +87,14 @@ func New(opts Options, log *slog.Logger) *Ingest {
 	if opts.Observer == nil {
 		opts.Observer = nobody{}
 	}
-	return &Ingest{opts: opts, log: log, wake: make(chan struct{}, 1), faults: map[fault]time.Time{}}
+	if opts.Faults == nil {
+		opts.Faults = fault.New(fault.Options{WallClock: opts.WallClock}, log)
+	}
+	in := &Ingest{opts: opts, log: log, wake: make(chan struct{}, 1), asks: map[identity.ID]time.Time{}}
+	if in.opts.Ask == nil {
+		in.opts.Ask = func(id identity.ID) { _ = in.publish(id, wire.TopicCmd, wire.Cmd{Hello: true}) }
+	}
+	return in
 }
 
 // Deliver handles one message. An error withholds the PUBACK.
@@ -106,25 +110,12 @@ func (in *Ingest) Deliver(ctx context.Context, id identity.ID, topic wire.Topic,
 	case wire.TopicWill:
 		// The broker reports the end of the connection itself.
 	default:
-		err = fmt.Errorf("topic %q: %w", topic, ErrMalformed)
+		err = fmt.Errorf("%w %q: %w", errTopic, topic, ErrMalformed)
 	}
 	if err != nil && !errors.Is(err, errStopped) && ctx.Err() == nil {
-		in.fault(id, "message refused", err)
+		in.failed(id, err)
 	}
 	return err
-}
-
-// fault logs what went wrong with a box, each kind once an hour, so that a
-// broken box cannot fill the log. There are as many as boxes times kinds.
-func (in *Ingest) fault(id identity.ID, what string, err error) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	now, f := time.Now(), fault{id, what}
-	if last, seen := in.faults[f]; seen && now.Sub(last) < faultEvery {
-		return
-	}
-	in.faults[f] = now
-	in.log.Warn(what, "device", id, "err", err)
 }
 
 func decodeMessage[T any](payload []byte) (T, error) {
@@ -140,7 +131,18 @@ func (in *Ingest) hello(ctx context.Context, id identity.ID, payload []byte) err
 	if err != nil {
 		return err
 	}
-	if err := in.opts.Store.Hello(ctx, id, h); err != nil {
+	older, err := in.opts.Store.Reconnects(ctx, id, h)
+	if err != nil {
+		return err
+	}
+	if older != nil { // it is answered, and changes nothing
+		in.opts.Faults.Note(id, fault.Replayed, 1, older)
+	} else if err := in.opts.Store.Hello(ctx, id, h); err != nil {
+		return err
+	}
+	in.well()
+	withheld, err := in.judge(ctx, id, h)
+	if err != nil {
 		return err
 	}
 	lineage, err := in.opts.Store.Lineage(ctx, h.Runs)
@@ -154,6 +156,9 @@ func (in *Ingest) hello(ctx context.Context, id identity.ID, payload []byte) err
 	desired, err := in.opts.Store.DesiredEnvelope(ctx, id)
 	if err != nil {
 		return err
+	}
+	if withheld {
+		desired = nil
 	}
 	w := wire.Welcome{
 		V: wire.Version, Nonce: h.Nonce, Run: lineage.Run, Valid: lineage.Valid,

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/edgeherd/edgeherd/controller/store"
+	"github.com/edgeherd/edgeherd/internal/wire"
 )
 
 // Observer is told what becomes of blocks, for metrics. Its methods are called
@@ -33,7 +34,18 @@ func (in *Ingest) Queued() int {
 // ingest runs one transaction and tells of it.
 func (in *Ingest) ingest(ctx context.Context, ds []store.Delivery) (store.Committed, error) {
 	began := time.Now()
-	c, err := in.opts.Store.Ingest(ctx, ds, in.effects)
+	tales := map[wire.Key]told{} // the transaction may run again
+	c, err := in.opts.Store.Ingest(ctx, ds, func(d store.Delivery) (store.Effects, error) {
+		e, odd := in.effects(d)
+		if d.Gap != nil || odd != nil {
+			tales[d.Block.Key] = told{d, odd}
+		}
+		return e, nil
+	})
+	if err == nil {
+		in.well()
+		in.tell(tales)
+	}
 	blocks := 0
 	for i := range ds {
 		if blocks++; ds[i].Pack != nil {

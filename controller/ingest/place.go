@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/edgeherd/edgeherd/controller/analytics"
+	"github.com/edgeherd/edgeherd/controller/fault"
 	"github.com/edgeherd/edgeherd/controller/store"
 	"github.com/edgeherd/edgeherd/internal/wire"
 )
@@ -27,7 +28,11 @@ func (m *message) place(ctx context.Context, b wire.Block) (store.Delivery, erro
 	}
 	if err := decode(&d); err != nil {
 		// Sealed by the box as it is: keep the bytes, say so.
-		m.in.fault(m.id, "content of block kept unread", fmt.Errorf("block %s: %w", b.Key, err))
+		cause := fault.Unreadable
+		if b.Kind == wire.KindSamples {
+			cause = fault.SchemaConflict
+		}
+		m.in.opts.Faults.Note(m.id, cause, 1, fmt.Errorf("content of block %s kept unread: %w", b.Key, err))
 	}
 	start, err := m.start(ctx, b)
 	if err != nil {
@@ -48,6 +53,9 @@ func (m *message) place(ctx context.Context, b wire.Block) (store.Delivery, erro
 func (m *message) start(ctx context.Context, b wire.Block) (int64, error) {
 	start := b.WallMs
 	limit := m.now + maxAhead.Milliseconds() - span(b)
+	if b.Quality == wire.TimeSynced && b.WallMs > m.now+maxAhead.Milliseconds() {
+		m.in.opts.Faults.Note(m.id, fault.FromTheFuture, 1, fmt.Errorf("a clock called synchronised says %s", stamp(b.WallMs)))
+	}
 	if b.Quality != wire.TimeSynced || start > limit {
 		// The clock of this boot cannot be trusted: count from its HELLO.
 		o, err := m.offset(ctx, b.Boot)
@@ -63,6 +71,9 @@ func (m *message) start(ctx context.Context, b wire.Block) (int64, error) {
 	}
 	return max(0, start), nil
 }
+
+// stamp shows a time that a box claims, however far away it is.
+func stamp(ms int64) string { return time.UnixMilli(ms).UTC().Format(time.RFC3339) }
 
 func span(b wire.Block) int64 { return min(b.SpanMs, store.MaxSpan.Milliseconds()) }
 
@@ -98,19 +109,19 @@ func decode(d *store.Delivery) (err error) {
 	return err
 }
 
-// effects is what a newly stored block changes of its box.
-func (in *Ingest) effects(d store.Delivery) (store.Effects, error) {
-	var e store.Effects
+// effects is what a newly stored block changes of its box, and what was odd
+// about it.
+func (in *Ingest) effects(d store.Delivery) (e store.Effects, odd error) {
 	for _, ev := range d.Events {
 		if err := eventEffect(&e, d, ev); err != nil {
 			// A body of a newer agent: the event itself is stored all the same.
-			in.fault(d.Box, "body of event not understood", fmt.Errorf("event %s: %w", ev.Type, err))
+			odd = fmt.Errorf("body of event %s: %w", ev.Type, err)
 		}
 	}
 	if d.Samples != nil {
 		e.Thermal = func(stored []byte) ([]byte, error) { return in.observe(stored, d), nil }
 	}
-	return e, nil
+	return e, odd
 }
 
 func eventEffect(e *store.Effects, d store.Delivery, ev wire.Event) error {
@@ -144,7 +155,7 @@ func eventEffect(e *store.Effects, d store.Delivery, ev wire.Event) error {
 func (in *Ingest) observe(stored []byte, d store.Delivery) []byte {
 	var s analytics.State
 	if err := json.Unmarshal(stored, &s); err != nil {
-		in.fault(d.Box, "thermal state begun anew", err)
+		in.opts.Faults.Note(d.Box, fault.Unreadable, 1, fmt.Errorf("thermal state begun anew: %w", err))
 		s = analytics.State{}
 	}
 	d.EachRow(func(row int, ms int64) {
@@ -162,7 +173,7 @@ func (in *Ingest) observe(stored []byte, d store.Delivery) []byte {
 	})
 	next, err := json.Marshal(s)
 	if err != nil {
-		in.fault(d.Box, "thermal state not kept", err)
+		in.opts.Faults.Note(d.Box, fault.Unreadable, 1, fmt.Errorf("thermal state not kept: %w", err))
 		return stored
 	}
 	return next

@@ -138,6 +138,11 @@ func (c *Client) Results(ctx context.Context, id identity.ID, limit int) (Result
 	return call[ResultList](ctx, c, http.MethodGet, fmt.Sprintf("/boxes/%s/results?limit=%d", url.PathEscape(string(id)), limit), nil)
 }
 
+// BoxFaults returns what goes wrong with the messages of a box.
+func (c *Client) BoxFaults(ctx context.Context, id identity.ID) (BoxFaultList, error) {
+	return call[BoxFaultList](ctx, c, http.MethodGet, fmt.Sprintf("/boxes/%s/faults", url.PathEscape(string(id))), nil)
+}
+
 // Models lists models with their versions.
 func (c *Client) Models(ctx context.Context) (ModelList, error) {
 	return call[ModelList](ctx, c, http.MethodGet, "/models", nil)

@@ -130,6 +130,7 @@ type Summary struct {
 	Development bool           `json:"development"` // a throw-away key signs everything
 	Version     string         `json:"version"`
 	Time        time.Time      `json:"time"`
+	Trouble     string         `json:"trouble,omitempty" doc:"why the database takes no messages of boxes"`
 }
 
 // Series is one metric over time, at most a few values per pixel.

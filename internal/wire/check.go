@@ -49,7 +49,7 @@ func (s Schema) check() error {
 }
 
 func (d Data) check() error {
-	if err := errors.Join(atMost("blocks", len(d.Blocks), MaxBlocks), atMost("packs", len(d.Packs), MaxPacks), atMost("schemas", len(d.Schemas), MaxSchemas)); err != nil {
+	if err := errors.Join(d.Behind.check(), atMost("blocks", len(d.Blocks), MaxBlocks), atMost("packs", len(d.Packs), MaxPacks), atMost("schemas", len(d.Schemas), MaxSchemas)); err != nil {
 		return err
 	}
 	keys := len(d.Blocks)
@@ -94,6 +94,7 @@ func (h Hello) check() error {
 		return err
 	}
 	if err := errors.Join(
+		h.Buffer.check(),
 		atMost("streams", len(h.Streams), MaxStreams),
 		atMost("runs", len(h.Runs), MaxRuns),
 		atMost("models", len(h.Running.Models), MaxModels),
@@ -154,7 +155,7 @@ func (w Welcome) check() error {
 }
 
 func (l Live) check() error {
-	if err := atMost("samples", len(l.Samples), MaxLiveSamples); err != nil {
+	if err := errors.Join(l.Buffer.check(), atMost("samples", len(l.Samples), MaxLiveSamples)); err != nil {
 		return err
 	}
 	for _, s := range l.Samples {

@@ -10,6 +10,10 @@ import (
 // maxRawPack bounds what the payload of a pack expands to.
 const maxRawPack = 512 << 10
 
+// ErrBomb is wrapped by the error for a payload that would expand beyond the
+// limit.
+var ErrBomb = errors.New("compressed beyond measure")
+
 // decoder is stateless: only DecodeAll is called on it. It is made with the
 // program since its channels must belong to no test's bubble.
 var decoder = must(zstd.NewReader(nil, zstd.WithDecoderMaxMemory(maxRawPack), zstd.WithDecoderLowmem(true), zstd.WithDecodeAllCapLimit(true)))
@@ -38,6 +42,9 @@ func expand(frame []byte) ([]byte, error) {
 		return nil, fmt.Errorf("expand pack: %w", err)
 	}
 	raw, err := decoder.DecodeAll(frame, make([]byte, 0, size))
+	if errors.Is(err, zstd.ErrDecoderSizeExceeded) {
+		err = fmt.Errorf("%w: %w", ErrBomb, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("expand pack: %w", err)
 	}
@@ -54,7 +61,10 @@ func frameSize(frame []byte) (int, error) {
 	if err := h.Decode(frame); err != nil {
 		return 0, err
 	}
-	if h.Skippable || h.DictionaryID != 0 || h.HasCheckSum || !h.SingleSegment || !h.HasFCS || h.FrameContentSize == 0 || h.FrameContentSize > maxRawPack {
+	if h.HasFCS && h.FrameContentSize > maxRawPack {
+		return 0, fmt.Errorf("a frame of %d bytes, the limit is %d: %w", h.FrameContentSize, maxRawPack, ErrBomb)
+	}
+	if h.Skippable || h.DictionaryID != 0 || h.HasCheckSum || !h.SingleSegment || !h.HasFCS || h.FrameContentSize == 0 {
 		return 0, errors.New("not a plain frame of known size")
 	}
 	rest := frame[h.HeaderSize:]

@@ -225,7 +225,11 @@ type Buffer struct {
 	Window        int64 `cbor:"3,keyasint" json:"window"` // acked and kept for replay
 	OldestMs      int64 `cbor:"4,keyasint" json:"oldest_unix_ms"`
 	DroppedBlocks int64 `cbor:"5,keyasint" json:"dropped_blocks"`
+	// Disk is why the spool takes no writes; empty while it does.
+	Disk string `cbor:"6,keyasint,omitempty" json:"disk,omitempty"`
 }
+
+func (b Buffer) check() error { return text("disk", b.Disk, maxText) }
 
 // RunningModel is a version that serves on the box.
 type RunningModel struct {

@@ -30,6 +30,24 @@ export type Box = {
     update: string;
 };
 
+export type BoxFault = {
+    cause: string;
+    /**
+     * messages, blocks or connections
+     */
+    count: number;
+    first: string;
+    last: string;
+    /**
+     * what was said the last time, in English
+     */
+    text: string;
+};
+
+export type BoxFaultList = {
+    items: Array<BoxFault>;
+};
+
 export type BoxList = {
     items: Array<Box>;
     next_page_token: string;
@@ -49,6 +67,7 @@ export type BoxModel = {
 export type Buffer = {
     blocks: number;
     bytes: number;
+    disk?: string;
     dropped_blocks: number;
     oldest_unix_ms: number;
     window: number;
@@ -338,6 +357,10 @@ export type Summary = {
     simulated: number;
     time: string;
     total: number;
+    /**
+     * why the database takes no messages of boxes
+     */
+    trouble?: string;
     updates: {
         [key: string]: number;
     };
@@ -583,6 +606,45 @@ export type BoxEventsResponses = {
 };
 
 export type BoxEventsResponse = BoxEventsResponses[keyof BoxEventsResponses];
+
+export type BoxFaultsData = {
+    body?: never;
+    path: {
+        id: string;
+    };
+    query?: never;
+    url: '/api/v1/boxes/{id}/faults';
+};
+
+export type BoxFaultsErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type BoxFaultsError = BoxFaultsErrors[keyof BoxFaultsErrors];
+
+export type BoxFaultsResponses = {
+    /**
+     * OK
+     */
+    200: BoxFaultList;
+};
+
+export type BoxFaultsResponse = BoxFaultsResponses[keyof BoxFaultsResponses];
 
 export type BoxResultsData = {
     body?: never;
