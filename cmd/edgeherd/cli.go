@@ -17,7 +17,7 @@ import (
 // line here.
 var verbs = []func(*cli) *cobra.Command{
 	upCommand, serverCommand, loginCommand, contextCommand,
-	boxCommand, siteCommand, fleetCommand, modelCommand, releaseCommand, rolloutCommand,
+	boxCommand, siteCommand, fleetCommand, modelCommand, releaseCommand, rolloutCommand, healthCommand,
 	completionCommand, versionCommand,
 }
 

@@ -1,6 +1,9 @@
 package health
 
-import "slices"
+import (
+	"math"
+	"slices"
+)
 
 // index of the open finding of a family, or −1.
 func (b *Box) index(family string) int {
@@ -16,6 +19,7 @@ func (b *Box) has(families ...string) bool {
 // rises; its cause may still change, since evidence grows.
 func (b *Box) raise(f Finding, when int64) {
 	at := Unix(when)
+	f.Confidence = math.Round(100*f.Confidence) / 100
 	f.Box, f.Site = b.Name, b.Site
 	i := b.index(f.Family)
 	if i < 0 {
