@@ -2,6 +2,7 @@ package spool_test
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -27,7 +28,7 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	}
 	run := map[string]func(string) error{
-		"kill": childKill, "full": childFull, "record": childRecord, "eio": childEIO, "check": spool.CheckFile,
+		"kill": childKill, "full": childFull, "start": childStart, "record": childRecord, "eio": childEIO, "check": spool.CheckFile,
 	}[role]
 	if err := run(path); err != nil {
 		fmt.Println("child:", err)
@@ -163,6 +164,54 @@ func childFull(path string) error {
 		return err
 	}
 	return s.Close()
+}
+
+// childStart opens a spool on a disk that is full, and again when it is not. The
+// limits let nothing be written, and the marker but no whole new file.
+func childStart(path string) error {
+	signal.Ignore(syscall.SIGXFSZ)
+	var before syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_FSIZE, &before); err != nil {
+		return err
+	}
+	for n, limit := range []uint64{8192, 0} {
+		if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: limit, Max: before.Max}); err != nil {
+			return err
+		}
+		for range 3 {
+			if _, err := spool.Open(spool.Options{Path: path}, slog.New(slog.DiscardHandler)); !errors.Is(err, spool.ErrNoWrites) {
+				return fmt.Errorf("open with room for %d bytes: %w", limit, err)
+			}
+		}
+		if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &before); err != nil {
+			return err
+		}
+		s, err := spool.Open(spool.Options{Path: path}, slog.New(slog.DiscardHandler))
+		if err != nil {
+			return err
+		}
+		if _, err := s.Append(draft(wire.LaneTelemetry, n, 10)); err != nil {
+			return err
+		}
+		if err := errors.Join(check(s, n+1), s.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// TestASpoolOpensWhenTheDiskHasRoomAgain, and no half-made file passes for a
+// damaged one.
+func TestASpoolOpensWhenTheDiskHasRoomAgain(t *testing.T) {
+	p := path(t)
+	cmd := child(t, "start", p)
+	cmd.WaitDelay = 10 * time.Second
+	if out, err := cmd.Output(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if files := corruptFiles(t, p); len(files) > 0 {
+		t.Errorf("set aside %v", files)
+	}
 }
 
 func check(s *spool.Spool, want int) error {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -19,6 +20,10 @@ import (
 // as if nothing had happened. Only a new process, which checks the file, may use
 // it again.
 var ErrFailed = errors.New("the disk has failed; the file is checked when the spool is opened again")
+
+// ErrNoWrites is wrapped by errors of Open when the disk is full or read-only.
+// It names the way out; nothing was changed, and a later Open may work.
+var ErrNoWrites = errors.New("the disk takes no writes; make room on it, or mount it writable")
 
 // Run writes what waits and keeps the file small. It returns nil when ctx ends,
 // and an error that wraps ErrFailed when the disk has failed.
@@ -121,13 +126,11 @@ func passes(err error) bool {
 		return true // bbolt keeps the cause of the second as text only
 	}
 	var write *fs.PathError
-	if !errors.As(err, &write) || write.Op != "write" {
-		return false
-	}
-	for _, passing := range []syscall.Errno{syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG, syscall.EROFS} {
-		if errors.Is(write, passing) {
-			return true
-		}
-	}
-	return false
+	return errors.As(err, &write) && write.Op == "write" && noWrites(write)
+}
+
+// noWrites says whether the disk is full or read-only.
+func noWrites(err error) bool {
+	return slices.ContainsFunc([]syscall.Errno{syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG, syscall.EROFS},
+		func(e syscall.Errno) bool { return errors.Is(err, e) })
 }

@@ -127,9 +127,17 @@ type Spool struct {
 }
 
 // Open opens the spool and begins a life. A damaged file is set aside and a
-// new one begun, with a gap that says so.
-func Open(opts Options, log *slog.Logger) (_ *Spool, err error) {
-	opts = opts.withDefaults()
+// new one begun, with a gap that says so. An error that wraps ErrNoWrites may
+// pass.
+func Open(opts Options, log *slog.Logger) (*Spool, error) {
+	s, err := openFile(opts.withDefaults(), log)
+	if err != nil && noWrites(err) {
+		return nil, fmt.Errorf("%w: %w", ErrNoWrites, err)
+	}
+	return s, err
+}
+
+func openFile(opts Options, log *slog.Logger) (_ *Spool, err error) {
 	s := &Spool{opts: opts, log: log, changed: make(chan struct{}, 1), broken: make(chan struct{}), acks: newAcks()}
 	rand.Read(s.sid[:])
 	if err := durable.MkdirAll(filepath.Dir(opts.Path), 0o700); err != nil {
@@ -138,10 +146,14 @@ func Open(opts Options, log *slog.Logger) (_ *Spool, err error) {
 	if s.lock, err = lockFile(opts.Path + ".lock"); err != nil {
 		return nil, fmt.Errorf("open spool: %w", err)
 	}
+	fresh := false
 	defer func() {
 		if err != nil {
 			if s.db != nil {
 				s.db.Close()
+			}
+			if fresh { // a half-made file would pass for a damaged one
+				err = errors.Join(err, durable.Remove(opts.Path))
 			}
 			s.lock.Close()
 		}
@@ -150,15 +162,17 @@ func Open(opts Options, log *slog.Logger) (_ *Spool, err error) {
 		return nil, fmt.Errorf("open spool: %w", err)
 	}
 	damage := s.inspect()
+	if err := durable.WriteFile(opts.Path+".open", []byte("not closed cleanly\n"), 0o600); err != nil {
+		return nil, fmt.Errorf("open spool: %w", err)
+	}
 	if damage != nil {
 		log.Error("spool is damaged and set aside; what it held may be lost", "path", opts.Path, "err", damage)
 		if err := s.setAside(); err != nil {
 			return nil, fmt.Errorf("set damaged spool aside: %w", err)
 		}
 	}
-	if err := durable.WriteFile(opts.Path+".open", []byte("not closed cleanly\n"), 0o600); err != nil {
-		return nil, fmt.Errorf("open spool: %w", err)
-	}
+	info, err := os.Stat(opts.Path)
+	fresh = err != nil || info.Size() == 0
 	if s.db, err = openDB(opts, opts.Path); err != nil {
 		return nil, fmt.Errorf("open spool %s: %w", opts.Path, err)
 	}

@@ -18,6 +18,7 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"syscall"
+	"time"
 
 	"github.com/edgeherd/edgeherd/agent"
 	"github.com/edgeherd/edgeherd/agent/spool"
@@ -94,17 +95,40 @@ func runAgent(ctx context.Context, args []string, stderr io.Writer) error {
 	debug.SetGCPercent(50)
 	debug.SetMemoryLimit(32 << 20)
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: c.Log}))
-	a, err := agent.Open(agent.Options{
-		State: c.State, Root: c.Root, Runner: runnerapi.Dial(c.Runner), Version: version,
-		SensePeriod: c.SensePeriod, SealPeriod: c.SealPeriod, Trial: c.Trial, Probation: c.Probation,
-		FirstDelay: c.FirstDelay, SpoolBytes: c.SpoolBytes, CheckSpool: checkSpool, MinFreeBytes: c.MinFreeBytes,
-		Server: c.Server, Proxy: c.Proxy, ProxyAuth: c.ProxyAuthFile,
-	}, log)
-	if err != nil {
+	a, err := whenTheDiskPermits(ctx, log, func() (*agent.Agent, error) {
+		return agent.Open(agent.Options{
+			State: c.State, Root: c.Root, Runner: runnerapi.Dial(c.Runner), Version: version,
+			SensePeriod: c.SensePeriod, SealPeriod: c.SealPeriod, Trial: c.Trial, Probation: c.Probation,
+			FirstDelay: c.FirstDelay, SpoolBytes: c.SpoolBytes, CheckSpool: checkSpool, MinFreeBytes: c.MinFreeBytes,
+			Server: c.Server, Proxy: c.Proxy, ProxyAuth: c.ProxyAuthFile,
+		}, log)
+	})
+	if a == nil {
 		return err
 	}
 	log.Info("agent started", "version", version)
 	return a.Run(ctx)
+}
+
+// whenTheDiskPermits opens an agent, and waits for a disk that takes no writes
+// until ctx is done: then it returns nothing. To end would not help, since the
+// launcher would start another agent on the same disk. The runner goes on serving
+// meanwhile.
+func whenTheDiskPermits(ctx context.Context, log *slog.Logger, open func() (*agent.Agent, error)) (*agent.Agent, error) {
+	level := slog.LevelError // once; the way out is in the error
+	for wait := 5 * time.Second; ; wait = min(2*wait, time.Minute) {
+		a, err := open()
+		if !errors.Is(err, spool.ErrNoWrites) {
+			return a, err
+		}
+		log.Log(ctx, level, "agent waits for its disk, inference goes on", "err", err)
+		level = slog.LevelDebug
+		select {
+		case <-ctx.Done():
+			return nil, nil
+		case <-time.After(wait):
+		}
+	}
 }
 
 // checkSpool looks at a spool in a child process: a damaged page makes bbolt

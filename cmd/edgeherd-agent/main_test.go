@@ -2,12 +2,19 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"github.com/edgeherd/edgeherd/agent"
+	"github.com/edgeherd/edgeherd/agent/spool"
 )
 
 func noEnv(string) string { return "" }
@@ -113,4 +120,35 @@ func TestStatusSaysHowTheBoxIsConnected(t *testing.T) {
 	if out, err = status("--json"); err != nil || !strings.Contains(out, `"connected": true`) {
 		t.Errorf("%s%v", out, err)
 	}
+}
+
+// TestAnAgentWaitsForAFullDiskAndSaysItOnce: to end would start it again and again.
+func TestAnAgentWaitsForAFullDiskAndSaysItOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var said bytes.Buffer
+		log := slog.New(slog.NewTextHandler(&said, nil))
+		full, other := fmt.Errorf("open spool: %w", spool.ErrNoWrites), errors.New("no identity")
+		tries := 0
+		open := func() (*agent.Agent, error) {
+			if tries++; tries < 20 {
+				return nil, full
+			}
+			return nil, other
+		}
+		began := time.Now()
+		if a, err := whenTheDiskPermits(t.Context(), log, open); a != nil || !errors.Is(err, other) {
+			t.Errorf("%v, %v", a, err)
+		}
+		if took := time.Since(began); took < 10*time.Minute || took > 20*time.Minute {
+			t.Errorf("20 tries took %s", took)
+		}
+		if strings.Count(said.String(), "\n") != 1 || !strings.Contains(said.String(), "make room on it") {
+			t.Errorf("said: %s", said.String())
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if a, err := whenTheDiskPermits(ctx, log, func() (*agent.Agent, error) { return nil, full }); a != nil || err != nil {
+			t.Errorf("asked to end: %v, %v", a, err)
+		}
+	})
 }
