@@ -108,8 +108,8 @@ func Write(ctx context.Context, opts Options, file string) (m Manifest, err erro
 	if opts.WallClock == nil {
 		opts.WallClock = time.Now
 	}
-	if _, err := os.Stat(opts.State); err != nil {
-		return m, fmt.Errorf("no state directory: %w; name it with --state", err)
+	if opts, err = opts.resolved(file); err != nil {
+		return m, err
 	}
 	if _, err := os.Lstat(file); err == nil {
 		return m, fmt.Errorf("%s exists: choose another name, or remove it", file)
@@ -150,13 +150,50 @@ func Write(ctx context.Context, opts Options, file string) (m Manifest, err erro
 	return m, nil
 }
 
+// resolved follows links to the directories, since a walk does not, and makes
+// sure that file is in neither: each backup would hold all the ones before it.
+func (o Options) resolved(file string) (Options, error) {
+	dir, err := filepath.Abs(filepath.Dir(file))
+	if err == nil {
+		dir, err = filepath.EvalSymlinks(dir)
+	}
+	if err != nil {
+		return o, fmt.Errorf("look at the folder of the backup: %w", err)
+	}
+	o.Blobs = o.blobs()
+	for _, top := range []*string{&o.State, &o.Blobs} {
+		real, err := filepath.Abs(*top)
+		if err == nil {
+			real, err = filepath.EvalSymlinks(real)
+		}
+		if top == &o.Blobs && errors.Is(err, fs.ErrNotExist) {
+			continue // nothing was pushed yet
+		}
+		if err != nil {
+			return o, fmt.Errorf("no state directory: %w; name it with --state", err)
+		}
+		if *top = real; inside(dir, real) {
+			return o, fmt.Errorf("%s is inside of what is saved: choose a folder outside of %s", file, real)
+		}
+	}
+	return o, nil
+}
+
+// inside reports whether a resolved path is a directory or below it.
+func inside(name, dir string) bool {
+	rel, err := filepath.Rel(dir, name)
+	return err == nil && filepath.IsLocal(rel)
+}
+
 // collect lists the state directory, and the blobs.
 func (m *Manifest) collect(opts Options) error {
-	blobs := opts.blobs()
 	err := walk(opts.State, func(name, from string, info fs.FileInfo) error {
 		top, _, _ := strings.Cut(name, "/")
-		if top == "lock" || top == blobDir || strings.HasPrefix(name, sqliteName) {
+		if top == "lock" || top == blobDir || strings.HasPrefix(name, sqliteName) || inside(from, opts.Blobs) {
 			return nil
+		}
+		if !info.Mode().IsRegular() {
+			return fmt.Errorf("%s is a link, which a backup does not follow: put what it leads to in its place", from)
 		}
 		m.Files = append(m.Files, File{Name: path.Join(stateDir, name), Mode: info.Mode().Perm(), from: from})
 		return nil
@@ -164,9 +201,9 @@ func (m *Manifest) collect(opts Options) error {
 	if err != nil {
 		return err
 	}
-	err = walk(blobs, func(name, from string, info fs.FileInfo) error {
-		if strings.HasPrefix(name, "stage/") {
-			return nil // not whole yet
+	err = walk(opts.Blobs, func(name, from string, info fs.FileInfo) error {
+		if strings.HasPrefix(name, "stage/") || !info.Mode().IsRegular() {
+			return nil // not whole yet, or none
 		}
 		name = path.Join(blobDir, name)
 		m.Blobs = append(m.Blobs, File{Name: name, Size: info.Size()})
@@ -181,9 +218,10 @@ func (m *Manifest) collect(opts Options) error {
 	return err
 }
 
+// walk tells of files and of links.
 func walk(dir string, each func(name, from string, info fs.FileInfo) error) error {
 	return filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
-		if err != nil || !d.Type().IsRegular() {
+		if err != nil || !d.Type().IsRegular() && d.Type() != fs.ModeSymlink {
 			return err
 		}
 		info, err := d.Info()

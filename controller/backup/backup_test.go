@@ -254,3 +254,42 @@ func TestTheDoctorFindsWhatIsWrong(t *testing.T) {
 		t.Errorf("no database: %+v", f)
 	}
 }
+
+// TestLinksHideNothing: a state directory that is a link, as after a move to a
+// larger disk, is saved as the one it leads to; a link inside is refused.
+func TestLinksHideNothing(t *testing.T) {
+	opts := state(t)
+	open(t, opts)
+	real := opts.State
+	opts.State = filepath.Join(t.TempDir(), "link")
+	check(t, os.Symlink(real, opts.State))
+	check(t, os.Mkdir(filepath.Join(real, "moved"), 0o700))
+	check(t, os.Rename(filepath.Join(real, "blobs"), filepath.Join(real, "moved", "blobs")))
+	check(t, os.Symlink(filepath.Join("moved", "blobs"), filepath.Join(real, "blobs")))
+	m, err := backup.Write(ctx, opts, filepath.Join(t.TempDir(), "backup.tar"))
+	check(t, err)
+	var names []string
+	for _, f := range append(m.Files, m.Blobs...) {
+		names = append(names, f.Name)
+	}
+	want := []string{"store.db", "state/ca/ca.key", "state/ca/ca.pem", "state/context.json", "state/keys/signing.key", "blobs/sha256/aa"}
+	if !slices.Equal(names, want) {
+		t.Errorf("saved %q, want %q", names, want)
+	}
+	check(t, os.Rename(filepath.Join(real, "keys"), filepath.Join(t.TempDir(), "keys")))
+	check(t, os.Symlink("/elsewhere", filepath.Join(real, "keys")))
+	if _, err := backup.Write(ctx, opts, filepath.Join(t.TempDir(), "backup.tar")); err == nil || !strings.Contains(err.Error(), "keys is a link") {
+		t.Errorf("keys behind a link: %v", err)
+	}
+}
+
+func TestABackupDoesNotHoldTheOnesBefore(t *testing.T) {
+	opts := state(t)
+	open(t, opts)
+	for _, dir := range []string{"", "ca", "blobs/sha256"} {
+		file := filepath.Join(opts.State, dir, "backup.tar")
+		if _, err := backup.Write(ctx, opts, file); err == nil || !strings.Contains(err.Error(), "choose a folder outside") {
+			t.Errorf("%s: %v", file, err)
+		}
+	}
+}
