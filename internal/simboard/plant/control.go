@@ -27,8 +27,11 @@ type control struct {
 
 func drawControl(f *recipe, r *rand.Rand, h *hardware) control {
 	c := control{kind: pick(r, f.Structure[controller]), dMin: 0.2 + 0.15*r.Float64(), hyst: 1.5 + 2.5*r.Float64()}
-	if h.fans == 0 {
+	switch {
+	case h.fans == 0:
 		c.kind = "none"
+	case h.fans > 2 && c.kind == "zero-rpm": // servers keep their fans turning
+		c.kind = "linear"
 	}
 	c.tLo, c.tHi = 40+8*r.Float64(), h.trip-5-7*r.Float64()
 	c.steps, c.tStart = 4+r.IntN(4), c.tLo+6

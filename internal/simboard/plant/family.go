@@ -2,6 +2,7 @@ package plant
 
 import (
 	"maps"
+	"math"
 	"slices"
 )
 
@@ -38,6 +39,8 @@ const (
 	cooling     = "cooling strength"                // 1 holds the room at its set point
 	burst       = "burst share"                     // of quarter hours
 	jitter      = "load jitter"                     // sd within an hour, of dynamic power
+	mixNoise    = "mix of work"                     // sd of Rjc from hour to hour: which units are busy
+	airNoise    = "stray air K"                     // sd of the air at the sink over the inlet sensor
 	rollGain    = "rollout power change"            // relative, either way
 	rollSpread  = "rollout heat shift"              // of Rjc, either way
 	rollouts    = "rollouts per year"               //
@@ -77,7 +80,7 @@ func base() recipe {
 			fanPoint: {0.55, 0.70}, fanShape: {0.2, 0.4}, leakShare: {0.05, 0.09}, leakSlope: {0.010, 0.013},
 			margin: {14, 22}, recirc: {0.02, 0.06}, tolerance: {0.02, 0.03}, dieNoise: {0.3, 0.6},
 			offset: {0.4, 0.8}, dieStep: {0.05, 0.25}, outdoor: {9, 13}, season: {8, 10}, cooling: {0.85, 0.95},
-			burst: {0.02, 0.05}, jitter: {0.05, 0.08}, rollGain: {0.04, 0.12}, rollSpread: {0.01, 0.04},
+			burst: {0.02, 0.05}, jitter: {0.05, 0.08}, mixNoise: {0.015, 0.03}, airNoise: {0.2, 0.4}, rollGain: {0.04, 0.12}, rollSpread: {0.01, 0.04},
 			rollouts: {2, 4}, lossRate: {0, 0.02}, logJitter: {0, 2}, outages: {2, 5}, skew: {0, 10},
 			dustYears: {3, 6}, boxDust: {0.2, 0.3}, siteDust: {0.3, 0.4}, clogRise: {0.30, 0.50},
 			missInlet: {0.1, 0.2}, missRPM: {0.05, 0.1}, missPower: {0.05, 0.1}, roomSensor: {0.5, 0.7},
@@ -105,6 +108,13 @@ func (f recipe) with(name string, spans map[string]span, structure map[string][]
 	return f
 }
 
+// missing tells whether SKU number i lacks a sensor. Numbers take turns, so
+// that a fleet of few SKUs has its family's share.
+func (f *recipe) missing(name string, i float64) bool {
+	p := (f.Spans[name].Lo + f.Spans[name].Hi) / 2
+	return math.Floor((i+1)*p) > math.Floor(i*p)
+}
+
 func families() map[string]recipe {
 	all := map[string]recipe{}
 	add := func(f recipe) recipe { all[f.Name] = f; return f }
@@ -113,7 +123,7 @@ func families() map[string]recipe {
 		convExp: {0.55, 0.68}, convShare: {0.46, 0.60}, airRise: {5, 11}, margin: {9, 18}, tolerance: {0.02, 0.045},
 		dieNoise: {0.4, 1}, offset: {0.5, 1.2}, burst: {0.03, 0.08}, jitter: {0.06, 0.12}, rollGain: {0.05, 0.18},
 		rollSpread: {0.02, 0.06}, lossRate: {0, 0.06}, logJitter: {0, 6}, outages: {3, 8}, skew: {0, 60},
-		dustYears: {2.5, 5}, missInlet: {0.2, 0.35}, roomSensor: {0.3, 0.5},
+		mixNoise: {0.02, 0.045}, airNoise: {0.25, 0.6}, dustYears: {2.5, 5}, missInlet: {0.2, 0.35}, roomSensor: {0.3, 0.5},
 	}, map[string][]choice{
 		chassisKind: {{"desk", 3}, {"rack", 3}, {"module", 3}, {"wall", 2}},
 		controller:  {{"linear", 3}, {"steps", 2}},
@@ -122,7 +132,7 @@ func families() map[string]recipe {
 	}))
 	dev2 := add(dev1.with("dev2", map[string]span{
 		margin: {7, 16}, recirc: {0.03, 0.10}, outdoor: {10, 16}, cooling: {0.65, 0.9}, burst: {0.05, 0.12},
-		jitter: {0.08, 0.16}, rollouts: {3, 7}, lossRate: {0.03, 0.12}, logJitter: {2, 12}, outages: {5, 12},
+		jitter: {0.08, 0.16}, mixNoise: {0.03, 0.06}, airNoise: {0.3, 0.8}, rollouts: {3, 7}, lossRate: {0.03, 0.12}, logJitter: {2, 12}, outages: {5, 12},
 		boxDust: {0.25, 0.4}, siteDust: {0.4, 0.55}, missInlet: {0.3, 0.45}, missRPM: {0.08, 0.15},
 		missPower: {0.08, 0.15}, roomSensor: {0.2, 0.4},
 	}, map[string][]choice{
@@ -141,7 +151,7 @@ func families() map[string]recipe {
 	add(dev1.with("held1", map[string]span{
 		convExp: {0.46, 0.51}, convShare: {0.61, 0.68}, airRise: {3, 4.8}, filterShare: {0.15, 0.28},
 		fanPoint: {0.40, 0.52}, fanShape: {0.45, 0.7}, leakSlope: {0.014, 0.019}, offset: {1.3, 2},
-		outdoor: {17, 21}, season: {4, 7}, margin: {8, 16},
+		outdoor: {17, 21}, airNoise: {0.85, 1.2}, season: {4, 7}, margin: {8, 16},
 	}, map[string][]choice{
 		chassisKind: {{"desk", 3}, {"rack", 3}, {"wall", 2}, {"cabinet", 3}},
 		controller:  {{"linear", 2}, {"open-loop", 2}, {"zero-rpm", 1}}, dustLaw: {{"saturating", 2}, {"exponential", 1}},
@@ -149,7 +159,7 @@ func families() map[string]recipe {
 	add(dev2.with("held2", map[string]span{
 		convExp: {0.69, 0.78}, filterShare: {0.46, 0.60}, fanPoint: {0.71, 0.82}, tolerance: {0.05, 0.07},
 		dieNoise: {1.1, 1.8}, recirc: {0.11, 0.16}, season: {11, 14}, cooling: {0.40, 0.62}, jitter: {0.17, 0.22},
-		rollSpread: {0.065, 0.09}, rollouts: {7.5, 10}, lossRate: {0.13, 0.2}, skew: {70, 600}, boxDust: {0.42, 0.55},
+		mixNoise: {0.065, 0.09}, rollSpread: {0.065, 0.09}, rollouts: {7.5, 10}, lossRate: {0.13, 0.2}, skew: {70, 600}, boxDust: {0.42, 0.55},
 		margin: {8, 16}, clogRise: {0.52, 0.8},
 	}, map[string][]choice{
 		chassisKind: {{"desk", 3}, {"rack", 3}, {"module", 2}, {"wall", 3}, {"fanless", 2}, {"cabinet", 2}},

@@ -80,11 +80,7 @@ func New(opts Options) (*Fleet, error) {
 	}
 	f := &Fleet{opts: opts, family: family, hours: opts.Days * 24, rounds: map[string][]int{}}
 	r := streamOf(opts.Seed, family.Name).rng()
-	for i := range max(2, min(6, opts.Boxes/20)) {
-		s := drawSKU(&f.family, streamOf(opts.Seed, fmt.Sprintf("%s/sku%d", family.Name, i)).rng())
-		s.id = fmt.Sprintf("%s-sku%d", family.Name, i)
-		f.skus = append(f.skus, s)
-	}
+	f.drawSKUs()
 	f.changes = drawChanges(f, r)
 	for len(f.boxes) < opts.Boxes {
 		s := newSite(f, len(f.sites))
@@ -95,6 +91,30 @@ func New(opts Options) (*Fleet, error) {
 		}
 	}
 	return f, nil
+}
+
+// drawSKUs makes the products of the fleet: two, and one more for every
+// twenty boxes up to ten, so that a SKU is a cohort.
+func (f *Fleet) drawSKUs() {
+	seed, name := f.opts.Seed, f.family.Name
+	for i := range max(2, min(10, f.opts.Boxes/20)) {
+		s := drawSKU(&f.family, streamOf(seed, fmt.Sprintf("%s/sku%d", name, i)).rng())
+		s.id = fmt.Sprintf("%s-sku%d", name, i)
+		lacks := func(what string) bool {
+			return f.family.missing(what, float64(i)+streamOf(seed, what).uniform(0))
+		}
+		fitted := &s.sense.fitted
+		if lacks(missInlet) && !s.chassis.ipmi { // every BMC reads its intake
+			fitted[inletGauge] = false
+		}
+		if lacks(missPower) {
+			fitted[powerGauge] = false
+		}
+		if lacks(missRPM) {
+			clear(fitted[rpmGauge:roomGauge])
+		}
+		f.skus = append(f.skus, s)
+	}
 }
 
 func (f *Fleet) addBox(s *site) {
@@ -113,6 +133,7 @@ func (f *Fleet) addBox(s *site) {
 	if r.Float64() < b.sku.chassis.sun {
 		b.sun = 2 + 5*r.Float64()
 	}
+	b.mixSD, b.airSD = f.family.Spans[mixNoise].draw(r), f.family.Spans[airNoise].draw(r)
 	b.skew.seconds = f.family.Spans[skew].draw(r) * r.NormFloat64()
 	b.skew.perDay = 0.2 * r.NormFloat64()
 	if p := f.family.Spans[skew].Hi / 4000; r.Float64() < p {

@@ -295,6 +295,50 @@ func TestRowsArriveInTheOrderOfTheirLink(t *testing.T) {
 	}
 }
 
+func TestCoolingFailureWarmsTheRoom(t *testing.T) {
+	f := fleet(t, Options{Seed: 17, Family: "dev1", Boxes: 200, Days: 365})
+	warm, n := 0, 0
+	for _, s := range f.siteTruths() {
+		for _, x := range s.Faults {
+			n++
+			if x.RoomRiseK > 4 {
+				warm++
+			}
+			if x.RoomRiseK < 0 || x.RoomRiseK > 25 {
+				t.Errorf("cooling failure at %s warms the room by %v K", s.Site, x.RoomRiseK)
+			}
+		}
+	}
+	if n == 0 || warm < n/3 {
+		t.Errorf("%d of %d cooling failures warm the room by more than 4 K", warm, n)
+	}
+}
+
+func TestSensorsAreMissingInTheirShare(t *testing.T) {
+	f := fleet(t, Options{Seed: 1, Family: "dev1", Boxes: 200, Days: 3})
+	power, rpm := 0, 0
+	for i := range f.skus {
+		if !f.skus[i].sense.fitted[powerGauge] {
+			power++
+		}
+		if f.skus[i].hw.fans > 0 && !f.skus[i].sense.fitted[rpmGauge] {
+			rpm++
+		}
+	}
+	if len(f.skus) != 10 || power > 1 || rpm > 1 {
+		t.Errorf("%d SKUs, %d without power, %d without rpm; want 10 and at most one of each", len(f.skus), power, rpm)
+	}
+	nan, rows := 0, 0
+	f.Simulate(0, func(x *Row) {
+		if rows++; math.IsNaN(x.NVMeC) != !f.boxes[0].fit.live[nvmeGauge] {
+			nan++
+		}
+	})
+	if nan > 0 || rows == 0 {
+		t.Errorf("%d of %d rows tell of a sensor that is not there, or miss one that is", nan, rows)
+	}
+}
+
 func TestStuckSensorHoldsItsValue(t *testing.T) {
 	f := fleet(t, Options{Seed: 13, Family: "dev1", Boxes: 120, Days: 300})
 	held := 0

@@ -50,10 +50,20 @@ func (r *runner) air(h int) float64 {
 	return float64(s.room[h]) + r.b.standOff + r.shift + r.b.sun*float64(s.sunny[h])
 }
 
+// wander sets what no sensor tells: where on the die this hour's work is done
+// and what air reaches the sink.
+func (r *runner) wander(h int) {
+	n := r.b.load.noise
+	r.m.mix = 1 + r.b.mixSD*(0.8*n.smooth(h+3<<20, 9)+0.6*n.normal(h+5<<22))
+	r.m.gust = r.b.airSD * (0.7*n.smooth(h+5<<20, 14) + 0.7*n.normal(h+6<<22))
+	r.twin.mix, r.twin.gust = r.m.mix, r.m.gust
+}
+
 // hour settles the four quarters of an hour and reads the sensors. It is
 // false for an hour in which the box was too hot to stay on.
 func (r *runner) hour(h int, out *Row) bool {
 	var a mean
+	r.wander(h)
 	room := r.air(h)
 	week, drift := r.week[h%len(r.week)], r.b.load.drift(h)
 	for q := range 4 {

@@ -13,6 +13,8 @@ type box struct {
 	seed     uint64
 	start    int // hour of commissioning
 	standOff float64
+	mixSD    float64
+	airSD    float64 // K
 	sun      float64 // K at full sun
 	skew     skewed
 	plan     plan
@@ -27,6 +29,8 @@ type machine struct {
 	ctl  control  // as the present firmware has it
 	cond condition
 	tab  table
+	mix  float64 // factor on Rjc: which units of the die are busy this hour
+	gust float64 // K of air at the sink that the inlet sensor does not see
 	last float64 // die temperature of the last answer: the start of the next
 }
 
@@ -43,7 +47,7 @@ type point struct {
 }
 
 func newMachine(b *box, hw hardware, c condition) *machine {
-	m := &machine{box: b, hw: hw, ctl: b.sku.ctl, cond: c, last: 50}
+	m := &machine{box: b, hw: hw, ctl: b.sku.ctl, cond: c, mix: 1, last: 50}
 	m.hw.fill(&m.tab, &m.cond)
 	return m
 }
@@ -60,7 +64,7 @@ func (m *machine) setCondition(c condition) {
 func (m *machine) at(duty, dynamic, room float64) point {
 	h, c := &m.hw, &m.cond
 	conv, still := m.tab.look(duty)
-	inner := h.rJC*c.spread + h.rTIM*c.tim
+	inner := m.inner()
 	back := h.recirc + c.recirc
 	back /= 1 - back
 	p := point{duty: duty, still: still, dynamic: dynamic, room: room}
@@ -80,13 +84,18 @@ func (m *machine) at(duty, dynamic, room float64) point {
 		p.airRise = heat * h.airPerWatt * still
 		p.inlet = room + back*p.airRise
 		sink = p.pDie * c.fin / (h.gNat*root4(sink/30) + conv)
-		t = p.inlet + h.airShare*p.airRise + p.pDie*inner + sink
+		t = p.inlet + m.gust + h.airShare*p.airRise + p.pDie*inner + sink
 		t = min(t, 200) // silicon has cut its power long before
 	}
 	m.last = t
 	p.die, p.sink = t, sink
 	p.loadShare = (p.pDie - h.pLeak) / (h.pIdle + h.pDyn)
 	return p
+}
+
+// inner is the resistance from die to sink, K/W.
+func (m *machine) inner() float64 {
+	return m.hw.rJC*m.cond.spread*m.mix + m.hw.rTIM*m.cond.tim
 }
 
 // serve is settle with the throttle: above the trip the clock falls until the

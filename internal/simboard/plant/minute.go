@@ -33,6 +33,7 @@ const tick = 2.0 // s; the die's time constant is above 5 s
 
 func (d *dynamics) hour(h int, emit func(*Row)) {
 	r := d.r
+	r.wander(h)
 	room := r.air(h)
 	week, drift := r.week[h%len(r.week)], r.b.load.drift(h)
 	var out Row
@@ -66,12 +67,7 @@ func (d *dynamics) hour(h int, emit func(*Row)) {
 func (d *dynamics) start(dynamic, room float64) {
 	p := d.r.m.serve(&d.r.s, dynamic, room)
 	d.die, d.duty, d.warm = p.die, p.duty, true
-	d.sink = p.die - p.pDie*d.inner()
-}
-
-func (d *dynamics) inner() float64 {
-	m := d.r.m
-	return m.hw.rJC*m.cond.spread + m.hw.rTIM*m.cond.tim
+	d.sink = p.die - p.pDie*d.r.m.inner()
 }
 
 // step integrates one tick: explicit Euler for the sink, exact for the die,
@@ -98,9 +94,9 @@ func (d *dynamics) step(dynamic, room float64) point {
 	if d.throttled {
 		p.throttled = 1
 	}
-	air := p.inlet + h.airShare*p.airRise
+	air := p.inlet + m.gust + h.airShare*p.airRise
 	p.sink = d.sink - air
-	inner := d.inner()
+	inner := m.inner()
 	out := p.sink * (h.gNat*root4(p.sink/30) + conv) / c.fin
 	d.sink += tick / h.cSink * ((d.die-d.sink)/inner - out)
 	rest := d.sink + p.pDie*inner

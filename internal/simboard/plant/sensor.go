@@ -43,20 +43,24 @@ func drawSensors(f *recipe, r *rand.Rand, s *sku) sensorKit {
 		throttle: chance(0.9), dutyKnown: chance(0.95), period: []int{10, 20, 30, 60}[r.IntN(4)], missing: 0.02,
 	}
 	k.fitted = [gauges]bool{dieGauge: true, nvmeGauge: chance(0.8)}
-	k.fitted[inletGauge] = !chance(draw(missInlet)) && s.kind != "wall" || s.chassis.ipmi
+	k.fitted[inletGauge] = s.kind != "wall"
 	k.fitted[boardGauge] = chance(s.chassis.board)
 	k.fitted[exhaustGauge] = chance(s.chassis.exhaust)
-	k.fitted[powerGauge] = !chance(draw(missPower))
-	rpm := s.hw.fans > 0 && !chance(draw(missRPM))
+	k.fitted[powerGauge] = true
 	for i := range s.hw.fans {
-		k.fitted[int(rpmGauge)+i] = rpm
+		k.fitted[int(rpmGauge)+i] = true
 	}
 	if chance(0.06) {
 		k.pulses = []float64{0.5, 2}[r.IntN(2)]
 	}
-	k.noise = [gauges]float64{dieGauge: draw(dieNoise), inletGauge: 0.15, boardGauge: 0.2, nvmeGauge: 0.4, exhaustGauge: 0.3, powerGauge: 0.02 * s.hw.pDyn, roomGauge: 0.1}
+	k.noise = [gauges]float64{
+		dieGauge: draw(dieNoise), inletGauge: 0.15, boardGauge: 0.2, nvmeGauge: 0.4, exhaustGauge: 0.3,
+		powerGauge: 0.02 * s.hw.pDyn,
+	}
 	step := draw(dieStep)
-	k.step = [gauges]float64{dieGauge: step, inletGauge: 0.25, boardGauge: 0.5, nvmeGauge: 1, exhaustGauge: 0.5, powerGauge: 0.01, roomGauge: 0.1}
+	k.step = [gauges]float64{
+		dieGauge: step, inletGauge: 0.25, boardGauge: 0.5, nvmeGauge: 1, exhaustGauge: 0.5, powerGauge: 0.01,
+	}
 	rpmStep := 1.0
 	if s.chassis.ipmi { // seen on nodes: whole degrees, rpm in steps of 100 to 184, power in 5 W
 		k.step[dieGauge], k.step[inletGauge], k.step[boardGauge], k.step[exhaustGauge], k.step[powerGauge] = 1, 1, 1, 1, 5

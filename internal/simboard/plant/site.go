@@ -56,13 +56,18 @@ func newSite(f *Fleet, index int) *site {
 		s.outages = append(s.outages, window{at, at + min(long, 24*14)})
 	}
 	rate := 1 / (fam.Spans[dustYears].draw(r) * 365 * lifeFactor(s.class)) * math.Exp(fam.Spans[siteDust].draw(r)*r.NormFloat64())
-	if r.Float64() < 0.35 {
+	if r.Float64() < 0.5 {
 		rate *= 0.12 // a house whose ventilation filters the air
 	}
 	s.loadDust(f, rate)
 	if !f.opts.Healthy {
 		for range poisson(r, fam.Rates[HVAC]*years) {
 			on := r.IntN(f.hours)
+			for range 4 { // cooling fails when it works hard
+				if summer(f.time(float64(on))) < 0 {
+					on = r.IntN(f.hours)
+				}
+			}
 			s.hvac = append(s.hvac, &fault{cause: HVAC, on: on, off: on + 8 + r.IntN(80), top: 1})
 		}
 	}
@@ -103,11 +108,11 @@ func (s *site) weather(f *Fleet) {
 	if s.class == "industrial" || s.class == "workshop" {
 		strength *= 0.6
 	}
-	day, gain, set := 3+3*r.Float64(), 6+5*r.Float64(), 20+3*r.Float64()
+	day, gain, set := 3+3*r.Float64(), 8+8*r.Float64(), 20+3*r.Float64()
 	front, sky := streamOf(uint64(s.noise), "fronts"), streamOf(uint64(s.noise), "sky")
 	doors := streamOf(uint64(s.noise), "doors")
 	s.room, s.sunny = make([]float32, f.hours), make([]float32, f.hours)
-	room := set
+	room, cooled := set, set // cooled is the room had its cooling never failed
 	waves := make([]float64, f.hours)
 	for range poisson(r, fam.Rates[heatWave]*float64(f.opts.Days)/365) {
 		at, long, hot := r.IntN(f.hours), 24*(3+r.IntN(6)), 5+5*r.Float64()
@@ -117,30 +122,40 @@ func (s *site) weather(f *Fleet) {
 	}
 	for h := range s.room {
 		t := f.opts.Start.Add(time.Duration(h) * time.Hour)
-		hour, yearDay := float64(t.Hour()), float64(t.YearDay())
-		summer := math.Cos(2 * math.Pi * (yearDay - 200) / 365)
-		if summer < 0.2 {
+		hour, warm := float64(t.Hour()), summer(t)
+		if warm < 0.2 {
 			waves[h] = 0
 		}
 		clear := clamp(0.6+0.5*sky.smooth(h, 30), 0, 1)
-		s.sunny[h] = float32(clear * max(0, math.Sin(math.Pi*(hour-7)/12)) * (0.6 + 0.4*summer))
-		out := mean + swing*summer + day*clear*math.Cos(2*math.Pi*(hour-15)/24) + 2.5*front.smooth(h, 60) + waves[h]
+		s.sunny[h] = float32(clear * max(0, math.Sin(math.Pi*(hour-7)/12)) * (0.6 + 0.4*warm))
+		out := mean + swing*warm + day*clear*math.Cos(2*math.Pi*(hour-15)/24) + 2.5*front.smooth(h, 60) + waves[h]
 		hold, pace := strength, 0.35 // 1/h: cooling answers within hours
 		if open := hour >= 8 && hour < 20 && t.Weekday() != time.Sunday; !open {
 			hold *= 0.85
-		}
-		for _, x := range s.hvac {
-			if h >= x.on && h < x.off {
-				hold, pace = 0.05, 0.12
-			}
 		}
 		free := out + gain
 		if free < set {
 			free = set - (set-free)*0.15 // heating always works
 		}
+		cooled += pace * (free + hold*(set-free) - cooled)
+		for _, x := range s.hvac {
+			if h >= x.on && h < x.off {
+				hold, pace = 0.05, 0.12
+			}
+		}
 		room += pace * (free + hold*(set-free) - room)
+		for _, x := range s.hvac {
+			if h >= x.on && h < x.off {
+				x.rise = max(x.rise, room-cooled)
+			}
+		}
 		s.room[h] = float32(room + 0.25*s.noise.smooth(h, 3) + s.door(doors, h, out-room))
 	}
+}
+
+// summer is 1 in July, -1 in January.
+func summer(t time.Time) float64 {
+	return math.Cos(2 * math.Pi * (float64(t.YearDay()) - 200) / 365)
 }
 
 // door is the gust of an hour in which a shop's door stood open.

@@ -53,12 +53,13 @@ type Fault struct {
 	// Full is the severity planned at full growth: rise of resistance for clog,
 	// lint, vent, paste and fan faults, loss of rpm is in RPMLoss; factor of
 	// the SSD's heat less 1; loss of efficiency of the PSU.
-	Full    float64 `json:"full"`
-	RPMLoss float64 `json:"rpm_loss,omitempty"`
+	Full      float64 `json:"full"`
+	RPMLoss   float64 `json:"rpm_loss,omitempty"`
+	RoomRiseK float64 `json:"room_rise_k,omitempty"` // of hvac: the most that the room got warmer by it
 	// Level and Rise have one value a day from the day of Onset: share of Full
 	// growth, and the rise of resistance that this fault makes alone.
-	Level []float32 `json:"level"`
-	Rise  []float32 `json:"rise"`
+	Level []float32 `json:"level,omitempty"`
+	Rise  []float32 `json:"rise,omitempty"`
 	// FirstThrottle is the first throttled hour that a clean box would not
 	// have had.
 	FirstThrottle *time.Time `json:"first_throttle,omitempty"`
@@ -101,8 +102,10 @@ func (f *Fleet) record(x *fault) record {
 		out.RPMLoss = 1
 	case Stuck:
 		out.Sensor = sensorNames[x.sensor]
-	case SSD, PSU, HVAC:
+	case SSD, PSU:
 		out.Full = x.top
+	case HVAC:
+		out.Full, out.RoomRiseK = 0, math.Round(x.rise*100)/100
 	}
 	if x.off < f.hours {
 		out.End = f.time(float64(x.off))
