@@ -269,7 +269,7 @@ func TestRowsArriveInTheOrderOfTheirLink(t *testing.T) {
 		f := fleet(t, Options{Seed: 8, Family: name, Boxes: 25, Days: 120})
 		for i, b := range f.boxes {
 			seen := map[time.Time]int{}
-			var last, before Row
+			var last Row
 			f.Simulate(i, func(x *Row) {
 				if x.Arrived.Before(last.Arrived) {
 					t.Fatalf("%s: a row arrives at %v after one at %v", b.id, x.Arrived, last.Arrived)
@@ -280,13 +280,16 @@ func TestRowsArriveInTheOrderOfTheirLink(t *testing.T) {
 				if seen[x.Time]++; seen[x.Time] > 1 {
 					twice++
 				}
-				if x.Time.Before(before.Time) && seen[x.Time] == 1 && b.skew.lost.to == 0 {
+				if x.Time.Before(last.Time) && seen[x.Time] == 1 && b.skew.lost.to == 0 {
 					backwards++
 					if name == "dev1" {
 						t.Fatalf("%s: a link that delivers the oldest first goes back to %v", b.id, x.Time)
 					}
 				}
-				last, before = *x, *x
+				if b.site.backfill == "newest-first" && x.Arrived.Equal(last.Arrived) && seen[last.Time] == 1 && !x.Time.Before(last.Time) {
+					t.Fatalf("%s: a link that delivers the newest first goes on to %v after %v", b.id, x.Time, last.Time)
+				}
+				last = *x
 			})
 		}
 	}
