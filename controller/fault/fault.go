@@ -155,10 +155,7 @@ func (b *Book) tallyLocked(k name) *tally {
 	if t := b.tallies[k]; t != nil {
 		return t
 	}
-	if len(b.tallies) >= maxTallies {
-		b.pruneLocked()
-	}
-	if len(b.tallies) >= maxTallies {
+	if len(b.tallies) >= maxTallies { // flush makes room
 		if b.full.IsZero() || time.Since(b.full) >= logEvery {
 			b.full = time.Now()
 			b.log.Warn("more boxes in trouble than can be counted", "causes", len(b.tallies))
