@@ -127,6 +127,9 @@ type Bucket struct {
 	rest   []Point // of values that are gone
 }
 
+// Reset empties the bucket and keeps its room.
+func (b *Bucket) Reset() { b.values, b.rest = b.values[:0], b.rest[:0] }
+
 // Add takes a value, which must be a finite number.
 func (b *Bucket) Add(v float64) { b.values = append(b.values, v) }
 

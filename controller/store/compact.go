@@ -162,12 +162,12 @@ func (s *Store) prepareHour(ctx context.Context, h boxHour) (*hourWork, error) {
 
 // load reads the last part of the hour and what comes to it.
 func (w *hourWork) load(ctx context.Context, t *tx, r *reading) error {
-	err := t.QueryRow(ctx, `SELECT part, rev, lsn, t0_ms, t1_ms, body FROM sample_hour WHERE box = ? AND hour_ms = ? ORDER BY part DESC LIMIT 1`,
-		string(w.box), w.hourMs).Scan(&w.into.part, &w.into.rev, &w.into.lsn, &w.into.fromMs, &w.into.toMs, &w.into.body)
+	err := t.QueryRow(ctx, `SELECT part, rev, lsn, t0_ms, t1_ms, body FROM sample_hour WHERE box = ? AND hour_ms = ? AND part < ? ORDER BY part DESC LIMIT 1`,
+		string(w.box), w.hourMs, firstPackPart).Scan(&w.into.part, &w.into.rev, &w.into.lsn, &w.into.fromMs, &w.into.toMs, &w.into.body)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		// The samples of the hour may be too old to be kept, and its rollups not.
-		err := t.QueryRow(ctx, `SELECT coalesce(max(part) + 1, 0) FROM rollup_hour WHERE box = ? AND hour_ms = ?`, string(w.box), w.hourMs).Scan(&w.into.part)
+		err := t.QueryRow(ctx, `SELECT coalesce(max(part) + 1, 0) FROM rollup_hour WHERE box = ? AND hour_ms = ? AND part < ?`, string(w.box), w.hourMs, firstPackPart).Scan(&w.into.part)
 		if err != nil {
 			return err
 		}

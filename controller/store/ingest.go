@@ -33,7 +33,8 @@ type Delivery struct {
 	// block said; nil when it did not say.
 	Behind *wire.Buffer
 
-	fresh []bool // which keys were new in the present transaction
+	fresh []bool    // which keys were new in the present transaction
+	whole []packRow // of Pack, if all its members are new
 }
 
 // size is how many keys d has.
@@ -121,7 +122,11 @@ type Committed struct {
 // called for each delivery that brought something new.
 func (s *Store) Ingest(ctx context.Context, ds []Delivery, effects func(Delivery) (Effects, error)) (Committed, error) {
 	var c Committed
-	err := s.write(ctx, func(t *tx) (err error) {
+	packs, err := prepare(ds)
+	if err != nil {
+		return c, err
+	}
+	err = s.write(ctx, func(t *tx) (err error) {
 		c = Committed{}
 		if c.Run, c.LSN, err = s.engine.stamp(ctx, t); err != nil {
 			return err
@@ -132,6 +137,7 @@ func (s *Store) Ingest(ctx context.Context, ds []Delivery, effects func(Delivery
 		}
 		for i := range ds {
 			d := ds[i] // a copy: the transaction may run again
+			d.whole = packs[i]
 			if d.Schema == nil && d.Samples != nil {
 				d.Schema = &d.Samples.Schema
 			}

@@ -49,7 +49,7 @@ func (s *Store) walk(ctx context.Context, id identity.ID, from, to int64, each f
 	}
 	earliest := from - MaxSpan.Milliseconds()
 	return s.snapshot(ctx, func(t *tx) error {
-		err := t.each(ctx, `SELECT body FROM sample_hour WHERE box = ? AND hour_ms >= ? AND hour_ms < ? AND t0_ms < ? AND t1_ms >= ? ORDER BY hour_ms, part`,
+		err := t.each(ctx, `SELECT body FROM sample_hour WHERE box = ? AND hour_ms >= ? AND hour_ms < ? AND t0_ms < ? AND t1_ms >= ? ORDER BY hour_ms, t0_ms, part`,
 			[]any{string(id), hourOf(earliest), to, to, from}, scan(t))
 		if err != nil {
 			return err

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"math"
@@ -17,7 +18,7 @@ func hourOf(ms int64) int64 { return ms - ((ms%hourMs)+hourMs)%hourMs }
 
 // Rollup is one metric in one hour. Least, greatest and sum are of all its N
 // values; the median is that of the values, or where only summaries of them
-// are left, of their means.
+// are left, of their means. Packs have parts of an hour of their own.
 type Rollup struct {
 	HourMs                int64
 	Min, Median, Max, Sum float64
@@ -37,18 +38,32 @@ type hourKey struct {
 	id     wire.SchemaID
 }
 
-// rollups sums up content by the hours of its samples. The values are those of
-// the whole schemas.
-func (c *content) rollups() []hourGroup {
-	groups := map[hourKey]*hourGroup{}
-	buckets := map[hourKey][]series.Bucket{}
-	open := func(ms int64, id wire.SchemaID, sc *wire.Schema) (*hourGroup, []series.Bucket) {
+// hourRows is what content has of one hour and schema.
+type hourRows struct {
+	hourKey
+	schema *wire.Schema
+	exact  []rowSpan
+	coarse []*coarse
+}
+
+// rowSpan is rows of a part that follow each other.
+type rowSpan struct {
+	of       *part
+	from, to int
+}
+
+// hours sorts the rows of content by their hours and schemas.
+func (c *content) hours() []*hourRows {
+	var all []*hourRows
+	open := func(ms int64, id wire.SchemaID, sc *wire.Schema) *hourRows {
 		k := hourKey{hourOf(ms), id}
-		if groups[k] == nil {
-			groups[k] = &hourGroup{k.hourMs, id, sc, make([]Rollup, len(sc.Metrics))}
-			buckets[k] = make([]series.Bucket, len(sc.Metrics))
+		for i := len(all) - 1; i >= 0; i-- { // nearly always the last of one or two
+			if all[i].hourKey == k {
+				return all[i]
+			}
 		}
-		return groups[k], buckets[k]
+		all = append(all, &hourRows{hourKey: k, schema: sc})
+		return all[len(all)-1]
 	}
 	for i := range c.parts {
 		p := &c.parts[i]
@@ -57,43 +72,51 @@ func (c *content) rollups() []hourGroup {
 			for to < len(p.timesMs) && p.timesMs[to] >= hour && p.timesMs[to] < hour+hourMs {
 				to++
 			}
-			g, b := open(hour, p.id, p.schema)
-			for m, column := range p.values {
-				for _, v := range column[from:to] {
-					if !math.IsNaN(v) {
-						b[m].Add(v)
-						g.values[m].Sum += v
-					}
-				}
-			}
+			h := open(hour, p.id, p.schema)
+			h.exact = append(h.exact, rowSpan{p, from, to})
 			from = to
 		}
 	}
 	for i := range c.coarse {
 		r := &c.coarse[i]
-		g, b := open(r.middle(), r.id, r.schema)
-		for m := range r.n {
-			b[m].AddSummary(r.summary(m))
-			if r.n[m] > 0 {
-				g.values[m].Sum += float64(r.n[m]) * r.mean[m]
-			}
-		}
+		h := open(r.middle(), r.id, r.schema)
+		h.coarse = append(h.coarse, r)
 	}
-	out := make([]hourGroup, 0, len(groups))
-	for k, g := range groups {
-		for m := range g.values {
-			v := &g.values[m]
-			p, _ := buckets[k][m].Point()
-			*v = Rollup{k.hourMs, p.Min, p.Median, p.Max, v.Sum, p.N}
-		}
-		out = append(out, *g)
-	}
-	slices.SortFunc(out, func(a, b hourGroup) int {
-		if a.hourMs != b.hourMs {
-			return int(min(max(a.hourMs-b.hourMs, -1), 1))
-		}
-		return slices.Compare(a.id[:], b.id[:])
+	slices.SortFunc(all, func(a, b *hourRows) int {
+		return cmp.Or(cmp.Compare(a.hourMs, b.hourMs), slices.Compare(a.id[:], b.id[:]))
 	})
+	return all
+}
+
+// rollups sums up content by the hours of its samples. The values are those of
+// the whole schemas.
+func (c *content) rollups() []hourGroup {
+	var all series.Bucket // of one metric at a time
+	hours := c.hours()
+	out := make([]hourGroup, len(hours))
+	for i, h := range hours {
+		out[i] = hourGroup{h.hourMs, h.id, h.schema, make([]Rollup, len(h.schema.Metrics))}
+		for m := range out[i].values {
+			all.Reset()
+			sum := 0.0
+			for _, s := range h.exact {
+				for _, v := range s.of.values[m][s.from:s.to] {
+					if v == v { // else it is missing
+						all.Add(v)
+						sum += v
+					}
+				}
+			}
+			for _, r := range h.coarse {
+				all.AddSummary(r.summary(m))
+				if r.n[m] > 0 {
+					sum += float64(r.n[m]) * r.mean[m]
+				}
+			}
+			p, _ := all.Point()
+			out[i].values[m] = Rollup{h.hourMs, p.Min, p.Median, p.Max, sum, p.N}
+		}
+	}
 	return out
 }
 

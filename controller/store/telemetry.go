@@ -20,6 +20,8 @@ const rowBits = 20
 
 var (
 	insertSamples = many{head: `INSERT INTO sample (id, box, t0_ms, t1_ms, body) VALUES `, row: `(?,?,?,?,?)`, width: 5}
+	insertHours   = many{head: `INSERT INTO sample_hour (box, hour_ms, part, rev, lsn, t0_ms, t1_ms, body) VALUES `, row: `(?,?,?,1,?,?,?,?)`, width: 7}
+	insertRollups = many{head: `INSERT INTO rollup_hour (box, hour_ms, part, body) VALUES `, row: `(?,?,?,?)`, width: 4}
 	insertBlocks  = many{head: `INSERT INTO block (id, box, kind, t0_ms, t1_ms, received_ms, body) VALUES `, row: `(?,?,?,?,?,?,?)`, width: 7}
 	insertEvents  = many{head: `INSERT INTO event (box, t_ms, type, text, body) VALUES `, row: `(?,?,?,?,?)`, width: 5}
 	insertResults = many{head: `INSERT INTO result (box, t_ms, input, pipeline, item, text, want, score, latency, models) VALUES `, row: `(?,?,?,?,?,?,?,?,?,?)`, width: 10}
@@ -41,6 +43,7 @@ type commit struct {
 	rows  int64 // numbered so far
 
 	samples, blocks, events, results, gaps []any
+	packs, rollups                         []any // of sample_hour and rollup_hour
 	reads                                  map[readsKey]Reads
 	boxes                                  map[identity.ID]*boxCommit
 	order                                  []*boxCommit // of boxes, as they came
@@ -89,7 +92,7 @@ func (c *commit) take(d *Delivery) (fresh int, err error) {
 		return 0, nil
 	}
 	if d.Pack != nil {
-		err = c.addPack(d)
+		err = c.addPack(d, fresh)
 	} else if body := encodeBlock(&d.Block, d.StartMs); d.Samples != nil {
 		c.samples = append(c.samples, c.id(), string(d.Box), d.StartMs, d.StartMs+d.Block.SpanMs, body)
 	} else {
@@ -99,40 +102,6 @@ func (c *commit) take(d *Delivery) (fresh int, err error) {
 		b.fresh = append(b.fresh, d)
 	}
 	return fresh, errors.Join(err, c.derive(d))
-}
-
-// addPack stores a pack for its new members: in one row, or in more when they
-// are further apart than the samples of a row may be.
-func (c *commit) addPack(d *Delivery) error {
-	n := len(d.Pack.Members)
-	use := make([]bool, n)
-	var from, to int64
-	any := false
-	flush := func() error {
-		body, err := encodePack(d.Pack, d.Starts, use)
-		if err != nil {
-			return err
-		}
-		c.samples = append(c.samples, c.id(), string(d.Box), from, to, body)
-		return nil
-	}
-	for i, m := range d.Pack.Members {
-		if !d.fresh[i] {
-			continue
-		}
-		start, end := d.Starts[i], d.Starts[i]+m.SpanMs
-		if any && max(to, end)-min(from, start) > MaxSpan.Milliseconds() {
-			if err := flush(); err != nil {
-				return err
-			}
-			use, any = make([]bool, n), false
-		}
-		if !any {
-			from, to = start, end
-		}
-		from, to, use[i], any = min(from, start), max(to, end), true, true
-	}
-	return flush()
 }
 
 // derive adds what follows from the content of d beside its samples.
@@ -179,7 +148,8 @@ func (c *commit) save(ctx context.Context) error {
 		many many
 		args []any
 	}{
-		{"samples", insertSamples, c.samples}, {"blocks", insertBlocks, c.blocks}, {"events", insertEvents, c.events},
+		{"samples", insertSamples, c.samples}, {"packs", insertHours, c.packs}, {"hourly values", insertRollups, c.rollups},
+		{"blocks", insertBlocks, c.blocks}, {"events", insertEvents, c.events},
 		{"results", insertResults, c.results}, {"counts of results", countReads, reads}, {"gaps", insertGaps, c.gaps},
 	} {
 		if _, err := c.tx.execMany(ctx, w.many, w.args); err != nil {

@@ -1,0 +1,123 @@
+package store
+
+import "fmt"
+
+// A pack that covers some minutes is about as compact as an hour, and whoever
+// stores it has just decoded it: it is put among the closed hours at once, as a
+// part of its own with its own rollups, and is never read to be merged. A box
+// that comes back after days offline costs no more than its way in.
+
+const (
+	// straightMs bounds how many such parts an hour of an honest box may have.
+	straightMs = 5 * 60_000
+	// firstPackPart is the least part number of a pack, which is the id that its
+	// row would have in sample. Parts that compaction makes count from 0.
+	firstPackPart = 1 << rowBits
+)
+
+// packRow is what a row has of a pack: some of its members.
+type packRow struct {
+	fromMs, toMs int64
+	body         []byte
+	rollups      []byte // nil: it waits in sample until its hour is closed
+}
+
+// packRows makes the rows of the members that count: one, or more when they are
+// further apart than the samples of a row may be.
+func (d *Delivery) packRows(counts []bool) ([]packRow, error) {
+	var rows []packRow
+	n := len(d.Pack.Members)
+	use := make([]bool, n)
+	var from, to int64
+	any := false
+	flush := func() error {
+		row := packRow{fromMs: from, toMs: to}
+		var err error
+		if row.body, err = encodePack(d.Pack, d.Starts, use); err != nil {
+			return err
+		}
+		if to-from >= straightMs {
+			row.rollups = d.packRollups(use)
+		}
+		rows = append(rows, row)
+		return nil
+	}
+	for i, m := range d.Pack.Members {
+		if !counts[i] {
+			continue
+		}
+		start, end := d.Starts[i], d.Starts[i]+m.SpanMs
+		if any && max(to, end)-min(from, start) > MaxSpan.Milliseconds() {
+			if err := flush(); err != nil {
+				return nil, err
+			}
+			use, any = make([]bool, n), false
+		}
+		if !any {
+			from, to = start, end
+		}
+		from, to, use[i], any = min(from, start), max(to, end), true, true
+	}
+	return rows, flush()
+}
+
+// packRollups sums up the members in use, nil when nothing could be read.
+func (d *Delivery) packRollups(use []bool) []byte {
+	opened := openedPack{d.Pack, d.Schema, d.Starts, use, everyColumn(d.Schema)}
+	var c content
+	switch {
+	case d.Samples != nil:
+		c.parts = []part{opened.exact(*d.Samples)}
+	case d.Rows != nil:
+		c.coarse = opened.coarse(d.Rows)
+	default:
+		return nil
+	}
+	return encodeRollups(c.rollups())
+}
+
+// prepare makes the rows of the packs among ds, as if all their members were
+// new, which they nearly always are: it is work that no transaction waits for.
+func prepare(ds []Delivery) ([][]packRow, error) {
+	rows := make([][]packRow, len(ds))
+	errs := make([]error, len(ds))
+	parallel(len(ds), func(i int) {
+		d := &ds[i]
+		if d.Pack == nil {
+			return
+		}
+		all := make([]bool, len(d.Pack.Members))
+		for i := range all {
+			all[i] = true
+		}
+		rows[i], errs[i] = d.packRows(all)
+	})
+	for i, err := range errs {
+		if err != nil {
+			return nil, fmt.Errorf("store %s: %w", ds[i].name(), err)
+		}
+	}
+	return rows, nil
+}
+
+// addPack stores a pack for its new members.
+func (c *commit) addPack(d *Delivery, fresh int) error {
+	rows := d.whole
+	if fresh < len(d.Pack.Members) {
+		var err error
+		if rows, err = d.packRows(d.fresh); err != nil {
+			return err
+		}
+	}
+	for _, r := range rows {
+		id, box := c.id(), string(d.Box)
+		if r.rollups == nil {
+			c.samples = append(c.samples, id, box, r.fromMs, r.toMs, r.body)
+			continue
+		}
+		hour := hourOf(r.fromMs)
+		c.packs = append(c.packs, box, hour, id, int64(c.lsn), r.fromMs, r.toMs, r.body)
+		c.rollups = append(c.rollups, box, hour, id, r.rollups)
+	}
+	return nil
+}
