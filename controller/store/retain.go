@@ -32,12 +32,23 @@ type aged struct {
 }
 
 func ofSamples(r Retention) time.Duration { return r.Samples }
+
+// ofOpen is for samples of which there are no rollups yet: a box may bring
+// what is older than samples are kept, and its hours must count first. Compact
+// takes them from here.
+func ofOpen(r Retention) time.Duration {
+	if min(r.Samples, r.Rollups) <= 0 {
+		return 0
+	}
+	return max(r.Samples, r.Rollups)
+}
+
 func ofRollups(r Retention) time.Duration { return r.Rollups }
 func ofResults(r Retention) time.Duration { return r.Results }
 func ofEvents(r Retention) time.Duration  { return r.Events }
 
 var agedTables = []aged{
-	{"sample", "t0_ms", "id", true, ofSamples},
+	{"sample", "t0_ms", "id", true, ofOpen},
 	{"sample_hour", "hour_ms", "box, hour_ms, part", true, ofSamples},
 	{"rollup_hour", "hour_ms", "box, hour_ms, part", true, ofRollups},
 	{"result", "t_ms", "id", true, ofResults},

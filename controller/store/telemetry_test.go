@@ -49,10 +49,11 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-// countOf adds up the buckets of a metric.
-func countOf(t rapid.TB, s *store.Store, id identity.ID, metric string, hourly bool) (n int, low, high float64) {
+// countOf adds up the buckets of the die within some time of epoch.
+func countOf(t rapid.TB, s *store.Store, id identity.ID, aroundMs int64, hourly bool) (n int, low, high float64) {
 	t.Helper()
-	w := series.Window{FromMs: epoch - 48*3_600_000, ToMs: epoch + 48*3_600_000, StepMs: 3_600_000}
+	metric := "temp_die_celsius"
+	w := series.Window{FromMs: epoch - aroundMs, ToMs: epoch + aroundMs, StepMs: 3_600_000}
 	points, err := s.Chart(ctx, id, w, []store.Curve{{Metrics: []string{metric}}}, hourly)
 	if err != nil {
 		t.Fatal(err)
@@ -127,7 +128,7 @@ func grainsOverlap(t *rapid.T, empty store.Options) {
 			}
 		}
 	}
-	counted, _, _ := countOf(t, s, boxA, "temp_die_celsius", false)
+	counted, _, _ := countOf(t, s, boxA, 2*dayMs, false)
 	if counted > taken {
 		t.Fatalf("%d samples are counted of %d taken", counted, taken)
 	}
@@ -136,7 +137,7 @@ func grainsOverlap(t *rapid.T, empty store.Options) {
 	}
 	judge := func(when string) {
 		for _, hourly := range []bool{false, true} {
-			counted, least, most := countOf(t, s, boxA, "temp_die_celsius", hourly)
+			counted, least, most := countOf(t, s, boxA, 2*dayMs, hourly)
 			if counted != taken || taken > 0 && (least != low || most != high) {
 				t.Fatalf("%s, hourly %v: %d samples from %v to %v, want %d from %v to %v", when, hourly, counted, least, most, taken, low, high)
 			}
