@@ -54,12 +54,12 @@ func (t *txn) tell(lost gaps, reason string, lane wire.Lane, at place, value []b
 	}
 	if h := headOf(value); h.pack {
 		t.state.counts.Dropped += int64(h.n)
-		p, err := wire.Decode[wire.Pack](value[unackedHead:])
+		parcel, err := readParcel(value)
 		if err != nil { // damaged: its head knows how many there were
 			lost.add(reason, wire.GapRange{SID: l.SID, Lane: lane, From: at.seq(), To: at.seq() + uint64(h.span), Count: uint64(h.n)})
 			return nil
 		}
-		for _, m := range p.Members {
+		for _, m := range parcel.Pack.Members {
 			lost.add(reason, wire.GapRange{SID: l.SID, Lane: lane, From: m.Seq, To: m.Seq, Count: 1})
 		}
 		return nil

@@ -368,7 +368,7 @@ func (m *machine) checkSamples(p spool.Parcel) {
 // TestNoOrderOfStepsLosesABlock: EDGEHERD_PROVE=1 takes thousands of lives,
 // RAPID_SEED one of them.
 func TestNoOrderOfStepsLosesABlock(t *testing.T) {
-	lives := 5
+	lives := 3
 	if os.Getenv("EDGEHERD_PROVE") != "" {
 		lives = 2000
 	}

@@ -71,17 +71,30 @@ func (b *box) samples() spool.Draft {
 	return spool.Draft{Lane: wire.LaneTelemetry, Kind: wire.KindSamples, MonoMs: mono, WallMs: 1700000000000 + mono, SpanMs: 50_000, Schema: &thermal, Count: 6, Payload: payload}
 }
 
-// minutes appends n blocks of samples, a minute each.
+// minutes appends n blocks of samples, a minute each; many of them in common
+// transactions.
 func (b *box) minutes(n int) (keys []wire.Key) {
 	b.t.Helper()
-	for range n {
-		k, err := b.Append(b.samples())
+	atOnce := 1
+	if n >= 1000 {
+		atOnce = 20
+	}
+	for n > 0 {
+		var drafts []spool.Draft
+		for ; n > 0 && len(drafts) < atOnce; n-- {
+			drafts = append(drafts, b.samples())
+			b.up += time.Minute
+		}
+		b.up -= time.Minute // the last one is of this minute
+		added, err := b.Append(drafts...)
 		if err != nil {
 			b.t.Fatal(err)
 		}
-		b.rows[k[0]] = 6
-		keys = append(keys, k...)
 		b.up += time.Minute
+		for _, k := range added {
+			b.rows[k] = 6
+		}
+		keys = append(keys, added...)
 	}
 	return keys
 }
@@ -239,12 +252,12 @@ func TestSamplesBecomeCoarserBeforeTheyGo(t *testing.T) {
 		t.Errorf("after 8000 minutes: blocks by grain %v, dropped %d", got, b.Buffer().DroppedBlocks)
 	}
 	b.restart()
-	b.minutes(22_000)
+	b.minutes(15_000)
 	got := b.grains()
 	if got[0] == 0 || got[1] == 0 || got[2] == 0 || b.Buffer().DroppedBlocks == 0 {
-		t.Errorf("after 30000 minutes: blocks by grain %v, dropped %d", got, b.Buffer().DroppedBlocks)
+		t.Errorf("after 23000 minutes: blocks by grain %v, dropped %d", got, b.Buffer().DroppedBlocks)
 	}
-	t.Logf("blocks by grain %v, dropped %d of 30000", got, b.Buffer().DroppedBlocks)
+	t.Logf("blocks by grain %v, dropped %d of 23000", got, b.Buffer().DroppedBlocks)
 	counted, told := map[wire.Key]uint32{}, uint64(0)
 	for _, p := range parcels(t, b.Spool) {
 		switch {
@@ -407,6 +420,7 @@ func TestRepackingIsOneTransaction(t *testing.T) {
 func TestASpoolOfBlocksThatCannotShrinkKeepsTakingNewOnes(t *testing.T) {
 	b := newBox(t, 2<<20)
 	one := wire.Schema{Metrics: []wire.Metric{{Name: "x", Scale: 9}}}
+	var drafts []spool.Draft
 	for i := range 10_000 {
 		payload, err := wire.EncodeSamples(wire.Samples{Schema: one, TimesMs: []int64{0}, Values: [][]float64{{b.rng.Float64()}}})
 		if err != nil {
@@ -417,8 +431,11 @@ func TestASpoolOfBlocksThatCannotShrinkKeepsTakingNewOnes(t *testing.T) {
 		if i%3 == 0 { // another schema ends the run
 			d = b.samples()
 		}
-		if _, err := b.Append(d); err != nil {
-			t.Fatalf("after %d: %v", i, err)
+		if drafts = append(drafts, d); len(drafts) == 10 {
+			if _, err := b.Append(drafts...); err != nil {
+				t.Fatalf("after %d: %v", i, err)
+			}
+			drafts = nil
 		}
 		b.up += time.Minute
 	}

@@ -229,7 +229,7 @@ func image(ops []op, cut int, rng *rand.Rand) []byte {
 // TestPowerLossLosesNothingThatAppendPromised makes images of the disk at random
 // moments of a recorded life.
 func TestPowerLossLosesNothingThatAppendPromised(t *testing.T) {
-	images := 200
+	images := 60
 	if os.Getenv("EDGEHERD_PROVE") != "" {
 		images = 6000
 	}
