@@ -71,14 +71,13 @@ func (c serverConfig) checkExports(file []byte) error {
 	if host, _, err := net.SplitHostPort(c.Metrics); c.Metrics != "" && (err != nil || !net.ParseIP(host).IsLoopback() && host != "localhost") {
 		return at(fmt.Errorf("%q is not a loopback address with a port, such as 127.0.0.1:9464: it asks for no token; scrape the pages' /metrics with one instead", c.Metrics), "metrics")
 	}
+	var wrong *export.FieldError
 	if o := c.RemoteWrite.options(); o.URL != "" {
-		var wrong *remotewrite.FieldError
 		if errors.As(o.Check(), &wrong) {
 			return at(wrong.Err, "remote_write", wrong.Key)
 		}
 	}
 	if o := c.Sparkplug.options(); o.Broker != "" {
-		var wrong *sparkplug.FieldError
 		if errors.As(o.Check(), &wrong) {
 			return at(wrong.Err, "sparkplug", wrong.Key)
 		}

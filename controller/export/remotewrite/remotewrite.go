@@ -20,8 +20,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"net"
-	"net/url"
 	"regexp"
 	"slices"
 	"time"
@@ -93,54 +91,43 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// A FieldError says which option is wrong; Key is its name in server.yaml.
-type FieldError struct {
-	Key string
-	Err error
-}
-
-func (e *FieldError) Error() string { return e.Key + ": " + e.Err.Error() }
-func (e *FieldError) Unwrap() error { return e.Err }
-
 var labelName = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9_]*$`)
 
 // ours are the labels that name a series.
 var ours = []string{"box", "sensor", "metric", "name", "site"}
 
-// Check reports the first option that cannot work as a *FieldError.
+// Check reports the first option that cannot work as an *export.FieldError.
 func (o *Options) Check() error {
-	fault := func(key, format string, args ...any) error { return &FieldError{key, fmt.Errorf(format, args...)} }
-	u, err := url.Parse(o.URL)
-	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return fault("url", "%q is not an address: write http:// or https:// with host and path, such as https://metrics.example.com/api/v1/write", o.URL)
+	const want = "http:// or https:// with host and path, such as https://metrics.example.com/api/v1/write"
+	u, err := export.ParseAddress("url", o.URL, want)
+	if err != nil {
+		return err
 	}
-	if u.User != nil {
-		return fault("url", "secrets do not belong into an address: use user and password_file, or token_file")
+	if u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return export.Fault("url", "%q is not an address: write %s", o.URL, want)
 	}
 	if err := o.Series.Check(); err != nil {
-		return &FieldError{"series", err}
+		return &export.FieldError{Key: "series", Err: err}
 	}
 	for name := range o.Labels {
 		if !labelName.MatchString(name) || slices.Contains(ours, name) {
-			return fault("labels", "%q cannot be a label: letters, digits and _, and none of %v, which name the series", name, ours)
+			return export.Fault("labels", "%q cannot be a label: letters, digits and _, and none of %v, which name the series", name, ours)
 		}
 	}
 	switch {
 	case o.TokenFile != "" && (o.PasswordFile != "" || o.User != ""):
-		return fault("token_file", "give either token_file, or user and password_file")
+		return export.Fault("token_file", "give either token_file, or user and password_file")
 	case (o.User == "") != (o.PasswordFile == ""):
-		return fault("user", "user and password_file belong together")
-	case u.Scheme == "http" && o.TokenFile+o.PasswordFile != "" && !loopback(u.Hostname()):
-		return fault("url", "a secret would travel in the clear: use https")
+		return export.Fault("user", "user and password_file belong together")
+	case u.Scheme == "http" && o.TokenFile+o.PasswordFile != "" && !export.Loopback(u.Hostname()):
+		return export.Fault("url", "a secret would travel in the clear: use https")
 	case u.Scheme == "http" && o.CAFile != "":
-		return fault("ca_file", "an authority has no use without https")
+		return export.Fault("ca_file", "an authority has no use without https")
 	case o.MaxAge < 0:
-		return fault("max_age", "an age is not negative")
+		return export.Fault("max_age", "an age is not negative")
 	}
 	return nil
 }
-
-func loopback(host string) bool { return host == "localhost" || net.ParseIP(host).IsLoopback() }
 
 // Exporter sends. Run it once.
 type Exporter struct {

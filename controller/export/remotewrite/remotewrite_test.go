@@ -532,7 +532,7 @@ func TestOptionsThatCannotWorkAreNamed(t *testing.T) {
 		o := Options{URL: "https://metrics.example.com/write"}
 		c.change(&o)
 		err := o.Check()
-		var field *FieldError
+		var field *export.FieldError
 		if c.key == "" && err != nil || c.key != "" && (!errors.As(err, &field) || field.Key != c.key) {
 			t.Errorf("want %q: %v", c.key, err)
 		}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/edgeherd/edgeherd/controller/export"
 )
 
 // sender posts requests over one connection at a time.
@@ -32,13 +33,9 @@ func newSender(opts *Options) (*sender, error) {
 		MaxResponseHeaderBytes: 64 << 10,
 	}
 	if opts.CAFile != "" {
-		pem, err := os.ReadFile(opts.CAFile)
+		pool, err := export.Roots(opts.CAFile)
 		if err != nil {
-			return nil, fmt.Errorf("read authority of the receiver: %w", err)
-		}
-		pool := x509.NewCertPool()
-		if !pool.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("read authority of the receiver: %s holds no certificate in PEM form", opts.CAFile)
+			return nil, err
 		}
 		t.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
 	}

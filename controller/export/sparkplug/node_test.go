@@ -442,7 +442,7 @@ func TestOptionsThatCannotWorkAreNamed(t *testing.T) {
 		o := Options{Broker: "mqtts://broker.example.com:8883"}
 		c.change(&o)
 		err := o.Check()
-		var field *FieldError
+		var field *export.FieldError
 		if c.key == "" && err != nil || c.key != "" && (!errors.As(err, &field) || field.Key != c.key) {
 			t.Errorf("want %q: %v", c.key, err)
 		}
@@ -464,6 +464,22 @@ func FuzzCommand(f *testing.F) {
 			if err != nil || len(again) != 1 || again[0] != c {
 				t.Errorf("%+v reads back as %+v, %v", c, again, err)
 			}
+		}
+	})
+}
+
+// FuzzState: what is no STATE says nothing and changes nothing, and time does
+// not run backwards.
+func FuzzState(f *testing.F) {
+	f.Add([]byte(`{"online":true,"timestamp":7}`))
+	f.Add([]byte(`{"online":false,"timestamp":-7}`))
+	f.Add([]byte(`OFFLINE`))
+	f.Add([]byte(`{"online":1}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		h := hostState{last: 5}
+		online, news := h.hear(body)
+		if h.last < 5 || !news && (online || h.last != 5) {
+			t.Errorf("%q: online %v, news %v, last %d", body, online, news, h.last)
 		}
 	})
 }

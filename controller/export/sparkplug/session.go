@@ -3,7 +3,6 @@ package sparkplug
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,6 +13,8 @@ import (
 	"time"
 
 	mqtt "github.com/eclipse/paho.mqtt.golang"
+
+	"github.com/edgeherd/edgeherd/controller/export"
 )
 
 // The client of a session is used as agent/link uses it: a new one for each
@@ -61,18 +62,9 @@ func tlsOf(o *Options) (*tls.Config, error) {
 	if o.CAFile == "" {
 		return c, nil
 	}
-	pem, err := os.ReadFile(o.CAFile)
-	if err != nil {
-		return nil, fmt.Errorf("read authority of the broker: %w", err)
-	}
-	c.RootCAs = x509.NewCertPool()
-	if !c.RootCAs.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("read authority of the broker: %s holds no certificate in PEM form", o.CAFile)
-	}
-	return c, nil
+	c.RootCAs, err = export.Roots(o.CAFile)
+	return c, err
 }
-
-func loopback(host string) bool { return host == "localhost" || net.ParseIP(host).IsLoopback() }
 
 func (b *Bridge) dial(ctx context.Context) (net.Conn, error) {
 	u, err := url.Parse(b.opts.Broker)

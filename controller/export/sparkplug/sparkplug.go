@@ -24,7 +24,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"net/url"
 	"strings"
 	"time"
 
@@ -103,40 +102,31 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// A FieldError says which option is wrong; Key is its name in server.yaml.
-type FieldError struct {
-	Key string
-	Err error
-}
-
-func (e *FieldError) Error() string { return e.Key + ": " + e.Err.Error() }
-func (e *FieldError) Unwrap() error { return e.Err }
-
-// Check reports the first option that cannot work as a *FieldError.
+// Check reports the first option that cannot work as an *export.FieldError.
 func (o *Options) Check() error {
-	fault := func(key, format string, args ...any) error { return &FieldError{key, fmt.Errorf(format, args...)} }
-	u, err := url.Parse(o.Broker)
-	if err != nil || u.Port() == "" || u.Scheme != "mqtt" && u.Scheme != "mqtts" {
-		return fault("broker", "%q is not an address: write mqtts://host:8883, or mqtt://host:1883 without TLS", o.Broker)
+	const want = "mqtts://host:8883, or mqtt://host:1883 without TLS"
+	u, err := export.ParseAddress("broker", o.Broker, want)
+	if err != nil {
+		return err
 	}
-	if u.User != nil || u.Path != "" {
-		return fault("broker", "only host and port belong into the address: use user and password_file")
+	if u.Port() == "" || u.Path != "" || u.Scheme != "mqtt" && u.Scheme != "mqtts" {
+		return export.Fault("broker", "%q is not an address: write %s", o.Broker, want)
 	}
 	for _, id := range []struct{ key, text string }{{"group", o.Group}, {"node", o.Node}, {"primary_host", o.PrimaryHost}} {
 		if strings.ContainsAny(id.text, "+#/\x00") {
-			return fault(id.key, "%q holds one of + # /, which topics give a meaning", id.text)
+			return export.Fault(id.key, "%q holds one of + # /, which topics give a meaning", id.text)
 		}
 	}
 	if err := o.Series.Check(); err != nil {
-		return &FieldError{"series", err}
+		return &export.FieldError{Key: "series", Err: err}
 	}
 	switch {
 	case (o.User == "") != (o.PasswordFile == ""):
-		return fault("user", "user and password_file belong together")
-	case u.Scheme == "mqtt" && o.PasswordFile != "" && !loopback(u.Hostname()):
-		return fault("broker", "a password would travel in the clear: use mqtts")
+		return export.Fault("user", "user and password_file belong together")
+	case u.Scheme == "mqtt" && o.PasswordFile != "" && !export.Loopback(u.Hostname()):
+		return export.Fault("broker", "a password would travel in the clear: use mqtts")
 	case u.Scheme == "mqtt" && o.CAFile != "":
-		return fault("ca_file", "an authority has no use without mqtts")
+		return export.Fault("ca_file", "an authority has no use without mqtts")
 	}
 	return nil
 }
