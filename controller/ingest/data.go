@@ -21,8 +21,14 @@ type message struct {
 	offsets map[wire.BootID]offset
 	batch   *batch
 	refused []wire.Key
+	cells   int // values that deliveries hold
 	strange int // blocks and packs that use a schema that is not known here
 }
+
+// maxCells bounds the values of one message: as many as fit into the window of
+// a box. They wait in memory for the commit, and a few bytes may unpack to
+// millions of them.
+const maxCells = windowCount * wire.MaxCells
 
 // offset is where a boot stands on the calendar, if it has said HELLO.
 type offset struct {
@@ -92,9 +98,19 @@ func (m *message) finish(ctx context.Context) error {
 	return in.publish(m.id, wire.TopicAck, ack)
 }
 
-func (m *message) take(d store.Delivery, keys ...wire.Key) {
+func (m *message) take(d store.Delivery, keys ...wire.Key) error {
+	switch {
+	case d.Samples != nil:
+		m.cells += len(d.Samples.TimesMs) * len(d.Schema.Metrics)
+	case d.Rows != nil:
+		m.cells += 4 * len(d.Rows) * len(d.Schema.Metrics) // min, mean, max, n
+	}
+	if m.cells > maxCells {
+		return fmt.Errorf("%w: it unpacks to more than %d values; send less at once", ErrMalformed, maxCells)
+	}
 	m.batch.deliveries = append(m.batch.deliveries, d)
 	m.batch.keys = append(m.batch.keys, keys...)
+	return nil
 }
 
 func (m *message) refuse(what string, err error, keys ...wire.Key) {
@@ -116,12 +132,11 @@ func (m *message) block(ctx context.Context, b wire.Block) error {
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		m.strange++
+		return nil
 	case err != nil:
 		return err
-	default:
-		m.take(d, b.Key)
 	}
-	return nil
+	return m.take(d, b.Key)
 }
 
 // errOdd is for packs whose members are better looked at one by one.
@@ -154,8 +169,7 @@ func (m *message) pack(ctx context.Context, p *wire.Pack) error {
 		d.Starts = append(d.Starts, start)
 	}
 	d.StartMs = slices.Min(d.Starts)
-	m.take(d, p.Keys()...)
-	return nil
+	return m.take(d, p.Keys()...)
 }
 
 // open decodes the content of a pack and checks all of it. The members of an

@@ -188,6 +188,8 @@ func TestReportsOfABoxShowOnIt(t *testing.T) {
 		wire.Event{MonoMs: bootMs + 4, Type: wire.EventRunning, Body: body(wire.Running{Generation: 4})},
 		wire.Event{MonoMs: bootMs + 5, Type: wire.EventRunning, Body: []byte("not JSON")},
 		wire.Event{MonoMs: math.MaxInt64, Type: "made.up"},
+		// No database can have it as a key; its event is stored all the same.
+		wire.Event{MonoMs: bootMs + 6, Type: wire.EventModelPhase, Body: body(wire.PhaseBody{Name: "m", Digest: strings.Repeat("d", 3000), Phase: "active"})},
 	)
 	_, err := w.sql().Exec(`INSERT INTO newest (box, seen_ms, schemas, thermal) VALUES ('` + string(boxA) + `', 0, x'', 'not JSON')`)
 	check(t, err)
@@ -205,7 +207,7 @@ func TestReportsOfABoxShowOnIt(t *testing.T) {
 		t.Errorf("phases %v, running %+v, thermal %s", phases, got.Running, got.Thermal)
 	}
 	evs, err := w.store.Events(ctx, boxA, time.UnixMilli(0), time.UnixMilli(now), 10)
-	if err != nil || len(evs) != 6 || evs[0].Time.UnixMilli() != now-60_000+1000 {
+	if err != nil || len(evs) != 7 || evs[0].Time.UnixMilli() != now-60_000+1000 {
 		t.Errorf("events %+v, %v", evs, err)
 	}
 }

@@ -1,6 +1,8 @@
 package ingest_test
 
 import (
+	"errors"
+	"fmt"
 	"hash/crc32"
 	"math"
 	"slices"
@@ -8,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/edgeherd/edgeherd/controller/ingest"
 	"github.com/edgeherd/edgeherd/controller/series"
 	"github.com/edgeherd/edgeherd/controller/store"
 	"github.com/edgeherd/edgeherd/internal/identity"
@@ -133,6 +136,43 @@ func TestBadPacksAreRefused(t *testing.T) {
 	}
 	if n, _, _ := w.counted(boxA); n != 0 {
 		t.Errorf("%d unreadable samples are charted", n)
+	}
+}
+
+// TestAFewBytesDoNotFillTheMemory: the values of a message wait for their
+// commit unpacked.
+func TestAFewBytesDoNotFillTheMemory(t *testing.T) {
+	wide := wire.Schema{}
+	for i := range 1024 {
+		wide.Metrics = append(wide.Metrics, wire.Metric{Name: fmt.Sprint("m", i)})
+	}
+	s := wire.Samples{Schema: wide, Values: make([][]float64, len(wide.Metrics))}
+	for row := range wire.MaxCells / len(wide.Metrics) {
+		s.TimesMs = append(s.TimesMs, int64(row))
+		for m := range s.Values {
+			s.Values[m] = append(s.Values[m], 1)
+		}
+	}
+	payload, err := wire.EncodeSamples(s)
+	check(t, err)
+	msg := wire.Data{Schemas: []wire.Schema{wide}}
+	for i := range wire.MaxPacks {
+		b := block(uint64(i+1), func(b *wire.Block) {
+			b.Kind, b.Schema, b.Count, b.SpanMs, b.Payload = wire.KindSamples, wire.SchemaIDOf(wide), uint32(len(s.TimesMs)), s.TimesMs[len(s.TimesMs)-1], payload
+		})
+		p, err := wire.PackBlocks(wide, []wire.Block{b})
+		check(t, err)
+		msg.Packs = append(msg.Packs, p)
+	}
+	w := running(t)
+	if err := w.deliver(boxA, wire.TopicData, msg); !errors.Is(err, ingest.ErrMalformed) {
+		t.Errorf("%d packs of %d values each: %v", len(msg.Packs), wire.MaxCells, err)
+	}
+	// What a box may have in flight.
+	msg.Packs = msg.Packs[:8]
+	check(t, w.deliver(boxA, wire.TopicData, msg))
+	if ack := one[wire.Ack](w, boxA, wire.TopicAck); len(ack.Keys) != 8 || len(w.stored(boxA)) != 8 {
+		t.Errorf("%d keys are acknowledged and %d stored of 8", len(ack.Keys), len(w.stored(boxA)))
 	}
 }
 

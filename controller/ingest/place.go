@@ -124,6 +124,11 @@ func (in *Ingest) effects(d store.Delivery) (e store.Effects, odd error) {
 	return e, odd
 }
 
+// maxName bounds what names a phase, in bytes. It is a key of the database, and
+// PostgreSQL has none longer than 2704: one longer name would make every commit
+// fail that has it.
+const maxName = 256
+
 func eventEffect(e *store.Effects, d store.Delivery, ev wire.Event) error {
 	at := d.StartMs + ev.MonoMs - d.Block.MonoMs
 	switch ev.Type {
@@ -131,6 +136,9 @@ func eventEffect(e *store.Effects, d store.Delivery, ev wire.Event) error {
 		var p wire.PhaseBody
 		if err := json.Unmarshal(ev.Body, &p); err != nil {
 			return err
+		}
+		if n := max(len(p.Name), len(p.Version), len(p.Digest), len(p.Rollout)); n > maxName {
+			return fmt.Errorf("a name of %d bytes, the limit is %d", n, maxName)
 		}
 		kind := "model"
 		if ev.Type == wire.EventAgentPhase {
