@@ -248,8 +248,11 @@ func scanBox(rows *sql.Rows) (Box, error) {
 }
 
 func (s *Store) addPhases(ctx context.Context, only identity.ID, get func(identity.ID) *Box) error {
-	err := s.each(ctx, `SELECT box, digest, rollout, kind, name, version, phase, err, body, t_ms FROM phase
-		WHERE ? = '' OR box = ? ORDER BY t_ms`, []any{only, only}, func(rows *sql.Rows) error {
+	query, args := `SELECT box, digest, rollout, kind, name, version, phase, err, body, t_ms FROM phase`, []any(nil)
+	if only != "" { // no condition with OR: it would read the rows of all boxes
+		query, args = query+` WHERE box = ?`, []any{only}
+	}
+	err := s.each(ctx, query+` ORDER BY t_ms`, args, func(rows *sql.Rows) error {
 		var p Phase
 		if err := rows.Scan(&p.Box, &p.Digest, &p.Rollout, &p.Kind, &p.Name, &p.Version, &p.Phase, &p.Err, &p.Body, &p.TimeMs); err != nil {
 			return err
@@ -266,8 +269,11 @@ func (s *Store) addPhases(ctx context.Context, only identity.ID, get func(identi
 }
 
 func (s *Store) addReads(ctx context.Context, only identity.ID, sinceMs int64, get func(identity.ID) *Box) error {
-	err := s.each(ctx, `SELECT box, sum(total), sum(checked), sum(correct) FROM reads_hour
-		WHERE hour_ms >= ? AND (? = '' OR box = ?) GROUP BY box`, []any{hourOf(sinceMs), only, only}, func(rows *sql.Rows) error {
+	query, args := `SELECT box, sum(total), sum(checked), sum(correct) FROM reads_hour WHERE hour_ms >= ?`, []any{hourOf(sinceMs)}
+	if only != "" {
+		query, args = query+` AND box = ?`, append(args, only)
+	}
+	err := s.each(ctx, query+` GROUP BY box`, args, func(rows *sql.Rows) error {
 		var id identity.ID
 		var r Reads
 		if err := rows.Scan(&id, &r.Total, &r.Checked, &r.Right); err != nil {
