@@ -60,7 +60,7 @@ func (c *cli) healthReplay(ctx context.Context, files []string, events string, t
 	}
 	var loader health.Loader
 	for _, name := range files {
-		if err := withFile(name, func(r io.Reader) error { return loader.Read(name, cancelled{ctx, r}) }); err != nil {
+		if err := withFile(name, func(r io.Reader) error { return loader.Read(name, cancelled{ctx.Err, r}) }); err != nil {
 			return err
 		}
 	}
@@ -85,12 +85,12 @@ func withFile(name string, do func(r io.Reader) error) error {
 
 // cancelled ends a long read when the command is interrupted.
 type cancelled struct {
-	ctx context.Context
-	r   io.Reader
+	over func() error
+	r    io.Reader
 }
 
 func (c cancelled) Read(b []byte) (int, error) {
-	if err := c.ctx.Err(); err != nil {
+	if err := c.over(); err != nil {
 		return 0, err
 	}
 	return c.r.Read(b)

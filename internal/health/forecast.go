@@ -111,11 +111,7 @@ func fitFamilies(t, e []float64) []path {
 	for _, f := range families {
 		y := make([]float64, len(e))
 		for i, v := range e {
-			v = max(v, leastRiseRatio)
-			y[i] = math.Pow(v, f.power)
-			if f.power == 0 {
-				y[i] = math.Log(v)
-			}
+			y[i] = bent(max(v, leastRiseRatio), f.power)
 		}
 		if l := theilSen(t, y); l.at == l.at {
 			out = append(out, path{l, f.power, f.weight})
@@ -124,16 +120,16 @@ func fitFamilies(t, e []float64) []path {
 	return out
 }
 
-// at is the rise after a number of days.
-func (p *path) rise(days, slope float64) float64 {
-	y := p.line.at + slope*days
+// bent is a rise in the coordinates in which the family is a straight line; a
+// rise of nothing or less is there already.
+func bent(e, power float64) float64 {
 	switch {
-	case p.power == 0:
-		return math.Exp(min(y, 5))
-	case y <= 0:
-		return 0
+	case e <= 0:
+		return math.Inf(-1)
+	case power == 0:
+		return math.Log(e)
 	}
-	return math.Pow(y, 1/p.power)
+	return math.Pow(e, power)
 }
 
 // draw walks forward: a family by its weight, a slope out of the middle of the
@@ -143,11 +139,15 @@ func draw(rng *rand.Rand, paths []path, needs []float64) []float64 {
 		return []float64{horizon}
 	}
 	total := 0.0
-	for _, p := range paths {
+	lines := make([][]float64, len(paths)) // the needs as each family sees them
+	for i, p := range paths {
 		total += p.weight
+		for _, e := range needs {
+			lines[i] = append(lines[i], bent(e, p.power))
+		}
+		slices.Sort(lines[i])
 	}
 	out := make([]float64, 0, draws)
-	hardest := slices.Min(needs)
 	for range draws {
 		pick := rng.Float64() * total
 		k := 0
@@ -160,14 +160,25 @@ func draw(rng *rand.Rand, paths []path, needs []float64) []float64 {
 		// median: about a third of it is left.
 		q := 0.5 + (rng.Float64()-0.5)*0.35
 		slope := p.slopes[int(q*float64(len(p.slopes)))]
-		day := 1
-		for ; day < horizon; day++ {
-			e := p.rise(float64(day), slope)
-			if e >= hardest && e >= needs[rng.IntN(len(needs))] {
-				break
-			}
-		}
-		out = append(out, float64(day))
+		out = append(out, firstDay(rng, p.line.at, slope, lines[k]))
 	}
 	return out
+}
+
+// firstDay is the first day on which a line is above the need of a day drawn
+// from those that were. Before it reaches the least of them nothing is drawn.
+func firstDay(rng *rand.Rand, at, slope float64, needs []float64) float64 {
+	day := 1.0
+	if at+slope < needs[0] {
+		if slope <= 0 {
+			return horizon
+		}
+		day = math.Floor((needs[0] - at) / slope)
+	}
+	for ; day < horizon; day++ {
+		if y := at + slope*day; y >= needs[0] && y >= needs[rng.IntN(len(needs))] {
+			return max(day, 1)
+		}
+	}
+	return horizon
 }
