@@ -374,9 +374,9 @@ func checkTimes(f *Fleet, s *store.Store, b *Box, began, ended time.Time) {
 	}
 }
 
-// TestADatabaseFromABackupSendsNoBoxBack: the boxes are ahead of it, send again
+// TestT40RestoredControllerDoesNotWindBackABox: the boxes are ahead of it, send again
 // what it lacks, refuse the older state it has for them, and still listen.
-func TestADatabaseFromABackupSendsNoBoxBack(t *testing.T) {
+func TestT40RestoredControllerDoesNotWindBackABox(t *testing.T) {
 	story(t, 2, func(f *Fleet) {
 		settled(f)
 		f.done(f.Roll(f.MustPush(Model{Name: "vad", Version: "5.0.0"}), "rest"))
