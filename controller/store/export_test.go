@@ -18,3 +18,9 @@ func (s *Store) Ask(ctx context.Context, query string, args []any, into ...any) 
 func (s *Store) Each(ctx context.Context, query string, scan func(*sql.Rows) error) error {
 	return s.each(ctx, query, nil, scan)
 }
+
+// SchemasInMemory is how many schemas are kept there.
+func (s *Store) SchemasInMemory() (n int) {
+	s.schemas.Range(func(any, any) bool { n++; return true })
+	return n
+}

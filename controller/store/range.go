@@ -66,14 +66,17 @@ func (s *Store) prepared(ctx context.Context, id identity.ID, want []string) (*r
 	if err != nil {
 		return nil, err
 	}
+	known := make(map[wire.SchemaID]*wire.Schema, len(ids))
 	for _, sc := range ids {
-		if _, err := s.Schema(ctx, sc); err != nil {
+		found, err := s.Schema(ctx, sc)
+		if err != nil {
 			return nil, err
 		}
+		known[sc] = &found
 	}
 	return &reading{want: want, schema: func(sc wire.SchemaID) (*wire.Schema, error) {
-		if known, ok := s.schemas.Load(sc); ok {
-			return known.(*wire.Schema), nil
+		if known := known[sc]; known != nil {
+			return known, nil
 		}
 		// One of more than a WELCOME names: ask on another connection.
 		found, err := s.Schema(ctx, sc)

@@ -62,9 +62,19 @@ func (s *Store) schemaIn(ctx context.Context, t *tx, id wire.SchemaID) (*wire.Sc
 	if err != nil {
 		return nil, fmt.Errorf("read schema %s: %w", id, err)
 	}
+	// A box may draw new schemas without end. All are forgotten then: those in
+	// use come back with the next row that has them.
+	if s.schemaBytes.Add(int64(len(body))) > maxSchemaBytes {
+		s.schemas.Clear()
+		s.schemaBytes.Store(int64(len(body)))
+	}
 	s.schemas.Store(id, &sc)
 	return &sc, nil
 }
+
+// maxSchemaBytes of encoded schemas are kept, which take some times that in
+// memory; one of 30 sensors has about 1 KB.
+const maxSchemaBytes = 8 << 20
 
 // BoxSchemas lists the schemas in which a box has sent blocks, newest first,
 // and no more than a WELCOME can name: a box sends the others again.

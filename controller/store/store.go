@@ -24,6 +24,7 @@ import (
 	"fmt"
 	"io/fs"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pressly/goose/v3"
@@ -59,11 +60,12 @@ type Options struct {
 
 // Store is an open database. Safe for concurrent use.
 type Store struct {
-	schemas sync.Map // wire.SchemaID to *wire.Schema, as they were read
-	engine  engine
-	now     func() time.Time
-	node    string
-	holder  string // of sessions: node, or "" for a broker of others
+	schemas     sync.Map     // wire.SchemaID to *wire.Schema, as they were read
+	schemaBytes atomic.Int64 // of schemas, encoded
+	engine      engine
+	now         func() time.Time
+	node        string
+	holder      string // of sessions: node, or "" for a broker of others
 }
 
 // Open opens the database, migrates it and begins a new run if this is another

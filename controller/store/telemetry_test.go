@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -328,5 +330,26 @@ func TestAMonthChartsAlikeOnAllEngines(t *testing.T) {
 		if answers[0] != answers[i+1] {
 			t.Errorf("%s and %s answer differently", engines[0].name, engines[i+1].name)
 		}
+	}
+}
+
+// TestSchemasDoNotFillTheMemory: a box may send each block in a new one.
+func TestSchemasDoNotFillTheMemory(t *testing.T) {
+	s := fresh(t)
+	long := strings.Repeat("m", 120)
+	for i := range 300 { // of about 31 KB each
+		sc := wire.Schema{}
+		for m := range 240 {
+			sc.Metrics = append(sc.Metrics, wire.Metric{Name: fmt.Sprint(i, " ", m, long)})
+		}
+		check(t, s.AddSchemas(ctx, []wire.Schema{sc}))
+		got, err := s.Schema(ctx, wire.SchemaIDOf(sc))
+		check(t, err)
+		if !reflect.DeepEqual(got, sc) {
+			t.Fatal("a schema came back as another")
+		}
+	}
+	if n := s.SchemasInMemory(); n > 280 {
+		t.Errorf("%d schemas of 31 KB are kept in memory", n)
 	}
 }
