@@ -209,7 +209,8 @@ func probeOf(p store.Phase) *fleetapi.Probe {
 // tells the box. Offering again changes nothing, and neither does offering
 // after a newer rollout, which may have come first in this very step.
 func (c *Controller) offer(ctx context.Context, r fleetapi.Rollout, id identity.ID, created map[string]time.Time) error {
-	box, err := c.store.Box(ctx, id, 0)
+	// Its results are of no interest: from 0 on, the hours of all boxes are read.
+	box, err := c.store.Box(ctx, id, c.opts.WallClock().UnixMilli())
 	if err != nil {
 		return err
 	}
