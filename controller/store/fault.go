@@ -72,7 +72,7 @@ func IsFull(err error) bool {
 	var pg *pgconn.PgError
 	switch {
 	case errors.As(err, &lite):
-		return lite.Code()&0xff == sqlite3.SQLITE_FULL
+		return lite.Code()&0xff == sqlite3.SQLITE_FULL || lite.Code() == sqlite3.SQLITE_IOERR_SHMSIZE
 	case errors.As(err, &pg):
 		return pg.Code == "53100"
 	}
