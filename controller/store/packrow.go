@@ -5,7 +5,8 @@ import "fmt"
 // A pack that covers some minutes is about as compact as an hour, and whoever
 // stores it has just decoded it: it is put among the closed hours at once, as a
 // part of its own with its own rollups, and is never read to be merged. A box
-// that comes back after days offline costs no more than its way in.
+// that comes back after days offline costs no more than its way in. Of an exact
+// pack the row is a piece of formRows, which is read by columns.
 
 const (
 	// straightMs bounds how many such parts an hour of an honest box may have.
@@ -30,17 +31,20 @@ func (d *Delivery) packRows(counts []bool) ([]packRow, error) {
 	use := make([]bool, n)
 	var from, to int64
 	any := false
-	flush := func() error {
+	flush := func() (err error) {
 		row := packRow{fromMs: from, toMs: to}
-		var err error
-		if row.body, err = encodePack(d.Pack, d.Starts, use); err != nil {
-			return err
-		}
-		if to-from >= straightMs {
-			row.rollups = d.packRollups(use)
+		switch {
+		case to-from >= straightMs && d.Samples != nil:
+			one := d.opened(use).exact(*d.Samples)
+			row.body, row.rollups = one.encode(), encodeRollups((&content{parts: []part{one}}).rollups())
+		case to-from >= straightMs && d.Rows != nil:
+			row.rollups = encodeRollups((&content{coarse: d.opened(use).coarse(d.Rows)}).rollups())
+			fallthrough
+		default:
+			row.body, err = encodePack(d.Pack, d.Starts, use)
 		}
 		rows = append(rows, row)
-		return nil
+		return err
 	}
 	for i, m := range d.Pack.Members {
 		if !counts[i] {
@@ -61,19 +65,8 @@ func (d *Delivery) packRows(counts []bool) ([]packRow, error) {
 	return rows, flush()
 }
 
-// packRollups sums up the members in use, nil when nothing could be read.
-func (d *Delivery) packRollups(use []bool) []byte {
-	opened := openedPack{d.Pack, d.Schema, d.Starts, use, everyColumn(d.Schema)}
-	var c content
-	switch {
-	case d.Samples != nil:
-		c.parts = []part{opened.exact(*d.Samples)}
-	case d.Rows != nil:
-		c.coarse = opened.coarse(d.Rows)
-	default:
-		return nil
-	}
-	return encodeRollups(c.rollups())
+func (d *Delivery) opened(use []bool) *openedPack {
+	return &openedPack{d.Pack, d.Schema, d.Starts, use, everyColumn(d.Schema)}
 }
 
 // prepare makes the rows of the packs among ds, as if all their members were
