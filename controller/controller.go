@@ -161,6 +161,7 @@ func Open(ctx context.Context, opts Options, log *slog.Logger) (_ *Controller, e
 		Store: c.store, Blobs: c.blobs, Keyring: c.Keyring(), Hub: c.hub, Wake: c.act, SitesChanged: c.pacer.changed,
 		Version: c.opts.Version, WallClock: c.opts.WallClock, SecureCookies: !c.opts.HTTPPlain,
 		Metrics: c.exports.metrics.Handler(), Faults: c.faults, Trouble: c.ingest.Trouble,
+		SamplesFor: c.opts.Retention.Samples,
 	}, log)
 	return c, err
 }

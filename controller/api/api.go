@@ -55,6 +55,9 @@ type Options struct {
 	Trouble func() error
 	// Metrics answers scrapers at /metrics; nil means that there are none.
 	Metrics http.Handler
+	// SamplesFor is how long exact samples are kept; 0 is for ever. What is older
+	// is charted by hourly values.
+	SamplesFor time.Duration
 	// Version of the program, for pages.
 	Version string
 	// WallClock stamps rows and tokens; nil means time.Now.

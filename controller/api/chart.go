@@ -45,7 +45,7 @@ func (a *API) boxSeries(ctx context.Context, in *seriesInput) (fleetapi.SeriesRe
 	if err != nil {
 		return fleetapi.SeriesReply{}, err
 	}
-	id, hourly := identity.ID(in.ID), to.Sub(from) > chartExact
+	id, hourly := identity.ID(in.ID), a.byHours(from, to)
 	unit := time.Second
 	if hourly {
 		unit = time.Hour
@@ -79,6 +79,13 @@ func (a *API) boxSeries(ctx context.Context, in *seriesInput) (fleetapi.SeriesRe
 	}
 	out.Marks, err = a.marks(ctx, id, from, to)
 	return out, err
+}
+
+// byHours says whether a chart is made of hourly values: when it is long, or
+// begins before the time of which samples are left.
+func (a *API) byHours(from, to time.Time) bool {
+	kept := a.opts.SamplesFor
+	return to.Sub(from) > chartExact || kept > 0 && from.Before(a.opts.WallClock().Add(-kept))
 }
 
 // curve is how a metric is read; metricLatency is not among the samples.

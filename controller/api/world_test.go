@@ -59,6 +59,9 @@ func (c *clock) add(d time.Duration) {
 
 var testStart = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
+// keptInTests is for those that delete what is old.
+var keptInTests = store.Retention{Samples: 90 * 24 * time.Hour, Rollups: 800 * 24 * time.Hour}
+
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{t: t, hub: NewHub(), tokens: map[string]string{}, clock: &clock{now: testStart}, woken: make(chan struct{}, 100)}
@@ -80,7 +83,7 @@ func newWorld(t *testing.T) *world {
 			}
 		},
 		Metrics: http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { _, _ = rw.Write([]byte("edgeherd_up 1\n")) }),
-		Version: "v1-test", WallClock: w.clock.Now,
+		Version: "v1-test", WallClock: w.clock.Now, SamplesFor: keptInTests.Samples,
 	}, slog.New(slog.NewTextHandler(testLog{t}, nil)))
 	must(t, err)
 	w.server = httptest.NewServer(w.api.Operator())
