@@ -109,3 +109,36 @@ CREATE TABLE rollout (id TEXT PRIMARY KEY, state TEXT NOT NULL, created_ms BIGIN
 -- Operators' tokens: only the SHA-256 is kept. One-use tokens become sessions.
 CREATE TABLE token (hash BYTEA PRIMARY KEY, name TEXT NOT NULL, role TEXT NOT NULL, kind TEXT NOT NULL, created_ms BIGINT NOT NULL, expires_ms BIGINT NOT NULL);
 CREATE TABLE idempotency (key TEXT PRIMARY KEY, request BYTEA NOT NULL, status BIGINT NOT NULL, reply BYTEA NOT NULL, created_ms BIGINT NOT NULL);
+
+-- Who talks with a box: the node, and the process and connection of the box
+-- that said the last HELLO. No row: the box is not there.
+CREATE TABLE session (box TEXT PRIMARY KEY, node TEXT NOT NULL, sid BYTEA NOT NULL, conn BIGINT NOT NULL);
+
+-- Controllers that share this database, and until when each counts as alive.
+CREATE TABLE node (id TEXT PRIMARY KEY, name TEXT NOT NULL, watching BOOLEAN NOT NULL, until_ms BIGINT NOT NULL);
+-- What one controller does for all; token grows each time it passes on.
+CREATE TABLE lease (name TEXT PRIMARY KEY, node TEXT NOT NULL, token BIGINT NOT NULL, until_ms BIGINT NOT NULL);
+-- What all controllers must have in common: keys and the folder of blobs.
+CREATE TABLE fleet (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE INDEX session_node ON session (node);
+
+-- What people set for a site, as JSON; the defaults of all sites have no name.
+CREATE TABLE site (name TEXT PRIMARY KEY, settings TEXT NOT NULL, changed_ms BIGINT NOT NULL, changed_by TEXT NOT NULL);
+-- Counting the connected boxes of a site must not read the rows of boxes.
+CREATE INDEX box_site ON box (site, connected);
+
+-- How far what is stored has safely arrived elsewhere, by receiver: an LSN.
+CREATE TABLE export_cursor (name TEXT PRIMARY KEY, value BIGINT NOT NULL);
+
+-- What goes wrong with the messages of a box, counted by cause.
+CREATE TABLE fault (
+  box TEXT NOT NULL, cause TEXT NOT NULL, n BIGINT NOT NULL, first_ms BIGINT NOT NULL, last_ms BIGINT NOT NULL, text TEXT NOT NULL,
+  PRIMARY KEY (box, cause)
+);
+-- Which machines said HELLO as a box lately: a hash of hardware and boot.
+CREATE TABLE claim (
+  box TEXT NOT NULL, machine BYTEA NOT NULL, first_ms BIGINT NOT NULL, last_ms BIGINT NOT NULL, words TEXT NOT NULL,
+  PRIMARY KEY (box, machine)
+);
+-- Boxes that are two machines at once.
+CREATE TABLE contest (box TEXT PRIMARY KEY, since_ms BIGINT NOT NULL);

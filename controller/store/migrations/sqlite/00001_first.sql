@@ -99,3 +99,28 @@ CREATE TABLE rollout (id TEXT PRIMARY KEY, state TEXT NOT NULL, created_ms INTEG
 -- Operators' tokens: only the SHA-256 is kept. One-use tokens become sessions.
 CREATE TABLE token (hash BLOB PRIMARY KEY, name TEXT NOT NULL, role TEXT NOT NULL, kind TEXT NOT NULL, created_ms INTEGER NOT NULL, expires_ms INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE idempotency (key TEXT PRIMARY KEY, request BLOB NOT NULL, status INTEGER NOT NULL, reply BLOB NOT NULL, created_ms INTEGER NOT NULL) WITHOUT ROWID;
+
+-- Who talks with a box: the node, and the process and connection of the box
+-- that said the last HELLO. No row: the box is not there.
+CREATE TABLE session (box TEXT PRIMARY KEY, node TEXT NOT NULL, sid BLOB NOT NULL, conn INTEGER NOT NULL) WITHOUT ROWID;
+
+-- What people set for a site, as JSON; the defaults of all sites have no name.
+CREATE TABLE site (name TEXT PRIMARY KEY, settings TEXT NOT NULL, changed_ms INTEGER NOT NULL, changed_by TEXT NOT NULL) WITHOUT ROWID;
+-- Counting the connected boxes of a site must not read the rows of boxes.
+CREATE INDEX box_site ON box (site, connected);
+
+-- How far what is stored has safely arrived elsewhere, by receiver: an LSN.
+CREATE TABLE export_cursor (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+
+-- What goes wrong with the messages of a box, counted by cause.
+CREATE TABLE fault (
+  box TEXT NOT NULL, cause TEXT NOT NULL, n INTEGER NOT NULL, first_ms INTEGER NOT NULL, last_ms INTEGER NOT NULL, text TEXT NOT NULL,
+  PRIMARY KEY (box, cause)
+) WITHOUT ROWID;
+-- Which machines said HELLO as a box lately: a hash of hardware and boot.
+CREATE TABLE claim (
+  box TEXT NOT NULL, machine BLOB NOT NULL, first_ms INTEGER NOT NULL, last_ms INTEGER NOT NULL, words TEXT NOT NULL,
+  PRIMARY KEY (box, machine)
+) WITHOUT ROWID;
+-- Boxes that are two machines at once.
+CREATE TABLE contest (box TEXT PRIMARY KEY, since_ms INTEGER NOT NULL) WITHOUT ROWID;

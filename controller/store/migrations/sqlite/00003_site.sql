@@ -1,5 +1,0 @@
--- +goose Up
--- What people set for a site, as JSON; the defaults of all sites have no name.
-CREATE TABLE site (name TEXT PRIMARY KEY, settings TEXT NOT NULL, changed_ms INTEGER NOT NULL, changed_by TEXT NOT NULL) WITHOUT ROWID;
--- Counting the connected boxes of a site must not read the rows of boxes.
-CREATE INDEX box_site ON box (site, connected);
