@@ -27,10 +27,16 @@ const liveSpan = 30 * time.Second
 // changes all the time, so a change of a box is no reason to look.
 func (c *Controller) conduct(ctx context.Context) error {
 	var asked time.Time
+	halted := "" // the reason that was logged: an outage is told once
 	for {
 		began := time.Now()
 		if lead, ok := c.asLeader(ctx); ok {
-			if err := c.step(lead); err != nil && ctx.Err() == nil && !errors.Is(err, store.ErrFenced) {
+			err := c.step(lead)
+			switch {
+			case err == nil:
+				halted = ""
+			case ctx.Err() == nil && !errors.Is(err, store.ErrFenced) && halted != err.Error():
+				halted = err.Error()
 				c.log.Error("rollouts stand still", "err", err)
 			}
 		}

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/edgeherd/edgeherd/controller/broker"
 	"github.com/edgeherd/edgeherd/internal/identity"
 )
 
@@ -111,7 +112,7 @@ func isLoopback(a net.Addr) bool {
 func (c *Controller) admit(id identity.ID) error {
 	known, err := c.store.Known(context.Background(), id)
 	if err != nil {
-		return fmt.Errorf("look up box %s: %w", id, err)
+		return fmt.Errorf("box %s: %w: %w", id, broker.ErrUnsure, err)
 	}
 	if !known {
 		return fmt.Errorf("box %s is not enrolled here", id)

@@ -286,7 +286,7 @@ func (b *Broker) shake(ctx context.Context, conn net.Conn, wait time.Duration) {
 	peer, err := b.handshake(ctx, conn, wait)
 	if err != nil {
 		var silent net.Error
-		offence = !errors.As(err, &silent) && !errors.Is(err, io.EOF) && ctx.Err() == nil
+		offence = !errors.As(err, &silent) && !errors.Is(err, io.EOF) && !errors.Is(err, ErrUnsure) && ctx.Err() == nil
 		entered()
 		conn.Close()
 		b.log.Debug("handshake refused", "remote", from, "err", err)

@@ -33,6 +33,10 @@ const (
 // ErrOffence is wrapped by the error of ServeConn for a box that breaks a rule.
 var ErrOffence = errors.New("refused")
 
+// ErrUnsure is wrapped by the error of a handshake for which it could not be
+// found out who may enter: no fault of the box, nor of its address.
+var ErrUnsure = errors.New("cannot be looked up at the moment")
+
 // gate is a rate limit: GCRA, the leaky bucket that is one time. The zero gate
 // is open.
 type gate struct{ full time.Time }
