@@ -4,8 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"math"
-
-	"github.com/edgeherd/edgeherd/internal/wire"
 )
 
 // errDamaged says that a stored row is not as this program writes it.
@@ -34,12 +32,10 @@ func (r *input) take(n int) []byte {
 	return b
 }
 
-func (r *input) octet() byte         { return r.take(1)[0] }
-func (r *input) eight() [8]byte      { return [8]byte(r.take(8)) }
-func (r *input) float() float64      { return math.Float64frombits(binary.LittleEndian.Uint64(r.take(8))) }
-func (r *input) lane() wire.Lane     { return wire.Lane(r.octet()) }
-func (r *input) section() []byte     { return r.take(r.count()) }
-func (r *input) past(at int64) int64 { return at + r.varint() }
+func (r *input) octet() byte     { return r.take(1)[0] }
+func (r *input) eight() [8]byte  { return [8]byte(r.take(8)) }
+func (r *input) float() float64  { return math.Float64frombits(binary.LittleEndian.Uint64(r.take(8))) }
+func (r *input) section() []byte { return r.take(r.count()) }
 
 func (r *input) uvarint() uint64 {
 	v, n := binary.Uvarint(r.rest)
