@@ -174,6 +174,10 @@ function answer(path, query, body) {
   }
   if (kind === "boxes" && !id) return boxList(query);
   if (kind === "boxes" && part === "series") return seriesOf(query);
+  if (kind === "boxes" && part === "faults") {
+    const troubled = sample.boxes.find((b) => b.link === "silent")?.id === id;
+    return shift({ items: troubled ? sample.faults : [] });
+  }
   if (kind === "boxes" && part) return shift({ items: sample[part] });
   if (kind === "boxes") return found(sample.boxes.find((b) => b.id === id));
   throw new Refused(404, `no route ${path}`);

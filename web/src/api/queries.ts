@@ -4,6 +4,7 @@ import { infiniteQueryOptions, queryOptions } from "@tanstack/react-query";
 import { get, url } from "./client";
 import type {
   Box,
+  BoxFaultList,
   BoxList,
   EventList,
   ModelList,
@@ -26,6 +27,7 @@ export const paths = {
   series: "/api/v1/boxes/{id}/series",
   boxEvents: "/api/v1/boxes/{id}/events",
   boxResults: "/api/v1/boxes/{id}/results",
+  boxFaults: "/api/v1/boxes/{id}/faults",
   models: "/api/v1/models",
   releases: "/api/v1/releases",
   rollouts: "/api/v1/rollouts",
@@ -99,6 +101,13 @@ export const boxEventsQuery = (id: string) =>
   queryOptions({
     queryKey: ["boxes", "events", id],
     queryFn: ({ signal }) => get<EventList>(url(paths.boxEvents, { id }, { limit: 50 }), signal),
+    refetchInterval: 30_000,
+  });
+
+export const boxFaultsQuery = (id: string) =>
+  queryOptions({
+    queryKey: ["boxes", "faults", id],
+    queryFn: ({ signal }) => get<BoxFaultList>(url(paths.boxFaults, { id }), signal),
     refetchInterval: 30_000,
   });
 

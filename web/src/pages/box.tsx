@@ -12,6 +12,7 @@ import { Ago, Card, Clock, Facts, Fault, Loading, Page, Reading, Scroll, Simulat
 import { State, useWord } from "../ui/state";
 import { Charts, chartMetrics } from "./charts";
 import { spanOf, spans } from "./span";
+import { Troubles } from "./troubles";
 
 const route = getRouteApi("/boxes/$id");
 
@@ -61,6 +62,7 @@ export function BoxPage() {
       <div className="grid grid-cols-[minmax(0,1fr)] items-start gap-3 lg:grid-cols-[minmax(0,1fr)_minmax(19rem,24rem)]">
         <ChartCard box={box} />
         <div className="grid grid-cols-[minmax(0,1fr)] gap-3">
+          <Troubles id={box.id} />
           <Runs box={box} />
           <Measured box={box} />
           <BufferCard box={box} />

@@ -45,6 +45,12 @@ export function FleetPage() {
       }
     >
       {summary.error && <Fault error={summary.error} retry={() => void summary.refetch()} />}
+      {summary.data.trouble && (
+        <p role="alert" className="card mb-3 flex flex-wrap items-center gap-x-2 px-3 py-2 text-hot">
+          <Icon name="fault" size={14} /> <strong>{t("trouble.storage")}</strong>{" "}
+          <span lang="en">{summary.data.trouble}</span>
+        </p>
+      )}
       {total === 0 ? <NoBoxes /> : <Fleet summary={summary.data} />}
     </Page>
   );

@@ -3,6 +3,7 @@ import { describe, expect, test } from "vitest";
 import openapi from "../../openapi.json";
 import { url } from "../../src/api/client";
 import type {
+  BoxFault,
   Event,
   Model,
   Release,
@@ -26,6 +27,7 @@ sample.releases satisfies Release[];
 sample.rollouts satisfies Rollout[];
 sample.results satisfies Result[];
 sample.events satisfies Event[];
+sample.faults satisfies BoxFault[];
 sample.sites satisfies SiteList;
 
 test("every path that the pages use is in the API", () => {
