@@ -338,7 +338,7 @@ func (o *openedPack) coarse(rows []wire.CoarseRow) []coarse {
 // made with the program since their channels must belong to no test's bubble.
 var (
 	// The fastest level: what shrinks columns of differences is the entropy coder.
-	squeezer = begun(must(zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderCRC(false), zstd.WithLowerEncoderMem(true))))
+	squeezer = begun(must(zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderCRC(false), zstd.WithLowerEncoderMem(true))))
 	expander = must(zstd.NewReader(nil, zstd.WithDecoderLowmem(true)))
 )
 
