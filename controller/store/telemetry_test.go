@@ -235,9 +235,7 @@ func tails(t *testing.T, open func(t *testing.T) *store.Store) {
 			var lsns []uint64
 			next, err := s.Tail(ctx, after, limit, func(x store.Tailed) error {
 				lsns = append(lsns, x.LSN)
-				for _, v := range x.Samples.Values[0] {
-					got = append(got, v)
-				}
+				got = append(got, x.Samples.Values[0]...)
 				return nil
 			})
 			check(t, err)

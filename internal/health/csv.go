@@ -61,7 +61,6 @@ type loading struct {
 	series   *Series
 	agg      Aggregator
 	last     int64 // time of the last row
-	start    int64 // of the last hour added
 	unsorted bool
 }
 

@@ -3,8 +3,6 @@ package plant
 import "math"
 
 const (
-	// heatPerVolume is ρ·c of air at 25 °C and sea level, J/(m³ K).
-	heatPerVolume = 1.184 * 1006
 	// naturalFlow is the share of the design flow that buoyancy alone drives.
 	naturalFlow = 0.12
 	// leakAt is the die temperature that leakage is given for.
