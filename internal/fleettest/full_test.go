@@ -85,7 +85,7 @@ func TestAFullDiskOfTheControllerIsSaidAndPassesWithoutARestart(t *testing.T) {
 		f.StartController() // with a log of the database that has no room of its own
 		free := fill(f.T, f.controllerDir())
 		f.Until("it is noticed", time.Hour, func() bool { return strings.Contains(trouble(), "disk of the database is full") })
-		time.Sleep(20 * time.Minute)
+		pass(20 * time.Minute)
 		for _, b := range f.Boxes {
 			if n := b.faults()[string(fault.RefusedByStore)]; n == 0 {
 				t.Errorf("%s shows nothing", b.Name)
@@ -121,10 +121,10 @@ func TestAFullDiskOfABoxIsShown(t *testing.T) {
 		}
 		shrink(f.T, dir, "4m")
 		box.StartAgent()
-		time.Sleep(5 * time.Minute)
+		pass(5 * time.Minute)
 		free := fill(f.T, dir)
 		f.Until("the full disk is shown", 2*time.Hour, func() bool { return box.faults()[string(fault.DiskRefuses)] > 0 })
-		time.Sleep(10 * time.Minute)
+		pass(10 * time.Minute)
 		if b, err := f.API.Box(context.Background(), box.ID); err != nil || b.Link != fleetapi.LinkLive || !strings.Contains(b.Buffer.Disk, "no space left") {
 			t.Errorf("box %+v, %v", b.Buffer, err)
 		}

@@ -32,6 +32,9 @@ func bubble(t *testing.T, n int, f func(*Fleet)) {
 	})
 }
 
+// pass lets time go by in a bubble.
+func pass(d time.Duration) { time.Sleep(d) }
+
 // settled waits until every box is live and has nothing left to send.
 func settled(f *Fleet) {
 	f.T.Helper()

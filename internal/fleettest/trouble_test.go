@@ -83,7 +83,7 @@ func (c *bad) publish(topic string, payload []byte) {
 
 func (c *bad) close() {
 	c.conn.Close()
-	time.Sleep(3 * time.Second) // a box connects every two seconds at most
+	pass(3 * time.Second) // a box connects every two seconds at most
 }
 
 func (c *bad) say(topic wire.Topic, msg any) {
@@ -246,11 +246,11 @@ func TestBadInputIsCountedLoggedOnceAndShownAndHarmsNobodyElse(t *testing.T) {
 		if err := hostile.StopAgent(); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(2 * time.Minute)
+		pass(2 * time.Minute)
 		c := newBad(f, hostile)
 		for range 3 {
 			c.misbehave(honest)
-			time.Sleep(3 * time.Minute)
+			pass(3 * time.Minute)
 		}
 		elsewhere := []fault.Cause{fault.DuplicateIdentity, fault.RefusedByStore}
 		got := hostile.faults()
@@ -338,7 +338,7 @@ func TestTwoMachinesWithOneIdentityAreHeldBackUntilOneIsGone(t *testing.T) {
 			t.Errorf("%d alarms", n)
 		}
 		r := f.Roll(f.MustPush(Model{Name: "vad", Version: "6.0.0"}), "rest")
-		time.Sleep(5 * time.Minute)
+		pass(5 * time.Minute)
 		if got := fmt.Sprint(box.Runner.Switches(), twin.Runner.Switches(), f.Boxes[1].Runner.Switches()); got != "[vad:5.0.0] [vad:5.0.0] [vad:5.0.0 vad:6.0.0]" {
 			t.Errorf("models switched: %s", got)
 		}
@@ -388,9 +388,9 @@ func TestARebootIsNoSecondMachine(t *testing.T) {
 			}
 			f.Net.HealAll(box.Name)
 			box.StartAgent()
-			time.Sleep(20 * time.Second)
+			pass(20 * time.Second)
 		}
-		time.Sleep(3 * time.Hour)
+		pass(3 * time.Hour)
 		if got := box.faults(); len(got) != 0 || box.alarms("duplicate") != 0 {
 			t.Errorf("trouble %v", got)
 		}
