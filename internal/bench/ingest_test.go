@@ -205,8 +205,9 @@ func compactTime(t *testing.T, s *store.Store) time.Duration {
 
 // narrowTable is the usual table of metrics, with numbers for names.
 type narrowTable struct {
-	t  *testing.T
-	db *sql.DB
+	t      *testing.T
+	db     *sql.DB
+	insert *sql.Stmt
 }
 
 func openNarrow(t *testing.T, path string) *narrowTable {
@@ -217,28 +218,48 @@ func openNarrow(t *testing.T, path string) *narrowTable {
 	db.SetMaxOpenConns(1)
 	_, err = db.Exec(`CREATE TABLE sample (box INTEGER, metric INTEGER, t_ms INTEGER, value REAL, PRIMARY KEY (box, metric, t_ms)) WITHOUT ROWID`)
 	check(t, err)
-	return &narrowTable{t, db}
+	insert, err := db.Prepare(`INSERT INTO sample VALUES (?,?,?,?) ON CONFLICT DO NOTHING`)
+	check(t, err)
+	t.Cleanup(func() { insert.Close() })
+	return &narrowTable{t, db, insert}
 }
 
-// commit stores every sample of ds as a row, in one transaction.
+// narrowBatch is how many rows one transaction takes, as usual for such tables.
+const narrowBatch = 10_000
+
+// commit stores every sample of ds as a row, in the order in which they were
+// taken on each box.
 func (n *narrowTable) commit(ds []store.Delivery) time.Duration {
 	n.t.Helper()
 	began := time.Now()
-	tx, err := n.db.Begin()
-	check(n.t, err)
-	insert, err := tx.Prepare(`INSERT INTO sample VALUES (?,?,?,?) ON CONFLICT DO NOTHING`)
-	check(n.t, err)
+	batch := n.begin()
 	for box, d := range ds {
-		for m, column := range d.Samples.Values {
-			for row, v := range column { // starts of packs are those of their first member
-				_, err := insert.Exec(box, m, d.StartMs+d.Samples.TimesMs[row], v)
+		for row, ms := range d.Samples.TimesMs { // starts of packs are those of their first member
+			for m, column := range d.Samples.Values {
+				_, err := batch.insert.Exec(box, m, d.StartMs+ms, column[row])
 				check(n.t, err)
+				if batch.rows++; batch.rows == narrowBatch {
+					check(n.t, batch.tx.Commit())
+					batch = n.begin()
+				}
 			}
 		}
 	}
-	check(n.t, insert.Close())
-	check(n.t, tx.Commit())
+	check(n.t, batch.tx.Commit())
 	return time.Since(began)
+}
+
+type narrowRows struct {
+	tx     *sql.Tx
+	insert *sql.Stmt
+	rows   int
+}
+
+func (n *narrowTable) begin() narrowRows {
+	n.t.Helper()
+	tx, err := n.db.Begin()
+	check(n.t, err)
+	return narrowRows{tx: tx, insert: tx.Stmt(n.insert)}
 }
 
 // wayIn is ingest with its checks, as the broker calls it.
