@@ -55,7 +55,9 @@ func TestQuantilesAreCloseToTheTruth(t *testing.T) {
 	}
 }
 
-func key(n uint64) wire.Key { return wire.Key{SID: wire.SID{1}, Lane: 1, Seq: n, H64: wire.H64{byte(n)}} }
+func key(n uint64) wire.Key {
+	return wire.Key{SID: wire.SID{1}, Lane: 1, Seq: n, H64: wire.H64{byte(n)}}
+}
 
 func TestTheLedgerTellsLostFromDoubled(t *testing.T) {
 	box := identity.ID("d-aaaaaaaaaaaaa")
