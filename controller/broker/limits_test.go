@@ -3,6 +3,7 @@ package broker_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -11,6 +12,7 @@ import (
 	"github.com/eclipse/paho.mqtt.golang/packets"
 
 	"github.com/edgeherd/edgeherd/controller/broker"
+	"github.com/edgeherd/edgeherd/controller/fault"
 	"github.com/edgeherd/edgeherd/internal/identity"
 	"github.com/edgeherd/edgeherd/internal/wire"
 )
@@ -174,4 +176,32 @@ type answering func(identity.ID)
 func (a answering) Deliver(_ context.Context, id identity.ID, _ wire.Topic, _ []byte) error {
 	a(id)
 	return nil
+}
+
+// TestOnlyAFloodWithoutEndIsTrouble: a box that sends what it kept is slowed
+// down as well, and has done nothing wrong.
+func TestOnlyAFloodWithoutEndIsTrouble(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		book := fault.New(fault.Options{}, slog.New(slog.DiscardHandler))
+		b := start(t, broker.Options{MessageRate: 10, Faults: book})
+		send := func(c *client, id identity.ID, most time.Duration) {
+			for began := time.Now(); time.Since(began) < most; {
+				c.write(publishPacket(wire.TopicData.For(id), "x", 1))
+				if _, ok := c.read().(*packets.PubackPacket); !ok {
+					t.Fatal("no PUBACK")
+				}
+			}
+		}
+		backlog := b.join(boxA, sid1)
+		send(backlog, boxA, 100*time.Second)
+		time.Sleep(10 * time.Second)
+		send(backlog, boxA, 100*time.Second)
+		send(b.join(boxB, sid1), boxB, 5*time.Minute)
+		if got := book.Pending(boxA); len(got) != 0 {
+			t.Errorf("a backlog: %+v", got)
+		}
+		if got := book.Pending(boxB); len(got) != 1 || got[0].Cause != fault.Flood || got[0].Count != 2 {
+			t.Errorf("a flood: %+v", got)
+		}
+	})
 }
