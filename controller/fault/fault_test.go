@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,12 +20,15 @@ const box = identity.ID("d-aaaaaaaaaaaaa")
 
 // keeper is a database that can fail.
 type keeper struct {
+	mu     sync.Mutex // guards the fields below
 	calls  int
 	counts map[fault.Cause]int64
 	err    error
 }
 
 func (k *keeper) keep(_ context.Context, entries []fault.Entry) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	k.calls++
 	if k.err != nil {
 		return k.err
@@ -88,7 +92,9 @@ func TestWhatCannotBeStoredIsNotForgotten(t *testing.T) {
 		if len(got) != 1 || got[0].Count != 7 || got[0].FirstMs != first || got[0].LastMs != first+60_000 || got[0].Text != "then" {
 			t.Errorf("pending %+v", got)
 		}
+		k.mu.Lock()
 		k.err = nil
+		k.mu.Unlock()
 		time.Sleep(11 * time.Second)
 		synctest.Wait()
 		if k.counts[fault.Bomb] != 7 || len(b.Pending(box)) != 0 {
