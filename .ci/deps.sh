@@ -17,6 +17,8 @@ chromium                                           chromium
 /usr/sbin/mosquitto                                mosquitto
 /usr/sbin/haproxy                                  haproxy
 /usr/bin/victoria-metrics                          victoria-metrics
+/usr/bin/promtool                                  prometheus
+systemd-analyze                                    systemd
 '
 arm=build/arm64-root
 if [ "$(uname -m)" != aarch64 ]; then

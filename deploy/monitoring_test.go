@@ -206,6 +206,9 @@ func TestPanelsDoNotOverlap(t *testing.T) {
 func TestPromtoolAcceptsConfigurationAndRules(t *testing.T) {
 	promtool, err := exec.LookPath("promtool")
 	if err != nil {
+		if os.Getenv("EDGEHERD_REQUIRE_ASSETS") != "" {
+			t.Fatal("promtool is not installed: make deps")
+		}
 		t.Skip("promtool is not installed (package prometheus)")
 	}
 	for _, args := range [][]string{
