@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/edgeherd/edgeherd/internal/assets"
 )
 
 var builtIn string
@@ -143,13 +145,7 @@ func TestExampleConfigurationsShowEveryKey(t *testing.T) {
 }
 
 func TestUnitsAreAcceptedBySystemd(t *testing.T) {
-	analyze, err := exec.LookPath("systemd-analyze")
-	if err != nil {
-		if os.Getenv("EDGEHERD_REQUIRE_ASSETS") != "" {
-			t.Fatal("systemd-analyze is not installed: make deps")
-		}
-		t.Skip("systemd-analyze is not installed (package systemd)")
-	}
+	analyze := assets.Program(t, "systemd-analyze")
 	dir := t.TempDir()
 	for _, file := range units(t) {
 		text, err := os.ReadFile(file)

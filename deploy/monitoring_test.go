@@ -21,6 +21,7 @@ import (
 
 	"github.com/edgeherd/edgeherd/controller/export"
 	"github.com/edgeherd/edgeherd/controller/metrics"
+	"github.com/edgeherd/edgeherd/internal/assets"
 )
 
 // dashboard is what of Grafana's format these tests read.
@@ -133,17 +134,12 @@ func TestDashboardAndAlertsAskForMetricsThatExist(t *testing.T) {
 // TestDashboardAndAlertsAreUnderstood lets a database of others read each
 // expression.
 func TestDashboardAndAlertsAreUnderstood(t *testing.T) {
-	if _, err := exec.LookPath("victoria-metrics"); err != nil {
-		if os.Getenv("EDGEHERD_REQUIRE_ASSETS") != "" {
-			t.Fatal("victoria-metrics is not installed: make deps")
-		}
-		t.Skip("victoria-metrics is not installed (package victoria-metrics)")
-	}
+	victoria := assets.Program(t, "victoria-metrics")
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
 	must(t, l.Close())
 	base := "http://" + l.Addr().String()
-	cmd := exec.Command("victoria-metrics", "-storageDataPath="+t.TempDir(), "-httpListenAddr="+l.Addr().String(), "-loggerLevel=ERROR", "-memory.allowedBytes=64MiB")
+	cmd := exec.Command(victoria, "-storageDataPath="+t.TempDir(), "-httpListenAddr="+l.Addr().String(), "-loggerLevel=ERROR", "-memory.allowedBytes=64MiB")
 	must(t, cmd.Start())
 	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
 	tick := time.NewTicker(50 * time.Millisecond)
@@ -202,15 +198,9 @@ func TestPanelsDoNotOverlap(t *testing.T) {
 	}
 }
 
-// TestPromtoolAcceptsConfigurationAndRules where Prometheus is installed.
+// TestPromtoolAcceptsConfigurationAndRules.
 func TestPromtoolAcceptsConfigurationAndRules(t *testing.T) {
-	promtool, err := exec.LookPath("promtool")
-	if err != nil {
-		if os.Getenv("EDGEHERD_REQUIRE_ASSETS") != "" {
-			t.Fatal("promtool is not installed: make deps")
-		}
-		t.Skip("promtool is not installed (package prometheus)")
-	}
+	promtool := assets.Program(t, "promtool")
 	for _, args := range [][]string{
 		{"check", "rules", "prometheus/edgeherd.rules.yml"},
 		{"check", "config", "--syntax-only", filepath.Join("prometheus", "prometheus.yml")},

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/edgeherd/edgeherd/agent/worker"
+	"github.com/edgeherd/edgeherd/internal/assets"
 	"github.com/edgeherd/edgeherd/internal/durable"
 	"github.com/edgeherd/edgeherd/internal/labels"
 	"github.com/edgeherd/edgeherd/models"
@@ -36,7 +37,7 @@ func TestGoldenSamplesHold(t *testing.T) {
 		"silero-vad-legacy": legacyCalls,
 	} {
 		t.Run(folder, func(t *testing.T) {
-			w := startWorker(t, asset(t, "models", folder, models.ModelFile))
+			w := startWorker(t, assets.File(t, "models", folder, models.ModelFile))
 			path := filepath.Join(repoRoot(t), "models", "demo", folder, models.GoldenFile)
 			if *updateGolden {
 				writeGolden(t, path, w, inputs(t, w))
@@ -62,7 +63,7 @@ func TestGoldenSamplesHold(t *testing.T) {
 // TestGoldenSamplesTellTheVersionsApart: the samples of one version of the voice
 // model fail on the other, or they would not notice a mixed-up file.
 func TestGoldenSamplesTellTheVersionsApart(t *testing.T) {
-	w := startWorker(t, asset(t, "models", "silero-vad-6.0.0", models.ModelFile))
+	w := startWorker(t, assets.File(t, "models", "silero-vad-6.0.0", models.ModelFile))
 	g, err := models.ReadGolden(filepath.Join(repoRoot(t), "models", "demo", "silero-vad-5.0.0", models.GoldenFile))
 	if err != nil {
 		t.Fatal(err)

@@ -7,10 +7,10 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"runtime"
 	"testing"
 
 	"github.com/edgeherd/edgeherd/agent/worker"
+	"github.com/edgeherd/edgeherd/internal/assets"
 	"github.com/edgeherd/edgeherd/internal/blob"
 	"github.com/edgeherd/edgeherd/models"
 )
@@ -30,23 +30,6 @@ func TestMain(m *testing.M) {
 		os.Exit(0)
 	}
 	os.Exit(m.Run())
-}
-
-// asset finds a file of build/assets; see the Makefile's assets target.
-func asset(t testing.TB, elem ...string) string {
-	t.Helper()
-	root := os.Getenv("EDGEHERD_ASSETS")
-	if root == "" {
-		root = filepath.Join(repoRoot(t), "build", "assets")
-	}
-	path := filepath.Join(append([]string{root}, elem...)...)
-	if _, err := os.Stat(path); err != nil {
-		if os.Getenv("EDGEHERD_REQUIRE_ASSETS") != "" {
-			t.Fatalf("%s is missing: run `make assets`", path)
-		}
-		t.Skipf("%s is missing: run `make assets` (or set EDGEHERD_ASSETS)", path)
-	}
-	return path
 }
 
 // repoRoot is the nearest directory upwards with a go.mod.
@@ -80,7 +63,7 @@ func startModels(t testing.TB, folders map[string]string) *bench {
 	t.Helper()
 	b := &bench{map[string]*worker.Worker{}, map[string]models.Ref{}, map[string]string{}}
 	for name, folder := range folders {
-		model := asset(t, "models", folder, models.ModelFile)
+		model := assets.File(t, "models", folder, models.ModelFile)
 		b.workers[name] = startWorker(t, model)
 		b.refs[name] = models.Ref{Name: name, Version: folder[len(name)+1:], Digest: blob.Sum([]byte(folder))}
 		b.dirs[name] = filepath.Dir(model)
@@ -90,7 +73,7 @@ func startModels(t testing.TB, folders map[string]string) *bench {
 
 func startWorker(t testing.TB, model string) *worker.Worker {
 	t.Helper()
-	lib := asset(t, "onnxruntime", "linux-"+runtime.GOARCH, "libonnxruntime.so.1")
+	lib := assets.Library(t)
 	w, err := worker.Start(context.Background(), worker.Options{Library: lib, Model: model}, testLog())
 	if err != nil {
 		t.Fatal(err)

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/edgeherd/edgeherd/agent/spool"
+	"github.com/edgeherd/edgeherd/internal/assets"
 	"github.com/edgeherd/edgeherd/internal/wire"
 )
 
@@ -30,13 +31,7 @@ import (
 // traced runs this test program in a role under strace.
 func traced(t *testing.T, role, path string, args ...string) (stdout []byte, err error) {
 	t.Helper()
-	tool, err := exec.LookPath("strace")
-	if err != nil {
-		if os.Getenv("EDGEHERD_REQUIRE_ASSETS") != "" {
-			t.Fatal("strace is needed: apt-get install strace")
-		}
-		t.Skip("strace is needed: ", err)
-	}
+	tool := assets.Program(t, "strace")
 	if out, err := exec.Command(tool, "-o", os.DevNull, "true").CombinedOutput(); err != nil {
 		t.Skipf("strace may not trace here: %s", out)
 	}

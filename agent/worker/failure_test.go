@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/edgeherd/edgeherd/internal/assets"
 	"github.com/edgeherd/edgeherd/models"
 )
 
@@ -96,7 +97,7 @@ func TestBadRequestsAreNamedAndHarmless(t *testing.T) {
 // TestStartTellsWhyAModelCannotServe checks the reasons of failed starts.
 func TestStartTellsWhyAModelCannotServe(t *testing.T) {
 	lib := runtimeLibrary(t)
-	silero, err := os.ReadFile(asset(t, "models", "silero-vad-5.0.0", "model.onnx"))
+	silero, err := os.ReadFile(assets.File(t, "models", "silero-vad-5.0.0", "model.onnx"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +123,7 @@ func TestStartTellsWhyAModelCannotServe(t *testing.T) {
 		{"missing model", lib, filepath.Join(dir, "none.onnx"), []string{"none.onnx", "doesn't exist"}},
 		{"unknown operator", lib, unknown.write(t), []string{"NoSuchOperator"}},
 		{"missing library", filepath.Join(dir, "libnone.so"), good.write(t), []string{"libnone.so", "cannot open shared object file", "1.24"}},
-		{"library of another processor", asset(t, "onnxruntime", "linux-"+otherArch(), "libonnxruntime.so.1"), good.write(t), []string{"linux-" + otherArch(), "1.24"}},
+		{"library of another processor", assets.LibraryFor(t, otherArch()), good.write(t), []string{"linux-" + otherArch(), "1.24"}},
 		{"another library", "libm.so.6", good.write(t), []string{"libm.so.6", "not an ONNX Runtime library"}},
 		{"no library", "", good.write(t), []string{"no library path"}},
 	}
@@ -294,7 +295,7 @@ func TestHungWorkerIsKilledAfterTheGrace(t *testing.T) {
 
 // TestMemoryLimitRefusesTheModelCleanly loads a 10 MB model into 4 MB.
 func TestMemoryLimitRefusesTheModelCleanly(t *testing.T) {
-	opts := Options{Library: runtimeLibrary(t), Model: asset(t, "models", "ocr-rec-4.0.0", "model.onnx"), MaxDataBytes: 4 << 20}
+	opts := Options{Library: runtimeLibrary(t), Model: assets.File(t, "models", "ocr-rec-4.0.0", "model.onnx"), MaxDataBytes: 4 << 20}
 	w, err := Start(t.Context(), opts, testLog())
 	if err == nil {
 		w.Close()

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/edgeherd/edgeherd/internal/assets"
 	"github.com/edgeherd/edgeherd/models"
 )
 
@@ -36,7 +37,7 @@ func float(b []byte, i int) float64 {
 // TestSileroKeepsItsStateBetweenCalls feeds speech-like frames to the voice
 // detector and its own state back into it.
 func TestSileroKeepsItsStateBetweenCalls(t *testing.T) {
-	w := start(t, Options{Model: asset(t, "models", "silero-vad-5.0.0", "model.onnx")})
+	w := start(t, Options{Model: assets.File(t, "models", "silero-vad-5.0.0", "model.onnx")})
 	sig := w.Signature()
 	if len(sig.Inputs) != 3 || len(sig.Outputs) != 2 {
 		t.Fatalf("signature is %+v", sig)
@@ -70,7 +71,7 @@ func TestSileroKeepsItsStateBetweenCalls(t *testing.T) {
 // TestClassifierGivesTheSameAnswerInAndOutOfProcess compares with a session in
 // this process, bit for bit.
 func TestClassifierGivesTheSameAnswerInAndOutOfProcess(t *testing.T) {
-	w := start(t, Options{Model: asset(t, "models", "ocr-cls-2.0.0", "model.onnx"), Nice: 5})
+	w := start(t, Options{Model: assets.File(t, "models", "ocr-cls-2.0.0", "model.onnx"), Nice: 5})
 	got, err := w.Infer(t.Context(), classify(), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -96,7 +97,7 @@ func inProcess(t testing.TB) func() []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := newSession(lib, asset(t, "models", "ocr-cls-2.0.0", "model.onnx"), 1)
+	s, err := newSession(lib, assets.File(t, "models", "ocr-cls-2.0.0", "model.onnx"), 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +123,7 @@ func inProcess(t testing.TB) func() []byte {
 // processes; what a wake-up costs depends much on the machine.
 func BenchmarkIsolation(b *testing.B) {
 	local := inProcess(b)
-	w := start(b, Options{Model: asset(b, "models", "ocr-cls-2.0.0", "model.onnx")})
+	w := start(b, Options{Model: assets.File(b, "models", "ocr-cls-2.0.0", "model.onnx")})
 	in := classify()
 	wake := wakened(b, local)
 	ways := []func(){

@@ -9,10 +9,9 @@ import (
 	"log/slog"
 	"math"
 	"os"
-	"path/filepath"
-	"runtime"
 	"testing"
 
+	"github.com/edgeherd/edgeherd/internal/assets"
 	"github.com/edgeherd/edgeherd/models"
 )
 
@@ -29,31 +28,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// asset finds a file of build/assets; see the Makefile's assets target.
-func asset(t testing.TB, elem ...string) string {
-	t.Helper()
-	root := os.Getenv("EDGEHERD_ASSETS")
-	if root == "" {
-		dir, err := os.Getwd()
-		for ; err == nil && dir != "/"; dir = filepath.Dir(dir) {
-			if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-				root = filepath.Join(dir, "build", "assets")
-				break
-			}
-		}
-	}
-	path := filepath.Join(append([]string{root}, elem...)...)
-	if _, err := os.Stat(path); err != nil {
-		if os.Getenv("EDGEHERD_REQUIRE_ASSETS") != "" {
-			t.Fatalf("%s is missing: run `make assets`", path)
-		}
-		t.Skipf("%s is missing: run `make assets` (or set EDGEHERD_ASSETS)", path)
-	}
-	return path
-}
-
 func runtimeLibrary(t testing.TB) string {
-	return asset(t, "onnxruntime", "linux-"+runtime.GOARCH, "libonnxruntime.so.1")
+	return assets.Library(t)
 }
 
 func testLog() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"math"
 	"os"
 	"os/exec"
@@ -62,21 +63,13 @@ func TestArm64AnswersLikeAmd64(t *testing.T) {
 	}
 }
 
-// needed returns qemu, or skips; absence is a failure where assets are required.
+// needed returns qemu.
 func needed(t *testing.T, root string) string {
 	t.Helper()
-	qemu, err := exec.LookPath("qemu-aarch64-static")
-	if err == nil {
-		_, err = os.Stat(filepath.Join(root, ".complete"))
+	if _, err := os.Stat(filepath.Join(root, ".complete")); err != nil {
+		assets.Absent(t, fmt.Errorf("libraries for arm64: %w; run `make deps`", err))
 	}
-	if err == nil {
-		return qemu
-	}
-	if os.Getenv("EDGEHERD_REQUIRE_ASSETS") != "" {
-		t.Fatalf("qemu and the arm64 libraries are required here: %v; run `make deps`", err)
-	}
-	t.Skipf("no qemu or no arm64 libraries: %v; run `make deps`", err)
-	return ""
+	return assets.Program(t, "qemu-aarch64-static")
 }
 
 // outputs runs the verb try and returns the elements of all outputs.

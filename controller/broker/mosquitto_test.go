@@ -23,28 +23,13 @@ import (
 	mqtt "github.com/eclipse/paho.mqtt.golang"
 
 	"github.com/edgeherd/edgeherd/controller/broker"
+	"github.com/edgeherd/edgeherd/internal/assets"
 	"github.com/edgeherd/edgeherd/internal/identity"
 	"github.com/edgeherd/edgeherd/internal/wire"
 )
 
 // These tests run the Mosquitto of the distribution with the configuration
 // that `edgeherd server broker-config mosquitto` prints, as it is.
-
-// program finds an executable that a test needs.
-func program(t *testing.T, name string) string {
-	t.Helper()
-	for _, dir := range append(filepath.SplitList(os.Getenv("PATH")), "/usr/sbin", "/usr/local/sbin") {
-		file := filepath.Join(dir, name)
-		if fi, err := os.Stat(file); err == nil && fi.Mode()&0o111 != 0 {
-			return file
-		}
-	}
-	if os.Getenv("EDGEHERD_REQUIRE_ASSETS") != "" {
-		t.Fatalf("%s is not installed: make deps", name)
-	}
-	t.Skipf("%s is not installed: make deps", name)
-	return ""
-}
 
 // freePort is a port of loopback that nobody used a moment ago.
 func freePort(t *testing.T) int {
@@ -70,7 +55,7 @@ type mosquitto struct {
 // startMosquitto runs the generated configuration after change.
 func startMosquitto(t *testing.T, change func(conf string) string) *mosquitto {
 	t.Helper()
-	program(t, "mosquitto")
+	assets.Program(t, "mosquitto")
 	m := &mosquitto{t: t, port: freePort(t)}
 	var err error
 	if m.dir, err = os.MkdirTemp("", "eh"); err != nil {
@@ -123,7 +108,7 @@ func (m *mosquitto) own() {
 func (m *mosquitto) start() {
 	m.t.Helper()
 	m.out = &bytes.Buffer{}
-	m.cmd = exec.Command(program(m.t, "mosquitto"), "-c", filepath.Join(m.dir, "mosquitto.conf"))
+	m.cmd = exec.Command(assets.Program(m.t, "mosquitto"), "-c", filepath.Join(m.dir, "mosquitto.conf"))
 	m.cmd.Stdout, m.cmd.Stderr = m.out, m.out
 	if err := m.cmd.Start(); err != nil {
 		m.t.Fatal(err)

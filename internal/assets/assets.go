@@ -1,4 +1,5 @@
-// Package assets finds ONNX Runtime and the demo models for tests.
+// Package assets finds what tests need and git does not hold: ONNX Runtime, the
+// demo models, and programs of the system.
 //
 // Assets are large files of others that git does not hold: `make assets` lays
 // them out under build/assets as onnxruntime/linux-<arch>/libonnxruntime.so.1
@@ -6,9 +7,9 @@
 // The variable EDGEHERD_ASSETS names another folder of the same layout.
 //
 // The one rule a caller can break: ask here, with the test at hand, rather than
-// by path. Where assets are absent a test is skipped, and it fails when
+// by path. Where something is absent a test is skipped, and it fails when
 // EDGEHERD_REQUIRE_ASSETS is set, as `make test` does: so a machine without
-// them cannot pass by leaving tests out.
+// it cannot pass by leaving tests out.
 package assets
 
 import (
@@ -24,7 +25,7 @@ func Dir(t testing.TB) string {
 	t.Helper()
 	dir, err := find(os.Getenv("EDGEHERD_ASSETS"))
 	if err != nil {
-		absent(t, err)
+		Absent(t, fmt.Errorf("%w; run `make assets`", err))
 	}
 	return dir
 }
@@ -38,30 +39,46 @@ func Library(t testing.TB) string {
 // LibraryFor is the ONNX Runtime library for arch, "amd64" or "arm64".
 func LibraryFor(t testing.TB, arch string) string {
 	t.Helper()
-	return file(t, "onnxruntime", "linux-"+arch, "libonnxruntime.so.1")
+	return File(t, "onnxruntime", "linux-"+arch, "libonnxruntime.so.1")
 }
 
 // Model is the folder of one demo model, such as "silero-vad-5.0.0".
 func Model(t testing.TB, name string) string {
 	t.Helper()
-	return filepath.Dir(file(t, "models", name, "model.onnx"))
+	return filepath.Dir(File(t, "models", name, "model.onnx"))
 }
 
-func file(t testing.TB, elem ...string) string {
+// File is one file of the assets, by the elements of its path.
+func File(t testing.TB, elem ...string) string {
 	t.Helper()
 	path := filepath.Join(append([]string{Dir(t)}, elem...)...)
 	if _, err := os.Stat(path); err != nil {
-		absent(t, err)
+		Absent(t, fmt.Errorf("%w; run `make assets`", err))
 	}
 	return path
 }
 
-func absent(t testing.TB, err error) {
+// Program is a program that `make deps` installs. Those of /usr/sbin are found
+// by people as well, whose PATH lacks it.
+func Program(t testing.TB, name string) string {
+	t.Helper()
+	for _, dir := range append(filepath.SplitList(os.Getenv("PATH")), "/usr/sbin", "/usr/local/sbin") {
+		path := filepath.Join(dir, name)
+		if fi, err := os.Stat(path); err == nil && fi.Mode().IsRegular() && fi.Mode()&0o111 != 0 {
+			return path
+		}
+	}
+	Absent(t, fmt.Errorf("%s is not installed; run `make deps`", name))
+	return ""
+}
+
+// Absent ends a test that lacks something.
+func Absent(t testing.TB, err error) {
 	t.Helper()
 	if os.Getenv("EDGEHERD_REQUIRE_ASSETS") != "" {
-		t.Fatalf("assets are required here: %v; run `make assets`", err)
+		t.Fatalf("required here: %v", err)
 	} else {
-		t.Skipf("no assets: %v; run `make assets`", err)
+		t.Skipf("left out: %v", err)
 	}
 }
 

@@ -55,11 +55,30 @@ func TestAbsenceFailsOnlyWhereAssetsAreRequired(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Setenv("EDGEHERD_REQUIRE_ASSETS", tc.require)
 			got := &recorder{}
-			absent(got, os.ErrNotExist)
+			Absent(got, os.ErrNotExist)
 			if *got != tc.want {
 				t.Errorf("got %+v, want %+v", *got, tc.want)
 			}
 		})
+	}
+}
+
+func TestAProgramIsFoundOrSaidToBeAbsent(t *testing.T) {
+	dir := t.TempDir()
+	tool := filepath.Join(dir, "tool")
+	if err := os.WriteFile(tool, nil, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "text"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir)
+	t.Setenv("EDGEHERD_REQUIRE_ASSETS", "1")
+	for name, want := range map[string]recorder{"tool": {}, "text": {failed: true}, "neither": {failed: true}} {
+		got := &recorder{}
+		if path := Program(got, name); *got != want || !want.failed && path != tool {
+			t.Errorf("%s: %q, %+v, want %+v", name, path, *got, want)
+		}
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/edgeherd/edgeherd/controller/store"
+	"github.com/edgeherd/edgeherd/internal/assets"
 	"github.com/edgeherd/edgeherd/internal/identity"
 	"github.com/edgeherd/edgeherd/internal/loadgen"
 	"github.com/edgeherd/edgeherd/internal/loadgen/fleet"
@@ -46,12 +47,12 @@ func TestKillsUnderLoadLoseAndDoubleNothing(t *testing.T) {
 			return r, r.hosts[0].mqtt, []victim{c, c, c}
 		}},
 		{"PostgreSQL", false, func(t *testing.T) (*rig, string, []victim) {
-			executable(t, "haproxy")
+			assets.Program(t, "haproxy")
 			r := newRig(t, 3, 0, "")
 			return r, r.balance(), []victim{{"PostgreSQL", r.pg.Kill, func() { must(t, r.pg.Start()) }}, r.controllers()}
 		}},
 		{"Mosquitto", false, func(t *testing.T) (*rig, string, []victim) {
-			executable(t, "mosquitto")
+			assets.Program(t, "mosquitto")
 			r, m := newBrokerRig(t, 2, 0)
 			return r, m.addr, []victim{{"Mosquitto", m.kill, m.start}, r.controllers()}
 		}},

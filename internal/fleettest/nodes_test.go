@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/edgeherd/edgeherd/controller"
+	"github.com/edgeherd/edgeherd/internal/assets"
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
 	"github.com/edgeherd/edgeherd/internal/fleettest"
 	"github.com/edgeherd/edgeherd/internal/identity"
@@ -43,7 +44,7 @@ func (r *rig) balance() string {
 	}
 	file := filepath.Join(r.dir, "haproxy.cfg")
 	must(r.t, os.WriteFile(file, []byte(conf), 0o600))
-	cmd := exec.Command(executable(r.t, "haproxy"), "-db", "-f", file)
+	cmd := exec.Command(assets.Program(r.t, "haproxy"), "-db", "-f", file)
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &said, &said
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
@@ -122,7 +123,7 @@ func TestThreeControllersServeOneFleetAndAnyOfThemMayDie(t *testing.T) {
 	if testing.Short() {
 		t.Skip("real processes")
 	}
-	executable(t, "haproxy")
+	assets.Program(t, "haproxy")
 	r := newRig(t, 3, 6, "")
 	r.startAll()
 	r.startBoxes(r.balance())
@@ -197,7 +198,7 @@ type mosquittoHost struct {
 func (m *mosquittoHost) start() {
 	t := m.rig.t
 	t.Helper()
-	m.cmd = exec.Command(executable(t, "mosquitto"), "-c", filepath.Join(m.dir, "mosquitto.conf"))
+	m.cmd = exec.Command(assets.Program(t, "mosquitto"), "-c", filepath.Join(m.dir, "mosquitto.conf"))
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	must(t, m.cmd.Start())
 	await(t, 20*time.Second, "Mosquitto listens", func() error {
@@ -241,7 +242,7 @@ func TestTwoControllersBehindMosquittoLoseNothingWhenAnyOfTheThreeDies(t *testin
 	if testing.Short() {
 		t.Skip("real processes")
 	}
-	executable(t, "mosquitto")
+	assets.Program(t, "mosquitto")
 	r, m := newBrokerRig(t, 2, 4)
 	r.startAll()
 	r.startBoxes(m.addr)

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/edgeherd/edgeherd/internal/assets"
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
 )
 
@@ -48,7 +49,7 @@ func TestControllersOutliveTheirDatabase(t *testing.T) {
 	if testing.Short() {
 		t.Skip("real processes")
 	}
-	executable(t, "haproxy")
+	assets.Program(t, "haproxy")
 	r := newRig(t, 2, 4, "")
 	r.startAll()
 	r.startBoxes(r.balance())

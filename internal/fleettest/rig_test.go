@@ -115,22 +115,6 @@ func (b *post) dial(ctx context.Context) (net.Conn, error) {
 	return handshake(ctx, raw, b.id)
 }
 
-// command finds an executable that a test needs.
-func executable(t *testing.T, name string) string {
-	t.Helper()
-	for _, dir := range append(filepath.SplitList(os.Getenv("PATH")), "/usr/sbin", "/usr/local/sbin") {
-		file := filepath.Join(dir, name)
-		if fi, err := os.Stat(file); err == nil && fi.Mode()&0o111 != 0 {
-			return file
-		}
-	}
-	if os.Getenv("EDGEHERD_REQUIRE_ASSETS") != "" {
-		t.Fatalf("%s is not installed: make deps", name)
-	}
-	t.Skipf("%s is not installed: make deps", name)
-	return ""
-}
-
 func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"testing"
 	"time"
+
+	"github.com/edgeherd/edgeherd/internal/assets"
 )
 
 // TestBoxesWithNothingToSayBehindABrokerAreNotGone: a broker of others keeps the
@@ -15,7 +17,7 @@ func TestBoxesWithNothingToSayBehindABrokerAreNotGone(t *testing.T) {
 	if testing.Short() {
 		t.Skip("real processes")
 	}
-	executable(t, "mosquitto")
+	assets.Program(t, "mosquitto")
 	r, m := newBrokerRig(t, 2, 3)
 	const silence = 12 * time.Second
 	for _, h := range r.hosts {

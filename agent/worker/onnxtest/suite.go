@@ -28,6 +28,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/edgeherd/edgeherd/agent/worker"
+	"github.com/edgeherd/edgeherd/internal/assets"
 	"github.com/edgeherd/edgeherd/models"
 )
 
@@ -59,11 +60,7 @@ func Data(t testing.TB) []Case {
 	t.Helper()
 	paths, err := filepath.Glob(filepath.Join(debianData, "*", "*", "model.onnx"))
 	if err != nil || len(paths) == 0 {
-		const text = "ONNX test data is missing: apt-get install libonnx-testdata"
-		if os.Getenv("EDGEHERD_REQUIRE_ASSETS") != "" {
-			t.Fatal(text)
-		}
-		t.Skip(text)
+		assets.Absent(t, errors.New("no test data of ONNX; run `make deps`"))
 	}
 	cases := make([]Case, len(paths))
 	for i, p := range paths {

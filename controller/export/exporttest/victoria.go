@@ -6,13 +6,14 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"os/exec"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/edgeherd/edgeherd/internal/assets"
 )
 
 // Victoria is a VictoriaMetrics of Debian's package, on a folder and a port of
@@ -32,12 +33,7 @@ type Point struct {
 // the test is skipped, unless EDGEHERD_REQUIRE_ASSETS is set.
 func StartVictoria(t testing.TB) *Victoria {
 	t.Helper()
-	if _, err := exec.LookPath("victoria-metrics"); err != nil {
-		if os.Getenv("EDGEHERD_REQUIRE_ASSETS") != "" {
-			t.Fatal("victoria-metrics is not installed: make deps")
-		}
-		t.Skip("victoria-metrics is not installed (package victoria-metrics)")
-	}
+	assets.Program(t, "victoria-metrics")
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -19,6 +19,7 @@ import (
 
 	"github.com/edgeherd/edgeherd/controller/export"
 	"github.com/edgeherd/edgeherd/controller/export/exporttest"
+	"github.com/edgeherd/edgeherd/internal/assets"
 )
 
 // mosquitto is the broker of Debian's package, without memory.
@@ -29,9 +30,6 @@ type mosquitto struct {
 
 func startMosquitto(t *testing.T) *mosquitto {
 	t.Helper()
-	if _, err := os.Stat("/usr/sbin/mosquitto"); err != nil {
-		absent(t, "mosquitto is not installed: make deps")
-	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
 	must(t, l.Close())
@@ -47,7 +45,7 @@ func startMosquitto(t *testing.T) *mosquitto {
 
 func (m *mosquitto) start(t *testing.T) {
 	t.Helper()
-	m.cmd = exec.Command("/usr/sbin/mosquitto", "-c", m.config)
+	m.cmd = exec.Command(assets.Program(t, "mosquitto"), "-c", m.config)
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	must(t, m.cmd.Start())
 	until(t, "mosquitto answers", func() bool {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/edgeherd/edgeherd/controller/export"
 	"github.com/edgeherd/edgeherd/controller/export/exporttest"
+	"github.com/edgeherd/edgeherd/internal/assets"
 )
 
 func must(t testing.TB, err error) {
@@ -57,7 +58,7 @@ func decodeAll(t *testing.T, messages []heard) []decoded {
 	modules, err := filepath.Abs("../../../.ci/npm")
 	must(t, err)
 	if _, err := os.Stat(filepath.Join(modules, "node_modules", "sparkplug-payload")); err != nil {
-		absent(t, "sparkplug-payload is not installed: make deps")
+		assets.Absent(t, errors.New("sparkplug-payload is not installed; run `make deps`"))
 	}
 	var in strings.Builder
 	for _, m := range messages {
@@ -83,14 +84,6 @@ func decodeAll(t *testing.T, messages []heard) []decoded {
 		t.Fatalf("%d of %d messages were decoded", len(all), len(messages))
 	}
 	return all
-}
-
-func absent(t *testing.T, why string) {
-	t.Helper()
-	if os.Getenv("EDGEHERD_REQUIRE_ASSETS") != "" {
-		t.Fatal(why)
-	}
-	t.Skip(why)
 }
 
 // sample is one value that a host has.

@@ -26,6 +26,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/edgeherd/edgeherd/internal/assets"
 )
 
 // patience is how long a server may take to start or stop on a busy machine.
@@ -244,11 +246,12 @@ func (c *Cluster) Address(name string) string {
 	return "postgres:///" + name + "?host=" + c.socket() + "&user=edgeherd"
 }
 
-// Absent skips a test, or fails it where everything has to be installed.
+// Absent ends a test that has no cluster; only where there is no PostgreSQL it
+// may be left out.
 func Absent(t testing.TB, err error) {
 	t.Helper()
-	if errors.Is(err, ErrAbsent) && os.Getenv("EDGEHERD_REQUIRE_ASSETS") == "" {
-		t.Skip(err)
+	if errors.Is(err, ErrAbsent) {
+		assets.Absent(t, err)
 	}
 	t.Fatal(err)
 }
