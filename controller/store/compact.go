@@ -165,21 +165,19 @@ func (w *hourWork) load(ctx context.Context, t *tx, r *reading) error {
 	err := t.QueryRow(ctx, `SELECT part, rev, lsn, t0_ms, t1_ms, body FROM sample_hour WHERE box = ? AND hour_ms = ? AND part < ? ORDER BY part DESC LIMIT 1`,
 		string(w.box), w.hourMs, firstPackPart).Scan(&w.into.part, &w.into.rev, &w.into.lsn, &w.into.fromMs, &w.into.toMs, &w.into.body)
 	switch {
-	case errors.Is(err, sql.ErrNoRows):
-		// The samples of the hour may be too old to be kept, and its rollups not.
-		err := t.QueryRow(ctx, `SELECT coalesce(max(part) + 1, 0) FROM rollup_hour WHERE box = ? AND hour_ms = ? AND part < ?`, string(w.box), w.hourMs, firstPackPart).Scan(&w.into.part)
-		if err != nil {
-			return err
-		}
-	case err != nil:
-		return err
-	case len(w.into.body) > maxHourBytes:
-		w.into = hourRow{part: w.into.part + 1}
-	default:
-		if err := r.read(&w.all, w.into.body); err != nil {
-			return err
-		}
+	case errors.Is(err, sql.ErrNoRows), err == nil && len(w.into.body) > maxHourBytes:
+		w.into = hourRow{}
+		// Samples leave for their age before the hourly values of their part.
+		err = t.QueryRow(ctx, `SELECT coalesce(max(part) + 1, 0) FROM (
+			SELECT part FROM sample_hour WHERE box = ? AND hour_ms = ? AND part < ? UNION ALL
+			SELECT part FROM rollup_hour WHERE box = ? AND hour_ms = ? AND part < ?) AS parts`,
+			string(w.box), w.hourMs, firstPackPart, string(w.box), w.hourMs, firstPackPart).Scan(&w.into.part)
+	case err == nil:
+		err = r.read(&w.all, w.into.body)
 		w.size = len(w.into.body)
+	}
+	if err != nil {
+		return err
 	}
 	errFull := errors.New("enough for this time")
 	err = t.each(ctx, `SELECT id, t0_ms, t1_ms, body FROM sample WHERE box = ? AND t0_ms >= ? AND t0_ms < ? ORDER BY t0_ms, id LIMIT ?`,
@@ -290,7 +288,17 @@ func (w *hourWork) store(ctx context.Context, t *tx) error {
 	if n, err := res.RowsAffected(); err != nil || n != 1 || deleted != int64(len(w.ids)) {
 		return errors.Join(err, errChanged)
 	}
-	_, err = t.Exec(ctx, `INSERT INTO rollup_hour (box, hour_ms, part, body) VALUES (?,?,?,?)
-		ON CONFLICT (box, hour_ms, part) DO UPDATE SET body = excluded.body`, string(w.box), w.hourMs, h.part, w.rollups)
-	return err
+	conflict := `NOTHING` // a new part never replaces what another part has told
+	if h.rev > 0 {
+		conflict = `UPDATE SET body = excluded.body`
+	}
+	res, err = t.Exec(ctx, `INSERT INTO rollup_hour (box, hour_ms, part, body) VALUES (?,?,?,?)
+		ON CONFLICT (box, hour_ms, part) DO `+conflict, string(w.box), w.hourMs, h.part, w.rollups)
+	if err != nil {
+		return err
+	}
+	if n, err := res.RowsAffected(); err != nil || n != 1 {
+		return errors.Join(err, errChanged)
+	}
+	return nil
 }
