@@ -78,7 +78,11 @@ func (m *message) finish(ctx context.Context) error {
 	}
 	ack := wire.Ack{Refused: m.refused}
 	if m.batch.refused = len(m.refused); len(m.batch.keys) > 0 {
-		if err := in.commit(ctx, m.batch); err != nil {
+		err := in.commit(ctx, m.batch)
+		if errors.Is(err, store.ErrForked) {
+			return fmt.Errorf("%w: %w", ErrMalformed, err)
+		}
+		if err != nil {
 			return err
 		}
 		ack.Run, ack.LSN, ack.Keys = m.batch.committed.Run, m.batch.committed.LSN, m.batch.acks

@@ -6,6 +6,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -23,7 +24,14 @@ import (
 const (
 	chunkBits = 6
 	entrySize = 1 + len(wire.H64{})
+	// maxChunkBytes bounds a row, which is rewritten for each key: 64 blocks to
+	// each number, where a clone or a resumed image makes two or three.
+	maxChunkBytes = 64 << chunkBits * entrySize
 )
+
+// ErrForked says that one stream has more blocks of the same numbers than any
+// number of clones would make. Sending them again cannot help.
+var ErrForked = errors.New("too many different blocks of the same numbers")
 
 // chunkID names the row of some keys.
 type chunkID struct {
@@ -132,6 +140,9 @@ func (s keySet) save(ctx context.Context, t *tx) error {
 	args := make([]any, 0, 5*len(s))
 	for _, id := range slices.SortedFunc(maps.Keys(s), chunkID.compare) { // neighbours share pages
 		if c := s[id]; c.dirty {
+			if len(c.body) > maxChunkBytes {
+				return fmt.Errorf("%w: %d in stream %016x of %s", ErrForked, len(c.body)/entrySize, uint64(id.sid), id.box)
+			}
 			args = append(args, string(id.box), id.sid, int64(id.lane), id.chunk, c.body)
 		}
 	}
