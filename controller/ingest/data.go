@@ -193,10 +193,7 @@ func open(d *store.Delivery) error {
 		d.Rows = rows
 		return err
 	}
-	if _, err := p.Blocks(*d.Schema); err != nil {
-		return err
-	}
-	s, err := p.Samples(*d.Schema)
+	s, _, err := p.Open(*d.Schema)
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"math"
+	"slices"
 )
 
 // Grain says how much of the samples of its members a pack has.
@@ -146,7 +147,7 @@ func PackBlocks(schema Schema, blocks []Block) (Pack, error) {
 
 // Samples returns all rows of an exact pack, with times from the start of its
 // first member. The rows of a member follow those of the one before. It does
-// not look whether they are what the keys were made of; Blocks does.
+// not look whether they are what the keys were made of; Open does.
 func (p Pack) Samples(schema Schema) (Samples, error) {
 	if p.Grain != GrainExact {
 		return Samples{}, fmt.Errorf("pack from %s has grain %d and no single samples", p.Key(0), p.Grain)
@@ -164,15 +165,27 @@ func (p Pack) Samples(schema Schema) (Samples, error) {
 // Blocks returns the members of an exact pack as they were before: each is
 // verified against its key.
 func (p Pack) Blocks(schema Schema) ([]Block, error) {
+	_, blocks, err := p.Open(schema)
+	return blocks, err
+}
+
+// Open returns what Samples and Blocks do.
+func (p Pack) Open(schema Schema) (Samples, []Block, error) {
 	all, err := p.Samples(schema)
 	if err != nil {
-		return nil, err
+		return Samples{}, nil, err
 	}
+	blocks, err := p.rebuild(all)
+	return all, blocks, err
+}
+
+func (p Pack) rebuild(all Samples) ([]Block, error) {
 	blocks := make([]Block, len(p.Members))
+	times := slices.Clone(all.TimesMs) // from here on of each member's own start
 	from := 0
 	for i, m := range p.Members {
 		to := from + int(m.Count)
-		one := Samples{Schema: schema, TimesMs: all.TimesMs[from:to], Values: make([][]float64, len(all.Values))}
+		one := Samples{Schema: all.Schema, TimesMs: times[from:to], Values: make([][]float64, len(all.Values))}
 		for j := range one.TimesMs {
 			one.TimesMs[j] -= m.MonoMs - p.Members[0].MonoMs
 		}
