@@ -121,6 +121,39 @@ func TestDamagedRowsAreErrors(t *testing.T) {
 	})
 }
 
+// TestTheNewestValueOfAMetricIsInOneSchema whatever the order in which samples
+// of many schemas come.
+func TestTheNewestValueOfAMetricIsInOneSchema(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var n Newest
+		want := map[string]Latest{}
+		for range rapid.IntRange(1, 40).Draw(t, "samples") {
+			sc := &wire.Schema{}
+			first := rapid.IntRange(0, 5).Draw(t, "first")
+			for m := range rapid.IntRange(1, 4).Draw(t, "metrics") {
+				sc.Metrics = append(sc.Metrics, wire.Metric{Name: string(rune('a' + first + m))})
+			}
+			l := Latest{rapid.Int64Range(0, 20).Draw(t, "at"), rapid.Float64Range(0, 1).Draw(t, "value")}
+			m := rapid.IntRange(0, len(sc.Metrics)-1).Draw(t, "metric")
+			g := n.group(wire.SchemaIDOf(*sc), sc)
+			n.take(g, m, l)
+			if name := sc.Metrics[m].Name; l.TimeMs >= want[name].TimeMs {
+				want[name] = l
+			}
+		}
+		got := map[string]Latest{}
+		for name, l := range n.All() {
+			if _, twice := got[name]; twice {
+				t.Fatalf("%s has two newest values", name)
+			}
+			got[name] = l
+		}
+		if !reflect.DeepEqual(got, want) {
+			t.Fatalf("got %v, want %v", got, want)
+		}
+	})
+}
+
 func TestNewestValuesComeBackAsTheyWere(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		sc := drawSchema(t)

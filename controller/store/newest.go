@@ -17,7 +17,10 @@ type Latest struct {
 }
 
 // Newest is the newest values of one box. The zero Newest has none.
-type Newest struct{ groups []newestGroup }
+type Newest struct {
+	groups []newestGroup
+	places map[string][]*Latest // in groups, by metric; nil until asked for
+}
 
 // newestGroup is the metrics of one schema; a box has one, and more for a
 // while after it began to measure other things.
@@ -43,7 +46,7 @@ func NewestOf(values map[string]Latest) Newest {
 		g.schema.Metrics = append(g.schema.Metrics, wire.Metric{Name: name})
 		g.values = append(g.values, values[name])
 	}
-	return Newest{[]newestGroup{g}}
+	return Newest{groups: []newestGroup{g}}
 }
 
 // Get returns the newest value of a metric.
@@ -88,6 +91,9 @@ func (n *Newest) group(id wire.SchemaID, schema *wire.Schema) *newestGroup {
 			g.values[i].TimeMs = never
 		}
 		i, n.groups = len(n.groups), append(n.groups, g)
+		if n.places != nil {
+			n.placed(g)
+		}
 	}
 	return &n.groups[i]
 }
@@ -97,23 +103,35 @@ func (n *Newest) take(g *newestGroup, m int, l Latest) {
 	if l.TimeMs < g.values[m].TimeMs {
 		return
 	}
-	name := g.schema.Metrics[m].Name
-	for i := range n.groups { // nearly always one
-		other := &n.groups[i]
-		if other == g {
-			continue
-		}
-		for j := range other.values {
-			if other.schema.Metrics[j].Name != name || other.values[j].TimeMs == never {
+	if len(n.groups) > 1 { // not so nearly always
+		for _, other := range n.placesOf(g.schema.Metrics[m].Name) {
+			if other == &g.values[m] || other.TimeMs == never {
 				continue
 			}
-			if l.TimeMs < other.values[j].TimeMs {
+			if l.TimeMs < other.TimeMs {
 				return
 			}
-			other.values[j].TimeMs = never
+			other.TimeMs = never
 		}
 	}
 	g.values[m] = l
+}
+
+// placesOf is where the groups have a metric.
+func (n *Newest) placesOf(metric string) []*Latest {
+	if n.places == nil {
+		n.places = map[string][]*Latest{}
+		for _, g := range n.groups {
+			n.placed(g)
+		}
+	}
+	return n.places[metric]
+}
+
+func (n *Newest) placed(g newestGroup) {
+	for i, m := range g.schema.Metrics {
+		n.places[m.Name] = append(n.places[m.Name], &g.values[i])
+	}
 }
 
 // takeSamples takes the last value of each metric of samples that begin at
@@ -147,7 +165,7 @@ func (n *Newest) encode() []byte {
 		slices.SortStableFunc(groups, func(a, b newestGroup) int { return int(min(max(b.newest()-a.newest(), -1), 1)) })
 		groups = groups[:maxGroups]
 	}
-	n.groups = groups
+	n.groups, n.places = groups, nil
 	out := append(make([]byte, 0, 32+5*len(groups)*32), newestForm)
 	for _, g := range groups {
 		base := g.newest()
