@@ -19,7 +19,9 @@ var columns = map[string]Field{
 	"die_c": Die, "inlet_c": Inlet, "board_c": Board, "nvme_c": NVMe, "exhaust_c": Exhaust, "room_c": Room,
 	"power_w": Power, "pwm_ratio": PWM, "rpm": RPM1, "rpm2": RPM2, "rpm3": RPM3, "rpm4": RPM4,
 	"throttled": Throttled, "clock_hz": Clock, "busy_ratio": Busy,
-	"power_sd": PowerSD, "pwm_sd": PWMSD, "rpm_sd": RPMSD,
+	"power_sd": PowerSD, "pwm_sd": PWMSD, "rpm_sd": RPMSD, "rpm2_sd": RPMSD2, "rpm3_sd": RPMSD3, "rpm4_sd": RPMSD4,
+	"nvme_used_percent": NVMeUsed, "nvme_spare_percent": NVMeSpare, "nvme_media_errors": NVMeErrors,
+	"psu_in_w": PSUIn, "psu_out_w": PSUOut, "psu_ok": PSUOK, "psu_rpm": PSUFan,
 }
 
 // What a column holds that is no figure.
@@ -103,7 +105,7 @@ func (l *Loader) Read(name string, r io.Reader) error {
 	if l.boxes == nil {
 		l.boxes = map[string]*loading{}
 	}
-	units := make([]unitCount, 0, 32)
+	units := make([]unitCount, 0, 64)
 	in := bufio.NewReaderSize(r, longestLine)
 	for {
 		line, err := in.ReadSlice('\n')
@@ -164,8 +166,8 @@ func (l *Loader) header(line []byte) error {
 	if err != nil {
 		return err
 	}
-	if len(cells) > 32 {
-		return l.fault("", "%d columns, want at most 32", len(cells))
+	if len(cells) > 64 {
+		return l.fault("", "%d columns, want at most 64", len(cells))
 	}
 	seen := map[string]bool{}
 	for _, c := range cells {
@@ -267,6 +269,14 @@ func (l *Loader) row(line []byte, whole bool, units []unitCount) error {
 	s.Time = time.Unix(at, 0)
 	l.take(l.box(box, sku, site), &s, at)
 	return nil
+}
+
+// Take adds one reading that did not come out of a file.
+func (l *Loader) Take(box, sku, site string, s *Sample) {
+	if l.boxes == nil {
+		l.boxes = map[string]*loading{}
+	}
+	l.take(l.box([]byte(box), []byte(sku), []byte(site)), s, s.Time.Unix())
 }
 
 // figure takes one cell into the sample.

@@ -66,8 +66,8 @@ func (h *Hour) whole() bool {
 // Merge joins with the first.
 type Aggregator struct {
 	sum, n  [fields]float64
-	squares [3]float64 // of power, duty and the first fan
-	within  [3]float64 // variances within the rows
+	squares [len(varied)]float64 // of power, duty and the fans
+	within  [len(varied)]float64 // variances within the rows
 	stopped [Fans]uint8
 	samples int
 	start   int64
@@ -78,8 +78,16 @@ type Aggregator struct {
 	odd     int     // powers in a row that were not
 }
 
-var varied = [3]Field{Power, PWM, RPM1}
-var variedSD = [3]Field{PowerSD, PWMSD, RPMSD}
+var varied = [...]Field{Power, PWM, RPM1, RPM2, RPM3, RPM4}
+var variedSD = [len(varied)]Field{PowerSD, PWMSD, RPMSD, RPMSD2, RPMSD3, RPMSD4}
+
+// isSpread: a standard deviation, which is not averaged like a figure.
+var isSpread = func() (is [fields]bool) {
+	for _, f := range variedSD {
+		is[f] = true
+	}
+	return is
+}()
 
 // Add takes a sample. When it begins another hour, the one before is returned.
 func (a *Aggregator) Add(s *Sample) (Hour, bool) {
@@ -97,17 +105,13 @@ func (a *Aggregator) Add(s *Sample) (Hour, bool) {
 	a.last = t
 	count := max(s.Count, 1)
 	a.samples += count
-	for f := range s.V[:PowerSD] {
+	for f := range s.V {
 		v := float64(s.V[f])
-		if v != v || Field(f) == Power && !a.believe(v) {
+		if v != v || isSpread[f] || Field(f) == Power && !a.believe(v) {
 			continue
 		}
 		a.sum[f] += v
 		a.n[f]++
-	}
-	if v := float64(s.V[Neighbour]); v == v {
-		a.sum[Neighbour] += v
-		a.n[Neighbour]++
 	}
 	for i, f := range varied {
 		if v := float64(s.V[f]); v == v {
@@ -154,7 +158,7 @@ func (a *Aggregator) Flush() (Hour, bool) {
 	}
 	h.Period = uint16(min(period, hourSeconds))
 	for f := range h.V {
-		if a.n[f] > 0 && (f < int(PowerSD) || Field(f) == Neighbour) {
+		if a.n[f] > 0 && !isSpread[f] {
 			h.V[f] = Value(a.sum[f] / a.n[f])
 		}
 	}

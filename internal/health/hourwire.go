@@ -16,7 +16,7 @@ const hourVersion = 1
 const hourHead = 1 + 4 + 2 + 2 + Fans + 4
 
 // AppendBinary appends the stored form of an hour: 17 bytes and 4 for each
-// figure that is there, so at most 93.
+// figure that is there, so at most 133.
 func (h Hour) AppendBinary(b []byte) ([]byte, error) {
 	hours := h.Start / hourSeconds
 	if h.Start%hourSeconds != 0 || hours < 0 || hours > math.MaxUint32 {

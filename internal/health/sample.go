@@ -40,7 +40,10 @@ type Field uint8
 // turns a minute; duty, busy and throttled are ratios 0..1. The SDs are
 // standard deviations within the time that a row stands for. Neighbour is the
 // inlet of boxes at the same site: no column of the box, filled in by Replay
-// or by the controller.
+// or by the controller. NVMeUsed and NVMeSpare are percent as the drive tells
+// them, NVMeErrors its media errors so far; PSUIn is W from the wall, PSUOut W
+// to the box, PSUOK the share of the power supplies that work. New figures go
+// to the end: their place is part of the stored form of an Hour.
 const (
 	Die Field = iota
 	Inlet
@@ -61,6 +64,16 @@ const (
 	PWMSD
 	RPMSD
 	Neighbour
+	RPMSD2
+	RPMSD3
+	RPMSD4
+	NVMeUsed
+	NVMeSpare
+	NVMeErrors
+	PSUIn
+	PSUOut
+	PSUOK
+	PSUFan
 	fields // their number
 )
 
@@ -117,6 +130,18 @@ var spans = [fields]span{
 	PWMSD:     {0, 1, false, "ratio 0..1", ratio},
 	RPMSD:     {0, 30000, false, "rpm", nil},
 	Neighbour: {-40, 75, true, "°C", milli},
+	RPMSD2:    {0, 30000, false, "rpm", nil},
+	RPMSD3:    {0, 30000, false, "rpm", nil},
+	RPMSD4:    {0, 30000, false, "rpm", nil},
+
+	// percentage_used may pass 100 and stays at 255 (NVMe 1.4, 5.14.1.2).
+	NVMeUsed:   {0, 255, false, "percent", nil},
+	NVMeSpare:  {0, 100, false, "percent", nil},
+	NVMeErrors: {0, 1e9, false, "errors", nil},
+	PSUIn:      {0.1, 5000, true, "W", overScale(5000, 26000, "mW or µW")},
+	PSUOut:     {0.1, 5000, true, "W", overScale(5000, 26000, "mW or µW")},
+	PSUOK:      {0, 1, false, "ratio 0..1", ratio},
+	PSUFan:     {0, 50000, false, "rpm", nil},
 }
 
 func milli(v float64) string {
