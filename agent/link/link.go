@@ -42,6 +42,7 @@ type Options struct {
 	OnWelcome func(wire.Welcome)
 	OnDesired func(envelope []byte) // from WELCOME and WANT
 	OnLive    func(d time.Duration) // live samples are wanted for this long
+	OnCare    func(wire.Care)       // what the box cannot know of its heat
 	// Backoff between connections: full jitter from MinBackoff to a limit that
 	// doubles up to MaxBackoff. Defaults 1 s and 5 min.
 	MinBackoff, MaxBackoff time.Duration
@@ -65,6 +66,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.OnLive == nil {
 		o.OnLive = func(time.Duration) {}
+	}
+	if o.OnCare == nil {
+		o.OnCare = func(wire.Care) {}
 	}
 	if o.MinBackoff == 0 {
 		o.MinBackoff = time.Second

@@ -444,7 +444,9 @@ func TestDesiredStateAndLiveReachTheAgent(t *testing.T) {
 		f := startFake(t)
 		f.welcome = wire.Welcome{Desired: []byte("first"), LiveMs: 5000}
 		desired, live := make(chan string, 9), make(chan time.Duration, 9)
+		care := make(chan wire.Care, 9)
 		r := start(t, f, link.Options{
+			OnCare:    func(c wire.Care) { care <- c },
 			OnDesired: func(e []byte) { desired <- string(e) },
 			OnLive:    func(d time.Duration) { live <- d },
 		})
@@ -461,6 +463,10 @@ func TestDesiredStateAndLiveReachTheAgent(t *testing.T) {
 		}
 		if got := <-live; got != 7*time.Second {
 			t.Errorf("from CMD: %v", got)
+		}
+		f.last().send(wire.TopicCare, wire.Care{V: wire.Version, TripC: 95})
+		if got := <-care; got.TripC != 95 {
+			t.Errorf("from CARE: %+v", got)
 		}
 		for range 5 { // a burst: the newest is enough
 			r.PublishLive(wire.Live{WallMs: 1})

@@ -329,6 +329,11 @@ func (s *session) handle(m message) error {
 		})
 	case wire.TopicCmd:
 		return decoded(s, m, s.onCmd)
+	case wire.TopicCare:
+		return decoded(s, m, func(c wire.Care) error {
+			s.link.opts.OnCare(c)
+			return nil
+		})
 	}
 	return nil
 }

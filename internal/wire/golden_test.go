@@ -17,9 +17,14 @@ import (
 var update = flag.Bool("update", false, "write the golden files of this version")
 
 var (
-	sid    = wire.SID{1, 2, 3, 4, 5, 6, 7, 8}
-	boot   = wire.BootID{0xb0, 1, 1, 1, 1, 1, 1, 1}
-	runID  = wire.RunID{0xaa, 1, 2, 3, 4, 5, 6, 7}
+	sid   = wire.SID{1, 2, 3, 4, 5, 6, 7, 8}
+	boot  = wire.BootID{0xb0, 1, 1, 1, 1, 1, 1, 1}
+	runID = wire.RunID{0xaa, 1, 2, 3, 4, 5, 6, 7}
+	care  = wire.Care{
+		V: 1, Prior: []byte(`{"sku":"ACME X1","boxes":12}`), TripC: 95, RoomC: 21.5, NeighbourC: 24.25, AtMs: 1700000040000,
+		Changes: []wire.CareChange{{At: 1699990000, Kind: "cleaned", Detail: "filter washed"}, {At: 1699995000, Kind: "visit"}},
+		Mutes:   []wire.CareMute{{Family: "ambient", Until: 1701000000, Why: "accepted"}},
+	}
 	schema = wire.Schema{Metrics: []wire.Metric{{Name: "cpu.temp", Scale: 1}, {Name: "fan.rpm", Scale: 0}, {Name: "disk.bytes", Scale: -3}}}
 )
 
@@ -109,6 +114,8 @@ func goldens(t testing.TB) []golden {
 		{"ack", wire.Ack{Run: runID, LSN: 78, Keys: []wire.Key{events.Key, samples.Key}, Refused: []wire.Key{gap.Key}}, decodeAs[wire.Ack]},
 		{"want", wire.Want{Desired: []byte(`{"payload":""}`)}, decodeAs[wire.Want]},
 		{"cmd", wire.Cmd{LiveMs: 60000, Hello: true}, decodeAs[wire.Cmd]},
+		{"care", care, decodeAs[wire.Care]},
+		{"care-empty", wire.Care{V: 1}, decodeAs[wire.Care]},
 		{"live", wire.Live{WallMs: 1700000040000, Samples: []wire.LiveSample{{Name: "cpu.temp", Value: 61.5}}, Buffer: buffer}, decodeAs[wire.Live]},
 		{"will", wire.Will{SID: sid, Conn: 3}, decodeAs[wire.Will]},
 		{"schema", schema, decodeAs[wire.Schema]},

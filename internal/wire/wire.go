@@ -134,6 +134,10 @@ const (
 	EventAgentPhase = "agent.phase"     // (PhaseBody)
 	EventAlarm      = "alarm"           // (AlarmBody)
 	EventRunning    = "running.changed" // (Running) what serves now
+	EventHours      = "health.hours"    // (HoursBody) closed hours of heat, load and fans; Text is empty
+	EventFinding    = "health.finding"  // (health.Finding) opened, raised or closed
+	EventReset      = "box.reset"       // (ResetBody) why the box began anew
+	EventFan        = "box.fan"         // (FanBody) who drives a fan
 )
 
 // Result is one finished piece of work of a pipeline.
@@ -370,6 +374,7 @@ const (
 	TopicAck     Topic = "dn/ack"
 	TopicWant    Topic = "dn/want"
 	TopicCmd     Topic = "dn/cmd"
+	TopicCare    Topic = "dn/care"
 	TopicWill    Topic = "will"
 	TopicDown    Topic = "dn/#"
 )
