@@ -37,14 +37,16 @@ type chip struct {
 	files          []string
 }
 
-func discover(opts Options, tracks *trackSet) *plan {
-	b := &builder{root: opts.Root, tracks: tracks, byPath: map[string]int{}, labels: map[string]int{}}
+// discover looks for sensors; fans are the keys of those that have ever turned.
+func discover(opts Options, tracks *trackSet, fans []string) *plan {
+	b := &builder{root: opts.Root, tracks: tracks, byPath: map[string]int{}, labels: map[string]int{}, roles: opts.Roles, turned: fans}
 	chips := b.chips()
 	var all []found
 	for _, c := range chips {
 		all = append(all, b.attributes(c)...)
 	}
 	all = append(all, b.zones()...)
+	all = slices.DeleteFunc(all, func(f found) bool { return b.roles[f.key] == "none" })
 	b.temps(all)
 	b.fans(all)
 	b.powers(all, chips)
@@ -191,14 +193,19 @@ func (b *builder) cpu() {
 	// Eight policies tell the mean well enough; a server has one per thread,
 	// and each read may wake that core.
 	var freq []int
+	var highest float64
 	dir := b.path("sys/devices/system/cpu/cpufreq")
 	for _, name := range dirNames(dir) {
 		path := filepath.Join(dir, name, "scaling_cur_freq")
 		if strings.HasPrefix(name, "policy") && len(freq) < 8 && exists(path) {
 			freq = append(freq, b.probe(path, number(1e-3, 1e6, 1e11))) // kHz
+			if s, err := number(1e-3, 1e6, 1e11)([]byte(text(filepath.Join(dir, name, "scaling_max_freq")))); err == nil {
+				highest += s.a
+			}
 		}
 	}
 	if len(freq) > 0 {
+		b.plan.maxHertz = highest / float64(len(freq))
 		b.output(Sensor{Key: "cpufreq", Metric: CPUFreq}, false, mean, freq...)
 	}
 	stat := b.probe(b.path("proc/stat"), parseStat)

@@ -12,6 +12,8 @@ type plan struct {
 	probes   []*probe
 	outputs  []*output
 	dieLimit float64 // °C, 0 when the die's sensor names none
+	maxHertz float64 // mean of what the cpufreq policies allow, 0 when unknown
+	packages int     // CPU packages with a counter of throttled time
 }
 
 // output is one metric.
@@ -141,6 +143,10 @@ type builder struct {
 	plan   plan
 	byPath map[string]int
 	labels map[string]int // how often a metric name was given out
+	roles  map[string]string
+	// throttleMs are the probes of the packages' throttled time.
+	throttleMs []int
+	turned     []string // keys of fans that have turned, in the order of the figures
 }
 
 // probe adds a file once and returns its index.

@@ -15,8 +15,10 @@ import (
 //	temp_die    k10temp Tdie, Tctl, zenpower; coretemp packages (the hottest);
 //	            zone tj-thermal (Jetson), CPU-therm, cpu-thermal, x86_pkg_temp,
 //	            soc-thermal, then any other zone with cpu in its type
-//	temp_inlet  a label or zone that says inlet, intake or ambient; else a room
-//	            sensor chip (sht3x, sht4x, shtc1, bme280, DS18B20 on 1-wire)
+//	temp_inlet  a label or zone that says inlet, intake or ambient; else the first
+//	            room sensor chip (sht3x, sht4x, shtc1, bme280, DS18B20 on 1-wire)
+//	temp_room   the next room sensor chip
+//	temp_exhaust  a label or zone that says exhaust or outlet
 //	temp_board  a label SYSTIN, Motherboard, MB, System or Board; zone Tboard_tegra
 //	temp_ssd    nvme Composite; drivetemp
 //	fan_rpm     a label that says cpu; a chip that is a tachometer; the first fan.
@@ -63,8 +65,24 @@ func inletRank(f found) int {
 		return 2
 	case strings.Contains(label, "ambient"):
 		return 3
-	case f.n == 1 && slices.Contains([]string{"sht3x", "sht4x", "shtc1", "bme280", "w1_slave_temp"}, f.chip):
-		return 4
+	}
+	return 4 * roomRank(f)
+}
+
+func roomRank(f found) int {
+	if f.n == 1 && slices.Contains([]string{"sht3x", "sht4x", "shtc1", "bme280", "w1_slave_temp"}, f.chip) {
+		return 1
+	}
+	return 0
+}
+
+func exhaustRank(f found) int {
+	label := strings.ToLower(f.label)
+	switch {
+	case strings.Contains(label, "exhaust"):
+		return 1
+	case strings.Contains(label, "outlet"):
+		return 2
 	}
 	return 0
 }
@@ -88,10 +106,18 @@ func ssdRank(f found) int {
 }
 
 // choose returns the indexes of all sensors with the best rank, best key first.
-func (b *builder) choose(all []found, kind string, rank func(found) int) []int {
+// A sensor to which Options.Roles gives this role goes before all others, and
+// one that it gives another role is not asked.
+func (b *builder) choose(all []found, kind, role string, rank func(found) int) []int {
 	best, chosen := 0, []int(nil)
 	for i, f := range all {
 		r := rank(f)
+		if given, ok := b.roles[f.key]; ok {
+			r = 0
+			if given == role {
+				r = -1000
+			}
+		}
 		if f.kind != kind || r == 0 {
 			continue
 		}
@@ -115,9 +141,12 @@ func (b *builder) temps(all []found) {
 	used := map[int]bool{}
 	for _, role := range []struct {
 		metric Metric
+		name   string
 		rank   func(found) int
-	}{{TempDie, dieRank}, {TempInlet, inletRank}, {TempBoard, boardRank}, {TempSSD, ssdRank}} {
-		chosen := b.choose(all, "temp", role.rank)
+	}{{TempDie, "die", dieRank}, {TempInlet, "inlet", inletRank}, {TempRoom, "room", roomRank},
+		{TempExhaust, "exhaust", exhaustRank}, {TempBoard, "board", boardRank}, {TempSSD, "ssd", ssdRank}} {
+		chosen := b.choose(all, "temp", role.name, role.rank)
+		chosen = slices.DeleteFunc(chosen, func(i int) bool { return used[i] })
 		if len(chosen) == 0 {
 			continue
 		}
@@ -189,6 +218,9 @@ func (b *builder) fans(all []found) {
 		switch {
 		case f.kind == "fan":
 			tach := b.probe(f.path, parseFan)
+			if slices.Contains(b.turned, f.key) {
+				b.plan.probes[tach].track.positive.Store(true)
+			}
 			s := Sensor{Key: f.key, Metric: FanRPM}
 			if i != main {
 				s.Label = f.metricLabel()
@@ -202,13 +234,16 @@ func (b *builder) fans(all []found) {
 
 // mainFan prefers fans that turn: on most boards fan1 is a header without a fan.
 func (b *builder) mainFan(all []found) int {
-	chosen := b.choose(all, "fan", func(f found) int {
+	chosen := b.choose(all, "fan", "fan", func(f found) int {
 		r := fanRank(f)
+		if len(b.turned) > 0 && b.turned[0] == f.key {
+			return 1
+		}
 		s, err := parseFan([]byte(text(f.path)))
 		if turned := b.tracks.get(f.path).positive.Load() || err == nil && s.a > 0; !turned {
 			r += 500
 		}
-		return r
+		return r + 1
 	})
 	if len(chosen) == 0 {
 		return -1

@@ -10,7 +10,9 @@
 // have plain names (temp_die_celsius), all others carry a label in braces
 // (temp_celsius{nct6798/AUXTIN0}). rules.go says which sensor becomes which.
 //
-// Nothing is kept on disk. A value that could not be read is left out: a
+// Kept on disk: StateDir/fans.json, the keys of the fans that have turned, so
+// that a fan that seizes while the box is off is not taken for an empty header.
+// A value that could not be read is left out: a
 // missing reading means unknown, and zero is only reported when a sensor said
 // zero and may be believed. Rates (RAPL power, CPU use) need two reads.
 //
@@ -23,6 +25,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 )
@@ -36,6 +39,8 @@ const (
 	TempInlet    Metric = "temp_inlet_celsius"
 	TempBoard    Metric = "temp_board_celsius"
 	TempSSD      Metric = "temp_ssd_celsius"
+	TempExhaust  Metric = "temp_exhaust_celsius"
+	TempRoom     Metric = "temp_room_celsius"
 	Temp         Metric = "temp_celsius" // only with a label
 	FanRPM       Metric = "fan_rpm"
 	FanDuty      Metric = "fan_duty_ratio"
@@ -46,6 +51,7 @@ const (
 	DiskFree     Metric = "disk_free_bytes"     // free to the agent, on the disk of StateDir
 	Throttle     Metric = "throttle_count"      // events since boot
 	CoolingState Metric = "cooling_state_ratio" // 0 = not throttled, 1 = as far as it goes
+	Throttled    Metric = "throttled_ratio"     // share of the time since the previous Read
 	Load1        Metric = "load1"
 	Uptime       Metric = "uptime_seconds"
 )
@@ -67,9 +73,15 @@ type Reading struct {
 
 // Options configure a Sampler.
 type Options struct {
-	Root     string        // where sys, proc and etc are; default "/"
-	Timeout  time.Duration // how long one Read waits for all sensors; default 1 s
-	StateDir string        // disk whose free space is reported; default none. Not below Root.
+	Root    string        // where sys, proc and etc are; default "/"
+	Timeout time.Duration // how long one Read waits for all sensors; default 1 s
+	// StateDir is the disk whose free space is reported and where fans.json
+	// remembers which fans the box has; default none. Not below Root.
+	StateDir string
+	// Roles says what sensors stand for where the choice of rules.go is wrong:
+	// a Sensor.Key to one of die, inlet, board, ssd, exhaust, room, power, fan,
+	// or to "none", which leaves the sensor out; default none.
+	Roles map[string]string
 }
 
 const (
@@ -92,6 +104,10 @@ type Sampler struct {
 	discovery  chan *plan // a discovery that is under way, else nil
 	tracks     *trackSet  // what is remembered per file, beyond one plan
 	logged     map[string]bool
+	fans       []string // keys of the fans that have ever turned, in the order of health.RPM1
+	fansLoaded bool
+	fanKeys    map[string]string // metric to key of the fans of the last Read
+	throttle   throttleState
 	boardOnce  sync.Once
 	boardFound Board
 }
@@ -124,12 +140,22 @@ func (s *Sampler) Read(ctx context.Context) ([]Reading, error) {
 	for i := range results {
 		errs = append(errs, s.judge(p.probes[i], &results[i]))
 	}
-	readings := make([]Reading, 0, len(p.outputs))
+	readings := make([]Reading, 0, len(p.outputs)+1)
+	slowed := slowing{at: time.Now()}
 	for _, o := range p.outputs {
-		if v, ok := o.value(results); ok {
+		v, ok := o.value(results)
+		if !ok {
+			continue
+		}
+		slowed.note(o.sensor, v)
+		if o.sensor.Metric != throttledTime {
 			readings = append(readings, Reading{Metric: o.name, Value: v})
 		}
 	}
+	if v, ok := s.throttle.next(slowed, p); ok {
+		readings = append(readings, Reading{Metric: string(Throttled), Value: v})
+	}
+	s.noteFans(p, readings)
 	return readings, errors.Join(errs...)
 }
 
@@ -141,9 +167,11 @@ func (s *Sampler) Sensors() []Sensor {
 	if p == nil {
 		return nil
 	}
-	list := make([]Sensor, len(p.outputs))
-	for i, o := range p.outputs {
-		list[i] = o.sensor
+	var list []Sensor
+	for _, o := range p.outputs {
+		if o.sensor.Metric != throttledTime {
+			list = append(list, o.sensor)
+		}
 	}
 	return list
 }
@@ -169,8 +197,9 @@ func (s *Sampler) currentPlan(ctx context.Context) (*plan, error) {
 	if s.discovery == nil {
 		found := make(chan *plan, 1)
 		s.discovery = found
-		opts, tracks := s.opts, s.tracks
-		go func() { found <- discover(opts, tracks) }()
+		s.loadFans()
+		opts, tracks, fans := s.opts, s.tracks, slices.Clone(s.fans)
+		go func() { found <- discover(opts, tracks, fans) }()
 	}
 	timer := time.NewTimer(s.opts.Timeout)
 	defer timer.Stop()

@@ -109,7 +109,7 @@ func TestX86Box(t *testing.T) {
 			"temp_celsius{coretemp/Core_0}": 60, "temp_celsius{nvme/Sensor_1}": 49.85,
 			"temp_celsius{acpitz}": 27.8, "temp_celsius{x86_pkg_temp}": 61,
 			"fan_rpm": 1318, "fan_duty_ratio": 0.4, "fan_rpm{nct6798/fan4}": 900, "fan_duty_ratio{nct6798/pwm4}": 0.2,
-			"cooling_state_ratio": 0.4, "throttle_count": 7, "cpu_freq_hertz": 2.1e9,
+			"cooling_state_ratio": 0.4, "throttled_ratio": 1, "throttle_count": 7, "cpu_freq_hertz": 2.1e9,
 			"load1": 0.42, "uptime_seconds": 3600.25, "mem_used_ratio": 0.25,
 		}
 		equal(t, readings(t, s), want)
@@ -165,7 +165,7 @@ func TestJetson(t *testing.T) {
 	equal(t, readings(t, s), map[string]float64{
 		"temp_die_celsius": 50.031, "temp_celsius{cpu-thermal}": 49.812, "temp_celsius{gpu-thermal}": 47.593,
 		"fan_rpm": 1740, "fan_duty_ratio": 0.2, "power_watts": 8, "power_watts{ina3221/VDD_CPU_GPU_CV}": 2,
-		"throttle_count": 3, "cooling_state_ratio": 0, "load1": 1, "uptime_seconds": 10, "mem_used_ratio": 0.75,
+		"throttle_count": 3, "cooling_state_ratio": 0, "throttled_ratio": 0, "load1": 1, "uptime_seconds": 10, "mem_used_ratio": 0.75,
 	})
 	if limit, known := s.DieLimitCelsius(); limit != 99 || !known {
 		t.Errorf("limit %v %v", limit, known)

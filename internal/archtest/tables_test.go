@@ -37,7 +37,7 @@ var rows = []row{
 	{"internal/simboard/plant", ""},
 	{"internal/labels", "internal/durable"},
 	{"internal/health", ""},
-	{"agent/sense/...", "internal/wire"},
+	{"agent/sense/...", "internal/durable internal/health"},
 	{"agent/govern", "internal/wire agent/sense"},
 	{"agent/spool", "internal/blob internal/durable internal/wire"},
 	{"agent/link", "agent/spool internal/blob internal/identity internal/trust internal/wire"},

@@ -1,0 +1,74 @@
+package sense
+
+import (
+	"path/filepath"
+	"slices"
+
+	"github.com/edgeherd/edgeherd/internal/durable"
+	"github.com/edgeherd/edgeherd/internal/health"
+)
+
+// fanMemory is what fans.json holds.
+type fanMemory struct {
+	Fans []string `json:"fans"` // keys, in the order of the figures
+}
+
+func (s *Sampler) fanJournal() durable.Journal {
+	return durable.Journal{Path: filepath.Join(s.opts.StateDir, "fans.json"), Version: 1}
+}
+
+// loadFans reads fans.json once. A file that is damaged costs only the memory.
+func (s *Sampler) loadFans() {
+	if s.fansLoaded || s.opts.StateDir == "" {
+		return
+	}
+	s.fansLoaded = true
+	var m fanMemory
+	if _, err := s.fanJournal().Load(&m); err != nil {
+		s.log.Warn("fans of this box not remembered", "err", err)
+	}
+	s.fans = m.Fans[:min(len(m.Fans), health.Fans)]
+}
+
+// noteFans gives each fan that turns a number and keeps it. When all numbers
+// are taken, that of a fan that is no longer there goes to the newcomer.
+func (s *Sampler) noteFans(p *plan, readings []Reading) {
+	s.fanKeys = map[string]string{}
+	var there []string
+	for _, o := range p.outputs {
+		if o.sensor.Metric == FanRPM {
+			s.fanKeys[o.name] = o.sensor.Key
+			there = append(there, o.sensor.Key)
+		}
+	}
+	changed := false
+	number := func(key string) {
+		switch i := slices.IndexFunc(s.fans, func(k string) bool { return !slices.Contains(there, k) }); {
+		case slices.Contains(s.fans, key):
+			return
+		case len(s.fans) < health.Fans:
+			s.fans = append(s.fans, key)
+		case i >= 0:
+			s.fans[i] = key
+		default:
+			return // the box has more fans than figures
+		}
+		changed = true
+	}
+	if key, ok := s.fanKeys[string(FanRPM)]; ok && slices.ContainsFunc(readings, func(r Reading) bool {
+		return r.Metric == string(FanRPM)
+	}) {
+		number(key)
+	}
+	for _, r := range readings {
+		if key, fan := s.fanKeys[r.Metric]; fan {
+			number(key)
+		}
+	}
+	if !changed || s.opts.StateDir == "" {
+		return
+	}
+	if err := s.fanJournal().Save(fanMemory{Fans: s.fans}); err != nil {
+		s.logOnce(s.opts.StateDir, err)
+	}
+}

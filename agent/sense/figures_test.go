@@ -1,0 +1,127 @@
+package sense
+
+import (
+	"maps"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/edgeherd/edgeherd/internal/health"
+)
+
+// figures are those of one Read that are not missing.
+func figures(t testing.TB, s *Sampler) map[health.Field]float64 {
+	t.Helper()
+	list, err := s.Read(t.Context())
+	must(t, err)
+	m := map[health.Field]float64{}
+	for i, v := range s.Figures(list) {
+		if v.OK() {
+			m[health.Field(i)] = math.Round(float64(v)*1000) / 1000
+		}
+	}
+	return m
+}
+
+func TestFiguresOfBoardFamilies(t *testing.T) {
+	for fixture, want := range map[string]map[health.Field]float64{
+		"x86": {health.Die: 61, health.Board: 34.5, health.NVMe: 43.85, health.PWM: 0.4, health.RPM1: 1318,
+			health.RPM2: 900, health.Throttled: 1, health.Clock: 2.1e9},
+		"jetson-orin": {health.Die: 50.031, health.Power: 8, health.PWM: 0.2, health.RPM1: 1740, health.Throttled: 0},
+	} {
+		if got := figures(t, New(Options{Root: plant(t, fixture)}, quiet())); !maps.Equal(got, want) {
+			t.Errorf("%s: %v, want %v", fixture, got, want)
+		}
+	}
+}
+
+func TestRolesOfTheOperatorGoFirst(t *testing.T) {
+	roles := map[string]string{
+		"hwmon/nvme/pci:0000:01:00.0/temp2":        "ssd",
+		"thermal/acpitz":                           "room",
+		"hwmon/nct6798/platform:nct6775.656/fan4":  "fan",
+		"hwmon/nct6798/platform:nct6775.656/temp1": "none",
+	}
+	got := figures(t, New(Options{Root: plant(t, "x86"), Roles: roles}, quiet()))
+	for field, want := range map[health.Field]float64{health.NVMe: 49.85, health.Room: 27.8, health.RPM1: 900, health.RPM2: 1318, health.PWM: 0.2} {
+		if got[field] != want {
+			t.Errorf("figure %d is %v, want %v", field, got[field], want)
+		}
+	}
+	if _, there := got[health.Board]; there {
+		t.Error("a sensor that was left out is read")
+	}
+}
+
+// A fan that seized while the box was off stands still from the first read on:
+// only what was seen before tells it from a header without a fan.
+func TestSeizedFanIsKnownAfterARestart(t *testing.T) {
+	root, state := plant(t, "x86"), t.TempDir()
+	figures(t, New(Options{Root: root, StateDir: state}, quiet()))
+	put(t, root, "sys/class/hwmon/hwmon1/fan2_input", "0")
+	s := New(Options{Root: root, StateDir: state}, quiet())
+	got := figures(t, s)
+	if rpm, there := got[health.RPM1]; !there || rpm != 0 || got[health.RPM2] != 900 {
+		t.Errorf("fans %v", got)
+	}
+	if want := []string{"hwmon/nct6798/platform:nct6775.656/fan2", "hwmon/nct6798/platform:nct6775.656/fan4"}; !slices.Equal(s.fans, want) {
+		t.Errorf("remembered %v", s.fans)
+	}
+}
+
+func TestThrottledIsAShareOfTheTime(t *testing.T) {
+	p := &plan{packages: 1, dieLimit: 100, maxHertz: 2e9}
+	v := func(x float64) *float64 { return &x }
+	begin := time.Unix(1000, 0)
+	at := func(seconds int, w slowing) slowing { w.at = begin.Add(time.Duration(seconds) * time.Second); return w }
+	for _, c := range []struct {
+		name      string
+		prev, now slowing
+		want      float64
+		known     bool
+	}{
+		{"nothing known", at(0, slowing{}), at(10, slowing{}), 0, false},
+		{"first read", slowing{}, at(10, slowing{count: v(5)}), 0, false},
+		{"cooling state", slowing{}, at(10, slowing{state: v(0.1)}), 1, true},
+		{"no cooling state", slowing{}, at(10, slowing{state: v(0)}), 0, true},
+		{"time counter", at(0, slowing{seconds: v(3)}), at(10, slowing{seconds: v(5)}), 0.2, true},
+		{"time beats events", at(0, slowing{seconds: v(3), count: v(1)}), at(10, slowing{seconds: v(3.5), count: v(9)}), 0.05, true},
+		{"events", at(0, slowing{count: v(1)}), at(10, slowing{count: v(2)}), 1, true},
+		{"counter reset", at(0, slowing{count: v(7)}), at(10, slowing{count: v(1)}), 0, false},
+		{"too long ago", at(0, slowing{count: v(1)}), at(1000, slowing{count: v(2)}), 0, false},
+		{"inferred", at(0, slowing{}), at(10, slowing{busy: v(0.9), freq: v(1.5e9), die: v(98)}), 1, true},
+		{"slow because idle", at(0, slowing{}), at(10, slowing{busy: v(0.1), freq: v(1.5e9), die: v(98)}), 0, true},
+		{"slow but cool", at(0, slowing{}), at(10, slowing{busy: v(0.9), freq: v(1.5e9), die: v(80)}), 0, true},
+	} {
+		got, known := (&throttleState{prev: c.prev}).next(c.now, p)
+		if math.Abs(got-c.want) > 1e-9 || known != c.known {
+			t.Errorf("%s: %v %v, want %v %v", c.name, got, known, c.want, c.known)
+		}
+	}
+}
+
+func TestRoomSensorBesideAnInletIsTheRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		root := plant(t, "x86")
+		chip := func(name, label string) {
+			must(t, os.MkdirAll(filepath.Join(root, "sys/class/hwmon", name), 0o755))
+			put(t, root, "sys/class/hwmon/"+name+"/name", map[bool]string{true: "sht3x", false: "emc1403"}[label == ""])
+			put(t, root, "sys/class/hwmon/"+name+"/temp1_input", "22500\n")
+			if label != "" {
+				put(t, root, "sys/class/hwmon/"+name+"/temp1_label", label)
+			}
+		}
+		chip("hwmon20", "")
+		if got := figures(t, New(Options{Root: root}, quiet())); got[health.Inlet] != 22.5 || got[health.Room] != 0 {
+			t.Errorf("alone: %v", got)
+		}
+		chip("hwmon21", "Inlet Temp")
+		if got := figures(t, New(Options{Root: root}, quiet())); got[health.Inlet] != 22.5 || got[health.Room] != 22.5 {
+			t.Errorf("beside an inlet: %v", got)
+		}
+	})
+}
