@@ -39,6 +39,8 @@ const (
 	CauseSensor       Cause = "sensor"  // stuck or lying
 	CauseAmbient      Cause = "ambient" // the air at the inlet is warmer than usual
 	CauseHVAC         Cause = "hvac"    // several boxes of a site agree
+	CauseDrive        Cause = "drive-wear"
+	CauseSupply       Cause = "power-supply"
 )
 
 // Level says how urgent a finding is.

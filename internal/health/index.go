@@ -173,6 +173,7 @@ type Baseline struct {
 	Slopes      Slopes
 	PriorBoxes  int
 	Level       float64 // of ln R, at x = p = 0
+	Bend        bend    // of ln R over ln load, on top of the slope
 	Sigma       float64 // of a day's residual
 	Hours       int
 	MaxAir      float64 // ln airflow at its highest so far
@@ -214,7 +215,7 @@ func commission(hours []Hour, basis *Basis, prior *Prior) (*Baseline, bool) {
 		}
 		prior = &ship
 	}
-	base := &Baseline{Slopes: prior.Slopes, PriorBoxes: prior.Boxes, Curve: prior.Curve, MaxAir: math.Inf(-1), RPMSD: Missing()}
+	base := &Baseline{Slopes: ownSlopes(basis.rows(hours), prior), PriorBoxes: prior.Boxes, Curve: prior.Curve, MaxAir: math.Inf(-1), RPMSD: Missing()}
 	base.From, base.To = hours[0].Start, hours[len(hours)-1].Start+hourSeconds
 	for i := range hours {
 		if x := basis.air(&hours[i]); x > base.MaxAir {
@@ -244,12 +245,13 @@ func (base *Baseline) learnLevel(hours []Hour, basis *Basis) bool {
 	var levels, rises []float64
 	var days [][]float64
 	day := int32(-1)
+	base.Bend = learnBend(basis.rows(hours), base.Slopes)
 	for i := range hours {
 		r, ok := basis.row(&hours[i])
 		if !ok {
 			continue
 		}
-		v := r.y - base.Slopes.Air*r.x - base.Slopes.Load*r.p
+		v := r.y - base.Slopes.Air*r.x - base.Slopes.Load*r.p - base.Bend.at(r.p)
 		levels = append(levels, v)
 		rises = append(rises, float64(hours[i].V[Die])-basis.reference(&hours[i]))
 		if d := hours[i].day(); d != day {
@@ -287,13 +289,14 @@ func floorOf(b *Basis) float64 {
 // airflow and load.
 func (base *Baseline) residual(h *Hour, basis *Basis) (float64, bool) {
 	r, ok := basis.row(h)
-	return r.y - base.Level - base.Slopes.Air*r.x - base.Slopes.Load*r.p, ok
+	return r.y - base.Level - base.Slopes.Air*r.x - base.Slopes.Load*r.p - base.Bend.at(r.p), ok
 }
 
 // predicted is the clean rise, K, of a load at an airflow (without a
 // reference: in units of its own).
 func (base *Baseline) predicted(load, air float64) float64 {
-	return load * math.Exp(base.Level+base.Slopes.Air*air+base.Slopes.Load*math.Log(load))
+	p := math.Log(load)
+	return load * math.Exp(base.Level+base.Slopes.Air*air+base.Slopes.Load*p+base.Bend.at(p))
 }
 
 // learnWitness fits a witness on its own: its slopes differ from the die's.

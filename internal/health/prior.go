@@ -22,7 +22,7 @@ const (
 	slopeAirLow  = -0.75  // d ln R / d ln rpm: steeper is the fan controller,
 	slopeAirHigh = -0.25  // flatter is unseen ambient (closed loop)
 	slopeLoadLow = -0.45  // d ln R / d ln P: buoyancy of a fanless case is −0.2
-	slopeLoadTop = 0.25   // a chip's junction adds with P
+	slopeLoadTop = 0.6    // idle heat that the sensor sees and the die does not
 	ridge        = 40     // hours that a shipped slope weighs
 	huberK       = 1.345  // in σ
 	madToSigma   = 1.4826 // of a normal distribution
@@ -184,14 +184,20 @@ func solveBounded(s sums, ship Prior) (Slopes, bool) {
 		clamped := min(max(b.Air, slopeAirLow), slopeAirHigh)
 		b.Air, bound = clamped, clamped != b.Air
 	}
-	if ship.Load != LoadNone {
-		low, top := slopeLoadLow, slopeLoadTop
-		if ship.Load == LoadBusy {
-			low, top = -1, 1 // the proxy is only roughly in proportion
-		}
-		b.Load = min(max((s.py-b.Air*s.xp)/s.pp, low), top)
-	}
+	b.Load = boundedLoad(s, b.Air, &ship)
 	return b, bound
+}
+
+// boundedLoad is the load slope beside an air slope that is given.
+func boundedLoad(s sums, air float64, prior *Prior) float64 {
+	low, top := slopeLoadLow, slopeLoadTop
+	switch prior.Load {
+	case LoadNone:
+		return prior.Slopes.Load
+	case LoadBusy:
+		low, top = -1, 1 // the proxy is only roughly in proportion
+	}
+	return min(max((s.py-air*s.xp)/s.pp, low), top)
 }
 
 func appendResiduals(out []float64, g []row, b Slopes) []float64 {
