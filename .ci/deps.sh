@@ -10,6 +10,7 @@ gcc                                                build-essential
 git                                                git
 strace                                             strace
 chromium                                           chromium
+ffmpeg                                             ffmpeg
 /usr/share/libonnx-testdata/data/node              libonnx-testdata
 /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf    fonts-dejavu-core
 /usr/share/fonts/truetype/wqy/wqy-microhei.ttc     fonts-wqy-microhei

@@ -41,6 +41,8 @@ type Manifest struct {
 	Upstream    string    `json:"upstream,omitempty"`
 	Files       []File    `json:"files"`
 	Signature   Signature `json:"signature"`
+	// Pipelines say what is done before and after the model runs.
+	Pipelines []Pipeline `json:"pipelines,omitempty"`
 }
 
 // File is one file of a model: its slash-separated path inside the model's
@@ -113,7 +115,10 @@ func (m Manifest) Validate() error {
 	if !seen[ModelFile] {
 		return fmt.Errorf("model has no file %s", ModelFile)
 	}
-	return m.Signature.Validate()
+	if err := m.Signature.Validate(); err != nil {
+		return err
+	}
+	return m.checkPipelines()
 }
 
 // Encode returns the canonical JSON that is signed.

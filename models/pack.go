@@ -28,6 +28,8 @@ type description struct {
 	Licence     string   `yaml:"licence"`
 	Upstream    string   `yaml:"upstream"`
 	Files       []string `yaml:"files"`
+	// Pipelines are described in docs/pipelines.md.
+	Pipelines []Pipeline `yaml:"pipelines"`
 }
 
 // Pack reads the model in dir: model.yaml says what it is, model.onnx gives the
@@ -49,7 +51,7 @@ func pack(dir string) (Manifest, map[blob.Digest]string, error) {
 	}
 	m := Manifest{
 		V: ManifestVersion, Name: desc.Name, Version: desc.Version,
-		Description: desc.Description, Licence: desc.Licence, Upstream: desc.Upstream,
+		Description: desc.Description, Licence: desc.Licence, Upstream: desc.Upstream, Pipelines: desc.Pipelines,
 	}
 	names := desc.Files
 	if len(names) == 0 {
@@ -84,6 +86,11 @@ func pack(dir string) (Manifest, map[blob.Digest]string, error) {
 	}
 	if err := m.Validate(); err != nil {
 		return Manifest{}, nil, fmt.Errorf("%s: %w", filepath.Join(dir, DescriptionFile), err)
+	}
+	for _, p := range m.Pipelines {
+		if err := p.CheckFiles(m, func(name string) ([]byte, error) { return os.ReadFile(filepath.Join(dir, filepath.FromSlash(name))) }); err != nil {
+			return Manifest{}, nil, fmt.Errorf("%s: %w", filepath.Join(dir, DescriptionFile), err)
+		}
 	}
 	return m, paths, nil
 }

@@ -116,7 +116,7 @@ func TestPackFollowsNoLinkOutOfTheDirectory(t *testing.T) {
 }
 
 func TestDemoModelsPack(t *testing.T) {
-	for _, name := range []string{"silero-vad-5.0.0", "silero-vad-6.0.0", "silero-vad-legacy", "ocr-det-4.0.0", "ocr-cls-2.0.0", "ocr-rec-4.0.0"} {
+	for _, name := range []string{"silero-vad-5.0.0", "silero-vad-6.0.0", "silero-vad-legacy", "ocr-det-4.0.0", "ocr-cls-2.0.0", "ocr-rec-4.0.0", "face-detect-1.2.0"} {
 		t.Run(name, func(t *testing.T) {
 			m, _, err := Pack(assets.Model(t, name))
 			if err != nil {
