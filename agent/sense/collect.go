@@ -27,6 +27,7 @@ type track struct {
 	busy     atomic.Bool  // a read has not come back yet
 	fails    atomic.Int32 // failed reads since the last good one
 	positive atomic.Bool  // has ever been above zero: a fan has turned
+	ends     atomic.Bool  // has ever ended with a new line
 }
 
 // trackSet hands out one track per path. A discovery may run beside a Read.
@@ -59,6 +60,7 @@ var (
 	// errNoValue marks a reading that is a driver's way to say "nothing here".
 	errNoValue = errors.New("no plausible value")
 	errFormat  = errors.New("not in the expected format")
+	errHalf    = errors.New("the end of the line is missing")
 )
 
 // isQuiet tells a sensor that is off, absent or not connected from a fault.

@@ -10,13 +10,38 @@ import (
 
 // found is one hwmon attribute or thermal zone before its role is decided.
 type found struct {
-	key   string // as in Sensor.Key
-	chip  string // hwmon name; "" for a thermal zone
-	label string // the driver's label or "" ; for a zone its type
-	kind  string // temp, fan, pwm, power
-	n     int    // number of the attribute in its chip
-	dir   string // directory of the chip or zone
-	path  string // file to read
+	key   string                       // as in Sensor.Key
+	chip  string                       // hwmon name; "" for a thermal zone
+	label string                       // the driver's label or "" ; for a zone its type
+	kind  string                       // temp, fan, pwm, power, energy, in, curr, intrusion
+	n     int                          // number of the attribute in its chip
+	dir   string                       // directory of the chip or zone
+	path  string                       // file to read
+	fault string                       // file that says 1 when the value means nothing; "" when there is none
+	parse func([]byte) (sample, error) // nil for the parser of the kind
+
+	dummies []float64 // see quirks.go
+	above   float64
+}
+
+// probe adds what reads f. A fault file comes second; one that cannot be read
+// says nothing against the value.
+func (b *builder) probesOf(f found, usual func([]byte) (sample, error)) []int {
+	if f.parse != nil {
+		usual = f.parse
+	}
+	from := []int{b.probe(f.path, f.refuse(usual))}
+	if f.fault != "" {
+		from = append(from, b.probeFunc(f.fault, func(buf []byte) (sample, error) {
+			n, err := b.read(f.fault, buf)
+			if err != nil {
+				return sample{}, nil
+			}
+			v, _ := parseInt(buf[:n])
+			return sample{a: float64(v)}, nil
+		}))
+	}
+	return from
 }
 
 // metricLabel is what stands in braces: chip and label, or the zone's type.
@@ -37,22 +62,29 @@ type chip struct {
 	files          []string
 }
 
-// discover looks for sensors; fans are the keys of those that have ever turned.
-func discover(opts Options, tracks *trackSet, fans []string) *plan {
-	b := &builder{root: opts.Root, tracks: tracks, byPath: map[string]int{}, labels: map[string]int{}, roles: opts.Roles, turned: fans}
+// discover looks for sensors.
+func (b *builder) discover(stateDir string) *plan {
 	chips := b.chips()
 	var all []found
 	for _, c := range chips {
 		all = append(all, b.attributes(c)...)
 	}
 	all = append(all, b.zones()...)
+	all = append(all, b.iioTemps()...)
+	all = append(all, b.oldJetsonFan()...)
+	all = append(all, b.apex()...)
+	all = withQuirks(readBoard(b.root).Product, all)
 	all = slices.DeleteFunc(all, func(f found) bool { return b.roles[f.key] == "none" })
 	b.temps(all)
 	b.fans(all)
 	b.powers(all, chips)
+	b.electrics(all)
+	b.graphics()
+	b.air()
+	b.boot(all)
 	b.throttle(chips)
 	b.cpu()
-	b.system(opts.StateDir)
+	b.system(stateDir)
 	return &b.plan
 }
 
@@ -140,11 +172,15 @@ func (b *builder) attributes(c chip) []found {
 			continue
 		}
 		stem := strings.TrimSuffix(name, "_"+attr)
-		list = append(list, found{
+		f := found{
 			key: c.key + "/" + stem, chip: c.name, kind: kind, n: n, dir: c.dir,
 			label: text(filepath.Join(c.dir, stem+"_label")),
 			path:  filepath.Join(c.dir, name),
-		})
+		}
+		if slices.Contains(c.files, stem+"_fault") {
+			f.fault = filepath.Join(c.dir, stem+"_fault")
+		}
+		list = append(list, f)
 	}
 	return list
 }
@@ -158,6 +194,18 @@ func wanted(kind, attr string, c chip, n int) bool {
 	case "power":
 		// average is the better of the two where a chip has both
 		return attr == "average" || attr == "input" && !slices.Contains(c.files, attrName(kind, n, "average"))
+	case "energy":
+		return attr == "input" && !slices.Contains(c.files, attrName("power", n, "input")) &&
+			!slices.Contains(c.files, attrName("power", n, "average"))
+	case "in", "curr":
+		// A Super-I/O chip sees voltages behind dividers that only the board's
+		// maker knows. Who measures current has its own shunt: its driver scales.
+		return attr == "input" && c.name != "ina3221" && slices.ContainsFunc(c.files, func(name string) bool {
+			kind, _, attr, ok := splitAttr(name)
+			return ok && kind == "curr" && attr == "input"
+		})
+	case "intrusion":
+		return attr == "alarm"
 	}
 	return false
 }
@@ -170,8 +218,7 @@ func (b *builder) zones() []found {
 		}
 		dir := b.path("sys/class/thermal", name)
 		label := text(filepath.Join(dir, "type"))
-		// PMIC-Die is a constant 100 °C on Jetsons before JetPack 5.
-		if label == "" || label == "PMIC-Die" {
+		if label == "" {
 			continue
 		}
 		list = append(list, found{

@@ -42,11 +42,13 @@ func TestFiguresOfBoardFamilies(t *testing.T) {
 func TestRolesOfTheOperatorGoFirst(t *testing.T) {
 	roles := map[string]string{
 		"hwmon/nvme/pci:0000:01:00.0/temp2":        "ssd",
-		"thermal/acpitz":                           "room",
+		"hwmon/nct6798/platform:nct6775.656/temp6": "room",
 		"hwmon/nct6798/platform:nct6775.656/fan4":  "fan",
 		"hwmon/nct6798/platform:nct6775.656/temp1": "none",
 	}
-	got := figures(t, New(Options{Root: plant(t, "x86"), Roles: roles}, quiet()))
+	root := plant(t, "x86")
+	put(t, root, "sys/class/hwmon/hwmon1/temp6_input", "27800")
+	got := figures(t, New(Options{Root: root, Roles: roles}, quiet()))
 	for field, want := range map[health.Field]float64{health.NVMe: 49.85, health.Room: 27.8, health.RPM1: 900, health.RPM2: 1318, health.PWM: 0.2} {
 		if got[field] != want {
 			t.Errorf("figure %d is %v, want %v", field, got[field], want)
@@ -124,4 +126,39 @@ func TestRoomSensorBesideAnInletIsTheRoom(t *testing.T) {
 			t.Errorf("beside an inlet: %v", got)
 		}
 	})
+}
+
+func TestJetsonOfJetPack4(t *testing.T) {
+	s := New(Options{Root: plant(t, "jetson-nano")}, quiet())
+	equal(t, readings(t, s), map[string]float64{
+		"temp_die_celsius": 35, "temp_celsius{AO-therm}": 41.5, "temp_celsius{GPU-therm}": 34.5,
+		"fan_rpm": 2100, "fan_duty_ratio": 0.4, "power_watts": 3.5, "power_watts{ina3221/POM_5V_GPU}": 0.5,
+		"gpu_busy_ratio{57000000.gpu}": 0.437, "gpu_clock_hertz{57000000.gpu}": 921.6e6, "power_mode": 1,
+		"load1": 1, "uptime_seconds": 10, "mem_used_ratio": 0.5,
+	})
+	if got, want := s.Setup(), "power mode 1, fan profile quiet"; got != want {
+		t.Errorf("setup %q, want %q", got, want)
+	}
+}
+
+func TestRarerSensors(t *testing.T) {
+	s := New(Options{Root: plant(t, "zoo")}, quiet())
+	want := map[string]float64{
+		"temp_room_celsius": 23.41, "humidity_ratio{bme280}": 0.452, "air_pressure_pascals{bme280}": 101325,
+		"filter_pressure_pascals{sdp500}": 720 * 0.016667, "temp_celsius{xadc/temp1}": 46.87853394,
+		"temp_celsius{apex/apex_1}": 51.05, "gpu_busy_ratio{0000:03:00.0}": 0.37, "gpu_clock_hertz{0000:00:02.0}": 1.3e9,
+		"throttled_ratio{0000:00:02.0}": 1, "throttled_ratio": 1, "cooling_state_ratio": 1,
+		"temp_celsius{amdgpu/edge}": 55, "temp_celsius{amdgpu/junction}": 66, "power_watts{amdgpu/power1}": 88, "fan_rpm{amdgpu/fan1}": 1500,
+		"temp_celsius{max6696/temp3}": 48, "fan_rpm": 1200, "rail_volts{pmbus/vin}": 230, "rail_amperes{pmbus/iin}": 0.5,
+		"temp_ssd_celsius": 43.85, "temp_celsius{nvme/Composite}": 41.85, "intrusion_state{nct6798/intrusion0}": 1,
+		"boot_overheat_state{iTCO_wdt}": 1, "boot_watchdog_state{iTCO_wdt}": 1,
+		"load1": 1, "uptime_seconds": 10, "mem_used_ratio": 0.5,
+	}
+	equal(t, readings(t, s), want)
+	for _, key := range []string{"iio/bme280/i2c:1-0076/temp1", "iio/sdp500/i2c:1-0025/in_pressure",
+		"hwmon/nvme/pci:0000:02:00.0/temp1", "drm/pci:0000:03:00.0/gpu_busy_ratio"} {
+		if !slices.ContainsFunc(s.Sensors(), func(x Sensor) bool { return x.Key == key }) {
+			t.Errorf("no key %s", key)
+		}
+	}
 }

@@ -42,10 +42,16 @@ func parseTemp(b []byte) (sample, error) {
 	if err != nil {
 		return sample{}, err
 	}
-	if n == 0 || n <= -40_000 || n > 125_000 {
+	return plausibleTemp(float64(n))
+}
+
+// plausibleTemp takes m°C. Values up to 125 are those of a driver that means
+// whole degrees: closer to zero than a tenth of a degree nothing stays.
+func plausibleTemp(milli float64) (sample, error) {
+	if math.Abs(milli) <= 125 || milli <= -40_000 || milli > 125_000 || milli != milli {
 		return sample{}, errNoValue
 	}
-	return sample{a: float64(n) / 1000}, nil
+	return sample{a: milli / 1000}, nil
 }
 
 // parseFan reads rpm; 65535 is a read error of several chips.

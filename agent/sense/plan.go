@@ -79,6 +79,14 @@ func highest(_ *output, in []sample) (float64, bool) {
 	return slices.MaxFunc(in, func(x, y sample) int { return cmp.Compare(x.a, y.a) }).a, true
 }
 
+// unlessFault is for the value of a sensor and, if it has one, its fault file.
+func unlessFault(_ *output, in []sample) (float64, bool) {
+	return in[0].a, len(in) < 2 || in[1].a == 0
+}
+
+// positive is for what is never zero while it works.
+func positive(_ *output, in []sample) (float64, bool) { return in[0].a, in[0].a > 0 }
+
 // product multiplies pairs (V, A) and adds them up: the power of rails.
 func product(_ *output, in []sample) (float64, bool) {
 	total := 0.0
@@ -128,6 +136,9 @@ func energyRate(ranges []float64) func(o *output, in []sample) (float64, bool) {
 			}
 			joules := in[i].a - prev[i].a
 			if joules < 0 {
+				if ranges[i] == 0 {
+					return 0, false // a counter of 64 bits does not wrap: it was reset
+				}
 				joules += ranges[i]
 			}
 			watts += joules / seconds
@@ -143,6 +154,7 @@ type builder struct {
 	plan   plan
 	byPath map[string]int
 	labels map[string]int // how often a metric name was given out
+	read   func(path string, buf []byte) (int, error)
 	roles  map[string]string
 	// throttleMs are the probes of the packages' throttled time.
 	throttleMs []int
@@ -151,10 +163,17 @@ type builder struct {
 
 // probe adds a file once and returns its index.
 func (b *builder) probe(path string, parse func([]byte) (sample, error)) int {
+	tr := b.tracks.get(path)
 	return b.probeFunc(path, func(buf []byte) (sample, error) {
-		n, err := rawRead(path, buf)
+		n, err := b.read(path, buf)
 		if err != nil {
 			return sample{}, err
+		}
+		// A file that used to end its line and now does not was read half.
+		if ends := n > 0 && buf[n-1] == '\n'; ends {
+			tr.ends.Store(true)
+		} else if n < len(buf) && tr.ends.Load() {
+			return sample{}, errHalf
 		}
 		return parse(buf[:n])
 	})

@@ -68,7 +68,7 @@ func (b *builder) rapl() []zone {
 // powers adds the one that stands for the box as power_watts, all others with
 // a label. See rules.go for the order.
 func (b *builder) powers(all []found, chips []chip) {
-	rails, counters := b.rails(chips), b.rapl()
+	rails, counters := append(b.rails(chips), b.oldRails()...), b.rapl()
 	main := b.mainRail(rails)
 	for i, f := range all {
 		if f.kind != "power" {
@@ -78,7 +78,7 @@ func (b *builder) powers(all []found, chips []chip) {
 		if !main && f.chip == "power_meter" {
 			s.Label, main = "", true
 		}
-		b.output(s, false, last, b.probe(all[i].path, number(1e6, 0, maxWatts))) // µW
+		b.output(s, false, positive, b.probesOf(all[i], number(1e6, 0, maxWatts))...) // µW
 	}
 	main = b.counters(counters, main)
 	for i, r := range rails {
@@ -96,7 +96,7 @@ func (b *builder) powers(all []found, chips []chip) {
 	}
 }
 
-func isTotal(label string) bool { return label == "VDD_IN" || label == "POM_5V_IN" }
+func isTotal(label string) bool { return label == "VDD_IN" || label == "POM_5V_IN" || label == "VIN" }
 
 // mainRail moves the rail that feeds the whole module to the front and adds it
 // as power_watts.

@@ -70,11 +70,15 @@ func inletRank(f found) int {
 }
 
 func roomRank(f found) int {
-	if f.n == 1 && slices.Contains([]string{"sht3x", "sht4x", "shtc1", "bme280", "w1_slave_temp"}, f.chip) {
+	if f.n == 1 && slices.Contains(roomChips, f.chip) {
 		return 1
 	}
 	return 0
 }
+
+// roomChips measure air and are sold on cables, as hwmon or IIO devices.
+var roomChips = []string{"sht3x", "sht4x", "shtc1", "shtw1", "sht21", "hih6130", "w1_slave_temp",
+	"bme280", "bmp280", "bme680", "hts221", "hdc1000", "hdc2010", "hdc3020", "si7020", "htu21", "am2315", "dht11"}
 
 func exhaustRank(f found) int {
 	label := strings.ToLower(f.label)
@@ -156,16 +160,20 @@ func (b *builder) temps(all []found) {
 		var from []int
 		for _, i := range chosen {
 			used[i] = true
-			from = append(from, b.probe(all[i].path, parseTemp))
+			from = append(from, b.probesOf(all[i], parseTemp)...)
 		}
-		b.output(Sensor{Key: all[chosen[0]].key, Metric: role.metric}, false, highest, from...)
+		eval := highest
+		if len(chosen) == 1 {
+			eval = unlessFault
+		}
+		b.output(Sensor{Key: all[chosen[0]].key, Metric: role.metric}, false, eval, from...)
 		if role.metric == TempDie {
 			b.plan.dieLimit = dieLimit(all[chosen[0]])
 		}
 	}
 	for i, f := range all {
 		if f.kind == "temp" && !used[i] {
-			b.output(Sensor{Key: f.key, Metric: Temp, Label: f.metricLabel()}, false, last, b.probe(f.path, parseTemp))
+			b.output(Sensor{Key: f.key, Metric: Temp, Label: f.metricLabel()}, false, unlessFault, b.probesOf(f, parseTemp)...)
 		}
 	}
 }
@@ -202,8 +210,10 @@ func fanRank(f found) int {
 	switch {
 	case strings.Contains(strings.ToLower(f.label), "cpu"):
 		return 1
-	case strings.Contains(f.chip, "tach"), f.chip == "pwmfan":
+	case strings.Contains(f.chip, "tach"), f.chip == "pwmfan", f.chip == "pwm-fan":
 		return 2
+	case slices.Contains([]string{"amdgpu", "radeon", "nouveau", "i915", "xe", "corsairpsu"}, f.chip):
+		return 100 + f.n // that of a card or a power supply does not cool the box
 	}
 	return 2 + f.n
 }
@@ -217,15 +227,16 @@ func (b *builder) fans(all []found) {
 	for i, f := range all {
 		switch {
 		case f.kind == "fan":
-			tach := b.probe(f.path, parseFan)
+			from := b.probesOf(f, parseFan)
+			tr := b.plan.probes[from[0]].track
 			if slices.Contains(b.turned, f.key) {
-				b.plan.probes[tach].track.positive.Store(true)
+				tr.positive.Store(true)
 			}
 			s := Sensor{Key: f.key, Metric: FanRPM}
 			if i != main {
 				s.Label = f.metricLabel()
 			}
-			b.output(s, false, ifTurned(b.plan.probes[tach].track), tach)
+			b.output(s, false, ifTurned(tr), from...)
 		case f.kind == "pwm":
 			b.duty(all, i, i == pwm)
 		}
@@ -268,7 +279,10 @@ func (b *builder) duty(all []found, i int, isMain bool) {
 }
 
 func ifTurned(tr *track) func(*output, []sample) (float64, bool) {
-	return func(_ *output, in []sample) (float64, bool) { return in[0].a, tr.positive.Load() }
+	return func(o *output, in []sample) (float64, bool) {
+		v, ok := unlessFault(o, in)
+		return v, ok && tr.positive.Load()
+	}
 }
 
 // pwmOf finds the channel that drives a fan: the same number on the same chip,

@@ -54,6 +54,21 @@ const (
 	Throttled    Metric = "throttled_ratio"     // share of the time since the previous Read
 	Load1        Metric = "load1"
 	Uptime       Metric = "uptime_seconds"
+	// With a label only.
+	GPUBusy     Metric = "gpu_busy_ratio"
+	GPUClock    Metric = "gpu_clock_hertz"
+	GPUMemory   Metric = "gpu_memory_used_ratio"
+	RailVolts   Metric = "rail_volts"
+	RailAmperes Metric = "rail_amperes"
+	Humidity    Metric = "humidity_ratio"
+	AirPressure Metric = "air_pressure_pascals"
+	// FilterPressure is the difference across a filter or between inside and outside.
+	FilterPressure Metric = "filter_pressure_pascals"
+	Intrusion      Metric = "intrusion_state"     // 1 = was opened, until someone clears it
+	BootOverheat   Metric = "boot_overheat_state" // 1 = the last reset was for heat (WDIOF_OVERHEAT)
+	BootWatchdog   Metric = "boot_watchdog_state" // 1 = the last reset was by the watchdog (WDIOF_CARDRESET)
+	// PowerMode is the number of the nvpmodel mode of a Jetson.
+	PowerMode Metric = "power_mode"
 )
 
 // Sensor is one thing that can be read. Key is stable across reboots, for
@@ -96,6 +111,7 @@ const (
 type Sampler struct {
 	opts Options // never changes after New
 	log  *slog.Logger
+	read func(path string, buf []byte) (int, error) // rawRead; tests put faults in
 
 	mu         sync.Mutex // guards the fields below; held for a whole Read
 	plan       *plan
@@ -120,7 +136,7 @@ func New(opts Options, log *slog.Logger) *Sampler {
 	if opts.Timeout <= 0 {
 		opts.Timeout = time.Second
 	}
-	return &Sampler{opts: opts, log: log, tracks: newTrackSet(), logged: map[string]bool{}}
+	return &Sampler{opts: opts, log: log, read: rawRead, tracks: newTrackSet(), logged: map[string]bool{}}
 }
 
 // Read reads every sensor once. What could be read is returned even when err
@@ -198,8 +214,10 @@ func (s *Sampler) currentPlan(ctx context.Context) (*plan, error) {
 		found := make(chan *plan, 1)
 		s.discovery = found
 		s.loadFans()
-		opts, tracks, fans := s.opts, s.tracks, slices.Clone(s.fans)
-		go func() { found <- discover(opts, tracks, fans) }()
+		b := &builder{root: s.opts.Root, read: s.read, tracks: s.tracks, byPath: map[string]int{}, labels: map[string]int{},
+			roles: s.opts.Roles, turned: slices.Clone(s.fans)}
+		stateDir := s.opts.StateDir
+		go func() { found <- b.discover(stateDir) }()
 	}
 	timer := time.NewTimer(s.opts.Timeout)
 	defer timer.Stop()

@@ -60,6 +60,9 @@ func must(t testing.TB, err error) {
 
 func put(t testing.TB, root, path, content string) {
 	t.Helper()
+	if !strings.HasSuffix(content, "\n") {
+		content += "\n"
+	}
 	must(t, os.WriteFile(filepath.Join(root, path), []byte(content), 0o644))
 }
 
@@ -107,8 +110,8 @@ func TestX86Box(t *testing.T) {
 		want := map[string]float64{
 			"temp_die_celsius": 61, "temp_board_celsius": 34.5, "temp_ssd_celsius": 43.85,
 			"temp_celsius{coretemp/Core_0}": 60, "temp_celsius{nvme/Sensor_1}": 49.85,
-			"temp_celsius{acpitz}": 27.8, "temp_celsius{x86_pkg_temp}": 61,
-			"fan_rpm": 1318, "fan_duty_ratio": 0.4, "fan_rpm{nct6798/fan4}": 900, "fan_duty_ratio{nct6798/pwm4}": 0.2,
+			"temp_celsius{x86_pkg_temp}": 61,
+			"fan_rpm":                    1318, "fan_duty_ratio": 0.4, "fan_rpm{nct6798/fan4}": 900, "fan_duty_ratio{nct6798/pwm4}": 0.2,
 			"cooling_state_ratio": 0.4, "throttled_ratio": 1, "throttle_count": 7, "cpu_freq_hertz": 2.1e9,
 			"load1": 0.42, "uptime_seconds": 3600.25, "mem_used_ratio": 0.25,
 		}
@@ -231,7 +234,7 @@ func TestHungSensorsDelayNobodyElse(t *testing.T) {
 			continue
 		}
 		must(t, os.WriteFile(path, []byte("30000\n"), 0o644))
-		b := builder{tracks: tracks, byPath: map[string]int{}}
+		b := builder{read: rawRead, tracks: tracks, byPath: map[string]int{}}
 		b.probe(path, parseTemp)
 		probes = append(probes, b.plan.probes...)
 	}

@@ -2,6 +2,7 @@ package sense
 
 import (
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -98,6 +99,17 @@ func (b *builder) throttle(chips []chip) {
 			continue
 		}
 		states = append(states, b.probe(filepath.Join(dir, name, "cur_state"), number(float64(limit), 0, 1)))
+	}
+	// The firmware of a Raspberry Pi says in bits 1 to 3 that the clock is
+	// capped, throttled or at its soft limit now.
+	if pi := b.path("sys/devices/platform/soc/soc:firmware/get_throttled"); exists(pi) {
+		states = append(states, b.probe(pi, func(b []byte) (sample, error) {
+			bits, err := strconv.ParseUint(strings.TrimPrefix(strings.TrimSpace(string(b)), "0x"), 16, 32)
+			if err != nil {
+				return sample{}, errFormat
+			}
+			return sample{a: float64(min(bits&0xe, 1))}, nil
+		}))
 	}
 	if len(states) > 0 {
 		b.output(Sensor{Key: "cooling", Metric: CoolingState}, true, highest, states...)

@@ -1,0 +1,117 @@
+package sense
+
+import (
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// graphics adds how busy GPUs are and whether they are slowed down. Their
+// temperatures, fans and power are hwmon; NVIDIA cards are a program's matter.
+func (b *builder) graphics() {
+	for _, name := range dirNames(b.path("sys/class/drm")) {
+		if kind, _, attr, ok := splitAttr(name); !ok || kind != "card" || attr != "" {
+			continue // connectors are called card0-DP-1
+		}
+		dir := b.path("sys/class/drm", name)
+		device, err := filepath.EvalSymlinks(filepath.Join(dir, "device"))
+		key := "drm/" + deviceKey(device, err)
+		gpu := func(metric Metric, file string, parse func([]byte) (sample, error)) {
+			if path := filepath.Join(dir, file); exists(path) {
+				b.output(Sensor{Key: key + "/" + string(metric), Metric: metric, Label: cleanLabel(filepath.Base(device))},
+					false, last, b.probe(path, parse))
+			}
+		}
+		gpu(GPUBusy, "device/gpu_busy_percent", number(100, 0, 1))
+		gpu(GPUClock, "gt/gt0/rps_act_freq_mhz", number(1e-6, 1e6, 1e10))
+		// i915 and xe name the reason; "status" is any of them, power limits too.
+		gpu(Throttled, "gt/gt0/throttle_reason_thermal", number(1, 0, 1))
+		gpu(Throttled, "device/tile0/gt0/freq0/throttle/reason_thermal", number(1, 0, 1))
+	}
+	for _, name := range dirNames(b.path("sys/class/devfreq")) {
+		dir := b.path("sys/class/devfreq", name)
+		load := filepath.Join(dir, "device/load")
+		if !exists(load) {
+			if load = filepath.Join(dir, "load"); !exists(load) {
+				continue
+			}
+		}
+		s := Sensor{Key: "devfreq/" + cleanLabel(name), Label: cleanLabel(name), Metric: GPUBusy}
+		if kind := strings.ToLower(name); !strings.Contains(kind, "gpu") && !strings.Contains(kind, ".g") {
+			continue // memory controllers have a load as well
+		}
+		b.output(s, false, last, b.probe(load, parseDevfreqLoad))
+		s.Metric = GPUClock
+		if clock := filepath.Join(dir, "cur_freq"); exists(clock) {
+			b.output(s, false, last, b.probe(clock, number(1, 1e6, 1e11)))
+		}
+	}
+}
+
+// parseDevfreqLoad reads "437", which is ‰ (Tegra), or "43@300000000Hz", which
+// is percent (Mali).
+func parseDevfreqLoad(b []byte) (sample, error) {
+	percent, _, mali := strings.Cut(strings.TrimSpace(string(b)), "@")
+	n, err := strconv.ParseUint(percent, 10, 16)
+	full := 1000.0
+	if mali {
+		full = 100
+	}
+	if err != nil {
+		return sample{}, errFormat
+	}
+	if v := float64(n) / full; v <= 1 {
+		return sample{a: v}, nil
+	}
+	return sample{}, errNoValue
+}
+
+// electrics adds the voltages and currents of chips that know their scale, and
+// power from counters of energy.
+func (b *builder) electrics(all []found) {
+	for _, f := range all {
+		s := Sensor{Key: f.key, Label: f.metricLabel()}
+		switch f.kind {
+		case "in":
+			s.Metric = RailVolts
+			b.output(s, false, positive, b.probesOf(f, number(1000, -1000, 1000))...)
+		case "curr":
+			s.Metric = RailAmperes
+			b.output(s, false, unlessFault, b.probesOf(f, number(1000, -1000, 1000))...)
+		case "energy":
+			s.Metric = Power
+			b.output(s, false, energyRate([]float64{0}), b.probe(f.path, number(1e6, 0, 1e13)))
+		}
+	}
+}
+
+// boot adds what tells of the time before this boot, of the case, and of the
+// mode that the box was set to.
+func (b *builder) boot(all []found) {
+	for _, f := range all {
+		if f.kind == "intrusion" {
+			b.output(Sensor{Key: f.key, Metric: Intrusion, Label: f.metricLabel()}, false, last, b.probe(f.path, number(1, 0, 1)))
+		}
+	}
+	for _, name := range dirNames(b.path("sys/class/watchdog")) {
+		path := b.path("sys/class/watchdog", name, "bootstatus")
+		if !exists(path) {
+			continue
+		}
+		label := cleanLabel(text(b.path("sys/class/watchdog", name, "identity")))
+		if label == "" {
+			label = name
+		}
+		bits := b.probe(path, number(1, 0, 1<<16))
+		for _, bit := range []struct {
+			metric Metric
+			mask   int
+		}{{BootOverheat, 0x1}, {BootWatchdog, 0x20}} { // linux/watchdog.h
+			b.output(Sensor{Key: "watchdog/" + label, Metric: bit.metric, Label: label}, false,
+				func(_ *output, in []sample) (float64, bool) { return float64(min(int(in[0].a)&bit.mask, 1)), true }, bits)
+		}
+	}
+	if mode := b.path("var/lib/nvpmodel/status"); exists(mode) {
+		b.output(Sensor{Key: "nvpmodel", Metric: PowerMode}, false, last, b.probe(mode, parsePowerMode))
+	}
+}
