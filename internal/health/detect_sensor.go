@@ -21,7 +21,7 @@ type stuckState struct {
 	Value     Value
 	Since     int64
 	Hours     int
-	Low, High float64 // load
+	Low, High float64 // load; 0: unknown
 	Last      int32   // day on which it was last seen stuck; 0: never
 }
 
@@ -42,10 +42,16 @@ func (b *Box) watchStuck(h *Hour) {
 		load = 0.25 + 0.75*float64(h.V[Busy])
 	}
 	if s.Hours == 0 || math.Abs(float64(die-s.Value)) > 0.05 {
-		*s = stuckState{Value: die, Since: h.Start, Low: load, High: load, Last: s.Last}
+		*s = stuckState{Value: die, Since: h.Start, Last: s.Last}
 	}
 	s.Hours++
-	s.Low, s.High = min(s.Low, load), max(s.High, load)
+	switch {
+	case load != load: // no power, no busy
+	case s.Low == 0:
+		s.Low, s.High = load, load
+	default:
+		s.Low, s.High = min(s.Low, load), max(s.High, load)
+	}
 	rise := 30.0
 	if b.Base != nil && b.Base.Rise > 0 {
 		rise = b.Base.Rise
