@@ -7,6 +7,7 @@
 //	STATE/desired.json  the newest signed desired state that was accepted
 //	STATE/activate.json, STATE/models/active.json, STATE/blobs/   (package activate)
 //	STATE/update.json   (package update)
+//	STATE/health.json   hours and findings of the box's heat (package condition)
 //	STATE/way.json      the way to the controller that worked (package dial)
 //	STATE/status.json   how the connection stands, for `edgeherd-agent status`
 //
@@ -28,6 +29,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/edgeherd/edgeherd/agent/activate"
+	"github.com/edgeherd/edgeherd/agent/condition"
 	"github.com/edgeherd/edgeherd/agent/dial"
 	"github.com/edgeherd/edgeherd/agent/fetch"
 	"github.com/edgeherd/edgeherd/agent/govern"
@@ -132,6 +134,8 @@ type Agent struct {
 	update   *update.Updater
 	desired  durable.Journal
 
+	condition *condition.Condition
+	setup     setup // of the sense loop
 	telemetry *telemetry
 	disk      disk
 	duty      govern.State
@@ -168,6 +172,7 @@ func Open(opts Options, log *slog.Logger) (_ *Agent, err error) {
 	if a.blobs, err = blob.Open(filepath.Join(opts.State, "blobs")); err != nil {
 		return nil, err
 	}
+	a.openCondition()
 	if err := a.openParts(); err != nil {
 		return nil, err
 	}
@@ -213,11 +218,12 @@ func (a *Agent) openParts() (err error) {
 	a.desired = durable.Journal{Path: filepath.Join(a.opts.State, "desired.json"), Version: 1}
 	a.link = link.New(link.Options{
 		ID: a.id.ID, Dial: a.dialer.Broker, Spool: a.spool, Hello: a.hello,
-		OnWelcome: func(wire.Welcome) {
+		OnWelcome: func(w wire.Welcome) {
 			a.dialer.Worked()
 			a.update.Connected()
+			a.condition.SetClock(a.clock.uptime(), time.UnixMilli(w.WallMs))
 		},
-		OnDesired: a.accept, OnLive: a.telemetry.liveFor,
+		OnDesired: a.accept, OnLive: a.telemetry.liveFor, OnCare: a.condition.SetCare,
 		FirstDelay: a.opts.FirstDelay,
 	}, a.log)
 	a.disk.changed = a.link.SayHello // the controller shall know

@@ -20,7 +20,12 @@ func (a *Agent) senseLoop(ctx context.Context) error {
 	tick := time.NewTicker(a.opts.SensePeriod)
 	defer tick.Stop()
 	sealed := time.Now()
-	defer a.seal() // what was read is not lost by a clean stop
+	defer func() { // what was read is not lost by a clean stop
+		a.seal()
+		if err := a.condition.Close(); err != nil {
+			a.log.Warn("the hour that was gathered is lost", "err", err)
+		}
+	}()
 	for {
 		readings, err := a.sampler.Read(ctx)
 		if ctx.Err() != nil {
@@ -34,6 +39,7 @@ func (a *Agent) senseLoop(ctx context.Context) error {
 		}
 		a.publishLive(readings)
 		a.govern(ctx, readings)
+		a.judgeHeat(readings)
 		if time.Since(sealed) >= a.opts.SealPeriod || a.telemetry.full() {
 			sealed = time.Now()
 			a.seal()

@@ -32,6 +32,9 @@ type Status struct {
 	Ways      dial.Report `json:"ways"`
 	// Disk is why the spool takes no writes, "" when it does.
 	Disk string `json:"disk,omitempty"`
+	// Health says in a few lines how the box stands with its heat; all of it is
+	// in health.json.
+	Health []string `json:"health,omitempty"`
 }
 
 func statusPath(state string) string { return filepath.Join(state, "status.json") }
@@ -92,7 +95,7 @@ func (a *Agent) status() Status {
 	l := a.link.Status()
 	s := Status{
 		ID: a.id.ID, Name: a.id.Name, Site: a.id.Site, Version: a.opts.Version, Process: os.Getpid(),
-		Connected: l.Connected, LastError: l.LastError, Ways: a.dialer.Report(),
+		Connected: l.Connected, LastError: l.LastError, Ways: a.dialer.Report(), Health: a.condition.Report().Words(),
 	}
 	if !l.Since.IsZero() {
 		since := l.Since.UTC().Truncate(time.Second)

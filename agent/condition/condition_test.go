@@ -411,7 +411,11 @@ func TestMutedFindingsAreKeptBackUntilTheMuteEnds(t *testing.T) {
 	at := day0.Unix()
 	s.Care.Mutes = []Mute{{Family: "resistance", Until: health.Unix(at + 100)}}
 	f := health.Finding{Family: "resistance", Cause: health.CauseAirflow, Level: health.Watch, Opened: 5}
-	open := func(l health.Level) []health.Finding { f.Level = l; s.Box.Open = []health.Finding{f}; return s.Box.Open }
+	open := func(l health.Level) []health.Finding {
+		f.Level = l
+		s.Box.Open = []health.Finding{f}
+		return s.Box.Open
+	}
 	for _, step := range []struct {
 		name string
 		out  []health.Finding
@@ -479,5 +483,53 @@ func TestADamagedFileIsBegunAnew(t *testing.T) {
 	}
 	if _, err := Read(filepath.Join(t.TempDir(), "none")); err == nil || !strings.Contains(err.Error(), "first full hour") {
 		t.Errorf("no file: %v", err)
+	}
+}
+
+// TestTheStateOfABoxWithAnySensorsIsKept: a figure that is missing must not
+// become a number that has no JSON.
+func TestTheStateOfABoxWithAnySensorsIsKept(t *testing.T) {
+	for seed := range uint64(12) {
+		rng := rand.New(rand.NewPCG(seed, 7))
+		var fitted [32]bool
+		for f := range fitted {
+			fitted[f] = rng.IntN(3) > 0
+		}
+		fitted[health.Die] = seed != 0
+		box := health.New("box", "", "")
+		b := &bench{t: t, now: day0, rng: rng, clog: func(d float64) float64 { return max(0, d-9) * 0.01 }}
+		var hours health.Aggregator
+		for b.now.Sub(day0) < 35*24*time.Hour {
+			b.now = b.now.Add(10 * time.Minute)
+			v := b.figures()
+			for f := range v {
+				if !fitted[f] || rng.IntN(200) == 0 {
+					v[f] = health.Missing()
+				}
+			}
+			if h, ok := hours.Add(&health.Sample{Time: b.now, V: v}); ok {
+				out := health.Advance(box, &h, health.Env{})
+				if _, err := json.Marshal(out); err != nil {
+					t.Fatalf("seed %d, %s: findings: %v", seed, b.now, err)
+				}
+				if h.Start/3600%11 != 0 {
+					continue
+				}
+				if _, err := json.Marshal(box); err != nil {
+					t.Fatalf("seed %d, %s: %v", seed, b.now, err)
+				}
+			}
+		}
+	}
+}
+
+func TestANumberWithoutJSONCostsTheBaselineOnly(t *testing.T) {
+	b := newBench(t)
+	b.run(3 * time.Hour)
+	b.c.state.Box.StepLevel = math.NaN()
+	b.run(3 * time.Hour)
+	b.mustBeOnce(day0, b.now.Truncate(time.Hour))
+	if b.c.state.Box.First < day0.Add(2*time.Hour).Unix() {
+		t.Error("the state was not begun anew")
 	}
 }

@@ -113,5 +113,21 @@ func Sentence(f health.Finding) string {
 	return text
 }
 
+// Words say a report in a few lines.
+func (r Report) Words() []string {
+	first := r.Level.String()
+	switch {
+	case r.Trouble != "":
+		first = "not judged: " + r.Trouble
+	case r.Learning != "":
+		first += "; " + r.Learning
+	}
+	words := []string{first}
+	for _, f := range r.Findings {
+		words = append(words, Sentence(f))
+	}
+	return words
+}
+
 // Stamp is a moment as people read it.
 func Stamp(u health.Unix) string { return time.Unix(int64(u), 0).UTC().Format(time.RFC3339) }

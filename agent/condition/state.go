@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -228,7 +229,17 @@ func (c *Condition) flush() error {
 }
 
 func (c *Condition) save() error {
-	if err := c.journal().Save(&c.state); err != nil {
+	err := c.journal().Save(&c.state)
+	var unsayable *json.UnsupportedValueError
+	if errors.As(err, &unsayable) {
+		// No number in the box's state may keep hours from the controller.
+		c.log.Error("state of the box's heat has no JSON; it is learnt anew", "err", err)
+		last := c.state.Box.Last.Start
+		c.state.Box = health.New(c.opts.Box, c.opts.Site, c.opts.SKU)
+		c.state.Box.Last.Start = last
+		err = c.journal().Save(&c.state)
+	}
+	if err != nil {
 		c.dirty = true
 		return fmt.Errorf("keep state of the box's heat: %w", err)
 	}

@@ -32,6 +32,7 @@ var version = "dev"
 const usage = `usage:
   edgeherd-agent run [--config FILE] [--state DIR] [--root DIR] [--runner SOCKET] [--log LEVEL]
   edgeherd-agent status [--config FILE] [--state DIR] [--json]
+  edgeherd-agent health [--config FILE] [--state DIR] [-o json]
   edgeherd-agent version
 
 Settings come from flags, then EDGEHERD_STATE, EDGEHERD_ROOT, EDGEHERD_RUNNER,
@@ -71,6 +72,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return runAgent(ctx, args[1:], stderr)
 	case "status":
 		return printStatus(args[1:], stdout)
+	case "health":
+		return printHealth(args[1:], stdout)
 	case "check-spool": // run by the agent itself, see checkSpool
 		if len(args) != 2 {
 			return fmt.Errorf("%w: check-spool takes a file", errUsage)

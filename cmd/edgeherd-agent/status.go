@@ -38,6 +38,13 @@ func printStatus(args []string, stdout io.Writer) error {
 	if s.Disk != "" {
 		fmt.Fprintf(stdout, "disk       takes no writes: %s\n", s.Disk)
 	}
+	for i, words := range s.Health {
+		head := "health"
+		if i > 0 {
+			head = ""
+		}
+		fmt.Fprintf(stdout, "%-10s %s\n", head, words)
+	}
 	for _, t := range s.Ways.Failed {
 		fmt.Fprintf(stdout, "tried      %s: %s\n", t.At.Format(time.RFC3339), t.Err)
 	}
