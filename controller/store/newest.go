@@ -241,22 +241,8 @@ func (d *Delivery) updateNewest(n *Newest) {
 	case d.Samples != nil && d.Pack == nil:
 		n.takeSamples(g, d.Samples, d.StartMs)
 	case d.Samples != nil:
-		last := make([]Latest, len(g.values))
-		for m := range last {
-			last[m].TimeMs = never
-		}
-		d.EachRow(func(row int, ms int64) {
-			for m, column := range d.Samples.Values {
-				if v := column[row]; !math.IsNaN(v) && ms >= last[m].TimeMs {
-					last[m] = Latest{ms, v}
-				}
-			}
-		})
-		for m, l := range last {
-			if l.TimeMs != never {
-				n.take(g, m, l)
-			}
-		}
+		one := d.opened(d.fresh).exact(*d.Samples)
+		n.takeSamples(g, &wire.Samples{TimesMs: one.timesMs, Values: one.values}, 0)
 	default: // a mean is the best that is known of its time
 		opened := openedPack{d.Pack, d.Schema, d.Starts, d.fresh, everyColumn(d.Schema)}
 		for _, row := range opened.coarse(d.Rows) {

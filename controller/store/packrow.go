@@ -1,12 +1,16 @@
 package store
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // A pack that covers some minutes is about as compact as an hour, and whoever
 // stores it has just decoded it: it is put among the closed hours at once, as a
 // part of its own with its own rollups, and is never read to be merged. A box
 // that comes back after days offline costs no more than its way in. Of an exact
-// pack the row is a piece of formRows, which is read by columns.
+// pack the row is a piece of formSealed, or of formRows when only some of its
+// members count; both are read by columns.
 
 const (
 	// straightMs bounds how many such parts an hour of an honest box may have.
@@ -36,7 +40,13 @@ func (d *Delivery) packRows(counts []bool) ([]packRow, error) {
 		switch {
 		case to-from >= straightMs && d.Samples != nil:
 			one := d.opened(use).exact(*d.Samples)
-			row.body, row.rollups = one.encode(), encodeRollups((&content{parts: []part{one}}).rollups())
+			if !slices.Contains(use, false) {
+				row.body = one.encodeSealed(d.Pack.Payload)
+			}
+			if row.body == nil {
+				row.body = one.encode()
+			}
+			row.rollups = encodeRollups((&content{parts: []part{one}}).rollups())
 		case to-from >= straightMs && d.Rows != nil:
 			row.rollups = encodeRollups((&content{coarse: d.opened(use).coarse(d.Rows)}).rollups())
 			fallthrough

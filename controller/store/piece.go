@@ -18,6 +18,7 @@ import (
 //	2  a pack as it came, and which of its members count here
 //	3  all rows of blocks of one life, lane, boot and schema, columns apart
 //	4  several pieces of the forms 2 and 3: an hour
+//	5  a whole pack, its samples as they came
 //
 // Every form keeps what is needed to rebuild the blocks that it holds exactly.
 const (
@@ -25,6 +26,8 @@ const (
 	formPack  = 2
 	formRows  = 3
 	formHour  = 4
+
+	formSealed = 5
 )
 
 // member is one block in a piece: the fields of wire.Member, and when its
@@ -118,6 +121,8 @@ func (r *reading) read(c *content, piece []byte) error {
 		return r.readPack(c, in, piece)
 	case formRows:
 		return r.readRows(c, in)
+	case formSealed:
+		return r.readSealed(c, in)
 	case formHour:
 		for len(in.rest) > 0 {
 			if err := r.read(c, in.section()); err != nil {

@@ -24,17 +24,24 @@ const (
 	columnHoles    = 1 // a bit for each row, then as full for those present
 	columnConstant = 2 // one value
 	columnFloats   = 3 // 8 bytes for each row: what is no integer of the scale
+	columnMissing  = 4 // nothing; not stored
 )
 
+// maxColumns bounds the columns of a row before compression, and their values.
+const maxColumns = 1 << 30
+
 func (p *part) encode() []byte {
-	out := append([]byte{formRows}, p.sid[:]...)
-	out = append(append(out, byte(p.lane)), p.boot[:]...)
-	out = append(out, p.id[:]...)
-	out = appendSection(out, p.encodeMembers())
-	out = binary.AppendUvarint(out, uint64(len(p.timesMs)))
+	out := binary.AppendUvarint(p.appendHead(nil, formRows), uint64(len(p.timesMs)))
 	raw := p.encodeColumns()
 	out = binary.AppendUvarint(out, uint64(len(raw)))
 	return appendSection(out, squeezer.EncodeAll(raw, nil))
+}
+
+// appendHead writes what begins a piece of formRows or formSealed.
+func (p *part) appendHead(out []byte, form byte) []byte {
+	out = append(append(out, form), p.sid[:]...)
+	out = append(append(out, byte(p.lane)), p.boot[:]...)
+	return appendSection(append(out, p.id[:]...), p.encodeMembers())
 }
 
 func (p *part) encodeMembers() []byte {
@@ -137,7 +144,7 @@ func (r *reading) readRows(c *content, in input) error {
 	raw := in.section()
 	rows, size := in.uvarint(), in.uvarint()
 	frame := in.section()
-	if err := in.end(); err != nil || rows > size || size > 1<<30 {
+	if err := in.end(); err != nil || rows > size || size > maxColumns {
 		return errDamaged
 	}
 	var err error
@@ -192,13 +199,18 @@ func (p *part) decodeColumns(in input, rows int, cols []int) error {
 // decodeColumn fills dst and reports whether data was a column of its length.
 func decodeColumn(dst []float64, data []byte, sc scale) bool {
 	if len(data) == 0 {
+		return decodeColumnOf(columnMissing, dst, nil, sc)
+	}
+	return decodeColumnOf(data[0], dst, data[1:], sc)
+}
+
+func decodeColumnOf(mode byte, dst []float64, rest []byte, sc scale) bool {
+	switch mode {
+	case columnMissing:
 		for i := range dst {
 			dst[i] = math.NaN()
 		}
-		return true
-	}
-	mode, rest := data[0], data[1:]
-	switch mode {
+		return len(rest) == 0
 	case columnFull:
 		return decodeFull(dst, rest, sc)
 	case columnConstant:
