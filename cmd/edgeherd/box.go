@@ -43,7 +43,7 @@ func boxListCommand(c *cli) *cobra.Command {
 		s.items = items(list.Items)
 		return c.print(s)
 	})
-	cmd.Flags().StringVar(&filter, "filter", "", `expression, such as 'health = "throttling" AND temp_die > 85'`)
+	cmd.Flags().StringVar(&filter, "filter", "", `expression, such as 'health = "ticket" AND temp_die > 85'`)
 	cmd.Flags().StringVar(&order, "order", "", `field, with " desc" to reverse`)
 	return cmd
 }
@@ -103,11 +103,7 @@ func (c *cli) boxShow(ctx context.Context, args []string) error {
 	fmt.Fprintf(c.out, "link %s, health %s, update %s, seen %s\n", b.Link, b.Health, b.Update, age(b.LastSeen, time.Now()))
 	fmt.Fprintf(c.out, "%s %s %s, %d CPUs, %s, agent %s, runner %s\n", orDash(b.Inventory.Vendor), orDash(b.Inventory.Product), orDash(b.Inventory.Arch), b.Inventory.CPUs, bytesText(b.Inventory.MemoryBytes), orDash(b.Inventory.Agent), orDash(b.Inventory.Runner))
 	fmt.Fprintf(c.out, "%d blocks wait on the box, %d were dropped; %d reads in the last hour, %d of %d checked ones right\n", b.Buffer.Blocks, b.Buffer.DroppedBlocks, b.Reads.Total, b.Reads.Right, b.Reads.Checked)
-	if b.Thermal.Known {
-		fmt.Fprintf(c.out, "cooling path %.2f K/W, %.2f of its baseline\n", b.Thermal.ResistanceKPerW, b.Thermal.RatioToBaseline)
-	} else {
-		fmt.Fprintf(c.out, "cooling path not known: %s\n", b.Thermal.Reason)
-	}
+	fmt.Fprintln(c.out, coolingWords(b.Thermal))
 	s := sheet{head: []string{"MODEL", "DESIRED", "RUNNING", "PHASE", "ERROR"}}
 	for _, m := range b.Models {
 		s.rows = append(s.rows, []string{m.Name, orDash(m.DesiredVersion), orDash(m.RunningVersion), orDash(m.Phase), orDash(m.Err)})
@@ -115,6 +111,18 @@ func (c *cli) boxShow(ctx context.Context, args []string) error {
 	fmt.Fprintln(c.out)
 	c.table(s)
 	return c.boxFaults(ctx, client, b.ID)
+}
+
+// coolingWords says how dirty a box is.
+func coolingWords(t fleetapi.Thermal) string {
+	words := "cooling path not known: " + t.Reason
+	if t.Known {
+		words = fmt.Sprintf("cooling path %+.1f %% against the clean box", t.Percent)
+	}
+	if len(t.Causes) > 0 {
+		words += "; " + strings.Join(t.Causes, ", ")
+	}
+	return words
 }
 
 // boxFaults shows trouble with messages, if there is any.

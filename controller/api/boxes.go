@@ -70,7 +70,7 @@ func (a *API) summary(ctx context.Context, _ *nothing) (fleetapi.Summary, error)
 }
 
 type listBoxesInput struct {
-	Filter    string `query:"filter" maxLength:"4096" doc:"AIP-160 expression over boxes" example:"health = \"throttling\" AND temp_die > 85"`
+	Filter    string `query:"filter" maxLength:"4096" doc:"AIP-160 expression over boxes" example:"health = \"ticket\" AND temp_die > 85"`
 	OrderBy   string `query:"order_by" maxLength:"64" doc:"a field, with \" desc\" to reverse" example:"temp_die desc"`
 	PageSize  int    `query:"page_size" minimum:"1" maximum:"1000" default:"100"`
 	PageToken string `query:"page_token" maxLength:"8192" doc:"next_page_token of the page before"`
@@ -181,7 +181,8 @@ var csvColumns = []struct {
 		v, ok := b.Latest["temp_die_celsius"]
 		return number(v.Value, ok)
 	}},
-	{"thermal_ratio", func(b fleetapi.Box) string { return number(b.Thermal.RatioToBaseline, b.Thermal.Known) }},
+	{"resistance_percent", func(b fleetapi.Box) string { return number(b.Thermal.Percent, b.Thermal.Known) }},
+	{"causes", func(b fleetapi.Box) string { return strings.Join(b.Thermal.Causes, " ") }},
 	{"models", func(b fleetapi.Box) string {
 		var words []string
 		for _, m := range b.Models {

@@ -21,20 +21,21 @@ const maxTokenBytes = 6 << 10
 // has moved or is gone. It is no secret and needs no signature: a forged one
 // shows its forger another part of the same list.
 type place struct {
-	Query     string              `json:"q"` // queryHash of filter and order
-	ID        identity.ID         `json:"i"`
-	Name      string              `json:"n"`
-	Site      string              `json:"s"`
-	Link      fleetapi.Link       `json:"l"`
-	Health    fleetapi.Health     `json:"h"`
-	Update    fleetapi.Update     `json:"u"`
-	Class     string              `json:"c"`
-	Arch      string              `json:"a"`
-	Agent     string              `json:"g"`
-	Simulated bool                `json:"m"`
-	Temp      *float64            `json:"t"`
-	Ratio     *float64            `json:"r"`
-	Models    []fleetapi.BoxModel `json:"o"`
+	Query      string              `json:"q"` // queryHash of filter and order
+	ID         identity.ID         `json:"i"`
+	Name       string              `json:"n"`
+	Site       string              `json:"s"`
+	Link       fleetapi.Link       `json:"l"`
+	Health     fleetapi.Health     `json:"h"`
+	Update     fleetapi.Update     `json:"u"`
+	Class      string              `json:"c"`
+	Arch       string              `json:"a"`
+	Agent      string              `json:"g"`
+	Simulated  bool                `json:"m"`
+	Temp       *float64            `json:"t"`
+	Resistance *float64            `json:"r"`
+	Causes     []string            `json:"f"`
+	Models     []fleetapi.BoxModel `json:"o"`
 }
 
 // queryHash ties a page token to its filter and order.
@@ -51,8 +52,9 @@ func pageToken(query string, b fleetapi.Box) string {
 	if v, ok := b.Latest["temp_die_celsius"]; ok {
 		p.Temp = &v.Value
 	}
+	p.Causes = b.Thermal.Causes
 	if b.Thermal.Known {
-		p.Ratio = &b.Thermal.RatioToBaseline
+		p.Resistance = &b.Thermal.Percent
 	}
 	for _, m := range b.Models {
 		p.Models = append(p.Models, fleetapi.BoxModel{Name: m.Name, RunningVersion: m.RunningVersion})
@@ -80,11 +82,12 @@ func (p place) box() fleetapi.Box {
 		Inventory: wire.Inventory{Class: p.Class, Arch: p.Arch, Agent: p.Agent}, Models: p.Models,
 		Latest: map[string]fleetapi.Value{},
 	}
+	b.Thermal.Causes = p.Causes
 	if p.Temp != nil {
 		b.Latest["temp_die_celsius"] = fleetapi.Value{Value: *p.Temp}
 	}
-	if p.Ratio != nil {
-		b.Thermal = fleetapi.Thermal{Known: true, RatioToBaseline: *p.Ratio}
+	if p.Resistance != nil {
+		b.Thermal = fleetapi.Thermal{Known: true, Percent: *p.Resistance, Causes: p.Causes}
 	}
 	return b
 }

@@ -19,8 +19,8 @@ var (
 	errAlone = errors.New("the database takes others")
 )
 
-// health is whether the database takes what boxes send.
-type health struct {
+// condition is whether the database takes what boxes send.
+type condition struct {
 	err    error
 	logged time.Time
 	loud   bool // that it is well again will be logged

@@ -69,7 +69,7 @@ type Ingest struct {
 	queue   []*batch
 	stopped bool
 	asks    map[identity.ID]time.Time // when to ask for a HELLO
-	health  health
+	health  condition
 }
 
 // ErrMalformed is wrapped by the error for a message that can never be read:

@@ -4,12 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"math"
 	"time"
 
-	"github.com/edgeherd/edgeherd/controller/analytics"
 	"github.com/edgeherd/edgeherd/controller/fault"
 	"github.com/edgeherd/edgeherd/controller/store"
+	"github.com/edgeherd/edgeherd/internal/health"
 	"github.com/edgeherd/edgeherd/internal/wire"
 )
 
@@ -118,9 +117,6 @@ func (in *Ingest) effects(d store.Delivery) (e store.Effects, odd error) {
 			odd = fmt.Errorf("body of event %s: %w", ev.Type, err)
 		}
 	}
-	if d.Samples != nil {
-		e.Thermal = func(stored []byte) ([]byte, error) { return in.observe(stored, d), nil }
-	}
 	return e, odd
 }
 
@@ -148,41 +144,17 @@ func eventEffect(e *store.Effects, d store.Delivery, ev wire.Event) error {
 			Box: d.Box, Kind: kind, Name: p.Name, Version: p.Version, Digest: p.Digest, Rollout: p.Rollout,
 			Phase: p.Phase, Err: p.Err, Body: string(ev.Body), TimeMs: at, MonoMs: ev.MonoMs,
 		})
+		if p.Phase == phaseActive && kind == "model" {
+			e.Care.Changes = append(e.Care.Changes, store.ChangeRow{Box: d.Box, TimeMs: at, Kind: health.Rollout, Detail: p.Name + ":" + p.Version})
+		}
 	case wire.EventRunning:
 		var r wire.Running
 		if err := json.Unmarshal(ev.Body, &r); err != nil {
 			return err
 		}
 		e.Running, e.RunningMonoMs = &r, ev.MonoMs
+	case wire.EventHours, wire.EventFinding, wire.EventReset:
+		return careEffect(&e.Care, d, ev, at)
 	}
 	return nil
-}
-
-// observe feeds the rows of a samples block to the thermal analytics. What is
-// wrong with the state of the analytics must not hold up telemetry.
-func (in *Ingest) observe(stored []byte, d store.Delivery) []byte {
-	var s analytics.State
-	if err := json.Unmarshal(stored, &s); err != nil {
-		in.opts.Faults.Note(d.Box, fault.Unreadable, 1, fmt.Errorf("thermal state begun anew: %w", err))
-		s = analytics.State{}
-	}
-	d.EachRow(func(row int, ms int64) {
-		at := time.UnixMilli(ms)
-		if !s.At.IsZero() && !at.After(s.At) {
-			return // a backlog: the state is of later times
-		}
-		values := make(map[string]float64, len(d.Samples.Schema.Metrics))
-		for m, metric := range d.Samples.Schema.Metrics {
-			if v := d.Samples.Values[m][row]; !math.IsNaN(v) {
-				values[metric.Name] = v
-			}
-		}
-		s, _ = analytics.Observe(s, analytics.FromMetrics(at, values))
-	})
-	next, err := json.Marshal(s)
-	if err != nil {
-		in.opts.Faults.Note(d.Box, fault.Unreadable, 1, fmt.Errorf("thermal state not kept: %w", err))
-		return stored
-	}
-	return next
 }

@@ -15,10 +15,11 @@ import (
 	"sort"
 	"time"
 
-	"github.com/edgeherd/edgeherd/controller/analytics"
+	"github.com/edgeherd/edgeherd/controller/care"
 	"github.com/edgeherd/edgeherd/controller/store"
 	"github.com/edgeherd/edgeherd/internal/blob"
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
+	"github.com/edgeherd/edgeherd/internal/health"
 )
 
 // How long after the last message a box counts as late and as silent. A box
@@ -44,7 +45,7 @@ func View(b store.Box, now time.Time) fleetapi.Box {
 		v.Latest[name] = fleetapi.Value{Value: l.Value, Time: time.UnixMilli(l.TimeMs).UTC()}
 	}
 	v.Link = link(b, now)
-	v.Health, v.Thermal = health(b)
+	v.Health, v.Thermal = heat(b)
 	v.Models = modelsOf(b)
 	v.Update = update(v, b)
 	return v
@@ -63,17 +64,67 @@ func link(b store.Box, now time.Time) fleetapi.Link {
 	return fleetapi.LinkSilent
 }
 
-func health(b store.Box) (fleetapi.Health, fleetapi.Thermal) {
-	var s analytics.State
-	if len(b.Thermal) == 0 || json.Unmarshal(b.Thermal, &s) != nil || s.At.IsZero() {
-		return fleetapi.HealthUnknown, fleetapi.Thermal{Reason: "no samples yet"}
+// heat says how urgent it is to look after a box, and how dirty it is.
+func heat(b store.Box) (fleetapi.Health, fleetapi.Thermal) {
+	t := fleetapi.Thermal{Causes: []string{}, Reason: "no hours yet: an agent sends its first one after an hour"}
+	level := fleetapi.HealthUnknown
+	if h, ok := care.ReadHeat(b.Heat); ok {
+		level, t = fleetapi.HealthHealthy, thermal(h)
 	}
-	i := s.Last
-	t := fleetapi.Thermal{
-		Known: i.Known, Reason: i.Reason, ResistanceKPerW: i.ResistanceKPerW,
-		RatioToBaseline: i.Ratio, BaselineComplete: i.BaselineKPerW > 0,
+	if len(b.Findings) == 0 {
+		return level, t
 	}
-	return fleetapi.Health(i.Health), t
+	found := Findings(b.Findings)
+	worst, causes := care.Worst(found)
+	t.Causes = causes
+	for _, f := range found {
+		if f.Forecast != nil && (t.LowDays == nil || f.Forecast.LowDays < *t.LowDays) {
+			t.LowDays, t.HighDays = &f.Forecast.LowDays, &f.Forecast.HighDays
+		}
+	}
+	return care.Worse(level, worst), t
+}
+
+func thermal(h care.Heat) fleetapi.Thermal {
+	t := fleetapi.Thermal{Causes: []string{}, Reference: h.Reference}
+	switch {
+	case !h.Judged:
+		t.Reason = "learning the clean box: it takes a week of steady load"
+		if at := time.Unix(h.FirstHour, 0); h.FirstHour > 0 {
+			t.Reason += ", since " + at.UTC().Format(time.DateOnly)
+		}
+	case h.Percent == nil:
+		t.Reason = "no steady load for a day"
+	default:
+		t.Known, t.Percent = true, *h.Percent
+	}
+	if h.Sigma != nil {
+		t.Sigma = *h.Sigma
+	}
+	if f := h.Forecast; f != nil {
+		t.LowDays, t.HighDays = &f.LowDays, &f.HighDays
+	}
+	return t
+}
+
+// Findings are stored findings as people see them. One that cannot be read is
+// left out: it is of a newer agent.
+func Findings(rows []store.FindingRow) []fleetapi.Finding {
+	out := []fleetapi.Finding{}
+	for _, r := range rows {
+		var f health.Finding
+		if json.Unmarshal(r.Body, &f) != nil {
+			continue
+		}
+		v := care.FindingOf(f)
+		v.Box, v.Muted = r.Box, r.Muted
+		if r.ClosedMs != 0 && v.Closed == nil { // the box forgot it
+			t := time.UnixMilli(r.ClosedMs).UTC()
+			v.Closed, v.ClosedBy = &t, "found anew"
+		}
+		out = append(out, v)
+	}
+	return out
 }
 
 // modelsOf joins what shall serve with what serves, by model name.

@@ -1,13 +1,11 @@
 package registry
 
 import (
-	"encoding/json"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/edgeherd/edgeherd/controller/analytics"
 	"github.com/edgeherd/edgeherd/controller/store"
 	"github.com/edgeherd/edgeherd/internal/blob"
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
@@ -38,20 +36,33 @@ func TestLinkSaysWhenABoxWasHeard(t *testing.T) {
 	}
 }
 
-func TestHealthIsWhatAnalyticsFound(t *testing.T) {
-	state, _ := analytics.Observe(analytics.State{}, analytics.FromMetrics(now, map[string]float64{"temp_die_celsius": 85}))
-	warm, err := json.Marshal(state)
-	if err != nil {
-		t.Fatal(err)
+func TestHealthIsTheWorstOpenFinding(t *testing.T) {
+	found := func(level, cause string, muted bool) store.FindingRow {
+		return store.FindingRow{Family: cause, Muted: muted, Body: []byte(`{"family":"` + cause + `","cause":"` + cause + `","level":"` + level + `","forecast":{"low":9,"high":30}}`)}
 	}
+	learning, judged := `{"first_hour":1800000000}`, `{"judged":true,"percent":4.2,"sigma":0.8,"reference":"inlet"}`
 	for _, c := range []struct {
-		name, thermal string
-		want          fleetapi.Health
-	}{{"nothing", "", fleetapi.HealthUnknown}, {"empty", "{}", fleetapi.HealthUnknown}, {"broken", "{", fleetapi.HealthUnknown}, {"85 °C", string(warm), fleetapi.HealthWarm}} {
+		name, heat string
+		findings   []store.FindingRow
+		want       fleetapi.Health
+		causes     string
+		known      bool
+	}{
+		{"nothing", "", nil, fleetapi.HealthUnknown, "", false},
+		{"broken", "{", nil, fleetapi.HealthUnknown, "", false},
+		{"learning", learning, nil, fleetapi.HealthHealthy, "", false},
+		{"judged", judged, nil, fleetapi.HealthHealthy, "", true},
+		{"a finding before any hour", "", []store.FindingRow{found("urgent", "fan-stop", false)}, fleetapi.HealthUrgent, "fan-stop", false},
+		{"the worst first", judged, []store.FindingRow{found("watch", "ambient", false), found("ticket", "airflow", false)}, fleetapi.HealthTicket, "airflow ambient", true},
+		{"what a person muted does not count", judged, []store.FindingRow{found("ticket", "airflow", true)}, fleetapi.HealthHealthy, "", true},
+	} {
 		// A silent box keeps the health it had.
-		v := View(store.Box{Thermal: []byte(c.thermal), LastSeenMs: ago(time.Hour)}, now)
-		if v.Health != c.want || v.Thermal.Known || v.Thermal.Reason == "" {
+		v := View(store.Box{Heat: []byte(c.heat), Findings: c.findings, LastSeenMs: ago(time.Hour)}, now)
+		if v.Health != c.want || v.Thermal.Known != c.known || (v.Thermal.Reason == "") != c.known || strings.Join(v.Thermal.Causes, " ") != c.causes {
 			t.Errorf("%s: %s, %+v", c.name, v.Health, v.Thermal)
+		}
+		if c.findings != nil && (v.Thermal.LowDays == nil || *v.Thermal.LowDays != 9) {
+			t.Errorf("%s: no forecast", c.name)
 		}
 	}
 }
@@ -130,16 +141,16 @@ func TestModelsJoinWishAndTruth(t *testing.T) {
 // fleet is what filters and orders are tried on.
 func fleet() []fleetapi.Box {
 	box := func(name, site string, die float64, change func(*fleetapi.Box)) fleetapi.Box {
-		b := fleetapi.Box{Name: name, Site: site, Health: "ok", Latest: map[string]fleetapi.Value{"temp_die_celsius": {Value: die}}}
+		b := fleetapi.Box{Name: name, Site: site, Health: "healthy", Latest: map[string]fleetapi.Value{"temp_die_celsius": {Value: die}}}
 		change(&b)
 		return b
 	}
 	return []fleetapi.Box{
 		box("b1", "berlin-1", 60, func(b *fleetapi.Box) { b.Simulated = true }),
-		box("b2", "berlin-1", 85.5, func(b *fleetapi.Box) { b.Health = "throttling" }),
+		box("b2", "berlin-1", 85.5, func(b *fleetapi.Box) { b.Health = "urgent" }),
 		box("k1", "krakow", 85, func(b *fleetapi.Box) {
 			b.Models = []fleetapi.BoxModel{{Name: "silero-vad", RunningVersion: "5"}, {Name: "ocr", RunningVersion: "1"}}
-			b.Thermal = fleetapi.Thermal{Known: true, RatioToBaseline: 1.2}
+			b.Thermal = fleetapi.Thermal{Known: true, Percent: 1.2, Causes: []string{"airflow", "ambient"}}
 		}),
 		box("k2", "krakow", 0, func(b *fleetapi.Box) { b.Latest = nil }),
 	}
@@ -166,11 +177,12 @@ func TestFilters(t *testing.T) {
 		`model:"silero-vad:6"`:         "",
 		`model:"ocr:1"`:                "k1",
 		`site:"berlin"`:                "b1 b2",
-		`thermal_ratio > 1`:            "k1",
-		`thermal_ratio < 5`:            "k1",
-		`health = "throttling" AND (site = "berlin-1" OR site = "krakow")`: "b2",
-		`site = "berlin-1" name = "b2"`:                                    "b2",
-		`site < "c"`:                                                       "b1 b2",
+		`resistance > 1`:               "k1",
+		`resistance < 5`:               "k1",
+		`cause:"airflow"`:              "k1",
+		`health = "urgent" AND (site = "berlin-1" OR site = "krakow")`: "b2",
+		`site = "berlin-1" name = "b2"`:                                "b2",
+		`site < "c"`:                                                   "b1 b2",
 	} {
 		f, err := ParseFilter(text)
 		if err != nil {
@@ -216,7 +228,7 @@ func TestBadFiltersAreExplained(t *testing.T) {
 			t.Errorf("%s was accepted", text)
 			continue
 		}
-		for _, w := range []string{fault, text, "fields are agent, arch", "thermal_ratio"} {
+		for _, w := range []string{fault, text, "fields are agent, arch", "resistance"} {
 			if !strings.Contains(err.Error(), w) {
 				t.Errorf("error %q does not say %q", err, w)
 			}
@@ -232,14 +244,14 @@ func TestBadFiltersAreExplained(t *testing.T) {
 
 func TestSort(t *testing.T) {
 	for order, want := range map[string]string{
-		"":                   "b1 b2 k1 k2",
-		"name desc":          "k2 k1 b2 b1",
-		" name asc ":         "b1 b2 k1 k2",
-		"site":               "b1 b2 k1 k2",
-		"site desc":          "k1 k2 b1 b2",
-		"temp_die":           "b1 k1 b2 k2",
-		"temp_die desc":      "b2 k1 b1 k2",
-		"thermal_ratio desc": "k1 b1 b2 k2",
+		"":                "b1 b2 k1 k2",
+		"name desc":       "k2 k1 b2 b1",
+		" name asc ":      "b1 b2 k1 k2",
+		"site":            "b1 b2 k1 k2",
+		"site desc":       "k1 k2 b1 b2",
+		"temp_die":        "b1 k1 b2 k2",
+		"temp_die desc":   "b2 k1 b1 k2",
+		"resistance desc": "k1 b1 b2 k2",
 	} {
 		boxes := fleet()
 		slices.Reverse(boxes)
@@ -262,7 +274,7 @@ func TestSort(t *testing.T) {
 // FuzzParseFilter: a filter is refused in one line, or matches without panic,
 // and its negation matches the others.
 func FuzzParseFilter(f *testing.F) {
-	for _, s := range []string{`site = "a" AND NOT temp_die > 85`, `model:"x" OR simulated = true`, `-(name != "b")`, `a b`, `site = name`, `timestamp("")`, `"`, `((`, `site."x" = 5`, `NOT NOT health = "ok"`} {
+	for _, s := range []string{`site = "a" AND NOT temp_die > 85`, `model:"x" OR simulated = true`, `-(name != "b")`, `a b`, `site = name`, `timestamp("")`, `"`, `((`, `site."x" = 5`, `NOT NOT health = "healthy"`} {
 		f.Add(s)
 	}
 	boxes := fleet()

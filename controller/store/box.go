@@ -22,11 +22,12 @@ type Box struct {
 	Inventory  wire.Inventory
 	Buffer     wire.Buffer
 	Running    wire.Running
-	Thermal    []byte // analytics state, JSON
 	Desired    wire.Desired
 	Latest     Newest
 	Phases     []Phase
 	Reads      Reads
+	Heat       []byte       // summary of the judgement of its hours, JSON; empty: none yet
+	Findings   []FindingRow // open ones
 }
 
 // Reads counts results since some time.
@@ -224,11 +225,14 @@ func (s *Store) boxes(ctx context.Context, only identity.ID, readsSinceMs int64)
 	if err := s.addPhases(ctx, only, get); err != nil {
 		return nil, err
 	}
+	if err := s.addCare(ctx, only, get); err != nil {
+		return nil, err
+	}
 	return out, s.addReads(ctx, only, readsSinceMs, get)
 }
 
 func scanBox(rows *sql.Rows) (Box, error) {
-	b := Box{Thermal: []byte("{}")}
+	b := Box{}
 	var inv, buf, running, desired string
 	if err := rows.Scan(&b.ID, &b.Name, &b.Site, &b.EnrolledMs, &b.LastSeenMs, &b.Connected, &inv, &buf, &running, &desired); err != nil {
 		return Box{}, err

@@ -89,8 +89,8 @@ type Effects struct {
 	Running *wire.Running
 	// RunningMonoMs is when Running was true, in milliseconds since boot.
 	RunningMonoMs int64
-	// Thermal, if set, maps the stored analytics state of the box to the next.
-	Thermal func(stored []byte) ([]byte, error)
+	// Care is what events told of the heat of the box.
+	Care CareEffects
 }
 
 // Phase is the last phase a box reported for one artefact.
@@ -156,9 +156,6 @@ func (s *Store) Ingest(ctx context.Context, ds []Delivery, effects func(Delivery
 			if err := applyEffects(ctx, t, d, e); err != nil {
 				return fmt.Errorf("store content of %s: %w", d.name(), err)
 			}
-			if e.Thermal != nil {
-				b.box(d.Box).thermal = append(b.box(d.Box).thermal, e.Thermal)
-			}
 		}
 		if err := b.save(ctx); err != nil {
 			return err
@@ -191,6 +188,9 @@ func applyEffects(ctx context.Context, t *tx, d Delivery, e Effects) error {
 			d.Block.Boot[:], p.MonoMs, int64(d.Block.Key.Seq)); err != nil {
 			return err
 		}
+	}
+	if err := e.Care.apply(ctx, t, d.Box); err != nil {
+		return err
 	}
 	if e.Running != nil {
 		at := moment{TimeMs: d.StartMs + e.RunningMonoMs - d.Block.MonoMs, Boot: d.Block.Boot.String(), MonoMs: e.RunningMonoMs, Seq: d.Block.Key.Seq}

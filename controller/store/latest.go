@@ -13,17 +13,16 @@ import (
 
 // heard is what a box's row of newest says, apart from its schemas.
 type heard struct {
-	id      identity.ID
-	seenMs  int64
-	buffer  sql.NullString
-	latest  []byte
-	thermal []byte
-	newest  Newest // decoded from latest
+	id     identity.ID
+	seenMs int64
+	buffer sql.NullString
+	latest []byte
+	newest Newest // decoded from latest
 }
 
 // allHeard reads the rows of all boxes, or of one.
 func (s *Store) allHeard(ctx context.Context, only identity.ID) ([]heard, error) {
-	query, args := `SELECT box, seen_ms, buffer, latest, thermal FROM newest`, []any(nil)
+	query, args := `SELECT box, seen_ms, buffer, latest FROM newest`, []any(nil)
 	if only != "" {
 		query, args = query+` WHERE box = ?`, []any{string(only)}
 	}
@@ -32,7 +31,7 @@ func (s *Store) allHeard(ctx context.Context, only identity.ID) ([]heard, error)
 		rows = nil
 		err := t.each(ctx, query, args, func(r *sql.Rows) error {
 			var h heard
-			err := r.Scan((*string)(&h.id), &h.seenMs, &h.buffer, &h.latest, &h.thermal)
+			err := r.Scan((*string)(&h.id), &h.seenMs, &h.buffer, &h.latest)
 			rows = append(rows, h)
 			return err
 		})
@@ -107,9 +106,6 @@ func (s *Store) addNewest(ctx context.Context, only identity.ID, get func(identi
 		}
 		b.LastSeenMs = max(b.LastSeenMs, h.seenMs)
 		b.Latest = h.newest
-		if len(h.thermal) > 0 {
-			b.Thermal = h.thermal
-		}
 		if h.buffer.Valid {
 			b.Buffer = wire.Buffer{}
 			if err := json.Unmarshal([]byte(h.buffer.String), &b.Buffer); err != nil {

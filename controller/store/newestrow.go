@@ -13,18 +13,17 @@ import (
 )
 
 // One row a box has all that changes with every message of it: when it was
-// heard, what waits there, which schemas it uses, its newest values and the
-// state of the thermal analytics.
+// heard, what waits there, which schemas it uses, and its newest values.
 
 var (
 	readNewest = many{
 		head: `WITH want (box) AS (VALUES `, row: `(CAST(? AS TEXT))`, width: 1,
-		tail: `) SELECT n.box, n.schemas, n.latest, n.thermal FROM want CROSS JOIN newest n WHERE n.box = want.box`,
+		tail: `) SELECT n.box, n.schemas, n.latest FROM want CROSS JOIN newest n WHERE n.box = want.box`,
 	}
 	writeNewest = many{
-		head: `INSERT INTO newest (box, seen_ms, buffer, schemas, latest, thermal) VALUES `, row: `(?,?,?,?,?,?)`, width: 6,
+		head: `INSERT INTO newest (box, seen_ms, buffer, schemas, latest) VALUES `, row: `(?,?,?,?,?)`, width: 5,
 		tail: ` ON CONFLICT (box) DO UPDATE SET seen_ms = excluded.seen_ms, buffer = coalesce(excluded.buffer, newest.buffer),
-			schemas = excluded.schemas, latest = excluded.latest, thermal = excluded.thermal`,
+			schemas = excluded.schemas, latest = excluded.latest`,
 	}
 	insertSchemas = many{head: `INSERT INTO schema (id, body) VALUES `, row: `(?,?)`, width: 2, tail: ` ON CONFLICT DO NOTHING`}
 )
@@ -34,7 +33,6 @@ type newestRow struct {
 	schemas schemaIDs
 	latest  []byte
 	newest  Newest // latest, if there is something to add
-	thermal []byte
 }
 
 // saveBoxes writes the rows of all boxes that were heard.
@@ -42,12 +40,12 @@ func (c *commit) saveBoxes(ctx context.Context) error {
 	args := make([]any, len(c.order))
 	rows := make(map[identity.ID]*newestRow, len(c.order))
 	for i, b := range c.order {
-		args[i], rows[b.id] = string(b.id), &newestRow{thermal: []byte("{}")}
+		args[i], rows[b.id] = string(b.id), &newestRow{}
 	}
 	err := c.tx.eachMany(ctx, readNewest, args, func(r *sql.Rows) error {
 		var id string
 		var row newestRow
-		if err := r.Scan(&id, &row.schemas, &row.latest, &row.thermal); err != nil {
+		if err := r.Scan(&id, &row.schemas, &row.latest); err != nil {
 			return err
 		}
 		*rows[identity.ID(id)] = row
@@ -64,13 +62,9 @@ func (c *commit) saveBoxes(ctx context.Context) error {
 	if _, err := c.tx.execMany(ctx, insertSchemas, added); err != nil {
 		return fmt.Errorf("store schemas: %w", err)
 	}
-	errs := make([]error, len(c.order))
-	parallel(len(c.order), func(i int) { errs[i] = c.order[i].apply(rows[c.order[i].id]) })
-	args = make([]any, 0, 6*len(c.order))
-	for i, b := range c.order {
-		if errs[i] != nil {
-			return fmt.Errorf("newest values of %s: %w", b.id, errs[i])
-		}
+	parallel(len(c.order), func(i int) { c.order[i].apply(rows[c.order[i].id]) })
+	args = make([]any, 0, 5*len(c.order))
+	for _, b := range c.order {
 		var buffer any // NULL keeps what is stored
 		if b.behind != nil {
 			text, err := json.Marshal(b.behind)
@@ -80,7 +74,7 @@ func (c *commit) saveBoxes(ctx context.Context) error {
 			buffer = string(text)
 		}
 		r := rows[b.id]
-		args = append(args, string(b.id), c.nowMs, buffer, append([]byte{}, r.schemas...), r.latest, string(r.thermal))
+		args = append(args, string(b.id), c.nowMs, buffer, append([]byte{}, r.schemas...), r.latest)
 	}
 	if _, err := c.tx.execMany(ctx, writeNewest, args); err != nil {
 		return fmt.Errorf("store newest values: %w", err)
@@ -129,21 +123,13 @@ func (c *commit) schemasOf(ctx context.Context, rows map[identity.ID]*newestRow)
 }
 
 // apply brings the row of a box up to date.
-func (b *boxCommit) apply(row *newestRow) error {
+func (b *boxCommit) apply(row *newestRow) {
 	if len(b.fresh) > 0 {
 		for _, d := range b.fresh {
 			d.updateNewest(&row.newest)
 		}
 		row.latest = row.newest.encode()
 	}
-	for _, f := range b.thermal {
-		next, err := f(row.thermal)
-		if err != nil {
-			return err
-		}
-		row.thermal = next
-	}
-	return nil
 }
 
 // parallel calls f for 0 to n-1 on all processors.

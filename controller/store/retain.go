@@ -56,6 +56,9 @@ var agedTables = []aged{
 	{"reads_hour", "hour_ms", "hour_ms, box", false, ofResults},
 	{"gap", "t_ms", "id", false, ofEvents},
 	{"block", "received_ms", "id", false, ofEvents},
+	{"box_hour", "hour_ms", "box, hour_ms", true, ofEvents},
+	{"box_reset", "t_ms", "box, t_ms", true, ofEvents},
+	{"box_change", "t_ms", "box, t_ms, kind, detail", true, ofEvents},
 }
 
 // due is a Unix time in milliseconds: older rows go.

@@ -56,10 +56,9 @@ type readsKey struct {
 
 // boxCommit is what one transaction changes of a box.
 type boxCommit struct {
-	id      identity.ID
-	behind  *wire.Buffer
-	fresh   []*Delivery // with samples
-	thermal []func([]byte) ([]byte, error)
+	id     identity.ID
+	behind *wire.Buffer
+	fresh  []*Delivery // with samples
 }
 
 func (c *commit) box(id identity.ID) *boxCommit {
@@ -107,6 +106,9 @@ func (c *commit) take(d *Delivery) (fresh int, err error) {
 // derive adds what follows from the content of d beside its samples.
 func (c *commit) derive(d *Delivery) error {
 	for _, ev := range d.Events {
+		if ev.Type == wire.EventHours {
+			continue // they have a table of their own
+		}
 		c.events = append(c.events, string(d.Box), d.StartMs+ev.MonoMs-d.Block.MonoMs, ev.Type, ev.Text, string(ev.Body))
 	}
 	for _, r := range d.Results {

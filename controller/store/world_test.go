@@ -137,8 +137,7 @@ func results(box identity.ID, life byte, seq uint64, atMs int64, texts ...string
 	return seal(d, life, wire.LaneTelemetry, seq)
 }
 
-// effects judges events as the ingest layer does, and counts the samples of a
-// box in its thermal state.
+// effects judges events as the ingest layer does.
 func effects(d store.Delivery) (store.Effects, error) {
 	var e store.Effects
 	for _, ev := range d.Events {
@@ -155,16 +154,6 @@ func effects(d store.Delivery) (store.Effects, error) {
 			if err := json.Unmarshal(ev.Body, e.Running); err != nil {
 				return e, err
 			}
-		}
-	}
-	if d.Samples != nil {
-		e.Thermal = func(stored []byte) ([]byte, error) {
-			var n struct{ Rows int }
-			if err := json.Unmarshal(stored, &n); err != nil {
-				return nil, err
-			}
-			n.Rows += len(d.Samples.TimesMs)
-			return json.Marshal(n)
 		}
 	}
 	return e, nil

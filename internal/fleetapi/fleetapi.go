@@ -31,16 +31,16 @@ const (
 	LinkNever  Link = "never"
 )
 
-// Health says how the hardware of a box is.
+// Health says how urgent it is to look after the hardware of a box.
 type Health string
 
-// The health states, worst last.
+// The levels of health, worst last.
 const (
-	HealthUnknown     Health = "unknown"
-	HealthOK          Health = "ok"
-	HealthWarm        Health = "warm"
-	HealthSensorFault Health = "sensor-fault"
-	HealthThrottling  Health = "throttling"
+	HealthUnknown Health = "unknown" // nothing is judged yet
+	HealthHealthy Health = "healthy"
+	HealthWatch   Health = "watch"  // the weekly digest tells of it
+	HealthTicket  Health = "ticket" // put it on the next visit
+	HealthUrgent  Health = "urgent" // go now
 )
 
 // Update says whether a box runs what it shall run.
@@ -68,7 +68,7 @@ type Box struct {
 	Buffer    wire.Buffer    `json:"buffer"`
 	// Latest holds the newest value of each metric with its time.
 	Latest map[string]Value `json:"latest"`
-	// Thermal is the thermal-resistance index of the cooling path.
+	// Thermal is how dirty the cooling path is.
 	Thermal Thermal    `json:"thermal"`
 	Models  []BoxModel `json:"models"`
 	// DesiredGeneration and RunningGeneration are equal when the box has
@@ -86,13 +86,17 @@ type Value struct {
 	Time  time.Time `json:"time"`
 }
 
-// Thermal is the cooling path's resistance and how it compares with clean.
+// Thermal is how much more the cooling path of a box resists than that of the
+// clean box, at equal load and airflow.
 type Thermal struct {
-	Known            bool    `json:"known"`
-	Reason           string  `json:"reason,omitempty"` // why it is not known
-	ResistanceKPerW  float64 `json:"resistance_kelvin_per_watt,omitempty"`
-	RatioToBaseline  float64 `json:"ratio_to_baseline,omitempty"`
-	BaselineComplete bool    `json:"baseline_complete"`
+	Known     bool     `json:"known"`
+	Reason    string   `json:"reason,omitempty"`             // why it is not known
+	Percent   float64  `json:"resistance_percent"`           // 6 is 6 % more heat for the same work; median of seven days
+	Sigma     float64  `json:"sigma_percent,omitempty"`      // by how much a day spreads
+	Reference string   `json:"reference,omitempty"`          // inlet, room, neighbour or none
+	Causes    []string `json:"causes"`                       // of what is found, the most urgent first
+	LowDays   *float64 `json:"throttles_low_days,omitempty"` // may throttle in so many days; 365: not within a year
+	HighDays  *float64 `json:"throttles_high_days,omitempty"`
 }
 
 // BoxModel is one model on one box: what shall serve, what serves.
@@ -374,14 +378,16 @@ type Session struct {
 // Change is one server-sent event of GET /api/v1/events: something under a
 // topic changed, ask again. Live carries the newest samples of one box.
 type Change struct {
-	// Topic is boxes, models, releases, rollouts, sites or live.
+	// Topic is boxes, models, releases, rollouts, sites, tickets, visits or live.
 	Topic string      `json:"topic"`
-	ID    string      `json:"id,omitempty"` // box, model name, rollout or site
+	ID    string      `json:"id,omitempty"` // box, model name, rollout, site, ticket or visit
 	Live  *LiveSample `json:"live,omitempty"`
 }
 
 // ChangeTopics are all that a Change may be about, except live samples.
-func ChangeTopics() []string { return []string{"boxes", "models", "releases", "rollouts", "sites"} }
+func ChangeTopics() []string {
+	return []string{"boxes", "models", "releases", "rollouts", "sites", "tickets", "visits"}
+}
 
 // LiveSample is what a watched box measured just now.
 type LiveSample struct {

@@ -61,7 +61,7 @@ CREATE TABLE rollup_hour_other PARTITION OF rollup_hour DEFAULT;
 -- What changes with every message of a box. buffer is NULL until a message says
 -- it after a HELLO.
 CREATE TABLE newest (
-  box TEXT PRIMARY KEY, seen_ms BIGINT NOT NULL, buffer TEXT, schemas BYTEA NOT NULL, latest BYTEA, thermal TEXT NOT NULL
+  box TEXT PRIMARY KEY, seen_ms BIGINT NOT NULL, buffer TEXT, schemas BYTEA NOT NULL, latest BYTEA
 ) WITH (fillfactor = 60); -- room on the page for the next version of a row
 
 -- Sealed blocks of all other kinds as they came, and samples that could not be
@@ -142,3 +142,54 @@ CREATE TABLE claim (
 );
 -- Boxes that are two machines at once.
 CREATE TABLE contest (box TEXT PRIMARY KEY, since_ms BIGINT NOT NULL);
+
+-- What boxes summed up of their hours (health.Hour), for the judgement of heat.
+CREATE TABLE box_hour (
+  box TEXT NOT NULL, hour_ms BIGINT NOT NULL, samples BIGINT NOT NULL, body BYTEA NOT NULL,
+  PRIMARY KEY (box, hour_ms)
+);
+-- How far the hours of a box are judged: hours counts those that came, judged
+-- those that are taken into the state. body is what lists of boxes show of it.
+CREATE TABLE box_heat (
+  box TEXT PRIMARY KEY, hours BIGINT NOT NULL, judged BIGINT NOT NULL, body TEXT NOT NULL
+);
+-- The whole state of a box's judgement (health.Box), some kilobytes.
+CREATE TABLE box_state (box TEXT PRIMARY KEY, body TEXT NOT NULL);
+-- What is wrong with boxes, as they say. news: no ticket knows of it yet.
+CREATE TABLE finding (
+  box TEXT NOT NULL, family TEXT NOT NULL, opened_ms BIGINT NOT NULL, closed_ms BIGINT NOT NULL, t_ms BIGINT NOT NULL,
+  news BIGINT NOT NULL, body TEXT NOT NULL,
+  PRIMARY KEY (box, family, opened_ms)
+);
+CREATE INDEX finding_open ON finding (box) WHERE closed_ms = 0;
+CREATE INDEX finding_news ON finding (t_ms) WHERE news = 1;
+CREATE TABLE mute (
+  box TEXT NOT NULL, family TEXT NOT NULL, until_ms BIGINT NOT NULL, why TEXT NOT NULL, author TEXT NOT NULL,
+  PRIMARY KEY (box, family)
+);
+CREATE TABLE box_reset (box TEXT NOT NULL, t_ms BIGINT NOT NULL, cause TEXT NOT NULL, body TEXT NOT NULL, PRIMARY KEY (box, t_ms));
+-- What may move the measure of a box: rollouts, visits, work.
+CREATE TABLE box_change (
+  box TEXT NOT NULL, t_ms BIGINT NOT NULL, kind TEXT NOT NULL, detail TEXT NOT NULL, author TEXT NOT NULL,
+  PRIMARY KEY (box, t_ms, kind, detail)
+);
+-- Tickets, visits, RMAs and what people say of boxes, as JSON. ended_ms 0: not
+-- yet. Of one cause a box, or a site, has one ticket that has not ended.
+CREATE TABLE care_item (
+  kind TEXT NOT NULL, id TEXT NOT NULL, site TEXT NOT NULL, box TEXT NOT NULL, cause TEXT NOT NULL, ended_ms BIGINT NOT NULL, body TEXT NOT NULL,
+  PRIMARY KEY (kind, id)
+);
+CREATE UNIQUE INDEX care_ticket ON care_item (box, site, cause) WHERE kind = 'ticket' AND ended_ms = 0;
+CREATE INDEX care_box ON care_item (box, kind);
+-- The last number that was given to tickets, visits and RMAs. The row of the
+-- name care is locked by all that changes tickets.
+CREATE TABLE care_number (name TEXT PRIMARY KEY, n BIGINT NOT NULL);
+INSERT INTO care_number (name, n) VALUES ('care', 0);
+-- What each endpoint is yet to be told. state is 0 while it waits, 1 when it
+-- was told, 2 when it was given up.
+CREATE TABLE notice (
+  endpoint TEXT NOT NULL, key TEXT NOT NULL, state BIGINT NOT NULL, due_ms BIGINT NOT NULL, tries BIGINT NOT NULL,
+  changed_ms BIGINT NOT NULL, err TEXT NOT NULL, body TEXT NOT NULL,
+  PRIMARY KEY (endpoint, key)
+);
+CREATE INDEX notice_due ON notice (due_ms) WHERE state = 0;

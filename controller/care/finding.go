@@ -1,0 +1,70 @@
+package care
+
+import (
+	"cmp"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/edgeherd/edgeherd/internal/fleetapi"
+	"github.com/edgeherd/edgeherd/internal/health"
+	"github.com/edgeherd/edgeherd/internal/identity"
+)
+
+// FindingOf is a finding of internal/health as the API tells it.
+func FindingOf(f health.Finding) fleetapi.Finding {
+	out := fleetapi.Finding{
+		Box: identity.ID(f.Box), Site: f.Site, Family: f.Family, Cause: string(f.Cause), Level: LevelOf(f.Level), Confidence: f.Confidence,
+		Since: unix(f.Since), Opened: unix(f.Opened), ClosedBy: f.ClosedBy, Evidence: []fleetapi.Evidence{}, Forecast: ForecastOf(f.Forecast),
+	}
+	if f.Closed != 0 {
+		out.Closed = at(unix(f.Closed))
+	}
+	for _, e := range f.Evidence {
+		out.Evidence = append(out.Evidence, fleetapi.Evidence{Name: e.Name, Value: Number(float64(e.Value)), Text: e.Text})
+	}
+	return out
+}
+
+// LevelOf is a level of internal/health as the API tells it.
+func LevelOf(l health.Level) fleetapi.Health {
+	return [...]fleetapi.Health{fleetapi.HealthHealthy, fleetapi.HealthWatch, fleetapi.HealthTicket, fleetapi.HealthUrgent}[min(l, health.Urgent)]
+}
+
+// ForecastOf is a forecast as the API tells it.
+func ForecastOf(f *health.Forecast) *fleetapi.HeatForecast {
+	if f == nil {
+		return nil
+	}
+	return &fleetapi.HeatForecast{
+		Made: time.Unix(int64(f.Day)*86400, 0).UTC(), LowDays: f.Low, MidDays: f.Mid, HighDays: f.High, TripC: f.TripC, TripKnown: f.TripKnown,
+	}
+}
+
+// Number is a figure for JSON, nil when it is none; a hundredth is enough.
+func Number(v float64) *float64 {
+	if math.IsNaN(v) || math.IsInf(v, 0) {
+		return nil
+	}
+	v = math.Round(100*v) / 100
+	return &v
+}
+
+func unix(u health.Unix) time.Time { return time.Unix(int64(u), 0).UTC() }
+
+// Worst is the level of a box with these open findings, and its causes, the
+// most urgent first. What a person muted does not count.
+func Worst(findings []fleetapi.Finding) (level fleetapi.Health, causes []string) {
+	open := slices.DeleteFunc(slices.Clone(findings), func(f fleetapi.Finding) bool { return f.Closed != nil || f.Muted })
+	slices.SortStableFunc(open, func(a, b fleetapi.Finding) int {
+		return cmp.Or(rank(b.Level)-rank(a.Level), cmp.Compare(a.Cause, b.Cause))
+	})
+	level, causes = fleetapi.HealthHealthy, []string{}
+	for _, f := range open {
+		level = Worse(level, f.Level)
+		if !slices.Contains(causes, f.Cause) {
+			causes = append(causes, f.Cause)
+		}
+	}
+	return level, causes
+}

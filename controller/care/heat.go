@@ -1,0 +1,34 @@
+package care
+
+import (
+	"encoding/json"
+
+	"github.com/edgeherd/edgeherd/internal/fleetapi"
+)
+
+// Heat is what lists of boxes show of the judgement of a box's hours.
+type Heat struct {
+	SKU       string                 `json:"sku,omitempty"`
+	Judged    bool                   `json:"judged"` // it has a clean box to be compared with
+	Percent   *float64               `json:"percent,omitempty"`
+	Sigma     *float64               `json:"sigma,omitempty"`
+	Reference string                 `json:"reference,omitempty"`
+	LastHour  int64                  `json:"last_hour"` // Unix seconds
+	FirstHour int64                  `json:"first_hour"`
+	Steady    int                    `json:"steady"` // hours that are learnt from, while it is learnt
+	Forecast  *fleetapi.HeatForecast `json:"forecast,omitempty"`
+	InletC    *float64               `json:"inlet,omitempty"` // of the last hour
+	RoomC     *float64               `json:"room,omitempty"`
+	// Root and RootDays are Dust of this box.
+	Root     *float64 `json:"root,omitempty"`
+	RootDays int      `json:"root_days,omitempty"`
+}
+
+// ReadHeat reads a stored Heat; false: there is none that can be read.
+func ReadHeat(body []byte) (Heat, bool) {
+	var h Heat
+	if len(body) == 0 || json.Unmarshal(body, &h) != nil {
+		return Heat{}, false
+	}
+	return h, true
+}

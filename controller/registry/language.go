@@ -1,0 +1,231 @@
+package registry
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"go.einride.tech/aip/filtering"
+	expr "google.golang.org/genproto/googleapis/api/expr/v1alpha1"
+)
+
+// Field is the text or the number that a T has under a name.
+type Field[T any] struct {
+	Text   func(T) string
+	Number func(T) (float64, bool) // false: it has none
+}
+
+// Language is what filters and sort orders of a list may name.
+type Language[T any] struct {
+	Fields map[string]Field[T]
+	// By is the field of the empty order, and of ties; no two T have the same.
+	By string
+	// Example is a filter, for messages.
+	Example string
+}
+
+// Names lists the fields, for messages and help.
+func (l *Language[T]) Names() []string { return slices.Sorted(maps.Keys(l.Fields)) }
+
+// A Filter matches the T of a list. The zero Filter matches all.
+type Filter[T any] struct {
+	root   *expr.Expr
+	fields map[string]Field[T]
+}
+
+// Parse reads an AIP-160 expression. Errors say what is wrong and which fields
+// there are.
+func (l *Language[T]) Parse(text string) (Filter[T], error) {
+	if strings.TrimSpace(text) == "" {
+		return Filter[T]{}, nil
+	}
+	if len(text) > maxFilterBytes {
+		return Filter[T]{}, fmt.Errorf("filter of %d bytes, the limit is %d", len(text), maxFilterBytes)
+	}
+	decl, err := l.declarations()
+	if err != nil {
+		return Filter[T]{}, fmt.Errorf("declare filter fields: %w", err)
+	}
+	f, err := filtering.ParseFilterString(text, decl)
+	fault := ""
+	if err != nil {
+		fault = faultOf(err)
+	} else {
+		fault = l.meaningless(f.CheckedExpr.GetExpr())
+	}
+	if fault != "" {
+		return Filter[T]{}, fmt.Errorf("filter %s: %s; fields are %s; texts are quoted: %s", text, fault, strings.Join(l.Names(), ", "), l.Example)
+	}
+	return Filter[T]{f.CheckedExpr.GetExpr(), l.Fields}, nil
+}
+
+// maxFilterBytes bounds the depth of the parser's recursion.
+const maxFilterBytes = 4096
+
+func (l *Language[T]) declarations() (*filtering.Declarations, error) {
+	opts := []filtering.DeclarationOption{
+		filtering.DeclareStandardFunctions(),
+		// Expressions side by side must all hold.
+		filtering.DeclareFunction(filtering.FunctionFuzzyAnd,
+			filtering.NewFunctionOverload("fuzzy_and_bool", filtering.TypeBool, filtering.TypeBool, filtering.TypeBool)),
+		filtering.DeclareFunction(filtering.FunctionHas,
+			filtering.NewFunctionOverload("has_string_contains", filtering.TypeBool, filtering.TypeString, filtering.TypeString)),
+		filtering.DeclareIdent("true", filtering.TypeString),
+		filtering.DeclareIdent("false", filtering.TypeString),
+	}
+	for name, f := range l.Fields {
+		typ := filtering.TypeString
+		if f.Number != nil {
+			typ = filtering.TypeFloat
+		}
+		opts = append(opts, filtering.DeclareIdent(name, typ))
+	}
+	return filtering.NewDeclarations(opts...)
+}
+
+// faultOf keeps the words of a parser's error that name the fault.
+func faultOf(err error) string {
+	lines := strings.Split(strings.TrimSpace(err.Error()), "\n")
+	fault := strings.TrimPrefix(strings.TrimSpace(lines[len(lines)-1]), "^ ")
+	for {
+		rest, inner := strings.CutPrefix(fault, "check call expr: ")
+		if !inner {
+			break
+		}
+		fault = rest
+	}
+	if strings.HasPrefix(fault, "non-bool result type") {
+		return "nothing is compared"
+	}
+	return fault
+}
+
+// meaningless says what is wrong with an expression of right types, or "":
+// comparisons are between a field and a value, in this order.
+func (l *Language[T]) meaningless(e *expr.Expr) string {
+	call := e.GetCallExpr()
+	switch call.GetFunction() {
+	case filtering.FunctionAnd, filtering.FunctionFuzzyAnd, filtering.FunctionOr, filtering.FunctionNot:
+		for _, arg := range call.GetArgs() {
+			if fault := l.meaningless(arg); fault != "" {
+				return fault
+			}
+		}
+		return ""
+	}
+	left, right := call.GetArgs()[0], call.GetArgs()[1]
+	if _, ok := l.Fields[left.GetIdentExpr().GetName()]; !ok {
+		return "the left side of " + call.GetFunction() + " is not a field"
+	}
+	if _, ok := l.Fields[right.GetIdentExpr().GetName()]; ok {
+		return "the right side of " + call.GetFunction() + " is a field, not a value"
+	}
+	return ""
+}
+
+// Match reports whether v passes the filter.
+func (f Filter[T]) Match(v T) bool { return f.root == nil || f.matches(f.root, v) }
+
+func (f Filter[T]) matches(e *expr.Expr, v T) bool {
+	call := e.GetCallExpr()
+	if call == nil {
+		return false
+	}
+	args := call.GetArgs()
+	switch call.GetFunction() {
+	case filtering.FunctionAnd, filtering.FunctionFuzzyAnd:
+		return f.matches(args[0], v) && f.matches(args[1], v)
+	case filtering.FunctionOr:
+		return f.matches(args[0], v) || f.matches(args[1], v)
+	case filtering.FunctionNot:
+		return !f.matches(args[0], v)
+	}
+	name := args[0].GetIdentExpr().GetName()
+	if field := f.fields[name]; field.Number != nil {
+		got, known := field.Number(v)
+		return known && holds(call.GetFunction(), cmp.Compare(got, numberOf(args[1])))
+	} else if field.Text != nil {
+		if call.GetFunction() == filtering.FunctionHas {
+			return strings.Contains(field.Text(v), textOf(args[1]))
+		}
+		return holds(call.GetFunction(), cmp.Compare(field.Text(v), textOf(args[1])))
+	}
+	return false
+}
+
+func holds(op string, order int) bool {
+	switch op {
+	case filtering.FunctionEquals:
+		return order == 0
+	case filtering.FunctionNotEquals:
+		return order != 0
+	case filtering.FunctionLessThan:
+		return order < 0
+	case filtering.FunctionLessEquals:
+		return order <= 0
+	case filtering.FunctionGreaterThan:
+		return order > 0
+	case filtering.FunctionGreaterEquals:
+		return order >= 0
+	}
+	return false
+}
+
+func textOf(e *expr.Expr) string {
+	if id := e.GetIdentExpr(); id != nil {
+		return id.GetName()
+	}
+	return e.GetConstExpr().GetStringValue()
+}
+
+func numberOf(e *expr.Expr) float64 {
+	c := e.GetConstExpr()
+	if _, ok := c.GetConstantKind().(*expr.Constant_Int64Value); ok {
+		return float64(c.GetInt64Value())
+	}
+	return c.GetDoubleValue()
+}
+
+// Sort orders the T of a list by a field, " desc" reverses; ties and the empty
+// order go by By. Those without the value come last.
+func (l *Language[T]) Sort(all []T, order string) error {
+	compare, err := l.order(order)
+	if err != nil {
+		return err
+	}
+	slices.SortStableFunc(all, compare)
+	return nil
+}
+
+func (l *Language[T]) order(order string) (func(a, b T) int, error) {
+	name, desc := strings.CutSuffix(strings.TrimSpace(order), " desc")
+	name = strings.TrimSuffix(strings.TrimSpace(name), " asc")
+	if name == "" {
+		name = l.By
+	}
+	f, ok := l.Fields[name]
+	if !ok {
+		return nil, errors.New("cannot order by " + name + "; fields are " + strings.Join(l.Names(), ", "))
+	}
+	by := l.Fields[l.By].Text
+	return func(a, b T) int {
+		var c int
+		if f.Number != nil {
+			va, oka := f.Number(a)
+			vb, okb := f.Number(b)
+			if oka != okb {
+				return map[bool]int{true: -1, false: 1}[oka]
+			}
+			c = cmp.Compare(va, vb)
+		} else {
+			c = cmp.Compare(f.Text(a), f.Text(b))
+		}
+		if desc {
+			c = -c
+		}
+		return cmp.Or(c, cmp.Compare(by(a), by(b)))
+	}, nil
+}

@@ -1,0 +1,62 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+)
+
+// DueNotices are those that wait and whose time has come, oldest first.
+func (s *Store) DueNotices(ctx context.Context, limit int) ([]Notice, error) {
+	return s.notices(ctx, `WHERE state = 0 AND due_ms <= ? ORDER BY due_ms, endpoint, key LIMIT ?`, s.now().UnixMilli(), limit)
+}
+
+// LastNotices are the newest of all, whatever became of them.
+func (s *Store) LastNotices(ctx context.Context, limit int) ([]Notice, error) {
+	return s.notices(ctx, `ORDER BY changed_ms DESC, endpoint, key LIMIT ?`, limit)
+}
+
+func (s *Store) notices(ctx context.Context, tail string, args ...any) ([]Notice, error) {
+	var out []Notice
+	err := s.each(ctx, `SELECT endpoint, key, state, due_ms, tries, changed_ms, err, body FROM notice `+tail, args, func(rows *sql.Rows) error {
+		var n Notice
+		err := rows.Scan(&n.Endpoint, &n.Key, &n.State, &n.DueMs, &n.Tries, &n.ChangedMs, &n.Err, &n.Body)
+		out = append(out, n)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list notices: %w", err)
+	}
+	return out, nil
+}
+
+// KeepNotice stores what became of an attempt.
+func (s *Store) KeepNotice(ctx context.Context, n Notice) error {
+	return s.write(ctx, func(t *tx) error {
+		if _, err := t.Exec(ctx, `UPDATE notice SET state = ?, due_ms = ?, tries = ?, changed_ms = ?, err = ? WHERE endpoint = ? AND key = ?`,
+			n.State, n.DueMs, n.Tries, s.now().UnixMilli(), n.Err, n.Endpoint, n.Key); err != nil {
+			return fmt.Errorf("keep what became of a notice: %w", err)
+		}
+		return nil
+	})
+}
+
+// NoticeCounts tells how many notices of each endpoint wait and were given up.
+func (s *Store) NoticeCounts(ctx context.Context) (map[string][3]int, error) {
+	out := map[string][3]int{}
+	err := s.each(ctx, `SELECT endpoint, state, count(*) FROM notice GROUP BY endpoint, state`, nil, func(rows *sql.Rows) error {
+		var endpoint string
+		var state, n int
+		if err := rows.Scan(&endpoint, &state, &n); err != nil {
+			return err
+		}
+		counts := out[endpoint]
+		counts[min(max(state, 0), 2)] += n
+		out[endpoint] = counts
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("count notices: %w", err)
+	}
+	return out, nil
+}
