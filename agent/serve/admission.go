@@ -29,6 +29,9 @@ var errOverload = errors.New("overloaded: too many requests under way, come back
 
 func overload() error { return &fault{http.StatusServiceUnavailable, errOverload} }
 
+// full says that enter would refuse.
+func (g *gate) full() bool { return g.requests.Load() >= g.maxRequests }
+
 // enter reserves a place and n bytes.
 func (g *gate) enter(n int64) (*ticket, error) {
 	if g.requests.Add(1) > g.maxRequests {

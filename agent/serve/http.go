@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/edgeherd/edgeherd/agent/worker"
 	"github.com/edgeherd/edgeherd/models"
 )
 
@@ -41,11 +42,16 @@ func (s *Server) getServer(w http.ResponseWriter, _ *http.Request) {
 		Name       string   `json:"name"`
 		Version    string   `json:"version"`
 		Extensions []string `json:"extensions"`
-	}{serverName, s.opts.Version, []string{"binary_tensor_data"}})
+	}{serverName, s.opts.Version, extensions()})
 }
 
-// getReady is true when every model that active.json names serves.
-func (s *Server) getReady(w http.ResponseWriter, _ *http.Request) {
+// extensions are those of Triton's protocol documents.
+func extensions() []string {
+	return []string{"binary_tensor_data", "classification", "model_configuration", "model_repository", "schedule_policy", "statistics"}
+}
+
+// ready is true when every model that active.json names serves.
+func (s *Server) ready() bool {
 	t := s.table.Load()
 	ready := len(t.failed) == 0 && s.looked.Load()
 	for _, vs := range t.models {
@@ -54,6 +60,11 @@ func (s *Server) getReady(w http.ResponseWriter, _ *http.Request) {
 			ready = ready && up
 		}
 	}
+	return ready
+}
+
+func (s *Server) getReady(w http.ResponseWriter, _ *http.Request) {
+	ready := s.ready()
 	writeJSON(w, readyStatus(ready), map[string]bool{"ready": ready})
 }
 
@@ -65,26 +76,36 @@ func readyStatus(ready bool) int {
 	return http.StatusServiceUnavailable
 }
 
-// getModel answers with the metadata of one version.
-func (s *Server) getModel(w http.ResponseWriter, r *http.Request) {
+// modelMetadata describes one version.
+type modelMetadata struct {
+	Name     string              `json:"name"`
+	Versions []string            `json:"versions"`
+	Platform string              `json:"platform"`
+	Inputs   []models.TensorSpec `json:"inputs"`
+	Outputs  []models.TensorSpec `json:"outputs"`
+}
+
+func (s *Server) metadata(name, number string) (modelMetadata, error) {
 	t := s.table.Load()
-	v, err := t.find(r.PathValue("model"), r.PathValue("version"))
+	v, err := t.find(name, number)
 	if err != nil {
-		writeError(w, err)
-		return
+		return modelMetadata{}, err
 	}
-	meta := struct {
-		Name     string              `json:"name"`
-		Versions []string            `json:"versions"`
-		Platform string              `json:"platform"`
-		Inputs   []models.TensorSpec `json:"inputs"`
-		Outputs  []models.TensorSpec `json:"outputs"`
-	}{Name: v.ref.Name, Platform: platform}
+	meta := modelMetadata{Name: v.ref.Name, Platform: platform}
 	for _, o := range t.models[v.ref.Name] {
 		meta.Versions = append(meta.Versions, o.ref.Version)
 	}
 	sig := v.signature()
 	meta.Inputs, meta.Outputs = withShapes(sig.Inputs), withShapes(sig.Outputs)
+	return meta, nil
+}
+
+func (s *Server) getModel(w http.ResponseWriter, r *http.Request) {
+	meta, err := s.metadata(r.PathValue("model"), r.PathValue("version"))
+	if err != nil {
+		writeError(w, err)
+		return
+	}
 	writeJSON(w, http.StatusOK, meta)
 }
 
@@ -154,13 +175,7 @@ func (s *Server) infer(w http.ResponseWriter, r *http.Request, v *version, ticke
 		return err
 	}
 	c := &d.call
-	timeout := s.opts.Timeout
-	if c.timeout > 0 {
-		timeout = min(timeout, c.timeout)
-	}
-	ctx, cancel := context.WithDeadline(r.Context(), began.Add(timeout))
-	defer cancel()
-	outs, err := v.infer(ctx, c.inputs, c.outputNames())
+	outs, err := s.answer(r.Context(), v, c, began)
 	if err != nil {
 		return err
 	}
@@ -170,6 +185,27 @@ func (s *Server) infer(w http.ResponseWriter, r *http.Request, v *version, ticke
 		return err
 	}
 	*arena = answer
+	s.reply(w, answer, binaries)
+	return nil
+}
+
+// answer runs a decoded request.
+func (s *Server) answer(ctx context.Context, v *version, c *call, began time.Time) ([]worker.Tensor, error) {
+	timeout := s.opts.Timeout
+	if c.timeout > 0 {
+		timeout = min(timeout, c.timeout)
+	}
+	ctx, cancel := context.WithDeadline(ctx, began.Add(timeout))
+	defer cancel()
+	outs, err := v.infer(ctx, c.inputs, c.outputNames())
+	if err != nil {
+		return nil, err
+	}
+	return outs, c.classify(outs)
+}
+
+// reply writes the JSON of an answer and the tensors behind it.
+func (s *Server) reply(w http.ResponseWriter, answer []byte, binaries []worker.Tensor) {
 	size := len(answer)
 	for _, t := range binaries {
 		size += len(t.Data)
@@ -191,5 +227,4 @@ func (s *Server) infer(w http.ResponseWriter, r *http.Request, v *version, ticke
 	for _, t := range binaries {
 		_, _ = w.Write(t.Data)
 	}
-	return nil
 }

@@ -22,6 +22,12 @@ const (
 	maxHeaderBytes = 64 << 10
 )
 
+// server answers on one open address until ctx ends and what is under way is done.
+type server interface {
+	net.Listener
+	serve(ctx context.Context) error
+}
+
 // listener is one open address with its handler.
 type listener struct {
 	net.Listener
@@ -30,7 +36,7 @@ type listener struct {
 }
 
 // listen opens TCP and the socket, or neither.
-func (s *Server) listen(ctx context.Context) (open []listener, err error) {
+func (s *Server) listen(ctx context.Context) (open []server, err error) {
 	defer func() {
 		if err != nil {
 			for _, l := range open {
@@ -50,6 +56,14 @@ func (s *Server) listen(ctx context.Context) (open []listener, err error) {
 		open = append(open, listener{l, s.routes(), s.log})
 		s.log.Info("serving", "addr", l.Addr().String())
 	}
+	if s.opts.GRPC != "" {
+		l, err := new(net.ListenConfig).Listen(ctx, "tcp", s.opts.GRPC)
+		if err != nil {
+			return open, fmt.Errorf("listen on %s (`grpc:` in runner.yaml): %w", s.opts.GRPC, err)
+		}
+		open = append(open, s.newGRPC(l))
+		s.log.Info("serving gRPC", "addr", l.Addr().String())
+	}
 	if s.opts.Socket != "" {
 		l, err := listenSocket(ctx, s.opts.Socket)
 		if err != nil {
@@ -57,7 +71,8 @@ func (s *Server) listen(ctx context.Context) (open []listener, err error) {
 		}
 		mux := s.routes()
 		s.edgeRoutes(mux)
-		open = append(open, listener{l, mux, s.log})
+		split := newSplitter(l)
+		open = append(open, listener{split.http, mux, s.log}, s.newGRPC(split.grpc), split)
 		s.log.Info("serving", "addr", s.opts.Socket)
 	}
 	return open, nil

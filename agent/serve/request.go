@@ -24,11 +24,13 @@ const (
 
 // call is one decoded inference request.
 type call struct {
-	id      string
-	timeout time.Duration // 0: as the server says
-	binary  bool          // form of outputs that the request does not name
-	inputs  []worker.Tensor
-	outputs []wanted
+	model, version string // gRPC only; in REST they are in the path
+	id             string
+	timeout        time.Duration // 0: as the server says
+	priority       uint64        // 1 is the highest, 0 the default
+	binary         bool          // form of outputs that the request does not name
+	inputs         []worker.Tensor
+	outputs        []wanted
 }
 
 // wanted is an output that the request names.
@@ -36,6 +38,8 @@ type wanted struct {
 	name   string
 	binary bool
 	form   bool // binary was said for this output
+	// classes asks for that many best classes as text, 0 for the tensor.
+	classes int
 }
 
 // decoder turns a request body into a call in one pass. Tensors in JSON are
@@ -84,7 +88,7 @@ func (d *decoder) decode(text, tail []byte) error {
 			d.call.id = string(id)
 			return err
 		case "parameters":
-			return d.parameters(d.requestParameter)
+			return d.parameters(d.call.requestParameter)
 		case "inputs":
 			if seen {
 				return d.fault(`"inputs" is there twice`)
@@ -128,29 +132,15 @@ func badRequest(err error) error {
 	return &fault{http.StatusBadRequest, err}
 }
 
-// parameters calls each for every parameter; each consumes the value.
-func (d *decoder) parameters(each func(key string) error) error {
+// parameters calls set with every parameter.
+func (d *decoder) parameters(set func(key string, v value) error) error {
 	return d.object(func(key string) error {
-		switch key {
-		case "shared_memory_region", "classification":
-			return fmt.Errorf("parameter %q is not supported", key)
+		v, err := d.value()
+		if err != nil {
+			return err
 		}
-		return each(key)
+		return set(key, v)
 	})
-}
-
-func (d *decoder) requestParameter(key string) error {
-	switch key {
-	case "binary_data_output":
-		var err error
-		d.call.binary, err = d.boolean()
-		return err
-	case "timeout": // microseconds, Triton's schedule policy extension
-		us, err := d.natural(math.MaxInt64 / 1000)
-		d.call.timeout = time.Duration(us) * time.Microsecond
-		return err
-	}
-	return d.skip()
 }
 
 // natural reads an integer from 0 to max.
@@ -175,14 +165,7 @@ func (d *decoder) output() error {
 			o.name = string(name)
 			return err
 		case "parameters":
-			return d.parameters(func(key string) (err error) {
-				if key != "binary_data" {
-					return d.skip()
-				}
-				o.binary, err = d.boolean()
-				o.form = true
-				return err
-			})
+			return d.parameters(o.parameter)
 		}
 		return d.skip()
 	})
@@ -221,11 +204,11 @@ func (d *decoder) input() error {
 			hasShape = true
 			return d.shape(&t.Shape)
 		case "parameters":
-			return d.parameters(func(key string) error {
+			return d.parameters(func(key string, v value) error {
 				if key != "binary_data_size" {
-					return d.skip()
+					return d.call.inputParameter(len(d.call.inputs), key, v)
 				}
-				n, err := d.natural(math.MaxInt64)
+				n, err := v.whole(key, 1<<53)
 				size = int64(n)
 				return err
 			})

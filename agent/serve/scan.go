@@ -187,6 +187,29 @@ func (s *scanner) boolean() (bool, error) {
 	return false, s.fault("want true or false")
 }
 
+// value reads the value of a parameter.
+func (s *scanner) value() (value, error) {
+	switch s.peek() {
+	case 't', 'f':
+		flag, err := s.boolean()
+		return value{kind: isBool, flag: flag}, err
+	case '"':
+		text, err := s.text()
+		return value{kind: isText, text: string(text)}, err
+	case '{', '[', 'n':
+		return value{}, s.skip()
+	}
+	n, text, err := s.number()
+	if err != nil {
+		return value{}, err
+	}
+	f, ok := n.float64(text)
+	if !ok {
+		return value{}, s.fault("number is beyond FP64")
+	}
+	return value{kind: isNumber, number: f}, nil
+}
+
 // skip consumes any value.
 func (s *scanner) skip() error {
 	switch s.peek() {

@@ -32,7 +32,9 @@ type Options struct {
 	Library string
 	// HTTP is the host:port to serve the protocol on; empty: no TCP at all.
 	HTTP string
-	// Socket is the path of the unix socket; empty: none, and no /edge/v1.
+	// GRPC is the host:port to serve the protocol over gRPC on; empty: no gRPC on TCP.
+	GRPC string
+	// Socket is the path of the unix socket, for both forms of the protocol; empty: none, and no /edge/v1.
 	Socket string
 	// Worker holds what all workers share: Command, Threads, MaxDataBytes,
 	// Nice, Stderr; zero values as in package worker. Library and Model are

@@ -1,0 +1,273 @@
+package serve
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"net"
+	"net/http"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	_ "google.golang.org/grpc/encoding/gzip" // clients may compress
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/tap"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/edgeherd/edgeherd/agent/serve/oip"
+	"github.com/edgeherd/edgeherd/agent/worker"
+	"github.com/edgeherd/edgeherd/models"
+)
+
+const (
+	inferMethod = "/inference.GRPCInferenceService/ModelInfer"
+	// grpcReserve is what a call may hold before its length is known: gRPC
+	// tells it with the first byte of the message, after the admission.
+	grpcReserve = 64 << 10
+	// maxStreams bounds the calls under way on one connection.
+	maxStreams = 1024
+)
+
+// grpcServer is the Open Inference Protocol over gRPC.
+type grpcServer struct {
+	*grpc.Server
+	net.Listener
+}
+
+// newGRPC returns a server for one listener.
+func (s *Server) newGRPC(l net.Listener) *grpcServer {
+	srv := grpc.NewServer(
+		grpc.ForceServerCodecV2(codec{}),
+		grpc.MaxRecvMsgSize(int(min(s.opts.MaxBodyBytes+grpcReserve, math.MaxInt32))),
+		grpc.MaxSendMsgSize(math.MaxInt32),
+		grpc.MaxConcurrentStreams(maxStreams),
+		grpc.MaxHeaderListSize(maxHeaderBytes),
+		grpc.ConnectionTimeout(headerTimeout),
+		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: idleTimeout}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
+		grpc.InTapHandle(s.tap),
+	)
+	srv.RegisterService(s.grpcService(), &grpcAPI{s: s})
+	return &grpcServer{srv, l}
+}
+
+// grpcService is the generated service, but that ModelInfer is handled as a
+// stream of one message: so it is admitted before the message is read.
+func (s *Server) grpcService() *grpc.ServiceDesc {
+	desc := oip.GRPCInferenceService_ServiceDesc
+	var unary []grpc.MethodDesc
+	for _, m := range desc.Methods {
+		if m.MethodName != "ModelInfer" {
+			unary = append(unary, m)
+		}
+	}
+	desc.Methods = unary
+	desc.Streams = []grpc.StreamDesc{
+		{StreamName: "ModelInfer", Handler: s.grpcInfer, ServerStreams: true, ClientStreams: true},
+		{StreamName: "ModelStreamInfer", Handler: s.grpcStream, ServerStreams: true, ClientStreams: true},
+	}
+	return &desc
+}
+
+// tap sees a call when its headers have come. A client that then sends its
+// message slowly, or never, must not keep its place for ever.
+func (s *Server) tap(ctx context.Context, info *tap.Info) (context.Context, error) {
+	if info.FullMethodName != inferMethod {
+		return ctx, nil
+	}
+	if s.gate.full() {
+		return nil, grpcError(overload())
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.opts.Timeout)
+	context.AfterFunc(ctx, cancel) // the transport ends ctx's parent with the call
+	return ctx, nil
+}
+
+// serve answers until ctx ends and calls under way are done.
+func (g *grpcServer) serve(ctx context.Context) error {
+	ended := make(chan error, 1)
+	go func() { ended <- g.Server.Serve(g.Listener) }()
+	select {
+	case err := <-ended:
+		return fmt.Errorf("serve gRPC on %s: %w", g.Addr(), err)
+	case <-ctx.Done():
+	}
+	late := time.AfterFunc(shutdownGrace, g.Stop)
+	defer late.Stop()
+	g.GracefulStop()
+	<-ended
+	return nil
+}
+
+// codec hands the messages of inference through as bytes, so that tensors are
+// not copied, and lets protobuf do all others.
+type codec struct{}
+
+func (codec) Name() string { return "proto" }
+
+// inbound is a ModelInferRequest as it came.
+type inbound struct{ buf mem.Buffer }
+
+func (m *inbound) free() {
+	if m.buf != nil {
+		m.buf.Free()
+		m.buf = nil
+	}
+}
+
+// outbound is a serialised answer in pieces.
+type outbound struct{ pieces mem.BufferSlice }
+
+func (codec) Unmarshal(data mem.BufferSlice, v any) error {
+	if in, ok := v.(*inbound); ok {
+		in.buf = data.MaterializeToBuffer(mem.DefaultBufferPool())
+		return nil
+	}
+	msg, ok := v.(proto.Message)
+	if !ok {
+		return fmt.Errorf("read message: %T is no protobuf message", v)
+	}
+	return proto.Unmarshal(data.Materialize(), msg)
+}
+
+func (codec) Marshal(v any) (mem.BufferSlice, error) {
+	if out, ok := v.(*outbound); ok {
+		return out.pieces, nil
+	}
+	msg, ok := v.(proto.Message)
+	if !ok {
+		return nil, fmt.Errorf("write message: %T is no protobuf message", v)
+	}
+	b, err := proto.Marshal(msg)
+	return mem.BufferSlice{mem.SliceBuffer(b)}, err
+}
+
+// grpcInfer is ModelInfer.
+func (s *Server) grpcInfer(_ any, stream grpc.ServerStream) error {
+	began := time.Now()
+	ticket, err := s.gate.enter(grpcReserve)
+	if err != nil {
+		stream.SetTrailer(metadata.Pairs("grpc-retry-pushback-ms", "1000"))
+		return grpcError(err)
+	}
+	defer ticket.leave()
+	var in inbound
+	if err := stream.RecvMsg(&in); err != nil {
+		return grpcError(readFault(stream.Context(), err))
+	}
+	defer in.free()
+	ref, c, outs, err := s.grpcCall(stream.Context(), ticket, in.buf.ReadOnlyData(), began)
+	if err != nil {
+		return grpcError(err)
+	}
+	return stream.SendMsg(&outbound{replyPieces(ref, c.id, outs)})
+}
+
+// readFault is the reason why no message came.
+func readFault(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return fmt.Errorf("read request: %w", context.Cause(ctx))
+	}
+	return err
+}
+
+// grpcCall runs the inference that a message asks for.
+func (s *Server) grpcCall(ctx context.Context, ticket *ticket, msg []byte, began time.Time) (ref models.Ref, c *call, outs []worker.Tensor, err error) {
+	if err := ticket.grow(max(int64(len(msg))-grpcReserve, 0)); err != nil {
+		return ref, nil, nil, err
+	}
+	d := grpcDecoder{reserve: ticket.grow}
+	if err := d.decode(msg); err != nil {
+		return ref, nil, nil, err
+	}
+	v, err := s.acquire(d.call.model, d.call.version)
+	if err != nil {
+		return ref, nil, nil, err
+	}
+	defer v.release()
+	outs, err = s.answer(ctx, v, &d.call, began)
+	v.stats.record(time.Since(began), err)
+	return v.ref, &d.call, outs, err
+}
+
+// grpcStream is ModelStreamInfer: requests one after the other, each with its
+// answer or its error.
+func (s *Server) grpcStream(_ any, stream grpc.ServerStream) error {
+	for {
+		var in inbound
+		if err := stream.RecvMsg(&in); err != nil {
+			if stream.Context().Err() == nil {
+				return nil // the client has sent all
+			}
+			return grpcError(readFault(stream.Context(), err))
+		}
+		err := s.grpcNext(stream, &in)
+		in.free()
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (s *Server) grpcNext(stream grpc.ServerStream, in *inbound) error {
+	ticket, err := s.gate.enter(grpcReserve)
+	var pieces mem.BufferSlice
+	if err == nil {
+		defer ticket.leave()
+		var ref models.Ref
+		var c *call
+		var outs []worker.Tensor
+		ref, c, outs, err = s.grpcCall(stream.Context(), ticket, in.buf.ReadOnlyData(), time.Now())
+		if err == nil {
+			pieces = replyPieces(ref, c.id, outs)
+		}
+	}
+	if err != nil {
+		return stream.SendMsg(&oip.ModelStreamInferResponse{ErrorMessage: err.Error()})
+	}
+	return stream.SendMsg(&outbound{streamed(pieces)})
+}
+
+// replyPieces is the answer as pieces that alias the outputs.
+func replyPieces(ref models.Ref, id string, outs []worker.Tensor) mem.BufferSlice {
+	var pieces mem.BufferSlice
+	for i, lead := range appendReply(ref, id, outs) {
+		pieces = append(pieces, mem.SliceBuffer(lead))
+		if i < len(outs) && len(outs[i].Data) > 0 {
+			pieces = append(pieces, mem.SliceBuffer(outs[i].Data))
+		}
+	}
+	return pieces
+}
+
+// grpcCode maps the status of a fault to gRPC.
+func grpcCode(status int) codes.Code {
+	switch status {
+	case http.StatusBadRequest:
+		return codes.InvalidArgument
+	case http.StatusNotFound:
+		return codes.NotFound
+	case http.StatusForbidden:
+		return codes.PermissionDenied
+	case http.StatusRequestEntityTooLarge:
+		return codes.ResourceExhausted
+	case http.StatusServiceUnavailable:
+		return codes.Unavailable
+	case http.StatusGatewayTimeout:
+		return codes.DeadlineExceeded
+	case statusClientGone:
+		return codes.Canceled
+	}
+	return codes.Internal
+}
+
+func grpcError(err error) error {
+	if _, ok := status.FromError(err); ok {
+		return err
+	}
+	return status.Error(grpcCode(statusOf(err)), err.Error())
+}
