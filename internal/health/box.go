@@ -33,7 +33,7 @@ type Box struct {
 	FanStop         [Fans]counters
 	FanWear         [Fans]counters
 	StepLevel       float64 // residual before the step
-	TripSeen        Value   // die temperature in hours that were throttled
+	Trip            trip
 	Trend           *Forecast
 	Open            []Finding  `json:",omitempty"`
 	Cleanings       []Cleaning `json:",omitempty"` // the last 20
@@ -42,7 +42,7 @@ type Box struct {
 
 // New starts the state of a box that was never seen.
 func New(name, site, sku string) *Box {
-	return &Box{Version: boxVersion, Name: name, Site: site, SKU: sku, TripSeen: Missing(), Last: Hour{V: Blank()}}
+	return &Box{Version: boxVersion, Name: name, Site: site, SKU: sku, Last: Hour{V: Blank()}}
 }
 
 // counters hold how long a condition lasted: hours or days.
@@ -74,7 +74,8 @@ type Day struct {
 	WRatio  [3]Value    // and as a ratio of their clean rise
 	Fan     [Fans]Value // ln rpm above the clean curve
 	RPMSD   Value       // spread of the first fan over the clean one
-	Need    Value       // relative rise of the resistance at which the day would have throttled
+	Need    Value       // relative rise of the resistance at which the day would have throttled at 95 °C
+	PerK    Value       // and how much more for each K above that
 	Hot     Value       // share of the hours that throttled
 	Line    dayLine     // without a reference
 }
@@ -85,7 +86,7 @@ type today struct {
 	Witness, WRatio [3][]float64
 	Fan             [Fans][]float64
 	Steady          []Hour `json:",omitempty"` // without a reference only
-	Need            float64
+	Need, PerK      float64
 	Needs           int
 	TopUp           float64 // highest predicted rise, without a reference
 	Hot             float64
@@ -100,7 +101,7 @@ func (t *today) reset() {
 	for i := range t.Fan {
 		t.Fan[i] = t.Fan[i][:0]
 	}
-	t.Need, t.Needs, t.TopUp, t.Hot, t.Hours = 0, 0, 0, 0, 0
+	t.Need, t.PerK, t.Needs, t.TopUp, t.Hot, t.Hours = 0, 0, 0, 0, 0, 0
 }
 
 // restart forgets the clean box: it stands elsewhere now.
@@ -251,10 +252,8 @@ func (b *Box) noteThrottle(h *Hour) {
 	t.Hours++
 	if v := float64(h.V[Throttled]); v > 0 {
 		t.Hot += min(v, 1)
-		if die := h.V[Die]; v > 0.5 && die > 60 && !(die <= b.TripSeen) {
-			b.TripSeen = die
-		}
 	}
+	b.Trip.note(h)
 	if b.Base == nil {
 		return
 	}
@@ -271,10 +270,11 @@ func (b *Box) noteThrottle(h *Hour) {
 	up := b.Base.predicted(p, b.topAir())
 	t.TopUp = max(t.TopUp, up)
 	if ref := b.Basis.reference(h); ref == ref && up > 0 {
-		if need := (b.trip() - tripMargin - ref) / up; t.Needs == 0 || need-1 < t.Need {
-			t.Need = need - 1
+		// An hour that throttles a clean box tells nothing of dust.
+		if need := (defaultTrip-ref)/up - 1; need > 0 && (t.Needs == 0 || need < t.Need) {
+			t.Need, t.PerK = need, 1/up
+			t.Needs++
 		}
-		t.Needs++
 	}
 }
 
@@ -312,9 +312,7 @@ func curveTop(c *[curveBins]Value) float64 {
 // closeDay ends a day: its figures, the changes, the slow detectors, the
 // forecast and the baseline, in this order.
 func (b *Box) closeDay(day int32, env Env) {
-	if env.TripC > 0 && !b.TripSeen.OK() {
-		b.TripSeen = Value(env.TripC)
-	}
+	b.Trip.Told = env.TripC
 	if b.Base != nil {
 		b.Days = append(b.Days, b.finish(day))
 		if len(b.Days) > keepDays {
@@ -337,7 +335,7 @@ func (b *Box) closeDay(day int32, env Env) {
 
 func (b *Box) finish(day int32) Day {
 	t := &b.Today
-	d := Day{Day: day, N: len(t.R), R: Missing(), S7: Missing(), DieK: Missing(), RPMSD: Missing(), Need: Missing()}
+	d := Day{Day: day, N: len(t.R), R: Missing(), S7: Missing(), DieK: Missing(), RPMSD: Missing(), Need: Missing(), PerK: Missing()}
 	if len(t.R) >= leastDay {
 		d.R, d.DieK = Value(median(t.R)), Value(median(t.DieK))
 	}
@@ -358,7 +356,7 @@ func (b *Box) finish(day int32) Day {
 	}
 	d.Hot = Value(t.Hot / float64(max(t.Hours, 1)))
 	if t.Needs > 0 {
-		d.Need = Value(t.Need)
+		d.Need, d.PerK = Value(t.Need), Value(t.PerK)
 	}
 	if b.Basis.Ref == RefNone {
 		b.finishSlope(&d)
@@ -385,7 +383,8 @@ func (b *Box) finishSlope(d *Day) {
 		d.R = Value(math.Log(k / b.Base.NoRefSlope))
 		d.DieK = Value((k - b.Base.NoRefSlope) * d.Line.Up)
 		if ambient := d.Line.Die - k*d.Line.Up; b.Today.TopUp > 0 {
-			d.Need = Value((b.trip()-tripMargin-ambient)/(b.Base.NoRefSlope*b.Today.TopUp) - 1)
+			up := b.Base.NoRefSlope * b.Today.TopUp
+			d.Need, d.PerK = Value((defaultTrip-ambient)/up-1), Value(1/up)
 		}
 	}
 }

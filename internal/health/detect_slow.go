@@ -60,7 +60,7 @@ func (b *Box) resistance(level Level) Finding {
 	if d.Hot > 0 {
 		f.Evidence = append(f.Evidence, Evidence{"throttled_ratio", d.Hot, fmt.Sprintf("throttled in %.0f %% of the day", 100*float64(d.Hot))})
 	}
-	if b.Trend != nil && b.Trend.Day == d.Day {
+	if b.Trend != nil && d.Day-b.Trend.Day < forecastAgain {
 		f.Forecast = b.Trend
 	}
 	if level == Ticket && (d.Hot > hotShare || f.Forecast != nil && f.Forecast.Low < soonDays) {

@@ -4,7 +4,6 @@ import (
 	"hash/fnv"
 	"math"
 	"math/rand/v2"
-	"slices"
 )
 
 // The forecast of the day on which a box will throttle. The rise of the
@@ -12,13 +11,20 @@ import (
 // day has the load and the air of one of the box's own last thirty. So hot
 // spells and bursts decide the day, as they do in life.
 const (
-	defaultTrip = 95.0 // °C, when nobody said and it never throttled
-	tripMargin  = 2.0  // K: hour means hide the peaks
+	defaultTrip = 95.0 // °C, the middle of what chips have
 	trendDays   = 35
 	trendLeast  = 10
 	loadDays    = 30
 	horizon     = 365
-	draws       = 300
+	// forecastAgain days after the last one.
+	forecastAgain = 7
+	draws         = 300
+
+	// The spread of pairwise slopes is far wider than that of their median.
+	slopeMiddle = 0.35
+	// The air of the coming season lies so far from that of the last month, 1 σ.
+	seasonKelvin = 2.5
+	seasonDays   = 60
 )
 
 // families of the trend: e^power grows in a straight line; 0 is ln e. On 53
@@ -43,20 +49,18 @@ type Forecast struct {
 	Days      int  `json:"days"` // that the trend was fitted to
 }
 
-func (b *Box) trip() float64 {
-	if b.TripSeen.OK() {
-		return float64(b.TripSeen)
-	}
-	return defaultTrip
-}
-
-// forecast is made for boxes whose resistance rises visibly.
+// forecast is made for boxes whose resistance rises visibly: each day until
+// there is a ticket, each week from then on.
 func (b *Box) forecast() {
-	b.Trend = nil
 	last := &b.Days[len(b.Days)-1]
-	if !(last.S7 > watchRise/2) {
+	if !(last.S7 > watchRise*0.75) {
+		b.Trend = nil
 		return
 	}
+	if i := b.index("resistance"); b.Trend != nil && i >= 0 && b.Open[i].Level >= Ticket && last.Day-b.Trend.Day < forecastAgain {
+		return
+	}
+	b.Trend = nil
 	t, e := b.trend()
 	needs := b.needs()
 	if len(t) < trendLeast || len(needs) < 5 {
@@ -65,10 +69,11 @@ func (b *Box) forecast() {
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(b.Name))
 	rng := rand.New(rand.NewPCG(h.Sum64(), uint64(last.Day)))
-	days := draw(rng, fitFamilies(t, e), needs)
+	days := draw(rng, fitFamilies(t, e), needs, &b.Trip)
+	c, known := b.Trip.estimate()
 	b.Trend = &Forecast{
 		Day: last.Day, Low: quantile(days, 0.1), Mid: quantile(days, 0.5), High: quantile(days, 0.9),
-		TripC: b.trip(), TripKnown: b.TripSeen.OK(), Days: len(t),
+		TripC: c, TripKnown: known, Days: len(t),
 	}
 }
 
@@ -85,13 +90,16 @@ func (b *Box) trend() (t, e []float64) {
 	return t, e
 }
 
-// needs are the rises at which the last days would have throttled.
-func (b *Box) needs() []float64 {
+// need is the rise at which a day would have throttled at 95 °C, and how much
+// more it would have taken for each K above.
+type need struct{ at, perK float64 }
+
+func (b *Box) needs() []need {
 	now := b.Days[len(b.Days)-1].Day
-	var out []float64
+	var out []need
 	for i := range b.Days {
 		if d := &b.Days[i]; d.Need.OK() && now-d.Day < loadDays {
-			out = append(out, float64(d.Need))
+			out = append(out, need{float64(d.Need), float64(d.PerK)})
 		}
 	}
 	return out
@@ -133,19 +141,15 @@ func bent(e, power float64) float64 {
 }
 
 // draw walks forward: a family by its weight, a slope out of the middle of the
-// pairwise ones, and for each day one of the days that were.
-func draw(rng *rand.Rand, paths []path, needs []float64) []float64 {
+// pairwise ones, a trip point where none is known, a season that makes the air
+// warmer or colder, and for each day one of the days that were.
+func draw(rng *rand.Rand, paths []path, needs []need, trip *trip) []float64 {
 	if len(paths) == 0 {
 		return []float64{horizon}
 	}
 	total := 0.0
-	lines := make([][]float64, len(paths)) // the needs as each family sees them
-	for i, p := range paths {
+	for _, p := range paths {
 		total += p.weight
-		for _, e := range needs {
-			lines[i] = append(lines[i], bent(e, p.power))
-		}
-		slices.Sort(lines[i])
 	}
 	out := make([]float64, 0, draws)
 	for range draws {
@@ -156,29 +160,56 @@ func draw(rng *rand.Rand, paths []path, needs []float64) []float64 {
 			k++
 		}
 		p := &paths[k]
-		// The spread of pairwise slopes is far wider than that of their
-		// median: about a third of it is left.
-		q := 0.5 + (rng.Float64()-0.5)*0.35
-		slope := p.slopes[int(q*float64(len(p.slopes)))]
-		out = append(out, firstDay(rng, p.line.at, slope, lines[k]))
+		q := 0.5 + (rng.Float64()-0.5)*slopeMiddle
+		w := walk{
+			at: p.line.at, slope: p.slopes[int(q*float64(len(p.slopes)))], power: p.power,
+			above: trip.draw(rng) - defaultTrip, drift: rng.NormFloat64() * seasonKelvin / seasonDays,
+		}
+		out = append(out, w.firstDay(rng, needs))
 	}
 	return out
 }
 
-// firstDay is the first day on which a line is above the need of a day drawn
-// from those that were. Before it reaches the least of them nothing is drawn.
-func firstDay(rng *rand.Rand, at, slope float64, needs []float64) float64 {
-	day := 1.0
-	if at+slope < needs[0] {
-		if slope <= 0 {
-			return horizon
-		}
-		day = math.Floor((needs[0] - at) / slope)
+// walk is one draw.
+type walk struct{ at, slope, power, above, drift float64 }
+
+// firstDay is the first day on which the walk is above the need of a day drawn
+// from those that were. Before it can reach the least of them nothing is drawn.
+func (w *walk) firstDay(rng *rand.Rand, needs []need) float64 {
+	least := math.Inf(1)
+	for _, n := range needs {
+		least = min(least, n.at+n.perK*(w.above-math.Abs(w.drift)*seasonDays))
 	}
-	for ; day < horizon; day++ {
-		if y := at + slope*day; y >= needs[0] && y >= needs[rng.IntN(len(needs))] {
-			return max(day, 1)
+	low, high := 1.0, float64(horizon)
+	if w.rise(high) < least {
+		return horizon
+	}
+	for low < high {
+		if mid := math.Floor((low + high) / 2); w.rise(mid) >= least {
+			high = mid
+		} else {
+			low = mid + 1
+		}
+	}
+	for day := low; day < horizon; day++ {
+		n := needs[rng.IntN(len(needs))]
+		if w.rise(day) >= n.at+n.perK*(w.above-w.drift*min(day, seasonDays)) {
+			return day
 		}
 	}
 	return horizon
+}
+
+// rise on a day from now.
+func (w *walk) rise(day float64) float64 {
+	y := w.at + w.slope*day
+	switch {
+	case w.power == 0:
+		return math.Exp(y)
+	case y <= 0:
+		return 0
+	case w.power == 1:
+		return y
+	}
+	return math.Pow(y, 1/w.power)
 }

@@ -96,12 +96,13 @@ func Replay(t *Table, changes []Change, o ReplayOptions) *Report {
 	o.Each(len(t.Series), func(i int) { learnt[i] = learnOf(t.Series[i]) })
 	priors := fitPriors(t.Series, learnt, o)
 	clear(learnt)
+	trips := learnTrips(t.Series)
 	boxes := make([]*Box, len(t.Series))
 	found := make([][]Finding, len(t.Series))
 	reports := make([]BoxReport, len(t.Series))
 	o.Each(len(t.Series), func(i int) {
 		s := t.Series[i]
-		boxes[i], found[i] = replayBox(s, changes, priors[s.SKU], o.TripC)
+		boxes[i], found[i] = replayBox(s, changes, priors[s.SKU], tripOf(o.TripC, trips[s.SKU]))
 		reports[i] = reportOf(boxes[i], s.Len())
 	})
 	out := &Report{Boxes: reports}
@@ -255,7 +256,50 @@ func fitPriors(all []*Series, learnt [][]Hour, o ReplayOptions) map[string][]fit
 	return out
 }
 
-func replayBox(s *Series, changes []Change, priors []fitted, trip float64) (*Box, []Finding) {
+// tripFrom is a trip point and the moment from which it was known.
+type tripFrom struct {
+	at int64
+	c  float64
+}
+
+func tripOf(told float64, learnt []tripFrom) []tripFrom {
+	if told > 0 {
+		return []tripFrom{{0, told}}
+	}
+	return learnt
+}
+
+// learnTrips pools the throttled hours of each SKU: what one box has shown
+// holds for its brothers from then on.
+func learnTrips(all []*Series) map[string][]tripFrom {
+	type hot struct {
+		at  int64
+		die float64
+	}
+	bySKU := map[string][]hot{}
+	for _, s := range all {
+		s.Each(func(h *Hour) bool {
+			if h.V[Throttled] > tripTouched && h.V[Die] > 60 {
+				bySKU[s.SKU] = append(bySKU[s.SKU], hot{h.Start + hourSeconds, float64(h.V[Die])})
+			}
+			return true
+		})
+	}
+	out := map[string][]tripFrom{}
+	for sku, hours := range bySKU {
+		slices.SortStableFunc(hours, func(a, b hot) int { return cmp.Compare(a.at, b.at) })
+		for n := 2 * tripLeast; n <= len(hours); n *= 2 {
+			dies := make([]float64, n)
+			for i := range dies {
+				dies[i] = hours[i].die
+			}
+			out[sku] = append(out[sku], tripFrom{hours[n-1].at, quantile(dies, tripShare)})
+		}
+	}
+	return out
+}
+
+func replayBox(s *Series, changes []Change, priors []fitted, trips []tripFrom) (*Box, []Finding) {
 	b := New(s.Box, s.Site, s.SKU)
 	var own []Change
 	for _, c := range changes {
@@ -271,10 +315,13 @@ func replayBox(s *Series, changes []Change, priors []fitted, trip float64) (*Box
 			}
 		}
 	}
-	env := Env{TripC: trip}
+	var env Env
 	s.Each(func(h *Hour) bool {
 		for len(priors) > 0 && priors[0].at <= h.Start {
 			env.Prior, priors = priors[0].prior, priors[1:]
+		}
+		for len(trips) > 0 && trips[0].at <= h.Start {
+			env.TripC, trips = trips[0].c, trips[1:]
 		}
 		for len(own) > 0 && own[0].At <= h.Start {
 			b.out = b.out[:0]
