@@ -63,7 +63,7 @@ type chip struct {
 }
 
 // discover looks for sensors.
-func (b *builder) discover(stateDir string) *plan {
+func (b *builder) discover(opts Options) *plan {
 	chips := b.chips()
 	var all []found
 	for _, c := range chips {
@@ -84,7 +84,8 @@ func (b *builder) discover(stateDir string) *plan {
 	b.boot(all)
 	b.throttle(chips)
 	b.cpu()
-	b.system(stateDir)
+	b.system(opts.StateDir)
+	b.plan.sources = b.sources(opts.Outside)
 	return &b.plan
 }
 

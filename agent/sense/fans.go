@@ -1,6 +1,7 @@
 package sense
 
 import (
+	"maps"
 	"path/filepath"
 	"slices"
 
@@ -30,17 +31,21 @@ func (s *Sampler) loadFans() {
 	s.fans = m.Fans[:min(len(m.Fans), health.Fans)]
 }
 
-// noteFans gives each fan that turns a number and keeps it. When all numbers
-// are taken, that of a fan that is no longer there goes to the newcomer.
-func (s *Sampler) noteFans(p *plan, readings []Reading) {
-	s.fanKeys = map[string]string{}
-	var there []string
+// fans are the metrics of the plan's fans, each with its key.
+func (p *plan) fans() map[string]string {
+	keys := map[string]string{}
 	for _, o := range p.outputs {
 		if o.sensor.Metric == FanRPM {
-			s.fanKeys[o.name] = o.sensor.Key
-			there = append(there, o.sensor.Key)
+			keys[o.name] = o.sensor.Key
 		}
 	}
+	return keys
+}
+
+// noteFans gives each fan that turns a number and keeps it. When all numbers
+// are taken, that of a fan that is no longer there goes to the newcomer.
+func (s *Sampler) noteFans(readings []Reading) {
+	there := slices.Collect(maps.Values(s.fanKeys))
 	changed := false
 	number := func(key string) {
 		switch i := slices.IndexFunc(s.fans, func(k string) bool { return !slices.Contains(there, k) }); {

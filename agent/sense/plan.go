@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 )
 
 // plan says which files to read and what to make of them.
@@ -13,7 +14,8 @@ type plan struct {
 	outputs  []*output
 	dieLimit float64 // °C, 0 when the die's sensor names none
 	maxHertz float64 // mean of what the cpufreq policies allow, 0 when unknown
-	packages int     // CPU packages with a counter of throttled time
+	sources  []*source
+	packages int // CPU packages with a counter of throttled time
 }
 
 // output is one metric.
@@ -25,6 +27,7 @@ type output struct {
 	// all others are left out as soon as one probe is missing.
 	partial bool
 	eval    func(o *output, in []sample) (float64, bool)
+	misses  int      // Reads without a value, in a row; guarded by Sampler.mu
 	prev    []sample // inputs of the previous Read, for rates; guarded by Sampler.mu
 }
 
@@ -49,13 +52,16 @@ func (p *plan) keepRates(old *plan) {
 	if old == nil {
 		return
 	}
-	prev := map[string][]sample{}
+	before := map[string]*output{}
 	for _, o := range old.outputs {
-		prev[o.sensor.Key] = o.prev
+		before[o.sensor.Key+"\x00"+o.name] = o
 	}
 	for _, o := range p.outputs {
-		if last := prev[o.sensor.Key]; len(last) == len(o.from) {
-			o.prev = last
+		if last := before[o.sensor.Key+"\x00"+o.name]; last != nil {
+			o.misses = last.misses
+			if len(last.prev) == len(o.from) {
+				o.prev = last.prev
+			}
 		}
 	}
 }
@@ -175,7 +181,11 @@ func (b *builder) probe(path string, parse func([]byte) (sample, error)) int {
 		} else if n < len(buf) && tr.ends.Load() {
 			return sample{}, errHalf
 		}
-		return parse(buf[:n])
+		s, err := parse(buf[:n])
+		if err == errNoValue {
+			err = fmt.Errorf("%w: %.20q", errNoValue, strings.TrimSpace(string(buf[:n])))
+		}
+		return s, err
 	})
 }
 
@@ -191,17 +201,14 @@ func (b *builder) probeFunc(path string, get func([]byte) (sample, error)) int {
 // output adds a metric. Sensors of one label are told apart by #2, #3, in the
 // order of their keys, which is the order in which they are added.
 func (b *builder) output(s Sensor, partial bool, eval func(*output, []sample) (float64, bool), from ...int) *output {
-	name := string(s.Metric)
-	if s.Label != "" {
-		name += "{" + s.Label + "}"
-	}
+	name := s.name()
 	b.labels[name]++
 	if n := b.labels[name]; n > 1 {
 		if s.Label == "" { // a plain name belongs to one sensor only
 			return nil
 		}
 		s.Label = fmt.Sprintf("%s#%d", s.Label, n)
-		name = fmt.Sprintf("%s{%s}", s.Metric, s.Label)
+		name = s.name()
 	}
 	o := &output{sensor: s, name: name, from: from, partial: partial, eval: finite(eval)}
 	b.plan.outputs = append(b.plan.outputs, o)

@@ -64,9 +64,29 @@ const (
 	AirPressure Metric = "air_pressure_pascals"
 	// FilterPressure is the difference across a filter or between inside and outside.
 	FilterPressure Metric = "filter_pressure_pascals"
-	Intrusion      Metric = "intrusion_state"     // 1 = was opened, until someone clears it
-	BootOverheat   Metric = "boot_overheat_state" // 1 = the last reset was for heat (WDIOF_OVERHEAT)
-	BootWatchdog   Metric = "boot_watchdog_state" // 1 = the last reset was by the watchdog (WDIOF_CARDRESET)
+	Intrusion      Metric = "intrusion_state"         // 1 = was opened, until someone clears it
+	BootOverheat   Metric = "boot_overheat_state"     // 1 = the last reset was for heat (WDIOF_OVERHEAT)
+	BootWatchdog   Metric = "boot_watchdog_state"     // 1 = the last reset was by the watchdog (WDIOF_CARDRESET)
+	GPUErrors      Metric = "gpu_memory_errors_count" // uncorrected, since the card was made
+	GPURows        Metric = "gpu_memory_failing_state"
+	DiskWear       Metric = "disk_wear_ratio" // of the rated life; may exceed 1
+	DiskSpare      Metric = "disk_spare_ratio"
+	DiskSpareLimit Metric = "disk_spare_limit_ratio"
+	DiskErrors     Metric = "disk_media_errors_count"
+	DiskUnsafe     Metric = "disk_unsafe_shutdowns_count"
+	DiskHot        Metric = "disk_hot_seconds"      // above the drive's warning limit
+	DiskCritical   Metric = "disk_critical_seconds" // above its critical limit
+	DiskOn         Metric = "disk_on_seconds"
+	DiskFailing    Metric = "disk_failing_state" // the drive's own verdict
+	AirFlow        Metric = "air_flow_m3ph"
+	UPSCharge      Metric = "ups_charge_ratio"
+	UPSLoad        Metric = "ups_load_ratio"
+	UPSRuntime     Metric = "ups_runtime_seconds"
+	UPSBattery     Metric = "ups_on_battery_state"
+	DustPM1        Metric = "dust_pm1_ugpm3" // µg/m³
+	DustPM25       Metric = "dust_pm2p5_ugpm3"
+	DustPM10       Metric = "dust_pm10_ugpm3"
+	Vibration      Metric = "vibration_mps2" // effective value
 	// PowerMode is the number of the nvpmodel mode of a Jetson.
 	PowerMode Metric = "power_mode"
 )
@@ -97,6 +117,8 @@ type Options struct {
 	// a Sensor.Key to one of die, inlet, board, ssd, exhaust, room, power, fan,
 	// or to "none", which leaves the sensor out; default none.
 	Roles map[string]string
+	// Outside names what is not below Root; default: programs that are there.
+	Outside Outside
 }
 
 const (
@@ -113,19 +135,23 @@ type Sampler struct {
 	log  *slog.Logger
 	read func(path string, buf []byte) (int, error) // rawRead; tests put faults in
 
-	mu         sync.Mutex // guards the fields below; held for a whole Read
-	plan       *plan
-	planned    time.Time
-	stale      bool       // a device went away: discover before the next read
-	discovery  chan *plan // a discovery that is under way, else nil
-	tracks     *trackSet  // what is remembered per file, beyond one plan
-	logged     map[string]bool
-	fans       []string // keys of the fans that have ever turned, in the order of health.RPM1
-	fansLoaded bool
-	fanKeys    map[string]string // metric to key of the fans of the last Read
-	throttle   throttleState
-	boardOnce  sync.Once
-	boardFound Board
+	mu             sync.Mutex // guards the fields below; held for a whole Read
+	plan           *plan
+	planned        time.Time
+	stale          bool       // a device went away: discover before the next read
+	discovery      chan *plan // a discovery that is under way, else nil
+	tracks         *trackSet  // what is remembered per file, beyond one plan
+	logged         map[string]bool
+	fans           []string // keys of the fans that have ever turned, in the order of health.RPM1
+	fansLoaded     bool
+	fanKeys        map[string]string // metric to key of the fans of the last Read
+	throttle       throttleState
+	sources        []*source // nil before the first Read
+	holders        map[Metric]*holder
+	turned         map[string]bool // keys of fans of sources that have turned
+	outsideSensors []Sensor        // of the last Read
+	boardOnce      sync.Once
+	boardFound     Board
 }
 
 // New makes a Sampler. Nothing is read before the first Read or Board.
@@ -136,7 +162,8 @@ func New(opts Options, log *slog.Logger) *Sampler {
 	if opts.Timeout <= 0 {
 		opts.Timeout = time.Second
 	}
-	return &Sampler{opts: opts, log: log, read: rawRead, tracks: newTrackSet(), logged: map[string]bool{}}
+	return &Sampler{opts: opts, log: log, read: rawRead, tracks: newTrackSet(), logged: map[string]bool{},
+		holders: map[Metric]*holder{}, turned: map[string]bool{}}
 }
 
 // Read reads every sensor once. What could be read is returned even when err
@@ -161,8 +188,10 @@ func (s *Sampler) Read(ctx context.Context) ([]Reading, error) {
 	for _, o := range p.outputs {
 		v, ok := o.value(results)
 		if !ok {
+			o.misses++
 			continue
 		}
+		o.misses = 0
 		slowed.note(o.sensor, v)
 		if o.sensor.Metric != throttledTime {
 			readings = append(readings, Reading{Metric: o.name, Value: v})
@@ -171,8 +200,10 @@ func (s *Sampler) Read(ctx context.Context) ([]Reading, error) {
 	if v, ok := s.throttle.next(slowed, p); ok {
 		readings = append(readings, Reading{Metric: string(Throttled), Value: v})
 	}
-	s.noteFans(p, readings)
-	return readings, errors.Join(errs...)
+	s.fanKeys = p.fans()
+	readings, more := s.outside(ctx, p, readings)
+	s.noteFans(readings)
+	return readings, errors.Join(append(errs, more...)...)
 }
 
 // Sensors lists what the last discovery found, in the order of Read.
@@ -189,7 +220,7 @@ func (s *Sampler) Sensors() []Sensor {
 			list = append(list, o.sensor)
 		}
 	}
-	return list
+	return append(list, s.outsideSensors...)
 }
 
 // DieLimitCelsius is the temperature at which the kernel or the chip begins to
@@ -216,14 +247,15 @@ func (s *Sampler) currentPlan(ctx context.Context) (*plan, error) {
 		s.loadFans()
 		b := &builder{root: s.opts.Root, read: s.read, tracks: s.tracks, byPath: map[string]int{}, labels: map[string]int{},
 			roles: s.opts.Roles, turned: slices.Clone(s.fans)}
-		stateDir := s.opts.StateDir
-		go func() { found <- b.discover(stateDir) }()
+		opts := s.opts
+		go func() { found <- b.discover(opts) }()
 	}
 	timer := time.NewTimer(s.opts.Timeout)
 	defer timer.Stop()
 	select {
 	case p := <-s.discovery:
 		p.keepRates(s.plan)
+		s.takeSources(p.sources)
 		s.plan, s.planned, s.stale, s.discovery = p, time.Now(), false, nil
 		return p, nil
 	case <-ctx.Done():
@@ -248,6 +280,10 @@ func (s *Sampler) judge(p *probe, r *result) error {
 	if isGone(r.err) {
 		s.stale = true
 	}
+	if errors.Is(r.err, errNoValue) {
+		s.once(p.path, errNoValue, func() { s.log.Info("sensor says what cannot be", "path", p.path, "err", r.err) })
+		return nil
+	}
 	if isQuiet(r.err) {
 		s.log.Debug("sensor has no value", "path", p.path, "err", r.err)
 		return nil
@@ -260,10 +296,14 @@ func (s *Sampler) judge(p *probe, r *result) error {
 const maxLogged = 1000
 
 func (s *Sampler) logOnce(path string, err error) {
-	cause := path + "\x00" + err.Error()
-	if s.logged[cause] || len(s.logged) >= maxLogged {
-		return
+	s.once(path, err, func() { s.log.Warn("sensor not readable", "path", path, "err", err) })
+}
+
+// once runs tell for the first time that a cause is met.
+func (s *Sampler) once(path string, cause error, tell func()) {
+	key := path + "\x00" + cause.Error()
+	if !s.logged[key] && len(s.logged) < maxLogged {
+		s.logged[key] = true
+		tell()
 	}
-	s.logged[cause] = true
-	s.log.Warn("sensor not readable", "path", path, "err", err)
 }

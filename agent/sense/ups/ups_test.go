@@ -102,14 +102,10 @@ func TestServerThatIsSilentOrEndlessIsLeft(t *testing.T) {
 
 // The real server with its own dummy driver, where it is installed.
 func TestRealServer(t *testing.T) {
-	upsd, err := exec.LookPath("upsd")
-	driver := ""
-	for _, dir := range []string{"/lib/nut", "/usr/lib/nut", "/usr/libexec/nut"} {
-		if path := filepath.Join(dir, "dummy-ups"); exec.Command("test", "-x", path).Run() == nil {
-			driver = path
-		}
-	}
-	if err != nil || driver == "" {
+	// Debian's /usr/sbin/upsd is a script that wants to be a service.
+	upsd, driver := "/lib/nut/upsd", "/lib/nut/dummy-ups"
+	_, err1 := os.Stat(upsd)
+	if _, err2 := os.Stat(driver); err1 != nil || err2 != nil {
 		t.Skip("upsd is not installed: apt-get install nut-server")
 	}
 	dir, err := os.MkdirTemp("", "eh") // the driver's socket needs a short name
