@@ -56,6 +56,7 @@ type moment struct {
 
 const (
 	keepDays    = 60
+	keepHours   = 48
 	leastDay    = 4     // steady hours that make a day
 	firstWeek   = 7     // days to the provisional baseline
 	fourWeeks   = 28    // days to the final one
@@ -241,8 +242,8 @@ func (b *Box) measure(h *Hour) {
 		}
 	}
 	b.Recent = append(b.Recent, moment{h.Start, r})
-	if len(b.Recent) > 8 {
-		b.Recent = slices.Delete(b.Recent, 0, len(b.Recent)-8)
+	if len(b.Recent) > keepHours {
+		b.Recent = slices.Delete(b.Recent, 0, len(b.Recent)-keepHours)
 	}
 }
 

@@ -5,11 +5,14 @@ import (
 	"slices"
 )
 
-// The air at the inlet against the same hour, one either side, of the last
-// two weeks.
+// The air at the inlet against the same hour, one either side, of the last two
+// weeks, and of the last three days: a heat wave comes day by day, a cooling
+// that fails does not.
 const (
-	ambientKelvin = 4.5
-	ambientHours  = 5
+	ambientKelvin = 4.2
+	ambientSudden = 3.3
+	ambientHours  = 3
+	ambientCalm   = 5
 	airHours      = 15 * 24
 	agreeWithin   = 6 * hourSeconds
 )
@@ -32,10 +35,10 @@ func (r *airRing) put(start int64, v Value) {
 	r.V[hour%airHours], r.Last = v, start
 }
 
-// usual are the values of the same hour ±1 of the last 14 days, into buf.
-func (r *airRing) usual(start int64, buf []float64) []float64 {
+// usual are the values of the same hour ±1 of the last days, into buf.
+func (r *airRing) usual(start, days int64, buf []float64) []float64 {
 	hour := start / hourSeconds
-	for d := int64(1); d <= 14; d++ {
+	for d := int64(1); d <= days; d++ {
 		for o := int64(-1); o <= 1; o++ {
 			if v := r.V[(hour-24*d+o)%airHours]; v.OK() {
 				buf = append(buf, float64(v))
@@ -52,7 +55,7 @@ func (b *Box) watchAmbient(h *Hour) {
 	}
 	b.Air.put(h.Start, Value(ref))
 	var store [42]float64
-	usual := b.Air.usual(h.Start, store[:0])
+	usual := b.Air.usual(h.Start, 14, store[:0])
 	if len(usual) < 14 {
 		return
 	}
@@ -67,7 +70,9 @@ func (b *Box) watchAmbient(h *Hour) {
 		return
 	}
 	above := ref - median(usual)
-	count(&c.Watch, above > ambientKelvin)
+	var late [9]float64
+	sudden := ref - median(b.Air.usual(h.Start, 3, late[:0]))
+	count(&c.Watch, above > ambientKelvin && (sudden > ambientSudden || b.has("ambient")))
 	count(&c.Calm, above < ambientKelvin/2)
 	at := h.Start + hourSeconds
 	switch {
@@ -81,7 +86,7 @@ func (b *Box) watchAmbient(h *Hour) {
 			f.Evidence = append(f.Evidence, Evidence{"resistance_percent", Value(Percent(r)), fmt.Sprintf("the box itself stands at %+.1f %%: heat of the room does not change that", Percent(r))})
 		}
 		b.raise(f, at)
-	case c.Calm >= ambientHours:
+	case c.Calm >= ambientCalm:
 		b.close("ambient", at, "back to normal")
 		c.Calm = 0
 	}

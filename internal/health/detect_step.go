@@ -37,16 +37,34 @@ func (b *Box) watchStep(h *Hour) {
 		return
 	}
 	now := b.recentMedian(4)
-	if now-level > stepHours*b.stepLine() {
+	// A storm of dust takes days: it lies as high over the week, but not over
+	// the day before.
+	if now-level > stepHours*b.stepLine() && now-b.dayBefore(h.Start) > stepHours*b.stepLine() {
 		b.step(now, level, b.Recent[n-4].Start, h.Start)
 	}
 }
 
 // recentMedian is the median residual of the last n steady hours.
 func (b *Box) recentMedian(n int) float64 {
-	v := make([]float64, 0, 8)
+	v := make([]float64, 0, n)
 	for _, m := range b.Recent[max(len(b.Recent)-n, 0):] {
 		v = append(v, m.R)
+	}
+	return median(v)
+}
+
+// dayBefore is the median of the steady hours of the two days before the last
+// eight hours, or that of the week where there were too few.
+func (b *Box) dayBefore(at int64) float64 {
+	var v []float64
+	for _, m := range b.Recent {
+		if at-m.Start >= stepSpan {
+			v = append(v, m.R)
+		}
+	}
+	if len(v) < 4 {
+		level, _ := b.before()
+		return level
 	}
 	return median(v)
 }
@@ -89,7 +107,8 @@ func (b *Box) closeStep() {
 	if n < 2 || !b.Days[n-2].S7.OK() || b.held(d.Day) || b.stuckLately(d.Day) {
 		return
 	}
-	if level := float64(b.Days[n-2].S7); float64(d.R)-level > b.stepLine() {
+	yesterday := float64(b.Days[n-2].R)
+	if level := float64(b.Days[n-2].S7); float64(d.R)-max(level, yesterday) > b.stepLine() {
 		b.step(float64(d.R), level, int64(d.Day)*daySeconds, endOf(d.Day))
 	}
 }

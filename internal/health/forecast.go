@@ -21,7 +21,11 @@ const (
 	draws         = 300
 
 	// The spread of pairwise slopes is far wider than that of their median.
-	slopeMiddle = 0.35
+	slopeMiddle = 0.5
+	// Dust does not go on as it did: storms, works next door, paste that
+	// settles. The slope of a draw is multiplied by exp(N(bias, σ)).
+	slopeBias  = 0.3
+	slopeSigma = 0.8
 	// The air of the coming season lies so far from that of the last month, 1 σ.
 	seasonKelvin = 2.5
 	seasonDays   = 60
@@ -34,7 +38,7 @@ var families = [...]struct {
 	name   string
 	power  float64
 	weight float64
-}{{"exponential", 0, 0.3}, {"power-0.4", 0.4, 0.5}, {"linear", 1, 0.2}}
+}{{"exponential", 0, 0.2}, {"power-0.4", 0.4, 0.4}, {"linear", 1, 0.4}}
 
 // Forecast is when a box will throttle: 10, 50 and 90 % of the draws lie
 // before Low, Mid and High.
@@ -162,7 +166,7 @@ func draw(rng *rand.Rand, paths []path, needs []need, trip *trip) []float64 {
 		p := &paths[k]
 		q := 0.5 + (rng.Float64()-0.5)*slopeMiddle
 		w := walk{
-			at: p.line.at, slope: p.slopes[int(q*float64(len(p.slopes)))], power: p.power,
+			at: p.line.at, slope: p.slopes[int(q*float64(len(p.slopes)))] * math.Exp(slopeBias+slopeSigma*rng.NormFloat64()), power: p.power,
 			above: trip.draw(rng) - defaultTrip, drift: rng.NormFloat64() * seasonKelvin / seasonDays,
 		}
 		out = append(out, w.firstDay(rng, needs))
