@@ -8,6 +8,7 @@
 //	STATE/activate.json, STATE/models/active.json, STATE/blobs/   (package activate)
 //	STATE/update.json   (package update)
 //	STATE/health.json   hours and findings of the box's heat (package condition)
+//	STATE/blackbox.ring the last hour, for the case of a reset (package blackbox)
 //	STATE/way.json      the way to the controller that worked (package dial)
 //	STATE/status.json   how the connection stands, for `edgeherd-agent status`
 //
@@ -89,7 +90,12 @@ type Options struct {
 	// Uptime is the time since boot; nil asks the kernel. Tests on fake time
 	// must pass one that keeps step with it.
 	Uptime func() time.Duration
-	// NoSync leaves out fsync in the spool: for tests with thousands of commits.
+	// NoBlackbox keeps no ring of the last hour, and so no cause of a reset is
+	// told. BlackboxPeriod is how often it is written in quiet times; default 1
+	// min. See agent/blackbox for the wear.
+	NoBlackbox     bool
+	BlackboxPeriod time.Duration
+	// NoSync leaves out fsync in the spool and the ring: for tests with thousands of commits.
 	NoSync bool
 	// OnJournal, if set, runs after each write of the activation journal.
 	// Crash tests return an error from it.
@@ -135,7 +141,8 @@ type Agent struct {
 	desired  durable.Journal
 
 	condition *condition.Condition
-	setup     setup // of the sense loop
+	last      lastHour // of the sense loop
+	setup     setup    // of the sense loop
 	telemetry *telemetry
 	disk      disk
 	duty      govern.State
@@ -173,6 +180,7 @@ func Open(opts Options, log *slog.Logger) (_ *Agent, err error) {
 		return nil, err
 	}
 	a.openCondition()
+	a.openLastHour()
 	if err := a.openParts(); err != nil {
 		return nil, err
 	}

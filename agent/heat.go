@@ -67,6 +67,9 @@ func (a *Agent) moment() condition.Moment {
 
 // judgeHeat takes readings into the hour and judges the ones that are over.
 func (a *Agent) judgeHeat(readings []sense.Reading) {
+	if len(readings) == 0 {
+		return
+	}
 	r := condition.Reading{At: a.moment(), V: a.sampler.Figures(readings), Facts: a.facts()}
 	r.TripC, _ = a.sampler.DieLimitCelsius()
 	if err := a.condition.Observe(r); err != nil {

@@ -25,6 +25,7 @@ func (a *Agent) senseLoop(ctx context.Context) error {
 		if err := a.condition.Close(); err != nil {
 			a.log.Warn("the hour that was gathered is lost", "err", err)
 		}
+		a.closeLastHour()
 	}()
 	for {
 		readings, err := a.sampler.Read(ctx)
@@ -40,6 +41,7 @@ func (a *Agent) senseLoop(ctx context.Context) error {
 		a.publishLive(readings)
 		a.govern(ctx, readings)
 		a.judgeHeat(readings)
+		a.record(readings)
 		if time.Since(sealed) >= a.opts.SealPeriod || a.telemetry.full() {
 			sealed = time.Now()
 			a.seal()

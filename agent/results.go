@@ -25,6 +25,14 @@ type runnerInfo struct {
 	mu      sync.Mutex // guards the fields below
 	version string
 	runtime string
+	p95     float64 // seconds, of the slowest model; 0: none serves
+}
+
+// slowest is the 95th percentile of the slowest model's latency.
+func (r *runnerInfo) slowest() (seconds float64, known bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.p95, r.p95 > 0
 }
 
 // known reports whether the runner has answered this process.
@@ -67,6 +75,10 @@ func (a *Agent) askRunner(ctx context.Context) {
 	}
 	a.runner.mu.Lock()
 	defer a.runner.mu.Unlock()
+	a.runner.p95 = 0
+	for _, m := range s.Models {
+		a.runner.p95 = max(a.runner.p95, m.LatencyP95)
+	}
 	if a.runner.version != s.Version || a.runner.runtime != s.RuntimeVersion {
 		a.runner.version, a.runner.runtime = s.Version, s.RuntimeVersion
 		a.link.SayHello()

@@ -20,7 +20,7 @@
 // its whole life. A kill costs the readings of the hour that it falls into, a
 // clean stop costs none.
 //
-// The one rule a caller can break: Observe and Close belong to one goroutine.
+// The one rule a caller can break: Observe, Now and Close belong to one goroutine.
 // SetClock and SetCare may be called from any; they never wait.
 package condition
 
@@ -173,8 +173,9 @@ func (c *Condition) openMail() {
 // leap is a difference of clocks that is none of drift or of a leap second.
 const leap = 5 * time.Minute
 
-// now places a moment on the calendar, if anything vouches for it.
-func (c *Condition) now(m Moment) (time.Time, bool) {
+// Now places a moment on the calendar, if anything vouches for it. It belongs to
+// the goroutine that observes.
+func (c *Condition) Now(m Moment) (time.Time, bool) {
 	t := m.Wall
 	if !m.Synced {
 		f := c.state.Fix
@@ -183,11 +184,14 @@ func (c *Condition) now(m Moment) (time.Time, bool) {
 		}
 		t = time.UnixMilli(f.WallMs).Add(m.Mono - time.Duration(f.MonoMs)*time.Millisecond)
 	}
-	return t, !t.Before(c.opts.Floor)
+	if t.Before(c.opts.Floor) {
+		return time.Time{}, false
+	}
+	return t, true
 }
 
 func (c *Condition) take(r Reading) {
-	t, known := c.now(r.At)
+	t, known := c.Now(r.At)
 	if !known {
 		c.hours, c.time = health.Aggregator{}, time.Time{}
 		c.trouble("its clock is not synchronised and no controller has told the time since it booted")
