@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/edgeherd/edgeherd/models"
 )
@@ -43,6 +44,9 @@ func check(in, out []port, tensors []Tensor, outputs []string) (ports, outs []in
 	for i, name := range outputs {
 		if outs[i] = find(out, name); outs[i] < 0 {
 			return nil, nil, fmt.Errorf("%w: the model has no output %q; it gives %s", ErrBadInput, name, names(out))
+		}
+		if slices.Contains(outs[:i], outs[i]) {
+			return nil, nil, fmt.Errorf("%w: output %q is asked for twice", ErrBadInput, name)
 		}
 	}
 	return ports, outs, nil

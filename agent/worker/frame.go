@@ -6,14 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 )
 
 // A frame on the socket is a 4-byte little-endian length and that many bytes:
 //
-//	request  id, inputs, outputs, input*, output port*
-//	answer   id, code, then the outputs (code 0) or the reason as text
+//	request  id, base, inputs, outputs, input*, output port*    (base: the region's first byte in the ring)
+//	answer   id, code, then run, cpu and the outputs (code 0) or the reason as text
 //	input    port, tensor
-//	tensor   offset, length, rank, dimension*       (offset and length: bytes in the slot)
+//	tensor   offset, length, rank, dimension*       (offset and length: bytes in the ring)
 //
 // where each number is a 64-bit little-endian word. The first frame each way is
 // JSON instead: the configuration, and what was loaded.
@@ -29,12 +30,12 @@ const (
 	codeFailed          // the model reported an error
 	codeBadInput        // the runtime refused what it was given
 	codeTerminated      // abandoned through the control pipe
-	codeTooLarge        // the outputs do not fit into the slot
+	codeTooLarge        // the outputs do not fit into the region
 )
 
 var errFrame = errors.New("malformed frame")
 
-// span is one tensor in the slot.
+// span is one tensor in the ring.
 type span struct {
 	port           int
 	offset, length int64
@@ -43,6 +44,7 @@ type span struct {
 
 type request struct {
 	id   uint64
+	base int64
 	in   []span
 	outs []int
 }
@@ -50,7 +52,9 @@ type request struct {
 type answer struct {
 	id   uint64
 	code code
-	outs []span // port is not sent: the order is that of the request
+	run  time.Duration // in ONNX Runtime
+	cpu  time.Duration // the CPU time of it
+	outs []span        // port is not sent: the order is that of the request
 	text string
 }
 
@@ -75,7 +79,7 @@ func appendSpan(b []byte, s *span) []byte {
 }
 
 func appendRequest(b []byte, r *request) []byte {
-	b = word(word(word(beginFrame(b), r.id), len(r.in)), len(r.outs))
+	b = word(word(word(word(beginFrame(b), r.id), r.base), len(r.in)), len(r.outs))
 	for i := range r.in {
 		b = appendSpan(word(b, r.in[i].port), &r.in[i])
 	}
@@ -90,6 +94,7 @@ func appendAnswer(b []byte, a *answer) []byte {
 	if a.code != codeOK {
 		return endFrame(append(b, a.text[:min(len(a.text), 4096)]...))
 	}
+	b = word(word(b, int64(a.run)), int64(a.cpu))
 	for i := range a.outs {
 		b = appendSpan(b, &a.outs[i])
 	}
@@ -138,7 +143,7 @@ func (w *words) span(s *span) {
 // decodeRequest reads a frame body into r, whose slices are reused.
 func decodeRequest(b []byte, r *request) error {
 	w := words{rest: b}
-	r.id = uint64(w.next())
+	r.id, r.base = uint64(w.next()), w.next()
 	nIn := w.count(1)
 	nOut := w.count(1)
 	if nIn*32+nOut*8 > len(w.rest) {
@@ -171,6 +176,7 @@ func decodeAnswer(b []byte, wanted int, a *answer) error {
 		a.text = string(w.rest)
 		return nil
 	}
+	a.run, a.cpu = time.Duration(w.next()), time.Duration(w.next())
 	a.outs = resize(a.outs, wanted)
 	for i := range a.outs {
 		w.span(&a.outs[i])

@@ -9,7 +9,7 @@ import (
 )
 
 func sampleRequest() request {
-	return request{id: 7, in: []span{
+	return request{id: 7, base: 4096, in: []span{
 		{port: 1, offset: 64, length: 12, shape: []int64{3, 1}},
 		{port: 0, offset: 128, length: 0, shape: []int64{0}},
 		{port: 2, offset: 128, length: 4, shape: []int64{}},
@@ -36,7 +36,7 @@ func TestFramesComeBackAsSent(t *testing.T) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 	for _, a := range []answer{
-		{id: 7, outs: []span{{offset: 64, length: 8, shape: []int64{2}}}},
+		{id: 7, run: 5, cpu: 4, outs: []span{{offset: 64, length: 8, shape: []int64{2}}}},
 		{id: 8, code: codeBadInput, outs: []span{}, text: "why"},
 	} {
 		got := answer{outs: []span{}}

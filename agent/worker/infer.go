@@ -6,145 +6,227 @@ import (
 	"fmt"
 	"sync/atomic"
 	"time"
-
-	"github.com/edgeherd/edgeherd/models"
 )
 
-// Tensor is a named array. Data is little-endian; a BYTES element is a 4-byte
-// length and its bytes. An empty Shape is a scalar.
-type Tensor struct {
-	Name  string
-	DType models.DType
-	Shape []int64
-	Data  []byte
+// region is the runner's side of one part of the ring.
+type region struct {
+	base    int64
+	end     int64 // of what the last request used
+	frame   []byte
+	req     request
+	ans     answer
+	results []result
+	read    chan struct{} // closed when the answer has been read
 }
 
 // Infer runs the model once and returns the named outputs in that order, or
-// all of them when none is named. It is safe for concurrent use; calls take
-// turns. The inputs are checked before the worker sees them (ErrBadInput). When
-// ctx ends first, the inference is stopped at the next node of the graph and
-// ErrDeadline is returned; a process that has not stopped after Options.Grace
-// is killed. The returned data belongs to the caller.
+// all of them when none is named. The returned data belongs to the caller.
+// Everything else is as in Run.
 func (w *Worker) Infer(ctx context.Context, in []Tensor, outputs []string) ([]Tensor, error) {
-	ports, outs, err := check(w.in, w.out, in, outputs)
+	r := &Request{In: in, Outputs: outputs}
+	_, err := w.Run(ctx, &Batch{Requests: []*Request{r}})
 	if err != nil {
 		return nil, err
 	}
-	select {
-	case <-w.turn:
-	case <-ctx.Done():
-		return nil, fmt.Errorf("%w while waiting for its turn: %w", ErrDeadline, context.Cause(ctx))
-	}
-	defer func() { w.turn <- struct{}{} }()
-	select {
-	case <-w.done:
-		return nil, w.lost()
-	case <-ctx.Done():
-		return nil, fmt.Errorf("%w before it started: %w", ErrDeadline, context.Cause(ctx))
-	default:
-	}
-	if err := w.place(in, ports, outs); err != nil {
-		return nil, err
-	}
-	if err := w.exchange(ctx); err != nil {
-		w.slot.trim(w.opts.MaxSlotBytes)
-		return nil, err
-	}
-	return w.collect()
+	return r.Out, nil
 }
 
-// place copies the inputs into the slot and fills w.req.
-func (w *Worker) place(in []Tensor, ports, outs []int) error {
-	w.lastID++
-	w.req.id, w.req.outs = w.lastID, outs
-	w.req.in = resize(w.req.in, len(in))
-	var end int64
-	for i := range in {
-		s := &w.req.in[i]
-		s.port, s.shape = ports[i], append(s.shape[:0], in[i].Shape...)
-		s.offset, s.length = align(end), int64(len(in[i].Data))
-		end = s.offset + s.length
+// Check prepares a request for Run, which does it itself for one that has not
+// been checked. A request that was checked by one worker of a model suits all.
+// The error is ErrBadInput.
+func (w *Worker) Check(r *Request) error {
+	if r.at != nil {
+		return nil
 	}
-	if end > w.opts.MaxSlotBytes {
-		return fmt.Errorf("%w: %d bytes of inputs exceed the limit of %d bytes for one request", ErrBadInput, end, w.opts.MaxSlotBytes)
-	}
-	if err := w.slot.reserve(end); err != nil {
+	ports, outs, err := check(w.in, w.out, r.In, r.Outputs)
+	if err != nil {
 		return err
 	}
-	for i := range in {
-		copy(w.slot.bytes(w.req.in[i].offset, w.req.in[i].length), in[i].Data)
+	at := make([]int, len(w.in))
+	for i, port := range ports {
+		at[port] = i
 	}
+	r.at, r.outs = at, outs
 	return nil
 }
 
-// exchange sends w.req and reads w.ans.
-func (w *Worker) exchange(ctx context.Context) error {
-	id := w.req.id
-	fired := make(chan struct{})
+// Run runs the model once for all requests of a batch. It is safe for
+// concurrent use; the worker takes batches in turn. When ctx ends first, the
+// run is stopped at the next node of the graph and ErrDeadline is returned; a
+// process that has not stopped after Options.Grace is killed.
+func (w *Worker) Run(ctx context.Context, b *Batch) (Cost, error) {
+	for _, r := range b.Requests {
+		if err := w.Check(r); err != nil {
+			return Cost{}, err
+		}
+	}
+	var n int
+	select {
+	case n = <-w.free:
+	case <-ctx.Done():
+		return Cost{}, fmt.Errorf("%w while waiting for its turn: %w", ErrDeadline, context.Cause(ctx))
+	}
+	g := &w.regions[n]
+	left := false
+	defer func() {
+		if !left {
+			w.free <- n
+		}
+	}()
+	select {
+	case <-w.done:
+		return Cost{}, w.lost()
+	case <-ctx.Done():
+		return Cost{}, fmt.Errorf("%w before it started: %w", ErrDeadline, context.Cause(ctx))
+	default:
+	}
+	began := time.Now()
+	err := w.place(g, b)
+	if b.Placed != nil {
+		b.Placed()
+	}
+	if err != nil {
+		return Cost{}, err
+	}
+	cost := Cost{Input: time.Since(began)}
+	before, err := w.send(g)
+	if err == nil {
+		select {
+		case <-before:
+			err = w.receive(ctx, g)
+		case <-ctx.Done():
+			// Another batch computes still; this one is skipped when its turn comes.
+			left = true
+			w.abandon(g.req.id)
+			go func() {
+				<-before
+				_ = w.receive(context.WithoutCancel(ctx), g)
+				w.free <- n
+			}()
+			return Cost{}, fmt.Errorf("%w while waiting for its turn: %w", ErrDeadline, context.Cause(ctx))
+		}
+	}
+	if err != nil {
+		w.ring.trim(g.base, g.base+w.ring.max)
+		return Cost{}, err
+	}
+	cost.Run, cost.CPU = g.ans.run, g.ans.cpu
+	began = time.Now()
+	err = w.collect(g, b)
+	cost.Output = time.Since(began)
+	return cost, err
+}
+
+// place copies the inputs into the region and fills g.req.
+func (w *Worker) place(g *region, b *Batch) error {
+	g.req.outs = b.Requests[0].outs
+	g.req.in = resize(g.req.in, len(w.in))
+	end := g.base
+	for port := range w.in {
+		s := &g.req.in[port]
+		s.port = port
+		s.shape, s.length = b.gathered(port, s.shape)
+		s.offset = align(end)
+		end = s.offset + s.length
+		if end-g.base > w.ring.max {
+			return fmt.Errorf("%w: the inputs exceed the limit of %d bytes for one request", ErrBadInput, w.ring.max)
+		}
+	}
+	for port := range w.in {
+		b.gather(w.ring.bytes(g.req.in[port].offset, g.req.in[port].length), port)
+	}
+	g.end = end
+	return nil
+}
+
+// send writes the request. The channel is closed when the answers to all
+// earlier requests have been read: then the next answer is that to this one.
+func (w *Worker) send(g *region) (before chan struct{}, err error) {
+	g.read = make(chan struct{})
+	w.order.Lock()
+	defer w.order.Unlock()
+	w.lastID++
+	g.req.id, g.req.base = w.lastID, g.base
+	g.frame = appendRequest(g.frame, &g.req)
+	if _, err := w.conn.Write(g.frame); err != nil {
+		close(g.read)
+		return nil, w.broken()
+	}
+	before, w.newest = w.newest, g.read
+	return before, nil
+}
+
+// abandon asks the worker to stop or skip a request.
+func (w *Worker) abandon(id uint64) {
+	_, _ = w.control.Write(binary.LittleEndian.AppendUint64(nil, id)) // fails only when the process is gone
+}
+
+// broken ends a worker that does not speak the protocol and says why.
+func (w *Worker) broken() error {
+	_ = w.cmd.Process.Kill()
+	return w.lost()
+}
+
+// receive reads the answer to the oldest request.
+func (w *Worker) receive(ctx context.Context, g *region) error {
+	defer close(g.read)
 	var killer *time.Timer
 	var killed atomic.Bool
+	fired := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(fired)
-		_, _ = w.control.Write(binary.LittleEndian.AppendUint64(nil, id)) // fails only when the process is gone
+		w.abandon(g.req.id)
 		killer = time.AfterFunc(w.opts.Grace, func() {
 			killed.Store(true)
 			_ = w.cmd.Process.Kill()
 		})
 	})
-	w.frame = appendRequest(w.frame, &w.req)
-	_, err := w.conn.Write(w.frame)
-	if err == nil {
-		w.frame, err = readFrame(w.reader, w.frame)
-	}
+	frame, err := readFrame(w.reader, g.frame)
+	g.frame = frame
 	if !stop() {
 		<-fired
 		killer.Stop()
 	}
 	if err == nil {
-		if err = decodeAnswer(w.frame, len(w.req.outs), &w.ans); err == nil && w.ans.id != id {
+		if err = decodeAnswer(frame, len(g.req.outs), &g.ans); err == nil && g.ans.id != g.req.id {
 			err = errFrame
 		}
 	}
 	if err != nil {
-		_ = w.cmd.Process.Kill()
-		died := w.lost()
+		died := w.broken()
 		if killed.Load() {
 			return fmt.Errorf("%w: %w; the worker did not stop within %v and was killed", ErrDeadline, context.Cause(ctx), w.opts.Grace)
 		}
 		return died
 	}
-	switch w.ans.code {
+	switch g.ans.code {
 	case codeOK:
 		return nil
 	case codeTerminated:
 		return fmt.Errorf("%w: %w", ErrDeadline, context.Cause(ctx))
 	case codeBadInput:
-		return fmt.Errorf("%w: %s", ErrBadInput, w.ans.text)
+		return fmt.Errorf("%w: %s", ErrBadInput, g.ans.text)
+	case codeTooLarge:
+		return fmt.Errorf("run model: %s, %d bytes", g.ans.text, w.ring.max)
 	default:
-		return fmt.Errorf("run model: %s", w.ans.text)
+		return fmt.Errorf("run model: %s", g.ans.text)
 	}
 }
 
-// collect copies the outputs out of the slot. The worker is not trusted with
+// collect copies the outputs out of the region. The worker is not trusted with
 // the bounds.
-func (w *Worker) collect() ([]Tensor, error) {
-	var total, end int64
-	for i := range w.ans.outs {
-		s := &w.ans.outs[i]
-		if !w.slot.covers(s.offset, s.length) {
-			return nil, fmt.Errorf("run model: the worker named memory outside the slot: %w", errFrame)
+func (w *Worker) collect(g *region, b *Batch) error {
+	g.results = g.results[:0]
+	for i := range g.ans.outs {
+		s, port := &g.ans.outs[i], g.req.outs[i]
+		if !w.ring.covers(g.base, s.offset, s.length) {
+			return fmt.Errorf("run model: the worker named memory outside its region: %w", errFrame)
 		}
-		total += s.length
-		end = max(end, s.offset+s.length)
+		g.end = max(g.end, s.offset+s.length)
+		spec := Tensor{Name: w.out[port].Spec.Name, DType: w.out[port].Spec.DType, Shape: append(make([]int64, 0, len(s.shape)), s.shape...)}
+		g.results = append(g.results, result{port: port, spec: spec, bytes: w.ring.bytes(s.offset, s.length)})
 	}
-	data := make([]byte, total)
-	outs := make([]Tensor, len(w.ans.outs))
-	for i := range outs {
-		s, spec := &w.ans.outs[i], &w.out[w.req.outs[i]].Spec
-		n := copy(data, w.slot.bytes(s.offset, s.length))
-		outs[i] = Tensor{Name: spec.Name, DType: spec.DType, Shape: append(make([]int64, 0, len(s.shape)), s.shape...), Data: data[:n:n]}
-		data = data[n:]
-	}
-	w.slot.trim(end)
-	return outs, nil
+	err := b.scatter(g.results)
+	w.ring.trim(g.base, g.end)
+	return err
 }

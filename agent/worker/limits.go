@@ -24,15 +24,19 @@ func joinNamed(what string, errs ...error) error {
 	return nil
 }
 
-// lowerPriority sets the niceness of all threads of this process: on Linux it
-// belongs to the thread, and new threads take that of their creator.
-func lowerPriority(nice int) error {
-	if nice == 0 {
+// restrict sets niceness and processors of all threads of this process: on
+// Linux both belong to the thread, and new threads take them from their creator.
+func restrict(nice int, cpus []int) error {
+	if nice == 0 && len(cpus) == 0 {
 		return nil
+	}
+	var set unix.CPUSet
+	for _, n := range cpus {
+		set.Set(n)
 	}
 	threads, err := os.ReadDir("/proc/self/task")
 	if err != nil {
-		return fmt.Errorf("set niceness: %w", err)
+		return fmt.Errorf("set priority: %w", err)
 	}
 	for _, t := range threads {
 		tid, err := strconv.Atoi(t.Name())
@@ -41,6 +45,12 @@ func lowerPriority(nice int) error {
 		}
 		if err := unix.Setpriority(unix.PRIO_PROCESS, tid, nice); err != nil && !errors.Is(err, unix.ESRCH) {
 			return fmt.Errorf("set niceness %d: %w", nice, err)
+		}
+		if len(cpus) == 0 {
+			continue
+		}
+		if err := unix.SchedSetaffinity(tid, &set); err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("run on processors %v only: %w", cpus, err)
 		}
 	}
 	return nil
@@ -58,20 +68,25 @@ func preferForOOM() {
 // memory on top of what the process holds now. The Go runtime and the stacks of
 // its threads count as data too (about 100 MB reserved, 5 MB resident), which
 // is why the limit is relative.
-func limitData(max uint64) error {
-	if max == 0 {
-		return nil
+//
+// It returns what the process held before.
+func limitData(max uint64) (int64, error) {
+	if max > 0 {
+		startThreads(8)
 	}
-	startThreads(8)
 	now, err := statusKiB("/proc/self/status", "VmData:")
 	if err != nil {
-		return fmt.Errorf("limit memory: %w", err)
+		return 0, fmt.Errorf("limit memory: %w", err)
 	}
-	limit := uint64(now)*1024 + max
+	now *= 1024
+	if max == 0 {
+		return now, nil
+	}
+	limit := uint64(now) + max
 	if err := unix.Setrlimit(unix.RLIMIT_DATA, &unix.Rlimit{Cur: limit, Max: limit}); err != nil {
-		return fmt.Errorf("limit memory to %d bytes: %w", limit, err)
+		return now, fmt.Errorf("limit memory to %d bytes: %w", limit, err)
 	}
-	return nil
+	return now, nil
 }
 
 // startThreads makes the Go scheduler create n threads, which it then keeps for

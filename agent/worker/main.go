@@ -10,8 +10,10 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,25 +22,30 @@ import (
 const (
 	socketFD  = 3
 	controlFD = 4
-	slotFD    = 5
+	ringFD    = 5
 )
 
 // config is the first frame to the worker.
 type config struct {
-	Library      string `json:"library"`
-	Model        string `json:"model"`
-	Threads      int    `json:"threads"`
-	MaxDataBytes uint64 `json:"max_data_bytes"`
-	Nice         int    `json:"nice"`
-	MaxSlotBytes int64  `json:"max_slot_bytes"`
+	Library      string     `json:"library"`
+	Model        string     `json:"model"`
+	Graph        string     `json:"graph,omitempty"`
+	SaveGraph    string     `json:"save_graph,omitempty"`
+	Threads      int        `json:"threads"`
+	Providers    []Provider `json:"providers"`
+	CPUs         []int      `json:"cpus,omitempty"`
+	MaxDataBytes uint64     `json:"max_data_bytes"`
+	Nice         int        `json:"nice"`
+	MaxSlotBytes int64      `json:"max_slot_bytes"`
 }
 
 // loaded is the first frame from the worker.
 type loaded struct {
-	Version string `json:"version,omitempty"`
-	In      []port `json:"in,omitempty"`
-	Out     []port `json:"out,omitempty"`
-	Failure string `json:"failure,omitempty"` // why no model is loaded
+	Runtime
+	In        []port `json:"in,omitempty"`
+	Out       []port `json:"out,omitempty"`
+	DataBytes int64  `json:"data_bytes"`        // private memory before the model was loaded
+	Failure   string `json:"failure,omitempty"` // why no model is loaded
 }
 
 // Main is the body of the worker process. It returns when the runner closes the
@@ -65,18 +72,19 @@ func Main(ctx context.Context, args []string, _ io.Writer) error {
 
 // process is the state of the worker process.
 type process struct {
-	socket  *bufio.Reader
-	slot    *slot
-	session *session
+	socket   *bufio.Reader
+	ring     *ring
+	session  *session
+	bindings bindings
+	cpuClock int32 // of ONNX Runtime's work
 
 	frame, reply []byte
 	request      request
 	answer       answer
-	inputs       []bound
 
 	mu        sync.Mutex // guards the fields below
 	running   uint64     // request in infer, 0 = none
-	cancelled uint64     // newest request to abandon
+	cancelled []uint64   // requests to abandon that have not been answered
 }
 
 // load answers the first frame. A failure is told to the runner, not returned.
@@ -90,13 +98,13 @@ func (p *process) load() error {
 		return fmt.Errorf("read configuration: %w", err)
 	}
 	var l loaded
-	if err := p.open(&c); err != nil {
+	if err := p.open(&c, &l); err != nil {
 		l.Failure = err.Error()
 		if c.MaxDataBytes > 0 && outOfMemory(l.Failure) {
 			l.Failure += fmt.Sprintf(" (the model may use %d bytes; raise its memory limit or choose a smaller variant)", c.MaxDataBytes)
 		}
 	} else {
-		l.Version, l.In, l.Out = p.session.lib.version, p.session.in, p.session.out
+		l.In, l.Out = p.session.in, p.session.out
 	}
 	text, err := json.Marshal(&l)
 	if err != nil {
@@ -112,24 +120,37 @@ func outOfMemory(text string) bool {
 	return strings.Contains(text, "bad_alloc") || strings.Contains(text, "Failed to allocate memory")
 }
 
-func (p *process) open(c *config) error {
+func (p *process) open(c *config, l *loaded) error {
 	preferForOOM()
-	p.slot = &slot{file: os.NewFile(slotFD, "edgeherd-tensors")}
-	if err := p.slot.mapMemory(c.MaxSlotBytes); err != nil {
+	p.ring = &ring{file: os.NewFile(ringFD, "edgeherd-tensors"), max: c.MaxSlotBytes}
+	if err := p.ring.mapMemory(); err != nil {
 		return err
 	}
 	lib, err := openLibrary(c.Library)
 	if err != nil {
 		return err
 	}
-	if err := limitData(c.MaxDataBytes); err != nil {
+	if l.Runtime, err = lib.inventory(); err != nil {
 		return err
 	}
-	if err := lowerPriority(c.Nice); err != nil {
+	if l.DataBytes, err = limitData(c.MaxDataBytes); err != nil {
 		return err
 	}
-	p.session, err = newSession(lib, c.Model, c.Threads)
+	if err := restrict(c.Nice, c.CPUs); err != nil {
+		return err
+	}
+	p.session, err = openSession(lib, sessionSpec{model: c.Model, graph: c.Graph, saveGraph: c.SaveGraph, threads: c.Threads}, c.Providers, &l.Runtime)
+	p.use(p.session, c.Threads)
 	return err
+}
+
+// use makes the process answer with a session.
+func (p *process) use(s *session, threads int) {
+	p.bindings = bindings{session: s, ring: p.ring}
+	p.cpuClock = unix.CLOCK_THREAD_CPUTIME_ID
+	if threads > 1 {
+		p.cpuClock = unix.CLOCK_PROCESS_CPUTIME_ID
+	}
 }
 
 // watchControl reads ids of requests to abandon. End-of-file means that the
@@ -148,7 +169,7 @@ func (p *process) watchControl() {
 func (p *process) cancel(id uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.cancelled = id
+	p.cancelled = append(p.cancelled, id)
 	if p.running == id {
 		p.session.terminate()
 	}
@@ -158,18 +179,37 @@ func (p *process) cancel(id uint64) {
 func (p *process) begin(id uint64) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.cancelled == id {
+	if slices.Contains(p.cancelled, id) {
+		p.forget(id)
 		return false
 	}
 	p.running = id
 	return true
 }
 
+// terminated reports whether the running request has been abandoned.
+func (p *process) terminated() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Contains(p.cancelled, p.running)
+}
+
+// forget drops what was said about requests up to id: they are numbered in the
+// order in which they are answered. p.mu is held.
+func (p *process) forget(id uint64) {
+	p.cancelled = slices.DeleteFunc(p.cancelled, func(c uint64) bool { return c <= id })
+}
+
 // end reports whether the request was abandoned while it ran.
 func (p *process) end() (cancelled bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	cancelled = p.cancelled == p.running
+	if len(p.cancelled) == 0 {
+		p.running = 0
+		return false
+	}
+	cancelled = slices.Contains(p.cancelled, p.running)
+	p.forget(p.running)
 	p.running = 0
 	if cancelled {
 		p.session.resume()
@@ -190,7 +230,7 @@ func (p *process) serve() error {
 		if err := decodeRequest(body, &p.request); err != nil {
 			return fmt.Errorf("read request: %w", err)
 		}
-		p.infer()
+		p.infer(body[8:])
 		p.reply = appendAnswer(p.reply, &p.answer)
 		if _, err := rawFD(socketFD).Write(p.reply); err != nil {
 			return fmt.Errorf("answer request: %w", err)
@@ -198,38 +238,39 @@ func (p *process) serve() error {
 	}
 }
 
-// infer fills p.answer from p.request.
-func (p *process) infer() {
+// errTooLarge: the outputs do not fit behind the inputs.
+var errTooLarge = errors.New("inputs and outputs exceed the limit for one request")
+
+// infer fills p.answer from p.request, whose frame behind the id is key.
+func (p *process) infer(key []byte) {
 	r, a := &p.request, &p.answer
 	*a = answer{id: r.id, outs: a.outs[:0]}
-	end, err := p.bindInputs()
+	d, keep, err := p.bindings.find(key, r)
 	if err != nil {
 		a.code, a.text = codeFailed, err.Error()
 		return
+	}
+	if !keep {
+		defer p.bindings.drop(d)
 	}
 	if !p.begin(r.id) {
 		a.code = codeTerminated
 		return
 	}
-	tooLarge := false
-	err = p.session.infer(p.inputs, r.outs, func(port int, shape []int64, size int) ([]byte, error) {
-		s := span{port: port, offset: align(end), length: int64(size), shape: shape}
-		end = s.offset + s.length
-		if err := p.slot.reserve(end); err != nil {
-			tooLarge = true
-			return nil, err
-		}
-		a.outs = append(a.outs, s)
-		return p.slot.bytes(s.offset, s.length), nil
-	})
+	began, cpu := time.Now(), p.cpu()
+	err = p.bindings.run(d, p.terminated)
+	a.run, a.cpu = time.Since(began), p.cpu()-cpu
 	cancelled := p.end()
+	if err == nil {
+		a.outs, err = p.bindings.outputs(d, r, r.end())
+	}
 	if err == nil {
 		return
 	}
 	a.code, a.text = codeFailed, err.Error()
 	var status *ortError
 	switch {
-	case tooLarge:
+	case errors.Is(err, errTooLarge):
 		a.code = codeTooLarge
 	case cancelled:
 		a.code = codeTerminated
@@ -238,23 +279,21 @@ func (p *process) infer() {
 	}
 }
 
-// bindInputs returns the end of the last input in the slot.
-func (p *process) bindInputs() (end int64, err error) {
-	p.inputs = p.inputs[:0]
-	for i := range p.request.in {
-		s := &p.request.in[i]
-		if s.port < 0 || s.port >= len(p.session.in) || !p.slot.covers(s.offset, s.length) {
-			return 0, errFrame
-		}
-		p.inputs = append(p.inputs, bound{port: s.port, shape: s.shape, data: p.slot.bytes(s.offset, s.length)})
-		end = max(end, s.offset+s.length)
+// cpu reads the clock of the CPU time that inference takes: that of this
+// thread, or of all when ONNX Runtime has threads of its own.
+func (p *process) cpu() time.Duration {
+	var t unix.Timespec
+	_ = unix.ClockGettime(p.cpuClock, &t) // exists since Linux 2.6.12; a zero is a missing figure only
+	return time.Duration(t.Nano())
+}
+
+// end is where the inputs end in the ring.
+func (r *request) end() int64 {
+	end := r.base
+	for i := range r.in {
+		end = max(end, r.in[i].offset+r.in[i].length)
 	}
-	for _, o := range p.request.outs {
-		if o < 0 || o >= len(p.session.out) {
-			return 0, errFrame
-		}
-	}
-	return end, nil
+	return end
 }
 
 // rawFD reads and writes a descriptor with blocking calls: one request at a

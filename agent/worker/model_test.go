@@ -97,22 +97,33 @@ func inProcess(t testing.TB) func() []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := newSession(lib, assets.File(t, "models", "ocr-cls-2.0.0", "model.onnx"), 1)
+	runtime, err := lib.inventory()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := openSession(lib, sessionSpec{model: assets.File(t, "models", "ocr-cls-2.0.0", "model.onnx"), threads: 1}, []Provider{{Name: CPU}}, &runtime)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.close)
-	in := []bound{{port: 0, shape: classify()[0].Shape, data: classify()[0].Data}}
-	var out []byte
+	ring, err := createRing(1<<20, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ring.close() })
+	p := &process{ring: ring}
+	p.use(s, 1)
+	p.session = s
+	in := classify()[0]
+	copy(ring.bytes(0, int64(len(in.Data))), in.Data)
+	p.request = request{id: 1, in: []span{{length: int64(len(in.Data)), shape: in.Shape}}, outs: []int{0}}
+	key := appendRequest(nil, &p.request)[12:]
 	return func() []byte {
-		err := s.infer(in, []int{0}, func(_ int, _ []int64, size int) ([]byte, error) {
-			out = resize(out, size)
-			return out, nil
-		})
-		if err != nil {
-			t.Fatal(err)
+		p.infer(key)
+		if p.answer.code != codeOK {
+			t.Fatal(p.answer.text)
 		}
-		return out
+		return ring.bytes(p.answer.outs[0].offset, p.answer.outs[0].length)
 	}
 }
 

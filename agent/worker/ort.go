@@ -25,7 +25,9 @@ const (
 	slotCreateSession                       = 7
 	slotRun                                 = 9
 	slotCreateSessionOptions                = 10
+	slotSetOptimizedModelFilePath           = 11
 	slotSetSessionLogSeverityLevel          = 22
+	slotSetSessionGraphOptimizationLevel    = 23
 	slotSetIntraOpNumThreads                = 24
 	slotSetInterOpNumThreads                = 25
 	slotSessionGetInputCount                = 30
@@ -56,11 +58,23 @@ const (
 	slotReleaseTypeInfo                     = 98
 	slotReleaseTensorTypeAndShapeInfo       = 99
 	slotReleaseSessionOptions               = 100
+	slotGetAvailableProviders               = 125
+	slotReleaseAvailableProviders           = 126
+	slotAddSessionConfigEntry               = 130
 	slotCreateAndRegisterAllocator          = 144
 	slotReleaseArenaCfg                     = 157
 	slotCreateArenaCfgV2                    = 164
-	slotAddSessionConfigEntry               = 130
+	slotAppendTensorRTV2                    = 170
+	slotCreateTensorRTProviderOptions       = 171
+	slotUpdateTensorRTProviderOptions       = 172
+	slotReleaseTensorRTProviderOptions      = 174
+	slotAppendCUDAV2                        = 204
+	slotCreateCUDAProviderOptions           = 205
+	slotUpdateCUDAProviderOptions           = 206
+	slotReleaseCUDAProviderOptions          = 208
+	slotAppendExecutionProvider             = 216
 	slotGetResizedStringTensorElementBuffer = 252
+	slotGetBuildInfoString                  = 254
 	slotTensorTypeAndShapeHasShape          = 390
 	slotCount                               = 391
 )

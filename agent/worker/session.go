@@ -1,9 +1,9 @@
 package worker
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 	"unsafe"
 
 	"github.com/edgeherd/edgeherd/models"
@@ -30,13 +30,6 @@ type port struct {
 	name     uintptr           // C string owned by the runtime until the process ends
 }
 
-// bound is an input of one run: the bytes stay where they are.
-type bound struct {
-	port  int
-	shape []int64
-	data  []byte
-}
-
 // session is one loaded model. Not safe for concurrent use, except terminate.
 type session struct {
 	lib       *library
@@ -45,30 +38,65 @@ type session struct {
 	allocator uintptr
 	options   uintptr // OrtRunOptions
 	in, out   []port
-	run       runFrame
 }
 
-// runFrame is the argument memory of one OrtApi::Run; reused, since the
-// function must see heap memory that stays put.
-type runFrame struct {
-	inNames, inValues, outNames, outValues []uintptr
+// sessionSpec is what a session is made of.
+type sessionSpec struct {
+	model, graph, saveGraph string
+	threads                 int
 }
 
-func newSession(lib *library, model string, threads int) (*session, error) {
-	s := &session{lib: lib}
-	var env, options uintptr
+// openSession loads the model with the first provider that takes it. The
+// runtime is told which that is, and why not the ones before it.
+func openSession(lib *library, spec sessionSpec, providers []Provider, runtime *Runtime) (*session, error) {
+	var env uintptr
 	// Severity 3 is ERROR: warnings about the graph would fill the journal of a box.
 	if err := lib.try(slotCreateEnv, 3, uintptr(unsafe.Pointer(cBytes("edgeherd"))), uintptr(unsafe.Pointer(&env))); err != nil {
 		return nil, fmt.Errorf("start ONNX Runtime: %w", err)
 	}
+	for i, p := range providers {
+		var s *session
+		err := fmt.Errorf("the library was built without it; it has %s", strings.Join(runtime.Available, ", "))
+		if runtime.has(p.Name) {
+			s, err = newSession(lib, env, spec, p)
+		}
+		if err == nil {
+			runtime.Provider = p.Name
+			return s, nil
+		}
+		if i == len(providers)-1 {
+			if len(providers) > 1 {
+				err = fmt.Errorf("%w (providers before it: %s)", err, strings.Join(runtime.Skipped, "; "))
+			}
+			return nil, fmt.Errorf("load model %s with provider %s: %w", spec.model, p.Name, err)
+		}
+		runtime.Skipped = append(runtime.Skipped, fmt.Sprintf("%s: %v", p.Name, err))
+	}
+	return nil, errors.New("load model: no execution provider is configured")
+}
+
+// ONNX Runtime's GraphOptimizationLevel.
+const (
+	optimiseNothing = 0
+	optimiseAll     = 99
+)
+
+func newSession(lib *library, env uintptr, spec sessionSpec, p Provider) (*session, error) {
+	s := &session{lib: lib}
+	var options uintptr
 	if err := lib.try(slotCreateSessionOptions, uintptr(unsafe.Pointer(&options))); err != nil {
 		return nil, fmt.Errorf("start ONNX Runtime: %w", err)
 	}
 	defer lib.call(slotReleaseSessionOptions, options)
+	model, level := spec.model, uintptr(optimiseAll)
+	if spec.graph != "" {
+		model, level = spec.graph, optimiseNothing
+	}
 	err := errors.Join(
 		lib.try(slotSetSessionLogSeverityLevel, options, 3),
-		lib.try(slotSetIntraOpNumThreads, options, uintptr(threads)),
+		lib.try(slotSetIntraOpNumThreads, options, uintptr(spec.threads)),
 		lib.try(slotSetInterOpNumThreads, options, 1),
+		lib.try(slotSetSessionGraphOptimizationLevel, options, level),
 		// Spinning threads burn about twice the CPU, and heat, for nothing on a small box.
 		s.setConfig(options, "session.intra_op.allow_spinning", "0"),
 		s.setConfig(options, "session.inter_op.allow_spinning", "0"),
@@ -80,17 +108,23 @@ func newSession(lib *library, model string, threads int) (*session, error) {
 	if err == nil {
 		err = s.useModestArena(env, options)
 	}
+	if err == nil {
+		err = s.appendProvider(options, p)
+	}
+	if err == nil && spec.saveGraph != "" && spec.graph == "" {
+		err = lib.try(slotSetOptimizedModelFilePath, options, uintptr(unsafe.Pointer(cBytes(spec.saveGraph))))
+	}
 	if err != nil {
 		return nil, fmt.Errorf("set up ONNX Runtime: %w", err)
 	}
 	if err := lib.try(slotCreateSession, env, uintptr(unsafe.Pointer(cBytes(model))), options, uintptr(unsafe.Pointer(&s.handle))); err != nil {
-		return nil, fmt.Errorf("load model %s: %w", model, err)
+		return nil, err
 	}
 	if s.in, err = s.ports(slotSessionGetInputCount, slotSessionGetInputName, slotSessionGetInputTypeInfo); err != nil {
-		return nil, fmt.Errorf("load model %s: input %w", model, err)
+		return nil, fmt.Errorf("input %w", err)
 	}
 	if s.out, err = s.ports(slotSessionGetOutputCount, slotSessionGetOutputName, slotSessionGetOutputTypeInfo); err != nil {
-		return nil, fmt.Errorf("load model %s: output %w", model, err)
+		return nil, fmt.Errorf("output %w", err)
 	}
 	return s, nil
 }
@@ -189,134 +223,6 @@ func (s *session) shapeOf(info uintptr) (shape []int64, element int32, err error
 		return shape, element, nil
 	}
 	return shape, element, s.lib.try(slotGetDimensions, info, uintptr(unsafe.Pointer(unsafe.SliceData(shape))), rank)
-}
-
-// infer runs the model once. Each wanted output is given to place, which
-// returns the memory for size bytes of it.
-func (s *session) infer(in []bound, outs []int, place func(port int, shape []int64, size int) ([]byte, error)) error {
-	f := &s.run
-	f.inNames, f.inValues, f.outNames, f.outValues = f.inNames[:0], f.inValues[:0], f.outNames[:0], f.outValues[:0]
-	defer func() {
-		for _, v := range append(f.inValues, f.outValues...) {
-			if v != 0 {
-				s.lib.call(slotReleaseValue, v)
-			}
-		}
-	}()
-	for i := range in {
-		v, err := s.value(&in[i])
-		if v != 0 {
-			f.inValues = append(f.inValues, v)
-		}
-		if err != nil {
-			return fmt.Errorf("input %q: %w", s.in[in[i].port].Spec.Name, err)
-		}
-		f.inNames = append(f.inNames, s.in[in[i].port].name)
-	}
-	for _, o := range outs {
-		f.outNames = append(f.outNames, s.out[o].name)
-		f.outValues = append(f.outValues, 0)
-	}
-	err := s.lib.try(slotRun, s.handle, s.options,
-		address(f.inNames), address(f.inValues), uintptr(len(in)),
-		address(f.outNames), uintptr(len(outs)), address(f.outValues))
-	if err != nil {
-		return err
-	}
-	for i, o := range outs {
-		if f.outValues[i] == 0 {
-			return fmt.Errorf("output %q: the model produced no value", s.out[o].Spec.Name)
-		}
-		if err := s.collect(o, f.outValues[i], place); err != nil {
-			return fmt.Errorf("output %q: %w", s.out[o].Spec.Name, err)
-		}
-	}
-	return nil
-}
-
-// address is the C view of a reused argument slice; the slices live in
-// session.run, on the heap, for as long as the session.
-func address(s []uintptr) uintptr { return uintptr(unsafe.Pointer(unsafe.SliceData(s))) }
-
-// value wraps the bytes of one input; only strings are copied.
-func (s *session) value(b *bound) (v uintptr, err error) {
-	p := &s.in[b.port]
-	if p.Spec.DType != models.BYTES {
-		err = s.lib.try(slotCreateTensorWithDataAsOrtValue, s.memory, uintptr(unsafe.Pointer(unsafe.SliceData(b.data))), uintptr(len(b.data)),
-			uintptr(unsafe.Pointer(unsafe.SliceData(b.shape))), uintptr(len(b.shape)), p.element, uintptr(unsafe.Pointer(&v)))
-		return v, err
-	}
-	if err = s.lib.try(slotCreateTensorAsOrtValue, s.allocator, uintptr(unsafe.Pointer(unsafe.SliceData(b.shape))), uintptr(len(b.shape)),
-		p.element, uintptr(unsafe.Pointer(&v))); err != nil {
-		return 0, err
-	}
-	for i, rest := 0, b.data; len(rest) >= 4; i++ {
-		n := int(binary.LittleEndian.Uint32(rest))
-		var buffer uintptr
-		if err = s.lib.try(slotGetResizedStringTensorElementBuffer, v, uintptr(i), uintptr(n), uintptr(unsafe.Pointer(&buffer))); err != nil {
-			return v, err
-		}
-		copy(unsafe.Slice((*byte)(pointer(buffer)), n), rest[4:4+n])
-		rest = rest[4+n:]
-	}
-	return v, nil
-}
-
-func (s *session) collect(o int, v uintptr, place func(int, []int64, int) ([]byte, error)) error {
-	var info uintptr
-	if err := s.lib.try(slotGetTensorTypeAndShape, v, uintptr(unsafe.Pointer(&info))); err != nil {
-		return err
-	}
-	shape, _, err := s.shapeOf(info)
-	s.lib.call(slotReleaseTensorTypeAndShapeInfo, info)
-	if err != nil {
-		return err
-	}
-	count := 1
-	for _, d := range shape {
-		count *= int(d)
-	}
-	dtype := s.out[o].Spec.DType
-	if dtype == models.BYTES {
-		return s.collectText(o, v, shape, count, place)
-	}
-	size := count * dtype.Size()
-	dst, err := place(o, shape, size)
-	if err != nil || size == 0 {
-		return err
-	}
-	var data uintptr
-	if err := s.lib.try(slotGetTensorMutableData, v, uintptr(unsafe.Pointer(&data))); err != nil {
-		return err
-	}
-	copy(dst, unsafe.Slice((*byte)(pointer(data)), size))
-	return nil
-}
-
-func (s *session) collectText(o int, v uintptr, shape []int64, count int, place func(int, []int64, int) ([]byte, error)) error {
-	var total uintptr
-	if err := s.lib.try(slotGetStringTensorDataLength, v, uintptr(unsafe.Pointer(&total))); err != nil {
-		return err
-	}
-	dst, err := place(o, shape, int(total)+4*count)
-	if err != nil || count == 0 {
-		return err
-	}
-	text := make([]byte, total+1) // +1: never a nil pointer
-	starts := make([]uintptr, count)
-	if err := s.lib.try(slotGetStringTensorContent, v, uintptr(unsafe.Pointer(unsafe.SliceData(text))), total,
-		uintptr(unsafe.Pointer(unsafe.SliceData(starts))), uintptr(count)); err != nil {
-		return err
-	}
-	for i, start := range starts {
-		end := total
-		if i+1 < count {
-			end = starts[i+1]
-		}
-		binary.LittleEndian.PutUint32(dst, uint32(end-start))
-		dst = dst[4+copy(dst[4:], text[start:end]):]
-	}
-	return nil
 }
 
 // terminate makes the running inference end at the next node of the graph;

@@ -15,6 +15,7 @@ type Usage struct {
 	CPU          time.Duration // user and system time since the start of the process
 	RSSBytes     int64         // VmRSS, 0 after the end; shared tensors that were touched count
 	PeakRSSBytes int64         // VmHWM
+	DataBytes    int64         // private memory above the bare runtime, as Options.MaxDataBytes counts it; 0 after the end
 }
 
 // Usage reads the kernel's account of the process. After its end it holds the
@@ -49,7 +50,11 @@ func (w *Worker) readUsage(u *Usage) error {
 		return err
 	}
 	peak, err := statusKiB(status, "VmHWM:")
-	u.RSSBytes, u.PeakRSSBytes = rss*1024, peak*1024
+	if err != nil {
+		return err
+	}
+	data, err := statusKiB(status, "VmData:")
+	u.RSSBytes, u.PeakRSSBytes, u.DataBytes = rss*1024, peak*1024, max(data*1024-w.loaded.DataBytes, 0)
 	return err
 }
 

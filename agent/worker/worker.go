@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -36,9 +37,13 @@ type Options struct {
 	Command      []string      // how to start a process that calls Main; default: this executable with the argument "worker"
 	Threads      int           // threads of one inference; default 1
 	MaxDataBytes uint64        // private memory the model may use (RLIMIT_DATA above the bare runtime); default 0 = no limit
-	SlotBytes    int64         // shared memory kept between requests; default 4 MiB. Larger requests grow it and shrink it again
-	MaxSlotBytes int64         // bound on inputs plus outputs of one request; default 256 MiB
+	SlotBytes    int64         // shared memory kept between requests, twice; default 4 MiB. Larger requests grow it and shrink it again
+	MaxSlotBytes int64         // bound on inputs plus outputs of one run; default 256 MiB
 	Nice         int           // niceness of the process, 0..19; default 0
+	CPUs         []int         // processors it may run on; default all
+	Providers    []Provider    // execution providers, the first that works is used; default CPU
+	Graph        string        // load this optimised graph, which SaveGraph made, in place of Model; default none
+	SaveGraph    string        // write the optimised graph to this path, if the provider can; default none
 	Grace        time.Duration // how long an abandoned inference may take to stop before the process is killed; default 2 s
 	Stderr       io.Writer     // what the process prints; default: dropped, but for the reason of a crash
 }
@@ -60,7 +65,11 @@ func (o Options) withDefaults() (Options, error) {
 	if o.MaxSlotBytes == 0 {
 		o.MaxSlotBytes = 256 << 20
 	}
-	o.SlotBytes = min(o.SlotBytes, o.MaxSlotBytes)
+	o.MaxSlotBytes = (o.MaxSlotBytes + 1<<16 - 1) &^ (1<<16 - 1) // whole pages, also of 64 KiB
+	o.SlotBytes = min((o.SlotBytes+1<<16-1)&^(1<<16-1), o.MaxSlotBytes)
+	if len(o.Providers) == 0 {
+		o.Providers = []Provider{{Name: CPU}}
+	}
 	if o.Grace == 0 {
 		o.Grace = 2 * time.Second
 	}
@@ -74,8 +83,8 @@ func (o Options) withDefaults() (Options, error) {
 type Worker struct {
 	log     *slog.Logger
 	opts    Options
+	loaded  loaded
 	in, out []port
-	version string
 	took    time.Duration
 
 	cmd     *exec.Cmd
@@ -86,33 +95,51 @@ type Worker struct {
 	closing atomic.Bool
 	peakRSS atomic.Int64 // last reading, for Usage after the end
 
-	turn   chan struct{} // holds a token while nobody uses the fields below
-	conn   rawFD         // blocking: a read ends with an answer or with the process
-	reader *bufio.Reader
-	slot   *slot
-	closed bool
+	free    chan int // regions that nobody uses
+	regions [regions]region
+	ring    *ring
+	conn    rawFD         // blocking: a read ends with an answer or with the process
+	reader  *bufio.Reader // belongs to the holder of the oldest request
+	ended   sync.Once
+
+	order  sync.Mutex // guards all below: requests are sent in this order
 	lastID uint64
-	frame  []byte
-	req    request
-	ans    answer
+	newest chan struct{} // closed when the answer to the last request has been read
 }
 
 // Start spawns the process and waits until the model is loaded. ctx bounds the
-// start only. On failure the error holds the reason ONNX Runtime gave.
+// start only. On failure the error holds the reason ONNX Runtime gave. An
+// execution provider that takes the process down with it is left out.
 func Start(ctx context.Context, opts Options, log *slog.Logger) (*Worker, error) {
 	opts, err := opts.withDefaults()
 	if err != nil {
 		return nil, fmt.Errorf("start worker: %w", err)
 	}
+	for {
+		w, err := attempt(ctx, opts, log)
+		if err == nil || len(opts.Providers) == 1 || !errors.Is(err, ErrDied) || ctx.Err() != nil {
+			return w, err
+		}
+		log.Warn("execution provider left out, the worker died with it", "provider", opts.Providers[0].Name, "err", err)
+		opts.Providers = opts.Providers[1:]
+	}
+}
+
+func attempt(ctx context.Context, opts Options, log *slog.Logger) (*Worker, error) {
 	began := time.Now()
-	w := &Worker{log: log, opts: opts, done: make(chan struct{}), turn: make(chan struct{}, 1), tail: &tail{}}
-	if w.slot, err = createSlot(opts.SlotBytes, opts.MaxSlotBytes); err != nil {
+	w := &Worker{log: log, opts: opts, done: make(chan struct{}), free: make(chan int, regions), tail: &tail{}, newest: make(chan struct{})}
+	close(w.newest)
+	var err error
+	if w.ring, err = createRing(opts.SlotBytes, opts.MaxSlotBytes); err != nil {
 		return nil, fmt.Errorf("start worker: %w", err)
 	}
 	if err := w.spawn(); err != nil {
-		return nil, errors.Join(fmt.Errorf("start worker %s: %w", opts.Command[0], err), w.slot.close())
+		return nil, errors.Join(fmt.Errorf("start worker %s: %w", opts.Command[0], err), w.ring.close())
 	}
-	w.turn <- struct{}{}
+	for i := range w.regions {
+		w.regions[i].base = int64(i) * opts.MaxSlotBytes
+		w.free <- i
+	}
 	if err := w.handshake(ctx); err != nil {
 		_ = w.Close() // err is the reason, the process is ended either way
 		return nil, fmt.Errorf("start worker: %w", err)
@@ -139,7 +166,7 @@ func (w *Worker) spawn() error {
 	defer controlRead.Close()
 
 	cmd := exec.Command(w.opts.Command[0], w.opts.Command[1:]...)
-	cmd.ExtraFiles = []*os.File{socketFD - 3: theirs, controlFD - 3: controlRead, slotFD - 3: w.slot.file}
+	cmd.ExtraFiles = []*os.File{socketFD - 3: theirs, controlFD - 3: controlRead, ringFD - 3: w.ring.file}
 	cmd.Stderr = io.MultiWriter(w.tail, w.opts.Stderr)
 	cmd.WaitDelay = time.Second
 	// Two malloc arenas: more only fragment, the process has one busy thread.
@@ -174,7 +201,8 @@ func (w *Worker) wait() {
 // handshake sends the configuration and waits for the loaded model.
 func (w *Worker) handshake(ctx context.Context) error {
 	text, err := json.Marshal(&config{
-		Library: w.opts.Library, Model: w.opts.Model, Threads: w.opts.Threads,
+		Library: w.opts.Library, Model: w.opts.Model, Threads: w.opts.Threads, Providers: w.opts.Providers,
+		Graph: w.opts.Graph, SaveGraph: w.opts.SaveGraph, CPUs: w.opts.CPUs,
 		MaxDataBytes: w.opts.MaxDataBytes, Nice: w.opts.Nice, MaxSlotBytes: w.opts.MaxSlotBytes,
 	})
 	if err != nil {
@@ -200,7 +228,7 @@ func (w *Worker) handshake(ctx context.Context) error {
 	if l.Failure != "" {
 		return errors.New(l.Failure)
 	}
-	w.in, w.out, w.version = l.In, l.Out, l.Version
+	w.loaded, w.in, w.out = l, l.In, l.Out
 	return nil
 }
 
@@ -234,7 +262,10 @@ func (w *Worker) Signature() models.Signature {
 func (w *Worker) LoadTime() time.Duration { return w.took }
 
 // RuntimeVersion is the version of ONNX Runtime, for instance "1.24.3".
-func (w *Worker) RuntimeVersion() string { return w.version }
+func (w *Worker) RuntimeVersion() string { return w.loaded.Version }
+
+// Runtime describes ONNX Runtime as this worker found it.
+func (w *Worker) Runtime() Runtime { return w.loaded.Runtime }
 
 // Done is closed when the process has ended.
 func (w *Worker) Done() <-chan struct{} { return w.done }
@@ -260,11 +291,15 @@ func (w *Worker) Close() error {
 		_ = w.cmd.Process.Kill()
 		<-w.done
 	}
-	<-w.turn // an inference under way has seen the end of the socket
-	defer func() { w.turn <- struct{}{} }()
-	if w.closed {
-		return nil
-	}
-	w.closed = true
-	return joinNamed("close worker", w.conn.close(), w.slot.close())
+	var err error
+	w.ended.Do(func() {
+		for range regions {
+			<-w.free // a run under way has seen the end of the socket
+		}
+		err = joinNamed("close worker", w.conn.close(), w.ring.close())
+		for i := range regions {
+			w.free <- i // later runs learn that the process is gone
+		}
+	})
+	return err
 }

@@ -167,10 +167,21 @@ func runSet(ctx context.Context, dir string, s Session) error {
 		names[i] = sig.Outputs[i].Name
 		want[i].DType = storedType(want[i].DType, sig.Outputs[i].DType)
 	}
-	got, err := s.Infer(ctx, in, names)
-	if err != nil {
-		return fmt.Errorf("infer: %w", err)
+	// Three times: a worker binds outputs in advance from the second request of
+	// a shape on, in each half of its ring.
+	for range 3 {
+		got, err := s.Infer(ctx, in, names)
+		if err != nil {
+			return fmt.Errorf("infer: %w", err)
+		}
+		if err := compareAll(got, want, names); err != nil {
+			return err
+		}
 	}
+	return nil
+}
+
+func compareAll(got, want []worker.Tensor, names []string) error {
 	if len(got) != len(want) {
 		return fmt.Errorf("%d outputs, want %d", len(got), len(want))
 	}
