@@ -36,6 +36,8 @@ type engine interface {
 	tidy(ctx context.Context, keep Retention, now time.Time) error
 	// shrink gives back a slice of disk space that deleted rows left.
 	shrink(ctx context.Context) error
+	// checkpoint spares commits the work of tidying up after themselves.
+	checkpoint(ctx context.Context) error
 	close() error
 }
 
@@ -149,8 +151,16 @@ func (x *texts) of(query string) string {
 	return text
 }
 
-// forSQLite: its one writer has locked all rows.
-func forSQLite(query string) string { return strings.TrimSuffix(query, " FOR UPDATE") }
+// forSQLite: its one writer has locked all rows. A statement that fails ends
+// its transaction; unless it is told so, SQLite copies every page that an
+// INSERT of many rows changes, to undo only that.
+func forSQLite(query string) string {
+	query = strings.TrimSuffix(query, " FOR UPDATE")
+	if values, ok := strings.CutPrefix(query, "INSERT INTO"); ok {
+		query = "INSERT OR FAIL INTO" + values
+	}
+	return query
+}
 
 // forPostgres numbers the arguments.
 func forPostgres(query string) string {

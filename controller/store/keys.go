@@ -68,9 +68,7 @@ func (c *chunk) add(k wire.Key) bool {
 	if i < n && bytes.Equal(c.body[i*entrySize:(i+1)*entrySize], e[:]) {
 		return false
 	}
-	body := make([]byte, 0, len(c.body)+entrySize)
-	body = append(append(append(body, c.body[:i*entrySize]...), e[:]...), c.body[i*entrySize:]...)
-	c.body, c.dirty = body, true
+	c.body, c.dirty = slices.Insert(c.body, i*entrySize, e[:]...), true
 	return true
 }
 
@@ -86,12 +84,17 @@ func (c *chunk) each(id chunkID, f func(wire.Key)) {
 }
 
 // keySet is the rows that a transaction looks at.
-type keySet map[chunkID]*chunk
+type keySet struct {
+	rows map[chunkID]*chunk
+	// last is where the last key was: those of a pack follow each other.
+	last   *chunk
+	lastID chunkID
+}
 
 var (
 	readChunks = many{
-		head: `WITH want (box, sid, lane, chunk) AS (VALUES `, row: `(CAST(? AS TEXT), CAST(? AS BIGINT), CAST(? AS BIGINT), CAST(? AS BIGINT))`, width: 4,
-		tail: `) SELECT k.box, k.sid, k.lane, k.chunk, k.body FROM want CROSS JOIN block_key k
+		head: `WITH want (n, box, sid, lane, chunk) AS (VALUES `, row: `(CAST(? AS BIGINT), CAST(? AS TEXT), CAST(? AS BIGINT), CAST(? AS BIGINT), CAST(? AS BIGINT))`, width: 5,
+		tail: `) SELECT want.n, k.body FROM want CROSS JOIN block_key k
 			WHERE k.box = want.box AND k.sid = want.sid AND k.lane = want.lane AND k.chunk = want.chunk`,
 	}
 	writeChunks = many{
@@ -101,29 +104,32 @@ var (
 )
 
 // loadKeys reads the rows in which the keys of ds are or will be.
-func loadKeys(ctx context.Context, t *tx, ds []Delivery) (keySet, error) {
-	set := keySet{}
+func loadKeys(ctx context.Context, t *tx, ds []Delivery) (*keySet, error) {
+	set := &keySet{rows: map[chunkID]*chunk{}}
+	var all []*chunk
 	var args []any
 	for i := range ds {
 		ds[i].eachKey(func(_ int, k wire.Key) {
 			id := chunkOf(ds[i].Box, k)
-			if set[id] == nil {
-				set[id] = &chunk{}
-				args = append(args, string(id.box), id.sid, int64(id.lane), id.chunk)
+			if set.at(id) != nil {
+				return
 			}
+			set.last = &chunk{}
+			set.rows[id] = set.last
+			args = append(args, len(all), string(id.box), id.sid, int64(id.lane), id.chunk)
+			all = append(all, set.last)
 		})
 	}
 	err := t.eachMany(ctx, readChunks, args, func(rows *sql.Rows) error {
-		var id chunkID
+		var n int
 		var body []byte
-		if err := rows.Scan((*string)(&id.box), &id.sid, &id.lane, &id.chunk, &body); err != nil {
+		if err := rows.Scan(&n, &body); err != nil {
 			return err
 		}
-		c := set[id]
-		if c == nil || len(body)%entrySize != 0 {
-			return fmt.Errorf("keys %v: %d bytes; restore the database from a backup", id, len(body))
+		if n < 0 || n >= len(all) || len(body)%entrySize != 0 {
+			return fmt.Errorf("keys %d: %d bytes; restore the database from a backup", n, len(body))
 		}
-		c.body = body
+		all[n].body = body
 		return nil
 	})
 	if err != nil {
@@ -132,14 +138,22 @@ func loadKeys(ctx context.Context, t *tx, ds []Delivery) (keySet, error) {
 	return set, nil
 }
 
+// at returns the row of a name, if the transaction looks at it.
+func (s *keySet) at(id chunkID) *chunk {
+	if s.last == nil || s.lastID != id {
+		s.last, s.lastID = s.rows[id], id
+	}
+	return s.last
+}
+
 // add notes the key as stored and reports whether it was not yet.
-func (s keySet) add(id identity.ID, k wire.Key) bool { return s[chunkOf(id, k)].add(k) }
+func (s *keySet) add(id identity.ID, k wire.Key) bool { return s.at(chunkOf(id, k)).add(k) }
 
 // save writes the rows that changed.
-func (s keySet) save(ctx context.Context, t *tx) error {
-	args := make([]any, 0, 5*len(s))
-	for _, id := range slices.SortedFunc(maps.Keys(s), chunkID.compare) { // neighbours share pages
-		if c := s[id]; c.dirty {
+func (s *keySet) save(ctx context.Context, t *tx) error {
+	args := make([]any, 0, 5*len(s.rows))
+	for _, id := range slices.SortedFunc(maps.Keys(s.rows), chunkID.compare) { // neighbours share pages
+		if c := s.rows[id]; c.dirty {
 			if len(c.body) > maxChunkBytes {
 				return fmt.Errorf("%w: %d in stream %016x of %s", ErrForked, len(c.body)/entrySize, uint64(id.sid), id.box)
 			}

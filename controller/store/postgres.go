@@ -255,6 +255,9 @@ func (e *postgres) settle(ctx context.Context) error {
 	})
 }
 
+// checkpoint: the server has a process for it.
+func (e *postgres) checkpoint(context.Context) error { return nil }
+
 func (e *postgres) settled(ctx context.Context, t *tx) (bool, error) {
 	s, err := e.standing(ctx, t, readStanding)
 	return s.same(), err

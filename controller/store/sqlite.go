@@ -141,6 +141,23 @@ func (e *sqlite) shrink(ctx context.Context) error {
 	})
 }
 
+// forWriter prepares the connection that writes. After 16384 pages of 4096
+// bytes a commit moves the log into the file itself, and whoever waits for it
+// waits for that as well: only if nobody calls checkpoint. 16384 KiB keep the
+// pages of a large commit in memory, which else are written to the log twice.
+const forWriter = `PRAGMA wal_autocheckpoint = 16384; PRAGMA cache_size = -16384`
+
+// checkpoint moves what was committed from the log into the file, beside
+// commits.
+func (e *sqlite) checkpoint(ctx context.Context) error {
+	conn, err := e.db.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = conn.ExecContext(ctx, `PRAGMA wal_checkpoint(PASSIVE)`)
+	return errors.Join(err, conn.Close())
+}
+
 func (e *sqlite) session(ctx context.Context, pragma string) (*session, error) {
 	conn, err := e.db.Conn(ctx)
 	if err != nil {
@@ -176,7 +193,7 @@ func (e *sqlite) write(ctx context.Context, f func(*tx) error) (err error) {
 	}
 	defer func() { e.writer <- s }()
 	if s == nil {
-		if s, err = e.session(ctx, `PRAGMA query_only = 0`); err != nil {
+		if s, err = e.session(ctx, forWriter); err != nil {
 			return fmt.Errorf("connect: %w", err)
 		}
 	}

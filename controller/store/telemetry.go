@@ -39,7 +39,7 @@ type commit struct {
 	tx    *tx
 	lsn   uint64
 	nowMs int64
-	keys  keySet
+	keys  *keySet
 	rows  int64 // numbered so far
 
 	samples, blocks, events, results, gaps []any

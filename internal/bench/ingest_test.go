@@ -93,10 +93,18 @@ func (w *blockWriter) nextPacks() []store.Delivery {
 }
 
 // ingestRate compares samples per second that the store commits as sealed
-// blocks and as packs (with newest values, the sequence of all keys, and the hourly rollups
-// of packs; those of blocks follow once their hours are closed) to the same samples as narrow rows in
-// the same engine with the same settings, and measures the whole way in, from
-// message to acknowledgement, beside it.
+// blocks and as packs to the same samples as narrow rows in the same engine
+// with the same settings, and measures the whole way in, from message to
+// acknowledgement, beside it.
+//
+// Counted for blocks and packs are the newest values, the keys of all blocks,
+// and the hourly values of packs; those of blocks follow when their hours are
+// merged, which with-compaction counts. Narrow rows (box, metric, time, value)
+// have their primary key, which makes them idempotent, and nothing else: no
+// newest and no hourly values. They come box by box, as messages do, in the
+// order in which they were taken; 10,000 share a transaction. What is left to
+// move from the log into the database is moved now and then, and counted for
+// all of them.
 func ingestRate(t *testing.T) []Figure {
 	dir := t.TempDir()
 	now := ingestStart // the controller's clock
@@ -112,35 +120,47 @@ func ingestRate(t *testing.T) []Figure {
 	direct, packed, way := newBlockWriter(t, blocks), newBlockWriter(t, packs), newWayIn(t, open("whole.db"))
 	const samples = ingestBoxes * sensors * 6
 	var asBlocks, asRows, asMessages, asPacks, asPackRows []float64
+	var ofBlocks, ofRows, ofPacks, ofPackRows time.Duration // to move the logs
 	for round := range ingestRounds {
 		asBlocks = append(asBlocks, samples/commitTime(t, blocks, direct.next(), 1).Seconds())
 		asRows = append(asRows, samples/narrow.commit(lastOf(direct)).Seconds())
 		asMessages = append(asMessages, samples/way.deliver().Seconds())
+		if round%logRounds == logRounds-1 {
+			ofBlocks, ofRows = ofBlocks+checkpointTime(t, blocks), ofRows+narrow.checkpoint()
+		}
 		if round < packRounds {
 			ds := packed.nextPacks()
 			asPacks = append(asPacks, packMinutes*samples/commitTime(t, packs, ds, packMinutes).Seconds())
 			asPackRows = append(asPackRows, packMinutes*samples/narrowPacks.commit(ds).Seconds())
 		}
 	}
+	ofPacks, ofPackRows = checkpointTime(t, packs), narrowPacks.checkpoint()
 	// The hours are closed: what it costs to merge them.
 	now += 3 * 3_600_000
-	blockMerge, blockSamples := compactTime(t, blocks), float64(samples*direct.minute)
+	blockMerge, all := compactTime(t, blocks)+checkpointTime(t, blocks), float64(samples*direct.minute)
 	summedUp(t, packs, packed.boxes[0]) // packs bring their rollups along
-	with := func(rate, n float64, merge time.Duration) float64 { return 1 / (1/rate + merge.Seconds()/n) }
-	rows, packRows := median(asRows), median(asPackRows)
+	with := func(rates []float64, rest ...time.Duration) float64 {
+		perSample := 1 / median(rates)
+		for _, d := range rest {
+			perSample += d.Seconds() / all // an hour, of packs as well
+		}
+		return 1 / perSample
+	}
+	asBlock, rows, packRows := with(asBlocks, ofBlocks), with(asRows, ofRows), with(asPackRows, ofPackRows)
 	return []Figure{
-		Figure{Value: median(asBlocks), Unit: "1/s", Goal: Goal{AtLeast: 12}}.Against("narrow rows", rows),
-		Figure{Name: "with-compaction", Value: with(median(asBlocks), blockSamples, blockMerge), Unit: "1/s", Goal: Goal{AtLeast: 12}}.Against("narrow rows", rows),
-		Figure{Name: "packs", Value: median(asPacks), Unit: "1/s", Goal: Goal{AtLeast: 100}}.Against("narrow rows", packRows),
+		Figure{Value: asBlock, Unit: "1/s", Goal: Goal{AtLeast: 12}}.Against("narrow rows", rows),
+		Figure{Name: "with-compaction", Value: with(asBlocks, ofBlocks, blockMerge), Unit: "1/s", Goal: Goal{AtLeast: 12}}.Against("narrow rows", rows),
+		Figure{Name: "packs", Value: with(asPacks, ofPacks), Unit: "1/s", Goal: Goal{AtLeast: 100}}.Against("narrow rows", packRows),
 		Figure{Name: "message-to-ack", Value: median(asMessages), Unit: "1/s"}.Against("narrow rows", rows),
-		{Name: "blocks", Value: median(asBlocks) / (sensors * 6), Unit: "1/s"},
-		{Name: "compaction-per-block", Value: float64(blockMerge.Microseconds()) / (blockSamples / (sensors * 6)), Unit: "us"},
+		{Name: "blocks", Value: asBlock / (sensors * 6), Unit: "1/s"},
+		{Name: "compaction-per-block", Value: float64(blockMerge.Microseconds()) / (all / (sensors * 6)), Unit: "us"},
 	}
 }
 
 const (
 	packMinutes = 10
-	packRounds  = 6 // an hour: narrow rows of packs take their time
+	packRounds  = 6  // an hour: narrow rows of packs take their time
+	logRounds   = 10 // a tenth of a second or so; the controller waits for seconds
 )
 
 // lastOf returns what the writer gave last.
@@ -159,6 +179,14 @@ func commitTime(t *testing.T, s *store.Store, ds []store.Delivery, each int) tim
 		t.Fatalf("%d of %d blocks are new", c.New, each*len(ds))
 	}
 	return took
+}
+
+// checkpointTime moves what the log has into the database.
+func checkpointTime(t *testing.T, s *store.Store) time.Duration {
+	t.Helper()
+	began := time.Now()
+	check(t, s.Checkpoint(t.Context()))
+	return time.Since(began)
 }
 
 // summedUp checks that the hourly values of a box, which sent packs for an
@@ -212,7 +240,8 @@ type narrowTable struct {
 
 func openNarrow(t *testing.T, path string) *narrowTable {
 	t.Helper()
-	db, err := sql.Open("sqlite", "file:"+path+"?_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_txlock=immediate")
+	db, err := sql.Open("sqlite", "file:"+path+"?_txlock=immediate&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)"+
+		"&_pragma=cache_size(-16384)&_pragma=wal_autocheckpoint(16384)") // as the store has it
 	check(t, err)
 	t.Cleanup(func() { db.Close() })
 	db.SetMaxOpenConns(1)
@@ -246,6 +275,14 @@ func (n *narrowTable) commit(ds []store.Delivery) time.Duration {
 		}
 	}
 	check(n.t, batch.tx.Commit())
+	return time.Since(began)
+}
+
+func (n *narrowTable) checkpoint() time.Duration {
+	n.t.Helper()
+	began := time.Now()
+	_, err := n.db.Exec(`PRAGMA wal_checkpoint(PASSIVE)`)
+	check(n.t, err)
 	return time.Since(began)
 }
 
