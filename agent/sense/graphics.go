@@ -80,7 +80,7 @@ func (b *builder) electrics(all []found) {
 			b.output(s, false, unlessFault, b.probesOf(f, number(1000, -1000, 1000))...)
 		case "energy":
 			s.Metric = Power
-			b.output(s, false, energyRate([]float64{0}), b.probe(f.path, number(1e6, 0, 1e13)))
+			b.output(s, false, energyRate([]float64{0}, maxWatts), b.probe(f.path, number(1e6, 0, 1e13)))
 		}
 	}
 }

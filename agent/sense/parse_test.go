@@ -67,7 +67,7 @@ func FuzzNames(f *testing.F) {
 }
 
 func TestRateDoesNotSurviveAGapOrAReset(t *testing.T) {
-	rate := energyRate([]float64{1000})
+	rate := energyRate([]float64{1000}, 500)
 	at := func(seconds int, joules float64) []sample {
 		return []sample{{a: joules, at: time.Unix(int64(seconds), 0)}}
 	}
@@ -85,6 +85,7 @@ func TestRateDoesNotSurviveAGapOrAReset(t *testing.T) {
 		{"too long ago", at(0, 100), at(301, 300), 0, false},
 		{"standing still is no power", at(0, 100), at(10, 100), 0, false},
 		{"beyond any box", at(0, 0), at(1, 900_000), 0, false},
+		{"reset is no wrap", at(0, 900), at(1, 500), 0, false},
 	} {
 		o := &output{prev: c.prev}
 		if got, ok := rate(o, c.now); ok != c.ok || ok && got != c.want {

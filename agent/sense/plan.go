@@ -124,9 +124,11 @@ func busyRatio(o *output, in []sample) (float64, bool) {
 const maxWatts = 5000
 
 // energyRate makes watts of energy counters in joules. ranges holds what each
-// counter wraps at. After minutes without a read a counter may have wrapped
-// more than once (262 kJ at 500 W: 9 minutes), so the rate starts afresh.
-func energyRate(ranges []float64) func(o *output, in []sample) (float64, bool) {
+// counter wraps at, 0 for never. After minutes without a read a counter may
+// have wrapped more than once (262 kJ at 500 W: 9 minutes), so the rate starts
+// afresh. A step back that would mean more than most watts was no wrap but a
+// reset.
+func energyRate(ranges []float64, most float64) func(o *output, in []sample) (float64, bool) {
 	const longest = 300 // s
 	return func(o *output, in []sample) (float64, bool) {
 		prev := o.prev
@@ -149,7 +151,7 @@ func energyRate(ranges []float64) func(o *output, in []sample) (float64, bool) {
 			}
 			watts += joules / seconds
 		}
-		return watts, watts > 0 && watts <= maxWatts
+		return watts, watts > 0 && watts <= most
 	}
 }
 

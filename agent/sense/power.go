@@ -1,6 +1,7 @@
 package sense
 
 import (
+	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -38,9 +39,10 @@ func (b *builder) rails(chips []chip) []rail {
 
 // zone is one RAPL energy counter.
 type zone struct {
-	name    string // package-0, psys
-	counter int    // probe
-	joules  float64
+	name    string  // package-0, psys
+	counter int     // probe
+	joules  float64 // what the counter wraps at
+	watts   float64 // more than this it cannot take
 }
 
 func (b *builder) rapl() []zone {
@@ -59,10 +61,26 @@ func (b *builder) rapl() []zone {
 		list = append(list, zone{
 			name:    text(filepath.Join(dir, name, "name")),
 			counter: b.probe(filepath.Join(dir, name, "energy_uj"), number(1e6, 0, 1e13)),
-			joules:  float64(wrap) / 1e6,
+			joules:  float64(wrap) / 1e6, watts: raplLimit(filepath.Join(dir, name)),
 		})
 	}
 	return list
+}
+
+// raplLimit is one and a half times the highest of a zone's limits: the short
+// one is exceeded for milliseconds only.
+func raplLimit(dir string) float64 {
+	highest := 0.0
+	for i := range 3 {
+		s, err := number(1e6, 1, maxWatts)([]byte(text(filepath.Join(dir, fmt.Sprintf("constraint_%d_power_limit_uw", i)))))
+		if err == nil {
+			highest = max(highest, s.a)
+		}
+	}
+	if highest == 0 {
+		return maxWatts
+	}
+	return min(1.5*highest, maxWatts)
 }
 
 // powers adds the one that stands for the box as power_watts, all others with
@@ -112,21 +130,23 @@ func (b *builder) mainRail(rails []rail) bool {
 
 func (b *builder) counters(zones []zone, main bool) bool {
 	var packages, ranges = []int(nil), []float64(nil)
+	most := 0.0
 	for _, z := range zones {
 		s := Sensor{Key: "rapl/" + cleanLabel(z.name), Metric: Power, Label: "rapl/" + cleanLabel(z.name)}
 		if z.name == "psys" && !main {
 			s.Label, main = "", true
 		} else if strings.HasPrefix(z.name, "package-") {
 			packages, ranges = append(packages, z.counter), append(ranges, z.joules)
+			most += z.watts
 			if len(zones) == 1 && !main {
 				continue // the sum below is this very counter
 			}
 		}
-		b.output(s, false, energyRate([]float64{z.joules}), z.counter)
+		b.output(s, false, energyRate([]float64{z.joules}, z.watts), z.counter)
 	}
 	if main || len(packages) == 0 {
 		return main
 	}
-	b.output(Sensor{Key: "rapl/packages", Metric: Power}, false, energyRate(ranges), packages...)
+	b.output(Sensor{Key: "rapl/packages", Metric: Power}, false, energyRate(ranges, most), packages...)
 	return true
 }

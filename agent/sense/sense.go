@@ -148,8 +148,9 @@ type Sampler struct {
 	throttle       throttleState
 	sources        []*source // nil before the first Read
 	holders        map[Metric]*holder
-	turned         map[string]bool // keys of fans of sources that have turned
-	outsideSensors []Sensor        // of the last Read
+	turned         map[string]bool       // keys of fans of sources that have turned
+	stillness      map[string]*stillness // by key, of sensors without a role
+	outsideSensors []Sensor              // of the last Read
 	boardOnce      sync.Once
 	boardFound     Board
 }
@@ -163,7 +164,7 @@ func New(opts Options, log *slog.Logger) *Sampler {
 		opts.Timeout = time.Second
 	}
 	return &Sampler{opts: opts, log: log, read: rawRead, tracks: newTrackSet(), logged: map[string]bool{},
-		holders: map[Metric]*holder{}, turned: map[string]bool{}}
+		holders: map[Metric]*holder{}, stillness: map[string]*stillness{}, turned: map[string]bool{}}
 }
 
 // Read reads every sensor once. What could be read is returned even when err
@@ -193,6 +194,9 @@ func (s *Sampler) Read(ctx context.Context) ([]Reading, error) {
 		}
 		o.misses = 0
 		slowed.note(o.sensor, v)
+		if o.sensor.Metric == Temp && s.still(o, v, slowed.die) {
+			continue
+		}
 		if o.sensor.Metric != throttledTime {
 			readings = append(readings, Reading{Metric: o.name, Value: v})
 		}
@@ -204,6 +208,21 @@ func (s *Sampler) Read(ctx context.Context) ([]Reading, error) {
 	readings, more := s.outside(ctx, p, readings)
 	s.noteFans(readings)
 	return readings, errors.Join(append(errs, more...)...)
+}
+
+// still tells whether a sensor is a constant, and logs it once. The die comes
+// first in every plan, so that its value of this Read is known.
+func (s *Sampler) still(o *output, v float64, die *float64) bool {
+	w := s.stillness[o.sensor.Key]
+	if w == nil {
+		w = &stillness{}
+		s.stillness[o.sensor.Key] = w
+	}
+	if !w.constant(v, die, time.Now()) {
+		return false
+	}
+	s.once(o.sensor.Key, errNoValue, func() { s.log.Info("sensor stands still while the die does not", "path", o.sensor.Key, "value", v) })
+	return true
 }
 
 // Sensors lists what the last discovery found, in the order of Read.
