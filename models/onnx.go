@@ -251,7 +251,7 @@ func (p *onnxParser) valueInfo(end int64, into *[]TensorSpec, what string) error
 	if !tensor {
 		return fmt.Errorf("%s %q is not a tensor (sequences, maps and optionals are not served)", what, t.Name)
 	}
-	if t.DType = onnxDType(elem); t.DType == "" {
+	if t.DType = ONNXDType(elem); t.DType == "" {
 		return fmt.Errorf("%s %q has ONNX element type %d, which is not served", what, t.Name, elem)
 	}
 	*into = append(*into, t)
@@ -300,8 +300,8 @@ func (p *onnxParser) dimension(end int64) (int64, error) {
 	return dim, err
 }
 
-// onnxDType maps TensorProto.DataType; "" is a type that no caller can send.
-func onnxDType(t uint64) DType {
+// ONNXDType maps TensorProto.DataType; "" is a type that no caller can send.
+func ONNXDType(t uint64) DType {
 	switch t {
 	case 1:
 		return FP32

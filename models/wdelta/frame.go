@@ -1,0 +1,311 @@
+package wdelta
+
+import (
+	"bytes"
+	"fmt"
+
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/edgeherd/edgeherd/internal/blob"
+)
+
+// job is what all encoders of one delta share.
+type job struct {
+	base, target Source
+	header       Header
+	options      Options
+}
+
+// encoder makes frames, one at a time.
+type encoder struct {
+	job
+	zstd    *zstd.Encoder
+	window  span // of the dictionary that withDic knows
+	withDic *zstd.Encoder
+	ctx     [elemEnd]*ctxModel
+	ctx0    [elemEnd]*ctx0Model
+	// Of the frame at work.
+	bytes    []byte // of the target
+	segments []segment
+	text     map[key]*numbers
+	planes   []byte
+	// The result.
+	head    Frame
+	payload []byte
+	methods map[string]MethodBytes
+}
+
+// numbers are the bytes of all segments of a key, and what the base has there.
+type numbers struct{ target, base []byte }
+
+func newEncoder(j job) (*encoder, error) {
+	z, err := newZstd()
+	if err != nil {
+		return nil, err
+	}
+	return &encoder{job: j, zstd: z}, nil
+}
+
+func (e *encoder) close() {
+	_ = e.zstd.Close() // it holds nothing that is not encoded
+	if e.withDic != nil {
+		_ = e.withDic.Close()
+	}
+}
+
+// frame encodes the pieces, which follow one another.
+func (e *encoder) frame(pieces []piece) error {
+	n := 0
+	for _, p := range pieces {
+		n += int(p.n)
+	}
+	off := pieces[0].off
+	e.head.Off = off
+	e.bytes = grow(e.bytes, n)
+	if err := readFull(e.target, e.bytes, off); err != nil {
+		return err
+	}
+	if err := e.collect(pieces, off); err != nil {
+		return err
+	}
+	e.methods = map[string]MethodBytes{}
+	streams, err := e.streams()
+	if err != nil {
+		return err
+	}
+	e.payload = table{e.segments, streams}.appendTo(e.payload[:0], off, e.zstd)
+	e.head = Frame{Off: off, Len: n, WireLen: len(e.payload), Sum: blob.Sum(e.bytes), WireSum: blob.Sum(e.payload)}
+	used := 0
+	for _, s := range streams {
+		used += len(s.wire)
+	}
+	e.count("frame", 0, headBytes+len(e.payload)-used)
+	return nil
+}
+
+func (e *encoder) count(method string, target, wire int) {
+	m := e.methods[method]
+	e.methods[method] = MethodBytes{m.Target + int64(target), m.Wire + int64(wire)}
+}
+
+// collect turns pieces into segments and gathers the bytes of each key.
+func (e *encoder) collect(pieces []piece, off int64) error {
+	e.segments = e.segments[:0]
+	e.text = map[key]*numbers{}
+	for _, p := range pieces {
+		own := e.bytes[p.off-off:][:p.n]
+		s := segment{kind: p.kind, elem: p.elem, n: int(p.n), base: p.base}
+		var from []byte
+		if s.kind.based() {
+			from = make([]byte, p.n)
+			if err := readFull(e.base, from, p.base); err != nil {
+				return err
+			}
+			if s.kind == kindMoved && bytes.Equal(from, own) {
+				s.kind, s.elem = kindCopy, elemNone
+			}
+			// Two tensors with one fingerprint: as good as never, and harmless.
+			if s.kind == kindCopy && !bytes.Equal(from, own) {
+				s.kind = kindText
+			}
+		}
+		e.add(s)
+		if s.kind == kindCopy {
+			continue
+		}
+		k := s.key()
+		if e.text[k] == nil {
+			e.text[k] = &numbers{}
+		}
+		e.text[k].target = append(e.text[k].target, own...)
+		if s.kind == kindMoved {
+			e.text[k].base = append(e.text[k].base, from...)
+		}
+	}
+	return nil
+}
+
+// add appends a segment, or makes the last one longer.
+func (e *encoder) add(s segment) {
+	if last := len(e.segments) - 1; last >= 0 {
+		l := &e.segments[last]
+		if l.key() == s.key() && (!s.kind.based() || l.base+int64(l.n) == s.base) {
+			l.n += s.n
+			return
+		}
+	}
+	e.segments = append(e.segments, s)
+}
+
+// streams codes every key by its smallest method. Numbers that hardly gain
+// from the base are coded without it when that is smaller.
+func (e *encoder) streams() ([]stream, error) {
+	var out []stream
+	coded := map[key]stream{}
+	for k := range e.text {
+		if k.kind() == kindMoved {
+			if err := e.moved(k, coded); err != nil {
+				return nil, err
+			}
+		}
+	}
+	for k, v := range e.text {
+		if _, done := coded[k]; done {
+			continue
+		}
+		s, err := e.plain(k, v.target)
+		if err != nil {
+			return nil, err
+		}
+		coded[k] = s
+	}
+	for k := range 256 {
+		if s, ok := coded[key(k)]; ok {
+			out = append(out, s)
+			e.count(s.method.String(), len(e.text[s.key].target), len(s.wire))
+		}
+	}
+	copied := 0
+	for _, s := range e.segments {
+		if s.kind == kindCopy {
+			copied += s.n
+		}
+	}
+	if copied > 0 {
+		e.count("copy", copied, 0)
+	}
+	return out, nil
+}
+
+// unclear is the ratio from which on a delta may be no better than no base.
+const unclear = 4
+
+// moved codes differences, or gives the bytes over to the plain numbers.
+func (e *encoder) moved(k key, coded map[key]stream) error {
+	v := e.text[k]
+	s := stream{key: k, method: methodSubPlane, wire: e.planed(k.elem(), v.target, v.base)}
+	if e.options.Coder == Smallest {
+		m := &e.ctx[k.elem()]
+		if *m == nil {
+			*m = newCtxModel(k.elem())
+		}
+		if b := (*m).encode(k.elem(), v.base, v.target, nil); len(b) < len(s.wire) {
+			s.method, s.wire = methodCtx, b
+		}
+	}
+	coded[k] = s
+	if len(s.wire)*unclear < len(v.target) {
+		return nil
+	}
+	plain := key(kindPlain) | key(k.elem())<<4
+	alone, err := e.plain(plain, v.target)
+	if err != nil || len(alone.wire) >= len(s.wire) {
+		return err
+	}
+	delete(coded, k)
+	delete(e.text, k)
+	merged := &numbers{}
+	at := map[key]int{}
+	for i := range e.segments {
+		seg := &e.segments[i]
+		if seg.key() == k {
+			merged.target = append(merged.target, v.target[at[k]:][:seg.n]...)
+			at[k] += seg.n
+			seg.kind, seg.base = kindPlain, 0
+		} else if seg.key() == plain {
+			merged.target = append(merged.target, e.text[plain].target[at[plain]:][:seg.n]...)
+			at[plain] += seg.n
+		}
+	}
+	e.text[plain] = merged
+	return nil
+}
+
+// planed are the packed byte planes of b, of the differences with a base.
+func (e *encoder) planed(el elem, b, base []byte) []byte {
+	e.planes = grow(e.planes, len(b))
+	el.toPlanes(e.planes, b, base)
+	return e.zstd.EncodeAll(e.planes, nil)
+}
+
+// plain codes bytes without the base, save the dictionary for text.
+func (e *encoder) plain(k key, b []byte) (stream, error) {
+	best := stream{key: k, method: methodRaw, wire: b}
+	try := func(m method, wire []byte) {
+		if len(wire) < len(best.wire) {
+			best.method, best.wire = m, wire
+		}
+	}
+	if k.kind() == kindText {
+		try(methodZstd, e.zstd.EncodeAll(b, nil))
+		w := e.windowFor()
+		z, err := e.dictionary(w)
+		if z != nil {
+			if wire := z.EncodeAll(b, nil); len(wire) < len(best.wire) {
+				best.method, best.wire, best.dict = methodDict, wire, w
+			}
+		}
+		return best, err
+	}
+	el := k.elem()
+	try(methodPlane, e.planed(el, b, nil))
+	if e.options.Coder == Smallest {
+		m := &e.ctx0[el]
+		if *m == nil {
+			*m = newCtx0Model(el)
+		}
+		try(methodCtx0, (*m).encode(el, b, nil))
+	}
+	if el.size() == 1 || len(best.wire)*2 < len(b) { // repeats, which planes tear apart
+		try(methodZstd, e.zstd.EncodeAll(b, nil))
+	}
+	return best, nil
+}
+
+// windowFor is the part of the dictionary that lies where the frame does, for
+// the text of a model has the order of its tensors.
+func (e *encoder) windowFor() span {
+	total, before := int64(0), int64(0)
+	place := float64(e.place()) / float64(max(e.target.Size(), 1)) * float64(max(e.header.BaseSize, 1))
+	for _, r := range e.header.dict {
+		total += r.n
+		if float64(r.off+r.n) <= place {
+			before += r.n
+		}
+	}
+	n := min(total, maxDictBytes)
+	const step = 64 << 10 // so that frames in a row share a window
+	off := (before - n/2) / step * step
+	return span{max(0, min(off, total-n)), n}
+}
+
+// place is the middle of the frame at work.
+func (e *encoder) place() int64 { return e.head.Off + int64(len(e.bytes)/2) }
+
+// dictionary is an encoder that knows the window, nil when there is none.
+func (e *encoder) dictionary(w span) (*zstd.Encoder, error) {
+	if w.n < 64 {
+		return nil, nil
+	}
+	if e.withDic != nil && e.window == w {
+		return e.withDic, nil
+	}
+	content, err := readDict(e.base, e.header.dict, w)
+	if err != nil {
+		return nil, err
+	}
+	if e.withDic != nil {
+		_ = e.withDic.Close() // it holds nothing that is not encoded
+		e.withDic = nil
+	}
+	z, err := newZstd(zstd.WithEncoderDictRaw(dictID, content))
+	if err != nil {
+		return nil, fmt.Errorf("dictionary: %w", err)
+	}
+	e.withDic, e.window = z, w
+	return z, nil
+}
+
+func (m method) String() string {
+	return [methodEnd]string{"raw", "zstd", "dict", "plane", "subplane", "ctx", "ctx0"}[m]
+}

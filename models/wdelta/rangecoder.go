@@ -1,0 +1,239 @@
+package wdelta
+
+import (
+	"encoding/binary"
+	"math/bits"
+)
+
+// A cell is an adaptive probability: the chance of a 1 in the upper 22 bits and
+// how often it was used, up to cellLimit, in the lower 10. It learns fast at
+// first and slowly later: the rate after n uses is 1/(n+1.5).
+type cell uint32
+
+const (
+	cellBits  = 22
+	cellLimit = 255
+	cellNew   = cell(1<<(cellBits-1)) << 10
+)
+
+// rates are 2^16/(n+1.5), rounded down. Part of the format.
+var rates = func() (r [cellLimit + 1]uint32) {
+	for n := range r {
+		r[n] = uint32(1<<17) / uint32(2*n+3)
+	}
+	return r
+}()
+
+// chance is the probability of a 1 in 1/65536, never 0 and never 65536.
+func (c cell) chance() uint64 { return max(uint64(c>>16), 1) }
+
+func (c *cell) update(bit int) {
+	v := uint32(*c)
+	n, p := v&1023, uint64(v>>10)
+	rate := uint64(rates[n&cellLimit])
+	if bit != 0 {
+		p += ((1<<cellBits - 1 - p) * rate) >> 16
+	} else {
+		p -= (p * rate) >> 16
+	}
+	if n < cellLimit {
+		n++
+	}
+	*c = cell(uint32(p)<<10 | n)
+}
+
+func newCells(n int) []cell {
+	c := make([]cell, n)
+	resetCells(c)
+	return c
+}
+
+func resetCells(c []cell) {
+	for i := range c {
+		c[i] = cellNew
+	}
+}
+
+// rangeEncoder is a binary range coder with 64 bits of state that moves 32
+// bits at once.
+type rangeEncoder struct {
+	low, size uint64
+	out       []byte
+}
+
+func (e *rangeEncoder) reset(out []byte) { *e = rangeEncoder{size: ^uint64(0), out: out} }
+
+func (e *rangeEncoder) bit(c *cell, bit int) {
+	bound := (e.size >> 16) * c.chance()
+	if bit != 0 {
+		e.size = bound
+	} else {
+		low := e.low + bound
+		if low < e.low {
+			e.carry()
+		}
+		e.low = low
+		e.size -= bound
+	}
+	c.update(bit)
+	if e.size < 1<<32 {
+		e.out = binary.BigEndian.AppendUint32(e.out, uint32(e.low>>32))
+		e.low <<= 32
+		e.size <<= 32
+	}
+}
+
+// carry adds 1 to what is already written.
+func (e *rangeEncoder) carry() {
+	for i := len(e.out) - 1; i >= 0; i-- {
+		if e.out[i]++; e.out[i] != 0 {
+			return
+		}
+	}
+}
+
+// tree codes the low n bits of v, highest first, each in a cell of its own
+// prefix. cells has 2^n entries.
+func (e *rangeEncoder) tree(cells []cell, v, n int) {
+	node := 1
+	for i := n - 1; i >= 0; i-- {
+		bit := v >> i & 1
+		e.bit(&cells[node], bit)
+		node = node<<1 | bit
+	}
+}
+
+// finish writes the shortest number inside the range: the decoder reads zeros
+// beyond the end.
+func (e *rangeEncoder) finish() []byte {
+	for keep := 8; keep <= 64; keep += 8 {
+		mask := ^uint64(0) >> keep
+		v := e.low + mask
+		carry := v < e.low
+		v &^= mask
+		if v-e.low < e.size {
+			if carry {
+				e.carry()
+			}
+			e.out = binary.BigEndian.AppendUint64(e.out, v)
+			break
+		}
+	}
+	n := len(e.out)
+	for n > 0 && e.out[n-1] == 0 {
+		n--
+	}
+	return e.out[:n]
+}
+
+// rangeDecoder undoes rangeEncoder. Any bytes decode to something: whether it
+// is right is for the frame's hash to say.
+type rangeDecoder struct {
+	code, size uint64
+	in         []byte
+}
+
+func (d *rangeDecoder) reset(in []byte) {
+	*d = rangeDecoder{size: ^uint64(0), in: in}
+	d.code = uint64(d.word())<<32 | uint64(d.word())
+}
+
+func (d *rangeDecoder) word() uint32 {
+	if len(d.in) >= 4 {
+		w := binary.BigEndian.Uint32(d.in)
+		d.in = d.in[4:]
+		return w
+	}
+	var b [4]byte
+	copy(b[:], d.in)
+	d.in = nil
+	return binary.BigEndian.Uint32(b[:])
+}
+
+func (d *rangeDecoder) bit(c *cell) int {
+	bound := (d.size >> 16) * c.chance()
+	bit := 1
+	if d.code < bound {
+		d.size = bound
+	} else {
+		d.code -= bound
+		d.size -= bound
+		bit = 0
+	}
+	c.update(bit)
+	if d.size < 1<<32 {
+		d.code = d.code<<32 | uint64(d.word())
+		d.size <<= 32
+	}
+	return bit
+}
+
+func (d *rangeDecoder) tree(cells []cell, n int) int {
+	node := 1
+	for range n {
+		node = node<<1 | d.bit(&cells[node])
+	}
+	return node - 1<<n
+}
+
+// bitWriter and bitReader hold the bits that no model can predict, lowest bit
+// of a number first, in the lowest free bit of a byte.
+type bitWriter struct {
+	out  []byte
+	acc  uint64
+	fill int
+}
+
+// write appends the low n bits of v, n <= 64.
+func (w *bitWriter) write(v uint64, n int) {
+	if n > 32 {
+		w.write(v&(1<<32-1), 32)
+		v, n = v>>32, n-32
+	}
+	w.acc |= (v & (1<<n - 1)) << w.fill
+	for w.fill += n; w.fill >= 8; w.fill -= 8 {
+		w.out = append(w.out, byte(w.acc))
+		w.acc >>= 8
+	}
+}
+
+func (w *bitWriter) finish() []byte {
+	if w.fill > 0 {
+		w.out = append(w.out, byte(w.acc))
+		w.acc, w.fill = 0, 0
+	}
+	return w.out
+}
+
+type bitReader struct {
+	in   []byte
+	acc  uint64
+	fill int
+}
+
+func (r *bitReader) read(n int) uint64 {
+	if n > 32 {
+		low := r.read(32)
+		return low | r.read(n-32)<<32
+	}
+	for r.fill < n {
+		if len(r.in) >= 4 {
+			r.acc |= uint64(binary.LittleEndian.Uint32(r.in)) << r.fill
+			r.in = r.in[4:]
+			r.fill += 32
+			continue
+		}
+		if len(r.in) > 0 {
+			r.acc |= uint64(r.in[0]) << r.fill
+			r.in = r.in[1:]
+		}
+		r.fill += 8
+	}
+	v := r.acc & (1<<n - 1)
+	r.acc >>= n
+	r.fill -= n
+	return v
+}
+
+// depth is how many bits a tree needs for the numbers 0..n.
+func depth(n int) int { return bits.Len(uint(n)) }
