@@ -1,25 +1,23 @@
 package inputs
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"image/jpeg"
 	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/edgeherd/edgeherd/agent/inputs/pipeline"
 )
 
-// Bounds on what a source may bring; more is refused before it is read or
-// decoded, since a small file can hold a huge picture.
+// Bounds on what a source may bring; more is refused before it is read.
 const (
 	maxFileBytes  = 16 << 20 // of one frame or clip (8 min of sound)
 	maxTruthBytes = 4 << 20
-	maxPixels     = 3840 * 2160 // a 4K camera; about 20 bytes each while it is read
 	truthFile     = "truth.json"
 )
 
@@ -28,10 +26,41 @@ const (
 type reel struct {
 	path  string
 	exts  []string
+	sound bool
 	truth map[string][]string
 
 	names []string
 	next  int
+}
+
+func newReel(cfg Source) *reel {
+	r := &reel{path: cfg.Path, exts: []string{".jpg", ".jpeg", ".png", ".ppm"}}
+	if cfg.Kind == "audio" {
+		r.exts, r.sound = []string{".wav"}, true
+	}
+	return r
+}
+
+// item reads and decodes the next file.
+func (r *reel) item(context.Context) (shot, error) {
+	path, err := r.advance()
+	if err != nil {
+		return shot{}, err
+	}
+	it := shot{name: filepath.Base(path), want: r.want(path)}
+	data, err := readBounded(path, maxFileBytes)
+	if err != nil {
+		return shot{}, fmt.Errorf("read item: %w", err)
+	}
+	if r.sound {
+		it.clip, err = pipeline.ParseWAV(data)
+	} else {
+		it.frame, err = pipeline.DecodeFrame(data)
+	}
+	if err != nil {
+		return shot{}, fmt.Errorf("item %s: %w", it.name, err)
+	}
+	return it, nil
 }
 
 // advance returns the next file's path. A path that is a file is its own reel.
@@ -109,49 +138,4 @@ func readBounded(path string, limit int64) ([]byte, error) {
 		return nil, fmt.Errorf("%s has more than %d bytes", path, limit)
 	}
 	return data, nil
-}
-
-// decodeFrame decodes a JPEG picture unless it is larger than maxPixels.
-func decodeFrame(data []byte) (planes, error) {
-	cfg, err := jpeg.DecodeConfig(bytes.NewReader(data))
-	if err != nil {
-		return planes{}, fmt.Errorf("read header of frame: %w", err)
-	}
-	if cfg.Width <= 0 || cfg.Height <= 0 || cfg.Width > maxPixels/cfg.Height {
-		return planes{}, fmt.Errorf("frame has %d × %d pixels, at most %d are read", cfg.Width, cfg.Height, maxPixels)
-	}
-	img, err := jpeg.Decode(bytes.NewReader(data))
-	if err != nil {
-		return planes{}, fmt.Errorf("decode frame: %w", err)
-	}
-	return toPlanes(img), nil
-}
-
-// pipeline turns the content of one file into a reading.
-type pipeline func(ctx context.Context, data []byte) (reading, error)
-
-// pipelineFor returns the pipeline of a source and the files it takes.
-func pipelineFor(s Source, opts Options) (pipeline, []string, error) {
-	switch {
-	case s.Kind == "folder" && s.Pipeline == "label-reader":
-		l := &labelReader{infer: opts.Infer, modelFile: opts.ModelFile}
-		return func(ctx context.Context, data []byte) (reading, error) {
-			p, err := decodeFrame(data)
-			if err != nil {
-				return reading{}, err
-			}
-			return l.read(ctx, p)
-		}, []string{".jpg", ".jpeg"}, nil
-	case s.Kind == "audio" && s.Pipeline == "voice-activity":
-		v := &voiceActivity{infer: opts.Infer}
-		return func(ctx context.Context, data []byte) (reading, error) {
-			clip, err := parseWAV(data)
-			if err != nil {
-				return reading{}, err
-			}
-			return v.read(ctx, clip)
-		}, []string{".wav"}, nil
-	}
-	return nil, nil, fmt.Errorf("input %s: kind %q with pipeline %q is unknown; use folder with label-reader, or audio with voice-activity",
-		s.Name, s.Kind, s.Pipeline)
 }

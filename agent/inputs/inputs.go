@@ -9,31 +9,22 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/edgeherd/edgeherd/agent/worker"
+	"github.com/edgeherd/edgeherd/agent/inputs/pipeline"
 	"github.com/edgeherd/edgeherd/internal/runnerapi"
-	"github.com/edgeherd/edgeherd/models"
 )
 
-// Infer runs the active version of a model and says which one it was. Inputs go
-// by name, outputs come in the order of the model's signature.
-type Infer func(ctx context.Context, model string, in []worker.Tensor) (out []worker.Tensor, by models.Ref, err error)
+// Infer runs the active version of a model; see pipeline.Infer.
+type Infer = pipeline.Infer
 
 // ErrNoModel is wrapped by an Infer whose model is not active yet. The item is
 // then not counted as a failure; the source says so in its status and goes on
 // trying.
-var ErrNoModel = errors.New("model is not active")
+var ErrNoModel = pipeline.ErrNoModel
 
-// Source is a camera or microphone and what is done with its items.
-type Source struct {
-	// Name is unique on the box; results carry it.
-	Name string `yaml:"name"`
-	// Kind is "folder" (JPEG frames) or "audio" (a WAV clip or a folder of them).
-	Kind string `yaml:"kind"`
-	// Pipeline is "label-reader" (for a folder) or "voice-activity" (for audio).
-	Pipeline string `yaml:"pipeline"`
-	Path     string `yaml:"path"`
-	// Interval from the start of one item to the next at full duty; default 1 s.
-	Interval time.Duration `yaml:"interval"`
+// Delivery is one result with what programs on the box want to know of it.
+type Delivery struct {
+	runnerapi.Result
+	Findings []pipeline.Finding `json:"findings"`
 }
 
 // Options of New. All but the marked fields are required.
@@ -41,13 +32,15 @@ type Options struct {
 	// Sources may be empty: then only the outbox is served.
 	Sources []Source
 	Infer   Infer
-	// ModelFile is the path on disk of one file of a model's active version.
-	ModelFile func(model, path string) (string, error)
+	Catalog pipeline.Catalog
 	// Outbox is the path of the bbolt file; its directory exists.
 	Outbox string
 	// OutboxMaxBytes bounds the results in the outbox; the file itself stays
 	// below about 1.5 times that. Default 16 MiB.
 	OutboxMaxBytes int64
+	// Deliver, if set, gets each result as well, after it was queued for the
+	// outbox. It must not block.
+	Deliver func(Delivery)
 	// WallClock stamps results and the names of damaged files; default time.Now.
 	WallClock func() time.Time
 }
@@ -62,6 +55,7 @@ type Inputs struct {
 	pace    *pace
 	sources []*source
 	outbox  *outbox
+	deliver func(Delivery)
 }
 
 // New checks the sources and opens the outbox. Run closes it.
@@ -72,13 +66,16 @@ func New(opts Options, log *slog.Logger) (*Inputs, error) {
 	if opts.OutboxMaxBytes == 0 {
 		opts.OutboxMaxBytes = 16 << 20
 	}
-	if opts.Outbox == "" || len(opts.Sources) > 0 && (opts.Infer == nil || opts.ModelFile == nil) {
-		return nil, errors.New("open inputs: Outbox, Infer and ModelFile are required")
+	if opts.Outbox == "" || len(opts.Sources) > 0 && (opts.Infer == nil || opts.Catalog == nil) {
+		return nil, errors.New("open inputs: Outbox, Infer and Catalog are required")
 	}
-	in := &Inputs{log: log, now: opts.WallClock, pace: newPace()}
+	if opts.Deliver == nil {
+		opts.Deliver = func(Delivery) {}
+	}
+	in := &Inputs{log: log, now: opts.WallClock, pace: newPace(), deliver: opts.Deliver}
 	seen := map[string]bool{}
 	for _, cfg := range opts.Sources {
-		s, err := newSource(cfg, opts)
+		s, err := newSource(cfg, opts, log)
 		if err != nil {
 			return nil, fmt.Errorf("open inputs: %w", err)
 		}
@@ -105,6 +102,12 @@ func (in *Inputs) Run(ctx context.Context) error {
 			in.follow(ctx, s)
 			return nil
 		})
+		if s.background != nil {
+			g.Go(func() error {
+				s.background(ctx)
+				return nil
+			})
+		}
 	}
 	g.Go(func() error {
 		in.commitNowAndThen(ctx)
@@ -122,16 +125,17 @@ func (in *Inputs) follow(ctx context.Context, s *source) {
 	last := time.Now().Add(-s.cfg.Interval)
 	for in.pace.wait(ctx, last, s.cfg.Interval) {
 		last = time.Now()
-		r, err := s.work(ctx)
+		d, err := s.work(ctx)
 		if ctx.Err() != nil {
 			return
 		}
 		if err == nil {
-			r.UnixMs = in.now().UnixMilli()
-			r.LatencyMs = float64(time.Since(last)) / float64(time.Millisecond)
-			if cerr := in.outbox.add(r); cerr != nil {
+			d.UnixMs = in.now().UnixMilli()
+			d.LatencyMs = float64(time.Since(last)) / float64(time.Millisecond)
+			if cerr := in.outbox.add(d.Result); cerr != nil {
 				in.log.Debug("result not committed yet", "input", s.cfg.Name, "err", cerr)
 			}
+			in.deliver(d)
 		}
 		if s.note(last, err) {
 			in.log.Warn("input fails", "input", s.cfg.Name, "err", err)

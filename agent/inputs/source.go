@@ -4,21 +4,35 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
+	"log/slog"
 	"sync"
 	"time"
 
+	"github.com/edgeherd/edgeherd/agent/inputs/pipeline"
 	"github.com/edgeherd/edgeherd/internal/runnerapi"
 )
 
 // rateSpan is over how many items the rate is measured.
 const rateSpan = 16
 
+// shot is one frame or clip.
+type shot struct {
+	name  string
+	want  string // the text that is really on it, if that is known
+	frame pipeline.Frame
+	clip  []float32
+}
+
+// errNothingNew: the source has no other item than the last one.
+var errNothingNew = errors.New("nothing new")
+
 // source is one camera or microphone at work.
 type source struct {
 	cfg  Source
-	run  pipeline
-	reel reel // used by the goroutine of Run only
+	run  *pipeline.Runner
+	next func(ctx context.Context) (shot, error) // used by the goroutine of follow only
+	// background, if set, runs beside follow.
+	background func(ctx context.Context)
 
 	mu       sync.Mutex // guards all below
 	items    uint64
@@ -27,43 +41,52 @@ type source struct {
 	recent   []time.Time // starts of the last items that succeeded
 }
 
-func newSource(cfg Source, opts Options) (*source, error) {
-	if cfg.Name == "" || cfg.Path == "" {
-		return nil, fmt.Errorf("input %q at %q: name and path are required", cfg.Name, cfg.Path)
-	}
-	if cfg.Interval < 0 {
-		return nil, fmt.Errorf("input %s: interval %v is negative", cfg.Name, cfg.Interval)
-	}
-	if cfg.Interval == 0 {
-		cfg.Interval = time.Second
-	}
-	run, exts, err := pipelineFor(cfg, opts)
+func newSource(cfg Source, opts Options, log *slog.Logger) (*source, error) {
+	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return nil, err
 	}
-	return &source{cfg: cfg, run: run, reel: reel{path: cfg.Path, exts: exts}}, nil
+	s := &source{cfg: cfg, run: pipeline.New(cfg.Pipeline, opts.Infer, opts.Catalog)}
+	switch cfg.Kind {
+	case "http":
+		snap, err := newSnapshot(cfg)
+		if err != nil {
+			return nil, fmt.Errorf("input %s: %w", cfg.Name, err)
+		}
+		s.next = snap.next
+	case "stream":
+		// A runner of its own, since runners are not shared between goroutines.
+		st := newStream(cfg, pipeline.New(cfg.Pipeline, opts.Infer, opts.Catalog), opts.WallClock, log)
+		s.next, s.background = st.next, st.run
+	default:
+		s.next = newReel(cfg).item
+	}
+	return s, nil
 }
 
 // work takes the next item through the pipeline.
-func (s *source) work(ctx context.Context) (runnerapi.Result, error) {
-	path, err := s.reel.advance()
-	if err != nil {
-		return runnerapi.Result{}, err
-	}
-	item := filepath.Base(path)
-	data, err := readBounded(path, maxFileBytes)
-	if err != nil {
-		return runnerapi.Result{}, fmt.Errorf("read item: %w", err)
-	}
+func (s *source) work(ctx context.Context) (Delivery, error) {
 	ctx, cancel := context.WithTimeout(ctx, itemTimeout)
 	defer cancel()
-	got, err := s.run(ctx, data)
+	it, err := s.next(ctx)
 	if err != nil {
-		return runnerapi.Result{}, fmt.Errorf("item %s: %w", item, err)
+		return Delivery{}, err
 	}
-	return runnerapi.Result{
-		Input: s.cfg.Name, Pipeline: s.cfg.Pipeline, Item: item,
-		Text: got.text, Want: s.reel.want(path), Score: got.score, Models: got.models,
+	var got pipeline.Reading
+	if s.cfg.Kind == "audio" {
+		got, err = s.run.Clip(ctx, it.clip)
+	} else {
+		got, err = s.run.Image(ctx, it.frame)
+	}
+	if err != nil {
+		return Delivery{}, fmt.Errorf("item %s: %w", it.name, err)
+	}
+	return Delivery{
+		Result: runnerapi.Result{
+			Input: s.cfg.Name, Pipeline: s.cfg.Pipeline, Item: it.name,
+			Text: got.Text, Want: it.want, Score: got.Score, Models: got.Models,
+		},
+		Findings: got.Findings,
 	}, nil
 }
 
@@ -72,6 +95,10 @@ func (s *source) work(ctx context.Context) (runnerapi.Result, error) {
 func (s *source) note(start time.Time, err error) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if errors.Is(err, errNothingNew) {
+		s.err = nil
+		return false
+	}
 	begun := err != nil && s.err == nil
 	s.err = err
 	switch {

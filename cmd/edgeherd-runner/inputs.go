@@ -20,7 +20,7 @@ func openInputs(c config, s *serve.Server, log *slog.Logger) {
 	if err == nil {
 		var in *inputs.Inputs
 		in, err = inputs.New(inputs.Options{
-			Sources: c.Inputs, Infer: s.Infer, ModelFile: s.ModelFile,
+			Sources: c.Inputs, Infer: s.Infer, Catalog: newShelf(c, s),
 			Outbox: filepath.Join(c.State, "outbox.db"),
 		}, log)
 		if err == nil {

@@ -63,9 +63,9 @@ func newSite(t testing.TB, demo string) *site {
 	s.must(err)
 	data, err := os.ReadFile(filepath.Join(assets.Model(t, demo), models.ModelFile))
 	s.must(err)
-	info, err := models.ReadONNX(bytes.NewReader(data))
+	packed, _, err := models.Pack(assets.Model(t, demo))
 	s.must(err)
-	payload, err := models.Manifest{V: models.ManifestVersion, Name: s.model, Version: "5", Signature: info.Signature,
+	payload, err := models.Manifest{V: models.ManifestVersion, Name: s.model, Version: "5", Signature: packed.Signature, Pipelines: packed.Pipelines,
 		Files: []models.File{{Path: models.ModelFile, Digest: blob.Sum(data), SizeBytes: int64(len(data))}}}.Encode()
 	s.must(err)
 	envelope, err := trust.Sign(trust.TypeModel, payload, key)

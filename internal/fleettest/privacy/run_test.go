@@ -21,18 +21,16 @@ import (
 
 	"github.com/edgeherd/edgeherd/agent"
 	"github.com/edgeherd/edgeherd/agent/inputs"
+	"github.com/edgeherd/edgeherd/agent/inputs/pipelinetest"
 	"github.com/edgeherd/edgeherd/agent/worker"
 	"github.com/edgeherd/edgeherd/controller/broker"
 	"github.com/edgeherd/edgeherd/controller/ingest"
 	"github.com/edgeherd/edgeherd/controller/store"
-	"github.com/edgeherd/edgeherd/internal/assets"
-	"github.com/edgeherd/edgeherd/internal/blob"
 	"github.com/edgeherd/edgeherd/internal/identity"
 	"github.com/edgeherd/edgeherd/internal/labels"
 	"github.com/edgeherd/edgeherd/internal/runnerapi"
 	"github.com/edgeherd/edgeherd/internal/trust"
 	"github.com/edgeherd/edgeherd/internal/wire"
-	"github.com/edgeherd/edgeherd/models"
 )
 
 // TestMain is also the worker process of a model.
@@ -98,26 +96,12 @@ func runs(t *testing.T, f func(context.Context) error) {
 // reader is the real pipeline over a folder of frames, on real models.
 func reader(t *testing.T, frames string) *inputs.Inputs {
 	t.Helper()
-	workers, refs, dirs := map[string]*worker.Worker{}, map[string]models.Ref{}, map[string]string{}
-	for name, version := range map[string]string{"ocr-det": "4.0.0", "ocr-cls": "2.0.0", "ocr-rec": "4.0.0"} {
-		dirs[name] = assets.Model(t, name+"-"+version)
-		w, err := worker.Start(t.Context(), worker.Options{Library: assets.Library(t), Model: filepath.Join(dirs[name], models.ModelFile)}, quiet)
-		must(t, err)
-		t.Cleanup(func() { w.Close() })
-		workers[name], refs[name] = w, models.Ref{Name: name, Version: version, Digest: blob.Sum([]byte(name))}
-	}
+	bench := pipelinetest.Start(t, "ocr-det-4.0.0", "ocr-cls-2.0.0", "ocr-rec-4.0.0")
 	in, err := inputs.New(inputs.Options{
 		Sources: []inputs.Source{{Name: "camera-1", Kind: "folder", Pipeline: "label-reader", Path: frames, Interval: 50 * time.Millisecond}},
-		Infer: func(ctx context.Context, model string, tensors []worker.Tensor) ([]worker.Tensor, models.Ref, error) {
-			w := workers[model]
-			if w == nil {
-				return nil, models.Ref{}, inputs.ErrNoModel
-			}
-			out, err := w.Infer(ctx, tensors, nil)
-			return out, refs[model], err
-		},
-		ModelFile: func(model, path string) (string, error) { return filepath.Join(dirs[model], path), nil },
-		Outbox:    filepath.Join(t.TempDir(), "outbox.db"),
+		Infer:   bench.Infer,
+		Catalog: bench,
+		Outbox:  filepath.Join(t.TempDir(), "outbox.db"),
 	}, quiet)
 	must(t, err)
 	runs(t, in.Run)

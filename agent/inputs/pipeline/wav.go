@@ -1,4 +1,4 @@
-package inputs
+package pipeline
 
 import (
 	"encoding/binary"
@@ -12,8 +12,8 @@ const sampleRate = 16000
 
 var errNotWAV = errors.New("not a WAV file")
 
-// parseWAV returns the samples of a 16 kHz mono 16-bit PCM file, −1 to 1.
-func parseWAV(data []byte) ([]float32, error) {
+// ParseWAV returns the samples of a 16 kHz mono 16-bit PCM file, −1 to 1.
+func ParseWAV(data []byte) ([]float32, error) {
 	if len(data) < 12 || string(data[:4]) != "RIFF" || string(data[8:12]) != "WAVE" {
 		return nil, errNotWAV
 	}

@@ -1,4 +1,4 @@
-package inputs
+package pipeline_test
 
 import (
 	"context"
@@ -9,6 +9,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/edgeherd/edgeherd/agent/inputs/pipeline"
+	"github.com/edgeherd/edgeherd/agent/inputs/pipelinetest"
 	"github.com/edgeherd/edgeherd/internal/labels"
 )
 
@@ -25,7 +27,7 @@ const (
 // processes: all clean frames and 95 % of the degraded ones come out right,
 // every character, line and order.
 func TestLabelsAreRead(t *testing.T) {
-	b := startModels(t, ocrFolders)
+	b := pipelinetest.Start(t, "ocr-det-4.0.0", "ocr-cls-2.0.0", "ocr-rec-4.0.0")
 	var frames []labels.Frame // without pixels yet
 	for i := range cleanFrames {
 		frames = append(frames, labels.Frame{Name: fmt.Sprint(cleanSeed + i), Kind: labels.Clean})
@@ -47,7 +49,7 @@ func TestLabelsAreRead(t *testing.T) {
 			}
 			drawn := labels.Render(seed, f.Kind)
 			want[i] = strings.Join(drawn.Lines, "\n")
-			read[i], err = readFrame(&labelReader{infer: b.infer, modelFile: b.modelFile}, drawn)
+			read[i], err = readFrame(pipeline.New("label-reader", b.Infer, b), drawn)
 			return err
 		})
 	}
@@ -71,15 +73,15 @@ func TestLabelsAreRead(t *testing.T) {
 	}
 }
 
-func readFrame(r *labelReader, f labels.Frame) (string, error) {
+func readFrame(r *pipeline.Runner, f labels.Frame) (string, error) {
 	data, err := f.JPEG()
 	if err != nil {
 		return "", err
 	}
-	p, err := decodeFrame(data)
+	p, err := pipeline.DecodeFrame(data)
 	if err != nil {
 		return "", err
 	}
-	got, err := r.read(context.Background(), p)
-	return got.text, err
+	got, err := r.Image(context.Background(), p)
+	return got.Text, err
 }

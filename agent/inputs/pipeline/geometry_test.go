@@ -1,8 +1,7 @@
-package inputs
+package pipeline
 
 import (
 	"encoding/binary"
-	"fmt"
 	"image"
 	"image/color"
 	"math"
@@ -132,20 +131,20 @@ func TestRowsFollowTheLabel(t *testing.T) {
 }
 
 // ramp is an image whose red is 10·x + y, so that every place has its value.
-func ramp(w, h int) planes {
+func ramp(w, h int) Frame {
 	img := image.NewRGBA(image.Rect(0, 0, w, h))
 	for y := range h {
 		for x := range w {
 			img.SetRGBA(x, y, color.RGBA{uint8(10*x + y), 0, 0, 255})
 		}
 	}
-	return toPlanes(img)
+	return FrameOf(img)
 }
 
 func TestWarpByHand(t *testing.T) {
 	p := ramp(8, 6)
-	red := func(p planes) []float32 { return p.c[2] }
-	whole := p.warp(p.whole(), 8, 6)
+	red := func(p Frame) []float32 { return p.c[0] }
+	whole := p.warp(p.whole(), 8, 6, "area")
 	if !reflect.DeepEqual(red(whole), red(p)) {
 		t.Errorf("the whole image at its size changed: %v", red(whole))
 	}
@@ -161,19 +160,27 @@ func TestWarpByHand(t *testing.T) {
 		{"a quarter to the right", box{part.centre, point{0, 1}, 2, 2}, []float32{31, 32, 21, 22}},
 		{"between pixels", box{point{3, 1.5}, point{1, 0}, 2, 2}, []float32{26, 36, 27, 37}},
 	} {
-		if got := red(p.warp(tt.b, 2, 2)); !reflect.DeepEqual(got, tt.want) {
+		if got := red(p.warp(tt.b, 2, 2, "area")); !reflect.DeepEqual(got, tt.want) {
 			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
 		}
 	}
-	// Shrinking averages: the mean of the four.
-	if got := red(p.warp(part, 1, 1)); got[0] != 26.5 {
-		t.Errorf("shrunk: %v, want 26.5", got)
+	// Shrinking averages the four, or takes the place between them, or one.
+	for filter, want := range map[string]float32{"area": 26.5, "bilinear": 26.5, "nearest": 32} {
+		if got := red(p.warp(part, 1, 1, filter)); got[0] != want {
+			t.Errorf("shrunk by %s: %v, want %v", filter, got, want)
+		}
+	}
+	// Four rows become one: bilinear sees the two in the middle, area all.
+	column := box{centre: point{2, 2.5}, u: point{1, 0}, w: 1, h: 6}
+	p.c[0][0*8+2] = 200
+	if area, two := red(p.warp(column, 1, 1, "area"))[0], red(p.warp(column, 1, 1, "bilinear"))[0]; two != 22.5 || area < 50 {
+		t.Errorf("column: area %v, bilinear %v; want more than 50, and 22.5", area, two)
 	}
 }
 
 func TestRegionsBecomeBoxes(t *testing.T) {
 	// A bar of 20 × 6 pixels, a weak one, and a speck.
-	m := probMap{w: 40, h: 30, p: make([]float32, 40*30)}
+	m := probMap{w: 40, h: 30, p: make([]float32, 40*30), threshold: 0.3, boxScore: 0.6, unclip: 1.5, minSide: 3, max: 200}
 	fill := func(x0, y0, w, h int, v float32) {
 		for y := y0; y < y0+h; y++ {
 			for x := x0; x < x0+w; x++ {
@@ -196,15 +203,24 @@ func TestRegionsBecomeBoxes(t *testing.T) {
 	}
 }
 
-func TestDetectorSeesMultiplesOf32(t *testing.T) {
-	for _, tt := range []struct{ w, h, wantW, wantH int }{
-		{640, 480, 640, 480},
-		{1920, 1080, 960, 544}, // 540 rounds to 17 × 32
-		{100, 10, 96, 32},
-		{10, 3000, 32, 960},
+func TestSizesByHand(t *testing.T) {
+	for _, tt := range []struct {
+		with         map[string]any
+		w, h         float64
+		wantW, wantH int
+	}{
+		{map[string]any{"longest": 960.0, "multiple": 32.0}, 640, 480, 640, 480},
+		{map[string]any{"longest": 960.0, "multiple": 32.0}, 1920, 1080, 960, 544}, // 540 rounds to 17 × 32
+		{map[string]any{"longest": 960.0, "multiple": 32.0}, 100, 10, 96, 32},
+		{map[string]any{"longest": 960.0, "multiple": 32.0}, 10, 3000, 32, 960},
+		{map[string]any{"longest": 100.0}, 400, 200, 100, 50},
+		{map[string]any{"height": 48.0}, 100, 50, 96, 48},
+		{map[string]any{"height": 48.0, "max_width": 200.0}, 1000, 1, 200, 48},
+		{map[string]any{"width": 48.0, "max_height": 64.0}, 10, 100, 48, 64},
+		{map[string]any{"width": 48.0, "height": 20.0}, 10, 100, 48, 20},
 	} {
-		if w, h := detSize(tt.w, tt.h); w != tt.wantW || h != tt.wantH {
-			t.Errorf("%d × %d: %d × %d, want %d × %d", tt.w, tt.h, w, h, tt.wantW, tt.wantH)
+		if w, h := sizeFor(box{w: tt.w, h: tt.h}, models.Stage{Name: "resize", With: tt.with}); w != tt.wantW || h != tt.wantH {
+			t.Errorf("%v of %v × %v: %d × %d, want %d × %d", tt.with, tt.w, tt.h, w, h, tt.wantW, tt.wantH)
 		}
 	}
 }
@@ -218,13 +234,8 @@ func fp32(shape []int64, v ...float32) worker.Tensor {
 }
 
 func TestGreedyReadingByHand(t *testing.T) {
-	letters := alphabet{"", "A", "B", " "}
-	one := func(best int, p float32) []float32 {
-		v := make([]float32, 4)
-		v[best] = p
-		return v
-	}
-	tests := []struct {
+	letters := []string{"A", "B", " "}
+	for _, tt := range []struct {
 		name  string
 		steps []int
 		want  string
@@ -233,60 +244,25 @@ func TestGreedyReadingByHand(t *testing.T) {
 		{"a blank parts repeats", []int{1, 0, 1}, "AA"},
 		{"space inside, not at the ends", []int{3, 1, 3, 2, 3}, "A B"},
 		{"nothing", []int{0, 0}, ""},
-	}
-	for _, tt := range tests {
+	} {
 		t.Run(tt.name, func(t *testing.T) {
-			var v []float32
+			first, last := []float32{}, []float32{}
 			for _, s := range tt.steps {
-				v = append(v, one(s, 0.75)...)
+				v := make([]float32, 4)
+				v[s] = 0.75
+				first, last = append(first, v...), append(append(last, v[1:]...), v[0])
 			}
-			text, score, err := letters.decode(fp32([]int64{1, int64(len(tt.steps)), 4}, v...))
 			wantScore := 0.75
 			if tt.want == "" {
 				wantScore = 0
 			}
-			if err != nil || text != tt.want || score != wantScore {
-				t.Errorf("%q, %v, %v; want %q, %v", text, score, err, tt.want, wantScore)
+			text, score := greedy(first, 4, 0, func(c int) string { return letters[c-1] })
+			if text != tt.want || score != wantScore {
+				t.Errorf("%q, %v; want %q, %v", text, score, tt.want, wantScore)
+			}
+			if again, _ := greedy(last, 4, 3, func(c int) string { return letters[c] }); again != text {
+				t.Errorf("with the blank last: %q, want %q", again, text)
 			}
 		})
-	}
-	for _, bad := range []worker.Tensor{
-		fp32([]int64{1, 1, 3}, 1, 0, 0), // another alphabet
-		fp32([]int64{1, 4}, 1, 0, 0, 0),
-		fp32([]int64{1, 2, 4}, 1, 0, 0, 0), // half the data
-	} {
-		if text, _, err := letters.decode(bad); err == nil || text != "" {
-			t.Errorf("%v: %q without an error", bad.Shape, text)
-		}
-	}
-}
-
-func TestLineTurnNeedsToBeSure(t *testing.T) {
-	for _, tt := range []struct {
-		p0, p1 float32
-		want   turn
-	}{{0.05, 0.95, upsideDown}, {0.95, 0.05, upright}, {0.11, 0.89, unsure}, {0.5, 0.5, unsure}} {
-		got, err := lineTurn(fp32([]int64{1, 2}, tt.p0, tt.p1))
-		if err != nil || got != tt.want {
-			t.Errorf("%v, %v: %v, %v; want %v", tt.p0, tt.p1, got, err, tt.want)
-		}
-	}
-}
-
-func TestLineTensorPadsWithZero(t *testing.T) {
-	p := newPlanes(4, 4) // black: −1
-	in := lineTensor(p, p.whole(), 96, 200)
-	if fmt.Sprint(in.Shape) != "[1 3 48 96]" {
-		t.Fatalf("shape %v", in.Shape)
-	}
-	v, err := floats(in)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if v[0] != -1 || v[47] != -1 || v[48] != 0 || v[95] != 0 {
-		t.Errorf("row starts %v, ends %v, then %v … %v; want −1, −1, 0, 0", v[0], v[47], v[48], v[95])
-	}
-	if wide := lineTensor(p, box{u: point{1, 0}, w: 1000, h: 1}, 96, 200); wide.Shape[3] != 200 {
-		t.Errorf("width %d, want the bound 200", wide.Shape[3])
 	}
 }

@@ -1,4 +1,4 @@
-package inputs
+package pipeline_test
 
 import (
 	"context"
@@ -8,14 +8,17 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/edgeherd/edgeherd/agent/inputs/pipeline"
+	"github.com/edgeherd/edgeherd/agent/inputs/pipelinetest"
 	"github.com/edgeherd/edgeherd/agent/worker"
 	"github.com/edgeherd/edgeherd/internal/assets"
 	"github.com/edgeherd/edgeherd/internal/durable"
 	"github.com/edgeherd/edgeherd/internal/labels"
 	"github.com/edgeherd/edgeherd/models"
+	"go.yaml.in/yaml/v3"
 )
 
-// go test ./agent/inputs -run GoldenSamples -update-golden
+// go test ./agent/inputs/pipeline -run GoldenSamples -update-golden
 var updateGolden = flag.Bool("update-golden", false, "measure the golden samples of the demo models anew")
 
 // The tolerance holds across processors: kernels differ in the order of their
@@ -23,7 +26,7 @@ var updateGolden = flag.Bool("update-golden", false, "measure the golden samples
 const (
 	goldenAbs  = 1e-3
 	goldenRel  = 1e-2
-	goldenSize = 300 << 10
+	goldenSize = 350 << 10
 )
 
 // TestGoldenSamplesHold runs the committed golden samples of each demo model.
@@ -35,9 +38,10 @@ func TestGoldenSamplesHold(t *testing.T) {
 		"silero-vad-5.0.0":  vadCalls,
 		"silero-vad-6.0.0":  vadCalls,
 		"silero-vad-legacy": legacyCalls,
+		"face-detect-1.2.0": faceCalls,
 	} {
 		t.Run(folder, func(t *testing.T) {
-			w := startWorker(t, assets.File(t, "models", folder, models.ModelFile))
+			w := pipelinetest.Worker(t, assets.File(t, "models", folder, models.ModelFile))
 			path := filepath.Join(repoRoot(t), "models", "demo", folder, models.GoldenFile)
 			if *updateGolden {
 				writeGolden(t, path, w, inputs(t, w))
@@ -63,7 +67,7 @@ func TestGoldenSamplesHold(t *testing.T) {
 // TestGoldenSamplesTellTheVersionsApart: the samples of one version of the voice
 // model fail on the other, or they would not notice a mixed-up file.
 func TestGoldenSamplesTellTheVersionsApart(t *testing.T) {
-	w := startWorker(t, assets.File(t, "models", "silero-vad-6.0.0", models.ModelFile))
+	w := pipelinetest.Worker(t, assets.File(t, "models", "silero-vad-6.0.0", models.ModelFile))
 	g, err := models.ReadGolden(filepath.Join(repoRoot(t), "models", "demo", "silero-vad-5.0.0", models.GoldenFile))
 	if err != nil {
 		t.Fatal(err)
@@ -133,63 +137,90 @@ func writeGolden(t *testing.T, path string, w *worker.Worker, calls []goldenCall
 
 // Places on the label of seed 1, in pixels of its frame, as the detector finds them.
 var (
-	wordPlace  = box{centre: point{190, 333}, u: point{1, 0}, w: 138, h: 32}
-	digitPlace = box{centre: point{392, 381}, u: point{1, 0}, w: 44, h: 44}
+	wordPlace  = pipeline.UprightBox(190, 333, 138, 32)
+	digitPlace = pipeline.UprightBox(392, 381, 44, 44)
 )
 
-func goldenFrame() planes { return toPlanes(labels.Render(1, labels.Clean).Image) }
+func goldenFrame() pipeline.Frame { return pipeline.FrameOf(labels.Render(1, labels.Clean).Image) }
 
-func detCalls(testing.TB, *worker.Worker) []goldenCall {
+// stagesOf reads stages as model.yaml has them.
+func stagesOf(t testing.TB, text string) []models.Stage {
+	t.Helper()
+	var out []models.Stage
+	if err := yaml.Unmarshal([]byte(text), &out); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func inputsOf(t testing.TB, w *worker.Worker, frame pipeline.Frame, view pipeline.Box, stages string) []worker.Tensor {
+	t.Helper()
+	in, err := pipeline.InputsOf(w.Signature(), frame, view, stagesOf(t, stages)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return in
+}
+
+func detCalls(t testing.TB, w *worker.Worker) []goldenCall {
 	p := goldenFrame()
+	const stages = "[{resize: {longest: 960, multiple: 32}}, {tensor: {order: bgr, mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]}}]"
+	word, blank := p.Warp(pipeline.UprightBox(190, 333, 178, 72), 96, 64), p.Warp(pipeline.UprightBox(40, 40, 64, 64), 64, 64)
 	return []goldenCall{
-		{"a word", []worker.Tensor{detInput(p.warp(wordPlace.grown(20), 96, 64), 96, 64)}},
-		{"cardboard", []worker.Tensor{detInput(p.warp(box{point{40, 40}, point{1, 0}, 64, 64}, 64, 64), 64, 64)}},
+		{"a word", inputsOf(t, w, word, word.Whole(), stages)},
+		{"cardboard", inputsOf(t, w, blank, blank.Whole(), stages)},
 	}
 }
 
-func clsCalls(testing.TB, *worker.Worker) []goldenCall {
-	p := goldenFrame()
+func clsCalls(t testing.TB, w *worker.Worker) []goldenCall {
+	const stages = "[{resize: {height: 48, max_width: 96}}, {pad: {width: 96, value: 127.5}}, {tensor: {order: bgr, scale: 127.5, mean: 1}}]"
 	return []goldenCall{
-		{"upright", []worker.Tensor{lineTensor(p, wordPlace, 96, 96)}},
-		{"upside down", []worker.Tensor{lineTensor(p, wordPlace.flipped(), 96, 96)}},
+		{"upright", inputsOf(t, w, goldenFrame(), wordPlace, stages)},
+		{"upside down", inputsOf(t, w, goldenFrame(), wordPlace.Flipped(), stages)},
 	}
 }
 
-func recCalls(testing.TB, *worker.Worker) []goldenCall {
+func recCalls(t testing.TB, w *worker.Worker) []goldenCall {
 	// One narrow crop: each step of 8 pixels answers 6,625 numbers.
-	return []goldenCall{{"digits", []worker.Tensor{lineTensor(goldenFrame(), digitPlace, 48, 48)}}}
+	const stages = "[{resize: {height: 48, max_width: 48}}, {tensor: {order: bgr, scale: 127.5, mean: 1}}]"
+	return []goldenCall{{"digits", inputsOf(t, w, goldenFrame(), digitPlace, stages)}}
 }
 
 // vadCalls are two windows in a row: the state of the first goes to the second.
 func vadCalls(t testing.TB, w *worker.Worker) []goldenCall {
-	clip, err := parseWAV(labels.Clip())
+	clip, err := pipeline.ParseWAV(labels.Clip())
 	if err != nil {
 		t.Fatal(err)
 	}
-	const at = sampleRate // amid speech
-	state := worker.Tensor{Name: "state", DType: models.FP32, Shape: []int64{2, 1, 128}, Data: make([]byte, 4*vadState)}
-	first := vadInputs(clip, at, state)
-	_, state.Data, err = vadOutputs(run(t, w, first))
-	if err != nil {
-		t.Fatal(err)
+	const at = 16000 // amid speech
+	state := worker.Tensor{Name: "state", DType: models.FP32, Shape: []int64{2, 1, 128}, Data: make([]byte, 4*2*128)}
+	sr := worker.Tensor{Name: "sr", DType: models.INT64, Shape: []int64{}, Data: binary.LittleEndian.AppendUint64(nil, 16000)}
+	first := []worker.Tensor{pipeline.WindowOf(clip, at), state, sr}
+	for _, out := range run(t, w, first) {
+		if out.Name == "stateN" {
+			state.Data = out.Data
+		}
 	}
-	return []goldenCall{{"first window", first}, {"next window", vadInputs(clip, at+vadWindow, state)}}
+	return []goldenCall{{"first window", first}, {"next window", []worker.Tensor{pipeline.WindowOf(clip, at+512), state, sr}}}
 }
 
 // legacyCalls use the older signature: no context, the state in two halves.
-func legacyCalls(t testing.TB, w *worker.Worker) []goldenCall {
-	clip, err := parseWAV(labels.Clip())
+func legacyCalls(t testing.TB, _ *worker.Worker) []goldenCall {
+	clip, err := pipeline.ParseWAV(labels.Clip())
 	if err != nil {
 		t.Fatal(err)
 	}
-	const at = sampleRate
-	in := fp32([]int64{1, vadWindow}, clip[at:at+vadWindow]...)
-	in.Name = "input"
-	sr := worker.Tensor{Name: "sr", DType: models.INT64, Shape: []int64{}, Data: binary.LittleEndian.AppendUint64(nil, sampleRate)}
+	in := pipeline.WindowOf(clip, 16000)
+	in.Shape, in.Data = []int64{1, 512}, in.Data[4*64:]
+	sr := worker.Tensor{Name: "sr", DType: models.INT64, Shape: []int64{}, Data: binary.LittleEndian.AppendUint64(nil, 16000)}
 	half := func(name string) worker.Tensor {
-		z := fp32([]int64{2, 1, 64}, make([]float32, 128)...)
-		z.Name = name
-		return z
+		return worker.Tensor{Name: name, DType: models.FP32, Shape: []int64{2, 1, 64}, Data: make([]byte, 4*128)}
 	}
 	return []goldenCall{{"first window", []worker.Tensor{in, sr, half("h"), half("c")}}}
+}
+
+func faceCalls(t testing.TB, w *worker.Worker) []goldenCall {
+	const stages = "[{letterbox: {width: 128, height: 128, value: 0}}, {tensor: {layout: nhwc, scale: 127.5, mean: 1}}]"
+	p := pipeline.FrameOf(drawFace(320, 240, 160, 120, 60))
+	return []goldenCall{{"a drawn face", inputsOf(t, w, p, p.Whole(), stages)}}
 }

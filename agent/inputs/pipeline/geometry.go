@@ -1,4 +1,4 @@
-package inputs
+package pipeline
 
 import (
 	"cmp"
