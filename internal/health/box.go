@@ -26,6 +26,8 @@ type Box struct {
 	Slow            counters
 	Stuck           stuckState
 	Lying           int
+	Still           [len(stillSensors)]still
+	Parts           parts
 	Air             airRing
 	Ambient         counters
 	FanSeen         [Fans]int // hours in which it turned
@@ -74,7 +76,7 @@ type Day struct {
 	Witness [3]Value    // K that board, NVMe and exhaust are above the clean box
 	WRatio  [3]Value    // and as a ratio of their clean rise
 	Fan     [Fans]Value // ln rpm above the clean curve
-	RPMSD   Value       // spread of the first fan over the clean one
+	RPMSD   [Fans]Value // spread over that of the clean fan
 	Need    Value       // relative rise of the resistance at which the day would have throttled at 95 °C
 	PerK    Value       // and how much more for each K above that
 	Hot     Value       // share of the hours that throttled
@@ -83,7 +85,8 @@ type Day struct {
 
 // today gathers a day.
 type today struct {
-	R, DieK, SD     []float64
+	R, DieK         []float64
+	SD              [Fans][]float64
 	Witness, WRatio [3][]float64
 	Fan             [Fans][]float64
 	Steady          []Hour `json:",omitempty"` // without a reference only
@@ -95,12 +98,12 @@ type today struct {
 }
 
 func (t *today) reset() {
-	t.R, t.DieK, t.SD, t.Steady = t.R[:0], t.DieK[:0], t.SD[:0], t.Steady[:0]
+	t.R, t.DieK, t.Steady = t.R[:0], t.DieK[:0], t.Steady[:0]
 	for i := range t.Witness {
 		t.Witness[i], t.WRatio[i] = t.Witness[i][:0], t.WRatio[i][:0]
 	}
 	for i := range t.Fan {
-		t.Fan[i] = t.Fan[i][:0]
+		t.Fan[i], t.SD[i] = t.Fan[i][:0], t.SD[i][:0]
 	}
 	t.Need, t.PerK, t.Needs, t.TopUp, t.Hot, t.Hours = 0, 0, 0, 0, 0, 0
 }
@@ -218,9 +221,9 @@ func (b *Box) measure(h *Hour) {
 		if d, ok := b.Base.fanDeviation(h, fan); ok {
 			t.Fan[fan] = append(t.Fan[fan], d)
 		}
-	}
-	if v := float64(h.V[RPMSD]/h.V[RPM1]) / float64(b.Base.RPMSD); v == v && !math.IsInf(v, 0) {
-		t.SD = append(t.SD, v)
+		if v, ok := fanSpread(h, fan); ok && b.Base.RPMSD[fan] > 0 {
+			t.SD[fan] = append(t.SD[fan], v/float64(b.Base.RPMSD[fan]))
+		}
 	}
 	if b.Basis.Ref == RefNone {
 		t.Steady = append(t.Steady, *h)
@@ -314,6 +317,7 @@ func curveTop(c *[curveBins]Value) float64 {
 // forecast and the baseline, in this order.
 func (b *Box) closeDay(day int32, env Env) {
 	b.Trip.Told = env.TripC
+	b.watchParts(day)
 	if b.Base != nil {
 		b.Days = append(b.Days, b.finish(day))
 		if len(b.Days) > keepDays {
@@ -336,7 +340,7 @@ func (b *Box) closeDay(day int32, env Env) {
 
 func (b *Box) finish(day int32) Day {
 	t := &b.Today
-	d := Day{Day: day, N: len(t.R), R: Missing(), S7: Missing(), DieK: Missing(), RPMSD: Missing(), Need: Missing(), PerK: Missing()}
+	d := Day{Day: day, N: len(t.R), R: Missing(), S7: Missing(), DieK: Missing(), Need: Missing(), PerK: Missing()}
 	if len(t.R) >= leastDay {
 		d.R, d.DieK = Value(median(t.R)), Value(median(t.DieK))
 	}
@@ -347,13 +351,13 @@ func (b *Box) finish(day int32) Day {
 		}
 	}
 	for fan := range Fans {
-		d.Fan[fan] = Missing()
+		d.Fan[fan], d.RPMSD[fan] = Missing(), Missing()
 		if len(t.Fan[fan]) >= leastDay {
 			d.Fan[fan] = Value(median(t.Fan[fan]))
 		}
-	}
-	if len(t.SD) >= leastDay {
-		d.RPMSD = Value(median(t.SD))
+		if len(t.SD[fan]) >= leastDay {
+			d.RPMSD[fan] = Value(median(t.SD[fan]))
+		}
 	}
 	d.Hot = Value(t.Hot / float64(max(t.Hours, 1)))
 	if t.Needs > 0 {

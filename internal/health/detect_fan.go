@@ -61,7 +61,7 @@ func (b *Box) watchFans() {
 			if v := float64(d.Fan[fan]); v == v && len(devs) < 3 {
 				devs = append(devs, v)
 			}
-			if fan == 0 && d.RPMSD > wearSpread && day-d.Day < 5 {
+			if d.RPMSD[b.spreadOf(fan)] > wearSpread && day-d.Day < 5 && b.slowest(d, fan) {
 				spread++
 			}
 		}
@@ -84,10 +84,35 @@ func (b *Box) watchFans() {
 			}}, endOf(day))
 		case spread >= 5:
 			b.raise(Finding{Family: family, Cause: CauseFanWear, Confidence: 0.6, Level: Ticket, Since: Unix(int64(day-4) * daySeconds), Evidence: []Evidence{
-				{"rpm_spread", b.Days[len(b.Days)-1].RPMSD, "its speed swings more than twice as far as when it was new, for 5 days"},
+				{"rpm_spread", b.Days[len(b.Days)-1].RPMSD[b.spreadOf(fan)], "its speed swings more than twice as far as when it was new, for 5 days"},
 			}}, endOf(day))
 		case c.Calm >= calmDays:
 			b.close(family, endOf(day), "back to normal")
 		}
 	}
+}
+
+// spreadOf is the column that tells of a fan. Boxes that give one spread for
+// all give that of the least steady fan, as the first one's.
+func (b *Box) spreadOf(fan int) int {
+	for i := 1; i < Fans; i++ {
+		if b.Base.RPMSD[i].OK() {
+			return fan
+		}
+	}
+	return 0
+}
+
+// slowest: where one spread stands for all fans, it is put down to the one that
+// has lost most of its speed.
+func (b *Box) slowest(d *Day, fan int) bool {
+	if b.spreadOf(1) == 1 {
+		return true
+	}
+	for i := range d.Fan {
+		if d.Fan[i] < d.Fan[fan] {
+			return false
+		}
+	}
+	return d.Fan[fan].OK()
 }

@@ -27,6 +27,7 @@ type stuckState struct {
 
 func (b *Box) stuck() bool { return b.has("sensor") }
 
+// stuckLately: what was measured before it was noticed still weighs.
 func (b *Box) stuckLately(day int32) bool {
 	return b.Stuck.Last != 0 && day-b.Stuck.Last <= stuckAfter
 }
@@ -58,7 +59,7 @@ func (b *Box) watchStuck(h *Hour) {
 	}
 	b.watchLying(h)
 	moved := s.High / s.Low
-	if s.Hours >= stuckHours && moved > stuckLoad && rise*math.Log(moved) > stuckKelvin {
+	if s.Hours >= max(stuckHours, 2*s.Longest) && moved > stuckLoad && rise*math.Log(moved) > stuckKelvin {
 		s.Last = h.day()
 		b.forgetSince(s.Since)
 		b.raise(Finding{Family: "sensor", Cause: CauseSensor, Confidence: 0.95, Level: Ticket, Since: Unix(s.Since), Evidence: []Evidence{

@@ -92,7 +92,7 @@ type Evidence struct {
 type Finding struct {
 	Box        string     `json:"box"`
 	Site       string     `json:"site,omitempty"`
-	Family     string     `json:"family"` // resistance, step, fan1…fan4, sensor, ambient
+	Family     string     `json:"family"` // resistance, step, fan1…fan4, fan1-stop…, sensor, sensors, ambient, drive, supply
 	Cause      Cause      `json:"cause"`
 	Level      Level      `json:"level"`      // its highest so far
 	Confidence float64    `json:"confidence"` // of the cause, 0..1
@@ -164,6 +164,11 @@ func Advance(b *Box, h *Hour, env Env) []Finding {
 	steady := h.Steady(&b.Last)
 	b.watchStuck(h)
 	b.watchFanStop(h)
+	b.watchStill(h)
+	b.takeParts(h)
+	own := *h
+	b.distrust(&own)
+	h = &own
 	b.noteThrottle(h)
 	if b.Base == nil || b.Base.Provisional {
 		b.gather(h, steady)

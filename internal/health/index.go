@@ -182,7 +182,7 @@ type Baseline struct {
 	Witness     [3]witness
 	FanLevel    [Fans]Value
 	FanSigma    [Fans]float64
-	RPMSD       Value // median relative spread of the first fan
+	RPMSD       [Fans]Value // median relative spread of each fan
 	Curve       [curveBins]Value
 }
 
@@ -215,7 +215,7 @@ func commission(hours []Hour, basis *Basis, prior *Prior) (*Baseline, bool) {
 		}
 		prior = &ship
 	}
-	base := &Baseline{Slopes: ownSlopes(basis.rows(hours), prior), PriorBoxes: prior.Boxes, Curve: prior.Curve, MaxAir: math.Inf(-1), RPMSD: Missing()}
+	base := &Baseline{Slopes: ownSlopes(basis.rows(hours), prior), PriorBoxes: prior.Boxes, Curve: prior.Curve, MaxAir: math.Inf(-1)}
 	base.From, base.To = hours[0].Start, hours[len(hours)-1].Start+hourSeconds
 	for i := range hours {
 		if x := basis.air(&hours[i]); x > base.MaxAir {
@@ -436,16 +436,31 @@ func (base *Baseline) learnFans(hours []Hour, basis *Basis) {
 		// A day's median of a dozen hours is about a third as wide as an hour.
 		base.FanSigma[fan] = max(madToSigma*medianAbs(devs)/3, 0.006)
 	}
-	var sds []float64
-	for i := range hours {
-		if v := float64(hours[i].V[RPMSD] / hours[i].V[RPM1]); v == v && !math.IsInf(v, 0) {
-			sds = append(sds, v)
+	for fan := range Fans {
+		base.RPMSD[fan] = Missing()
+		var sds []float64
+		for i := range hours {
+			if v, ok := fanSpread(&hours[i], fan); ok {
+				sds = append(sds, v)
+			}
+		}
+		if len(sds) >= 24 {
+			base.RPMSD[fan] = Value(median(sds))
 		}
 	}
-	if len(sds) >= 24 {
-		base.RPMSD = Value(median(sds))
-	}
 }
+
+var spreads = [Fans]Field{RPMSD, RPMSD2, RPMSD3, RPMSD4}
+
+// fanSpread is the relative spread of a fan's speed within an hour, of hours
+// in which the duty did not move it.
+func fanSpread(h *Hour, fan int) (float64, bool) {
+	v := float64(h.V[spreads[fan]] / h.V[int(RPM1)+fan])
+	return v, v == v && !math.IsInf(v, 0) && !(h.V[PWMSD] > calmPWM)
+}
+
+// calmPWM: a duty that moves by more moves the speed as well.
+const calmPWM = 0.02
 
 // fanDeviation is how far a fan turns above its own speed at that duty, ln.
 func (base *Baseline) fanDeviation(h *Hour, fan int) (float64, bool) {
