@@ -21,6 +21,7 @@ type stuckState struct {
 	Value     Value
 	Since     int64
 	Hours     int
+	Longest   int     // while the box was learnt
 	Low, High float64 // load; 0: unknown
 	Last      int32   // day on which it was last seen stuck; 0: never
 }
@@ -43,7 +44,10 @@ func (b *Box) watchStuck(h *Hour) {
 		load = 0.25 + 0.75*float64(h.V[Busy])
 	}
 	if s.Hours == 0 || math.Abs(float64(die-s.Value)) > 0.05 {
-		*s = stuckState{Value: die, Since: h.Start, Last: s.Last}
+		if b.Base == nil || b.Base.Provisional {
+			s.Longest = max(s.Longest, s.Hours)
+		}
+		*s = stuckState{Value: die, Since: h.Start, Last: s.Last, Longest: s.Longest}
 	}
 	s.Hours++
 	switch {
