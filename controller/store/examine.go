@@ -38,7 +38,7 @@ func finding(check, found string, err error, way string) Finding {
 }
 
 // bigWAL is where a write-ahead log says that something keeps it from being
-// folded into the database: SQLite does it at 4 MB.
+// folded into the database: forWriter has it done at 64 MB.
 const bigWAL = 256 << 20
 
 // Examine looks at a database beside the controllers that use it, and changes
@@ -184,9 +184,18 @@ func examinePostgres(ctx context.Context, opts Options) []Finding {
 	return append(append(out, durable, link, clock), examineTables(ctx, t, opts)...)
 }
 
-// oldest reads the least time of a table's column; 0 when it is empty.
-func oldest(ctx context.Context, t *tx, table, column string) (ms int64, err error) {
+// oldest reads the time of the oldest row as Retain would find it, by indexes
+// and not by reading a table of years; 0 when the table is empty. Rows of boxes
+// that nobody knows are told by examineStrangers.
+func oldest(ctx context.Context, t *tx, a aged) (ms int64, err error) {
+	query := `SELECT ` + a.column + ` FROM ` + a.table + ` ORDER BY ` + a.key + ` LIMIT 1`
+	if a.byBox {
+		query = `SELECT min((SELECT ` + a.column + ` FROM ` + a.table + ` WHERE box = b.id ORDER BY ` + a.column + ` LIMIT 1)) FROM box b`
+	}
 	var least sql.NullInt64
-	err = t.QueryRow(ctx, `SELECT min(`+column+`) FROM `+table).Scan(&least)
+	err = t.QueryRow(ctx, query).Scan(&least)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = nil
+	}
 	return least.Int64, err
 }

@@ -24,3 +24,23 @@ func (s *Store) SchemasInMemory() (n int) {
 	s.schemas.Range(func(any, any) bool { n++; return true })
 	return n
 }
+
+// Oldest is the time of the oldest row of each table that ages, as the doctor
+// sees it, and as reading all rows would find it.
+func (s *Store) Oldest(ctx context.Context) (seen, read map[string]int64, err error) {
+	seen, read = map[string]int64{}, map[string]int64{}
+	err = s.snapshot(ctx, func(t *tx) error {
+		for _, a := range agedTables {
+			if seen[a.table], err = oldest(ctx, t, a); err != nil {
+				return err
+			}
+			var ms int64
+			if err := t.QueryRow(ctx, `SELECT coalesce(min(`+a.column+`), 0) FROM `+a.table).Scan(&ms); err != nil {
+				return err
+			}
+			read[a.table] = ms
+		}
+		return nil
+	})
+	return seen, read, err
+}

@@ -152,7 +152,7 @@ func examineRetention(ctx context.Context, t *tx, opts Options) Finding {
 	late := ""
 	least := int64(0)
 	for _, a := range agedTables {
-		ms, err := oldest(ctx, t, a.table, a.column)
+		ms, err := oldest(ctx, t, a)
 		if err != nil {
 			return finding("retention", "", err, "restore the last backup")
 		}

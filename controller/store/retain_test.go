@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"testing"
@@ -10,6 +11,16 @@ import (
 )
 
 const dayMs = 24 * 3_600_000
+
+// sameOldest compares what the doctor sees with a look at all rows.
+func sameOldest(t *testing.T, s *store.Store) {
+	t.Helper()
+	seen, read, err := s.Oldest(ctx)
+	check(t, err)
+	if !maps.Equal(seen, read) {
+		t.Errorf("oldest rows %v, want %v", seen, read)
+	}
+}
 
 // retains: what is old goes in slices, what is young stays, and a block that
 // went does not count again when it comes again. What came late counts in the
@@ -24,7 +35,9 @@ func retains(t *testing.T, open func(t *testing.T) *store.Store) {
 		seq := uint64(d + 1)
 		batch = append(batch, samples(boxA, 1, seq, at, 40, 50), results(boxA, 2, seq, at, "good"), event(boxA, 1, seq, at, "x", nil))
 	}
+	sameOldest(t, s)
 	ingest(t, s, batch...)
+	sameOldest(t, s)
 	if _, _, err := s.Retain(ctx, keep, 7); err != nil {
 		t.Fatal(err)
 	}
