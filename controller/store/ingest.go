@@ -93,6 +93,10 @@ type Effects struct {
 	Care CareEffects
 }
 
+// maxPhases bounds the phases of a box, of which the newest are kept: every
+// list of boxes reads them all, and a box can name any artefact.
+const maxPhases = 64
+
 // Phase is the last phase a box reported for one artefact.
 type Phase struct {
 	Box     identity.ID
@@ -187,6 +191,12 @@ func applyEffects(ctx context.Context, t *tx, d Delivery, e Effects) error {
 			p.Box, p.Digest, p.Rollout, p.Kind, p.Name, p.Version, p.Phase, p.Err, p.Body, p.TimeMs,
 			d.Block.Boot[:], p.MonoMs, int64(d.Block.Key.Seq)); err != nil {
 			return err
+		}
+		// What was reported just now stays, whatever the clock of the box says.
+		if _, err := t.Exec(ctx, `DELETE FROM phase WHERE box = ? AND NOT (digest = ? AND rollout = ?) AND (digest, rollout) IN
+			(SELECT digest, rollout FROM phase WHERE box = ? ORDER BY t_ms DESC, digest, rollout LIMIT 1000 OFFSET ?)`,
+			p.Box, p.Digest, p.Rollout, p.Box, maxPhases); err != nil {
+			return fmt.Errorf("forget old phases: %w", err)
 		}
 	}
 	if err := e.Care.apply(ctx, t, d.Box); err != nil {

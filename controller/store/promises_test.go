@@ -26,6 +26,7 @@ var promises = []struct {
 	{"a failed batch leaves nothing behind", allOrNothing},
 	{"late news change neither the newest value nor what runs", lateNews},
 	{"within a boot its own clock orders reports", bootClock},
+	{"a box has the newest of its phases, and no more than a list can bear", phasesBounded},
 	{"a gap tells of all its ranges", gaps},
 	{"content that cannot be read is kept and never charted", unreadable},
 	{"samples of a time span are found in order", charted},
@@ -185,6 +186,29 @@ func bootClock(t *testing.T, open func(t *testing.T) *store.Store) {
 	ingest(t, s, event(boxA, 1, 5, epoch+9, wire.EventModelPhase, phase("trial")))
 	if got := box(t, s, boxA).Phases[0].Phase; got != "rolled_back" {
 		t.Errorf("phase %s", got)
+	}
+}
+
+// phasesBounded: the last report comes from a clock that was lost, and stays.
+func phasesBounded(t *testing.T, open func(t *testing.T) *store.Store) {
+	s := open(t)
+	enrolTwo(t, s)
+	of := func(n int) wire.PhaseBody {
+		p := phase("active")
+		p.Digest = fmt.Sprintf("sha256:%02d", n)
+		return p
+	}
+	ingest(t, s, event(boxB, 1, 1, epoch, wire.EventModelPhase, of(0)))
+	for n := range 70 {
+		ingest(t, s, event(boxA, 1, uint64(n+1), epoch+int64(n), wire.EventModelPhase, of(n)))
+	}
+	ingest(t, s, event(boxA, 2, 1, epoch-1_000_000, wire.EventModelPhase, of(99)))
+	got := box(t, s, boxA).Phases
+	if len(got) != 65 || got[0].Digest != "sha256:99" || got[1].Digest != "sha256:06" || got[64].Digest != "sha256:69" {
+		t.Errorf("%d phases, from %+v", len(got), got[0])
+	}
+	if got := box(t, s, boxB).Phases; len(got) != 1 {
+		t.Errorf("%d phases of another box, want 1", len(got))
 	}
 }
 
