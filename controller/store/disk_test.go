@@ -77,6 +77,31 @@ func fill(t *testing.T, path string) {
 	}
 }
 
+// TestAFullDiskIsNamedAtStart: a new database and one that has something.
+func TestAFullDiskIsNamedAtStart(t *testing.T) {
+	dir := disk(t, "size=4m")
+	old := filepath.Join(dir, "state", "old.db")
+	check(t, os.Mkdir(filepath.Dir(old), 0o700))
+	check(t, open(t, old).Close())
+	ballast := filepath.Join(dir, "ballast")
+	fill(t, ballast)
+	for _, path := range []string{old, filepath.Join(dir, "state", "new.db")} {
+		s, err := store.Open(ctx, store.Options{Path: path})
+		if err == nil {
+			s.Close()
+			t.Fatalf("%s was opened on a full disk", path)
+		}
+		for _, word := range []string{path, "the disk at " + dir + " is full", "bytes are free", "delete or move"} {
+			if !strings.Contains(err.Error(), word) {
+				t.Errorf("error %q does not say %q", err, word)
+			}
+		}
+	}
+	check(t, os.Remove(ballast))
+	open(t, old)
+	open(t, filepath.Join(dir, "state", "new.db"))
+}
+
 func TestOpenSaysWhatStandsInItsWay(t *testing.T) {
 	refuse := func(path string, words ...string) {
 		t.Helper()

@@ -83,7 +83,7 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 	}
 	e, err := openSQLite(ctx, opts.Path, opts.WallClock)
 	if err != nil {
-		return nil, fmt.Errorf("open database %s: %w", opts.Path, err)
+		return nil, fmt.Errorf("open database %s: %w", opts.Path, explainDisk(opts.Path, err))
 	}
 	return &Store{engine: e, now: opts.WallClock, node: opts.Node, holder: opts.holder()}, nil
 }
