@@ -133,6 +133,10 @@ func (b *builder) chips() []chip {
 			continue
 		}
 		c := chip{dir: dir, name: text(filepath.Join(dir, "name")), files: dirNames(dir)}
+		if old := filepath.Join(dir, "device"); c.name == "" && exists(filepath.Join(old, "name")) {
+			// Drivers of the old kind (applesmc) put their files there.
+			c = chip{dir: old, name: text(filepath.Join(old, "name")), files: dirNames(old)}
+		}
 		if c.name == "" {
 			c.name = "unnamed"
 		}

@@ -16,9 +16,13 @@ func (b *builder) graphics() {
 		dir := b.path("sys/class/drm", name)
 		device, err := filepath.EvalSymlinks(filepath.Join(dir, "device"))
 		key := "drm/" + deviceKey(device, err)
+		label := cleanLabel(filepath.Base(device))
+		if label == "" || label == "device" {
+			label = name
+		}
 		gpu := func(metric Metric, file string, parse func([]byte) (sample, error)) {
 			if path := filepath.Join(dir, file); exists(path) {
-				b.output(Sensor{Key: key + "/" + string(metric), Metric: metric, Label: cleanLabel(filepath.Base(device))},
+				b.output(Sensor{Key: key + "/" + string(metric), Metric: metric, Label: label},
 					false, last, b.probe(path, parse))
 			}
 		}

@@ -45,7 +45,7 @@ func dieRank(f found) int {
 	case f.chip != "":
 		return 0
 	}
-	for i, zone := range []string{"tj-thermal", "CPU-therm", "cpu-thermal", "cpu_thermal", "x86_pkg_temp", "soc-thermal", "soc_thermal"} {
+	for i, zone := range []string{"tj-thermal", "CPU-therm", "cpu-thermal", "cpu_thermal", "x86_pkg_temp", "soc-thermal", "soc_thermal", "bcm2835_thermal"} {
 		if f.label == zone {
 			return 5 + i
 		}

@@ -29,6 +29,7 @@ type measurement struct {
 var measurements = []measurement{
 	{"binary-size", binarySizes},
 	{"agent-rss", agentRSS},
+	{"sense", senseCost},
 	{"block-size", blockSize},
 	{"block-decode", blockDecode},
 	{"spool-offline", spoolOffline},
