@@ -19,6 +19,7 @@ ffmpeg                                             ffmpeg
 /usr/sbin/haproxy                                  haproxy
 /usr/bin/victoria-metrics                          victoria-metrics
 /usr/bin/promtool                                  prometheus
+/usr/bin/prometheus-alertmanager                   prometheus-alertmanager
 systemd-analyze                                    systemd
 '
 arm=build/arm64-root

@@ -28,7 +28,9 @@ import (
 	"github.com/edgeherd/edgeherd/controller/cluster"
 	"github.com/edgeherd/edgeherd/controller/fault"
 	"github.com/edgeherd/edgeherd/controller/ingest"
+	"github.com/edgeherd/edgeherd/controller/notify"
 	"github.com/edgeherd/edgeherd/controller/store"
+	"github.com/edgeherd/edgeherd/controller/upkeep"
 	"github.com/edgeherd/edgeherd/internal/blob"
 	"github.com/edgeherd/edgeherd/internal/durable"
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
@@ -64,6 +66,8 @@ type Options struct {
 	HTTPPlain bool
 	// Exports is what programs of others are told; default nothing.
 	Exports Exports
+	// Notify is where notices of tickets go; default nowhere.
+	Notify  []notify.Endpoint
 	Version string
 	// Tick is how often rollouts are looked at without a cause; default 1 s.
 	Tick time.Duration
@@ -126,6 +130,8 @@ type Controller struct {
 	acted  chan struct{} // buffer 1: a person wants rollouts to be looked at
 
 	exports    exports
+	desk       *upkeep.Desk
+	notify     *notify.Sender
 	pacer      *pacer
 	websockets sync.WaitGroup // MQTT sessions that came in by the pages' port
 }
@@ -153,15 +159,19 @@ func Open(ctx context.Context, opts Options, log *slog.Logger) (_ *Controller, e
 	if err := c.openExports(); err != nil {
 		return nil, err
 	}
+	if err := c.openUpkeep(); err != nil {
+		return nil, err
+	}
 	c.ingest = ingest.New(ingest.Options{
-		Store: c.store, Publish: c.tell, Changed: c.boxChanged, Live: c.boxLive,
+		Welcomed: c.tellHeat,
+		Store:    c.store, Publish: c.tell, Changed: c.boxChanged, Live: c.boxLive,
 		LiveFor: c.liveFor, Pace: c.pace, Faults: c.faults, Ask: c.askHello, Observer: c.exports.metrics.Ingest, WallClock: c.opts.WallClock,
 	}, log)
 	c.api, err = api.New(api.Options{
 		Store: c.store, Blobs: c.blobs, Keyring: c.Keyring(), Hub: c.hub, Wake: c.act, SitesChanged: c.pacer.changed,
 		Version: c.opts.Version, WallClock: c.opts.WallClock, SecureCookies: !c.opts.HTTPPlain,
 		Metrics: c.exports.metrics.Handler(), Faults: c.faults, Trouble: c.ingest.Trouble,
-		SamplesFor: c.opts.Retention.Samples,
+		SamplesFor: c.opts.Retention.Samples, Desk: c.desk, Notify: c.notify,
 	}, log)
 	return c, err
 }

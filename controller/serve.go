@@ -149,6 +149,8 @@ func (c *Controller) Run(ctx context.Context) error {
 	g.Go(func() error { return c.conduct(ctx) })
 	g.Go(func() error { return c.retain(ctx) })
 	g.Go(func() error { return c.compact(ctx) })
+	g.Go(func() error { return c.desk.Run(ctx) })
+	g.Go(func() error { return c.notify.Run(ctx) })
 	c.runExports(ctx, g)
 	g.Go(func() error { return c.paceBoxes(ctx) })
 	err := g.Wait()

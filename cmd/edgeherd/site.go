@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -18,15 +19,18 @@ const (
 	keyBacklog = "backlog_bytes_per_second"
 	keyQuiet   = "quiet"
 	keyZone    = "time_zone"
+	keyRegion  = "region"
+	keyClass   = "class"
+	keyPlace   = "location"
 )
 
-var siteKeys = []string{keyBacklog, keyQuiet, keyZone}
+var siteKeys = []string{keyBacklog, keyQuiet, keyZone, keyRegion, keyClass, keyPlace}
 
 func siteCommand(c *cli) *cobra.Command {
 	return c.group("site", "Sites: how their boxes use the line",
 		c.verb("list", "Sites with what holds for them", c.siteList),
 		siteShowCommand(c),
-		siteChangeCommand(c, "set", "KEY=VALUE", "Set backlog_bytes_per_second, quiet or time_zone of a site, or --defaults of all", setChange),
+		siteChangeCommand(c, "set", "KEY=VALUE", "Set backlog_bytes_per_second, quiet, time_zone, region, class or location of a site, or --defaults of all", setChange),
 		siteChangeCommand(c, "unset", "KEY", "Take a setting back: the default holds again", unsetChange),
 	)
 }
@@ -79,7 +83,7 @@ func quietWords(v fleetapi.Site) string {
 
 // setHere names the settings that do not come from the defaults.
 func setHere(s fleetapi.SiteSettings) (keys []string) {
-	for i, set := range []bool{s.BacklogBytesPerSecond != nil, s.Quiet != nil, s.TimeZone != nil} {
+	for i, set := range []bool{s.BacklogBytesPerSecond != nil, s.Quiet != nil, s.TimeZone != nil, s.Region != nil, s.Class != nil, s.Location != nil} {
 		if set {
 			keys = append(keys, siteKeys[i])
 		}
@@ -199,6 +203,12 @@ func setChange(words []string) (fleetapi.SiteChange, error) {
 			}
 		case keyZone:
 			change.Set.TimeZone = &value
+		case keyRegion:
+			change.Set.Region = &value
+		case keyClass:
+			change.Set.Class = &value
+		case keyPlace:
+			change.Set.Location = &value
 		default:
 			return change, notASetting(key)
 		}
@@ -208,7 +218,7 @@ func setChange(words []string) (fleetapi.SiteChange, error) {
 
 func unsetChange(words []string) (fleetapi.SiteChange, error) {
 	for _, w := range words {
-		if w != keyBacklog && w != keyQuiet && w != keyZone {
+		if !slices.Contains(siteKeys, w) {
 			return fleetapi.SiteChange{}, notASetting(w)
 		}
 	}

@@ -27,7 +27,9 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/edgeherd/edgeherd/controller/fault"
+	"github.com/edgeherd/edgeherd/controller/notify"
 	"github.com/edgeherd/edgeherd/controller/store"
+	"github.com/edgeherd/edgeherd/controller/upkeep"
 	"github.com/edgeherd/edgeherd/internal/blob"
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
 	"github.com/edgeherd/edgeherd/internal/trust"
@@ -58,6 +60,10 @@ type Options struct {
 	// SamplesFor is how long exact samples are kept; 0 is for ever. What is older
 	// is charted by hourly values.
 	SamplesFor time.Duration
+	// Desk is where people act on tickets and visits, Notify tells endpoints of
+	// them; nil: there are none.
+	Desk   *upkeep.Desk
+	Notify *notify.Sender
 	// Version of the program, for pages.
 	Version string
 	// WallClock stamps rows and tokens; nil means time.Now.
@@ -126,6 +132,12 @@ func build(opts Options, log *slog.Logger) *API {
 	if opts.WallClock == nil {
 		opts.WallClock = time.Now
 	}
+	if opts.Desk == nil {
+		opts.Desk = upkeep.New(upkeep.Options{Store: opts.Store, Changed: opts.Hub.Publish, WallClock: opts.WallClock}, log)
+	}
+	if opts.Notify == nil {
+		opts.Notify, _ = notify.New(notify.Options{Store: opts.Store, WallClock: opts.WallClock}, log) // no endpoint that could be wrong
+	}
 	a := &API{opts: opts, log: log}
 	a.routes = &router{mux: http.NewServeMux(), guard: a.guard}
 	config := huma.Config{
@@ -150,6 +162,9 @@ func build(opts Options, log *slog.Logger) *API {
 	a.registerArtefacts()
 	a.registerRollouts()
 	a.registerSites()
+	a.registerTickets()
+	a.registerVisits()
+	a.registerCare()
 	a.registerPeople()
 	a.registerPlain()
 	a.operator = secure(crossOrigin(a.routes))

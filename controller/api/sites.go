@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -177,6 +178,12 @@ func merge(s *fleetapi.SiteSettings, change fleetapi.SiteChange) {
 			s.Quiet = nil
 		case "time_zone":
 			s.TimeZone = nil
+		case "region":
+			s.Region = nil
+		case "class":
+			s.Class = nil
+		case "location":
+			s.Location = nil
 		}
 	}
 	if v := change.Set.BacklogBytesPerSecond; v != nil {
@@ -188,6 +195,9 @@ func merge(s *fleetapi.SiteSettings, change fleetapi.SiteChange) {
 	if v := change.Set.TimeZone; v != nil {
 		s.TimeZone = v
 	}
+	s.Region = cmp.Or(change.Set.Region, s.Region)
+	s.Class = cmp.Or(change.Set.Class, s.Class)
+	s.Location = cmp.Or(change.Set.Location, s.Location)
 }
 
 func text(s fleetapi.SiteSettings) string {

@@ -26,17 +26,16 @@ func Find(have []fleetapi.Ticket, f fleetapi.Finding, p Place, now time.Time) []
 	if !AtLeast(f.Level, fleetapi.HealthTicket) || f.Muted {
 		return nil
 	}
+	i = slices.IndexFunc(have, func(t fleetapi.Ticket) bool { return !t.State.Ended() && t.Cause == f.Cause })
+	if i >= 0 {
+		t := have[i]
+		t.Families, t.Cleared = append(slices.Clone(t.Families), f.Family), nil
+		take(&t, f)
+		step(&t, now, "", "found again", f.Family)
+		return []fleetapi.Ticket{t}
+	}
 	for _, t := range have {
-		switch {
-		case t.Cause != f.Cause:
-		case !t.State.Ended():
-			if t.Families = append(slices.Clone(t.Families), f.Family); t.Cleared != nil {
-				t.Cleared = nil
-			}
-			take(&t, f)
-			step(&t, now, "", "found again", f.Family)
-			return []fleetapi.Ticket{t}
-		case t.State == fleetapi.TicketVerified && t.Verified != nil && now.Sub(*t.Verified) <= reopenWithin:
+		if t.Cause == f.Cause && t.State == fleetapi.TicketVerified && t.Verified != nil && now.Sub(*t.Verified) <= reopenWithin {
 			t.Families = []string{f.Family}
 			take(&t, f)
 			reopen(&t, now, "", fmt.Sprintf("%s is back %s after the work was proved", f.Cause, days(now.Sub(*t.Verified))))

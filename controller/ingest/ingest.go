@@ -53,6 +53,8 @@ type Options struct {
 	Faults *fault.Book
 	// Ask asks a box for a HELLO, wherever its sessions are; nil means by Publish.
 	Ask func(id identity.ID)
+	// Welcomed is called after a WELCOME has gone to a box; nil: nobody.
+	Welcomed func(ctx context.Context, id identity.ID)
 	// Observer is told what becomes of blocks; nil means nobody.
 	Observer Observer
 	// WallClock stamps what has no trusted time of its own; nil means time.Now.
@@ -171,7 +173,13 @@ func (in *Ingest) hello(ctx context.Context, id identity.ID, payload []byte) err
 		}
 	}
 	in.changed(id)
-	return in.publish(id, wire.TopicWelcome, w)
+	if err := in.publish(id, wire.TopicWelcome, w); err != nil {
+		return err
+	}
+	if in.opts.Welcomed != nil {
+		in.opts.Welcomed(ctx, id)
+	}
+	return nil
 }
 
 func (in *Ingest) liveFor() time.Duration {

@@ -229,3 +229,66 @@ func (l *Language[T]) order(order string) (func(a, b T) int, error) {
 		return cmp.Or(c, cmp.Compare(by(a), by(b)))
 	}, nil
 }
+
+// After returns the T of a list, in order, that come after a place: what the
+// last T of the page before had under the field of the order, and under By. It
+// holds although that T has moved or is gone.
+func (l *Language[T]) After(all []T, order string, at Place) ([]T, error) {
+	field := l.field(order)
+	f, ok := l.Fields[field]
+	if !ok {
+		return nil, errors.New("cannot order by " + field)
+	}
+	_, desc := strings.CutSuffix(strings.TrimSpace(order), " desc")
+	by := l.Fields[l.By].Text
+	i := slices.IndexFunc(all, func(v T) bool {
+		c := 0
+		if f.Number != nil {
+			n, known := f.Number(v)
+			switch {
+			case known != (at.Number != nil):
+				return !known // those without the value come last
+			case known:
+				c = cmp.Compare(n, *at.Number)
+			}
+		} else {
+			c = cmp.Compare(f.Text(v), at.Text)
+		}
+		if desc {
+			c = -c
+		}
+		return cmp.Or(c, cmp.Compare(by(v), at.By)) > 0
+	})
+	if i < 0 {
+		return nil, nil
+	}
+	return all[i:], nil
+}
+
+// Place is where a page of a list ended.
+type Place struct {
+	Text   string   `json:"t,omitempty"`
+	Number *float64 `json:"n,omitempty"`
+	By     string   `json:"b"`
+}
+
+// PlaceOf is where a page of a list that ends with v ended.
+func (l *Language[T]) PlaceOf(v T, order string) Place {
+	p := Place{By: l.Fields[l.By].Text(v)}
+	f := l.Fields[l.field(order)]
+	if f.Number == nil {
+		p.Text = f.Text(v)
+	} else if n, known := f.Number(v); known {
+		p.Number = &n
+	}
+	return p
+}
+
+// field is the field that an order names.
+func (l *Language[T]) field(order string) string {
+	name := strings.TrimSuffix(strings.TrimSpace(order), " desc")
+	if name = strings.TrimSpace(strings.TrimSuffix(name, " asc")); name == "" {
+		return l.By
+	}
+	return name
+}

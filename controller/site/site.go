@@ -59,6 +59,11 @@ func Check(s fleetapi.SiteSettings) error {
 			errs = append(errs, err)
 		}
 	}
+	if s.Location != nil {
+		if _, _, err := Degrees(*s.Location); err != nil {
+			errs = append(errs, err)
+		}
+	}
 	if s.Quiet != nil {
 		if len(*s.Quiet) > MaxWindows {
 			errs = append(errs, fmt.Errorf("quiet has %d times, at most %d", len(*s.Quiet), MaxWindows))
@@ -96,7 +101,26 @@ func Effect(own, defaults fleetapi.SiteSettings) fleetapi.SiteEffect {
 	if v := cmp.Or(own.TimeZone, defaults.TimeZone); v != nil {
 		e.TimeZone = *v
 	}
+	for _, t := range []struct {
+		own, all *string
+		into     *string
+	}{{own.Region, defaults.Region, &e.Region}, {own.Class, defaults.Class, &e.Class}, {own.Location, defaults.Location, &e.Location}} {
+		if v := cmp.Or(t.own, t.all); v != nil {
+			*t.into = *v
+		}
+	}
 	return e
+}
+
+// Degrees reads a location.
+func Degrees(location string) (lat, lon float64, err error) {
+	a, b, ok := strings.Cut(location, ",")
+	lat, err1 := strconv.ParseFloat(strings.TrimSpace(a), 64)
+	lon, err2 := strconv.ParseFloat(strings.TrimSpace(b), 64)
+	if !ok || err1 != nil || err2 != nil || !(lat >= -90 && lat <= 90) || !(lon >= -180 && lon <= 180) {
+		return 0, 0, fmt.Errorf("location %q: want latitude and longitude in degrees, such as 52.52,13.40", location)
+	}
+	return lat, lon, nil
 }
 
 // Share is the part of a site's rate that one of its connected boxes gets. All

@@ -260,10 +260,14 @@ func (s *Store) Resets(ctx context.Context, box identity.ID, since time.Time, li
 	return out, nil
 }
 
-// ResetCauses counts restarts by cause.
-func (s *Store) ResetCauses(ctx context.Context, since time.Time) (map[string]int, error) {
+// ResetCauses counts restarts by cause, of one box or of all.
+func (s *Store) ResetCauses(ctx context.Context, box identity.ID, since time.Time) (map[string]int, error) {
+	query, args := `SELECT cause, count(*) FROM box_reset WHERE t_ms >= ?`, []any{since.UnixMilli()}
+	if box != "" {
+		query, args = query+` AND box = ?`, append(args, string(box))
+	}
 	out := map[string]int{}
-	err := s.each(ctx, `SELECT cause, count(*) FROM box_reset WHERE t_ms >= ? GROUP BY cause`, []any{since.UnixMilli()}, func(rows *sql.Rows) error {
+	err := s.each(ctx, query+` GROUP BY cause`, args, func(rows *sql.Rows) error {
 		var cause string
 		var n int
 		err := rows.Scan(&cause, &n)

@@ -2,7 +2,7 @@ package fleetapi
 
 import "time"
 
-// SiteSettings say how the boxes of a site use its line. What is absent is not
+// SiteSettings say how the boxes of a site use its line, and where it lies. What is absent is not
 // set: a site then takes the fleet's defaults, and those the built-in ones.
 type SiteSettings struct {
 	// BacklogBytesPerSecond bounds what the connected boxes of a site together
@@ -13,6 +13,12 @@ type SiteSettings struct {
 	Quiet *[]string `json:"quiet,omitempty" maxItems:"16" example:"[\"08:00-18:00 mon-fri\"]"`
 	// TimeZone is the IANA zone of Quiet; the built-in default is UTC.
 	TimeZone *string `json:"time_zone,omitempty" maxLength:"64" example:"Europe/Berlin"`
+	// Region groups sites for routes and spare parts.
+	Region *string `json:"region,omitempty" maxLength:"100" example:"north"`
+	// Class says how dusty a site of its kind is.
+	Class *string `json:"class,omitempty" enum:"office,retail,industrial,wood,flour"`
+	// Location is latitude and longitude in degrees, for routes.
+	Location *string `json:"location,omitempty" maxLength:"64" example:"52.52,13.40"`
 }
 
 // SiteEffect is what holds for a site after defaults.
@@ -20,6 +26,9 @@ type SiteEffect struct {
 	BacklogBytesPerSecond int64    `json:"backlog_bytes_per_second"`
 	Quiet                 []string `json:"quiet"`
 	TimeZone              string   `json:"time_zone"`
+	Region                string   `json:"region,omitempty"`
+	Class                 string   `json:"class,omitempty"`
+	Location              string   `json:"location,omitempty"`
 }
 
 // Site is one site: the text that its boxes were enrolled with.
@@ -57,5 +66,5 @@ type SiteList struct {
 // SiteChange sets some settings and makes others unset.
 type SiteChange struct {
 	Set   SiteSettings `json:"set"`
-	Unset []string     `json:"unset,omitempty" enum:"backlog_bytes_per_second,quiet,time_zone"`
+	Unset []string     `json:"unset,omitempty" enum:"backlog_bytes_per_second,quiet,time_zone,region,class,location"`
 }

@@ -193,3 +193,9 @@ CREATE TABLE notice (
   PRIMARY KEY (endpoint, key)
 );
 CREATE INDEX notice_due ON notice (due_ms) WHERE state = 0;
+-- Parts that were put into boxes, for the spares of a region.
+CREATE TABLE part_used (
+  box TEXT NOT NULL, t_ms BIGINT NOT NULL, kind TEXT NOT NULL, part TEXT NOT NULL, serial TEXT NOT NULL,
+  n BIGINT NOT NULL, region TEXT NOT NULL, site TEXT NOT NULL,
+  PRIMARY KEY (box, t_ms, kind, part, serial)
+);

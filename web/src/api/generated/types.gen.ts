@@ -30,6 +30,42 @@ export type Box = {
     update: string;
 };
 
+export type BoxCare = {
+    box: string;
+    /**
+     * rollouts, visits and work of the last 60 days
+     */
+    changes: Array<CareChange>;
+    cleanings: Array<Cleaning>;
+    /**
+     * against boxes of its SKU
+     */
+    cohort?: Cohort;
+    /**
+     * one a day, oldest first
+     */
+    days: Array<CareDay>;
+    filter: FilterAdvice;
+    /**
+     * open ones, and those closed in the last 90 days
+     */
+    findings: Array<Finding>;
+    forecast?: HeatForecast;
+    level: string;
+    name: string;
+    /**
+     * newest first
+     */
+    resets: Array<Reset>;
+    site: string;
+    thermal: Thermal;
+    /**
+     * newest first, at most 20
+     */
+    tickets: Array<Ticket>;
+    upkeep: Upkeep;
+};
+
 export type BoxFault = {
     cause: string;
     /**
@@ -73,10 +109,133 @@ export type Buffer = {
     window: number;
 };
 
+export type CareChange = {
+    by?: string;
+    detail?: string;
+    kind: string;
+    time: string;
+};
+
+export type CareDay = {
+    day: string;
+    /**
+     * above the clean box, median of the day
+     */
+    resistance_percent?: number;
+    steady_hours: number;
+    /**
+     * median of seven days: what is judged
+     */
+    week_percent?: number;
+};
+
+export type CarePrior = {
+    bound: boolean;
+    boxes: number;
+    fitted: string;
+    sigma_percent: number;
+    slope_air: number;
+    slope_load: number;
+};
+
+export type CareReport = {
+    /**
+     * open findings
+     */
+    causes: {
+        [key: string]: number;
+    };
+    ended: number;
+    from: string;
+    /**
+     * boxes
+     */
+    levels: {
+        [key: string]: number;
+    };
+    /**
+     * box days per ticket, by cause
+     */
+    mtbf_days: {
+        [key: string]: number;
+    };
+    /**
+     * mean from open to acknowledged
+     */
+    mtta_seconds?: number;
+    /**
+     * mean from open to verified
+     */
+    mttr_seconds?: number;
+    no_fault_found: number;
+    /**
+     * endpoints of notifications
+     */
+    notify: {
+        [key: string]: NotifyState;
+    };
+    /**
+     * by SKU
+     */
+    priors: {
+        [key: string]: CarePrior;
+    };
+    reopened_within_14_days: number;
+    /**
+     * by cause
+     */
+    resets: {
+        [key: string]: number;
+    };
+    skus: Array<Cohort>;
+    spares: Array<SpareDemand>;
+    tickets: TicketCounts;
+    /**
+     * boxes without a baseline yet
+     */
+    unjudged: number;
+    /**
+     * what the weekly digest tells
+     */
+    watch: Array<Finding>;
+};
+
 export type Change = {
     id?: string;
     live?: LiveSample;
     topic: string;
+};
+
+export type Cleaning = {
+    after_percent: number;
+    before_percent: number;
+    /**
+     * somebody had said so
+     */
+    logged: boolean;
+    time: string;
+};
+
+export type Cohort = {
+    boxes: number;
+    /**
+     * sku or site
+     */
+    kind: string;
+    median_percent: number;
+    name: string;
+    /**
+     * of the box
+     */
+    percent?: number;
+    /**
+     * of the box, in spreads from the median
+     */
+    score?: number;
+    /**
+     * robust standard deviation
+     */
+    spread_percent: number;
 };
 
 export type Error = {
@@ -98,9 +257,67 @@ export type EventList = {
     items: Array<Event>;
 };
 
+export type Evidence = {
+    name: string;
+    text: string;
+    value?: number;
+};
+
 export type Fault = {
     location?: string;
     message: string;
+};
+
+export type FilterAdvice = {
+    /**
+     * of the class of the site, the most that is suggested
+     */
+    class_days: number;
+    /**
+     * from the day the filter was installed or last cleaned
+     */
+    due?: string;
+    /**
+     * suggested
+     */
+    interval_days: number;
+    /**
+     * from the dust of the site; else from its class
+     */
+    learnt: boolean;
+    text: string;
+};
+
+export type Finding = {
+    box?: string;
+    box_name?: string;
+    cause: string;
+    closed?: string;
+    closed_by?: string;
+    /**
+     * of the cause, 0 to 1
+     */
+    confidence: number;
+    evidence: Array<Evidence>;
+    family: string;
+    forecast?: HeatForecast;
+    level: string;
+    /**
+     * a person said that it is known or wrong
+     */
+    muted?: boolean;
+    opened: string;
+    since: string;
+    site?: string;
+};
+
+export type HeatForecast = {
+    high_days: number;
+    low_days: number;
+    made: string;
+    mid_days: number;
+    trip_celsius: number;
+    trip_known: boolean;
 };
 
 export type Inventory = {
@@ -166,10 +383,87 @@ export type ModelVersion = {
     version: string;
 };
 
+export type NewRma = {
+    /**
+     * name or id
+     */
+    box?: string;
+    note?: string;
+    part: string;
+    serial?: string;
+    ticket?: string;
+    vendor?: string;
+    vendor_number?: string;
+};
+
+export type NewTicket = {
+    /**
+     * name or id
+     */
+    box?: string;
+    cause: string;
+    /**
+     * default ticket
+     */
+    level?: 'ticket' | 'urgent';
+    note?: string;
+    site?: string;
+};
+
 export type NewToken = {
     name: string;
     role: 'viewer' | 'tech' | 'ops' | 'admin';
     ttl_seconds?: number;
+};
+
+export type NewVisit = {
+    assignee?: string;
+    /**
+     * default today
+     */
+    day?: string;
+    done?: boolean;
+    note?: string;
+    site: string;
+    /**
+     * default: all of the site that are due
+     */
+    tickets?: Array<string>;
+    work?: Array<Work>;
+};
+
+export type NotifyState = {
+    /**
+     * given up
+     */
+    failed: number;
+    kind: string;
+    last_error?: string;
+    last_ok?: string;
+    waiting: number;
+};
+
+export type NotifyTest = {
+    /**
+     * default: all
+     */
+    endpoint?: string;
+};
+
+export type NotifyTestResult = {
+    endpoint: string;
+    error?: string;
+    kind: string;
+    ok: boolean;
+};
+
+export type NotifyTestResults = {
+    items: Array<NotifyTestResult>;
+};
+
+export type Part = {
+    count: number;
+    part: string;
 };
 
 export type PlanRequest = {
@@ -180,6 +474,24 @@ export type PlanRequest = {
     soak_seconds?: number;
     unreachable_after_seconds?: number;
     waves?: Array<string>;
+};
+
+export type PlanVisits = {
+    assignee?: string;
+    /**
+     * default today
+     */
+    day?: string;
+    keep?: boolean;
+    /**
+     * default: all
+     */
+    region?: string;
+    sites?: Array<string>;
+    /**
+     * at most; default 8
+     */
+    stops?: number;
 };
 
 export type Point = {
@@ -211,6 +523,42 @@ export type PushRelease = {
     envelope: string;
 };
 
+export type Rma = {
+    box?: string;
+    box_name?: string;
+    closed?: string;
+    credit?: string;
+    id: string;
+    note?: string;
+    opened: string;
+    part: string;
+    /**
+     * by the vendor, or its replacement by us
+     */
+    received?: string;
+    serial?: string;
+    shipped?: string;
+    site?: string;
+    /**
+     * open, shipped, received or closed
+     */
+    state: string;
+    ticket?: string;
+    vendor?: string;
+    vendor_number?: string;
+};
+
+export type RmaAction = {
+    action: 'shipped' | 'received' | 'close';
+    credit?: string;
+    note?: string;
+    vendor_number?: string;
+};
+
+export type RmaList = {
+    items: Array<Rma>;
+};
+
 export type Reads = {
     checked: number;
     right: number;
@@ -234,6 +582,31 @@ export type Release = {
 
 export type ReleaseList = {
     items: Array<Release>;
+};
+
+export type Reset = {
+    box: string;
+    box_name?: string;
+    cause: string;
+    confidence: number;
+    evidence: Array<string>;
+    /**
+     * the last that the box had written before
+     */
+    last_record?: string;
+    site?: string;
+    /**
+     * when the box came back
+     */
+    time: string;
+};
+
+export type ResetList = {
+    causes: {
+        [key: string]: number;
+    };
+    from: string;
+    items: Array<Reset>;
 };
 
 export type Result = {
@@ -317,9 +690,56 @@ export type Site = {
     waiting_bytes: number;
 };
 
+export type SiteCare = {
+    boxes: number;
+    class?: string;
+    /**
+     * of level ticket or urgent, not dispatched
+     */
+    due: number;
+    /**
+     * how fast resistance grows here, median of its boxes
+     */
+    dust_percent_per_month?: number;
+    /**
+     * against the median of all sites
+     */
+    dust_ratio?: number;
+    filter: FilterAdvice;
+    hot_room: boolean;
+    /**
+     * of its worst box
+     */
+    level: string;
+    levels: {
+        [key: string]: number;
+    };
+    next_day?: string;
+    /**
+     * id
+     */
+    next_visit?: string;
+    region?: string;
+    site: string;
+    /**
+     * not ended
+     */
+    tickets: number;
+    /**
+     * two boxes or more, or something urgent
+     */
+    visit_due: boolean;
+    worst_box?: string;
+    worst_percent?: number;
+};
+
+export type SiteCareList = {
+    items: Array<SiteCare>;
+};
+
 export type SiteChange = {
     set: SiteSettings;
-    unset?: Array<'backlog_bytes_per_second' | 'quiet' | 'time_zone'>;
+    unset?: Array<'backlog_bytes_per_second' | 'quiet' | 'time_zone' | 'region' | 'class' | 'location'>;
 };
 
 export type SiteDefaults = {
@@ -331,7 +751,10 @@ export type SiteDefaults = {
 
 export type SiteEffect = {
     backlog_bytes_per_second: number;
+    class?: string;
+    location?: string;
     quiet: Array<string>;
+    region?: string;
     time_zone: string;
 };
 
@@ -342,8 +765,29 @@ export type SiteList = {
 
 export type SiteSettings = {
     backlog_bytes_per_second?: number;
+    class?: 'office' | 'retail' | 'industrial' | 'wood' | 'flour';
+    location?: string;
     quiet?: Array<string>;
+    region?: string;
     time_zone?: string;
+};
+
+export type SpareDemand = {
+    /**
+     * with a finding that needs one
+     */
+    boxes: number;
+    days: number;
+    /**
+     * expected in the time
+     */
+    mean: number;
+    part: string;
+    region: string;
+    /**
+     * enough in 95 of 100 cases
+     */
+    stock: number;
 };
 
 export type Summary = {
@@ -385,11 +829,183 @@ export type TensorSpec = {
 };
 
 export type Thermal = {
-    baseline_complete: boolean;
+    causes: Array<string>;
     known: boolean;
-    ratio_to_baseline?: number;
     reason?: string;
-    resistance_kelvin_per_watt?: number;
+    reference?: string;
+    resistance_percent: number;
+    sigma_percent?: number;
+    throttles_high_days?: number;
+    throttles_low_days?: number;
+};
+
+export type Ticket = {
+    acknowledged?: string;
+    assignee?: string;
+    box?: string;
+    box_name?: string;
+    /**
+     * names of the boxes that agree, of a ticket for a site
+     */
+    boxes?: Array<string>;
+    cause: string;
+    changed: string;
+    check?: TicketCheck;
+    cleared?: string;
+    closed?: string;
+    /**
+     * of the cause, 0 to 1
+     */
+    confidence: number;
+    dispatched?: string;
+    /**
+     * what to do, in English
+     */
+    do: string;
+    done?: string;
+    evidence: Array<Evidence>;
+    /**
+     * of its findings that are open
+     */
+    families: Array<string>;
+    forecast?: HeatForecast;
+    id: string;
+    level: string;
+    /**
+     * made by a person
+     */
+    manual?: boolean;
+    no_fault_found?: boolean;
+    on_site?: string;
+    opened: string;
+    /**
+     * what to take along
+     */
+    part?: string;
+    /**
+     * where at the site
+     */
+    place?: string;
+    region?: string;
+    /**
+     * the last time
+     */
+    reopened?: string;
+    reopens?: number;
+    resolution?: string;
+    simulated?: boolean;
+    since: string;
+    site: string;
+    sku?: string;
+    state: string;
+    timeline: Array<TicketStep>;
+    verified?: string;
+    visit?: string;
+    /**
+     * the strongest evidence, in English
+     */
+    why: string;
+};
+
+export type TicketAction = {
+    action: 'acknowledge' | 'assign' | 'arrive' | 'done' | 'reopen' | 'close' | 'note';
+    /**
+     * of assign
+     */
+    assignee?: string;
+    mute_days?: number;
+    no_fault_found?: boolean;
+    note?: string;
+    resolution?: 'false-alarm' | 'accepted' | 'duplicate' | 'retired';
+    /**
+     * of done: what was done to the box
+     */
+    work?: Array<Work>;
+};
+
+export type TicketCheck = {
+    /**
+     * newest since
+     */
+    after_percent?: number;
+    /**
+     * resistance above the clean box when the work was done
+     */
+    before_percent: number;
+    decided?: string;
+    /**
+     * part of the excess that is gone
+     */
+    fell_ratio?: number;
+    from: string;
+    helped: boolean;
+    /**
+     * steady hours measured since
+     */
+    hours: number;
+    need_ratio: number;
+    text?: string;
+    /**
+     * the cause shows in no resistance; the finding itself must close
+     */
+    unmeasured?: boolean;
+    /**
+     * when it is decided at the latest
+     */
+    until: string;
+};
+
+export type TicketCounts = {
+    /**
+     * of open ones
+     */
+    causes: {
+        [key: string]: number;
+    };
+    /**
+     * open, of level ticket or urgent
+     */
+    due: number;
+    /**
+     * of open ones
+     */
+    levels: {
+        [key: string]: number;
+    };
+    /**
+     * not ended
+     */
+    open: number;
+    /**
+     * of open ones
+     */
+    sites: {
+        [key: string]: number;
+    };
+    states: {
+        [key: string]: number;
+    };
+    total: number;
+};
+
+export type TicketList = {
+    items: Array<Ticket>;
+    next_page_token: string;
+    total_size: number;
+};
+
+export type TicketStep = {
+    /**
+     * who; empty: the controller
+     */
+    by?: string;
+    /**
+     * after it
+     */
+    state: string;
+    text?: string;
+    time: string;
+    what: string;
 };
 
 export type Token = {
@@ -399,9 +1015,85 @@ export type Token = {
     secret: string;
 };
 
+export type Upkeep = {
+    filter_installed?: string;
+    filter_part?: string;
+    note?: string;
+    place?: string;
+    serial?: string;
+};
+
 export type Value = {
     time: string;
     value: number;
+};
+
+export type Visit = {
+    arrived?: string;
+    assignee?: string;
+    by?: string;
+    created: string;
+    /**
+     * when, by the calendar of the site
+     */
+    day: string;
+    ended?: string;
+    id: string;
+    note?: string;
+    /**
+     * to take along
+     */
+    parts: Array<Part>;
+    region?: string;
+    site: string;
+    state: string;
+    tickets: Array<string>;
+    work: Array<Work>;
+};
+
+export type VisitAction = {
+    action: 'arrive' | 'done' | 'cancel';
+    no_fault_found?: boolean;
+    note?: string;
+    work?: Array<Work>;
+};
+
+export type VisitList = {
+    items: Array<Visit>;
+};
+
+export type VisitPlan = {
+    day: string;
+    /**
+     * as the crow flies; 0: places are not known
+     */
+    distance_metres: number;
+    made: Array<Visit>;
+    /**
+     * of all stops
+     */
+    parts: Array<Part>;
+    region?: string;
+    stops: Array<VisitStop>;
+    /**
+     * why this order
+     */
+    text: string;
+};
+
+export type VisitStop = {
+    /**
+     * from the stop before
+     */
+    distance_metres: number;
+    /**
+     * when its first ticket was opened
+     */
+    due: string;
+    level: string;
+    parts: Array<Part>;
+    site: string;
+    tickets: Array<Ticket>;
 };
 
 export type Wave = {
@@ -410,6 +1102,136 @@ export type Wave = {
     started?: string;
     state: string;
     targets: Array<Target>;
+};
+
+export type Work = {
+    /**
+     * default now
+     */
+    at?: string;
+    /**
+     * name or id; empty: the box of the ticket
+     */
+    box?: string;
+    readonly by?: string;
+    /**
+     * default 1
+     */
+    count?: number;
+    kind: 'inspected' | 'cleaned' | 'filter-installed' | 'fan-replaced' | 'paste-replaced' | 'ssd-replaced' | 'psu-replaced' | 'vent-cleared' | 'moved' | 'box-replaced';
+    note?: string;
+    /**
+     * part number
+     */
+    part?: string;
+    serial?: string;
+};
+
+export type NewVisitWritable = {
+    assignee?: string;
+    /**
+     * default today
+     */
+    day?: string;
+    done?: boolean;
+    note?: string;
+    site: string;
+    /**
+     * default: all of the site that are due
+     */
+    tickets?: Array<string>;
+    work?: Array<WorkWritable>;
+};
+
+export type TicketActionWritable = {
+    action: 'acknowledge' | 'assign' | 'arrive' | 'done' | 'reopen' | 'close' | 'note';
+    /**
+     * of assign
+     */
+    assignee?: string;
+    mute_days?: number;
+    no_fault_found?: boolean;
+    note?: string;
+    resolution?: 'false-alarm' | 'accepted' | 'duplicate' | 'retired';
+    /**
+     * of done: what was done to the box
+     */
+    work?: Array<WorkWritable>;
+};
+
+export type VisitWritable = {
+    arrived?: string;
+    assignee?: string;
+    by?: string;
+    created: string;
+    /**
+     * when, by the calendar of the site
+     */
+    day: string;
+    ended?: string;
+    id: string;
+    note?: string;
+    /**
+     * to take along
+     */
+    parts: Array<Part>;
+    region?: string;
+    site: string;
+    state: string;
+    tickets: Array<string>;
+    work: Array<WorkWritable>;
+};
+
+export type VisitActionWritable = {
+    action: 'arrive' | 'done' | 'cancel';
+    no_fault_found?: boolean;
+    note?: string;
+    work?: Array<WorkWritable>;
+};
+
+export type VisitListWritable = {
+    items: Array<VisitWritable>;
+};
+
+export type VisitPlanWritable = {
+    day: string;
+    /**
+     * as the crow flies; 0: places are not known
+     */
+    distance_metres: number;
+    made: Array<VisitWritable>;
+    /**
+     * of all stops
+     */
+    parts: Array<Part>;
+    region?: string;
+    stops: Array<VisitStop>;
+    /**
+     * why this order
+     */
+    text: string;
+};
+
+export type WorkWritable = {
+    /**
+     * default now
+     */
+    at?: string;
+    /**
+     * name or id; empty: the box of the ticket
+     */
+    box?: string;
+    /**
+     * default 1
+     */
+    count?: number;
+    kind: 'inspected' | 'cleaned' | 'filter-installed' | 'fan-replaced' | 'paste-replaced' | 'ssd-replaced' | 'psu-replaced' | 'vent-cleared' | 'moved' | 'box-replaced';
+    note?: string;
+    /**
+     * part number
+     */
+    part?: string;
+    serial?: string;
 };
 
 export type PutBlobData = {
@@ -565,6 +1387,88 @@ export type GetBoxResponses = {
 };
 
 export type GetBoxResponse = GetBoxResponses[keyof GetBoxResponses];
+
+export type BoxCareData = {
+    body?: never;
+    path: {
+        id: string;
+    };
+    query?: never;
+    url: '/api/v1/boxes/{id}/care';
+};
+
+export type BoxCareErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type BoxCareError = BoxCareErrors[keyof BoxCareErrors];
+
+export type BoxCareResponses = {
+    /**
+     * OK
+     */
+    200: BoxCare;
+};
+
+export type BoxCareResponse = BoxCareResponses[keyof BoxCareResponses];
+
+export type SetBoxUpkeepData = {
+    body: Upkeep;
+    headers?: {
+        /**
+         * The same key with the same body gets the first answer again, for a day
+         */
+        'Idempotency-Key'?: string;
+    };
+    path?: never;
+    query?: never;
+    url: '/api/v1/boxes/{id}/care';
+};
+
+export type SetBoxUpkeepErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type SetBoxUpkeepError = SetBoxUpkeepErrors[keyof SetBoxUpkeepErrors];
+
+export type SetBoxUpkeepResponses = {
+    /**
+     * OK
+     */
+    200: BoxCare;
+};
+
+export type SetBoxUpkeepResponse = SetBoxUpkeepResponses[keyof SetBoxUpkeepResponses];
 
 export type BoxEventsData = {
     body?: never;
@@ -743,6 +1647,81 @@ export type BoxSeriesResponses = {
 
 export type BoxSeriesResponse = BoxSeriesResponses[keyof BoxSeriesResponses];
 
+export type CareData = {
+    body?: never;
+    path?: never;
+    query?: {
+        /**
+         * how far back
+         */
+        days?: number;
+    };
+    url: '/api/v1/care';
+};
+
+export type CareErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type CareError = CareErrors[keyof CareErrors];
+
+export type CareResponses = {
+    /**
+     * OK
+     */
+    200: CareReport;
+};
+
+export type CareResponse = CareResponses[keyof CareResponses];
+
+export type CareSitesData = {
+    body?: never;
+    path?: never;
+    query?: never;
+    url: '/api/v1/care/sites';
+};
+
+export type CareSitesErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type CareSitesError = CareSitesErrors[keyof CareSitesErrors];
+
+export type CareSitesResponses = {
+    /**
+     * OK
+     */
+    200: SiteCareList;
+};
+
+export type CareSitesResponse = CareSitesResponses[keyof CareSitesResponses];
+
 export type EventsData = {
     body?: never;
     path?: never;
@@ -908,6 +1887,43 @@ export type GetModelResponses = {
 
 export type GetModelResponse = GetModelResponses[keyof GetModelResponses];
 
+export type TestNotifyData = {
+    body: NotifyTest;
+    path?: never;
+    query?: never;
+    url: '/api/v1/notify:test';
+};
+
+export type TestNotifyErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type TestNotifyError = TestNotifyErrors[keyof TestNotifyErrors];
+
+export type TestNotifyResponses = {
+    /**
+     * OK
+     */
+    200: NotifyTestResults;
+};
+
+export type TestNotifyResponse = TestNotifyResponses[keyof TestNotifyResponses];
+
 export type ListReleasesData = {
     body?: never;
     path?: never;
@@ -983,6 +1999,170 @@ export type PushReleaseResponses = {
 };
 
 export type PushReleaseResponse = PushReleaseResponses[keyof PushReleaseResponses];
+
+export type ListResetsData = {
+    body?: never;
+    path?: never;
+    query?: {
+        /**
+         * id
+         */
+        box?: string;
+        limit?: number;
+    };
+    url: '/api/v1/resets';
+};
+
+export type ListResetsErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type ListResetsError = ListResetsErrors[keyof ListResetsErrors];
+
+export type ListResetsResponses = {
+    /**
+     * OK
+     */
+    200: ResetList;
+};
+
+export type ListResetsResponse = ListResetsResponses[keyof ListResetsResponses];
+
+export type ListRmasData = {
+    body?: never;
+    path?: never;
+    query?: never;
+    url: '/api/v1/rmas';
+};
+
+export type ListRmasErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type ListRmasError = ListRmasErrors[keyof ListRmasErrors];
+
+export type ListRmasResponses = {
+    /**
+     * OK
+     */
+    200: RmaList;
+};
+
+export type ListRmasResponse = ListRmasResponses[keyof ListRmasResponses];
+
+export type OpenRmaData = {
+    body: NewRma;
+    headers?: {
+        /**
+         * The same key with the same body gets the first answer again, for a day
+         */
+        'Idempotency-Key'?: string;
+    };
+    path?: never;
+    query?: never;
+    url: '/api/v1/rmas';
+};
+
+export type OpenRmaErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type OpenRmaError = OpenRmaErrors[keyof OpenRmaErrors];
+
+export type OpenRmaResponses = {
+    /**
+     * Created
+     */
+    201: Rma;
+};
+
+export type OpenRmaResponse = OpenRmaResponses[keyof OpenRmaResponses];
+
+export type ActOnRmaData = {
+    body: RmaAction;
+    headers?: {
+        /**
+         * The same key with the same body gets the first answer again, for a day
+         */
+        'Idempotency-Key'?: string;
+    };
+    path: {
+        id: string;
+    };
+    query?: never;
+    url: '/api/v1/rmas/{id}/actions';
+};
+
+export type ActOnRmaErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type ActOnRmaError = ActOnRmaErrors[keyof ActOnRmaErrors];
+
+export type ActOnRmaResponses = {
+    /**
+     * OK
+     */
+    200: Rma;
+};
+
+export type ActOnRmaResponse = ActOnRmaResponses[keyof ActOnRmaResponses];
 
 export type ListRolloutsData = {
     body?: never;
@@ -1396,6 +2576,224 @@ export type SummaryResponses = {
 
 export type SummaryResponse = SummaryResponses[keyof SummaryResponses];
 
+export type ListTicketsData = {
+    body?: never;
+    path?: never;
+    query?: {
+        /**
+         * AIP-160 expression over tickets
+         */
+        filter?: string;
+        /**
+         * a field, with " desc" to reverse; default number desc
+         */
+        order_by?: string;
+        page_size?: number;
+        /**
+         * next_page_token of the page before
+         */
+        page_token?: string;
+    };
+    url: '/api/v1/tickets';
+};
+
+export type ListTicketsErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type ListTicketsError = ListTicketsErrors[keyof ListTicketsErrors];
+
+export type ListTicketsResponses = {
+    /**
+     * OK
+     */
+    200: TicketList;
+};
+
+export type ListTicketsResponse = ListTicketsResponses[keyof ListTicketsResponses];
+
+export type OpenTicketData = {
+    body: NewTicket;
+    headers?: {
+        /**
+         * The same key with the same body gets the first answer again, for a day
+         */
+        'Idempotency-Key'?: string;
+    };
+    path?: never;
+    query?: never;
+    url: '/api/v1/tickets';
+};
+
+export type OpenTicketErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type OpenTicketError = OpenTicketErrors[keyof OpenTicketErrors];
+
+export type OpenTicketResponses = {
+    /**
+     * Created
+     */
+    201: Ticket;
+};
+
+export type OpenTicketResponse = OpenTicketResponses[keyof OpenTicketResponses];
+
+export type GetTicketData = {
+    body?: never;
+    path: {
+        id: string;
+    };
+    query?: never;
+    url: '/api/v1/tickets/{id}';
+};
+
+export type GetTicketErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type GetTicketError = GetTicketErrors[keyof GetTicketErrors];
+
+export type GetTicketResponses = {
+    /**
+     * OK
+     */
+    200: Ticket;
+};
+
+export type GetTicketResponse = GetTicketResponses[keyof GetTicketResponses];
+
+export type ActOnTicketData = {
+    body: TicketActionWritable;
+    headers?: {
+        /**
+         * The same key with the same body gets the first answer again, for a day
+         */
+        'Idempotency-Key'?: string;
+    };
+    path?: never;
+    query?: never;
+    url: '/api/v1/tickets/{id}/actions';
+};
+
+export type ActOnTicketErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type ActOnTicketError = ActOnTicketErrors[keyof ActOnTicketErrors];
+
+export type ActOnTicketResponses = {
+    /**
+     * OK
+     */
+    200: Ticket;
+};
+
+export type ActOnTicketResponse = ActOnTicketResponses[keyof ActOnTicketResponses];
+
+export type CountTicketsData = {
+    body?: never;
+    path?: never;
+    query?: {
+        /**
+         * AIP-160 expression over tickets
+         */
+        filter?: string;
+    };
+    url: '/api/v1/tickets:counts';
+};
+
+export type CountTicketsErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type CountTicketsError = CountTicketsErrors[keyof CountTicketsErrors];
+
+export type CountTicketsResponses = {
+    /**
+     * OK
+     */
+    200: TicketCounts;
+};
+
+export type CountTicketsResponse = CountTicketsResponses[keyof CountTicketsResponses];
+
 export type CreateTokenData = {
     body: NewToken;
     path?: never;
@@ -1432,3 +2830,214 @@ export type CreateTokenResponses = {
 };
 
 export type CreateTokenResponse = CreateTokenResponses[keyof CreateTokenResponses];
+
+export type ListVisitsData = {
+    body?: never;
+    path?: never;
+    query?: {
+        site?: string;
+        /**
+         * only those that have not ended
+         */
+        open?: boolean;
+    };
+    url: '/api/v1/visits';
+};
+
+export type ListVisitsErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type ListVisitsError = ListVisitsErrors[keyof ListVisitsErrors];
+
+export type ListVisitsResponses = {
+    /**
+     * OK
+     */
+    200: VisitList;
+};
+
+export type ListVisitsResponse = ListVisitsResponses[keyof ListVisitsResponses];
+
+export type AddVisitData = {
+    body: NewVisitWritable;
+    headers?: {
+        /**
+         * The same key with the same body gets the first answer again, for a day
+         */
+        'Idempotency-Key'?: string;
+    };
+    path?: never;
+    query?: never;
+    url: '/api/v1/visits';
+};
+
+export type AddVisitErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type AddVisitError = AddVisitErrors[keyof AddVisitErrors];
+
+export type AddVisitResponses = {
+    /**
+     * Created
+     */
+    201: Visit;
+};
+
+export type AddVisitResponse = AddVisitResponses[keyof AddVisitResponses];
+
+export type GetVisitData = {
+    body?: never;
+    path: {
+        id: string;
+    };
+    query?: never;
+    url: '/api/v1/visits/{id}';
+};
+
+export type GetVisitErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type GetVisitError = GetVisitErrors[keyof GetVisitErrors];
+
+export type GetVisitResponses = {
+    /**
+     * OK
+     */
+    200: Visit;
+};
+
+export type GetVisitResponse = GetVisitResponses[keyof GetVisitResponses];
+
+export type ActOnVisitData = {
+    body: VisitActionWritable;
+    headers?: {
+        /**
+         * The same key with the same body gets the first answer again, for a day
+         */
+        'Idempotency-Key'?: string;
+    };
+    path?: never;
+    query?: never;
+    url: '/api/v1/visits/{id}/actions';
+};
+
+export type ActOnVisitErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type ActOnVisitError = ActOnVisitErrors[keyof ActOnVisitErrors];
+
+export type ActOnVisitResponses = {
+    /**
+     * OK
+     */
+    200: Visit;
+};
+
+export type ActOnVisitResponse = ActOnVisitResponses[keyof ActOnVisitResponses];
+
+export type PlanVisitsData = {
+    body: PlanVisits;
+    headers?: {
+        /**
+         * The same key with the same body gets the first answer again, for a day
+         */
+        'Idempotency-Key'?: string;
+    };
+    path?: never;
+    query?: never;
+    url: '/api/v1/visits:plan';
+};
+
+export type PlanVisitsErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type PlanVisitsError = PlanVisitsErrors[keyof PlanVisitsErrors];
+
+export type PlanVisitsResponses = {
+    /**
+     * OK
+     */
+    200: VisitPlan;
+};
+
+export type PlanVisitsResponse = PlanVisitsResponses[keyof PlanVisitsResponses];

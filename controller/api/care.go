@@ -1,0 +1,95 @@
+package api
+
+import (
+	"context"
+	"time"
+
+	"github.com/edgeherd/edgeherd/controller/upkeep"
+	"github.com/edgeherd/edgeherd/internal/fleetapi"
+	"github.com/edgeherd/edgeherd/internal/identity"
+)
+
+func (a *API) registerCare() {
+	route(a, get("/care", "care", "The fleet's upkeep in numbers", "care"), a.care)
+	route(a, get("/care/sites", "careSites", "How each site stands, the worst first", "care"), a.careSites)
+	route(a, get("/boxes/{id}/care", "boxCare", "Heat, findings and upkeep of a box", "care"), a.boxCare)
+	route(a, a.acting(post("/boxes/{id}/care", "setBoxUpkeep", "Say where a box stands and which filter it has", "care")), a.setBoxUpkeep)
+	route(a, get("/resets", "listResets", "Restarts of boxes and their likely causes, newest first", "care"), a.listResets)
+	route(a, post("/notify:test", "testNotify", "Tell the endpoints of notices a test", "care"), a.testNotify)
+}
+
+type spanInput struct {
+	Days int `query:"days" minimum:"1" maximum:"3650" default:"90" doc:"how far back"`
+}
+
+func (in spanInput) from(now time.Time) time.Time { return now.UTC().AddDate(0, 0, -in.Days) }
+
+func (a *API) care(ctx context.Context, in *spanInput) (fleetapi.CareReport, error) {
+	r, err := a.opts.Desk.Report(ctx, in.from(a.opts.WallClock()))
+	if err != nil {
+		return r, err
+	}
+	r.NotifyFault, err = a.opts.Notify.States(ctx)
+	return r, err
+}
+
+func (a *API) careSites(ctx context.Context, _ *nothing) (fleetapi.SiteCareList, error) {
+	return a.opts.Desk.Sites(ctx)
+}
+
+func (a *API) boxCare(ctx context.Context, in *boxInput) (fleetapi.BoxCare, error) {
+	b, err := a.getBox(ctx, in)
+	if err != nil {
+		return fleetapi.BoxCare{}, err
+	}
+	return a.opts.Desk.Box(ctx, b)
+}
+
+type setBoxUpkeepInput struct {
+	boxInput
+	Body fleetapi.Upkeep
+}
+
+func (a *API) setBoxUpkeep(ctx context.Context, in *setBoxUpkeepInput) (fleetapi.BoxCare, error) {
+	err := a.opts.Desk.SetUpkeep(ctx, in.ID, in.Body, who(ctx).Name)
+	a.acted(ctx, err, "upkeep of a box written down", "device", in.ID)
+	if err != nil {
+		return fleetapi.BoxCare{}, refusal(err)
+	}
+	return a.boxCare(ctx, &in.boxInput)
+}
+
+type listResetsInput struct {
+	spanInput
+	Box   string `query:"box" pattern:"^(d-[a-z2-7]{13})?$" doc:"id"`
+	Limit int    `query:"limit" minimum:"1" maximum:"1000" default:"100"`
+}
+
+func (a *API) listResets(ctx context.Context, in *listResetsInput) (fleetapi.ResetList, error) {
+	list := fleetapi.ResetList{Items: []fleetapi.Reset{}, From: in.from(a.opts.WallClock())}
+	rows, err := a.opts.Store.Resets(ctx, identity.ID(in.Box), list.From, in.Limit)
+	if err != nil {
+		return list, err
+	}
+	if list.Causes, err = a.opts.Store.ResetCauses(ctx, identity.ID(in.Box), list.From); err != nil {
+		return list, err
+	}
+	names := map[identity.ID]fleetapi.Box{}
+	boxes, err := a.boxes(ctx)
+	for _, b := range boxes {
+		names[b.ID] = b
+	}
+	for _, r := range rows {
+		v := upkeep.ResetOf(r)
+		v.BoxName, v.Site = names[r.Box].Name, names[r.Box].Site
+		list.Items = append(list.Items, v)
+	}
+	return list, err
+}
+
+type testNotifyInput struct{ Body fleetapi.NotifyTest }
+
+func (a *API) testNotify(ctx context.Context, in *testNotifyInput) (fleetapi.NotifyTestResults, error) {
+	items, err := a.opts.Notify.Test(ctx, in.Body.Endpoint)
+	return fleetapi.NotifyTestResults{Items: items}, err
+}

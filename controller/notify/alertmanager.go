@@ -1,0 +1,141 @@
+package notify
+
+import (
+	"context"
+	"encoding/json"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/edgeherd/edgeherd/controller/care"
+	"github.com/edgeherd/edgeherd/controller/store"
+	"github.com/edgeherd/edgeherd/internal/fleetapi"
+)
+
+// alertmanager takes tickets as alerts by its API v2. It forgets what it is not
+// told of again, and all when it starts anew, so open tickets are told again
+// and again.
+type alertmanager struct{ caller }
+
+// holds is how long an alert stands without being told again: two tellings may
+// be lost.
+const holds = 15 * time.Minute
+
+// alertsAtOnce go into one request.
+const alertsAtOnce = 500
+
+func newAlertmanager(e Endpoint) (*alertmanager, error) {
+	token := ""
+	if e.TokenFile != "" {
+		var err error
+		if token, err = secret(e.TokenFile); err != nil {
+			return nil, err
+		}
+	}
+	c, err := newCaller("alertmanager", strings.TrimSuffix(e.Alertmanager, "/")+"/api/v2/alerts", token)
+	return &alertmanager{c}, err
+}
+
+// alert is one of the API v2 of Alertmanager.
+type alert struct {
+	Labels       map[string]string `json:"labels"`
+	Annotations  map[string]string `json:"annotations"`
+	StartsAt     time.Time         `json:"startsAt"`
+	EndsAt       time.Time         `json:"endsAt"`
+	GeneratorURL string            `json:"generatorURL,omitempty"`
+}
+
+func alertOf(n care.Notice, link string, now time.Time) alert {
+	a := alert{
+		Labels:      map[string]string{"alertname": "EdgeherdTicket", "severity": severity(n.Level)},
+		Annotations: map[string]string{"summary": n.Title, "description": n.Text},
+		StartsAt:    n.Time, EndsAt: now.Add(holds), GeneratorURL: link,
+	}
+	if n.Kind == "test" {
+		a.Labels["alertname"], a.EndsAt = "EdgeherdTest", now.Add(time.Minute)
+	}
+	if t := n.Ticket; t != nil {
+		a.StartsAt = t.Opened
+		for k, v := range map[string]string{"ticket": t.ID, "site": t.Site, "region": t.Region, "box": t.BoxName, "cause": t.Cause} {
+			if v != "" { // an empty label is none
+				a.Labels[k] = v
+			}
+		}
+		if !n.Active {
+			a.EndsAt = now
+		}
+	}
+	if a.StartsAt.After(a.EndsAt) {
+		a.StartsAt = a.EndsAt
+	}
+	return a
+}
+
+func severity(l fleetapi.Health) string {
+	switch l {
+	case fleetapi.HealthUrgent:
+		return "critical"
+	case fleetapi.HealthTicket:
+		return "warning"
+	}
+	return "info"
+}
+
+func (m *alertmanager) tell(ctx context.Context, n care.Notice, link string, now time.Time) error {
+	if n.Kind == "digest" {
+		return nil // a digest is no alert: nothing is to be done
+	}
+	return m.send(ctx, []alert{alertOf(n, link, now)})
+}
+
+func (m *alertmanager) send(ctx context.Context, all []alert) error {
+	body, err := json.Marshal(all)
+	if err != nil {
+		return err
+	}
+	return m.post(ctx, body, nil)
+}
+
+// refresh tells Alertmanager of all tickets that are open.
+func (s *Sender) refresh(ctx context.Context) error {
+	for _, e := range s.opts.Endpoints {
+		m, ok := s.to[e.Name].(*alertmanager)
+		if !ok {
+			continue
+		}
+		var open []fleetapi.Ticket
+		now := s.opts.WallClock()
+		err := s.opts.Store.CareView(ctx, func(c *store.CareTx) (err error) {
+			open, err = c.Tickets(ctx, now.AddDate(1000, 0, 0))
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		var alerts []alert
+		for _, t := range open {
+			for _, n := range care.Notices(nil, t, now) {
+				if care.AtLeast(t.Level, e.least()) && (len(e.Sites) == 0 || slices.Contains(e.Sites, t.Site)) {
+					alerts = append(alerts, alertOf(n, s.link(n), now))
+				}
+			}
+		}
+		for part := range slices.Chunk(alerts, alertsAtOnce) {
+			ctx, cancel := context.WithTimeout(ctx, tellTimeout)
+			err := m.send(ctx, part)
+			cancel()
+			s.note(e.Name, err)
+			if err != nil {
+				break // said once; it is told again
+			}
+		}
+	}
+	return nil
+}
+
+func (e Endpoint) least() fleetapi.Health {
+	if e.Least == "" {
+		return fleetapi.HealthTicket
+	}
+	return e.Least
+}

@@ -1,0 +1,250 @@
+package upkeep
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"hash/fnv"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/edgeherd/edgeherd/controller/store"
+	"github.com/edgeherd/edgeherd/internal/health"
+	"github.com/edgeherd/edgeherd/internal/identity"
+	"github.com/edgeherd/edgeherd/internal/wire"
+)
+
+const (
+	// learnBoxes of a SKU are pooled; more teach nothing new.
+	learnBoxes = 100
+	// learnHours is the window that a box is learnt from: days 2 to 28.
+	learnHours = 28 * 24
+	// leastLearnt steady hours make a box of use: three days of them.
+	leastLearnt = 72
+	// worthTelling is a change of a slope that moves a verdict.
+	worthTelling = 0.01
+)
+
+// learnt is a prior and when it was fitted.
+type learnt struct {
+	Prior  health.Prior `json:"prior"`
+	Fitted time.Time    `json:"fitted"`
+}
+
+// priors are those of all SKUs.
+func (d *Desk) priors(ctx context.Context) (map[string]*health.Prior, error) {
+	all, err := d.learntSKUs(ctx)
+	out := map[string]*health.Prior{}
+	for sku, l := range all {
+		out[sku] = &l.Prior
+	}
+	return out, err
+}
+
+func (d *Desk) learntSKUs(ctx context.Context) (map[string]learnt, error) {
+	rows, err := d.opts.Store.Priors(ctx)
+	out := map[string]learnt{}
+	for sku, raw := range rows {
+		var l learnt
+		if json.Unmarshal(raw, &l) == nil {
+			out[sku] = l
+		}
+	}
+	return out, err
+}
+
+// Learn fits the slopes and fan curve of each SKU to its boxes anew, and tells
+// the boxes when they moved.
+func (d *Desk) Learn(ctx context.Context) error {
+	boxes, err := d.opts.Store.Boxes(ctx, d.now().UnixMilli())
+	if err != nil {
+		return err
+	}
+	bySKU := map[string][]identity.ID{}
+	for _, b := range boxes {
+		if sku := store.SKUOf(b.Inventory); sku != "" {
+			bySKU[sku] = append(bySKU[sku], b.ID)
+		}
+	}
+	known, err := d.learntSKUs(ctx)
+	if err != nil {
+		return err
+	}
+	for sku, ids := range bySKU {
+		var hours [][]health.Hour
+		for _, id := range some(ids) {
+			h, err := d.window(ctx, id)
+			if err != nil {
+				return err
+			}
+			if len(h) >= leastLearnt {
+				hours = append(hours, h)
+			}
+		}
+		if len(hours) == 0 {
+			continue
+		}
+		p := health.FitPrior(sku, hours)
+		if was, ok := known[sku]; ok && !moved(was.Prior, p) {
+			continue
+		}
+		raw, err := json.Marshal(learnt{p, d.now()})
+		if err != nil {
+			return err
+		}
+		if err := d.opts.Store.KeepPrior(ctx, sku, raw); err != nil {
+			return err
+		}
+		d.log.Info("SKU learnt", "sku", sku, "boxes", p.Boxes, "air", p.Slopes.Air, "load", p.Slopes.Load)
+		for _, id := range ids {
+			if err := d.TellBox(ctx, id); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// some picks boxes in an order that is the same each day and has nothing to do
+// with their names.
+func some(ids []identity.ID) []identity.ID {
+	hash := func(id identity.ID) uint64 {
+		h := fnv.New64a()
+		_, _ = h.Write([]byte(id))
+		return h.Sum64()
+	}
+	ids = slices.SortedFunc(slices.Values(ids), func(a, b identity.ID) int { return cmp.Compare(hash(a), hash(b)) })
+	return ids[:min(len(ids), learnBoxes)]
+}
+
+// window reads the hours that a box is learnt from.
+func (d *Desk) window(ctx context.Context, id identity.ID) ([]health.Hour, error) {
+	rows, err := d.opts.Store.Hours(ctx, id, time.UnixMilli(0), learnHours)
+	if err != nil {
+		return nil, err
+	}
+	var hours []health.Hour
+	for _, row := range rows {
+		var h health.Hour
+		if h.UnmarshalBinary(row.Body) == nil {
+			hours = append(hours, h)
+		}
+	}
+	return health.LearnWindow(hours), nil
+}
+
+func moved(a, b health.Prior) bool {
+	return a.Boxes != b.Boxes && 2*min(a.Boxes, b.Boxes) < max(a.Boxes, b.Boxes) || a.Air != b.Air || a.Load != b.Load ||
+		math.Abs(a.Slopes.Air-b.Slopes.Air) > worthTelling || math.Abs(a.Slopes.Load-b.Slopes.Load) > worthTelling
+}
+
+// TellBox sends a box what it cannot know by itself. One that is away hears it
+// at its next HELLO.
+func (d *Desk) TellBox(ctx context.Context, id identity.ID) error {
+	care, err := d.careFor(ctx, id)
+	if err != nil {
+		return err
+	}
+	if err := d.opts.Tell(id, care); err != nil {
+		d.log.Debug("box not told of its heat", "device", id, "err", err)
+	}
+	return nil
+}
+
+func (d *Desk) careFor(ctx context.Context, id identity.ID) (wire.Care, error) {
+	c := wire.Care{V: wire.Version}
+	p, err := d.place(ctx, id)
+	if err != nil {
+		return c, err
+	}
+	priors, err := d.learntSKUs(ctx)
+	if err != nil {
+		return c, err
+	}
+	if l, ok := priors[p.SKU]; ok {
+		if c.Prior, err = json.Marshal(l.Prior); err != nil {
+			return c, err
+		}
+		if len(c.Prior) > wire.MaxPriorBytes {
+			c.Prior = nil
+		}
+	}
+	changes, err := d.opts.Store.Changes(ctx, id, d.now().Add(-changesLast))
+	if err != nil {
+		return c, err
+	}
+	for _, ch := range changes {
+		if ch.Kind != health.Rollout { // a box sees for itself what it serves
+			c.Changes = append(c.Changes, wire.CareChange{At: ch.TimeMs / 1000, Kind: kindOf(ch.Kind), Detail: ch.Detail})
+		}
+	}
+	c.Changes = c.Changes[max(0, len(c.Changes)-wire.MaxCareChanges):]
+	err = d.opts.Store.CareView(ctx, func(t *store.CareTx) error {
+		mutes, err := t.Mutes(ctx, id)
+		c.Mutes = nil
+		for _, m := range mutes[:min(len(mutes), wire.MaxCareMutes)] {
+			c.Mutes = append(c.Mutes, wire.CareMute{Family: m.Family, Until: m.UntilMs / 1000, Why: m.Why})
+		}
+		return err
+	})
+	if err != nil {
+		return c, err
+	}
+	boxes, err := d.opts.Store.AirAt(ctx, p.Site)
+	if err != nil {
+		return c, err
+	}
+	c.RoomC, c.NeighbourC, c.AtMs = air(boxes, id, d.now())
+	return c, nil
+}
+
+// airFresh is how old a reading of the air may be.
+const airFresh = 15 * time.Minute
+
+// air is what others measured in the room of a box: the site's room sensor, and
+// the inlets of its neighbours, each as the median.
+func air(all []store.Air, id identity.ID, now time.Time) (room, neighbour float64, atMs int64) {
+	var rooms, inlets []float64
+	old := now.Add(-airFresh).UnixMilli()
+	for _, a := range all {
+		if a.Room.TimeMs >= old && a.Room.Value != 0 {
+			rooms, atMs = append(rooms, a.Room.Value), max(atMs, a.Room.TimeMs)
+		}
+		if a.Box != id && a.Inlet.TimeMs >= old && a.Inlet.Value != 0 {
+			inlets, atMs = append(inlets, a.Inlet.Value), max(atMs, a.Inlet.TimeMs)
+		}
+	}
+	middle := func(v []float64) float64 {
+		if len(v) == 0 {
+			return 0
+		}
+		slices.Sort(v)
+		return v[len(v)/2]
+	}
+	return middle(rooms), middle(inlets), atMs
+}
+
+// TellAir tells boxes without an inlet of their own what their neighbours
+// breathe.
+func (d *Desk) TellAir(ctx context.Context) error {
+	boxes, err := d.opts.Store.Airs(ctx)
+	if err != nil {
+		return err
+	}
+	old := d.now().Add(-airFresh).UnixMilli()
+	for _, all := range boxes {
+		for _, a := range all {
+			if !a.Connected || a.Inlet.TimeMs >= old {
+				continue
+			}
+			if room, neighbour, _ := air(all, a.Box, d.now()); room == 0 && neighbour == 0 {
+				continue
+			}
+			if err := d.TellBox(ctx, a.Box); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

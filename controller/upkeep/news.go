@@ -1,0 +1,290 @@
+package upkeep
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/edgeherd/edgeherd/controller/care"
+	"github.com/edgeherd/edgeherd/controller/site"
+	"github.com/edgeherd/edgeherd/controller/store"
+	"github.com/edgeherd/edgeherd/internal/fleetapi"
+	"github.com/edgeherd/edgeherd/internal/health"
+	"github.com/edgeherd/edgeherd/internal/identity"
+)
+
+// newsAtOnce findings are taken in one transaction.
+const newsAtOnce = 200
+
+// TakeNews turns what boxes found since into tickets.
+func (d *Desk) TakeNews(ctx context.Context) error {
+	for {
+		var changed []fleetapi.Ticket
+		taken := 0
+		err := d.opts.Store.Care(ctx, func(c *store.CareTx) error {
+			changed = nil
+			news, err := c.News(ctx, newsAtOnce)
+			if taken = len(news); err != nil || taken == 0 {
+				return err
+			}
+			sites := map[string]bool{}
+			for _, row := range news {
+				t, site, err := d.takeFinding(ctx, c, row)
+				if err != nil {
+					return err
+				}
+				changed = append(changed, t...)
+				if site != "" {
+					sites[site] = true
+				}
+			}
+			for _, name := range slices.Sorted(maps.Keys(sites)) {
+				t, err := d.lookAtRoom(ctx, c, name)
+				if err != nil {
+					return err
+				}
+				changed = append(changed, t...)
+			}
+			return c.Seen(ctx, news)
+		})
+		if err != nil {
+			return err
+		}
+		d.changed(changed)
+		if taken < newsAtOnce {
+			return nil
+		}
+	}
+}
+
+// takeFinding takes one finding into tickets. site is set when the air of a
+// room may be its cause.
+func (d *Desk) takeFinding(ctx context.Context, c *store.CareTx, row store.FindingRow) (changed []fleetapi.Ticket, site string, err error) {
+	f, ok := findingOf(row)
+	if !ok {
+		return nil, "", nil // of a newer agent; the event tells people
+	}
+	p, err := c.Place(ctx, row.Box)
+	if err != nil {
+		return nil, "", err
+	}
+	if p.BoxName == "" {
+		return nil, "", nil // the box is gone
+	}
+	have, err := c.TicketsOf(ctx, row.Box, "", d.now().Add(-care.RecentlyEnded))
+	if err != nil {
+		return nil, "", err
+	}
+	changed = care.Find(have, f, p, d.now())
+	if f.Cause == string(health.CauseAmbient) {
+		site = p.Site
+	}
+	return changed, site, d.putAll(ctx, c, have, changed)
+}
+
+// putAll stores what changed. Those that ended come first: of one cause a box
+// has one ticket that has not.
+func (d *Desk) putAll(ctx context.Context, c *store.CareTx, have, changed []fleetapi.Ticket) error {
+	slices.SortStableFunc(changed, func(a, b fleetapi.Ticket) int {
+		switch {
+		case a.State.Ended() == b.State.Ended():
+			return 0
+		case a.State.Ended():
+			return -1
+		}
+		return 1
+	})
+	for i := range changed {
+		var was *fleetapi.Ticket
+		if at := slices.IndexFunc(have, func(t fleetapi.Ticket) bool { return t.ID == changed[i].ID && t.ID != "" }); at >= 0 {
+			was = &have[at]
+		}
+		if err := d.put(ctx, c, was, &changed[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lookAtRoom asks whether boxes of a site agree that its air is hot.
+func (d *Desk) lookAtRoom(ctx context.Context, c *store.CareTx, name string) ([]fleetapi.Ticket, error) {
+	rows, err := c.FindingsAt(ctx, name, string(health.CauseAmbient))
+	if err != nil {
+		return nil, err
+	}
+	var open []health.Finding
+	for _, row := range rows {
+		var f health.Finding
+		if json.Unmarshal(row.Body, &f) == nil && f.Cause == health.CauseAmbient && len(f.Evidence) > 0 {
+			open = append(open, f)
+		}
+	}
+	var boxes []string
+	var evidence []fleetapi.Evidence
+	var since time.Time
+	for _, in := range health.Agree(name, open) {
+		if in.Closed != 0 {
+			continue
+		}
+		for _, id := range in.Boxes {
+			p, err := c.Place(ctx, identity.ID(id))
+			if err != nil {
+				return nil, err
+			}
+			boxes = append(boxes, p.BoxName)
+		}
+		evidence = nil
+		for _, e := range in.Evidence {
+			evidence = append(evidence, fleetapi.Evidence{Name: e.Name, Value: care.Number(float64(e.Value)), Text: e.Text})
+		}
+		if at := time.Unix(int64(in.Since), 0).UTC(); since.IsZero() || at.Before(since) {
+			since = at
+		}
+	}
+	slices.Sort(boxes)
+	have, err := c.TicketsOf(ctx, "", name, d.now().Add(-care.RecentlyEnded))
+	if err != nil {
+		return nil, err
+	}
+	p, err := c.SitePlace(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	changed := care.HotRoom(have, p, slices.Compact(boxes), evidence, since, d.now())
+	return changed, d.putAll(ctx, c, have, changed)
+}
+
+func findingOf(row store.FindingRow) (fleetapi.Finding, bool) {
+	var f health.Finding
+	if json.Unmarshal(row.Body, &f) != nil {
+		return fleetapi.Finding{}, false
+	}
+	out := care.FindingOf(f)
+	out.Box, out.Muted = row.Box, row.Muted
+	if row.ClosedMs != 0 && out.Closed == nil {
+		t := time.UnixMilli(row.ClosedMs).UTC()
+		out.Closed, out.ClosedBy = &t, "found anew"
+	}
+	return out, true
+}
+
+// Verify decides about tickets whose work is done.
+func (d *Desk) Verify(ctx context.Context) error {
+	var changed []fleetapi.Ticket
+	err := d.opts.Store.Care(ctx, func(c *store.CareTx) error {
+		changed = nil
+		all, err := c.Tickets(ctx, d.now().AddDate(1000, 0, 0)) // only those that have not ended
+		if err != nil {
+			return err
+		}
+		for i := range all {
+			was := all[i]
+			if was.State != fleetapi.TicketDone || was.Check == nil {
+				continue
+			}
+			raw, err := c.HeatState(ctx, was.Box)
+			if err != nil {
+				return err
+			}
+			reading := care.Reading{}
+			var s stored
+			if raw != nil && json.Unmarshal(raw, &s) == nil && s.Box != nil {
+				reading = readingSince(s.Box, was.Check.From)
+			}
+			t, ok := care.Verify(was, reading, d.now())
+			if !ok {
+				continue
+			}
+			if err := d.put(ctx, c, &was, &t); err != nil {
+				return err
+			}
+			changed = append(changed, t)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("prove work: %w", err)
+	}
+	d.changed(changed)
+	return nil
+}
+
+// Digest queues the weekly word about what is only watched, on Monday from 7
+// o'clock UTC on. The key of the week keeps it from being told twice.
+func (d *Desk) Digest(ctx context.Context) error {
+	now := d.now()
+	if now.Weekday() != time.Monday || now.Hour() < 7 {
+		return nil
+	}
+	year, week := now.ISOWeek()
+	return d.opts.Store.Care(ctx, func(c *store.CareTx) error {
+		watch, err := d.watched(ctx, c)
+		if err != nil {
+			return err
+		}
+		n, ok := care.Digest(watch, fmt.Sprintf("%d-W%02d", year, week), now)
+		if !ok {
+			return nil
+		}
+		return d.notify(ctx, c, n, "UTC")
+	})
+}
+
+// watched are the open findings that make no ticket.
+func (d *Desk) watched(ctx context.Context, c *store.CareTx) ([]fleetapi.Finding, error) {
+	rows, err := c.Findings(ctx, "", d.now().AddDate(1000, 0, 0))
+	if err != nil {
+		return nil, err
+	}
+	out := []fleetapi.Finding{}
+	for _, row := range rows {
+		f, ok := findingOf(row)
+		if !ok || f.Level != fleetapi.HealthWatch || f.Muted || f.Closed != nil {
+			continue
+		}
+		p, err := c.Place(ctx, row.Box)
+		if err != nil {
+			return nil, err
+		}
+		f.BoxName, f.Site = p.BoxName, p.Site
+		out = append(out, f)
+	}
+	return out, nil
+}
+
+// notify queues a notice for the channels that want it; what may wait does so
+// until the quiet time of the site is over.
+func (d *Desk) notify(ctx context.Context, c *store.CareTx, n care.Notice, zone string) error {
+	body, err := json.Marshal(n)
+	if err != nil {
+		return err
+	}
+	for _, ch := range d.opts.Channels {
+		if !care.AtLeast(n.Level, ch.Least) || len(ch.Sites) > 0 && n.Site != "" && !slices.Contains(ch.Sites, n.Site) {
+			continue
+		}
+		due := d.now()
+		if n.Quietly() {
+			due = afterQuiet(ch.Quiet, zone, due)
+		}
+		if err := c.Notify(ctx, store.Notice{Endpoint: ch.Name, Key: n.Key, DueMs: due.UnixMilli(), Body: body}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// afterQuiet is the end of the quiet time that holds now, or now.
+func afterQuiet(quiet []string, zone string, now time.Time) time.Time {
+	if len(quiet) == 0 {
+		return now
+	}
+	spans, err := site.Spans(fleetapi.SiteEffect{Quiet: quiet, TimeZone: zone}, now, site.Horizon)
+	if err != nil || len(spans) == 0 || spans[0].Start.After(now) {
+		return now // a zone that was given up must not hold up a notice
+	}
+	return spans[0].End
+}
