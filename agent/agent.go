@@ -9,6 +9,7 @@
 //	STATE/update.json   (package update)
 //	STATE/health.json   hours and findings of the box's heat (package condition)
 //	STATE/blackbox.ring the last hour, for the case of a reset (package blackbox)
+//	STATE/fan.json      a fan that is raised (package fan)
 //	STATE/way.json      the way to the controller that worked (package dial)
 //	STATE/status.json   how the connection stands, for `edgeherd-agent status`
 //
@@ -20,6 +21,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -32,6 +34,7 @@ import (
 	"github.com/edgeherd/edgeherd/agent/activate"
 	"github.com/edgeherd/edgeherd/agent/condition"
 	"github.com/edgeherd/edgeherd/agent/dial"
+	"github.com/edgeherd/edgeherd/agent/fan"
 	"github.com/edgeherd/edgeherd/agent/fetch"
 	"github.com/edgeherd/edgeherd/agent/govern"
 	"github.com/edgeherd/edgeherd/agent/link"
@@ -57,6 +60,9 @@ type Options struct {
 	Version string
 	// SensePeriod is how often sensors are read; default 10 s.
 	SensePeriod time.Duration
+	// Sensors says what sensors stand for where sense chooses wrongly; see
+	// sense.Options.Roles. Default: sense chooses.
+	Sensors map[string]string
 	// SealPeriod is how often samples are committed; default 1 min. A commit
 	// writes about 32 KB, and flash wears.
 	SealPeriod time.Duration
@@ -90,6 +96,11 @@ type Options struct {
 	// Uptime is the time since boot; nil asks the kernel. Tests on fake time
 	// must pass one that keeps step with it.
 	Uptime func() time.Duration
+	// Fans are policies that may raise a fan above the firmware's curve; the one
+	// for this kind of box is followed. Default none. FanGuard starts their
+	// guard, see fan.Options; without it none is followed.
+	Fans     []fan.Policy
+	FanGuard func(order []byte) (io.WriteCloser, error)
 	// NoBlackbox keeps no ring of the last hour, and so no cause of a reset is
 	// told. BlackboxPeriod is how often it is written in quiet times; default 1
 	// min. See agent/blackbox for the wear.
@@ -142,6 +153,7 @@ type Agent struct {
 
 	condition *condition.Condition
 	last      lastHour // of the sense loop
+	fan       *fan.Fan // of the sense loop; nil: the firmware's alone
 	setup     setup    // of the sense loop
 	telemetry *telemetry
 	disk      disk
@@ -160,7 +172,7 @@ func Open(opts Options, log *slog.Logger) (_ *Agent, err error) {
 		return nil, err
 	}
 	a.log = log.With("device", a.id.ID)
-	a.sampler = sense.New(sense.Options{Root: opts.Root, StateDir: opts.State}, a.log)
+	a.sampler = sense.New(sense.Options{Root: opts.Root, StateDir: opts.State, Roles: opts.Sensors}, a.log)
 	a.clock = newClock(opts, a.sampler.Board().BootID)
 	a.telemetry = newTelemetry(a.clock)
 	a.disk.log, a.disk.changed = a.log, func() {}
@@ -181,6 +193,7 @@ func Open(opts Options, log *slog.Logger) (_ *Agent, err error) {
 	}
 	a.openCondition()
 	a.openLastHour()
+	a.openFan()
 	if err := a.openParts(); err != nil {
 		return nil, err
 	}

@@ -19,11 +19,13 @@ func HealthPath(state string) string { return filepath.Join(state, "health.json"
 // findings is named; see agent/condition.
 const healthCursor = "health"
 
+// skuOf names what boxes of one make share.
+func skuOf(b sense.Board) string { return strings.TrimSpace(b.Vendor + " " + b.Product) }
+
 func (a *Agent) openCondition() {
-	board := a.sampler.Board()
 	a.condition = condition.Open(condition.Options{
 		Path: HealthPath(a.opts.State), Box: a.id.Name, Site: a.id.Site,
-		SKU: strings.TrimSpace(board.Vendor + " " + board.Product), Boot: a.clock.boot.String(),
+		SKU: skuOf(a.sampler.Board()), Boot: a.clock.boot.String(),
 		Floor:   a.id.Certificate.Leaf.NotBefore,
 		Deliver: func(cursor []byte, events []wire.Event) error { return a.appendEvents(healthCursor, cursor, events) },
 		Cursor:  func() ([]byte, error) { return a.spool.Cursor(healthCursor) },
@@ -87,6 +89,9 @@ func (a *Agent) facts() condition.Facts {
 		} else {
 			modes = append(modes, part)
 		}
+	}
+	if a.fan != nil {
+		modes = append(modes, "fan raised by policy")
 	}
 	f.PowerMode = strings.Join(modes, ", ")
 	if a.runner.known() {

@@ -26,6 +26,9 @@ func (a *Agent) senseLoop(ctx context.Context) error {
 			a.log.Warn("the hour that was gathered is lost", "err", err)
 		}
 		a.closeLastHour()
+		if a.fan != nil {
+			a.fan.Close()
+		}
 	}()
 	for {
 		readings, err := a.sampler.Read(ctx)
@@ -42,6 +45,7 @@ func (a *Agent) senseLoop(ctx context.Context) error {
 		a.govern(ctx, readings)
 		a.judgeHeat(readings)
 		a.record(readings)
+		a.driveFan(readings)
 		if time.Since(sealed) >= a.opts.SealPeriod || a.telemetry.full() {
 			sealed = time.Now()
 			a.seal()

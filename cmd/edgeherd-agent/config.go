@@ -9,12 +9,14 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v3"
 
 	"github.com/edgeherd/edgeherd/agent/dial"
+	"github.com/edgeherd/edgeherd/agent/fan"
 )
 
 // config is agent.yaml. A key that is missing or zero has its default.
@@ -35,13 +37,28 @@ type config struct {
 	Server        string `yaml:"server"`          // default auto
 	Proxy         string `yaml:"proxy"`           // default none
 	ProxyAuthFile string `yaml:"proxy_auth_file"` // default none
+	// Sensors gives sensors another role than agent/sense does: by key, one of
+	// roles; default none.
+	Sensors map[string]string `yaml:"sensors"`
+	// Fan policies; the one for this kind of box is followed. Default none.
+	Fan []fan.Policy `yaml:"fan"`
+	// Blackbox keeps the last hour for the case of a reset; default true.
+	Blackbox       bool          `yaml:"blackbox"`
+	BlackboxPeriod time.Duration `yaml:"blackbox_period"` // default 1m
 }
+
+// roles are those of sense.Options.Roles.
+var roles = []string{"die", "inlet", "board", "ssd", "exhaust", "room", "power", "fan", "none"}
+
+// fanSensePeriod is the longest with a fan policy: its guard waits 30 s for a
+// sign of life.
+const fanSensePeriod = 10 * time.Second
 
 const defaultConfig = "/etc/edgeherd/agent.yaml"
 
 // loadConfig reads the file, then the environment, then the flags.
 func loadConfig(args []string, getenv func(string) string) (config, error) {
-	c := config{State: "/var/lib/edgeherd/agent", Root: "/", Runner: "/run/edgeherd/runner.sock"}
+	c := config{State: "/var/lib/edgeherd/agent", Root: "/", Runner: "/run/edgeherd/runner.sock", Blackbox: true}
 	flags := flag.NewFlagSet("run", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	path := flags.String("config", "", "")
@@ -94,6 +111,8 @@ func (c *config) readFile(path string) error {
 		text := strings.TrimPrefix(err.Error(), "yaml: ")
 		text = strings.TrimPrefix(text, "unmarshal errors:\n  ")
 		text = strings.ReplaceAll(text, " not found in type main.config", " is not a key of agent.yaml")
+		text = strings.ReplaceAll(text, " not found in type fan.Policy", " is not a key of a fan policy")
+		text = strings.ReplaceAll(text, " not found in type fan.Point", " is not a key of a point: celsius, duty")
 		text = strings.ReplaceAll(text, " into time.Duration", ": want a time with its unit, as in 30s or 5m")
 		return fmt.Errorf("read configuration %s: %s", path, strings.ReplaceAll(text, "\n  ", "; "))
 	}
@@ -115,10 +134,14 @@ func (c *config) check() error {
 		{"trial", c.Trial, time.Second, 24 * time.Hour},
 		{"probation", c.Probation, time.Second, 10 * time.Minute}, // agent/update goes back after 10 minutes
 		{"first_delay", c.FirstDelay, time.Second, time.Hour},
+		{"blackbox_period", c.BlackboxPeriod, 10 * time.Second, time.Minute}, // a record holds no more
 	} {
 		if d.v != 0 && (d.v < d.low || d.v > d.high) {
 			return fmt.Errorf("%s is %s: want %s to %s", d.key, d.v, d.low, d.high)
 		}
+	}
+	if err := c.checkHardware(); err != nil {
+		return err
 	}
 	if _, err := dial.ParseServer(c.Server); err != nil {
 		return err
@@ -141,6 +164,28 @@ func (c *config) check() error {
 		if n.v < 0 {
 			return fmt.Errorf("%s is %d: want 0 for the default, or more", n.key, n.v)
 		}
+	}
+	return nil
+}
+
+func (c *config) checkHardware() error {
+	for key, role := range c.Sensors {
+		if !slices.Contains(roles, role) {
+			return fmt.Errorf("sensors: %s is %q: want one of %s", key, role, strings.Join(roles, ", "))
+		}
+	}
+	seen := map[string]bool{}
+	for _, p := range c.Fan {
+		if err := p.Check(); err != nil {
+			return fmt.Errorf("fan: %s: %w", p.SKU, err)
+		}
+		if seen[p.SKU] {
+			return fmt.Errorf("fan: %s has two policies: one fan of a box can be raised", p.SKU)
+		}
+		seen[p.SKU] = true
+	}
+	if len(c.Fan) > 0 && c.SensePeriod > fanSensePeriod {
+		return fmt.Errorf("sense_period is %s: with a fan policy at most %s", c.SensePeriod, fanSensePeriod)
 	}
 	return nil
 }

@@ -33,6 +33,7 @@ const usage = `usage:
   edgeherd-agent run [--config FILE] [--state DIR] [--root DIR] [--runner SOCKET] [--log LEVEL]
   edgeherd-agent status [--config FILE] [--state DIR] [--json]
   edgeherd-agent health [--config FILE] [--state DIR] [-o json]
+  edgeherd-agent fan-guard --restore [--config FILE] [--state DIR]
   edgeherd-agent version
 
 Settings come from flags, then EDGEHERD_STATE, EDGEHERD_ROOT, EDGEHERD_RUNNER,
@@ -74,6 +75,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return printStatus(args[1:], stdout)
 	case "health":
 		return printHealth(args[1:], stdout)
+	case "fan-guard":
+		return guardFan(ctx, args[1:])
 	case "check-spool": // run by the agent itself, see checkSpool
 		if len(args) != 2 {
 			return fmt.Errorf("%w: check-spool takes a file", errUsage)
@@ -103,7 +106,8 @@ func runAgent(ctx context.Context, args []string, stderr io.Writer) error {
 			State: c.State, Root: c.Root, Runner: runnerapi.Dial(c.Runner), Version: version,
 			SensePeriod: c.SensePeriod, SealPeriod: c.SealPeriod, Trial: c.Trial, Probation: c.Probation,
 			FirstDelay: c.FirstDelay, SpoolBytes: c.SpoolBytes, CheckSpool: checkSpool, MinFreeBytes: c.MinFreeBytes,
-			Server: c.Server, Proxy: c.Proxy, ProxyAuth: c.ProxyAuthFile,
+			Server: c.Server, Proxy: c.Proxy, ProxyAuth: c.ProxyAuthFile, Sensors: c.Sensors,
+			Fans: c.Fan, FanGuard: startFanGuard, NoBlackbox: !c.Blackbox, BlackboxPeriod: c.BlackboxPeriod,
 		}, log)
 	})
 	if a == nil {

@@ -47,6 +47,16 @@ func TestConfigurationFaultsNameTheKeyAndTheWayOut(t *testing.T) {
 		{"log: loud\n", "loud"},
 		{"log: info\nlog: warn\n", "line 2"},
 		{"- a list\n", "line 1"},
+		{"sensors:\n  hwmon/nct6798/isa:0290/temp3: inlet\n", ""},
+		{"sensors:\n  x: outside\n", `sensors: x is "outside": want one of die, inlet`},
+		{"blackbox: false\nblackbox_period: 30s\n", ""},
+		{"blackbox_period: 5m\n", "blackbox_period is 5m0s: want 10s to 1m0s"},
+		{"fan:\n- {sku: ACME X1, chip: nct6798, pwm: 2, raise: [{celsius: 60, duty: 0.5}]}\n", ""},
+		{"fan:\n- {sku: ACME X1, chip: nct6798, pwm: 2, raise: [{celsius: 60, duty: 0.1}]}\n", "fan: ACME X1: raise: duty 0.1"},
+		{"fan:\n- {chip: nct6798, pwm: 2, raise: [{celsius: 60, duty: 0.5}]}\n", "name the sku"},
+		{"fan:\n- {sku: ACME X1, chip: a, pwm: 2, raise: [{celsius: 60, duty: 1}]}\n- {sku: ACME X1, chip: b, pwm: 1, raise: [{celsius: 60, duty: 1}]}\n", "two policies"},
+		{"sense_period: 1m\nfan:\n- {sku: ACME X1, chip: nct6798, pwm: 2, raise: [{celsius: 60, duty: 0.5}]}\n", "sense_period is 1m0s: with a fan policy at most 10s"},
+		{"fan:\n- {sku: ACME X1, speed: 7}\n", "line 2: field speed is not a key of a fan policy"},
 	} {
 		path := filepath.Join(t.TempDir(), "agent.yaml")
 		if err := os.WriteFile(path, []byte(c.text), 0o600); err != nil {

@@ -1,0 +1,72 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"slices"
+	"syscall"
+
+	"github.com/edgeherd/edgeherd/agent"
+	"github.com/edgeherd/edgeherd/agent/fan"
+)
+
+// guardFan is the guard's process when its standard input is an agent; with
+// --restore it gives back at once what an agent had raised: ExecStopPost of a
+// unit runs that, since a stop of last resort kills agent and guard together.
+func guardFan(ctx context.Context, args []string) error {
+	if !slices.Contains(args, "--restore") {
+		if len(args) > 0 {
+			return fmt.Errorf("%w: fan-guard is started by the agent; by hand only with --restore", errUsage)
+		}
+		return fan.Guard(ctx, os.Stdin)
+	}
+	c, err := loadConfig(slices.DeleteFunc(slices.Clone(args), func(a string) bool { return a == "--restore" }), os.Getenv)
+	if err != nil {
+		return err
+	}
+	return agent.RestoreFan(c.State, c.Root)
+}
+
+// pipe ends the guard when it is closed.
+type pipe struct {
+	io.WriteCloser
+	ended chan struct{}
+}
+
+func (p pipe) Close() error {
+	err := p.WriteCloser.Close()
+	<-p.ended // its exit is collected, and what it restores is restored
+	return err
+}
+
+// startFanGuard starts the guard in a session of its own, so that what ends the
+// agent's group does not end it.
+func startFanGuard(order []byte) (io.WriteCloser, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("find this program: %w", err)
+	}
+	cmd := exec.Command(self, "fan-guard")
+	cmd.Stderr = os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	w, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	p := pipe{w, make(chan struct{})}
+	go func() {
+		defer close(p.ended)
+		_ = cmd.Wait() // what went wrong it has said on stderr
+	}()
+	if _, err := w.Write(order); err != nil {
+		p.Close()
+		return nil, err
+	}
+	return p, nil
+}
