@@ -149,6 +149,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	g.Go(func() error { return c.conduct(ctx) })
 	g.Go(func() error { return c.retain(ctx) })
 	g.Go(func() error { return c.compact(ctx) })
+	g.Go(func() error { return c.checkpoint(ctx) })
 	g.Go(func() error { return c.desk.Run(ctx) })
 	g.Go(func() error { return c.notify.Run(ctx) })
 	c.runExports(ctx, g)

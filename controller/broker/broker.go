@@ -82,7 +82,7 @@ type Options struct {
 	MaxPending int
 	// MessageRate and ByteRate are what a box may send per second; a message
 	// takes its share of both. What is beyond is read later. Defaults 200 and
-	// 1048576.
+	// 131072, at which a month of samples drains in a minute.
 	MessageRate, ByteRate float64
 	// Faults counts and logs what is wrong with boxes, but for what the sink
 	// refuses, which is its own to tell. Default: it is only logged.
@@ -111,7 +111,7 @@ func (o Options) withDefaults() Options {
 		o.MessageRate = 200
 	}
 	if o.ByteRate == 0 {
-		o.ByteRate = 1 << 20
+		o.ByteRate = 128 << 10
 	}
 	if o.WallClock == nil {
 		o.WallClock = time.Now

@@ -19,7 +19,7 @@ import (
 // own: what waits in vain is no offence, since a whole fleet that comes back
 // through one address does so too.
 const (
-	trafficBurst = 2 * time.Second // of a box at its full rate
+	trafficBurst = 4 * time.Second // of a box at its full rate
 	connectCost  = 2 * time.Second // a connection every two seconds, which is what agents do at most
 	connectBurst = 30 * connectCost
 	strikeCost   = time.Second // a connection of somebody who broke a rule

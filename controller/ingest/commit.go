@@ -22,7 +22,7 @@ const (
 	// of a few costs as much of the disk as one of hundreds.
 	commitDelay = 10 * time.Millisecond
 	// busyBatches in one commit means that many come, for busySpan after it.
-	busyBatches = 4
+	busyBatches = 32
 	busySpan    = 100 * time.Millisecond
 )
 

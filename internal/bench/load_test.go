@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"math"
 	"net"
-	"net/netip"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -30,12 +29,16 @@ import (
 const asSink = "EDGEHERD_BENCH_SINK"
 
 func TestMain(m *testing.M) {
-	if os.Getenv(asSink) == "" {
+	run := serveSink
+	switch {
+	case os.Getenv(asHostile) != "":
+		run = attack
+	case os.Getenv(asSink) == "":
 		os.Exit(m.Run())
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	if err := serveSink(ctx, os.Args[1:]); err != nil {
+	if err := run(ctx, os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
@@ -144,6 +147,7 @@ func serveSink(ctx context.Context, args []string) error {
 // testbed is a controller, or the sink, with boxes.
 type testbed struct {
 	t     *testing.T
+	state string
 	ctl   *fleet.Controller
 	boxes []identity.ID
 	certs []tls.Certificate
@@ -152,8 +156,8 @@ type testbed struct {
 
 func newTestbed(t *testing.T, devices int, command ...string) *testbed {
 	t.Helper()
-	b := &testbed{t: t}
 	state := t.TempDir()
+	b := &testbed{t: t, state: state}
 	var err error
 	b.boxes, err = fleet.Enrol(t.Context(), state, devices)
 	check(t, err)
@@ -238,31 +242,4 @@ func durableLoad(t *testing.T) []Figure {
 			Figure{Name: fmt.Sprintf("p99-%d", n), Value: median(p99), Unit: "ms"})
 	}
 	return out
-}
-
-// hostileLoad is what 200 boxes notice of one more that means harm: the 99th
-// percentile of publish-to-ACK in five pairs of rounds, without and with it.
-func hostileLoad(t *testing.T) []Figure {
-	const n = 200
-	b := newTestbed(t, n+1, program(t, "edgeherd"))
-	round := func() loadgen.Report { return b.run(n, loadgen.Options{Every: time.Second, For: 8 * time.Second}) }
-	round() // the first one finds nothing in any cache
-	var ratios, alone, beside []float64
-	var did loadgen.Attacks
-	for range 5 {
-		a := round().Latency.P99Ms
-		ctx, stop := context.WithCancel(t.Context())
-		ended := make(chan loadgen.Attacks, 1)
-		h := loadgen.Hostile{Addr: b.ctl.MQTT, Box: b.boxes[n], TLS: b.tls, Certificate: b.certs[n], Source: netip.AddrFrom4([4]byte{127, 0, 0, 99})}
-		go func() { ended <- h.Run(ctx) }()
-		h99 := round().Latency.P99Ms
-		stop()
-		did = <-ended
-		alone, beside, ratios = append(alone, a), append(beside, h99), append(ratios, h99/a)
-	}
-	t.Logf("ratios %.2f; the last round had %d connections, %d messages and %.1f MB of the hostile box", ratios, did.Connections, did.Messages, float64(did.Bytes)/1e6)
-	return []Figure{
-		Figure{Value: median(beside), Unit: "ms", Goal: Goal{AtMost: 1.25}}.Against("p99 without the hostile box", median(alone)),
-		{Name: "median-of-ratios", Value: median(ratios), Unit: "ratio", Goal: Goal{AtMost: 1.25}},
-	}
 }

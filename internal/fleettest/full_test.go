@@ -91,7 +91,11 @@ func TestAFullDiskOfTheControllerIsSaidAndPassesWithoutARestart(t *testing.T) {
 				t.Errorf("%s shows nothing", b.Name)
 			}
 		}
-		_, err := f.API.Plan(context.Background(), fleetapi.PlanRequest{Model: ref.String()})
+		var err error
+		f.Until("what little room the file had is used up", time.Hour, func() bool {
+			_, err = f.API.Plan(context.Background(), fleetapi.PlanRequest{Model: ref.String()})
+			return err != nil
+		})
 		var p *fleetapi.Error
 		if !errors.As(err, &p) || p.Status != http.StatusInsufficientStorage || !strings.Contains(p.Hint, "Make room") {
 			t.Errorf("a plan with a full disk: %v", err)
@@ -101,6 +105,7 @@ func TestAFullDiskOfTheControllerIsSaidAndPassesWithoutARestart(t *testing.T) {
 		}
 		free()
 		f.Until("it passes", time.Hour, func() bool { return trouble() == "" })
+		pass(10 * time.Minute) // boxes try again after five at most
 		checkLedger(f)
 		for _, b := range f.Boxes {
 			if n := b.faults()[string(fault.RefusedByStore)]; n == 0 {
