@@ -145,7 +145,7 @@ func (e *sqlite) shrink(ctx context.Context) error {
 // bytes a commit moves the log into the file itself, and whoever waits for it
 // waits for that as well: only if nobody calls checkpoint. 16384 KiB keep the
 // pages of a large commit in memory, which else are written to the log twice.
-const forWriter = `PRAGMA wal_autocheckpoint = 16384; PRAGMA cache_size = -16384`
+const forWriter = `PRAGMA query_only = 0; PRAGMA wal_autocheckpoint = 16384; PRAGMA cache_size = -16384`
 
 // checkpoint moves what was committed from the log into the file, beside
 // commits.
