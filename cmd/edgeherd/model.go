@@ -20,6 +20,8 @@ func modelCommand(c *cli) *cobra.Command {
 		modelPushCommand(c),
 		c.verb("list", "Models with their versions", c.modelList),
 		c.verb("show NAME", "One model with its versions and signature", c.modelShow),
+		modelDeltaCommand(c),
+		modelPatchCommand(c),
 	)
 }
 

@@ -67,11 +67,10 @@ func (m *ctxModel) signCell(base uint64) *cell {
 
 // learn takes note of a class and a sign (0 when d is 0).
 func (m *ctxModel) learn(x, class, sign int) {
-	if m.s.mantissa > 0 {
-		m.level += ((class+x)<<4 - m.level) >> 3
-	} else {
-		m.level += (class<<4 - m.level) >> 2
+	if m.s.mantissa == 0 {
+		x = 0
 	}
+	m.level += ((class+x)<<4 - m.level) >> 3
 	if sign != 0 {
 		m.drift += (sign<<8 - m.drift) >> 3
 	}

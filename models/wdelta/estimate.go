@@ -91,24 +91,17 @@ func (e elem) plainBits(b []byte) float64 {
 	return entropy(counts[:]) + float64(low)
 }
 
-// guess finds what the numbers of b are: the element with the least entropy of
-// its bytes by place.
-func guess(b []byte) elem {
+// guess finds what the numbers of b are and how many bytes precede the first
+// whole one: the element and phase with the least entropy of the bytes by place.
+func guess(b []byte) (best elem, phase int) {
 	best, least := elemI8, math.Inf(1)
 	for _, e := range []elem{elemI8, elemF16, elemBF16, elemF32, elemF64} {
-		size := e.size()
-		total := 0.0
-		for p := range size {
-			var counts [256]int
-			for i := p; i < len(b); i += size {
-				counts[b[i]]++
+		for p := range e.size() {
+			// Fewer planes win when more are no better: chance alone favours them.
+			if per := e.plainBits(b[p:]) / float64(e.size()); per < least-0.05 {
+				best, phase, least = e, p, per
 			}
-			total += entropy(counts[:])
-		}
-		// Fewer planes win when more are no better: chance alone favours them.
-		if per := total / float64(size); per < least-0.05 {
-			best, least = e, per
 		}
 	}
-	return best
+	return best, phase
 }

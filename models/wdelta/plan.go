@@ -278,11 +278,11 @@ func (p *planner) unknown(out []piece, off, end, shift int64) ([]piece, error) {
 		if err != nil {
 			return nil, err
 		}
-		e := guess(b)
-		pc := piece{kind: kindPlain, elem: e, off: off, n: n - n%int64(e.size())}
-		least := e.plainBits(b) / float64(e.size())
+		e, phase := guess(b)
+		pc := piece{kind: kindPlain, elem: e}
+		least := e.plainBits(b[phase:]) / float64(e.size())
 		if text(b) {
-			pc = piece{kind: kindText, off: off, n: n}
+			pc, phase = piece{kind: kindText}, 0
 		}
 		if p.base != nil && off+shift >= 0 && off+shift+n <= p.base.Size() {
 			from, err := sample(p.base, elemF64, off+shift, n-n%8)
@@ -290,14 +290,23 @@ func (p *planner) unknown(out []piece, off, end, shift int64) ([]piece, error) {
 				return nil, err
 			}
 			for _, e := range []elem{elemI8, elemI16, elemF16, elemBF16, elemF32} {
-				if bits := e.movedBits(b, from) / float64(e.size()); bits < least*0.9 {
-					pc = piece{kind: kindMoved, elem: e, off: off, n: n - n%int64(e.size()), base: off + shift}
-					least = bits
+				for at := range e.size() {
+					if bits := e.movedBits(b[at:], from[at:]) / float64(e.size()); bits < least*0.9 {
+						pc, phase, least = piece{kind: kindMoved, elem: e}, at, bits
+					}
 				}
 			}
 		}
+		out = p.text(out, off, off+int64(phase))
+		pc.off, pc.n = off+int64(phase), n-int64(phase)
+		if pc.kind.numbers() {
+			pc.n -= pc.n % int64(pc.elem.size())
+		}
+		if pc.kind.based() {
+			pc.base = pc.off + shift
+		}
 		out = append(out, pc)
-		off += pc.n
+		off = pc.off + pc.n
 	}
 	return out, nil
 }

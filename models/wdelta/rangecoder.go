@@ -12,34 +12,27 @@ type cell uint32
 
 const (
 	cellBits  = 22
-	cellLimit = 255
+	cellLimit = 63 // 2^k - 1; more learns too slowly where one tensor ends and the next begins
 	cellNew   = cell(1<<(cellBits-1)) << 10
 )
 
 // rates are 2^16/(n+1.5), rounded down. Part of the format.
-var rates = func() (r [cellLimit + 1]uint32) {
+var rates = func() (r [cellLimit + 1]int32) {
 	for n := range r {
-		r[n] = uint32(1<<17) / uint32(2*n+3)
+		r[n] = int32(1<<17) / int32(2*n+3)
 	}
 	return r
 }()
 
 // chance is the probability of a 1 in 1/65536, never 0 and never 65536.
-func (c cell) chance() uint64 { return max(uint64(c>>16), 1) }
+func (c cell) chance() uint64 { return uint64(c>>16 | 1) }
 
-func (c *cell) update(bit int) {
-	v := uint32(*c)
-	n, p := v&1023, uint64(v>>10)
-	rate := uint64(rates[n&cellLimit])
-	if bit != 0 {
-		p += ((1<<cellBits - 1 - p) * rate) >> 16
-	} else {
-		p -= (p * rate) >> 16
-	}
-	if n < cellLimit {
-		n++
-	}
-	*c = cell(uint32(p)<<10 | n)
+// learn is the cell after a bit. ones is 0 after a 0 and 2^32-1 after a 1.
+func (c cell) learn(ones uint32) cell {
+	n := uint32(c) & cellLimit
+	p := int64(c >> 10)
+	p += (int64(ones>>(32-cellBits)) - p) * int64(rates[n]) >> 16
+	return cell(uint32(p)<<10 | min(n+1, cellLimit))
 }
 
 func newCells(n int) []cell {
@@ -75,7 +68,7 @@ func (e *rangeEncoder) bit(c *cell, bit int) {
 		e.low = low
 		e.size -= bound
 	}
-	c.update(bit)
+	*c = c.learn(-uint32(bit))
 	if e.size < 1<<32 {
 		e.out = binary.BigEndian.AppendUint32(e.out, uint32(e.low>>32))
 		e.low <<= 32
@@ -150,30 +143,41 @@ func (d *rangeDecoder) word() uint32 {
 	return binary.BigEndian.Uint32(b[:])
 }
 
+// bit has no branch on what it decodes: half of the bits of weights are a
+// toss-up that no processor predicts.
 func (d *rangeDecoder) bit(c *cell) int {
 	bound := (d.size >> 16) * c.chance()
-	bit := 1
-	if d.code < bound {
-		d.size = bound
-	} else {
-		d.code -= bound
-		d.size -= bound
-		bit = 0
-	}
-	c.update(bit)
+	_, one := bits.Sub64(d.code, bound, 0)
+	mask := -one
+	d.code -= bound &^ mask
+	d.size = d.size - bound ^ mask&(bound^(d.size-bound))
+	*c = c.learn(uint32(mask))
 	if d.size < 1<<32 {
 		d.code = d.code<<32 | uint64(d.word())
 		d.size <<= 32
 	}
-	return bit
+	return int(one)
 }
 
+// tree is bit for every level of a tree; the state stays in registers.
 func (d *rangeDecoder) tree(cells []cell, n int) int {
-	node := 1
+	code, size, node := d.code, d.size, uint64(1)
 	for range n {
-		node = node<<1 | d.bit(&cells[node])
+		c := cells[node]
+		bound := (size >> 16) * c.chance()
+		_, one := bits.Sub64(code, bound, 0)
+		mask := -one
+		code -= bound &^ mask
+		size = size - bound ^ mask&(bound^(size-bound))
+		cells[node] = c.learn(uint32(mask))
+		node = node<<1 | one
+		if size < 1<<32 {
+			code = code<<32 | uint64(d.word())
+			size <<= 32
+		}
 	}
-	return node - 1<<n
+	d.code, d.size = code, size
+	return int(node) - 1<<n
 }
 
 // bitWriter and bitReader hold the bits that no model can predict, lowest bit
