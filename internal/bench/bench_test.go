@@ -41,6 +41,8 @@ var measurements = []measurement{
 	{"fleet-bubble", fleetBubble},
 	{"fleet-load", fleetLoad},
 	{"durable-load", durableLoad},
+	{"health", healthScores},
+	{"health-replay", healthReplay},
 	{"hostile-box", hostileLoad},
 }
 
