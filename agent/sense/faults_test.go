@@ -181,8 +181,11 @@ func TestDayOfFaultsTellsNothingFalse(t *testing.T) {
 			}
 			time.Sleep(10 * time.Second)
 		}
-		if f.worst == 0 || f.worst > 80 {
-			t.Errorf("seed %d: %d readers hung at once", seed, f.worst)
+		f.mu.Lock()
+		worst := f.worst
+		f.mu.Unlock()
+		if worst == 0 || worst > 80 {
+			t.Errorf("seed %d: %d readers hung at once", seed, worst)
 		}
 		if n := bytes.Count(log.Bytes(), []byte("\n")); n > 1000 {
 			t.Errorf("seed %d: %d log lines in %s", seed, n, day)

@@ -1,11 +1,15 @@
 package sense
 
 import (
+	"context"
+	"fmt"
 	"maps"
 	"math"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -161,4 +165,61 @@ func TestRarerSensors(t *testing.T) {
 			t.Errorf("no key %s", key)
 		}
 	}
+}
+
+func TestQuirksAreInTheDocument(t *testing.T) {
+	text, err := os.ReadFile("../../docs/sensors.md")
+	must(t, err)
+	for _, q := range quirks {
+		if q.why == "" || q.chip == "" {
+			t.Errorf("quirk %+v lacks its chip or its reason", q)
+		}
+		if q.chip == "zone" && q.dummies == nil && !strings.Contains(string(text), q.label) {
+			t.Errorf("quirk of zone %s is not in docs/sensors.md", q.label)
+		}
+		for _, v := range q.dummies {
+			if !strings.Contains(string(text), strconv.FormatFloat(v, 'f', -1, 64)) {
+				t.Errorf("dummy %v of %s is not in docs/sensors.md", v, q.chip)
+			}
+		}
+	}
+}
+
+func TestVibrationIsTheSpreadAroundGravity(t *testing.T) {
+	root := t.TempDir()
+	dir := filepath.Join(root, "sys/bus/iio/devices/iio:device0")
+	must(t, os.MkdirAll(dir, 0o755))
+	put(t, dir, "name", "adxl345")
+	put(t, dir, "in_accel_scale", "0.0383")
+	for axis, v := range map[string]string{"x": "2", "y": "-3", "z": "256"} {
+		put(t, dir, "in_accel_"+axis+"_raw", v)
+	}
+	b := &builder{root: root, read: rawRead}
+	list := b.sources(Outside{})
+	if len(list) != 1 {
+		t.Fatalf("%d sources", len(list))
+	}
+	if _, err := list[0].ask(t.Context()); err == nil {
+		t.Error("a sensor that stands quite still is believed")
+	}
+	z, err := os.OpenFile(filepath.Join(dir, "in_accel_z_raw"), os.O_WRONLY, 0)
+	must(t, err)
+	defer z.Close()
+	done := make(chan struct{})
+	defer func() { <-done }()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go func() { // ± 10 counts
+		defer close(done)
+		for i := 0; ctx.Err() == nil; i++ {
+			z.WriteAt(fmt.Appendf(nil, "%d\n", 246+20*(i%2)), 0)
+		}
+	}()
+	for range 50 {
+		got, err := list[0].ask(t.Context())
+		if err == nil && got[0].V > 0.1 && got[0].V < 0.6 { // 10 × 0.0383 at most
+			return
+		}
+	}
+	t.Error("no vibration was seen")
 }

@@ -87,6 +87,7 @@ type value struct {
 	Sensor
 	Plain Metric
 	V     float64
+	Limit float64 // of a temperature: where throttling begins; 0 when unknown
 }
 
 // source is one thing outside that takes too long for a Read. It is asked once
@@ -160,6 +161,7 @@ func (s *Sampler) takeSources(found []*source) {
 // holder is a sensor from outside that stands for a plain metric.
 type holder struct {
 	key    string
+	limit  float64
 	misses int // Reads without a value, in a row
 }
 
@@ -167,6 +169,7 @@ type holder struct {
 func (s *Sampler) outside(ctx context.Context, p *plan, readings []Reading) ([]Reading, []error) {
 	var errs []error
 	var all []value
+	s.drivesSilent = false
 	for _, src := range s.sources {
 		values, err := src.next(ctx, time.Now())
 		if err != nil && ctx.Err() == nil {
@@ -175,6 +178,9 @@ func (s *Sampler) outside(ctx context.Context, p *plan, readings []Reading) ([]R
 				s.log.Warn("sensors outside not readable", "path", src.name, "err", err)
 			}
 			src.failing = true
+		}
+		if strings.HasPrefix(src.name, "smart") && !src.told.IsZero() && len(values) == 0 {
+			s.drivesSilent = true
 		}
 		for _, v := range values {
 			if s.opts.Roles[v.Key] != "none" && s.fitted(v) {
@@ -205,7 +211,7 @@ func (s *Sampler) outside(ctx context.Context, p *plan, readings []Reading) ([]R
 
 // fitted tells fans from slots without one: those have never turned.
 func (s *Sampler) fitted(v value) bool {
-	if v.Metric != FanRPM {
+	if v.Metric != FanRPM && v.Metric != SupplyFan {
 		return true
 	}
 	if v.V > 0 {
@@ -230,7 +236,7 @@ func (s *Sampler) mayStandFor(p *plan, v value) Metric {
 	if h := s.holders[want]; h != nil && h.key != v.Key || h == nil && !ordered && p.answers(want) {
 		return ""
 	}
-	s.holders[want] = &holder{key: v.Key}
+	s.holders[want] = &holder{key: v.Key, limit: v.Limit}
 	return want
 }
 

@@ -71,6 +71,14 @@ func TestProgramsAreReadBesideAHungOne(t *testing.T) {
 		"throttled_ratio{0000:00:1e.0}": 1, "gpu_memory_used_ratio{0000:00:1e.0}": 0.25, "gpu_memory_errors_count{0000:00:1e.0}": 3,
 		"temp_celsius{S000NVME1}": 61, "disk_hot_seconds{S000NVME1}": 1500, "disk_failing_state{S000NVME1}": 0,
 	})
+	list, _ := s.Read(t.Context())
+	if f := s.Figures(list); f[health.NVMeUsed] != 112 || f[health.NVMeSpare] != 97 || f[health.NVMeErrors] != 3 {
+		t.Errorf("figures %v", f)
+	}
+	s.drivesSilent = true
+	if f := s.Figures(list); f[health.NVMeUsed].OK() || f[health.NVMeErrors].OK() {
+		t.Errorf("figures %v without one of the drives", f)
+	}
 	found := false
 	for _, sensor := range s.Sensors() {
 		found = found || sensor.Key == "smart/S000NVME1/disk_wear_ratio" && sensor.Metric == DiskWear
@@ -98,14 +106,16 @@ func TestBMCStandsForWhatTheBoxDoesNotTell(t *testing.T) {
 		"/redfish/v1/Chassis/1": `{"Thermal": {"@odata.id": "/redfish/v1/T"}, "Power": {"@odata.id": "/redfish/v1/P"}}`,
 		"/redfish/v1/T": `{"Temperatures": [{"Name": "Inlet Temp", "ReadingCelsius": 22}, {"Name": "Exhaust Temp", "ReadingCelsius": 33}],
 			"Fans": [{"Name": "FAN A", "Reading": 0, "ReadingUnits": "RPM"}, {"Name": "FAN B", "Reading": 4200, "ReadingUnits": "RPM"}]}`,
-		"/redfish/v1/P": `{"PowerControl": [{"PowerConsumedWatts": 180}]}`,
+		"/redfish/v1/P": `{"PowerControl": [{"PowerConsumedWatts": 180}], "PowerSupplies": [
+			{"Name": "PS1", "PowerInputWatts": 100, "PowerOutputWatts": 90, "Status": {"State": "Enabled", "Health": "OK"}},
+			{"Name": "PS2", "PowerInputWatts": 80, "PowerOutputWatts": 70, "Status": {"State": "Enabled", "Health": "Critical"}}]}`,
 	}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, answer[r.URL.Path]) }))
 	defer server.Close()
 	root := plant(t, "broken") // has no power at all
 	must(t, os.Remove(filepath.Join(root, "sys/class/hwmon/hwmon1/fan1_input")))
 	o := Options{Root: root, StateDir: t.TempDir()}
-	o.Outside.Redfish.URL, o.Outside.BMCPeriod = server.URL, time.Millisecond
+	o.Outside.Redfish.URL, o.Outside.BMCPeriod = server.URL, time.Second
 	s := New(o, quiet())
 	got := until(t, s, "temp_inlet_celsius")
 	want(t, got, map[string]float64{"temp_inlet_celsius": 22, "temp_exhaust_celsius": 33, "fan_rpm": 4200, "power_watts": 180})
@@ -114,8 +124,21 @@ func TestBMCStandsForWhatTheBoxDoesNotTell(t *testing.T) {
 	}
 	list, _ := s.Read(t.Context())
 	f := s.Figures(list)
-	if f[health.Inlet] != 22 || f[health.RPM1] != 4200 || f[health.Power] != 180 || f[health.Exhaust] != 33 {
+	if f[health.Inlet] != 22 || f[health.RPM1] != 4200 || f[health.Power] != 180 || f[health.Exhaust] != 33 ||
+		f[health.PSUIn] != 180 || f[health.PSUOut] != 160 || f[health.PSUOK] != 0.5 {
 		t.Errorf("figures %v", f)
+	}
+}
+
+func TestGraphicsCardMayBeTheDie(t *testing.T) {
+	here, err := os.Getwd()
+	must(t, err)
+	key := "nvidia/GPU-00000000-0000-4000-8000-000000000011/"
+	s := New(Options{Root: plant(t, "x86"), Roles: map[string]string{key + "temp_celsius": "die", key + "power_watts": "power"},
+		Outside: Outside{NVIDIASMI: script(t, "nvidia-smi", "cat "+here+"/child/testdata/nvidia-v11.xml")}}, quiet())
+	want(t, until(t, s, "power_watts"), map[string]float64{"temp_die_celsius": 85, "power_watts": 69.81})
+	if limit, known := s.DieLimitCelsius(); limit != 93 || !known {
+		t.Errorf("limit %v %v", limit, known)
 	}
 }
 

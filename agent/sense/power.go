@@ -93,6 +93,12 @@ func (b *builder) powers(all []found, chips []chip) {
 			continue
 		}
 		s := Sensor{Key: f.key, Metric: Power, Label: f.metricLabel()}
+		switch { // of a PMBus power supply (kernel, pmbus)
+		case f.label == "pin":
+			s.Metric = SupplyIn
+		case strings.HasPrefix(f.label, "pout"):
+			s.Metric = SupplyOut
+		}
 		if !main && f.chip == "power_meter" {
 			s.Label, main = "", true
 		}

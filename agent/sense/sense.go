@@ -87,6 +87,10 @@ const (
 	DustPM25       Metric = "dust_pm2p5_ugpm3"
 	DustPM10       Metric = "dust_pm10_ugpm3"
 	Vibration      Metric = "vibration_mps2" // effective value
+	SupplyIn       Metric = "psu_input_watts"
+	SupplyOut      Metric = "psu_output_watts"
+	SupplyOK       Metric = "psu_ok_state"
+	SupplyFan      Metric = "psu_fan_rpm"
 	// PowerMode is the number of the nvpmodel mode of a Jetson.
 	PowerMode Metric = "power_mode"
 )
@@ -151,6 +155,7 @@ type Sampler struct {
 	turned         map[string]bool       // keys of fans of sources that have turned
 	stillness      map[string]*stillness // by key, of sensors without a role
 	outsideSensors []Sensor              // of the last Read
+	drivesSilent   bool                  // a drive that has told its health does not
 	boardOnce      sync.Once
 	boardFound     Board
 }
@@ -248,6 +253,9 @@ func (s *Sampler) DieLimitCelsius() (limit float64, known bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p, _ := s.currentPlan(context.Background())
+	if h := s.holders[TempDie]; h != nil {
+		return h.limit, h.limit > 0
+	}
 	if p == nil || p.dieLimit == 0 {
 		return 0, false
 	}

@@ -122,6 +122,9 @@ func askNVIDIA(path string) func(ctx context.Context) ([]value, error) {
 		for _, c := range cards {
 			key, label := "nvidia/"+cleanLabel(c.UUID), c.Bus
 			l.add(key, label+"/die", Temp, c.DieCelsius)
+			if c.DieCelsius != nil && c.SlowCelsius != nil {
+				l[len(l)-1].Limit = *c.SlowCelsius
+			}
 			l.add(key+"/memory", label+"/memory", Temp, c.MemoryCelsius)
 			l.add(key, label, Power, c.PowerWatts)
 			l.add(key, label, FanDuty, c.FanRatio)
@@ -173,7 +176,8 @@ func askDrive(path, device string) func(ctx context.Context) ([]value, error) {
 
 func askBMC(read func(ctx context.Context) ([]bmc.Sensor, error)) func(ctx context.Context) ([]value, error) {
 	metrics := map[bmc.Kind]Metric{bmc.Celsius: Temp, bmc.RPM: FanRPM, bmc.DutyRatio: FanDuty, bmc.Watts: Power,
-		bmc.CFM: AirFlow, bmc.Intrusion: Intrusion}
+		bmc.CFM: AirFlow, bmc.Intrusion: Intrusion,
+		bmc.SupplyIn: SupplyIn, bmc.SupplyOut: SupplyOut, bmc.SupplyOK: SupplyOK, bmc.SupplyRPM: SupplyFan}
 	return func(ctx context.Context) ([]value, error) {
 		sensors, err := read(ctx)
 		list := make([]value, 0, len(sensors))

@@ -42,7 +42,7 @@ func askVibration(d iioDevice) func(ctx context.Context) ([]value, error) {
 			variance += max(0, squares[i]/float64(taken)-mean*mean)
 		}
 		rms := math.Sqrt(variance)
-		if rms == 0 || rms > 400 { // a real one is never quite still
+		if rms < 1e-5 || rms > 400 { // a real one is never quite still
 			return nil, errNoValue
 		}
 		return []value{{Sensor: Sensor{Key: d.key + "/vibration", Metric: Vibration, Label: cleanLabel(d.name)}, V: rms}}, nil

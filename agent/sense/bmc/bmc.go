@@ -28,6 +28,12 @@ const (
 	Watts     Kind = "watts"
 	CFM       Kind = "cfm" // air through the case, cubic feet a minute
 	Intrusion Kind = "intrusion"
+	// Of a power supply: watts from the wall and to the box, whether it works,
+	// and the speed of its own fan.
+	SupplyIn  Kind = "supply-in"
+	SupplyOut Kind = "supply-out"
+	SupplyOK  Kind = "supply-ok"
+	SupplyRPM Kind = "supply-rpm"
 )
 
 // Place is where a sensor sits.
@@ -53,6 +59,9 @@ var (
 	exhaustName = regexp.MustCompile(`(?i)exhaust|outlet`)
 	// A power supply has an inlet of its own, behind the box's.
 	supplyName = regexp.MustCompile(`(?i)\bps(u)?[ _-]?\d|psu|power supply|\bvr\b|dimm|\bcpu`)
+	psuName    = regexp.MustCompile(`(?i)\bps(u)?[ _-]?\d|psu|power supply`)
+	inName     = regexp.MustCompile(`(?i)\bin(put)?\b|\bpin\b|ac power`)
+	outName    = regexp.MustCompile(`(?i)\bout(put)?\b|\bpout\b|dc power`)
 	systemName = regexp.MustCompile(`(?i)^(pwr consumption|system level|sys(tem)?[ _-]?(board )?(power|pwr)( level| consumption)?|total[ _-]?power|power[ _-]?meter|pw consumption|instantaneous power reading|server power)$`)
 )
 
@@ -72,6 +81,23 @@ func placeOf(kind Kind, name string) Place {
 	return Anywhere
 }
 
+// supplyKind tells the parts of a power supply by their name: "PS1 Input
+// Power", "PSU2 Output Power", "PS1 Fan 1".
+func supplyKind(kind Kind, name string) Kind {
+	in, out := inName.MatchString(name), outName.MatchString(name)
+	switch {
+	case !psuName.MatchString(name):
+		return kind
+	case kind == RPM:
+		return SupplyRPM
+	case kind == Watts && in && !out:
+		return SupplyIn
+	case kind == Watts && out && !in:
+		return SupplyOut
+	}
+	return kind
+}
+
 // glitches are bytes of ones after scaling by 10 and 100 W (FASRC's year of
 // 1,724 nodes).
 var glitches = []float64{2550, 25450, 25500, 25550}
@@ -81,15 +107,15 @@ func plausible(s Sensor) bool {
 	switch s.Kind {
 	case Celsius: // 0 is what controllers say of a sensor that is off
 		return s.Value > -40 && s.Value <= 125 && s.Value != 0
-	case RPM:
+	case RPM, SupplyRPM:
 		return s.Value >= 0 && s.Value <= 40_000
 	case DutyRatio:
 		return s.Value >= 0 && s.Value <= 1
-	case Watts:
+	case Watts, SupplyIn, SupplyOut:
 		return s.Value > 0 && s.Value <= 5000 && !slices.Contains(glitches, s.Value)
 	case CFM:
 		return s.Value > 0 && s.Value <= 10_000
-	case Intrusion:
+	case Intrusion, SupplyOK:
 		return s.Value == 0 || s.Value == 1
 	}
 	return false

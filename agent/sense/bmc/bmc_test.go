@@ -66,10 +66,11 @@ func TestRedfishModels(t *testing.T) {
 	}{
 		"new": {want: []Sensor{{"CPU1Temp", Celsius, "", 44}, {"Exhaust", Celsius, Exhaust, 40.5}, {"Front panel", Celsius, Inlet, 24.5},
 			{"Riser Card", Celsius, "", 51.5}, {"Fan Bay 1", DutyRatio, "", 0.45}, {"Chassis", Intrusion, "", 1},
-			{"Fan Bay 1", RPM, "", 2200}, {"Total Power", Watts, System, 374}}, errs: []string{"Fans/Gone: 404", "leads out of the service"}},
+			{"Fan Bay 1", RPM, "", 2200}, {"Bay 1", SupplyIn, "", 384}, {"Bay 1", SupplyOK, "", 1}, {"Bay 2", SupplyOK, "", 0},
+			{"Bay 1", SupplyOut, "", 351}, {"Total Power", Watts, System, 374}}, errs: []string{"Fans/Gone: 404", "leads out of the service"}},
 		"old-rpm": {want: []Sensor{{"CPU1 Temp", Celsius, "", 41}, {"System Board Exhaust Temp", Celsius, Exhaust, 31},
 			{"System Board Inlet Temp", Celsius, Inlet, 22}, {"Chassis", Intrusion, "", 0}, {"System Board Fan1", RPM, "", 5880},
-			{"PS1 Status", Watts, "", 210}, {"Total Power", Watts, System, 194}}},
+			{"PS1 Status", SupplyIn, "", 210}, {"PS1 Status", SupplyOK, "", 1}, {"PS2 Status", SupplyOK, "", 0}, {"Total Power", Watts, System, 194}}},
 		"old-percent": {want: []Sensor{{"01-Inlet Ambient", Celsius, Inlet, 21}, {"02-CPU 1", Celsius, "", 40}, {"Fan 1", DutyRatio, "", 0.17}}},
 	} {
 		s := httptest.NewTLSServer(service(tree(t, name)))

@@ -98,6 +98,7 @@ func parseReading(name, text string) (Sensor, bool) {
 	default:
 		return Sensor{}, false
 	}
+	s.Kind = supplyKind(s.Kind, name)
 	s.Place = placeOf(s.Kind, name)
 	return s, true
 }

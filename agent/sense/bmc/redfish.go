@@ -205,8 +205,14 @@ func (p *poll) chassis(ctx context.Context, id string) {
 	if p.fetch(ctx, c.Environment, &env) {
 		mine = append(mine, env.sensors()...)
 	}
-	if old := (power{}); !has(mine, Watts) && p.fetch(ctx, c.Power, &old) {
-		mine = append(mine, old.sensors()...)
+	mine = append(mine, p.supplies(ctx, c.PowerSubsystem)...)
+	watts, supplies := has(mine, Watts), has(mine, SupplyOK)
+	if old := (power{}); !(watts && supplies) && p.fetch(ctx, c.Power, &old) {
+		for _, s := range old.sensors() {
+			if s.Kind == Watts && !watts || s.Kind != Watts && !supplies {
+				mine = append(mine, s)
+			}
+		}
 	}
 	if c.Security != nil && c.Security.Intrusion != "" {
 		open := 0.0
@@ -235,6 +241,29 @@ func (p *poll) thermalNew(ctx context.Context, sub thermalSubsystem) []Sensor {
 		var f fan
 		if p.fetch(ctx, &member, &f) {
 			list = append(list, f.sensors()...)
+		}
+	}
+	return list
+}
+
+// supplies reads the power supplies of the new model.
+func (p *poll) supplies(ctx context.Context, l *link) []Sensor {
+	var sub powerSubsystem
+	var all collection
+	if !p.fetch(ctx, l, &sub) || !p.fetch(ctx, sub.Supplies, &all) {
+		return nil
+	}
+	var list []Sensor
+	for _, member := range all.Members {
+		var one supply
+		if !p.fetch(ctx, &member, &one) {
+			continue
+		}
+		list = append(list, one.Status.works(one.Name)...)
+		var m supplyMetrics
+		if p.fetch(ctx, one.Metrics, &m) {
+			list = add(list, one.Name, SupplyIn, m.In.Reading, "")
+			list = add(list, one.Name, SupplyOut, m.Out.Reading, "")
 		}
 	}
 	return list

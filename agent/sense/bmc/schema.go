@@ -22,6 +22,7 @@ type chassis struct {
 	Thermal          *link `json:"Thermal"`
 	Environment      *link `json:"EnvironmentMetrics"`
 	Power            *link `json:"Power"`
+	PowerSubsystem   *link `json:"PowerSubsystem"`
 	Sensors          *link `json:"Sensors"`
 	Security         *struct {
 		Intrusion string `json:"IntrusionSensor"`
@@ -30,10 +31,24 @@ type chassis struct {
 
 // status tells a slot that is empty from a sensor that works.
 type status struct {
-	State string `json:"State"`
+	State  string `json:"State"`
+	Health string `json:"Health"`
 }
 
 func (s status) off() bool { return s.State == "Absent" || s.State == "Disabled" }
+
+// works tells whether a power supply does, unless its bay is empty or it does
+// not say.
+func (s status) works(name string) []Sensor {
+	if s.State == "Absent" || s.State == "" && s.Health == "" {
+		return nil
+	}
+	ok := 0.0
+	if (s.State == "Enabled" || s.State == "StandbySpare" || s.State == "") && (s.Health == "OK" || s.Health == "") {
+		ok = 1
+	}
+	return add(nil, name, SupplyOK, figure{&ok}, "")
+}
 
 // figure is a number that some services write as text ("23").
 type figure struct{ v *float64 }
@@ -195,7 +210,8 @@ type power struct {
 	Supplies []struct {
 		Name   string `json:"Name"`
 		Input  figure `json:"PowerInputWatts"`
-		Output figure `json:"LastPowerOutputWatts"`
+		Output figure `json:"PowerOutputWatts"`
+		Last   figure `json:"LastPowerOutputWatts"` // before Power 1.5
 		Status status `json:"Status"`
 	} `json:"PowerSupplies"`
 }
@@ -209,15 +225,30 @@ func (p power) sensors() (list []Sensor) {
 		list = add(list, name, Watts, c.Watts, "")
 	}
 	for _, s := range p.Supplies {
-		r := s.Input
-		if r.v == nil {
-			r = s.Output
+		out := s.Output
+		if out.v == nil {
+			out = s.Last
 		}
-		if !s.Status.off() {
-			list = add(list, s.Name, Watts, r, "")
-		}
+		list = append(list, s.Status.works(s.Name)...)
+		list = add(list, s.Name, SupplyIn, s.Input, "")
+		list = add(list, s.Name, SupplyOut, out, "")
 	}
 	return list
+}
+
+type powerSubsystem struct {
+	Supplies *link `json:"PowerSupplies"`
+}
+
+type supply struct {
+	Name    string `json:"Name"`
+	Status  status `json:"Status"`
+	Metrics *link  `json:"Metrics"`
+}
+
+type supplyMetrics struct {
+	In  reading `json:"InputPowerWatts"`
+	Out reading `json:"OutputPowerWatts"`
 }
 
 // add appends a sensor that has a value. The maker's own word for where it
@@ -226,7 +257,7 @@ func add(list []Sensor, name string, kind Kind, r figure, context string) []Sens
 	if r.v == nil {
 		return list
 	}
-	s := Sensor{Name: clean(name), Kind: kind, Value: *r.v}
+	s := Sensor{Name: clean(name), Kind: supplyKind(kind, name), Value: *r.v}
 	if kind == DutyRatio {
 		s.Value /= 100
 	}
