@@ -50,7 +50,7 @@ func (r *airRing) usual(start, days int64, buf []float64) []float64 {
 
 func (b *Box) watchAmbient(h *Hour) {
 	ref := b.Basis.reference(h)
-	if ref != ref {
+	if ref != ref || !b.Basis.outer() {
 		return
 	}
 	b.Air.put(h.Start, Value(ref))

@@ -97,7 +97,7 @@ const (
 )
 
 func (b *Box) verdict() verdict {
-	if b.Basis.Ref == RefNone {
+	if !b.Basis.outer() {
 		return verdict{CauseUndetermined, 0.5, []Evidence{{"witness", 0, "no reference for the air: a second sensor cannot tell airflow from paste; dust is the more common"}}}
 	}
 	v := verdict{cause: CauseUndetermined, confidence: 0.5}

@@ -161,7 +161,10 @@ func TestBoxesWithoutSensorsAreJudgedAllTheSame(t *testing.T) {
 		{"no tachometer", []Field{RPM1}, RefInlet, LoadPower, AirPWM},
 		{"fanless", []Field{RPM1, PWM}, RefInlet, LoadPower, AirNone},
 		{"no power", []Field{Power}, RefInlet, LoadBusy, AirRPM},
-		{"no inlet", []Field{Inlet}, RefNone, LoadPower, AirRPM},
+		{"no inlet", []Field{Inlet}, RefBoard, LoadPower, AirRPM},
+		{"no inlet and no board", []Field{Inlet, Board}, RefNone, LoadPower, AirRPM},
+		{"fanless without power", []Field{RPM1, PWM, Power}, RefInlet, LoadBusy, AirNone},
+		{"neither power nor busy", []Field{Power, Busy}, RefInlet, LoadNone, AirRPM},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

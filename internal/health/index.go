@@ -21,6 +21,17 @@ type Basis struct {
 var refs = [3]Field{Inlet, Room, Neighbour}
 var refNames = [3]string{RefInlet, RefRoom, RefNeighbour}
 
+// outer: the reference is the air itself.
+func (b *Basis) outer() bool { return slices.Contains(refNames[:], b.Ref) }
+
+// class of references whose slopes can be pooled.
+func (b *Basis) class() string {
+	if b.outer() {
+		return ""
+	}
+	return b.Ref
+}
+
 // enough of the hours must have a figure before an index is built on it.
 const enough = 0.6
 
@@ -36,6 +47,9 @@ func share(hours []Hour, f Field) float64 {
 
 func basisOf(hours []Hour) Basis {
 	b := Basis{Ref: RefNone, Air: AirNone, Load: LoadNone, Clock: Missing(), Offsets: [3]Value{Missing(), Missing(), Missing()}}
+	if share(hours, Board) >= enough {
+		b.Ref = RefBoard
+	}
 	for i := len(refs) - 1; i >= 0; i-- {
 		if share(hours, refs[i]) >= enough {
 			b.Ref = refNames[i]
@@ -84,8 +98,11 @@ func basisOf(hours []Hour) Basis {
 
 // reference is the air that the box breathes, °C.
 func (b *Basis) reference(h *Hour) float64 {
-	if b.Ref == RefNone {
+	switch b.Ref {
+	case RefNone:
 		return math.NaN()
+	case RefBoard:
+		return float64(h.V[Board])
 	}
 	k := slices.Index(refNames[:], b.Ref)
 	if v := h.V[refs[k]]; v.OK() {
@@ -200,14 +217,14 @@ const (
 	sigmaFloor     = 0.008
 	sigmaProxy     = 0.02
 	sigmaNoLoad    = 0.04
-	sigmaNoRef     = 0.04
+	sigmaNoRef     = 0.05
 	sigmaFirstWeek = 0.015
 )
 
 // commission makes the baseline of a box from its learning hours.
 func commission(hours []Hour, basis *Basis, prior *Prior) (*Baseline, bool) {
 	ship := Shipped(basis.Air, basis.Load)
-	if prior == nil || prior.Boxes == 0 || prior.Air != basis.Air || prior.Load != basis.Load {
+	if prior == nil || prior.Boxes == 0 || prior.Air != basis.Air || prior.Load != basis.Load || prior.Ref != basis.class() {
 		// The curve may be pooled even where the slopes cannot be.
 		ship.Curve = fitCurve([][]Hour{hours})
 		if prior != nil && prior.SKU != "" {
@@ -230,7 +247,7 @@ func commission(hours []Hour, basis *Basis, prior *Prior) (*Baseline, bool) {
 		ok = base.learnSlope(hours, basis)
 	} else {
 		ok = base.learnLevel(hours, basis)
-		for i := range witnesses {
+		for i := 0; i < len(witnesses) && basis.outer(); i++ {
 			base.Witness[i] = learnWitness(hours, basis, witnesses[i])
 		}
 	}
@@ -279,7 +296,7 @@ func floorOf(b *Basis) float64 {
 		return sigmaNoLoad
 	case b.Ref == RefNone:
 		return sigmaNoRef
-	case b.Load == LoadBusy || b.Ref == RefNeighbour:
+	case b.Load == LoadBusy || b.Ref == RefNeighbour || !b.outer():
 		return sigmaProxy
 	}
 	return sigmaFloor

@@ -10,7 +10,11 @@ const (
 	RefInlet     = "inlet"     // the box's own sensor
 	RefRoom      = "room"      // a sensor of the site
 	RefNeighbour = "neighbour" // the inlet of boxes at the same site
-	RefNone      = "none"      // slope within the day: wide errors
+	// The board stands in for the air where nothing else does: it warms by a
+	// part of what the die does, so the difference still tells of dust. A drive
+	// does not serve: it makes heat of its own and warms by as much.
+	RefBoard     = "board"
+	RefNone      = "none" // slope within the day: wide errors
 	LoadPower    = "power"
 	LoadBusy     = "busy" // busy × clock stands in for the power
 	LoadNone     = "none" // the load is not known at all
@@ -46,6 +50,7 @@ type Prior struct {
 	Boxes  int    `json:"boxes"` // 0: shipped, from no box of this SKU
 	Air    string `json:"air"`
 	Load   string `json:"load"`
+	Ref    string `json:"ref,omitempty"` // board; empty: the air
 	Slopes Slopes `json:"slopes"`
 	// Sigma is the spread of one hour about the fit, as a ratio.
 	Sigma float64 `json:"sigma"`
@@ -79,16 +84,16 @@ type row struct{ y, x, p float64 }
 // from other sources than most are left out.
 func FitPrior(sku string, boxes [][]Hour) Prior {
 	kinds := make([]Basis, len(boxes))
-	votes := map[[2]string]int{}
+	votes := map[[3]string]int{}
 	for i, hours := range boxes {
 		kinds[i] = basisOf(hours)
 		if kinds[i].Ref != RefNone {
-			votes[[2]string{kinds[i].Air, kinds[i].Load}]++
+			votes[[3]string{kinds[i].Air, kinds[i].Load, kinds[i].class()}]++
 		}
 	}
-	var most [2]string
+	var most [3]string
 	for k, n := range votes {
-		if n > votes[most] || n == votes[most] && k[0]+k[1] > most[0]+most[1] {
+		if n > votes[most] || n == votes[most] && k[0]+k[1]+k[2] > most[0]+most[1]+most[2] {
 			most = k
 		}
 	}
@@ -97,7 +102,7 @@ func FitPrior(sku string, boxes [][]Hour) Prior {
 	}
 	var groups [][]row
 	for i, hours := range boxes {
-		if kinds[i].Ref == RefNone || kinds[i].Air != most[0] || kinds[i].Load != most[1] {
+		if kinds[i].Ref == RefNone || kinds[i].Air != most[0] || kinds[i].Load != most[1] || kinds[i].class() != most[2] {
 			continue
 		}
 		if rows := kinds[i].rows(hours); len(rows) >= 24 {
@@ -105,7 +110,7 @@ func FitPrior(sku string, boxes [][]Hour) Prior {
 		}
 	}
 	p := Shipped(most[0], most[1])
-	p.SKU, p.Boxes = sku, len(groups)
+	p.SKU, p.Boxes, p.Ref = sku, len(groups), most[2]
 	p.Curve = fitCurve(boxes)
 	if len(groups) > 0 {
 		p.Slopes, p.Sigma, p.Bound = pooledHuber(groups, p)
