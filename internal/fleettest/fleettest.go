@@ -66,6 +66,8 @@ type Box struct {
 	Runner *Runner
 	// OnJournal is passed to the next agent that is started.
 	OnJournal func() error
+	// Tune changes the options of the next agent that is started.
+	Tune func(*agent.Options)
 
 	fleet *Fleet
 	dir   string
@@ -203,15 +205,23 @@ func (b *Box) openAgent() (*agent.Agent, error) {
 	dial := func(ctx context.Context, _, addr string) (net.Conn, error) {
 		return b.fleet.Net.Dial(ctx, b.Name, addr)
 	}
-	return agent.Open(agent.Options{
+	opts := agent.Options{
 		State: filepath.Join(b.dir, "agent"), Root: filepath.Join(b.dir, "root"), Version: "test",
 		Runner: runnerapi.NewClient(&http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return b.fleet.Net.Dial(ctx, b.Name+"-local", b.runnerAddr())
 		}}),
 		Dial: dial, NoSync: true, OnJournal: b.OnJournal, WallClock: b.now,
 		Uptime: func() time.Duration { return time.Since(b.fleet.began) },
-	}, b.fleet.log.With("box", b.Name))
+	}
+	if b.Tune != nil {
+		b.Tune(&opts)
+	}
+	return agent.Open(opts, b.fleet.log.With("box", b.Name))
 }
+
+// Root is the folder of the box's simulated hardware, State that of its agent.
+func (b *Box) Root() string  { return filepath.Join(b.dir, "root") }
+func (b *Box) State() string { return filepath.Join(b.dir, "agent") }
 
 // SetClock puts the wall clock of the box off by skew, from now on.
 func (b *Box) SetClock(skew time.Duration) { b.skew.Store(int64(skew)) }
