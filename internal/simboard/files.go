@@ -98,6 +98,7 @@ func (b *Board) bootFiles() []file {
 	return []file{
 		{mark, fmt.Sprintf("profile: %s\nname: %s", b.opts.Profile, b.opts.Name)},
 		{"proc/sys/kernel/random/boot_id", boot},
+		{"proc/vmstat", "nr_free_pages 1\noom_kill 0\nnuma_hit 1"},
 		{"sys/devices/system/cpu/online", fmt.Sprintf("0-%d", b.profile.cpus-1)},
 	}
 }
@@ -135,6 +136,7 @@ func x86Fixed(b *Board) []file {
 		{"sys/class/dmi/id/product_name", b.profile.productName},
 		{"sys/class/dmi/id/product_serial", serial(b.opts.Name)},
 		{"sys/class/dmi/id/chassis_type", b.profile.chassis},
+		{"sys/class/dmi/id/bios_version", "SIM-1.0"},
 		{"sys/class/hwmon/hwmon1/name", "nct6798"},
 		{"sys/class/hwmon/hwmon1/temp1_label", "SYSTIN"},
 		{"sys/class/hwmon/hwmon1/temp3_label", "AUXTIN0"},

@@ -10,6 +10,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/edgeherd/edgeherd/agent/sense"
+	"github.com/edgeherd/edgeherd/internal/health"
 )
 
 var start = time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
@@ -170,5 +173,45 @@ func TestRestartOnTheSameRootBootsAnew(t *testing.T) {
 	}
 	if first, second := boot(start), boot(start.Add(time.Hour)); first == second || first == "" {
 		t.Fatalf("boot ids %q and %q", first, second)
+	}
+}
+
+// TestBoardsGiveWhatHealthNeeds: the sensors of an index on all of them, air on
+// at least two, and a make that shows them as simulated.
+func TestBoardsGiveWhatHealthNeeds(t *testing.T) {
+	inlets := 0
+	for _, profile := range Profiles() {
+		synctest.Test(t, func(t *testing.T) {
+			root := t.TempDir()
+			began := time.Now()
+			log := slog.New(slog.DiscardHandler)
+			b := New(Options{Root: root, Profile: profile, Name: "box", Seed: 1, CPU: func() time.Duration { return time.Since(began) / 2 }}, log)
+			defer b.Close()
+			s := sense.New(sense.Options{Root: root}, log)
+			var f health.Figures
+			for range 3 {
+				b.Step(time.Now())
+				readings, err := s.Read(t.Context())
+				if err != nil {
+					t.Error(err)
+				}
+				f = s.Figures(readings)
+				time.Sleep(10 * time.Second)
+			}
+			for _, field := range []health.Field{health.Die, health.Power, health.PWM, health.RPM1, health.Throttled, health.Busy} {
+				if !f[field].OK() {
+					t.Errorf("%s has no figure %d", profile, field)
+				}
+			}
+			if f[health.Inlet].OK() {
+				inlets++
+			}
+			if board := s.Board(); !board.Simulated || !strings.Contains(strings.ToLower(board.Product), "simulated") {
+				t.Errorf("%s is not shown as simulated: %+v", profile, board)
+			}
+		})
+	}
+	if inlets < 2 {
+		t.Errorf("%d boards have a sensor of the air", inlets)
 	}
 }
