@@ -168,7 +168,12 @@ func begin(meta *bolt.Bucket) ([]byte, error) {
 // add queues r for the next commit, and commits when the batch is full.
 func (o *outbox) add(r runnerapi.Result) error {
 	r.Cursor = 0
-	rec, err := seal(r)
+	return o.put(r)
+}
+
+// put is add for any value whose JSON can be read as a result.
+func (o *outbox) put(v any) error {
+	rec, err := seal(v)
 	if err != nil {
 		return err
 	}
@@ -270,29 +275,36 @@ func (o *outbox) results(after uint64, n int) (runnerapi.Results, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	out := runnerapi.Results{Records: []runnerapi.Result{}, Dropped: o.dropped, Outbox: o.id}
+	err := eachLocked(o, after, n, func(at uint64, r runnerapi.Result) {
+		r.Cursor = at
+		out.Records, out.Next = append(out.Records, r), at
+	})
+	return out, err
+}
+
+// eachLocked reads at most n committed records after a cursor, oldest first.
+func eachLocked[T any](o *outbox, after uint64, n int, use func(at uint64, v T)) error {
 	if o.db == nil {
-		return out, errors.New("outbox is closed after a failed commit; it is reopened within seconds")
+		return errors.New("outbox is closed after a failed commit; it is reopened within seconds")
 	}
-	size := 0
-	err := o.db.View(func(tx *bolt.Tx) error {
+	size, count := 0, 0
+	return o.db.View(func(tx *bolt.Tx) error {
 		c := tx.Bucket(bucketResults).Cursor()
-		for k, v := c.Seek(cursorKey(after)); k != nil && len(out.Records) < n && size < replyBytes; k, v = c.Next() {
+		for k, v := c.Seek(cursorKey(after)); k != nil && count < n && size < replyBytes; k, v = c.Next() {
 			at := binary.BigEndian.Uint64(k)
 			if at == after {
 				continue
 			}
-			r, err := unseal[runnerapi.Result](v)
+			r, err := unseal[T](v)
 			if err != nil {
 				return fmt.Errorf("read result %d: %w", at, err)
 			}
-			r.Cursor = at
-			out.Records = append(out.Records, r)
-			out.Next = at
+			use(at, r)
 			size += len(v)
+			count++
 		}
 		return nil
 	})
-	return out, err
 }
 
 // ack deletes all results up to cursor. Repeating an ack is not an error.

@@ -14,12 +14,13 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/edgeherd/edgeherd/agent/inputs"
+	"github.com/edgeherd/edgeherd/agent/results"
 )
 
 const defaultConfig = "/etc/edgeherd/runner.yaml"
 
 // config is runner.yaml. Keys are flags (with - for _) and variables
-// EDGEHERD_RUNNER_<KEY> as well, except inputs.
+// EDGEHERD_RUNNER_<KEY> as well, except inputs and results.
 type config struct {
 	// HTTP is host:port of the protocol, "off" for none.
 	HTTP string `yaml:"http"`
@@ -40,6 +41,8 @@ type config struct {
 	ModelMemoryBytes int64 `yaml:"model_memory_bytes"`
 	// Inputs are cameras and microphones with their pipelines.
 	Inputs []inputs.Source `yaml:"inputs"`
+	// Results is where programs on the box get them; off unless set.
+	Results results.Config `yaml:"results"`
 }
 
 func defaults() config {
@@ -153,6 +156,8 @@ func (c *config) readFile(path string) error {
 		text = strings.TrimPrefix(text, "unmarshal errors:\n  ")
 		text = strings.ReplaceAll(text, " not found in type main.config", " is not a key of runner.yaml")
 		text = strings.ReplaceAll(text, " not found in type inputs.Source", " is not a key of an input")
+		text = strings.ReplaceAll(text, " not found in type results.Config", " is not a key of results")
+		text = strings.ReplaceAll(text, " not found in type results.Target", " is not a key of a target of results")
 		return fmt.Errorf("read configuration %s: %s", path, strings.ReplaceAll(text, "\n  ", "; "))
 	}
 	return nil
