@@ -15,6 +15,7 @@ import (
 
 	"github.com/edgeherd/edgeherd/internal/durable"
 	"github.com/edgeherd/edgeherd/internal/runnerapi"
+	"github.com/edgeherd/edgeherd/models"
 )
 
 // table says which versions serve. It is replaced as a whole, never changed.
@@ -22,6 +23,8 @@ type table struct {
 	generation uint64
 	// models holds the versions of each name; the last is the default.
 	models map[string][]*version
+	// named is what active.json names.
+	named []models.Ref
 	// failed tells which versions active.json names that do not serve.
 	failed []runnerapi.ModelStatus
 }
@@ -136,6 +139,7 @@ func (s *Server) Reload(ctx context.Context) error {
 		return err
 	}
 	old := s.table.Swap(next)
+	defer s.measured.forget(s.isKnown)
 	for _, vs := range old.models {
 		for _, v := range vs {
 			if !next.serves(v) {
@@ -167,11 +171,17 @@ func (s *Server) prepare(ctx context.Context, active runnerapi.Active) (*table, 
 	if active.Blobs == "" {
 		active.Blobs = s.blobsBeside()
 	}
+	if active.Generation != s.table.Load().generation {
+		s.loadAgain("") // the agent has decided anew
+	}
 	loaded := make([]*version, len(active.Models))
 	errs := make([]error, len(active.Models))
 	var g errgroup.Group
 	g.SetLimit(loadsAtOnce)
 	for i, ref := range active.Models {
+		if s.isUnloaded(ref.Name) {
+			continue
+		}
 		g.Go(func() error {
 			loaded[i], errs[i] = s.load(ctx, ref, active.Blobs)
 			if errs[i] == nil {
@@ -185,8 +195,11 @@ func (s *Server) prepare(ctx context.Context, active runnerapi.Active) (*table, 
 		return nil, fmt.Errorf("switch models: %w", context.Cause(ctx))
 	}
 	old := s.table.Load()
-	next := &table{generation: active.Generation, models: map[string][]*version{}}
+	next := &table{generation: active.Generation, models: map[string][]*version{}, named: active.Models}
 	for i, ref := range active.Models {
+		if s.isUnloaded(ref.Name) {
+			continue
+		}
 		if errs[i] != nil {
 			s.log.Error("model does not load", "model", ref.Name, "version", ref.Version, "digest", ref.Digest.Short(), "err", errs[i])
 			next.failed = append(next.failed, runnerapi.ModelStatus{Ref: ref, State: runnerapi.ModelFailed, Err: errs[i].Error()})

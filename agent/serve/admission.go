@@ -17,6 +17,7 @@ import (
 type gate struct {
 	maxRequests, maxBytes int64
 	requests, bytes       atomic.Int64
+	shed                  atomic.Int64 // refused since the start
 }
 
 // ticket is the place of one admitted request.
@@ -36,6 +37,7 @@ func (g *gate) full() bool { return g.requests.Load() >= g.maxRequests }
 func (g *gate) enter(n int64) (*ticket, error) {
 	if g.requests.Add(1) > g.maxRequests {
 		g.requests.Add(-1)
+		g.shed.Add(1)
 		return nil, overload()
 	}
 	t := &ticket{gate: g}
@@ -50,6 +52,7 @@ func (g *gate) enter(n int64) (*ticket, error) {
 func (t *ticket) grow(n int64) error {
 	if t.gate.bytes.Add(n) > t.gate.maxBytes {
 		t.gate.bytes.Add(-n)
+		t.gate.shed.Add(1)
 		return overload()
 	}
 	t.bytes += n

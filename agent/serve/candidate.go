@@ -110,7 +110,7 @@ func (v *version) prove(ctx context.Context, p *runnerapi.Probe) error {
 		return err
 	}
 	// The first inference allocates and is not what the model costs.
-	if _, err := v.infer(ctx, goldenInputs(golden.Cases[0]), nil); err != nil {
+	if _, err := v.infer(ctx, &call{inputs: goldenInputs(golden.Cases[0])}); err != nil {
 		return fmt.Errorf("golden case %q: %w", golden.Cases[0].Name, err)
 	}
 	var faults []error
@@ -129,16 +129,39 @@ func (v *version) prove(ctx context.Context, p *runnerapi.Probe) error {
 	if len(faults) > 0 {
 		return fmt.Errorf("%d of %d golden cases fail, the first: %w", len(faults), p.GoldenTotal, faults[0])
 	}
+	v.measure(ctx, golden, p)
 	return nil
+}
+
+// measure finds out what a batch saves and what memory the model needs, and
+// keeps it. A model that takes no batches is as good as any other.
+func (v *version) measure(ctx context.Context, golden models.Golden, p *runnerapi.Probe) {
+	plan, err := v.measureBatches(ctx, golden, p)
+	if err != nil {
+		v.log.Info("requests for the model are not put together", "err", err)
+	}
+	v.queue.set(plan)
+	u, err := v.usage()
+	if err != nil {
+		return // the worker has died, which the caller learns from elsewhere
+	}
+	v.mu.Lock()
+	opts := v.opts
+	v.mu.Unlock()
+	r, _ := v.measured.read(opts)
+	r.Model, r.Batching, r.DataBytes = v.ref.Digest, plan, u.DataBytes
+	if err := v.measured.write(opts, r); err != nil {
+		v.log.Warn("the model will be measured again", "err", err)
+	}
 }
 
 // answers runs one case and compares its outputs.
 func (v *version) answers(ctx context.Context, c models.GoldenCase) error {
-	var names []string
+	ask := call{inputs: goldenInputs(c)}
 	for _, w := range c.Outputs {
-		names = append(names, w.Name)
+		ask.outputs = append(ask.outputs, wanted{name: w.Name})
 	}
-	out, err := v.infer(ctx, goldenInputs(c), names)
+	out, err := v.infer(ctx, &ask)
 	if err != nil {
 		return err
 	}

@@ -9,7 +9,6 @@ import (
 	"runtime"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/edgeherd/edgeherd/agent/worker"
 	"github.com/edgeherd/edgeherd/agent/worker/onnxtest"
@@ -47,7 +46,7 @@ func (b *box) serveFile(ctx context.Context, name, path string) (*remote, error)
 	opts := b.s.opts.Worker
 	opts.Model = path
 	ref := models.Ref{Name: name, Version: "1", Digest: blob.Sum([]byte(name))}
-	v := newVersion(ref, loose(opts), time.Second, b.s.log)
+	v := b.s.newVersion(ref, loose(opts))
 	b.s.begin(ctx, v)
 	<-v.loaded
 	if v.loadErr != nil {

@@ -37,9 +37,12 @@ func (s *Server) edgeRoutes(mux *http.ServeMux) {
 func (s *Server) Status() runnerapi.Status {
 	t := s.table.Load()
 	st := runnerapi.Status{
-		Version: s.opts.Version, RuntimeVersion: s.runtimeVersion(),
+		Version: s.opts.Version, Runtime: s.runtime(),
 		PID: os.Getpid(), StartedUnixMs: s.started.UnixMilli(), Generation: t.generation,
 		RSSBytes: ownRSS(), Models: []runnerapi.ModelStatus{}, Inputs: []runnerapi.InputStatus{},
+	}
+	if st.Runtime != nil {
+		st.RuntimeVersion = st.Runtime.Version
 	}
 	failed := map[blob.Digest]bool{}
 	for _, f := range t.failed {
@@ -65,7 +68,7 @@ func (s *Server) Status() runnerapi.Status {
 func (v *version) status(serves bool) runnerapi.ModelStatus {
 	c := v.stats.read()
 	m := runnerapi.ModelStatus{
-		Ref: v.ref, Requests: c.successes + c.failures, Failures: c.failures,
+		Ref: v.ref, Requests: c.success.count + c.failure.count, Failures: c.failure.count,
 		LatencyP50: c.p50.Seconds(), LatencyP95: c.p95.Seconds(),
 	}
 	if u, err := v.usage(); err == nil {
@@ -74,6 +77,10 @@ func (v *version) status(serves bool) runnerapi.ModelStatus {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	m.Restarts = v.restarts
+	if v.w != nil {
+		r := v.w.Runtime()
+		m.Provider, m.Skipped = r.Provider, r.Skipped
+	}
 	switch {
 	case v.w != nil && serves:
 		m.State = runnerapi.ModelReady
@@ -90,17 +97,18 @@ func (v *version) status(serves bool) runnerapi.ModelStatus {
 	return m
 }
 
-// runtimeVersion is that of ONNX Runtime as a loaded worker told it.
-func (s *Server) runtimeVersion() string {
+// runtime is the inventory of ONNX Runtime as a loaded worker told it.
+func (s *Server) runtime() *runnerapi.Runtime {
 	for _, v := range s.known() {
 		v.mu.Lock()
 		w := v.w
 		v.mu.Unlock()
 		if w != nil {
-			return w.RuntimeVersion()
+			r := w.Runtime()
+			return &runnerapi.Runtime{Version: r.Version, Build: r.Build, Providers: r.Available}
 		}
 	}
-	return ""
+	return nil
 }
 
 func (s *Server) postReload(w http.ResponseWriter, r *http.Request) {

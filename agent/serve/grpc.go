@@ -38,8 +38,9 @@ type grpcServer struct {
 	net.Listener
 }
 
-// newGRPC returns a server for one listener.
-func (s *Server) newGRPC(l net.Listener) *grpcServer {
+// newGRPC returns a server for one listener; control lets its clients load and
+// unload models.
+func (s *Server) newGRPC(l net.Listener, control bool) *grpcServer {
 	srv := grpc.NewServer(
 		grpc.ForceServerCodecV2(codec{}),
 		grpc.MaxRecvMsgSize(int(min(s.opts.MaxBodyBytes+grpcReserve, math.MaxInt32))),
@@ -51,7 +52,7 @@ func (s *Server) newGRPC(l net.Listener) *grpcServer {
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 		grpc.InTapHandle(s.tap),
 	)
-	srv.RegisterService(s.grpcService(), &grpcAPI{s: s})
+	srv.RegisterService(s.grpcService(), &grpcAPI{s: s, control: control})
 	return &grpcServer{srv, l}
 }
 
@@ -190,7 +191,7 @@ func (s *Server) grpcCall(ctx context.Context, ticket *ticket, msg []byte, began
 	}
 	defer v.release()
 	outs, err = s.answer(ctx, v, &d.call, began)
-	v.stats.record(time.Since(began), err)
+	v.stats.record(time.Since(began), err, s.opts.WallClock())
 	return v.ref, &d.call, outs, err
 }
 

@@ -13,7 +13,8 @@ import (
 // grpcAPI answers all calls but those that carry tensors.
 type grpcAPI struct {
 	oip.UnimplementedGRPCInferenceServiceServer
-	s *Server
+	s       *Server
+	control bool // clients may load and unload models
 }
 
 // streamed wraps a ModelInferResponse as the field of that name of a
@@ -63,4 +64,58 @@ func specs(from []models.TensorSpec) []*oip.ModelMetadataResponse_TensorMetadata
 		to = append(to, &oip.ModelMetadataResponse_TensorMetadata{Name: t.Name, Datatype: string(t.DType), Shape: t.Shape})
 	}
 	return to
+}
+
+func (a *grpcAPI) ModelConfig(_ context.Context, r *oip.ModelConfigRequest) (*oip.ModelConfigResponse, error) {
+	c, err := a.s.config(r.Name, r.Version)
+	if err != nil {
+		return nil, grpcError(err)
+	}
+	return &oip.ModelConfigResponse{Config: c}, nil
+}
+
+func (a *grpcAPI) ModelStatistics(_ context.Context, r *oip.ModelStatisticsRequest) (*oip.ModelStatisticsResponse, error) {
+	list, err := a.s.statistics(r.Name, r.Version)
+	if err != nil {
+		return nil, grpcError(err)
+	}
+	return &oip.ModelStatisticsResponse{ModelStats: list}, nil
+}
+
+func (a *grpcAPI) RepositoryIndex(_ context.Context, r *oip.RepositoryIndexRequest) (*oip.RepositoryIndexResponse, error) {
+	out := &oip.RepositoryIndexResponse{}
+	for _, e := range a.s.index(r.Ready) {
+		out.Models = append(out.Models, &oip.RepositoryIndexResponse_ModelIndex{Name: e.Name, Version: e.Version, State: e.State, Reason: e.Reason})
+	}
+	return out, nil
+}
+
+func (a *grpcAPI) RepositoryModelLoad(ctx context.Context, r *oip.RepositoryModelLoadRequest) (*oip.RepositoryModelLoadResponse, error) {
+	err := a.change(r.Parameters)
+	if err == nil {
+		err = a.s.loadModel(ctx, r.ModelName)
+	}
+	if err != nil {
+		return nil, grpcError(err)
+	}
+	return &oip.RepositoryModelLoadResponse{}, nil
+}
+
+func (a *grpcAPI) RepositoryModelUnload(ctx context.Context, r *oip.RepositoryModelUnloadRequest) (*oip.RepositoryModelUnloadResponse, error) {
+	err := a.change(r.Parameters)
+	if err == nil {
+		err = a.s.unloadModel(ctx, r.ModelName)
+	}
+	if err != nil {
+		return nil, grpcError(err)
+	}
+	return &oip.RepositoryModelUnloadResponse{}, nil
+}
+
+// change says whether a client here may load and unload.
+func (a *grpcAPI) change(parameters map[string]*oip.ModelRepositoryParameter) error {
+	if !a.control {
+		return errForbidden
+	}
+	return onlyKnown(parameters)
 }

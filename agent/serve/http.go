@@ -16,8 +16,9 @@ const (
 	platform   = "onnxruntime_onnx"
 )
 
-// routes is the Open Inference Protocol v2, REST.
-func (s *Server) routes() *http.ServeMux {
+// routes is the Open Inference Protocol v2, REST; control lets clients load and
+// unload models.
+func (s *Server) routes(control bool) *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v2", s.getServer)
 	mux.HandleFunc("GET /v2/{$}", s.getServer)
@@ -28,8 +29,12 @@ func (s *Server) routes() *http.ServeMux {
 	for _, prefix := range []string{"/v2/models/{model}", "/v2/models/{model}/versions/{version}"} {
 		mux.HandleFunc("GET "+prefix, s.getModel)
 		mux.HandleFunc("GET "+prefix+"/ready", s.getModelReady)
+		mux.HandleFunc("GET "+prefix+"/config", s.getConfig)
+		mux.HandleFunc("GET "+prefix+"/stats", s.getStats)
 		mux.HandleFunc("POST "+prefix+"/infer", s.postInfer)
 	}
+	mux.HandleFunc("GET /v2/models/stats", s.getStats)
+	s.repositoryRoutes(mux, control)
 	mux.HandleFunc("GET /metrics", s.getMetrics)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeError(w, faultf(http.StatusNotFound, "nothing answers %s %s", r.Method, r.URL.Path))
@@ -149,7 +154,7 @@ func (s *Server) postInfer(w http.ResponseWriter, r *http.Request) {
 		defer ticket.leave()
 		err = s.infer(w, r, v, ticket)
 	}
-	v.stats.record(time.Since(began), err)
+	v.stats.record(time.Since(began), err, s.opts.WallClock())
 	if err != nil {
 		writeError(w, err)
 	}
@@ -197,7 +202,7 @@ func (s *Server) answer(ctx context.Context, v *version, c *call, began time.Tim
 	}
 	ctx, cancel := context.WithDeadline(ctx, began.Add(timeout))
 	defer cancel()
-	outs, err := v.infer(ctx, c.inputs, c.outputNames())
+	outs, err := v.infer(ctx, c)
 	if err != nil {
 		return nil, err
 	}

@@ -153,7 +153,7 @@ func TestFaultsOfARequestAreNamed(t *testing.T) {
 		{"deep JSON", inferVoice, "", []byte(strings.Repeat(`{"a":`, 5000)), 400, "deeper"},
 		{"deep data", inferVoice, "", []byte(`{"inputs":[{"name":"input","datatype":"FP32","shape":[1],"data":` + strings.Repeat("[", 5000)), 400, "deeper"},
 		{"too large", inferVoice, "", bytes.Repeat([]byte(" "), 64<<10+1), 413, "65536"},
-		{"classification", inferVoice, "", fmt.Appendf(nil, `{"outputs":[{"name":"output","parameters":{"classification":1}}],%s`, jsonRequest(in)[1:]), 400, "classification"},
+		{"classification", inferVoice, "", fmt.Appendf(nil, `{"outputs":[{"name":"output","parameters":{"classification":"two"}}],%s`, jsonRequest(in)[1:]), 400, "classification"},
 		{"half in JSON", inferVoice, "", []byte(`{"inputs":[{"name":"input","datatype":"FP16","shape":[1],"data":[1]}]}`), 400, "binary"},
 		{"huge shape", inferVoice, "", []byte(`{"inputs":[{"name":"input","datatype":"FP32","shape":[2147483648,2147483648,2147483648],"data":[1]}]}`), 400, `"input"`},
 		{"deadline", inferVoice, "", fmt.Appendf(nil, `{"parameters":{"timeout":1},%s`, jsonRequest(in)[1:]), 504, ""},

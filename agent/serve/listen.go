@@ -53,7 +53,7 @@ func (s *Server) listen(ctx context.Context) (open []server, err error) {
 		if err != nil {
 			return open, fmt.Errorf("listen on %s (`http:` in runner.yaml): %w", s.opts.HTTP, err)
 		}
-		open = append(open, listener{l, s.routes(), s.log})
+		open = append(open, listener{l, s.routes(s.opts.Repository), s.log})
 		s.log.Info("serving", "addr", l.Addr().String())
 	}
 	if s.opts.GRPC != "" {
@@ -61,7 +61,7 @@ func (s *Server) listen(ctx context.Context) (open []server, err error) {
 		if err != nil {
 			return open, fmt.Errorf("listen on %s (`grpc:` in runner.yaml): %w", s.opts.GRPC, err)
 		}
-		open = append(open, s.newGRPC(l))
+		open = append(open, s.newGRPC(l, s.opts.Repository))
 		s.log.Info("serving gRPC", "addr", l.Addr().String())
 	}
 	if s.opts.Socket != "" {
@@ -69,10 +69,10 @@ func (s *Server) listen(ctx context.Context) (open []server, err error) {
 		if err != nil {
 			return open, err
 		}
-		mux := s.routes()
+		mux := s.routes(true)
 		s.edgeRoutes(mux)
 		split := newSplitter(l)
-		open = append(open, listener{split.http, mux, s.log}, s.newGRPC(split.grpc), split)
+		open = append(open, listener{split.http, mux, s.log}, s.newGRPC(split.grpc, true), split)
 		s.log.Info("serving", "addr", s.opts.Socket)
 	}
 	return open, nil

@@ -11,24 +11,41 @@ import (
 // Triton, so that existing dashboards work.
 type metric struct {
 	name, kind, help string
-	value            func(v *version, c counts) uint64
+	value            func(v *version, c counts) float64
 }
 
 func metricTable() []metric {
+	us := func(t tally) float64 { return float64(t.took.Microseconds()) }
 	return []metric{
 		{"nv_inference_request_success", "counter", "Requests answered.",
-			func(_ *version, c counts) uint64 { return c.successes }},
+			func(_ *version, c counts) float64 { return float64(c.success.count) }},
 		{"nv_inference_request_failure", "counter", "Requests not answered, the request's own faults included.",
-			func(_ *version, c counts) uint64 { return c.failures + c.refused }},
-		{"nv_inference_count", "counter", "Inferences done; a request is one whatever its batch.",
-			func(_ *version, c counts) uint64 { return c.successes }},
+			func(_ *version, c counts) float64 { return float64(c.failure.count + c.refused) }},
+		{"nv_inference_count", "counter", "Inferences done; a batch of n counts as n.",
+			func(_ *version, c counts) float64 { return float64(c.items) }},
+		{"nv_inference_exec_count", "counter", "Runs of the model; a batch counts as one.",
+			func(_ *version, c counts) float64 { return float64(c.executions) }},
 		{"nv_inference_request_duration_us", "counter", "Time of answered requests, microseconds.",
-			func(_ *version, c counts) uint64 { return uint64(c.took.Microseconds()) }},
+			func(_ *version, c counts) float64 { return us(c.success) }},
+		{"nv_inference_queue_duration_us", "counter", "Time requests waited for their turn, microseconds.",
+			func(_ *version, c counts) float64 { return us(c.queue) }},
+		{"nv_inference_compute_input_duration_us", "counter", "Time of handing inputs to the worker, microseconds.",
+			func(_ *version, c counts) float64 { return us(c.input) }},
+		{"nv_inference_compute_infer_duration_us", "counter", "Time in ONNX Runtime, microseconds.",
+			func(_ *version, c counts) float64 { return us(c.infer) }},
+		{"nv_inference_compute_output_duration_us", "counter", "Time of taking outputs from the worker, microseconds.",
+			func(_ *version, c counts) float64 { return us(c.output) }},
+		{"nv_inference_pending_request_count", "gauge", "Requests that wait for their turn.",
+			func(v *version, _ counts) float64 { return float64(v.queue.length()) }},
+		{"edgeherd_runner_runtime_cpu_seconds_total", "counter", "CPU time of ONNX Runtime.",
+			func(_ *version, c counts) float64 { return c.runtimeCPU.Seconds() }},
+		{"edgeherd_runner_max_batch_items", "gauge", "Items that may share a run, as the probe found; 0: no batches.",
+			func(v *version, _ counts) float64 { return float64(v.queue.plan().MaxItems) }},
 		{"edgeherd_runner_worker_restarts_total", "counter", "Workers that died and were started again.",
-			func(v *version, _ counts) uint64 {
+			func(v *version, _ counts) float64 {
 				v.mu.Lock()
 				defer v.mu.Unlock()
-				return v.restarts
+				return float64(v.restarts)
 			}},
 	}
 }
@@ -46,10 +63,11 @@ func (s *Server) getMetrics(w http.ResponseWriter, _ *http.Request) {
 	for _, m := range metricTable() {
 		fmt.Fprintf(&b, "# HELP %s %s\n# TYPE %s %s\n", m.name, m.help, m.name, m.kind)
 		for i, v := range versions {
-			fmt.Fprintf(&b, "%s%s %d\n", m.name, labels[i], m.value(v, read[i]))
+			fmt.Fprintf(&b, "%s%s %.17g\n", m.name, labels[i], m.value(v, read[i]))
 		}
 	}
-	fmt.Fprintf(&b, "# HELP nv_inference_pending_request_count Requests admitted and not yet answered.\n# TYPE nv_inference_pending_request_count gauge\nnv_inference_pending_request_count %d\n", s.gate.requests.Load())
+	fmt.Fprintf(&b, "# HELP edgeherd_runner_requests_under_way Requests admitted and not yet answered.\n# TYPE edgeherd_runner_requests_under_way gauge\nedgeherd_runner_requests_under_way %d\n", s.gate.requests.Load())
+	fmt.Fprintf(&b, "# HELP edgeherd_runner_requests_shed_total Requests refused because too many were under way.\n# TYPE edgeherd_runner_requests_shed_total counter\nedgeherd_runner_requests_shed_total %d\n", s.gate.shed.Load())
 	fmt.Fprintf(&b, "# HELP edgeherd_runner_cpu_seconds_total CPU time of the runner and its workers.\n# TYPE edgeherd_runner_cpu_seconds_total counter\nedgeherd_runner_cpu_seconds_total %g\n", s.cpuSeconds().Seconds())
 	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 	_, _ = w.Write(b.Bytes())

@@ -36,12 +36,21 @@ type Options struct {
 	GRPC string
 	// Socket is the path of the unix socket, for both forms of the protocol; empty: none, and no /edge/v1.
 	Socket string
-	// Worker holds what all workers share: Command, Threads, MaxDataBytes,
-	// Nice, Stderr; zero values as in package worker. Library and Model are
-	// set here.
+	// State is the directory of what is measured about models; empty: it is
+	// measured again each time, and no optimised graph is kept.
+	State string
+	// Repository lets clients on TCP load and unload models; default false:
+	// on the socket only.
+	Repository bool
+	// Worker holds what all workers share: Command, Threads, Providers, CPUs,
+	// MaxDataBytes, Nice, Stderr; zero values as in package worker. Library
+	// and Model are set here.
 	Worker worker.Options
-	// MaxInFlight bounds the requests admitted at once; default 256.
+	// MaxInFlight bounds the requests admitted at once; default 512.
 	MaxInFlight int
+	// MaxQueue bounds the requests that wait for one model; default half of
+	// MaxInFlight, so that a model that hangs leaves places for the others.
+	MaxQueue int
 	// MaxBodyBytes bounds one request body; default 64 MiB.
 	MaxBodyBytes int64
 	// MaxHeldBytes bounds the bodies of all admitted requests; default 256 MiB.
@@ -60,7 +69,10 @@ func (o Options) withDefaults() (Options, error) {
 		return o, errors.New("serve models: Active, Keyring and Library are required")
 	}
 	if o.MaxInFlight == 0 {
-		o.MaxInFlight = 256
+		o.MaxInFlight = 512
+	}
+	if o.MaxQueue == 0 {
+		o.MaxQueue = max(o.MaxInFlight/2, 1)
 	}
 	if o.MaxBodyBytes == 0 {
 		o.MaxBodyBytes = 64 << 20
@@ -76,6 +88,9 @@ func (o Options) withDefaults() (Options, error) {
 		o.WallClock = time.Now
 	}
 	o.Worker.Library = o.Library
+	if len(o.Worker.Providers) == 0 {
+		o.Worker.Providers = []worker.Provider{{Name: worker.CPU}}
+	}
 	return o, nil
 }
 
@@ -92,14 +107,15 @@ type Inputs interface {
 
 // Server serves the models of one box.
 type Server struct {
-	opts    Options
-	log     *slog.Logger
-	inputs  Inputs // nil: none
-	gate    gate
-	buffers buffers
-	started time.Time
-	table   atomic.Pointer[table]
-	looked  atomic.Bool // the first look at active.json is over
+	opts     Options
+	log      *slog.Logger
+	inputs   Inputs // nil: none
+	gate     gate
+	buffers  buffers
+	started  time.Time
+	table    atomic.Pointer[table]
+	measured measured
+	looked   atomic.Bool // the first look at active.json is over
 	// jobs hands goroutines to Run, which owns them.
 	jobs chan func(context.Context)
 	// ended is closed when Run no longer takes jobs.
@@ -110,6 +126,7 @@ type Server struct {
 
 	mu       sync.Mutex // guards all below
 	versions map[blob.Digest]*version
+	unloaded map[string]bool // models that a client has unloaded
 	cpu      cpuClock
 }
 
@@ -123,7 +140,8 @@ func New(opts Options, log *slog.Logger) (*Server, error) {
 		opts: opts, log: log, started: opts.WallClock(),
 		gate: gate{maxRequests: int64(opts.MaxInFlight), maxBytes: opts.MaxHeldBytes},
 		jobs: make(chan func(context.Context)), ended: make(chan struct{}),
-		versions: map[blob.Digest]*version{},
+		versions: map[blob.Digest]*version{}, unloaded: map[string]bool{},
+		measured: newMeasured(opts.State),
 	}
 	s.table.Store(&table{})
 	return s, nil
@@ -207,8 +225,8 @@ func (s *Server) Infer(ctx context.Context, model string, in []worker.Tensor) ([
 	ctx, cancel := context.WithTimeout(ctx, s.opts.Timeout)
 	defer cancel()
 	began := time.Now()
-	out, err := v.infer(ctx, in, nil)
-	v.stats.record(time.Since(began), err)
+	out, err := v.infer(ctx, &call{inputs: in})
+	v.stats.record(time.Since(began), err, s.opts.WallClock())
 	return out, v.ref, err
 }
 
@@ -285,7 +303,7 @@ func (s *Server) open(ref models.Ref, dir string) (*version, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newVersion(ref, src, s.opts.Timeout+shutdownGrace, s.log), nil
+	return s.newVersion(ref, src), nil
 }
 
 // forget drops a version from the register and lets it end.

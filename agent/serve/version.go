@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -32,8 +33,14 @@ type version struct {
 	source source
 	log    *slog.Logger
 	// drain bounds how long a retired version waits for its users.
-	drain time.Duration
-	stats stats
+	drain    time.Duration
+	stats    stats
+	queue    queue
+	measured measured
+
+	// The fields below belong to the run loop.
+	lost   int // execution providers given up, from the first on
+	deaths int // of workers in a row
 
 	loaded  chan struct{} // closed when the first attempt to load has ended
 	loadErr error         // how it ended; read after loaded
@@ -48,6 +55,7 @@ type version struct {
 	users    int
 	leaving  bool // retired is closed
 	restarts uint64
+	opts     worker.Options // of the worker that was started last
 	sig      models.Signature
 	loadTime time.Duration
 }
@@ -62,11 +70,12 @@ type source interface {
 	check(loaded models.Signature) error
 }
 
-func newVersion(ref models.Ref, src source, drain time.Duration, log *slog.Logger) *version {
+func (s *Server) newVersion(ref models.Ref, src source) *version {
 	return &version{
-		ref: ref, source: src, drain: drain,
-		log:    log.With("model", ref.Name, "version", ref.Version, "digest", ref.Digest.Short()),
-		loaded: make(chan struct{}), retired: make(chan struct{}), idle: make(chan struct{}), up: make(chan struct{}),
+		ref: ref, source: src, drain: s.opts.Timeout + shutdownGrace, queue: queue{max: s.opts.MaxQueue},
+		measured: s.measured,
+		log:      s.log.With("model", ref.Name, "version", ref.Version, "digest", ref.Digest.Short()),
+		loaded:   make(chan struct{}), retired: make(chan struct{}), idle: make(chan struct{}), up: make(chan struct{}),
 	}
 }
 
@@ -94,6 +103,7 @@ func (v *version) run(ctx context.Context) {
 			if time.Since(began) > steadyAfter {
 				pause = restartMin
 			}
+			v.diedOf(w.Runtime(), time.Since(began))
 		} else if ctx.Err() == nil {
 			v.log.Error("model does not start again", "err", err)
 		}
@@ -138,14 +148,54 @@ func (v *version) load(ctx context.Context) (*worker.Worker, error) {
 	if err != nil {
 		return nil, err
 	}
+	opts.Providers = opts.Providers[min(v.lost, max(len(opts.Providers)-1, 0)):]
+	known, ok := v.measured.apply(&opts)
+	if !ok {
+		opts.SaveGraph = v.measured.saveTo(opts)
+	}
 	w, err := worker.Start(ctx, opts, v.log)
+	if err != nil && ctx.Err() == nil && (opts.Graph != "" || opts.SaveGraph != "" && strings.Contains(err.Error(), "serializ")) {
+		// Some providers compile parts of the graph, which cannot be saved; and
+		// a saved graph may be one that this runtime does not take any more.
+		v.log.Warn("model is loaded without its optimised graph", "err", err)
+		opts.Graph, opts.SaveGraph = "", ""
+		w, err = worker.Start(ctx, opts, v.log)
+	}
 	if err != nil {
 		return nil, err
 	}
 	if err := v.source.check(w.Signature()); err != nil {
 		return nil, errors.Join(err, w.Close())
 	}
+	if !ok && opts.SaveGraph != "" {
+		known = record{Model: v.ref.Digest}
+		if err := errors.Join(v.measured.adopt(opts, &known), v.measured.write(opts, known)); err != nil {
+			v.log.Warn("the next start is as slow as this one", "err", err)
+		}
+	}
+	v.mu.Lock()
+	v.opts = opts
+	v.mu.Unlock()
+	v.queue.set(known.Batching)
 	return w, nil
+}
+
+// deathsUntilLost is how often a worker may die early before the provider it
+// used counts as lost: an accelerator that fails must not stop the model.
+const deathsUntilLost = 3
+
+// diedOf gives up a provider that other than the CPU takes the worker with it
+// again and again.
+func (v *version) diedOf(r worker.Runtime, lived time.Duration) {
+	if lived > steadyAfter {
+		v.deaths = 0
+	}
+	if v.deaths++; v.deaths < deathsUntilLost || r.Provider == worker.CPU {
+		return
+	}
+	v.deaths = 0
+	v.lost += len(r.Skipped) + 1
+	v.log.Error("execution provider given up, its workers die", "provider", r.Provider)
 }
 
 // serve waits for the end of the worker. It reports true when the version has
@@ -228,8 +278,8 @@ func (v *version) retire() {
 // one model that keeps dying take all places.
 const restartWait = 5 * time.Second
 
-// infer waits for the worker, which may be starting again, and runs the model.
-func (v *version) infer(ctx context.Context, in []worker.Tensor, outputs []string) ([]worker.Tensor, error) {
+// worker returns the worker that serves, and waits for one that is starting again.
+func (v *version) worker(ctx context.Context) (*worker.Worker, error) {
 	var late <-chan time.Time
 	for {
 		v.mu.Lock()
@@ -239,7 +289,7 @@ func (v *version) infer(ctx context.Context, in []worker.Tensor, outputs []strin
 			return faultf(http.StatusServiceUnavailable, "worker of model %s is down: %w", v.ref, lastErr)
 		}
 		if w != nil {
-			return w.Infer(ctx, in, outputs)
+			return w, nil
 		}
 		if broken {
 			return nil, down()

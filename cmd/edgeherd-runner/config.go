@@ -24,7 +24,10 @@ const defaultConfig = "/etc/edgeherd/runner.yaml"
 type config struct {
 	// HTTP is host:port of the protocol, "off" for none.
 	HTTP string `yaml:"http"`
-	// Socket is the path of the unix socket for the protocol and the agent,
+	// GRPC is host:port of the protocol over gRPC, usually port 8001; "off", the
+	// default, is the unix socket only.
+	GRPC string `yaml:"grpc"`
+	// Socket is the path of the unix socket for both forms of the protocol and the agent,
 	// "off" for none.
 	Socket string `yaml:"socket"`
 	// State is the directory of the runner's own files.
@@ -33,6 +36,8 @@ type config struct {
 	Active string `yaml:"active"`
 	// Identity is the directory of box.json with the trusted keys.
 	Identity string `yaml:"identity"`
+	// Serving is how models run and who may load them.
+	Serving `yaml:",inline"`
 	// Library is ONNX Runtime.
 	Library string `yaml:"library"`
 	// Threads is how many threads one inference may use.
@@ -48,6 +53,7 @@ type config struct {
 func defaults() config {
 	return config{
 		HTTP:     "127.0.0.1:8000",
+		GRPC:     "off",
 		Socket:   "/run/edgeherd/runner.sock",
 		State:    "/var/lib/edgeherd/runner",
 		Active:   "/var/lib/edgeherd/agent/models/active.json",
@@ -68,6 +74,7 @@ type setting struct {
 func (c *config) settings() []setting {
 	return []setting{
 		{key: "http", help: "serve the protocol on this `host:port`; off: not at all", text: &c.HTTP},
+		{key: "grpc", help: "serve the protocol over gRPC on this `host:port`; off: not at all", text: &c.GRPC},
 		{key: "socket", help: "`path` of the unix socket for protocol and agent; off: none", text: &c.Socket},
 		{key: "state", help: "`directory` of the runner's own files", text: &c.State},
 		{key: "active", help: "`file` that lists the versions to serve", text: &c.Active},
@@ -165,14 +172,14 @@ func (c *config) readFile(path string) error {
 
 func (c *config) check() error {
 	switch {
-	case c.HTTP == "off" && c.Socket == "off":
-		return errors.New("http and socket are both off: nobody could reach the runner")
+	case c.HTTP == "off" && c.GRPC == "off" && c.Socket == "off":
+		return errors.New("http, grpc and socket are all off: nobody could reach the runner")
 	case c.Threads < 1:
 		return fmt.Errorf("threads is %d, want 1 or more", c.Threads)
 	case c.ModelMemoryBytes < 0:
 		return fmt.Errorf("model_memory_bytes is %d, want 0 or more", c.ModelMemoryBytes)
 	}
-	return nil
+	return c.Serving.check()
 }
 
 // orNone maps "off" to the empty string that package serve expects.

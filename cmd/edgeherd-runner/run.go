@@ -10,7 +10,6 @@ import (
 	"os"
 
 	"github.com/edgeherd/edgeherd/agent/serve"
-	"github.com/edgeherd/edgeherd/agent/worker"
 )
 
 // runServer is the verb run.
@@ -26,11 +25,9 @@ func runServer(ctx context.Context, args []string, stdout, stderr io.Writer) err
 		return fmt.Errorf("find ONNX Runtime (`library:` in runner.yaml or --library): %w", err)
 	}
 	log := slog.New(slog.NewTextHandler(stderr, nil))
-	s, err := serve.New(serve.Options{
-		Active: c.Active, Library: c.Library, HTTP: orNone(c.HTTP), Socket: orNone(c.Socket), Version: version,
-		Worker:  worker.Options{Threads: c.Threads, MaxDataBytes: uint64(c.ModelMemoryBytes), Stderr: stderr},
-		Keyring: serve.KeyringIn(c.Identity),
-	}, log)
+	opts := c.options()
+	opts.Version, opts.Worker.Stderr = version, stderr
+	s, err := serve.New(opts, log)
 	if err != nil {
 		return err
 	}

@@ -39,13 +39,15 @@ const (
 
 // Status is the answer of GET /edge/v1/status.
 type Status struct {
-	Version        string  `json:"version"`
-	RuntimeVersion string  `json:"runtime_version"`
-	PID            int     `json:"pid"`
-	StartedUnixMs  int64   `json:"started_unix_ms"`
-	Generation     uint64  `json:"generation"`
-	CPUSeconds     float64 `json:"cpu_seconds"` // runner and its workers since start, never decreasing
-	RSSBytes       int64   `json:"rss_bytes"`   // runner and its workers
+	Version        string `json:"version"`
+	RuntimeVersion string `json:"runtime_version"`
+	// Runtime is the inventory of ONNX Runtime; nil until a model is loaded.
+	Runtime       *Runtime `json:"runtime,omitempty"`
+	PID           int      `json:"pid"`
+	StartedUnixMs int64    `json:"started_unix_ms"`
+	Generation    uint64   `json:"generation"`
+	CPUSeconds    float64  `json:"cpu_seconds"` // runner and its workers since start, never decreasing
+	RSSBytes      int64    `json:"rss_bytes"`   // runner and its workers
 	// OutboxRecords wait for the agent; OutboxDropped were lost to the bound.
 	OutboxRecords int64         `json:"outbox_records"`
 	OutboxDropped int64         `json:"outbox_dropped"`
@@ -57,15 +59,27 @@ type Status struct {
 // version's activation in this runner process.
 type ModelStatus struct {
 	models.Ref
-	State      ModelState `json:"state"`
-	Err        string     `json:"err,omitempty"`
-	WorkerPID  int        `json:"worker_pid"`
-	RSSBytes   int64      `json:"rss_bytes"`
-	Requests   uint64     `json:"requests"`
-	Failures   uint64     `json:"failures"`
-	Restarts   uint64     `json:"restarts"`
-	LatencyP50 float64    `json:"latency_p50_seconds"`
-	LatencyP95 float64    `json:"latency_p95_seconds"`
+	State ModelState `json:"state"`
+	Err   string     `json:"err,omitempty"`
+	// Provider is the execution provider in use, and Skipped tells why those
+	// before it in the configuration are not.
+	Provider   string   `json:"provider,omitempty"`
+	Skipped    []string `json:"skipped,omitempty"`
+	WorkerPID  int      `json:"worker_pid"`
+	RSSBytes   int64    `json:"rss_bytes"`
+	Requests   uint64   `json:"requests"`
+	Failures   uint64   `json:"failures"`
+	Restarts   uint64   `json:"restarts"`
+	LatencyP50 float64  `json:"latency_p50_seconds"`
+	LatencyP95 float64  `json:"latency_p95_seconds"`
+}
+
+// Runtime describes ONNX Runtime as a worker found it.
+type Runtime struct {
+	Version string `json:"version"`
+	Build   string `json:"build"`
+	// Providers are the execution providers the library was built with.
+	Providers []string `json:"providers"`
 }
 
 // InputStatus tells how one camera or microphone with its pipeline is doing.
@@ -86,8 +100,18 @@ type Probe struct {
 	LoadSeconds    float64 `json:"load_seconds"`
 	PeakRSSBytes   int64   `json:"peak_rss_bytes"`
 	SecondsPerItem float64 `json:"seconds_per_item"` // median over the golden samples
-	GoldenPassed   int     `json:"golden_passed"`
-	GoldenTotal    int     `json:"golden_total"`
+	// Batches is what one item costs together with others, and MaxBatch how
+	// many items the runner puts together; 0: none, since it saves nothing.
+	Batches      []BatchCost `json:"batches,omitempty"`
+	MaxBatch     int         `json:"max_batch,omitempty"`
+	GoldenPassed int         `json:"golden_passed"`
+	GoldenTotal  int         `json:"golden_total"`
+}
+
+// BatchCost is the CPU time of ONNX Runtime for one of so many items together.
+type BatchCost struct {
+	Items             int     `json:"items"`
+	CPUSecondsPerItem float64 `json:"cpu_seconds_per_item"`
 }
 
 // Result is one finished piece of work of a pipeline.

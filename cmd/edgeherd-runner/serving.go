@@ -1,0 +1,59 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/edgeherd/edgeherd/agent/serve"
+	"github.com/edgeherd/edgeherd/agent/worker"
+)
+
+// Serving are the keys of runner.yaml that say how models run; they are no
+// flags.
+type Serving struct {
+	// Providers are execution providers of ONNX Runtime, the first that works
+	// is used; default CPU alone.
+	Providers []worker.Provider `yaml:"providers"`
+	// CPUs are the processors that models may run on; default all.
+	CPUs []int `yaml:"cpus"`
+	// Nice is the niceness of the processes that run models, 0 to 19.
+	Nice int `yaml:"nice"`
+	// Repository lets clients on TCP load and unload models.
+	Repository bool `yaml:"repository"`
+	// MaxInFlight bounds the requests under way, MaxQueue those that wait for
+	// one model; 0: as package serve says.
+	MaxInFlight int `yaml:"max_in_flight"`
+	MaxQueue    int `yaml:"max_queue"`
+}
+
+func (s *Serving) check() error {
+	for _, p := range s.Providers {
+		if p.Name == "" {
+			return errors.New("a provider has no name; write for instance `providers: [{name: CUDA}, {name: CPU}]`")
+		}
+	}
+	for _, n := range s.CPUs {
+		if n < 0 || n > 1023 { // CPU_SETSIZE
+			return fmt.Errorf("cpus names %d, want numbers of processors from 0", n)
+		}
+	}
+	switch {
+	case s.Nice < 0 || s.Nice > 19:
+		return fmt.Errorf("nice is %d, want 0 to 19", s.Nice)
+	case s.MaxInFlight < 0 || s.MaxQueue < 0:
+		return errors.New("max_in_flight and max_queue are 0 or more")
+	}
+	return nil
+}
+
+// options of the server, but for what main alone knows.
+func (c *config) options() serve.Options {
+	return serve.Options{
+		Active: c.Active, Library: c.Library, HTTP: orNone(c.HTTP), GRPC: orNone(c.GRPC), Socket: orNone(c.Socket),
+		State: c.State, Repository: c.Repository, MaxInFlight: c.MaxInFlight, MaxQueue: c.MaxQueue,
+		Keyring: serve.KeyringIn(c.Identity),
+		Worker: worker.Options{
+			Threads: c.Threads, MaxDataBytes: uint64(c.ModelMemoryBytes), Nice: c.Nice, CPUs: c.CPUs, Providers: c.Providers,
+		},
+	}
+}
