@@ -218,7 +218,7 @@ func (b *Box) moveDays(from int32, by float64) {
 func (b *Box) measure(h *Hour) {
 	t := &b.Today
 	for fan := range Fans {
-		if d, ok := b.Base.fanDeviation(h, fan); ok {
+		if d, ok := b.Base.fanDeviation(h, &b.Basis, fan); ok {
 			t.Fan[fan] = append(t.Fan[fan], d)
 		}
 		if v, ok := fanSpread(h, fan); ok && b.Base.RPMSD[fan] > 0 {

@@ -6,6 +6,7 @@ import "fmt"
 // −10 to −20 %; 5 % leaves time. Tachometers of BMCs step by 1 to 2.5 %.
 const (
 	wearLeast   = 0.05
+	wearHeat    = 0.09 // where only the die's temperature stands for the duty
 	wearSigma   = 6
 	wearSpread  = 2.2 // times the clean spread, for five days
 	stopSamples = 3
@@ -65,10 +66,13 @@ func (b *Box) watchFans() {
 				spread++
 			}
 		}
-		if len(devs) < 3 {
+		if len(devs) < 3 && spread < 5 {
 			continue
 		}
 		line := max(wearLeast, wearSigma*b.Base.FanSigma[fan])
+		if b.onHeat() {
+			line = max(line, wearHeat)
+		}
 		dev := median(devs)
 		c := &b.FanWear[fan]
 		count(&c.Calm, dev > -line/2 && spread < 3)
@@ -80,7 +84,7 @@ func (b *Box) watchFans() {
 				level = Urgent
 			}
 			b.raise(Finding{Family: family, Cause: CauseFanWear, Confidence: min(0.7+0.3*(-dev-line)/line, 0.97), Level: level, Since: Unix(int64(day-2) * daySeconds), Evidence: []Evidence{
-				{"rpm_percent", Value(Percent(dev)), fmt.Sprintf("%s turns %.1f %% slower at the same duty, median of 3 days; worn out is −10 to −20 %%", family, -Percent(dev))},
+				{"rpm_percent", Value(Percent(dev)), fmt.Sprintf("%s turns %.1f %% slower %s, median of 3 days; worn out is −10 to −20 %%", family, -Percent(dev), b.likeWhat())},
 			}}, endOf(day))
 		case spread >= 5:
 			b.raise(Finding{Family: family, Cause: CauseFanWear, Confidence: 0.6, Level: Ticket, Since: Unix(int64(day-4) * daySeconds), Evidence: []Evidence{
@@ -115,4 +119,26 @@ func (b *Box) slowest(d *Day, fan int) bool {
 		}
 	}
 	return d.Fan[fan].OK()
+}
+
+// likeWhat says what a fan's speed was held against.
+func (b *Box) likeWhat() string {
+	switch {
+	case b.Last.V[PWM].OK():
+		return "at the same duty"
+	case b.onHeat():
+		return "at the same temperature of the die"
+	}
+	return "than its share of what the other fans do"
+}
+
+// onHeat: no duty is told and there is no other fan.
+func (b *Box) onHeat() bool {
+	fitted := 0
+	for _, f := range b.Basis.Fitted {
+		if f {
+			fitted++
+		}
+	}
+	return fitted < 2 && !b.Last.V[PWM].OK()
 }

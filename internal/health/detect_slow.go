@@ -6,16 +6,21 @@ import (
 )
 
 // The slow rise of the resistance: dust, lint, paste. s7 must lie above the
-// line on three days in a row; below half of it for five it is over.
+// line on three days in a row; below half of it for five it is over. Storms of
+// dust do not wait for a week's median: two days above the fast line will do.
+// A box that may throttle soon gets its ticket at the watch line.
 const (
 	watchRise = 0.0392 // ln 1.04
 	slowRise  = 0.0583 // ln 1.06
 	slowSigma = 2.4
+	fastRise  = 0.10
+	fastSigma = 6
 	watchSig  = 1.8
 	fireDays  = 3
 	calmDays  = 5
 	hotShare  = 0.02 // of the hours of a day throttled: urgent
 	soonDays  = 7    // forecast that makes a ticket urgent
+	dueDays   = 30   // forecast (low) that makes a watch a ticket
 )
 
 func (b *Box) watchSlow() {
@@ -29,14 +34,22 @@ func (b *Box) watchSlow() {
 	count(&c.Fire, s7 > max(slowRise, slowSigma*sigma))
 	count(&c.Calm, s7 < max(slowRise, slowSigma*sigma)/2)
 	at := endOf(d.Day)
+	due := c.Watch >= fireDays && b.Trend != nil && d.Day-b.Trend.Day < forecastAgain && b.Trend.Low < dueDays
 	switch {
 	case c.Calm >= calmDays:
 		b.close("resistance", at, "back to normal")
-	case c.Fire >= fireDays:
+	case c.Fire >= fireDays || due || b.stormed():
 		b.raise(b.resistance(Ticket), at)
 	case c.Watch >= fireDays:
 		b.raise(b.resistance(Watch), at)
 	}
+}
+
+// stormed: the last two days lie above the fast line, both since the last
+// cleaning.
+func (b *Box) stormed() bool {
+	n, line := len(b.Days), Value(max(fastRise, fastSigma*b.Base.Sigma))
+	return n >= 2 && b.Basis.Ref != RefNone && b.Days[n-1].R > line && b.Days[n-2].R > line && b.Days[n-2].Day >= b.CleanDay
 }
 
 func count(n *int, yes bool) {

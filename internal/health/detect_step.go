@@ -8,6 +8,7 @@ const (
 	stepSigma  = 5
 	stepHours  = 1.8 // of that for four hours; a whole day needs it once
 	stepSpan   = 8 * hourSeconds
+	heldStep   = 0.3 // ln: no rollout does as much
 	cleanLeast = 0.04
 	cleanSigma = 4
 )
@@ -29,7 +30,7 @@ func (b *Box) watchStep(h *Hour) {
 	if n < 4 || b.has("step") || h.Start-b.Recent[n-4].Start > stepSpan || b.Recent[n-1].Start != h.Start {
 		return
 	}
-	if b.held(h.day()) || b.stuckLately(h.day()) {
+	if b.stuckLately(h.day()) {
 		return
 	}
 	level, ok := b.before()
@@ -37,6 +38,9 @@ func (b *Box) watchStep(h *Hour) {
 		return
 	}
 	now := b.recentMedian(4)
+	if b.held(h.day()) && now-level < heldStep {
+		return
+	}
 	// A storm of dust takes days: it lies as high over the week, but not over
 	// the day before.
 	if now-level > stepHours*b.stepLine() && now-b.dayBefore(h.Start) > stepHours*b.stepLine() {

@@ -201,6 +201,7 @@ type Baseline struct {
 	FanSigma    [Fans]float64
 	RPMSD       [Fans]Value // median relative spread of each fan
 	Curve       [curveBins]Value
+	Heat        [heatBins]Value // ln rpm over the die's temperature, where no duty is told
 }
 
 // witness is a second place in the same air: ln(rise/P) of board, NVMe or
@@ -217,6 +218,7 @@ const (
 	sigmaFloor     = 0.008
 	sigmaProxy     = 0.02
 	sigmaNoLoad    = 0.04
+	sigmaNeighbour = 0.03 // their air is not quite one's own
 	sigmaNoRef     = 0.05
 	sigmaFirstWeek = 0.015
 )
@@ -296,7 +298,9 @@ func floorOf(b *Basis) float64 {
 		return sigmaNoLoad
 	case b.Ref == RefNone:
 		return sigmaNoRef
-	case b.Load == LoadBusy || b.Ref == RefNeighbour || !b.outer():
+	case b.Ref == RefNeighbour:
+		return sigmaNeighbour
+	case b.Load == LoadBusy || !b.outer():
 		return sigmaProxy
 	}
 	return sigmaFloor
@@ -437,16 +441,20 @@ func slopeOf(days []dayLine) (float64, bool) {
 }
 
 func (base *Baseline) learnFans(hours []Hour, basis *Basis) {
+	base.learnHeat(hours, basis)
 	for fan := range Fans {
 		base.FanLevel[fan] = Missing()
 		level, ok := fanLevel(hours, fan, &base.Curve)
+		if share(hours, PWM) < enough {
+			level, ok = base.peerLevel(hours, basis, fan)
+		}
 		if !ok || !basis.Fitted[fan] {
 			continue
 		}
 		base.FanLevel[fan] = Value(level)
 		var devs []float64
 		for i := range hours {
-			if d, ok := base.fanDeviation(&hours[i], fan); ok {
+			if d, ok := base.fanDeviation(&hours[i], basis, fan); ok {
 				devs = append(devs, d)
 			}
 		}
@@ -480,11 +488,16 @@ func fanSpread(h *Hour, fan int) (float64, bool) {
 const calmPWM = 0.02
 
 // fanDeviation is how far a fan turns above its own speed at that duty, ln.
-func (base *Baseline) fanDeviation(h *Hour, fan int) (float64, bool) {
+func (base *Baseline) fanDeviation(h *Hour, basis *Basis, fan int) (float64, bool) {
+	level := float64(base.FanLevel[fan])
+	if !h.V[PWM].OK() {
+		d := base.overPeers(h, basis, fan) - level
+		return d, d == d
+	}
 	_, ln, ok := fanPoint(h, fan)
 	if !ok {
 		return 0, false
 	}
-	d := ln - curveAt(&base.Curve, float64(h.V[PWM])) - float64(base.FanLevel[fan])
+	d := ln - curveAt(&base.Curve, float64(h.V[PWM])) - level
 	return d, d == d
 }
