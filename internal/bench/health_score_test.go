@@ -23,7 +23,8 @@ import (
 //     every fault that was there.
 //   - A fault is needed if its rise reached 10 % or it throttled its box. Needed
 //     faults are to be found: by a ticket that is open in their visible time.
-//     What is there at once (vent, stopped fan) needs one made after it began.
+//     What is there at once (vent, stopped fan) needs one that was made after it
+//     began, or is open and says just that.
 //   - A fault with which the box fell silent is left out: its hours cannot tell.
 //     So are drives and supplies of boxes that do not tell of them.
 //   - A fan is worn out when it throttles its box or has lost 20 % of its speed,
@@ -287,7 +288,11 @@ func finder(f *plant.Fault, tickets []ticket) *ticket {
 		if t.at >= f.Onset.Unix() && explains(f, t) {
 			return t
 		}
-		if !sudden(f.Cause) && own && t.kind == aboutHeat && t.at < f.Onset.Unix() && t.until > firstVisible(f) {
+		// Of an open ticket the technician knows already.
+		if sudden(f.Cause) {
+			own = own && (t.cause == "" || t.cause == health.CauseVent || t.cause == health.CauseFanStop)
+		}
+		if first := firstVisible(f); own && t.kind == aboutHeat && t.at < first && t.until > first && (f.End.IsZero() || f.End.Unix() > first) {
 			return t
 		}
 	}
@@ -327,7 +332,7 @@ func (r *result) judgeFault(b *plant.BoxTruth, k int, start int64, w watched, ti
 	}
 	if f.Cause == plant.Vent {
 		r.vent.count(t != nil)
-		if t != nil {
+		if t != nil && t.at >= f.Onset.Unix() {
 			r.ventHours = append(r.ventHours, float64(t.at-f.Onset.Unix())/3600)
 		}
 	}
