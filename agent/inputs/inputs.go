@@ -41,6 +41,9 @@ type Options struct {
 	// Deliver, if set, gets each result as well, after it was queued for the
 	// outbox. It must not block.
 	Deliver func(Delivery)
+	// DriftEvery is how often sketches of what was seen become results of the
+	// pipeline "drift"; default 15 min, negative: never.
+	DriftEvery time.Duration
 	// WallClock stamps results and the names of damaged files; default time.Now.
 	WallClock func() time.Time
 }
@@ -56,6 +59,9 @@ type Inputs struct {
 	sources []*source
 	outbox  *outbox
 	deliver func(Delivery)
+
+	sketches   sketches
+	driftEvery time.Duration
 }
 
 // New checks the sources and opens the outbox. Run closes it.
@@ -69,10 +75,13 @@ func New(opts Options, log *slog.Logger) (*Inputs, error) {
 	if opts.Outbox == "" || len(opts.Sources) > 0 && (opts.Infer == nil || opts.Catalog == nil) {
 		return nil, errors.New("open inputs: Outbox, Infer and Catalog are required")
 	}
+	if opts.DriftEvery == 0 {
+		opts.DriftEvery = 15 * time.Minute
+	}
 	if opts.Deliver == nil {
 		opts.Deliver = func(Delivery) {}
 	}
-	in := &Inputs{log: log, now: opts.WallClock, pace: newPace(), deliver: opts.Deliver}
+	in := &Inputs{log: log, now: opts.WallClock, pace: newPace(), deliver: opts.Deliver, driftEvery: opts.DriftEvery}
 	seen := map[string]bool{}
 	for _, cfg := range opts.Sources {
 		s, err := newSource(cfg, opts, log)
@@ -114,6 +123,7 @@ func (in *Inputs) Run(ctx context.Context) error {
 		return nil
 	})
 	_ = g.Wait() // none of them fails
+	in.sendSketches()
 	if err := in.outbox.close(); err != nil {
 		return fmt.Errorf("close outbox: %w", err)
 	}
@@ -125,7 +135,7 @@ func (in *Inputs) follow(ctx context.Context, s *source) {
 	last := time.Now().Add(-s.cfg.Interval)
 	for in.pace.wait(ctx, last, s.cfg.Interval) {
 		last = time.Now()
-		d, err := s.work(ctx)
+		d, err := s.work(ctx, in)
 		if ctx.Err() != nil {
 			return
 		}
@@ -148,17 +158,31 @@ func (in *Inputs) commitNowAndThen(ctx context.Context) {
 	tick := time.NewTicker(commitEvery)
 	defer tick.Stop()
 	failing := false
+	sent := time.Now()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
+		if in.driftEvery > 0 && time.Since(sent) >= in.driftEvery {
+			in.sendSketches()
+			sent = time.Now()
+		}
 		err := in.outbox.commit()
 		if err != nil && !failing {
 			in.log.Error("results cannot be stored", "err", err)
 		}
 		failing = err != nil
+	}
+}
+
+// sendSketches queues what was sketched. The agent passes it on as any result.
+func (in *Inputs) sendSketches() {
+	for _, r := range in.sketches.take(in.now()) {
+		if err := in.outbox.add(r); err != nil {
+			in.log.Debug("sketch not committed yet", "input", r.Input, "err", err)
+		}
 	}
 }
 

@@ -65,7 +65,7 @@ func newSource(cfg Source, opts Options, log *slog.Logger) (*source, error) {
 }
 
 // work takes the next item through the pipeline.
-func (s *source) work(ctx context.Context) (Delivery, error) {
+func (s *source) work(ctx context.Context, in *Inputs) (Delivery, error) {
 	ctx, cancel := context.WithTimeout(ctx, itemTimeout)
 	defer cancel()
 	it, err := s.next(ctx)
@@ -80,6 +80,13 @@ func (s *source) work(ctx context.Context) (Delivery, error) {
 	}
 	if err != nil {
 		return Delivery{}, fmt.Errorf("item %s: %w", it.name, err)
+	}
+	if in.driftEvery > 0 {
+		frame := &it.frame
+		if s.cfg.Kind == "audio" {
+			frame = nil
+		}
+		in.sketches.look(in.now(), s.cfg.Name, frame, got)
 	}
 	return Delivery{
 		Result: runnerapi.Result{

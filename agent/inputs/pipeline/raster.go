@@ -46,6 +46,29 @@ func (p *Frame) fillRow(y int, pix []byte, step int) {
 	}
 }
 
+// Look tells how bright the frame is, 0 to 255, and how sharp: the variance of
+// its Laplacian, which falls when a lens is soiled or out of focus.
+func (p *Frame) Look() (brightness, sharpness float64) {
+	g := p.grey()
+	var sum float64
+	for _, v := range g {
+		sum += float64(v)
+	}
+	brightness = sum / float64(max(len(g), 1))
+	var n, mean, m2 float64 // Welford's
+	for y := 1; y < p.H-1; y++ {
+		for x := 1; x < p.W-1; x++ {
+			i := y*p.W + x
+			l := float64(g[i-1] + g[i+1] + g[i-p.W] + g[i+p.W] - 4*g[i])
+			n++
+			d := l - mean
+			mean += d / n
+			m2 += d * (l - mean)
+		}
+	}
+	return brightness, m2 / max(n, 1)
+}
+
 func (p *Frame) fill(v float32) {
 	for _, c := range p.c {
 		for i := range c {
