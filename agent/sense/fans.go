@@ -9,16 +9,16 @@ import (
 	"github.com/edgeherd/edgeherd/internal/health"
 )
 
-// fanMemory is what fans.json holds.
+// fanMemory is what fans-seen.json holds.
 type fanMemory struct {
 	Fans []string `json:"fans"` // keys, in the order of the figures
 }
 
 func (s *Sampler) fanJournal() durable.Journal {
-	return durable.Journal{Path: filepath.Join(s.opts.StateDir, "fans.json"), Version: 1}
+	return durable.Journal{Path: filepath.Join(s.opts.StateDir, "fans-seen.json"), Version: 1}
 }
 
-// loadFans reads fans.json once. A file that is damaged costs only the memory.
+// loadFans reads fans-seen.json once. A file that is damaged costs only the memory.
 func (s *Sampler) loadFans() {
 	if s.fansLoaded || s.opts.StateDir == "" {
 		return

@@ -17,29 +17,31 @@ import (
 type Outside struct {
 	// NVIDIASMI, Smartctl and IPMITool are the programs; default: found in
 	// PATH. "none" leaves one out.
-	NVIDIASMI, Smartctl, IPMITool string
+	NVIDIASMI string `yaml:"nvidia_smi"`
+	Smartctl  string `yaml:"smartctl"`
+	IPMITool  string `yaml:"ipmitool"`
 	// GPUPeriod is between two runs of nvidia-smi; default 30 s.
-	GPUPeriod time.Duration
+	GPUPeriod time.Duration `yaml:"gpu_period"`
 	// DrivePeriod is between two looks at a drive's SMART data; default 10 min.
 	// Sleeping disks are left asleep.
-	DrivePeriod time.Duration
+	DrivePeriod time.Duration `yaml:"drive_period"`
 	// BMCPeriod is between two reads of a BMC, in-band or Redfish; default 60 s.
-	BMCPeriod time.Duration
+	BMCPeriod time.Duration `yaml:"bmc_period"`
 	// Redfish is a BMC to ask over the network; default none. With one, ipmitool
 	// is not run.
-	Redfish bmc.Redfish
+	Redfish bmc.Redfish `yaml:"redfish"`
 	// UPS are supplies behind NUT servers: "name@host", "name@host:port", or
 	// "@host" for all that a server knows; default none.
-	UPS []string
+	UPS []string `yaml:"ups"`
 	// UPSPeriod is between two questions to a NUT server; default 30 s.
-	UPSPeriod time.Duration
+	UPSPeriod time.Duration `yaml:"ups_period"`
 	// Dust are particle sensors on serial lines; default none.
-	Dust []air.Serial
+	Dust []air.Serial `yaml:"dust"`
 	// Pressure is an SDP8xx across the filter; default none.
-	Pressure air.I2C
+	Pressure air.I2C `yaml:"pressure"`
 	// AirPeriod is between two readings of dust, pressure and vibration;
 	// default 60 s.
-	AirPeriod time.Duration
+	AirPeriod time.Duration `yaml:"air_period"`
 }
 
 func (o Outside) withDefaults() Outside {

@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/edgeherd/edgeherd/agent/sense/air"
 	"github.com/edgeherd/edgeherd/internal/health"
 )
 
@@ -234,13 +235,7 @@ func TestOptionsThatCannotBeAreTold(t *testing.T) {
 		func(o *Outside) { o.Redfish.URL = "http://bmc.example" },
 		func(o *Outside) { o.UPS = []string{"rack"} },
 		func(o *Outside) { o.Pressure.Address = 0x25 },
-		func(o *Outside) {
-			o.Dust = append(o.Dust, o.Dust...)
-			o.Dust = append(o.Dust, struct {
-				Path, Kind    string
-				PeriodMinutes int
-			}{Path: "/dev/ttyUSB0"})
-		},
+		func(o *Outside) { o.Dust = []air.Serial{{Path: "/dev/ttyUSB0"}} },
 	}
 	for i, change := range bad {
 		var o Outside

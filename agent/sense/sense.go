@@ -10,7 +10,7 @@
 // have plain names (temp_die_celsius), all others carry a label in braces
 // (temp_celsius{nct6798/AUXTIN0}). rules.go says which sensor becomes which.
 //
-// Kept on disk: StateDir/fans.json, the keys of the fans that have turned, so
+// Kept on disk: StateDir/fans-seen.json, the keys of the fans that have turned, so
 // that a fan that seizes while the box is off is not taken for an empty header.
 // A value that could not be read is left out: a
 // missing reading means unknown, and zero is only reported when a sensor said
@@ -114,7 +114,7 @@ type Reading struct {
 type Options struct {
 	Root    string        // where sys, proc and etc are; default "/"
 	Timeout time.Duration // how long one Read waits for all sensors; default 1 s
-	// StateDir is the disk whose free space is reported and where fans.json
+	// StateDir is the disk whose free space is reported and where fans-seen.json
 	// remembers which fans the box has; default none. Not below Root.
 	StateDir string
 	// Roles says what sensors stand for where the choice of rules.go is wrong:

@@ -13,11 +13,11 @@ import (
 
 // Serial says which sensor is on which port.
 type Serial struct {
-	Path string // such as /dev/serial/by-id/usb-1a86_USB_Serial-if00-port0
-	Kind string // PMS5003, SDS011 or SPS30
+	Path string `yaml:"path"` // such as /dev/serial/by-id/usb-1a86_USB_Serial-if00-port0
+	Kind string `yaml:"kind"` // PMS5003, SDS011 or SPS30
 	// PeriodMinutes makes an SDS011 rest between measurements, 1 to 30; 0 leaves
 	// it as it is. Only SDS011.
-	PeriodMinutes int
+	PeriodMinutes int `yaml:"period_minutes"`
 }
 
 // Check tells what is wrong with the options.
@@ -163,8 +163,8 @@ func open(path string, speed uint32) (*os.File, error) {
 
 // I2C says where an SDP8xx is.
 type I2C struct {
-	Path    string // such as /dev/i2c-1
-	Address int    // 0x25 for SDP8x0, 0x26 for SDP8x1
+	Path    string `yaml:"path"`    // such as /dev/i2c-1
+	Address int    `yaml:"address"` // 0x25 for SDP8x0, 0x26 for SDP8x1
 }
 
 // Check tells what is wrong with the options.

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/edgeherd/edgeherd/internal/assets"
 )
 
 // record is a Full Sensor Record (IPMI 2.0, 43.1) whose reading is raw × m.
@@ -26,14 +28,9 @@ func record(id, entity, kind, unit, m byte, name string) string {
 	return s.String()
 }
 
-// The real ipmitool reads a real controller, OpenIPMI's simulator, where both
-// are installed. The records are ours, all that goes over the wire is theirs.
+// The real ipmitool reads OpenIPMI's simulated controller. The records are ours, all that goes over the wire is theirs.
 func TestRealController(t *testing.T) {
-	tool, err1 := exec.LookPath("ipmitool")
-	simulator, err2 := exec.LookPath("ipmi_sim")
-	if err1 != nil || err2 != nil {
-		t.Skip("not installed: apt-get install ipmitool openipmi")
-	}
+	tool, simulator := assets.Program(t, "ipmitool"), assets.Program(t, "ipmi_sim")
 	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -27,13 +27,14 @@ import (
 type Redfish struct {
 	// URL is where the service root is, such as https://10.0.0.7. Plain http is
 	// refused except on this machine: the password would be readable.
-	URL string
+	URL string `yaml:"url"`
 	// User and PasswordFile are the login; default none. The account needs no
 	// more than the right to look. The file is read at each poll.
-	User, PasswordFile string
+	User         string `yaml:"user"`
+	PasswordFile string `yaml:"password_file"`
 	// Fingerprint is the SHA-256 of the controller's certificate, in hex, for
 	// certificates that nobody signed; default: the system's authorities judge.
-	Fingerprint string
+	Fingerprint string `yaml:"fingerprint"`
 }
 
 const (

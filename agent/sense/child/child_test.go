@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/edgeherd/edgeherd/internal/assets"
 )
 
 func fixture(t testing.TB, name string) []byte {
@@ -74,14 +76,10 @@ func TestDrives(t *testing.T) {
 	}
 }
 
-// The real program is asked where it is installed: its answer to a device that
-// is not there is the only one that every machine gives.
+// The answer of the real program to a device that is not there is the only one
+// that every machine gives.
 func TestRealSmartctlIsUnderstood(t *testing.T) {
-	path, err := exec.LookPath("smartctl")
-	if err != nil {
-		t.Skip("smartctl is not installed: apt-get install smartmontools")
-	}
-	out, err := Output(t.Context(), path, SMART("/dev/there-is-none")...)
+	out, err := Output(t.Context(), assets.Program(t, "smartctl"), SMART("/dev/there-is-none")...)
 	if err == nil {
 		t.Error("no error from smartctl")
 	}

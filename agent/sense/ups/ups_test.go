@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/edgeherd/edgeherd/internal/assets"
 )
 
 const variables = `BEGIN LIST VAR rack
@@ -100,13 +102,14 @@ func TestServerThatIsSilentOrEndlessIsLeft(t *testing.T) {
 	}
 }
 
-// The real server with its own dummy driver, where it is installed.
+// The real server with its own dummy driver.
 func TestRealServer(t *testing.T) {
 	// Debian's /usr/sbin/upsd is a script that wants to be a service.
 	upsd, driver := "/lib/nut/upsd", "/lib/nut/dummy-ups"
-	_, err1 := os.Stat(upsd)
-	if _, err2 := os.Stat(driver); err1 != nil || err2 != nil {
-		t.Skip("upsd is not installed: apt-get install nut-server")
+	for _, program := range []string{upsd, driver} {
+		if _, err := os.Stat(program); err != nil {
+			assets.Absent(t, fmt.Errorf("nut-server: %w", err))
+		}
 	}
 	dir, err := os.MkdirTemp("", "eh") // the driver's socket needs a short name
 	if err != nil {
