@@ -172,6 +172,9 @@ func subsystem(device string) string {
 func (b *builder) attributes(c chip) []found {
 	var list []found
 	for _, name := range c.files {
+		if name == "rpm" && strings.Contains(c.name, "tach") { // of a Jetson
+			list = append(list, found{key: c.key + "/fan1", chip: c.name, kind: "fan", n: 1, dir: c.dir, path: filepath.Join(c.dir, name)})
+		}
 		kind, n, attr, ok := splitAttr(name)
 		if !ok || !wanted(kind, attr, c, n) {
 			continue

@@ -145,6 +145,27 @@ func TestJetsonOfJetPack4(t *testing.T) {
 	}
 }
 
+func TestTachometerOfAJetsonMayHaveAFileOfItsOwn(t *testing.T) {
+	root := plant(t, "jetson-orin")
+	dir := filepath.Join(root, "sys/class/hwmon/hwmon1")
+	must(t, os.Rename(filepath.Join(dir, "fan1_input"), filepath.Join(dir, "rpm")))
+	want(t, readings(t, New(Options{Root: root}, quiet())), map[string]float64{"fan_rpm": 1740, "fan_duty_ratio": 0.2})
+}
+
+func TestBoxOfTooManySensorsKeepsItsRoles(t *testing.T) {
+	root := plant(t, "x86")
+	dir := filepath.Join(root, "sys/class/hwmon/hwmon8")
+	must(t, os.Mkdir(dir, 0o755))
+	put(t, dir, "name", "wide")
+	for i := range 1000 {
+		put(t, dir, fmt.Sprintf("temp%d_input", i+1), "40000")
+	}
+	got := readings(t, New(Options{Root: root}, quiet()))
+	if len(got) != maxReadings || !has(got, "temp_die_celsius") || !has(got, "fan_rpm") {
+		t.Errorf("%d readings", len(got))
+	}
+}
+
 func TestRarerSensors(t *testing.T) {
 	s := New(Options{Root: plant(t, "zoo")}, quiet())
 	want := map[string]float64{

@@ -14,7 +14,8 @@ import (
 func FuzzParsers(f *testing.F) {
 	for _, seed := range []string{"42000\n", "-128000", "0", "", "9223372036854775808", "twelve", "1e3",
 		"cpu  1 2 3 4 5 6 7 8 9 10\ncpu0 1", "cpu 18446744073709551615 1 1 1 1", "0.42 0.3 0.2 1/2 3", "NaN", "1e999",
-		"MemTotal: 100 kB\nMemAvailable: 50 kB", "MemTotal: 1 kB\nMemAvailable: 2 kB", "MemTotal:\nMemAvailable:"} {
+		"MemTotal: 100 kB\nMemAvailable: 50 kB", "MemTotal: 1 kB\nMemAvailable: 2 kB", "MemTotal:\nMemAvailable:",
+		"pmode:0002", "437", "43@300000000Hz"} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -36,6 +37,12 @@ func FuzzParsers(f *testing.F) {
 			if v, ok := usedRatio(nil, []sample{s}); !ok || v < 0 || v > 1 {
 				t.Errorf("used %v of %q", v, data)
 			}
+		}
+		if s, err := parsePowerMode(data); err == nil && (s.a < 0 || s.a > 255) {
+			t.Errorf("power mode %v of %q", s.a, data)
+		}
+		if s, err := parseDevfreqLoad(data); err == nil && (s.a < 0 || s.a > 1) {
+			t.Errorf("load %v of %q", s.a, data)
 		}
 		if s, err := parseFirstFloat(data); err == nil && !(s.a >= 0) {
 			t.Errorf("%v of %q", s.a, data)

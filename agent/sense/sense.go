@@ -26,6 +26,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -133,6 +134,12 @@ const (
 	staleAfter = 30 * time.Second
 )
 
+// maxReadings bounds a row of samples: a block may have 1,024 columns (package
+// wire). What has no label is kept before all else.
+const maxReadings = 800
+
+var errTooMany = fmt.Errorf("more than %d sensors: the rest is left out; give those of no use the role none", maxReadings)
+
 // Sampler reads the sensors of one box. It may be used by several goroutines.
 type Sampler struct {
 	opts Options // never changes after New
@@ -212,6 +219,12 @@ func (s *Sampler) Read(ctx context.Context) ([]Reading, error) {
 	s.fanKeys = p.fans()
 	readings, more := s.outside(ctx, p, readings)
 	s.noteFans(readings)
+	if len(readings) > maxReadings {
+		s.logOnce(s.opts.Root, errTooMany)
+		plainFirst := func(r Reading) int { return strings.Count(r.Metric, "{") }
+		slices.SortStableFunc(readings, func(x, y Reading) int { return plainFirst(x) - plainFirst(y) })
+		readings = readings[:maxReadings]
+	}
 	return readings, errors.Join(append(errs, more...)...)
 }
 
