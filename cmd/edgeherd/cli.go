@@ -18,6 +18,7 @@ import (
 var verbs = []func(*cli) *cobra.Command{
 	upCommand, serverCommand, loginCommand, contextCommand,
 	boxCommand, siteCommand, fleetCommand, modelCommand, releaseCommand, rolloutCommand, healthCommand,
+	ticketCommand, visitCommand, rmaCommand, notifyCommand,
 	completionCommand, versionCommand,
 }
 

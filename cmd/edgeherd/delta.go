@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -31,6 +30,7 @@ type deltaReport struct {
 func modelDeltaCommand(c *cli) *cobra.Command {
 	var baseModel, newModel string
 	var fast, compare bool
+	var workers int
 	cmd := c.verb("delta BASE NEW FILE", "Write to FILE what makes the weights NEW from BASE (- for BASE: the cold pack of NEW)", func(ctx context.Context, args []string) error {
 		base, err := openSource(args[0])
 		if err != nil {
@@ -42,7 +42,7 @@ func modelDeltaCommand(c *cli) *cobra.Command {
 			return err
 		}
 		defer target.close()
-		o := wdelta.Options{Workers: runtime.GOMAXPROCS(0), Progress: c.meter("encoding " + filepath.Base(args[1]))}
+		o := wdelta.Options{Workers: workers, Progress: c.meter("encoding " + filepath.Base(args[1]))}
 		if fast {
 			o.Coder = wdelta.Fast
 		}
@@ -74,6 +74,7 @@ func modelDeltaCommand(c *cli) *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&baseModel, "base-model", "", "ONNX file that BASE holds the external data of")
 	f.StringVar(&newModel, "new-model", "", "ONNX file that NEW holds the external data of")
+	f.IntVar(&workers, "workers", 2, "frames encoded at once, each with about 16 MiB of memory")
 	f.BoolVar(&fast, "fast", false, "without the context coder: larger, for boxes on a fast line")
 	f.BoolVar(&compare, "compare", false, "also size the cold pack and say whether the delta is worth having")
 	return cmd

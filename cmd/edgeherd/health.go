@@ -18,7 +18,8 @@ import (
 )
 
 func healthCommand(c *cli) *cobra.Command {
-	return c.group("health", "Dust and wear, judged from files", healthReplayCommand(c))
+	return c.group("health", "Dust and wear: of the fleet, of a box, or judged from files", healthFleetCommand(c),
+		c.verb("box BOX", "What is found of one box, and its upkeep", c.healthBox), healthSetCommand(c), healthReplayCommand(c))
 }
 
 func healthReplayCommand(c *cli) *cobra.Command {

@@ -79,7 +79,7 @@ func (c *cli) controllerOptions(cfg serverConfig) controller.Options {
 		Dir: cfg.State, HTTP: cfg.HTTP, Device: cfg.Device, MQTT: cfg.MQTT,
 		Hosts: cfg.Hosts, HTTPPlain: cfg.HTTPPlain, Advertise: controller.Advertise(cfg.Advertise),
 		Database: cfg.Database, PasswordFile: cfg.PasswordFile, Blobs: cfg.Blobs, Retention: cfg.Retention.values(), Broker: cfg.Broker.options(),
-		Exports: cfg.exports(), Version: c.version,
+		Exports: cfg.exports(), Notify: cfg.notify(), Version: c.version,
 	}
 }
 

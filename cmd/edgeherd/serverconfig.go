@@ -40,6 +40,7 @@ type serverConfig struct {
 
 	RemoteWrite remoteWriteConfig `yaml:"remote_write"`
 	Sparkplug   sparkplugConfig   `yaml:"sparkplug"`
+	Notify      []notifyConfig    `yaml:"notify"` // who hears of tickets
 }
 
 // advertiseConfig is the key advertise of server.yaml: host:port each.
@@ -153,5 +154,5 @@ func decodeServerConfig(data []byte) (serverConfig, error) {
 		})
 		return serverConfig{}, errors.New(strings.TrimSpace(text))
 	}
-	return cfg, cfg.checkExports(data)
+	return cfg, errors.Join(cfg.checkExports(data), cfg.checkNotify(data))
 }

@@ -110,7 +110,11 @@ func lineOf(file []byte, path ...string) int {
 func keysOf(typeName string) string {
 	t := reflect.TypeFor[serverConfig]()
 	for i := range t.NumField() {
-		if part := t.Field(i).Type; part.Name() == typeName {
+		part := t.Field(i).Type
+		if part.Kind() == reflect.Slice {
+			part = part.Elem()
+		}
+		if part.Name() == typeName {
 			t = part
 			break
 		}

@@ -285,7 +285,7 @@ func FuzzPageToken(f *testing.F) {
 
 // FuzzFilter: no filter makes the API fail, whoever wrote it.
 func FuzzFilter(f *testing.F) {
-	for _, s := range []string{"", `site = "berlin-1"`, `health = "throttling" AND temp_die > 85 AND NOT simulated = "true"`, `model:"vad"`, "temp_die", "a.b.c", `NOT (id != "x" OR temp_die <= 1e9)`, `"x"`, "-temp_die", "site:*"} {
+	for _, s := range []string{"", `site = "berlin-1"`, `health = "urgent" AND temp_die > 85 AND NOT simulated = "true"`, `model:"vad"`, "temp_die", "a.b.c", `NOT (id != "x" OR temp_die <= 1e9)`, `"x"`, "-temp_die", "site:*"} {
 		f.Add(s)
 	}
 	b := fleetapi.Box{ID: "d-aaaaaaaaaaaaa", Name: "a", Latest: map[string]fleetapi.Value{"temp_die_celsius": {Value: 50}}}

@@ -22,14 +22,14 @@ type spanInput struct {
 	Days int `query:"days" minimum:"1" maximum:"3650" default:"90" doc:"how far back"`
 }
 
-func (in spanInput) from(now time.Time) time.Time { return now.UTC().AddDate(0, 0, -in.Days) }
+func daysBefore(now time.Time, days int) time.Time { return now.UTC().AddDate(0, 0, -days) }
 
 func (a *API) care(ctx context.Context, in *spanInput) (fleetapi.CareReport, error) {
-	r, err := a.opts.Desk.Report(ctx, in.from(a.opts.WallClock()))
+	r, err := a.opts.Desk.Report(ctx, daysBefore(a.opts.WallClock(), in.Days))
 	if err != nil {
 		return r, err
 	}
-	r.NotifyFault, err = a.opts.Notify.States(ctx)
+	r.Notify, err = a.opts.Notify.States(ctx)
 	return r, err
 }
 
@@ -46,7 +46,7 @@ func (a *API) boxCare(ctx context.Context, in *boxInput) (fleetapi.BoxCare, erro
 }
 
 type setBoxUpkeepInput struct {
-	boxInput
+	ID   string `path:"id" pattern:"^d-[a-z2-7]{13}$" example:"d-abcdefghijklm"`
 	Body fleetapi.Upkeep
 }
 
@@ -56,17 +56,17 @@ func (a *API) setBoxUpkeep(ctx context.Context, in *setBoxUpkeepInput) (fleetapi
 	if err != nil {
 		return fleetapi.BoxCare{}, refusal(err)
 	}
-	return a.boxCare(ctx, &in.boxInput)
+	return a.boxCare(ctx, &boxInput{in.ID})
 }
 
 type listResetsInput struct {
-	spanInput
+	Days  int    `query:"days" minimum:"1" maximum:"3650" default:"90" doc:"how far back"`
 	Box   string `query:"box" pattern:"^(d-[a-z2-7]{13})?$" doc:"id"`
 	Limit int    `query:"limit" minimum:"1" maximum:"1000" default:"100"`
 }
 
 func (a *API) listResets(ctx context.Context, in *listResetsInput) (fleetapi.ResetList, error) {
-	list := fleetapi.ResetList{Items: []fleetapi.Reset{}, From: in.from(a.opts.WallClock())}
+	list := fleetapi.ResetList{Items: []fleetapi.Reset{}, From: daysBefore(a.opts.WallClock(), in.Days)}
 	rows, err := a.opts.Store.Resets(ctx, identity.ID(in.Box), list.From, in.Limit)
 	if err != nil {
 		return list, err

@@ -164,7 +164,7 @@ func (a *API) openTicket(ctx context.Context, in *openTicketInput) (fleetapi.Tic
 }
 
 type actOnTicketInput struct {
-	ticketInput
+	ID   string `path:"id" pattern:"^T-[0-9]{1,12}$" example:"T-17"`
 	Body fleetapi.TicketAction
 }
 

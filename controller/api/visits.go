@@ -79,7 +79,7 @@ func (a *API) planVisits(ctx context.Context, in *planVisitsInput) (fleetapi.Vis
 }
 
 type actOnVisitInput struct {
-	visitInput
+	ID   string `path:"id" pattern:"^V-[0-9]{1,12}$" example:"V-3"`
 	Body fleetapi.VisitAction
 }
 

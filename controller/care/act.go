@@ -52,7 +52,7 @@ func Act(t fleetapi.Ticket, a fleetapi.TicketAction, by string, excess float64, 
 		if strings.TrimSpace(a.Assignee) == "" {
 			return t, Refusal{"assign names nobody", "Give the assignee."}
 		}
-		Dispatch(&t, a.Assignee, t.Visit, by, now, a.Note)
+		Dispatch(&t, Order{a.Assignee, t.Visit, by, a.Note}, now)
 	case "arrive":
 		t.State = fleetapi.TicketOnSite
 		first(&t.Acknowledged, now)
@@ -91,22 +91,25 @@ func first(p **time.Time, now time.Time) {
 	}
 }
 
-// Dispatch gives a ticket to somebody, perhaps as part of a visit.
-func Dispatch(t *fleetapi.Ticket, assignee, visit, by string, now time.Time, note string) {
-	t.State, t.Assignee, t.Visit = fleetapi.TicketDispatched, assignee, visit
+// Order sends somebody, perhaps with a visit.
+type Order struct{ Assignee, Visit, By, Note string }
+
+// Dispatch gives a ticket to somebody.
+func Dispatch(t *fleetapi.Ticket, o Order, now time.Time) {
+	t.State, t.Assignee, t.Visit = fleetapi.TicketDispatched, o.Assignee, o.Visit
 	first(&t.Acknowledged, now)
 	t.Dispatched = at(now)
-	text := "to " + assignee
-	if assignee == "" {
+	text := "to " + o.Assignee
+	if o.Assignee == "" {
 		text = "to a visit"
 	}
-	if visit != "" {
-		text += " with " + visit
+	if o.Visit != "" {
+		text += " with " + o.Visit
 	}
-	if note != "" {
-		text += ": " + note
+	if o.Note != "" {
+		text += ": " + o.Note
 	}
-	step(t, now, by, "dispatched", text)
+	step(t, now, o.By, "dispatched", text)
 }
 
 // Undispatch takes a ticket out of a visit that will not be.

@@ -128,23 +128,31 @@ func leave(t fleetapi.Ticket, family string, now time.Time, why string) []fleeta
 	return []fleetapi.Ticket{t}
 }
 
+// Room is what the boxes of a site agree on: names of those that find its air
+// hot now. None: it is not.
+type Room struct {
+	Place
+	Boxes    []string
+	Evidence []fleetapi.Evidence
+	Since    time.Time
+}
+
 // HotRoom takes what the boxes of a site agree on into the site's tickets.
-// boxes are the names of those that agree now; none ends the ticket.
-func HotRoom(have []fleetapi.Ticket, site Place, boxes []string, evidence []fleetapi.Evidence, since, now time.Time) []fleetapi.Ticket {
-	f := fleetapi.Finding{Family: CauseHVAC, Cause: CauseHVAC, Level: fleetapi.HealthUrgent, Confidence: 0.9, Since: since, Opened: now, Evidence: evidence, Site: site.Site}
-	own := slices.DeleteFunc(slices.Clone(have), func(t fleetapi.Ticket) bool { return t.Box != "" || t.Site != site.Site })
-	if len(boxes) == 0 {
+func HotRoom(have []fleetapi.Ticket, r Room, now time.Time) []fleetapi.Ticket {
+	f := fleetapi.Finding{Family: CauseHVAC, Cause: CauseHVAC, Level: fleetapi.HealthUrgent, Confidence: 0.9, Since: r.Since, Opened: now, Evidence: r.Evidence, Site: r.Site}
+	own := slices.DeleteFunc(slices.Clone(have), func(t fleetapi.Ticket) bool { return t.Box != "" || t.Site != r.Site })
+	if len(r.Boxes) == 0 {
 		f.Closed, f.ClosedBy = at(now), "the air is as usual again"
-		return Find(own, f, site, now)
+		return Find(own, f, r.Place, now)
 	}
 	for _, t := range own {
-		if !t.State.Ended() && t.Cause == CauseHVAC && slices.Contains(t.Families, CauseHVAC) && slices.Equal(t.Boxes, boxes) {
+		if !t.State.Ended() && t.Cause == CauseHVAC && slices.Contains(t.Families, CauseHVAC) && slices.Equal(t.Boxes, r.Boxes) {
 			return nil
 		}
 	}
-	changed := Find(own, f, site, now)
+	changed := Find(own, f, r.Place, now)
 	for i := range changed {
-		changed[i].Boxes = boxes
+		changed[i].Boxes = r.Boxes
 	}
 	return changed
 }

@@ -26,6 +26,7 @@ import (
 	"time"
 
 	"github.com/edgeherd/edgeherd/controller/care"
+	"github.com/edgeherd/edgeherd/controller/site"
 	"github.com/edgeherd/edgeherd/controller/store"
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
 )
@@ -135,22 +136,8 @@ func (e Endpoint) Check() error {
 }
 
 func open(e Endpoint) (teller, error) {
-	if e.Name == "" {
-		return nil, errors.New("it has no name: set `name`")
-	}
-	n := 0
-	for _, v := range []string{e.Shoutrrr, e.ShoutrrrFile, e.Webhook, e.Alertmanager} {
-		if v != "" {
-			n++
-		}
-	}
-	if n != 1 {
-		return nil, errors.New("want exactly one of `url`, `url_file`, `webhook` and `alertmanager`")
-	}
-	switch e.Least {
-	case "", fleetapi.HealthWatch, fleetapi.HealthTicket, fleetapi.HealthUrgent:
-	default:
-		return nil, fmt.Errorf("level %q: want watch, ticket or urgent", e.Least)
+	if err := e.CheckForm(); err != nil {
+		return nil, err
 	}
 	switch e.Kind() {
 	case "webhook":
@@ -159,6 +146,29 @@ func open(e Endpoint) (teller, error) {
 		return newAlertmanager(e)
 	}
 	return newChat(e)
+}
+
+// CheckForm says what is wrong with an endpoint as far as can be told without
+// its files.
+func (e Endpoint) CheckForm() error {
+	if e.Name == "" {
+		return errors.New("it has no name: set `name`")
+	}
+	n := 0
+	for _, v := range []string{e.Shoutrrr, e.ShoutrrrFile, e.Webhook, e.Alertmanager} {
+		if v != "" {
+			n++
+		}
+	}
+	if n != 1 {
+		return errors.New("want exactly one of `url`, `url_file`, `webhook` and `alertmanager`")
+	}
+	switch e.Least {
+	case "", fleetapi.HealthWatch, fleetapi.HealthTicket, fleetapi.HealthUrgent:
+	default:
+		return fmt.Errorf("level %q: want watch, ticket or urgent", e.Least)
+	}
+	return site.Check(fleetapi.SiteSettings{Quiet: &e.Quiet})
 }
 
 const (

@@ -63,15 +63,8 @@ func (c *CareTx) Place(ctx context.Context, box identity.ID) (care.Place, error)
 
 // SitePlace tells of a site as a whole.
 func (c *CareTx) SitePlace(ctx context.Context, name string) (care.Place, error) {
-	own, err := c.siteSettings(ctx, name)
-	if err != nil {
-		return care.Place{}, err
-	}
-	p := care.Place{Site: name}
-	if own.Region != nil {
-		p.Region = *own.Region
-	}
-	return p, nil
+	region, err := c.regionOf(ctx, name)
+	return care.Place{Site: name, Region: region}, err
 }
 
 // siteSettings are those of a site, and where it has none the defaults.

@@ -22,8 +22,9 @@ const (
 
 // CareTx is one transaction on tickets, visits and notices.
 type CareTx struct {
-	tx    *tx
-	nowMs int64
+	tx      *tx
+	nowMs   int64
+	regions map[string]string // by site, as they were read
 }
 
 // Care runs do in one transaction, after all others that change tickets: what
@@ -35,13 +36,13 @@ func (s *Store) Care(ctx context.Context, do func(*CareTx) error) error {
 		if err := t.QueryRow(ctx, `SELECT n FROM care_number WHERE name = 'care' FOR UPDATE`).Scan(&n); err != nil {
 			return fmt.Errorf("begin with tickets: %w", err)
 		}
-		return do(&CareTx{t, s.now().UnixMilli()})
+		return do(&CareTx{tx: t, nowMs: s.now().UnixMilli()})
 	})
 }
 
 // CareView runs do on one state of tickets and visits, for reading.
 func (s *Store) CareView(ctx context.Context, do func(*CareTx) error) error {
-	return s.snapshot(ctx, func(t *tx) error { return do(&CareTx{t, s.now().UnixMilli()}) })
+	return s.snapshot(ctx, func(t *tx) error { return do(&CareTx{tx: t, nowMs: s.now().UnixMilli()}) })
 }
 
 // number gives the next number of a kind, such as T-17.
@@ -112,21 +113,59 @@ func itemOf[T any](ctx context.Context, c *CareTx, kind, id string) (T, error) {
 
 // Ticket returns one ticket, or ErrNotFound.
 func (c *CareTx) Ticket(ctx context.Context, id string) (fleetapi.Ticket, error) {
-	return itemOf[fleetapi.Ticket](ctx, c, itemTicket, id)
+	t, err := itemOf[fleetapi.Ticket](ctx, c, itemTicket, id)
+	if err != nil {
+		return t, err
+	}
+	t.Region, err = c.regionOf(ctx, t.Site)
+	return t, err
+}
+
+// tickets reads tickets with the regions that their sites have now.
+func (c *CareTx) tickets(ctx context.Context, where string, args ...any) ([]fleetapi.Ticket, error) {
+	all, err := itemsOf[fleetapi.Ticket](ctx, c, where, args...)
+	if err != nil {
+		return nil, err
+	}
+	for i := range all {
+		if all[i].Region, err = c.regionOf(ctx, all[i].Site); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+func (c *CareTx) regionOf(ctx context.Context, site string) (string, error) {
+	if region, ok := c.regions[site]; ok {
+		return region, nil
+	}
+	s, err := c.siteSettings(ctx, site)
+	if err != nil {
+		return "", err
+	}
+	if c.regions == nil {
+		c.regions = map[string]string{}
+	}
+	region := ""
+	if s.Region != nil {
+		region = *s.Region
+	}
+	c.regions[site] = region
+	return region, nil
 }
 
 // TicketsOf returns the tickets of a box, or of a site as a whole, that are
 // open or ended since.
 func (c *CareTx) TicketsOf(ctx context.Context, box identity.ID, site string, since time.Time) ([]fleetapi.Ticket, error) {
 	if box != "" {
-		return itemsOf[fleetapi.Ticket](ctx, c, `kind = ? AND box = ? AND (ended_ms = 0 OR ended_ms >= ?)`, itemTicket, string(box), since.UnixMilli())
+		return c.tickets(ctx, `kind = ? AND box = ? AND (ended_ms = 0 OR ended_ms >= ?)`, itemTicket, string(box), since.UnixMilli())
 	}
-	return itemsOf[fleetapi.Ticket](ctx, c, `kind = ? AND box = '' AND site = ? AND (ended_ms = 0 OR ended_ms >= ?)`, itemTicket, site, since.UnixMilli())
+	return c.tickets(ctx, `kind = ? AND box = '' AND site = ? AND (ended_ms = 0 OR ended_ms >= ?)`, itemTicket, site, since.UnixMilli())
 }
 
 // Tickets returns all tickets that are open or ended since.
 func (c *CareTx) Tickets(ctx context.Context, since time.Time) ([]fleetapi.Ticket, error) {
-	return itemsOf[fleetapi.Ticket](ctx, c, `kind = ? AND (ended_ms = 0 OR ended_ms >= ?)`, itemTicket, since.UnixMilli())
+	return c.tickets(ctx, `kind = ? AND (ended_ms = 0 OR ended_ms >= ?)`, itemTicket, since.UnixMilli())
 }
 
 // PutTicket stores a ticket, and gives it an ID if it has none.

@@ -20,19 +20,21 @@ import (
 // muteDays is how long a false alarm, and what was accepted, is not told again.
 const muteDays = 90
 
-// acted is what a transaction of a person leads to after it.
+// acted is one transaction of a person, and what it leads to after it.
 type acted struct {
+	tx      *store.CareTx
+	by      string // who
 	tickets []fleetapi.Ticket
 	visits  []string
 	boxes   []identity.ID // to be told of changes
 }
 
 // act runs do in one transaction, then tells browsers and boxes.
-func (d *Desk) act(ctx context.Context, do func(*store.CareTx, *acted) error) error {
+func (d *Desk) act(ctx context.Context, by string, do func(*acted) error) error {
 	var a acted
 	err := d.opts.Store.Care(ctx, func(c *store.CareTx) error {
-		a = acted{}
-		return do(c, &a)
+		a = acted{tx: c, by: by}
+		return do(&a)
 	})
 	if err != nil {
 		return err
@@ -52,14 +54,15 @@ func (d *Desk) act(ctx context.Context, do func(*store.CareTx, *acted) error) er
 
 // Act does with a ticket what a person asks for.
 func (d *Desk) Act(ctx context.Context, id string, a fleetapi.TicketAction, by string) (t fleetapi.Ticket, err error) {
-	err = d.act(ctx, func(c *store.CareTx, out *acted) error {
-		t, err = d.actTx(ctx, c, id, a, by, out)
+	err = d.act(ctx, by, func(out *acted) error {
+		t, err = d.actTx(ctx, out, id, a)
 		return err
 	})
 	return t, err
 }
 
-func (d *Desk) actTx(ctx context.Context, c *store.CareTx, id string, a fleetapi.TicketAction, by string, out *acted) (fleetapi.Ticket, error) {
+func (d *Desk) actTx(ctx context.Context, out *acted, id string, a fleetapi.TicketAction) (fleetapi.Ticket, error) {
+	c, by := out.tx, out.by
 	was, err := c.Ticket(ctx, id)
 	if err != nil {
 		return was, err
@@ -77,11 +80,11 @@ func (d *Desk) actTx(ctx context.Context, c *store.CareTx, id string, a fleetapi
 		return t, nil // it was so already
 	}
 	if a.Action == "done" {
-		if _, err := d.work(ctx, c, a.Work, t.Box, by, out); err != nil {
+		if _, err := d.work(ctx, out, a.Work, t.Box); err != nil {
 			return was, err
 		}
 	}
-	if err := d.mute(ctx, c, was, a, by, out); err != nil {
+	if err := d.mute(ctx, out, was, a); err != nil {
 		return was, err
 	}
 	if err := d.put(ctx, c, &was, &t); err != nil {
@@ -112,7 +115,8 @@ func orSite(t fleetapi.Ticket) string {
 }
 
 // mute keeps findings that a person knows of, or knows to be wrong, quiet.
-func (d *Desk) mute(ctx context.Context, c *store.CareTx, t fleetapi.Ticket, a fleetapi.TicketAction, by string, out *acted) error {
+func (d *Desk) mute(ctx context.Context, out *acted, t fleetapi.Ticket, a fleetapi.TicketAction) error {
+	c, by := out.tx, out.by
 	if a.Action != "close" || a.Resolution != "false-alarm" && a.Resolution != "accepted" || t.Box == "" {
 		return nil
 	}
@@ -149,7 +153,8 @@ func (d *Desk) excess(ctx context.Context, c *store.CareTx, box identity.ID) flo
 
 // work records what was done to boxes. A word for a box that is not there is
 // refused, so that nothing is written down for nobody.
-func (d *Desk) work(ctx context.Context, c *store.CareTx, all []fleetapi.Work, box identity.ID, by string, out *acted) ([]fleetapi.Work, error) {
+func (d *Desk) work(ctx context.Context, out *acted, all []fleetapi.Work, box identity.ID) ([]fleetapi.Work, error) {
+	c, by := out.tx, out.by
 	done := []fleetapi.Work{}
 	for _, w := range all {
 		id := box
@@ -219,7 +224,8 @@ func (d *Desk) newFilter(ctx context.Context, c *store.CareTx, id identity.ID, w
 
 // Open makes a ticket that a person asks for.
 func (d *Desk) Open(ctx context.Context, n fleetapi.NewTicket, by string) (t fleetapi.Ticket, err error) {
-	err = d.act(ctx, func(c *store.CareTx, out *acted) error {
+	err = d.act(ctx, by, func(out *acted) error {
+		c := out.tx
 		t = fleetapi.Ticket{State: fleetapi.TicketOpen, Level: fleetapi.HealthTicket, Cause: n.Cause, Manual: true, Do: care.Do(n.Cause), Part: care.PartOf(n.Cause),
 			Why: n.Note, Evidence: []fleetapi.Evidence{}, Families: []string{}, Since: d.now(), Opened: d.now(), Changed: d.now()}
 		if n.Level == "urgent" {
@@ -273,7 +279,8 @@ func placeTicket(ctx context.Context, c *store.CareTx, n fleetapi.NewTicket, t *
 
 // SetUpkeep stores what people say of a box.
 func (d *Desk) SetUpkeep(ctx context.Context, box string, u fleetapi.Upkeep, by string) error {
-	return d.act(ctx, func(c *store.CareTx, out *acted) error {
+	return d.act(ctx, by, func(out *acted) error {
+		c := out.tx
 		id, err := c.Find(ctx, box)
 		if err != nil {
 			return err

@@ -153,7 +153,7 @@ func (d *Desk) lookAtRoom(ctx context.Context, c *store.CareTx, name string) ([]
 	if err != nil {
 		return nil, err
 	}
-	changed := care.HotRoom(have, p, slices.Compact(boxes), evidence, since, d.now())
+	changed := care.HotRoom(have, care.Room{Place: p, Boxes: slices.Compact(boxes), Evidence: evidence, Since: since}, d.now())
 	return changed, d.putAll(ctx, c, have, changed)
 }
 

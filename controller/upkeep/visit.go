@@ -18,7 +18,8 @@ const defaultStops = 8
 // Plan makes the route of a day. With Keep it makes the visits and dispatches
 // their tickets.
 func (d *Desk) Plan(ctx context.Context, p fleetapi.PlanVisits, by string) (plan fleetapi.VisitPlan, err error) {
-	do := func(c *store.CareTx, out *acted) error {
+	do := func(out *acted) error {
+		c := out.tx
 		plan, err = d.route(ctx, c, p)
 		if err != nil || !p.Keep {
 			return err
@@ -28,7 +29,7 @@ func (d *Desk) Plan(ctx context.Context, p fleetapi.PlanVisits, by string) (plan
 			for _, t := range s.Tickets {
 				v.Tickets = append(v.Tickets, t.ID)
 			}
-			if err := d.makeVisit(ctx, c, &v, s.Tickets, by, out); err != nil {
+			if err := d.makeVisit(ctx, out, &v, s.Tickets); err != nil {
 				return err
 			}
 			plan.Made = append(plan.Made, v)
@@ -36,9 +37,9 @@ func (d *Desk) Plan(ctx context.Context, p fleetapi.PlanVisits, by string) (plan
 		return nil
 	}
 	if p.Keep {
-		return plan, d.act(ctx, do)
+		return plan, d.act(ctx, by, do)
 	}
-	err = d.opts.Store.CareView(ctx, func(c *store.CareTx) error { return do(c, &acted{}) })
+	err = d.opts.Store.CareView(ctx, func(c *store.CareTx) error { return do(&acted{tx: c, by: by}) })
 	return plan, err
 }
 
@@ -77,7 +78,8 @@ func (d *Desk) day(day string) string {
 }
 
 // makeVisit stores a visit and dispatches its tickets.
-func (d *Desk) makeVisit(ctx context.Context, c *store.CareTx, v *fleetapi.Visit, tickets []fleetapi.Ticket, by string, out *acted) error {
+func (d *Desk) makeVisit(ctx context.Context, out *acted, v *fleetapi.Visit, tickets []fleetapi.Ticket) error {
+	c, by := out.tx, out.by
 	v.State, v.Created = fleetapi.VisitPlanned, d.now()
 	if v.Work == nil {
 		v.Work = []fleetapi.Work{}
@@ -92,7 +94,7 @@ func (d *Desk) makeVisit(ctx context.Context, c *store.CareTx, v *fleetapi.Visit
 	}
 	for _, t := range tickets {
 		was := t
-		care.Dispatch(&t, v.Assignee, v.ID, by, d.now(), v.Day)
+		care.Dispatch(&t, care.Order{Assignee: v.Assignee, Visit: v.ID, By: by, Note: v.Day}, d.now())
 		if err := d.put(ctx, c, &was, &t); err != nil {
 			return err
 		}
@@ -104,7 +106,8 @@ func (d *Desk) makeVisit(ctx context.Context, c *store.CareTx, v *fleetapi.Visit
 
 // AddVisit plans one visit, or records one that is over.
 func (d *Desk) AddVisit(ctx context.Context, n fleetapi.NewVisit, by string) (v fleetapi.Visit, err error) {
-	err = d.act(ctx, func(c *store.CareTx, out *acted) error {
+	err = d.act(ctx, by, func(out *acted) error {
+		c := out.tx
 		ok, err := c.SiteExists(ctx, n.Site)
 		if err == nil && !ok {
 			err = fmt.Errorf("site %q: %w", n.Site, store.ErrNotFound)
@@ -120,10 +123,10 @@ func (d *Desk) AddVisit(ctx context.Context, n fleetapi.NewVisit, by string) (v 
 		for _, t := range tickets {
 			v.Tickets = append(v.Tickets, t.ID)
 		}
-		if err := d.makeVisit(ctx, c, &v, tickets, by, out); err != nil || !n.Done {
+		if err := d.makeVisit(ctx, out, &v, tickets); err != nil || !n.Done {
 			return err
 		}
-		v, err = d.endVisit(ctx, c, v, fleetapi.VisitAction{Action: "done", Work: n.Work}, by, out)
+		v, err = d.endVisit(ctx, out, v, fleetapi.VisitAction{Action: "done", Work: n.Work})
 		return err
 	})
 	return v, err
@@ -160,7 +163,8 @@ func (d *Desk) ticketsFor(ctx context.Context, c *store.CareTx, n fleetapi.NewVi
 
 // ActVisit does with a visit what a person asks for.
 func (d *Desk) ActVisit(ctx context.Context, id string, a fleetapi.VisitAction, by string) (v fleetapi.Visit, err error) {
-	err = d.act(ctx, func(c *store.CareTx, out *acted) error {
+	err = d.act(ctx, by, func(out *acted) error {
+		c := out.tx
 		if v, err = c.Visit(ctx, id); err != nil {
 			return err
 		}
@@ -174,16 +178,16 @@ func (d *Desk) ActVisit(ctx context.Context, id string, a fleetapi.VisitAction, 
 			}
 			now := d.now()
 			v.State, v.Arrived = fleetapi.VisitOnSite, &now
-			if err := d.eachTicket(ctx, c, v, fleetapi.TicketAction{Action: "arrive", Note: a.Note}, by, out); err != nil {
+			if err := d.eachTicket(ctx, out, v, fleetapi.TicketAction{Action: "arrive", Note: a.Note}); err != nil {
 				return err
 			}
 		case "done":
-			v, err = d.endVisit(ctx, c, v, a, by, out)
+			v, err = d.endVisit(ctx, out, v, a)
 			return err
 		case "cancel":
 			now := d.now()
 			v.State, v.Ended = fleetapi.VisitCanceled, &now
-			if err := d.freeTickets(ctx, c, v, by, out); err != nil {
+			if err := d.freeTickets(ctx, out, v); err != nil {
 				return err
 			}
 		}
@@ -194,7 +198,8 @@ func (d *Desk) ActVisit(ctx context.Context, id string, a fleetapi.VisitAction, 
 }
 
 // eachTicket does the same with all tickets of a visit that have not ended.
-func (d *Desk) eachTicket(ctx context.Context, c *store.CareTx, v fleetapi.Visit, a fleetapi.TicketAction, by string, out *acted) error {
+func (d *Desk) eachTicket(ctx context.Context, out *acted, v fleetapi.Visit, a fleetapi.TicketAction) error {
+	c := out.tx
 	for _, id := range v.Tickets {
 		t, err := c.Ticket(ctx, id)
 		if err != nil {
@@ -203,14 +208,15 @@ func (d *Desk) eachTicket(ctx context.Context, c *store.CareTx, v fleetapi.Visit
 		if t.State.Ended() || t.State == fleetapi.TicketDone {
 			continue
 		}
-		if _, err := d.actTx(ctx, c, id, a, by, out); err != nil {
+		if _, err := d.actTx(ctx, out, id, a); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (d *Desk) freeTickets(ctx context.Context, c *store.CareTx, v fleetapi.Visit, by string, out *acted) error {
+func (d *Desk) freeTickets(ctx context.Context, out *acted, v fleetapi.Visit) error {
+	c, by := out.tx, out.by
 	for _, id := range v.Tickets {
 		t, err := c.Ticket(ctx, id)
 		if err != nil {
@@ -231,8 +237,9 @@ func (d *Desk) freeTickets(ctx context.Context, c *store.CareTx, v fleetapi.Visi
 
 // endVisit records the work of a visit and has its tickets done. What nobody
 // worked on goes back to those that are due, unless nothing was found.
-func (d *Desk) endVisit(ctx context.Context, c *store.CareTx, v fleetapi.Visit, a fleetapi.VisitAction, by string, out *acted) (fleetapi.Visit, error) {
-	work, err := d.work(ctx, c, a.Work, "", by, out)
+func (d *Desk) endVisit(ctx context.Context, out *acted, v fleetapi.Visit, a fleetapi.VisitAction) (fleetapi.Visit, error) {
+	c, by := out.tx, out.by
+	work, err := d.work(ctx, out, a.Work, "")
 	if err != nil {
 		return v, err
 	}
@@ -258,7 +265,7 @@ func (d *Desk) endVisit(ctx context.Context, c *store.CareTx, v fleetapi.Visit, 
 			continue
 		}
 		mine := slices.DeleteFunc(slices.Clone(work), func(w fleetapi.Work) bool { return w.Box != t.BoxName })
-		t, err = d.doneTx(ctx, c, t, fleetapi.TicketAction{Action: "done", NoFault: a.NoFault, Note: a.Note, Work: mine}, by)
+		t, err = d.doneTx(ctx, out, t, fleetapi.TicketAction{Action: "done", NoFault: a.NoFault, Note: a.Note, Work: mine})
 		if err != nil {
 			return v, err
 		}
@@ -274,17 +281,18 @@ func (d *Desk) endVisit(ctx context.Context, c *store.CareTx, v fleetapi.Visit, 
 }
 
 // doneTx has a ticket done whose work is recorded already.
-func (d *Desk) doneTx(ctx context.Context, c *store.CareTx, was fleetapi.Ticket, a fleetapi.TicketAction, by string) (fleetapi.Ticket, error) {
-	t, err := care.Act(was, a, by, d.excess(ctx, c, was.Box), d.now())
+func (d *Desk) doneTx(ctx context.Context, out *acted, was fleetapi.Ticket, a fleetapi.TicketAction) (fleetapi.Ticket, error) {
+	t, err := care.Act(was, a, out.by, d.excess(ctx, out.tx, was.Box), d.now())
 	if err != nil {
 		return was, err
 	}
-	return t, d.put(ctx, c, &was, &t)
+	return t, d.put(ctx, out.tx, &was, &t)
 }
 
 // OpenRMA sends a part back.
 func (d *Desk) OpenRMA(ctx context.Context, n fleetapi.NewRMA) (r fleetapi.RMA, err error) {
-	err = d.act(ctx, func(c *store.CareTx, _ *acted) error {
+	err = d.act(ctx, "", func(out *acted) error {
+		c := out.tx
 		r = fleetapi.RMA{State: "open", Ticket: n.Ticket, Part: n.Part, Serial: n.Serial, Vendor: n.Vendor, VendorNo: n.VendorNo, Note: n.Note, Opened: d.now()}
 		if n.Ticket != "" {
 			t, err := c.Ticket(ctx, n.Ticket)
@@ -310,7 +318,8 @@ func (d *Desk) OpenRMA(ctx context.Context, n fleetapi.NewRMA) (r fleetapi.RMA, 
 
 // ActRMA moves an RMA on.
 func (d *Desk) ActRMA(ctx context.Context, id string, a fleetapi.RMAAction) (r fleetapi.RMA, err error) {
-	err = d.act(ctx, func(c *store.CareTx, _ *acted) error {
+	err = d.act(ctx, "", func(out *acted) error {
+		c := out.tx
 		if r, err = c.RMA(ctx, id); err != nil {
 			return err
 		}

@@ -292,12 +292,15 @@ func call[T any](ctx context.Context, c *Client, method, path string, in any) (T
 	return out, nil
 }
 
-// do sends a request and returns the body of a success.
-func (c *Client) do(req *http.Request) ([]byte, error) {
+// do sends a request and returns the JSON of a success.
+func (c *Client) do(req *http.Request) ([]byte, error) { return c.doAs(req, "application/json") }
+
+// doAs sends a request and returns the body of a success, in one form.
+func (c *Client) doAs(req *http.Request, form string) ([]byte, error) {
 	if c.token != "" {
 		req.Header.Set("Authorization", "Bearer "+c.token)
 	}
-	req.Header.Set("Accept", "application/json")
+	req.Header.Set("Accept", form)
 	res, err := c.http.Do(req)
 	if err != nil {
 		var u *url.Error

@@ -262,23 +262,23 @@ type Cohort struct {
 
 // CareReport is the fleet's upkeep in numbers.
 type CareReport struct {
-	From        time.Time              `json:"from"`
-	Levels      map[string]int         `json:"levels" doc:"boxes"`
-	Unjudged    int                    `json:"unjudged" doc:"boxes without a baseline yet"`
-	Causes      map[string]int         `json:"causes" doc:"open findings"`
-	Tickets     TicketCounts           `json:"tickets"`
-	MTTA        *float64               `json:"mtta_seconds,omitempty" doc:"mean from open to acknowledged"`
-	MTTR        *float64               `json:"mttr_seconds,omitempty" doc:"mean from open to verified"`
-	Ended       int                    `json:"ended"`
-	Reopened14  int                    `json:"reopened_within_14_days"`
-	NoFault     int                    `json:"no_fault_found"`
-	MTBFDays    map[string]float64     `json:"mtbf_days" doc:"box days per ticket, by cause"`
-	Resets      map[string]int         `json:"resets" doc:"by cause"`
-	SKUs        []Cohort               `json:"skus"`
-	Spares      []SpareDemand          `json:"spares"`
-	Watch       []Finding              `json:"watch" doc:"what the weekly digest tells"`
-	Priors      map[string]CarePrior   `json:"priors" doc:"by SKU"`
-	NotifyFault map[string]NotifyState `json:"notify" doc:"endpoints of notifications"`
+	From       time.Time              `json:"from"`
+	Levels     map[string]int         `json:"levels" doc:"boxes"`
+	Unjudged   int                    `json:"unjudged" doc:"boxes without a baseline yet"`
+	Causes     map[string]int         `json:"causes" doc:"open findings"`
+	Tickets    TicketCounts           `json:"tickets"`
+	MTTA       *float64               `json:"mtta_seconds,omitempty" doc:"mean from open to acknowledged"`
+	MTTR       *float64               `json:"mttr_seconds,omitempty" doc:"mean from open to verified"`
+	Ended      int                    `json:"ended"`
+	Reopened14 int                    `json:"reopened_within_14_days"`
+	NoFault    int                    `json:"no_fault_found"`
+	MTBFDays   map[string]float64     `json:"mtbf_days" doc:"box days per ticket, by cause"`
+	Resets     map[string]int         `json:"resets" doc:"by cause"`
+	SKUs       []Cohort               `json:"skus"`
+	Spares     []SpareDemand          `json:"spares"`
+	Watch      []Finding              `json:"watch" doc:"what the weekly digest tells"`
+	Priors     map[string]CarePrior   `json:"priors" doc:"by SKU"`
+	Notify     map[string]NotifyState `json:"notify" doc:"endpoints of notices"`
 }
 
 // CarePrior is what was learnt of a SKU.

@@ -163,7 +163,7 @@ async function mapKeys() {
     check("an arrow key moves to another box", (await spoken()) !== first);
   }
   const unwell = (await api(page, "/api/v1/boxes?page_size=1000")).items.filter(
-    (b) => b.health === "throttling" || b.link === "silent" || b.link === "never",
+    (b) => b.health === "urgent" || b.link === "silent" || b.link === "never",
   );
   if (unwell.length > 0) {
     await page.keyboard.press("n");

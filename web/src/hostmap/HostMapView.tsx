@@ -21,7 +21,7 @@ export function spotOf(box: Box, now: number, matching: Set<string> | undefined)
     name: box.name,
     site: box.site,
     celsius: die && !isOld(die.time, now) ? die.value : undefined,
-    throttling: box.health === "throttling",
+    throttling: box.health === "urgent",
     silent: box.link === "silent" || box.link === "never",
     dimmed: matching ? !matching.has(box.id) : false,
   };
@@ -148,7 +148,7 @@ function Legend({ dark }: { dark: boolean }) {
         ≥ {ends[1]}
       </span>
       <span className="inline-flex items-center gap-1.5">
-        <Icon name="throttling" size={14} /> {t("health.throttling")}
+        <Icon name="throttling" size={14} /> {t("health.urgent")}
       </span>
       <span className="inline-flex items-center gap-1.5">
         <Icon name="silent" size={14} /> {t("link.silent")}

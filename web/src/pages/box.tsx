@@ -182,26 +182,14 @@ function ModelLine({ model }: { model: BoxModel }) {
 function Measured({ box }: { box: Box }) {
   const { t, i18n } = useTranslation();
   const { thermal, reads } = box;
-  const measured = thermal.resistance_kelvin_per_watt ?? 0;
-  const resistance =
-    measured > 0 && (thermal.known || !thermal.baseline_complete) ? (
-      <>
-        {metric("thermal_resistance_kelvin_per_watt", measured, i18n.language)}
-        {thermal.known && thermal.ratio_to_baseline !== undefined ? (
-          <span className="text-soft">
-            {" "}
-            {t("box.ofClean", { percent: number(thermal.ratio_to_baseline * 100, i18n.language) })}
-          </span>
-        ) : (
-          <span className="block text-xs text-soft">{t("box.baselineRuns")}</span>
-        )}
-      </>
-    ) : (
-      <span className="text-soft">
-        {t("box.unknown")}
-        {thermal.reason && <span lang="en">: {thermal.reason}</span>}
-      </span>
-    );
+  const resistance = thermal.known ? (
+    t("box.aboveClean", { percent: number(thermal.resistance_percent, i18n.language) })
+  ) : (
+    <span className="text-soft">
+      {t("box.unknown")}
+      {thermal.reason && <span lang="en">: {thermal.reason}</span>}
+    </span>
+  );
   const value = (name: string): [string, React.ReactNode] => [
     t(`metric.${name}`),
     <Reading key={name} name={name} value={box.latest[name]} inline />,

@@ -95,10 +95,10 @@ export function countsOf(summary: Summary): Count[] {
   });
   const { healths, links, updates } = summary;
   return [
-    card("health", "ok", healths.ok, true),
-    card("health", "warm", healths.warm, true),
-    card("health", "throttling", healths.throttling, true),
-    card("health", "sensor-fault", healths["sensor-fault"], false),
+    card("health", "healthy", healths.healthy, true),
+    card("health", "watch", healths.watch, false),
+    card("health", "ticket", healths.ticket, true),
+    card("health", "urgent", healths.urgent, true),
     card("link", "late", links.late, false),
     card("link", "silent", links.silent, true),
     card("link", "never", links.never, false),
@@ -189,11 +189,11 @@ function FilterBar() {
             <p>
               {t("filter.fields")}{" "}
               <span className="code">
-                name site link health update temp_die thermal_ratio class arch agent simulated model
+                name site link health update temp_die resistance cause class arch agent simulated model
               </span>
             </p>
             <p className="code mt-1">
-              health = "throttling" AND temp_die &gt; 85 AND NOT site = "berlin-1"
+              health = "ticket" AND temp_die &gt; 85 AND NOT site = "berlin-1"
               <br />
               model:"ocr-rec" OR simulated = "true"
             </p>

@@ -8,10 +8,10 @@ type Look = { icon: IconName; colour: string };
 const soft = "text-soft";
 const looks: Record<string, Record<string, Look>> = {
   health: {
-    ok: { icon: "ok", colour: "text-ok" },
-    warm: { icon: "warm", colour: "text-warm" },
-    "sensor-fault": { icon: "fault", colour: "text-warm" },
-    throttling: { icon: "throttling", colour: "text-hot" },
+    healthy: { icon: "ok", colour: "text-ok" },
+    watch: { icon: "warm", colour: "text-warm" },
+    ticket: { icon: "fault", colour: "text-warm" },
+    urgent: { icon: "throttling", colour: "text-hot" },
     unknown: { icon: "unknown", colour: soft },
   },
   link: {

@@ -4,6 +4,11 @@ export type ClientOptions = {
     baseUrl: `${string}://${string}` | (string & {});
 };
 
+export type BatchCost = {
+    cpu_seconds_per_item: number;
+    items: number;
+};
+
 export type Blob = {
     digest: string;
     size_bytes: number;
@@ -169,7 +174,7 @@ export type CareReport = {
     mttr_seconds?: number;
     no_fault_found: number;
     /**
-     * endpoints of notifications
+     * endpoints of notices
      */
     notify: {
         [key: string]: NotifyState;
@@ -503,11 +508,13 @@ export type Point = {
 };
 
 export type Probe = {
+    batches?: Array<BatchCost>;
     digest: string;
     err?: string;
     golden_passed: number;
     golden_total: number;
     load_seconds: number;
+    max_batch?: number;
     name: string;
     ok: boolean;
     peak_rss_bytes: number;
@@ -1435,7 +1442,9 @@ export type SetBoxUpkeepData = {
          */
         'Idempotency-Key'?: string;
     };
-    path?: never;
+    path: {
+        id: string;
+    };
     query?: never;
     url: '/api/v1/boxes/{id}/care';
 };
@@ -2004,6 +2013,10 @@ export type ListResetsData = {
     body?: never;
     path?: never;
     query?: {
+        /**
+         * how far back
+         */
+        days?: number;
         /**
          * id
          */
@@ -2717,7 +2730,9 @@ export type ActOnTicketData = {
          */
         'Idempotency-Key'?: string;
     };
-    path?: never;
+    path: {
+        id: string;
+    };
     query?: never;
     url: '/api/v1/tickets/{id}/actions';
 };
@@ -2964,7 +2979,9 @@ export type ActOnVisitData = {
          */
         'Idempotency-Key'?: string;
     };
-    path?: never;
+    path: {
+        id: string;
+    };
     query?: never;
     url: '/api/v1/visits/{id}/actions';
 };
