@@ -67,6 +67,8 @@ func TestFaultyPipelinesAreRefusedWithTheirPlace(t *testing.T) {
 		{"wrong type", head + "      - resize: {width: 96, height: 64}\n      - tensor: {dtype: UINT8}\n", []string{`dtype is UINT8, input "x" is FP32`}},
 		{"unknown input", head + "      - resize: {width: 96, height: 64}\n      - tensor: {input: y}\n", []string{`no input "y"; it has "x"`}},
 		{"two means", head + "      - resize: {width: 96, height: 64}\n      - tensor: {mean: [1, 2]}\n", []string{"mean has 2 numbers, want 1 or 3"}},
+		{"scaled twice", head + "      - pad: {width: 9}\n      - resize: {width: 96, height: 64}\n", []string{"stage 2 (resize)", "scaled once and padded last"}},
+		{"cropped too late", head + "      - letterbox: {width: 96, height: 64}\n      - crop\n", []string{"stage 2 (crop)", "cropped first"}},
 		{"resize both ways", head + "      - resize: {width: 96, longest: 64}\n", []string{"width and height, one of them, or longest"}},
 		{"which output", head + pre + "      - top_k\n", []string{"stage 4 (top_k)", "output is required"}},
 		{"unknown output", head + pre + "      - top_k: {output: z}\n", []string{`no output "z"`}},

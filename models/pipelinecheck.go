@@ -12,8 +12,10 @@ type flow struct {
 	m    Manifest
 	kind Kind
 	w, h int // of an image in pixels; 0 follows the frame
-	set  map[string]bool
-	ran  bool
+	// scaled: the picture has its size, what follows may only add to it.
+	scaled bool
+	set    map[string]bool
+	ran    bool
 }
 
 // Check walks the stages over the manifest's signature and names the first
@@ -79,9 +81,9 @@ func followers(k Kind) []string {
 // stageChecks hold the parameters of a stage against what comes in and against
 // the signature.
 var stageChecks = map[string]func(*flow, Stage) error{
-	"crop":       func(f *flow, _ Stage) error { f.w, f.h = 0, 0; return nil },
+	"crop":       func(f *flow, _ Stage) error { return f.unscaled() },
 	"resize":     (*flow).resize,
-	"letterbox":  func(f *flow, s Stage) error { f.w, f.h = s.Whole("width"), s.Whole("height"); return nil },
+	"letterbox":  (*flow).letterbox,
 	"pad":        (*flow).pad,
 	"tensor":     (*flow).tensor,
 	"call":       func(f *flow, s Stage) error { f.kind = Kind(s.Text("gives")); return nil },
@@ -121,7 +123,28 @@ func (s StageSpec) has(param string) bool {
 	return slices.ContainsFunc(s.Params, func(p ParamSpec) bool { return p.Name == param })
 }
 
+// unscaled refuses what must come before the picture gets its size: it is taken
+// from the frame once, so that nothing is interpolated twice.
+func (f *flow) unscaled() error {
+	if f.scaled {
+		return errors.New("comes after resize, letterbox or pad; a picture is cropped first, scaled once and padded last")
+	}
+	return nil
+}
+
+func (f *flow) letterbox(s Stage) error {
+	if err := f.unscaled(); err != nil {
+		return err
+	}
+	f.scaled, f.w, f.h = true, s.Whole("width"), s.Whole("height")
+	return nil
+}
+
 func (f *flow) resize(s Stage) error {
+	if err := f.unscaled(); err != nil {
+		return err
+	}
+	f.scaled = true
 	sized := s.Has("width") || s.Has("height")
 	switch {
 	case s.Has("longest") == sized:
@@ -147,6 +170,7 @@ func (f *flow) pad(s Stage) error {
 	if f.h > 0 {
 		f.h = max(f.h, s.Whole("height"))
 	}
+	f.scaled = true
 	return nil
 }
 

@@ -4,10 +4,16 @@ import (
 	"image"
 	"image/color"
 	"math"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
+
+	"go.yaml.in/yaml/v3"
 
 	"github.com/edgeherd/edgeherd/agent/inputs/pipeline"
 	"github.com/edgeherd/edgeherd/agent/inputs/pipelinetest"
+	"github.com/edgeherd/edgeherd/models"
 )
 
 // drawFace draws a face of radius r at x, y, in the simplest shading that a
@@ -67,10 +73,33 @@ func shade(u, v float64) color.RGBA {
 	return mix(skin, light)
 }
 
-// TestFacesAreFoundByConfigurationAlone: no line of code knows BlazeFace.
+// documented is a catalog in which a model declares what the document shows.
+type documented struct {
+	*pipelinetest.Bench
+	pipelines []models.Pipeline
+}
+
+func (d documented) Manifest(ref models.Ref) (models.Manifest, error) {
+	m, err := d.Bench.Manifest(ref)
+	m.Pipelines = d.pipelines
+	return m, err
+}
+
+// TestFacesAreFoundByConfigurationAlone: by that of docs/pipelines.md; no line
+// of code knows BlazeFace.
 func TestFacesAreFoundByConfigurationAlone(t *testing.T) {
-	b := pipelinetest.Start(t, "face-detect-1.2.0")
-	r := pipeline.New("face-detect", b.Infer, b)
+	page, err := os.ReadFile(filepath.Join(repoRoot(t), "docs", "pipelines.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, block, _ := strings.Cut(string(page), "```yaml face-detect\n")
+	block, _, _ = strings.Cut(block, "```")
+	var doc struct{ Pipelines []models.Pipeline }
+	if err := yaml.Unmarshal([]byte(block), &doc); err != nil {
+		t.Fatal(err)
+	}
+	b := documented{pipelinetest.Start(t, "face-detect-1.2.0"), doc.Pipelines}
+	r := pipeline.New("faces", b.Infer, b)
 	for _, place := range []struct{ x, y, r int }{{160, 120, 60}, {220, 110, 60}, {110, 130, 50}} {
 		got, err := r.Image(t.Context(), pipeline.FrameOf(drawFace(320, 240, place.x, place.y, place.r)))
 		if err != nil {
