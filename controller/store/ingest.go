@@ -135,13 +135,13 @@ func (s *Store) Ingest(ctx context.Context, ds []Delivery, effects func(Delivery
 		if c.Run, c.LSN, err = s.engine.stamp(ctx, t); err != nil {
 			return err
 		}
-		b := commit{s: s, tx: t, lsn: c.LSN, nowMs: s.now().UnixMilli(), reads: map[readsKey]Reads{}, boxes: map[identity.ID]*boxCommit{}}
+		b := commit{s: s, tx: t, lsn: c.LSN, whole: packs, nowMs: s.now().UnixMilli(), reads: map[readsKey]Reads{}, boxes: map[identity.ID]*boxCommit{}}
 		if b.keys, err = loadKeys(ctx, t, ds); err != nil {
 			return err
 		}
 		for i := range ds {
 			d := ds[i] // a copy: the transaction may run again
-			d.whole = packs[i]
+			d.whole = b.whole[i]
 			if d.Schema == nil && d.Samples != nil {
 				d.Schema = &d.Samples.Schema
 			}

@@ -241,7 +241,12 @@ func (d *Delivery) updateNewest(n *Newest) {
 	case d.Samples != nil && d.Pack == nil:
 		n.takeSamples(g, d.Samples, d.StartMs)
 	case d.Samples != nil:
-		one := d.opened(d.fresh).exact(*d.Samples)
+		var one part
+		if len(d.whole) == 1 && d.whole[0].exact != nil && !slices.Contains(d.fresh, false) {
+			one = *d.whole[0].exact
+		} else {
+			one = d.opened(d.fresh).exact(*d.Samples)
+		}
 		n.takeSamples(g, &wire.Samples{TimesMs: one.timesMs, Values: one.values}, 0)
 	default: // a mean is the best that is known of its time
 		opened := openedPack{d.Pack, d.Schema, d.Starts, d.fresh, everyColumn(d.Schema)}

@@ -4,11 +4,11 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"runtime"
 	"sync"
 
-	"github.com/edgeherd/edgeherd/internal/identity"
 	"github.com/edgeherd/edgeherd/internal/wire"
 )
 
@@ -17,8 +17,8 @@ import (
 
 var (
 	readNewest = many{
-		head: `WITH want (box) AS (VALUES `, row: `(CAST(? AS TEXT))`, width: 1,
-		tail: `) SELECT n.box, n.schemas, n.latest FROM want CROSS JOIN newest n WHERE n.box = want.box`,
+		head: `WITH want (n, box) AS (VALUES `, row: `(CAST(? AS BIGINT), CAST(? AS TEXT))`, width: 2,
+		tail: `) SELECT want.n, l.schemas, l.latest FROM want CROSS JOIN newest l WHERE l.box = want.box`,
 	}
 	writeNewest = many{
 		head: `INSERT INTO newest (box, seen_ms, buffer, schemas, latest) VALUES `, row: `(?,?,?,?,?)`, width: 5,
@@ -32,39 +32,72 @@ var (
 type newestRow struct {
 	schemas schemaIDs
 	latest  []byte
-	newest  Newest // latest, if there is something to add
 }
 
 // saveBoxes writes the rows of all boxes that were heard.
 func (c *commit) saveBoxes(ctx context.Context) error {
-	args := make([]any, len(c.order))
-	rows := make(map[identity.ID]*newestRow, len(c.order))
+	args := make([]any, 0, 5*len(c.order))
+	rows := make([]newestRow, len(c.order))
 	for i, b := range c.order {
-		args[i], rows[b.id] = string(b.id), &newestRow{}
+		args = append(args, i, b.name)
 	}
 	err := c.tx.eachMany(ctx, readNewest, args, func(r *sql.Rows) error {
-		var id string
+		var i int
 		var row newestRow
-		if err := r.Scan(&id, &row.schemas, &row.latest); err != nil {
+		if err := r.Scan(&i, &row.schemas, &row.latest); err != nil {
 			return err
 		}
-		*rows[identity.ID(id)] = row
+		if i < 0 || i >= len(rows) {
+			return fmt.Errorf("row %d of %d", i, len(rows))
+		}
+		rows[i] = row
 		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("read newest values: %w", err)
 	}
-	// The schemas are looked up first: the work below has no transaction.
-	added, err := c.schemasOf(ctx, rows)
+	known, added, err := c.schemasOf(rows)
 	if err != nil {
 		return err
 	}
 	if _, err := c.tx.execMany(ctx, insertSchemas, added); err != nil {
 		return fmt.Errorf("store schemas: %w", err)
 	}
-	parallel(len(c.order), func(i int) { c.order[i].apply(rows[c.order[i].id]) })
-	args = make([]any, 0, 5*len(c.order))
-	for _, b := range c.order {
+	errs := make([]error, len(rows))
+	apply := func(i int, find func(wire.SchemaID) (*wire.Schema, error)) {
+		errs[i] = c.order[i].apply(&rows[i], find)
+	}
+	parallel(len(rows), func(i int) {
+		apply(i, func(id wire.SchemaID) (*wire.Schema, error) {
+			if sc := known[id]; sc != nil {
+				return sc, nil
+			}
+			return nil, errUnknown
+		})
+	})
+	for i, err := range errs {
+		if errors.Is(err, errUnknown) { // the transaction is for one at a time
+			apply(i, func(id wire.SchemaID) (sc *wire.Schema, err error) {
+				if sc = known[id]; sc == nil {
+					sc, err = c.s.schemaIn(ctx, c.tx, id)
+					known[id] = sc
+				}
+				return sc, err
+			})
+		}
+	}
+	return c.writeBoxes(ctx, args[:0], rows, errs)
+}
+
+// errUnknown says that a box has newest values of a schema that no delivery
+// brought.
+var errUnknown = errors.New("another schema")
+
+func (c *commit) writeBoxes(ctx context.Context, args []any, rows []newestRow, errs []error) error {
+	for i, b := range c.order {
+		if errs[i] != nil {
+			return fmt.Errorf("newest values of %s: %w", b.id, errs[i])
+		}
 		var buffer any // NULL keeps what is stored
 		if b.behind != nil {
 			text, err := json.Marshal(b.behind)
@@ -73,8 +106,8 @@ func (c *commit) saveBoxes(ctx context.Context) error {
 			}
 			buffer = string(text)
 		}
-		r := rows[b.id]
-		args = append(args, string(b.id), c.nowMs, buffer, append([]byte{}, r.schemas...), r.latest)
+		r := &rows[i]
+		args = append(args, b.name, c.nowMs, buffer, append([]byte{}, r.schemas...), r.latest)
 	}
 	if _, err := c.tx.execMany(ctx, writeNewest, args); err != nil {
 		return fmt.Errorf("store newest values: %w", err)
@@ -82,54 +115,42 @@ func (c *commit) saveBoxes(ctx context.Context) error {
 	return nil
 }
 
-// schemasOf notes the schemas that a box uses for the first time, returns them
-// as arguments of insertSchemas, and reads the newest values, which needs the
-// schemas that they came in.
-func (c *commit) schemasOf(ctx context.Context, rows map[identity.ID]*newestRow) (added []any, err error) {
-	known := map[wire.SchemaID]*wire.Schema{}
-	for _, b := range c.order {
-		row := rows[b.id]
+// schemasOf notes the schemas that a box uses for the first time and returns
+// them as arguments of insertSchemas, and all that the deliveries have.
+func (c *commit) schemasOf(rows []newestRow) (known map[wire.SchemaID]*wire.Schema, added []any, err error) {
+	known = map[wire.SchemaID]*wire.Schema{}
+	for i, b := range c.order {
 		for _, d := range b.fresh {
 			id := d.schemaID()
 			known[id] = d.Schema
-			if row.schemas.has(id) {
+			if rows[i].schemas.has(id) {
 				continue
 			}
-			row.schemas = row.schemas.with(id)
+			rows[i].schemas = rows[i].schemas.with(id)
 			body, err := wire.Encode(*d.Schema)
 			if err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 			added = append(added, id[:], body)
 		}
 	}
-	find := func(id wire.SchemaID) (*wire.Schema, error) {
-		if sc := known[id]; sc != nil {
-			return sc, nil
-		}
-		sc, err := c.s.schemaIn(ctx, c.tx, id)
-		known[id] = sc
-		return sc, err
-	}
-	for _, b := range c.order {
-		if len(b.fresh) == 0 {
-			continue
-		}
-		if rows[b.id].newest, err = decodeNewest(rows[b.id].latest, find); err != nil {
-			return nil, fmt.Errorf("newest values of %s: %w", b.id, err)
-		}
-	}
-	return added, nil
+	return known, added, nil
 }
 
-// apply brings the row of a box up to date.
-func (b *boxCommit) apply(row *newestRow) {
+// apply brings the row of a box up to date. It changes nothing when find does
+// not know a schema.
+func (b *boxCommit) apply(row *newestRow, find func(wire.SchemaID) (*wire.Schema, error)) error {
 	if len(b.fresh) > 0 {
-		for _, d := range b.fresh {
-			d.updateNewest(&row.newest)
+		newest, err := decodeNewest(row.latest, find)
+		if err != nil {
+			return err
 		}
-		row.latest = row.newest.encode()
+		for _, d := range b.fresh {
+			d.updateNewest(&newest)
+		}
+		row.latest = newest.encode()
 	}
+	return nil
 }
 
 // parallel calls f for 0 to n-1 on all processors.

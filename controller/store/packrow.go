@@ -25,6 +25,7 @@ type packRow struct {
 	fromMs, toMs int64
 	body         []byte
 	rollups      []byte // nil: it waits in sample until its hour is closed
+	exact        *part  // what is in body, if it is known
 }
 
 // packRows makes the rows of the members that count: one, or more when they are
@@ -40,6 +41,7 @@ func (d *Delivery) packRows(counts []bool) ([]packRow, error) {
 		switch {
 		case to-from >= straightMs && d.Samples != nil:
 			one := d.opened(use).exact(*d.Samples)
+			row.exact = &one
 			if !slices.Contains(use, false) {
 				row.body = one.encodeSealed(d.Pack.Payload)
 			}
@@ -103,9 +105,13 @@ func prepare(ds []Delivery) ([][]packRow, error) {
 	return rows, nil
 }
 
-// addPack stores a pack for its new members.
-func (c *commit) addPack(d *Delivery, fresh int) error {
+// addPack stores a pack of a box for its new members.
+func (c *commit) addPack(d *Delivery, fresh int, box any) error {
 	rows := d.whole
+	if c.packs == nil { // room for all, if they are like this one
+		n := len(c.whole) * len(rows)
+		c.packs, c.rollups = make([]any, 0, insertHours.width*n), make([]any, 0, insertRollups.width*n)
+	}
 	if fresh < len(d.Pack.Members) {
 		var err error
 		if rows, err = d.packRows(d.fresh); err != nil {
@@ -113,12 +119,12 @@ func (c *commit) addPack(d *Delivery, fresh int) error {
 		}
 	}
 	for _, r := range rows {
-		id, box := c.id(), string(d.Box)
+		var id any = c.id()
 		if r.rollups == nil {
 			c.samples = append(c.samples, id, box, r.fromMs, r.toMs, r.body)
 			continue
 		}
-		hour := hourOf(r.fromMs)
+		var hour any = hourOf(r.fromMs)
 		c.packs = append(c.packs, box, hour, id, int64(c.lsn), r.fromMs, r.toMs, r.body)
 		c.rollups = append(c.rollups, box, hour, id, r.rollups)
 	}

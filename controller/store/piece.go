@@ -279,7 +279,7 @@ type openedPack struct {
 // exact puts the rows of the members that count on the calendar.
 func (o *openedPack) exact(s wire.Samples) part {
 	p, sc, starts, use, cols := o.pack, o.schema, o.starts, o.use, o.cols
-	out := part{sid: p.SID, lane: p.Lane, boot: p.Boot, id: p.Schema, schema: sc, values: pick(s.Values, cols)}
+	out := part{sid: p.SID, lane: p.Lane, boot: p.Boot, id: p.Schema, schema: sc, values: pick(s.Values, cols), members: make([]member, 0, len(p.Members))}
 	all := !slices.Contains(use, false)
 	if all {
 		out.timesMs = slices.Clone(s.TimesMs)

@@ -40,7 +40,8 @@ type commit struct {
 	lsn   uint64
 	nowMs int64
 	keys  *keySet
-	rows  int64 // numbered so far
+	rows  int64       // numbered so far
+	whole [][]packRow // of all deliveries, see prepare
 
 	samples, blocks, events, results, gaps []any
 	packs, rollups                         []any // of sample_hour and rollup_hour
@@ -57,6 +58,7 @@ type readsKey struct {
 // boxCommit is what one transaction changes of a box.
 type boxCommit struct {
 	id     identity.ID
+	name   any // id as an argument of statements: each box has many
 	behind *wire.Buffer
 	fresh  []*Delivery // with samples
 }
@@ -64,7 +66,7 @@ type boxCommit struct {
 func (c *commit) box(id identity.ID) *boxCommit {
 	b := c.boxes[id]
 	if b == nil {
-		b = &boxCommit{id: id}
+		b = &boxCommit{id: id, name: string(id)}
 		c.boxes[id], c.order = b, append(c.order, b)
 	}
 	return b
@@ -91,11 +93,11 @@ func (c *commit) take(d *Delivery) (fresh int, err error) {
 		return 0, nil
 	}
 	if d.Pack != nil {
-		err = c.addPack(d, fresh)
+		err = c.addPack(d, fresh, b.name)
 	} else if body := encodeBlock(&d.Block, d.StartMs); d.Samples != nil {
-		c.samples = append(c.samples, c.id(), string(d.Box), d.StartMs, d.StartMs+d.Block.SpanMs, body)
+		c.samples = append(c.samples, c.id(), b.name, d.StartMs, d.StartMs+d.Block.SpanMs, body)
 	} else {
-		c.blocks = append(c.blocks, c.id(), string(d.Box), int64(d.Block.Kind), d.StartMs, d.StartMs+d.Block.SpanMs, c.nowMs, body)
+		c.blocks = append(c.blocks, c.id(), b.name, int64(d.Block.Kind), d.StartMs, d.StartMs+d.Block.SpanMs, c.nowMs, body)
 	}
 	if d.Samples != nil || d.Rows != nil {
 		b.fresh = append(b.fresh, d)
