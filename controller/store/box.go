@@ -199,17 +199,21 @@ func (s *Store) Box(ctx context.Context, id identity.ID, readsSinceMs int64) (Bo
 
 func (s *Store) boxes(ctx context.Context, only identity.ID, readsSinceMs int64) ([]Box, error) {
 	var out []Box
+	var texts [][4]string
 	at := map[identity.ID]int{}
 	err := s.each(ctx, `SELECT id, name, site, enrolled_ms, last_seen_ms, connected, inventory, buffer, running, desired
 		FROM box WHERE ? = '' OR id = ? ORDER BY name`, []any{only, only}, func(rows *sql.Rows) error {
-		b, err := scanBox(rows)
+		b, said, err := scanBox(rows)
 		if err != nil {
 			return err
 		}
 		at[b.ID] = len(out)
-		out = append(out, b)
+		out, texts = append(out, b), append(texts, said)
 		return nil
 	})
+	if err == nil {
+		err = parseBoxes(out, texts)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("list boxes: %w", err)
 	}
@@ -231,24 +235,31 @@ func (s *Store) boxes(ctx context.Context, only identity.ID, readsSinceMs int64)
 	return out, s.addReads(ctx, only, readsSinceMs, get)
 }
 
-func scanBox(rows *sql.Rows) (Box, error) {
-	b := Box{}
-	var inv, buf, running, desired string
-	if err := rows.Scan(&b.ID, &b.Name, &b.Site, &b.EnrolledMs, &b.LastSeenMs, &b.Connected, &inv, &buf, &running, &desired); err != nil {
-		return Box{}, err
-	}
-	for _, f := range []struct {
-		text string
-		into any
-	}{{inv, &b.Inventory}, {buf, &b.Buffer}, {running, &b.Running}, {desired, &b.Desired}} {
-		if f.text == "" {
-			continue
+// scanBox reads a row; what is JSON in it is for parseBoxes.
+func scanBox(rows *sql.Rows) (b Box, texts [4]string, err error) {
+	err = rows.Scan(&b.ID, &b.Name, &b.Site, &b.EnrolledMs, &b.LastSeenMs, &b.Connected, &texts[0], &texts[1], &texts[2], &texts[3])
+	return b, texts, err
+}
+
+// parseBoxes reads the texts of all boxes, which takes as long as to fetch
+// them, on all processors.
+func parseBoxes(boxes []Box, texts [][4]string) error {
+	errs := make([]error, len(boxes))
+	parallel(len(boxes), func(i int) {
+		b := &boxes[i]
+		for j, into := range []any{&b.Inventory, &b.Buffer, &b.Running, &b.Desired} {
+			if text := texts[i][j]; text != "" && text != "{}" && errs[i] == nil {
+				errs[i] = json.Unmarshal([]byte(text), into)
+			}
 		}
-		if err := json.Unmarshal([]byte(f.text), f.into); err != nil {
-			return Box{}, fmt.Errorf("box %s: %w", b.ID, err)
+		texts[i] = [4]string{}
+	})
+	for i, err := range errs {
+		if err != nil {
+			return fmt.Errorf("box %s: %w", boxes[i].ID, err)
 		}
 	}
-	return b, nil
+	return nil
 }
 
 func (s *Store) addPhases(ctx context.Context, only identity.ID, get func(identity.ID) *Box) error {
