@@ -28,6 +28,7 @@ type ctxModel struct {
 	// What the neighbours did: the moving averages of class (for floats plus
 	// exponent) in 1/16, and of the sign in 1/256; the last sign, -1..1.
 	level, drift, last int
+	coded, raw         []byte // room of the encoder
 }
 
 func newCtxModel(e elem) *ctxModel {
@@ -81,8 +82,8 @@ func (m *ctxModel) learn(x, class, sign int) {
 func (m *ctxModel) encode(e elem, base, target, out []byte) []byte {
 	m.reset()
 	var rc rangeEncoder
-	rc.reset(nil)
-	var raw bitWriter
+	rc.reset(m.coded[:0])
+	raw := bitWriter{out: m.raw[:0]}
 	var b, t [block]uint64
 	for len(target) > 0 {
 		n := e.load(&t, target)
@@ -114,10 +115,10 @@ func (m *ctxModel) encode(e elem, base, target, out []byte) []byte {
 		}
 		target, base = target[n*e.size():], base[n*e.size():]
 	}
-	coded := rc.finish()
-	out = binary.AppendUvarint(out, uint64(len(coded)))
-	out = append(out, coded...)
-	return append(out, raw.finish()...)
+	m.coded, m.raw = rc.finish(), raw.finish()
+	out = binary.AppendUvarint(out, uint64(len(m.coded)))
+	out = append(out, m.coded...)
+	return append(out, m.raw...)
 }
 
 // decode fills target, as long as base, from a stream.

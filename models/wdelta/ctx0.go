@@ -15,6 +15,8 @@ type ctx0Model struct {
 	head  []cell // [expectation][node]
 	extra []cell // [exponent][node]
 	level int    // moving average of the exponent bucket in 1/16
+	coded []byte // room of the encoder
+	raw   []byte
 }
 
 func newCtx0Model(e elem) *ctx0Model {
@@ -45,8 +47,8 @@ func (m *ctx0Model) learn(x int) { m.level += (x<<4 - m.level) >> 3 }
 func (m *ctx0Model) encode(e elem, src, out []byte) []byte {
 	m.reset()
 	var rc rangeEncoder
-	rc.reset(nil)
-	var raw bitWriter
+	rc.reset(m.coded[:0])
+	raw := bitWriter{out: m.raw[:0]}
 	var v [block]uint64
 	for len(src) > 0 {
 		n := e.load(&v, src)
@@ -69,10 +71,10 @@ func (m *ctx0Model) encode(e elem, src, out []byte) []byte {
 		}
 		src = src[n*e.size():]
 	}
-	coded := rc.finish()
-	out = binary.AppendUvarint(out, uint64(len(coded)))
-	out = append(out, coded...)
-	return append(out, raw.finish()...)
+	m.coded, m.raw = rc.finish(), raw.finish()
+	out = binary.AppendUvarint(out, uint64(len(m.coded)))
+	out = append(out, m.coded...)
+	return append(out, m.raw...)
 }
 
 func (m *ctx0Model) decode(e elem, in, dst []byte) error {

@@ -117,13 +117,19 @@ func grow(b []byte, n int) []byte {
 // stream decodes s into plain[s.key].
 func (d *Decoder) stream(s stream) error {
 	n, e := d.lens[s.key], s.key.elem()
-	out := grow(d.plain[s.key], n)
-	d.plain[s.key] = out
-	if s.key.kind() == kindMoved {
-		if err := d.readBases(s.key, n); err != nil {
+	switch s.key.kind() {
+	case kindMoved:
+		d.bases = grow(d.bases, n)
+		if err := d.readBases(s.key); err != nil {
 			return err
 		}
+	case kindSteps: // the steps are whole numbers, as differences to zero
+		n, e = n/e.size()*4, elemI32
+		d.bases = grow(d.bases, n)
+		clear(d.bases)
 	}
+	out := grow(d.plain[s.key], n)
+	d.plain[s.key] = out
 	switch s.method {
 	case methodRaw:
 		if len(s.wire) != n {
@@ -179,8 +185,7 @@ func (d *Decoder) unzstd(dec *zstd.Decoder, buf *[]byte, wire []byte, n int) ([]
 }
 
 // readBases reads what the segments of k have in the base, in their order.
-func (d *Decoder) readBases(k key, n int) error {
-	d.bases = grow(d.bases, n)
+func (d *Decoder) readBases(k key) error {
 	at := 0
 	for _, s := range d.segments {
 		if s.key() == k {
@@ -197,12 +202,20 @@ func (d *Decoder) readBases(k key, n int) error {
 func (d *Decoder) gather(out []byte) error {
 	var used [256]int
 	for _, s := range d.segments {
-		if s.kind == kindCopy {
+		k := s.key()
+		switch s.kind {
+		case kindCopy:
 			if err := readAt(d.base, out[:s.n], s.base); err != nil {
 				return err
 			}
-		} else {
-			k := s.key()
+		case kindSteps:
+			d.bases = grow(d.bases, s.n)
+			if err := readAt(d.base, d.bases, s.base); err != nil {
+				return err
+			}
+			s.elem.addSteps(out[:s.n], d.plain[k][used[k]:], d.bases, s.step)
+			used[k] += s.n / s.elem.size() * 4
+		default:
 			used[k] += copy(out[:s.n], d.plain[k][used[k]:])
 		}
 		out = out[s.n:]

@@ -30,7 +30,28 @@ func vectors() map[string][2][]byte {
 		"bf16": {h.file(0, 0), h.file(1, 1e-3)},
 		"int8": {q.file(0, 0), q.file(1, 1e-2)},
 		"cold": {nil, h.file(0, 0)},
+		"step": {w.file(0, 0), quantised(w.file(0, 0), w.file(1, 1e-3))},
 	}
+}
+
+// steps of 2^-16, which quantised rounds to, are the quanta of the vector "step".
+var vectorQuanta = map[string]float32{"layer.0": 0x1p-16, "layer.1": 0x1p-16, "layer.2": 0x1p-16}
+
+func quantaOf(name string) map[string]float32 {
+	if name == "step" {
+		return vectorQuanta
+	}
+	return nil
+}
+
+func quantised(base, target []byte) []byte {
+	out := bytes.Clone(target)
+	n := 8 + int(binary.LittleEndian.Uint64(base))
+	for i := n; i < len(out); i += 4 {
+		from := elemF32.get(base[i:])
+		elemF32.put(out[i:], elemF32.plus(from, 0x1p-16, steps(elemF32.get(target[i:]), from, 0x1p-16)))
+	}
+	return out
 }
 
 func TestDeltasOfReleasedVersionsDecode(t *testing.T) {
@@ -53,7 +74,7 @@ func TestDeltasOfReleasedVersionsDecode(t *testing.T) {
 			base = stored(".base", func() []byte { return v[0] })
 		}
 		target := stored(".target", func() []byte { return v[1] })
-		mustDecode(t, base, stored(".wdelta", func() []byte { d, _ := mustEncode(t, v[0], v[1], Options{}); return d }), target)
+		mustDecode(t, base, stored(".wdelta", func() []byte { d, _ := mustEncode(t, v[0], v[1], Options{Quanta: quantaOf(name)}); return d }), target)
 	}
 }
 
@@ -118,6 +139,9 @@ func TestPayloadsThatLieAreRefused(t *testing.T) {
 		{"segments that leave a rest", raw(payload(uv(1, 0, 15), uv(1, 0, 0, 16))), false},
 		{"unknown kind", raw(payload(uv(1, 9, 16), uv(1, 9, 0, 16))), false},
 		{"unknown element", raw(payload(uv(1, 0xf2, 1, 16), uv(1, 0, 0, 16))), false},
+		{"steps of integers", append(payload(append(uv(1, byte2(kindSteps, elemI32), 16, 0), 0, 0, 0x80, 0x3f), uv(1, byte2(kindSteps, elemI32), uint64(methodCtx), 1)), 0), false},
+		{"a step of nothing", append(payload(append(uv(1, byte2(kindSteps, elemF32), 16, 0), 0, 0, 0, 0), uv(1, byte2(kindSteps, elemF32), uint64(methodCtx), 1)), 0), false},
+		{"a step that is no number", append(payload(append(uv(1, byte2(kindSteps, elemF32), 16, 0), 0, 0, 0xc0, 0x7f), uv(1, byte2(kindSteps, elemF32), uint64(methodCtx), 1)), 0), false},
 		{"text with an element", raw(payload(uv(1, 0x60, 16), uv(1, 0x60, 0, 16))), false},
 		{"numbers cut in half", raw(payload(uv(2, byte2(kindPlain, elemF32), 14, 0, 2), uv(1, 0, 0, 16))), false},
 		{"copy before the base", payload(uv(1, uint64(kindCopy), 16, zigzag(-1)), uv(0)), false},
@@ -248,8 +272,8 @@ func TestOrderedFloatsAreNeighbours(t *testing.T) {
 // error, whatever the bytes are.
 func FuzzDecode(f *testing.F) {
 	base := random(1, 300)
-	for _, v := range vectors() {
-		delta, _ := mustEncode(f, v[0], v[1], Options{})
+	for name, v := range vectors() {
+		delta, _ := mustEncode(f, v[0], v[1], Options{Quanta: quantaOf(name)})
 		f.Add(delta, v[0])
 	}
 	f.Add(build(base, base[:50], append(payload([]byte{1, 0, 50, 1, 0, 0, 50}), base[:50]...)), base)

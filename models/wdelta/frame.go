@@ -26,9 +26,12 @@ type encoder struct {
 	ctx0    [elemEnd]*ctx0Model
 	// Of the frame at work.
 	bytes    []byte // of the target
+	from     []byte // of the base, for one piece
+	steps    []byte // of one piece
 	segments []segment
 	text     map[key]*numbers
 	planes   []byte
+	free     [][]byte // room for coded streams
 	// The result.
 	head    Frame
 	payload []byte
@@ -43,7 +46,25 @@ func newEncoder(j job) (*encoder, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &encoder{job: j, zstd: z}, nil
+	return &encoder{job: j, zstd: z, text: map[key]*numbers{}}, nil
+}
+
+// take and give keep room from frame to frame: a frame needs several MiB, and
+// as garbage they would be many times that.
+func (e *encoder) take() []byte {
+	n := len(e.free)
+	if n == 0 {
+		return make([]byte, 0, FrameBytes)
+	}
+	b := e.free[n-1]
+	e.free = e.free[:n-1]
+	return b
+}
+
+func (e *encoder) give(b []byte) {
+	if cap(b) > 0 {
+		e.free = append(e.free, b[:0])
+	}
 }
 
 func (e *encoder) close() {
@@ -78,6 +99,9 @@ func (e *encoder) frame(pieces []piece) error {
 	used := 0
 	for _, s := range streams {
 		used += len(s.wire)
+		if s.method != methodRaw {
+			e.give(s.wire)
+		}
 	}
 	e.count("frame", 0, headBytes+len(e.payload)-used)
 	return nil
@@ -91,18 +115,30 @@ func (e *encoder) count(method string, target, wire int) {
 // collect turns pieces into segments and gathers the bytes of each key.
 func (e *encoder) collect(pieces []piece, off int64) error {
 	e.segments = e.segments[:0]
-	e.text = map[key]*numbers{}
+	for k, v := range e.text {
+		e.give(v.target)
+		e.give(v.base)
+		delete(e.text, k)
+	}
 	for _, p := range pieces {
 		own := e.bytes[p.off-off:][:p.n]
 		s := segment{kind: p.kind, elem: p.elem, n: int(p.n), base: p.base}
 		var from []byte
 		if s.kind.based() {
-			from = make([]byte, p.n)
+			e.from = grow(e.from, int(p.n))
+			from = e.from
 			if err := readFull(e.base, from, p.base); err != nil {
 				return err
 			}
 			if s.kind == kindMoved && bytes.Equal(from, own) {
 				s.kind, s.elem = kindCopy, elemNone
+			}
+			if s.kind == kindMoved && p.step > 0 {
+				e.steps = grow(e.steps, len(own)/p.elem.size()*4)
+				if p.elem.toSteps(e.steps, own, from, p.step) && p.elem.fewer(e.steps, own, from) {
+					s.kind, s.step = kindSteps, p.step
+					own = e.steps
+				}
 			}
 			// Two tensors with one fingerprint: as good as never, and harmless.
 			if s.kind == kindCopy && !bytes.Equal(from, own) {
@@ -115,11 +151,17 @@ func (e *encoder) collect(pieces []piece, off int64) error {
 		}
 		k := s.key()
 		if e.text[k] == nil {
-			e.text[k] = &numbers{}
+			e.text[k] = &numbers{target: e.take()}
+			if s.kind.based() {
+				e.text[k].base = e.take()
+			}
 		}
 		e.text[k].target = append(e.text[k].target, own...)
-		if s.kind == kindMoved {
+		switch s.kind {
+		case kindMoved:
 			e.text[k].base = append(e.text[k].base, from...)
+		case kindSteps: // whole numbers, as differences to zero
+			e.text[k].base = append(e.text[k].base, make([]byte, len(own))...)
 		}
 	}
 	return nil
@@ -129,7 +171,7 @@ func (e *encoder) collect(pieces []piece, off int64) error {
 func (e *encoder) add(s segment) {
 	if last := len(e.segments) - 1; last >= 0 {
 		l := &e.segments[last]
-		if l.key() == s.key() && (!s.kind.based() || l.base+int64(l.n) == s.base) {
+		if l.key() == s.key() && l.step == s.step && (!s.kind.based() || l.base+int64(l.n) == s.base) {
 			l.n += s.n
 			return
 		}
@@ -143,7 +185,7 @@ func (e *encoder) streams() ([]stream, error) {
 	var out []stream
 	coded := map[key]stream{}
 	for k := range e.text {
-		if k.kind() == kindMoved {
+		if k.kind().based() {
 			if err := e.moved(k, coded); err != nil {
 				return nil, err
 			}
@@ -182,29 +224,43 @@ const unclear = 4
 
 // moved codes differences, or gives the bytes over to the plain numbers.
 func (e *encoder) moved(k key, coded map[key]stream) error {
-	v := e.text[k]
-	s := stream{key: k, method: methodSubPlane, wire: e.planed(k.elem(), v.target, v.base)}
+	v, el := e.text[k], k.elem()
+	if k.kind() == kindSteps {
+		el = elemI32
+	}
+	s := stream{key: k, method: methodSubPlane, wire: e.planed(el, v.target, v.base)}
 	if e.options.Coder == Smallest {
-		m := &e.ctx[k.elem()]
+		m := &e.ctx[el]
 		if *m == nil {
-			*m = newCtxModel(k.elem())
+			*m = newCtxModel(el)
 		}
-		if b := (*m).encode(k.elem(), v.base, v.target, nil); len(b) < len(s.wire) {
+		if b := (*m).encode(el, v.base, v.target, e.take()); len(b) < len(s.wire) {
+			e.give(s.wire)
 			s.method, s.wire = methodCtx, b
+		} else {
+			e.give(b)
 		}
 	}
 	coded[k] = s
-	if len(s.wire)*unclear < len(v.target) {
+	if k.kind() == kindSteps || len(s.wire)*unclear < len(v.target) {
 		return nil
 	}
 	plain := key(kindPlain) | key(k.elem())<<4
 	alone, err := e.plain(plain, v.target)
-	if err != nil || len(alone.wire) >= len(s.wire) {
+	if err != nil {
 		return err
 	}
+	if alone.method != methodRaw {
+		e.give(alone.wire)
+	}
+	if len(alone.wire) >= len(s.wire) {
+		return nil
+	}
+	e.give(s.wire)
+	e.give(v.base)
 	delete(coded, k)
 	delete(e.text, k)
-	merged := &numbers{}
+	merged := &numbers{target: e.take()}
 	at := map[key]int{}
 	for i := range e.segments {
 		seg := &e.segments[i]
@@ -217,6 +273,10 @@ func (e *encoder) moved(k key, coded map[key]stream) error {
 			at[plain] += seg.n
 		}
 	}
+	e.give(v.target)
+	if old := e.text[plain]; old != nil {
+		e.give(old.target)
+	}
 	e.text[plain] = merged
 	return nil
 }
@@ -225,25 +285,29 @@ func (e *encoder) moved(k key, coded map[key]stream) error {
 func (e *encoder) planed(el elem, b, base []byte) []byte {
 	e.planes = grow(e.planes, len(b))
 	el.toPlanes(e.planes, b, base)
-	return e.zstd.EncodeAll(e.planes, nil)
+	return e.zstd.EncodeAll(e.planes, e.take())
 }
 
 // plain codes bytes without the base, save the dictionary for text.
 func (e *encoder) plain(k key, b []byte) (stream, error) {
 	best := stream{key: k, method: methodRaw, wire: b}
-	try := func(m method, wire []byte) {
-		if len(wire) < len(best.wire) {
-			best.method, best.wire = m, wire
+	try := func(m method, wire []byte) bool {
+		if len(wire) >= len(best.wire) {
+			e.give(wire)
+			return false
 		}
+		if best.method != methodRaw {
+			e.give(best.wire)
+		}
+		best.method, best.wire = m, wire
+		return true
 	}
 	if k.kind() == kindText {
-		try(methodZstd, e.zstd.EncodeAll(b, nil))
+		try(methodZstd, e.zstd.EncodeAll(b, e.take()))
 		w := e.windowFor()
 		z, err := e.dictionary(w)
-		if z != nil {
-			if wire := z.EncodeAll(b, nil); len(wire) < len(best.wire) {
-				best.method, best.wire, best.dict = methodDict, wire, w
-			}
+		if z != nil && try(methodDict, z.EncodeAll(b, e.take())) {
+			best.dict = w
 		}
 		return best, err
 	}
@@ -254,10 +318,10 @@ func (e *encoder) plain(k key, b []byte) (stream, error) {
 		if *m == nil {
 			*m = newCtx0Model(el)
 		}
-		try(methodCtx0, (*m).encode(el, b, nil))
+		try(methodCtx0, (*m).encode(el, b, e.take()))
 	}
 	if el.size() == 1 || len(best.wire)*2 < len(b) { // repeats, which planes tear apart
-		try(methodZstd, e.zstd.EncodeAll(b, nil))
+		try(methodZstd, e.zstd.EncodeAll(b, e.take()))
 	}
 	return best, nil
 }

@@ -18,6 +18,7 @@ type piece struct {
 	elem   elem
 	off, n int64
 	base   int64
+	step   float32 // above 0: the tensor was quantised by it
 }
 
 // Sizes in bytes.
@@ -176,6 +177,11 @@ func (p *planner) nearest(pc *piece, t container.Tensor, byName map[string]conta
 		return true, nil
 	}
 	if b, ok := byName[t.Name+"\x00"+like(t)]; ok {
+		if step := p.options.Quanta[t.Name]; usableStep(step) && kindSteps.takes(pc.elem) {
+			pc.kind, pc.base, pc.step = kindMoved, b.Off, step
+			p.stats.Named++
+			return nil
+		}
 		if ok, err := try(b); ok || err != nil {
 			p.stats.Named++
 			return err

@@ -3,6 +3,7 @@ package wdelta
 import (
 	"encoding/binary"
 	"fmt"
+	"math"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -15,14 +16,26 @@ const (
 	kindCopy              // the same bytes as a range of the base
 	kindPlain             // numbers by themselves
 	kindMoved             // numbers as differences to a range of the base
+	kindSteps             // floats as whole steps from a range of the base
 	kindEnd
 )
 
 // based reports whether the kind reads the base.
-func (k kind) based() bool { return k == kindCopy || k == kindMoved }
+func (k kind) based() bool { return k == kindCopy || k == kindMoved || k == kindSteps }
 
 // numbers reports whether the kind needs an element.
-func (k kind) numbers() bool { return k == kindPlain || k == kindMoved }
+func (k kind) numbers() bool { return k == kindPlain || k == kindMoved || k == kindSteps }
+
+// takes reports whether numbers of kind k can be of element e.
+func (k kind) takes(e elem) bool {
+	switch k {
+	case kindPlain, kindMoved:
+		return e > elemNone && e < elemEnd
+	case kindSteps:
+		return e == elemF16 || e == elemBF16 || e == elemF32
+	}
+	return e == elemNone
+}
 
 // segment is a run of bytes of the target made in one way.
 type segment struct {
@@ -30,6 +43,7 @@ type segment struct {
 	elem elem
 	n    int
 	base int64 // where its range of the base begins
+	step float32
 }
 
 // key names the stream that a segment's bytes are in: all segments of a frame
@@ -62,7 +76,7 @@ func (m method) fits(k kind) bool {
 		return m <= methodDict
 	case kindPlain:
 		return m == methodRaw || m == methodZstd || m == methodPlane || m == methodCtx0
-	case kindMoved:
+	case kindMoved, kindSteps:
 		return m == methodSubPlane || m == methodCtx
 	}
 	return false
@@ -96,6 +110,9 @@ func (t table) appendTo(out []byte, off int64, enc *zstd.Encoder) []byte {
 		if s.kind.based() {
 			b = binary.AppendUvarint(b, zigzag(s.base-expected))
 			expected = s.base
+		}
+		if s.kind == kindSteps {
+			b = binary.LittleEndian.AppendUint32(b, math.Float32bits(s.step))
 		}
 		expected += int64(s.n)
 	}
@@ -171,7 +188,7 @@ func (d *Decoder) parseSegments(c *cut8, f Frame) (lens [256]int, err error) {
 			return lens, fmt.Errorf("length of a segment: %w", ErrCorrupt)
 		}
 		s := segment{kind: k.kind(), elem: k.elem(), n: int(length)}
-		if s.kind >= kindEnd || s.elem >= elemEnd || s.kind.numbers() != (s.elem != elemNone) || s.kind.numbers() && s.n%s.elem.size() != 0 {
+		if s.kind >= kindEnd || !s.kind.takes(s.elem) || s.kind.numbers() && s.n%s.elem.size() != 0 {
 			return lens, fmt.Errorf("a segment of kind %d with element %d and %d bytes: %w", s.kind, s.elem, s.n, ErrCorrupt)
 		}
 		if s.kind.based() {
@@ -180,6 +197,12 @@ func (d *Decoder) parseSegments(c *cut8, f Frame) (lens [256]int, err error) {
 				return lens, fmt.Errorf("a segment reads the base outside of its %d bytes: %w", d.header.BaseSize, ErrCorrupt)
 			}
 			expected = s.base
+		}
+		if s.kind == kindSteps {
+			bits := uint32(c.byte()) | uint32(c.byte())<<8 | uint32(c.byte())<<16 | uint32(c.byte())<<24
+			if s.step = math.Float32frombits(bits); c.bad || !usableStep(s.step) {
+				return lens, fmt.Errorf("the step of a segment is no positive number: %w", ErrCorrupt)
+			}
 		}
 		expected += int64(s.n)
 		left -= s.n

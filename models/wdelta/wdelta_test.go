@@ -351,3 +351,78 @@ func TestProgressReachesTheWhole(t *testing.T) {
 		t.Errorf("got %v", seen)
 	}
 }
+
+func TestQuantisedWeightsCostAFraction(t *testing.T) {
+	for _, tc := range []struct {
+		dtype          string
+		most, mistaken float64
+	}{{"F32", 0.13, 0.08}, {"F16", 0.23, 0.08}, {"BF16", 0.09, 0.08}} {
+		w := weights{dtype: tc.dtype, tensors: 2, n: 50_000, seed: 14}
+		base, trained := w.file(0, 0), w.file(1, 1e-3)
+		var out bytes.Buffer
+		q, err := Quantise(t.Context(), bytes.NewReader(base), bytes.NewReader(trained), &out, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		published := out.Bytes()
+		if len(q.Tensors) != 2 || q.Levels != DefaultLevels || q.Tensors[0].RelativeError > tc.mistaken {
+			t.Errorf("%s: %+v", tc.dtype, q)
+		}
+		delta, stats := mustEncode(t, base, published, Options{Quanta: q.Quanta()})
+		mustDecode(t, base, delta, published)
+		_, whole := mustEncode(t, base, trained, Options{})
+		t.Logf("%s: %.4f instead of %.4f, error %.3f", tc.dtype, stats.Ratio(), whole.Ratio(), q.Tensors[0].RelativeError)
+		if stats.Ratio() > tc.most {
+			t.Errorf("%s: ratio %.4f, want at most %.2f: %+v", tc.dtype, stats.Ratio(), tc.most, stats)
+		}
+		// A step that is not the one that was used costs bytes, never bits.
+		wrong := q.Quanta()
+		wrong["layer.0"] *= 1.37
+		delta, _ = mustEncode(t, base, published, Options{Quanta: wrong})
+		mustDecode(t, base, delta, published)
+	}
+}
+
+func TestQuantiseLeavesAloneWhatItCannotMove(t *testing.T) {
+	w := weights{dtype: "F32", tensors: 2, n: 1000, seed: 15}
+	base := w.file(0, 0)
+	odd := bytes.Clone(w.file(1, 1e-3))
+	binary.LittleEndian.PutUint32(odd[len(odd)-4:], 0x7fc00001) // no number
+	for name, target := range map[string][]byte{"the same": base, "no number": odd, "integers": weights{dtype: "I8", tensors: 1, n: 100}.file(0, 0)} {
+		var out bytes.Buffer
+		from := base
+		if name == "integers" {
+			from = weights{dtype: "I8", tensors: 1, n: 100}.file(1, 1)
+		}
+		q, err := Quantise(t.Context(), bytes.NewReader(from), bytes.NewReader(target), &out, 4)
+		if err != nil || out.Len() != len(target) {
+			t.Fatalf("%s: %v, %d bytes", name, err, out.Len())
+		}
+		if got, want := len(q.Tensors), map[string]int{"no number": 1}[name]; got != want {
+			t.Errorf("%s: %d tensors were moved, want %d", name, got, want)
+		}
+	}
+	for _, levels := range []float64{-1, 0.1, 5000, math.NaN(), math.Inf(1)} {
+		if _, err := Quantise(t.Context(), bytes.NewReader(base), bytes.NewReader(base), io.Discard, levels); err == nil {
+			t.Errorf("%v levels are taken", levels)
+		}
+	}
+}
+
+func TestHalvesRoundToNearest(t *testing.T) {
+	for h := range 1 << 16 {
+		b := binary.LittleEndian.AppendUint16(nil, uint16(h))
+		v := elemF16.get(b)
+		if elemF16.put(b, v); binary.LittleEndian.Uint16(b) != uint16(h) && v == v {
+			t.Fatalf("%#x comes back as %#x", h, binary.LittleEndian.Uint16(b))
+		}
+	}
+	for _, tc := range []struct {
+		v    float32
+		want uint16
+	}{{65519.9, 0x7bff}, {65520, 0x7c00}, {1e30, 0x7c00}, {-1e30, 0xfc00}, {1 + 1.0/2048, 0x3c00}, {1 + 3.0/2048, 0x3c02}, {0x1p-25, 0}, {0x1.8p-25, 1}, {0x1.ff8p-15, 0x3ff}, {0x1.ffcp-15, 0x400}} {
+		if got := halfOf(tc.v, false); got != tc.want {
+			t.Errorf("%g is %#x, want %#x", tc.v, got, tc.want)
+		}
+	}
+}
