@@ -41,13 +41,13 @@ type line struct {
 	slopes    []float64
 }
 
-// theilSen fits y over t. at is the height at t = 0.
-func theilSen(t, y []float64) line {
+// theilSen fits y over t with pairs that lie apart: neighbouring days are
+// mostly noise. at is the height at t = 0.
+func theilSen(t, y []float64, apart float64) line {
 	var l line
 	for i := range t {
 		for j := i + 1; j < len(t); j++ {
-			// Neighbouring days are mostly noise: pairs at least a week apart.
-			if t[j]-t[i] >= 7 {
+			if t[j]-t[i] >= apart {
 				l.slopes = append(l.slopes, (y[j]-y[i])/(t[j]-t[i]))
 			}
 		}
