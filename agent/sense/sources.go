@@ -45,7 +45,8 @@ func (b *builder) sources(o Outside) []*source {
 		list = append(list, &source{name: "ups/" + cleanLabel(u), period: o.UPSPeriod, limit: 5 * time.Second, ask: askUPS(u)})
 	}
 	for _, d := range o.Dust {
-		list = append(list, &source{name: "dust" + d.Path, period: o.AirPeriod, limit: 45 * time.Second, ask: askDust(d)})
+		rest := time.Duration(d.PeriodMinutes) * time.Minute // it is silent for as long
+		list = append(list, &source{name: "dust" + d.Path, period: max(o.AirPeriod, rest), limit: rest + 45*time.Second, ask: askDust(d)})
 	}
 	if o.Pressure != (air.I2C{}) {
 		list = append(list, &source{name: "pressure", period: o.AirPeriod, limit: 5 * time.Second, ask: askPressure(o.Pressure)})
@@ -222,7 +223,14 @@ func askUPS(named string) func(ctx context.Context) ([]value, error) {
 }
 
 func askDust(port air.Serial) func(ctx context.Context) ([]value, error) {
+	prepared := false // of one goroutine at a time: a source is asked again when it has answered
 	return func(ctx context.Context) ([]value, error) {
+		if !prepared {
+			if err := port.Prepare(ctx); err != nil {
+				return nil, err
+			}
+			prepared = true
+		}
 		d, err := port.Read(ctx)
 		if err != nil {
 			return nil, err

@@ -172,6 +172,20 @@ func TestSPS30IsStartedAndAsked(t *testing.T) {
 	}
 }
 
+func TestPeriodOfAnSDS011IsSet(t *testing.T) {
+	far, path := pty(t)
+	if err := (Serial{Path: path, Kind: SDS011}).Prepare(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := (Serial{Path: path, Kind: SDS011, PeriodMinutes: 5}).Prepare(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 64)
+	if n, err := far.Read(buf); err != nil || !bytes.Equal(buf[:n], sdsPeriod(5)) {
+		t.Errorf("% X, %v", buf[:n], err)
+	}
+}
+
 func TestSilentLineEndsAtTheDeadline(t *testing.T) {
 	_, path := pty(t)
 	for _, kind := range []string{PMS5003, SDS011, SPS30} {

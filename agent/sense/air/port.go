@@ -34,42 +34,59 @@ func (s Serial) Check() error {
 }
 
 // Read waits for one reading.
-func (s Serial) Read(ctx context.Context) (Dust, error) {
-	d, err := s.read(ctx)
-	if err != nil {
-		return Dust{}, fmt.Errorf("read %s on %s: %w", s.Kind, s.Path, err)
-	}
-	return d, nil
+func (s Serial) Read(ctx context.Context) (d Dust, err error) {
+	err = s.with(ctx, func(port *os.File) error {
+		if s.Kind == SPS30 {
+			d, err = askSPS30(ctx, port)
+		} else {
+			d, err = listen(port, map[string]func([]byte) (Dust, bool, error){PMS5003: pms, SDS011: sds}[s.Kind])
+		}
+		return err
+	})
+	return d, err
 }
 
-func (s Serial) read(ctx context.Context) (Dust, error) {
-	if err := s.Check(); err != nil {
-		return Dust{}, err
+// Prepare sets the period of an SDS011, if the options name one. It keeps it
+// in flash: do so once and not at each Read.
+func (s Serial) Prepare(ctx context.Context) error {
+	if s.Kind != SDS011 || s.PeriodMinutes == 0 {
+		return nil
 	}
+	return s.with(ctx, func(port *os.File) error {
+		_, err := port.Write(sdsPeriod(byte(s.PeriodMinutes)))
+		return err
+	})
+}
+
+// with opens the port for one use.
+func (s Serial) with(ctx context.Context, use func(port *os.File) error) error {
+	err := s.Check()
+	if err == nil {
+		err = s.open(ctx, use)
+	}
+	if err != nil {
+		return fmt.Errorf("read %s on %s: %w", s.Kind, s.Path, err)
+	}
+	return nil
+}
+
+func (s Serial) open(ctx context.Context, use func(port *os.File) error) error {
 	speed := uint32(unix.B9600)
 	if s.Kind == SPS30 {
 		speed = unix.B115200
 	}
-	port, err := open(s.Path, speed)
+	port, err := openPort(s.Path, speed)
 	if err != nil {
-		return Dust{}, err
+		return err
 	}
 	defer port.Close()
 	defer context.AfterFunc(ctx, func() { port.SetDeadline(time.Unix(1, 0)) })()
 	if deadline, ok := ctx.Deadline(); ok {
 		if err := port.SetDeadline(deadline); err != nil {
-			return Dust{}, err
+			return err
 		}
 	}
-	if s.Kind == SPS30 {
-		return askSPS30(ctx, port)
-	}
-	if s.Kind == SDS011 && s.PeriodMinutes > 0 {
-		if _, err := port.Write(sdsPeriod(byte(s.PeriodMinutes))); err != nil {
-			return Dust{}, err
-		}
-	}
-	return listen(port, map[string]func([]byte) (Dust, bool, error){PMS5003: pms, SDS011: sds}[s.Kind])
+	return use(port)
 }
 
 // listen reads until a frame is whole. The buffer holds a few frames, so that
@@ -138,9 +155,9 @@ func answer(port *os.File, command byte) ([]byte, error) {
 	}
 }
 
-// open opens a serial port for raw bytes: 8 data bits, no parity, one stop bit.
+// openPort opens a serial port for raw bytes: 8 data bits, no parity, one stop bit.
 // O_NONBLOCK keeps a port without carrier from blocking and lets deadlines work.
-func open(path string, speed uint32) (*os.File, error) {
+func openPort(path string, speed uint32) (*os.File, error) {
 	fd, err := unix.Open(path, unix.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, err

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -67,8 +66,8 @@ func NewRedfish(opts Redfish) (*Client, error) {
 		}
 		transport.TLSClientConfig = &tls.Config{
 			InsecureSkipVerify: true, // the fingerprint takes the place of the chain
-			VerifyPeerCertificate: func(raw [][]byte, _ [][]*x509.Certificate) error {
-				if len(raw) > 0 && sha256.Sum256(raw[0]) == [32]byte(want) {
+			VerifyConnection: func(s tls.ConnectionState) error {
+				if len(s.PeerCertificates) > 0 && sha256.Sum256(s.PeerCertificates[0].Raw) == [32]byte(want) {
 					return nil
 				}
 				return errors.New("certificate has another fingerprint than the one configured")
