@@ -3,10 +3,8 @@ package bench
 import (
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"fmt"
 	"log/slog"
-	"math"
 	"net"
 	"os"
 	"os/signal"
@@ -17,7 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/edgeherd/edgeherd/controller/analytics"
 	"github.com/edgeherd/edgeherd/controller/broker"
 	"github.com/edgeherd/edgeherd/internal/identity"
 	"github.com/edgeherd/edgeherd/internal/loadgen"
@@ -45,12 +42,11 @@ func TestMain(m *testing.M) {
 }
 
 // fastSink does what ingest does with a message, but for the database: decode,
-// verify, decode the samples, feed the thermal analytics, acknowledge.
+// verify, decode the samples, acknowledge.
 type fastSink struct {
 	broker  *broker.Broker
 	run     wire.RunID
 	schemas sync.Map // wire.SchemaID → wire.Schema
-	thermal sync.Map // identity.ID → []byte, as the database keeps it
 }
 
 func (s *fastSink) Deliver(_ context.Context, id identity.ID, topic wire.Topic, payload []byte) error {
@@ -74,42 +70,12 @@ func (s *fastSink) Deliver(_ context.Context, id identity.ID, topic wire.Topic, 
 			return err
 		}
 		schema, _ := s.schemas.Load(b.Schema)
-		samples, err := wire.DecodeSamples(schema.(wire.Schema), b.Payload, int(b.Count))
-		if err != nil {
-			return err
-		}
-		if err := s.observe(id, b.WallMs, samples); err != nil {
+		if _, err := wire.DecodeSamples(schema.(wire.Schema), b.Payload, int(b.Count)); err != nil {
 			return err
 		}
 		ack.Keys = append(ack.Keys, b.Key)
 	}
 	return s.answer(id, wire.TopicAck, ack)
-}
-
-// observe is ingest's, on a state in memory.
-func (s *fastSink) observe(id identity.ID, start int64, samples wire.Samples) error {
-	var state analytics.State
-	if stored, known := s.thermal.Load(id); known {
-		if err := json.Unmarshal(stored.([]byte), &state); err != nil {
-			return err
-		}
-	}
-	for row, ms := range samples.TimesMs {
-		at := time.UnixMilli(start + ms)
-		if !state.At.IsZero() && !at.After(state.At) {
-			continue
-		}
-		values := make(map[string]float64, len(samples.Schema.Metrics))
-		for m, metric := range samples.Schema.Metrics {
-			if v := samples.Values[m][row]; !math.IsNaN(v) {
-				values[metric.Name] = v
-			}
-		}
-		state, _ = analytics.Observe(state, analytics.FromMetrics(at, values))
-	}
-	next, err := json.Marshal(state)
-	s.thermal.Store(id, next)
-	return err
 }
 
 func (s *fastSink) answer(id identity.ID, topic wire.Topic, msg any) error {
