@@ -39,6 +39,13 @@ var promises = []struct {
 	{"its size and the places of boxes can be told", measured},
 	{"merging closed hours changes no answer", compactionKeeps},
 	{"a tail gives all samples in the order of commits", tails},
+	{"hours, resets and changes count once, the richer summary of an hour stays", heatCountsOnce},
+	{"the newest word on a finding counts, and what is closed stays closed", newestWordOnAFindingCounts},
+	{"no finding is lost between the boxes and the tickets", noNewsIsLost},
+	{"a box has one open ticket of a cause", oneTicketOfACause},
+	{"a notice is queued once for each endpoint", noticesAreQueuedOnce},
+	{"the air of a site is what its boxes measure", neighboursBreatheTheSameAir},
+	{"old hours and findings go, but none that nobody has seen", oldHoursGo},
 }
 
 func countsOnce(t *testing.T, open func(t *testing.T) *store.Store) {
