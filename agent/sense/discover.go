@@ -144,6 +144,11 @@ func (b *builder) chips() []chip {
 		list = append(list, c)
 	}
 	slices.SortStableFunc(list, func(x, y chip) int { return strings.Compare(x.key, y.key) })
+	for i := range list { // chips without a device: the kernel's order tells them apart
+		if i > 0 && list[i].key == strings.TrimRight(list[i-1].key, "+") {
+			list[i].key = list[i-1].key + "+"
+		}
+	}
 	return list
 }
 

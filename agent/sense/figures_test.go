@@ -166,6 +166,25 @@ func TestBoxOfTooManySensorsKeepsItsRoles(t *testing.T) {
 	}
 }
 
+// Two sensors never share a key, nor a name.
+func TestKeysTellSensorsApart(t *testing.T) {
+	twins := plant(t, "x86")
+	for _, name := range []string{"hwmon20", "hwmon21", "hwmon22"} {
+		must(t, os.Mkdir(filepath.Join(twins, "sys/class/hwmon", name), 0o755))
+		put(t, twins, "sys/class/hwmon/"+name+"/name", "twin")
+		put(t, twins, "sys/class/hwmon/"+name+"/temp1_input", "40000")
+	}
+	for _, root := range []string{twins, plant(t, "zoo"), plant(t, "jetson-orin"), plant(t, "jetson-nano"), plant(t, "broken")} {
+		seen := map[string]bool{}
+		for _, s := range New(Options{Root: root}, quiet()).Sensors() {
+			if seen[s.Key] || seen[s.name()] {
+				t.Errorf("%+v is there twice", s)
+			}
+			seen[s.Key], seen[s.name()] = true, true
+		}
+	}
+}
+
 func TestRarerSensors(t *testing.T) {
 	s := New(Options{Root: plant(t, "zoo")}, quiet())
 	want := map[string]float64{

@@ -45,7 +45,7 @@ func (b *builder) graphics() {
 			continue // memory controllers have a load as well
 		}
 		b.output(s, false, last, b.probe(load, parseDevfreqLoad))
-		s.Metric = GPUClock
+		s.Metric, s.Key = GPUClock, s.Key+"/clock"
 		if clock := filepath.Join(dir, "cur_freq"); exists(clock) {
 			b.output(s, false, last, b.probe(clock, number(1, 1e6, 1e11)))
 		}
@@ -111,7 +111,7 @@ func (b *builder) boot(all []found) {
 			metric Metric
 			mask   int
 		}{{BootOverheat, 0x1}, {BootWatchdog, 0x20}} { // linux/watchdog.h
-			b.output(Sensor{Key: "watchdog/" + label, Metric: bit.metric, Label: label}, false,
+			b.output(Sensor{Key: "watchdog/" + label + "/" + string(bit.metric), Metric: bit.metric, Label: label}, false,
 				func(_ *output, in []sample) (float64, bool) { return float64(min(int(in[0].a)&bit.mask, 1)), true }, bits)
 		}
 	}

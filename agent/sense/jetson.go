@@ -59,7 +59,11 @@ func (b *builder) apex() []found {
 	for _, name := range dirNames(b.path("sys/class/apex")) {
 		if dir := b.path("sys/class/apex", name); exists(filepath.Join(dir, "temp")) {
 			device, err := filepath.EvalSymlinks(filepath.Join(dir, "device"))
-			list = append(list, found{key: "apex/" + deviceKey(device, err), chip: "apex", label: name, kind: "temp", n: 1,
+			key := "apex/" + deviceKey(device, err)
+			if err != nil {
+				key = "apex/" + cleanLabel(name)
+			}
+			list = append(list, found{key: key, chip: "apex", label: name, kind: "temp", n: 1,
 				dir: dir, path: filepath.Join(dir, "temp")})
 		}
 	}
