@@ -150,9 +150,6 @@ func externalTensors(model, data string) ([]container.Tensor, error) {
 	if len(spans) == 0 {
 		return nil, fmt.Errorf("%s keeps no tensors in a file called %s", model, filepath.Base(data))
 	}
-	for i := range spans {
-		spans[i].File = "" // the file at hand
-	}
 	return spans, nil
 }
 

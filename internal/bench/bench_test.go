@@ -44,6 +44,7 @@ var measurements = []measurement{
 	{"health", healthScores},
 	{"health-replay", healthReplay},
 	{"hostile-box", hostileLoad},
+	{"wdelta", weightDeltas},
 }
 
 // TestBench measures when -bench.out names a file; `make bench` does. Without

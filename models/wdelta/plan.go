@@ -72,7 +72,10 @@ func (p *planner) plan(ctx context.Context) (pieces []piece, dict []span, err er
 // spans are the tensors of a file worth a piece of their own. A file that is
 // no container, or a damaged one, has none.
 func (p *planner) spans(f Source, given []container.Tensor, what string) ([]container.Tensor, error) {
-	l := container.Layout{Tensors: given}
+	l := container.Layout{Tensors: slices.Clone(given)}
+	for i := range l.Tensors {
+		l.Tensors[i].File = "" // whatever the model calls it, it is the file at hand
+	}
 	if given == nil {
 		var err error
 		l, err = container.Read(f, f.Size())

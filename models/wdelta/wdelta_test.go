@@ -12,7 +12,10 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/protobuf/encoding/protowire"
+
 	"github.com/edgeherd/edgeherd/internal/blob"
+	"github.com/edgeherd/edgeherd/models/container"
 )
 
 // A weights file of the tests: safetensors with tensors of one type. The next
@@ -425,4 +428,59 @@ func TestHalvesRoundToNearest(t *testing.T) {
 			t.Errorf("%g is %#x, want %#x", tc.v, got, tc.want)
 		}
 	}
+}
+
+// onnxOf is an ONNX file whose tensors lie in a second file called data.
+func onnxOf(dtype uint64, names []string, each int) []byte {
+	msg := func(num protowire.Number, content ...[]byte) []byte {
+		return protowire.AppendBytes(protowire.AppendTag(nil, num, protowire.BytesType), bytes.Join(content, nil))
+	}
+	num := func(n protowire.Number, v uint64) []byte {
+		return protowire.AppendVarint(protowire.AppendTag(nil, n, protowire.VarintType), v)
+	}
+	entry := func(key, value string) []byte { return msg(13, msg(1, []byte(key)), msg(2, []byte(value))) }
+	var graph []byte
+	for i, name := range names {
+		graph = append(graph, msg(5, num(1, uint64(each/4)), num(2, dtype), msg(8, []byte(name)), num(14, 1),
+			entry("location", "data"), entry("offset", fmt.Sprint(i*each)), entry("length", fmt.Sprint(each)))...)
+	}
+	return append(num(1, 8), msg(7, graph)...)
+}
+
+func TestExternalDataIsPairedByItsModel(t *testing.T) {
+	w := weights{dtype: "F32", tensors: 1, n: 100_000, seed: 16}
+	data := func(b []byte) []byte { return b[len(b)-400_000:] }
+	base, next := data(w.file(0, 0)), data(w.file(1, 1e-3))
+	// The halves change places: only names tell where they went.
+	target := append(bytes.Clone(next[200_000:]), next[:200_000]...)
+	layout := func(names ...string) []container.Tensor {
+		file := onnxOf(1, names, 200_000)
+		l, err := container.Read(bytes.NewReader(file), int64(len(file)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l.Spans("data")
+	}
+	delta, stats := mustEncode(t, base, target, Options{BaseTensors: layout("a", "b"), TargetTensors: layout("b", "a")})
+	mustDecode(t, base, delta, target)
+	if stats.Named != 2 || stats.Ratio() > 0.56 {
+		t.Errorf("ratio %.4f, %+v", stats.Ratio(), stats)
+	}
+	if _, err := Encode(t.Context(), source(base[:1000]), bytes.NewReader(target), io.Discard, Options{BaseTensors: layout("a")}); err == nil {
+		t.Error("tensors outside of the file are taken")
+	}
+}
+
+// Whatever the two files are, the delta makes the second from the first.
+func FuzzEncode(f *testing.F) {
+	for _, v := range vectors() {
+		f.Add(v[0], v[1])
+	}
+	model := onnxOf(1, []string{"a", "b"}, 64)
+	f.Add(model, append(bytes.Clone(model), 1, 2, 3))
+	f.Add(random(1, 9000), random(1, 9000)[100:])
+	f.Fuzz(func(t *testing.T, base, target []byte) {
+		delta, _ := mustEncode(t, base, target, Options{})
+		mustDecode(t, base, delta, target)
+	})
 }
