@@ -70,10 +70,13 @@ func (s *Sampler) noteFans(readings []Reading) {
 			number(key)
 		}
 	}
-	if !changed || s.opts.StateDir == "" {
+	s.fansUnsaved = s.fansUnsaved || changed
+	if !s.fansUnsaved || s.opts.StateDir == "" {
 		return
 	}
 	if err := s.fanJournal().Save(fanMemory{Fans: s.fans}); err != nil {
-		s.logOnce(s.opts.StateDir, err)
+		s.logOnce(s.opts.StateDir, err) // and again at the next Read: the disk may be full
+		return
 	}
+	s.fansUnsaved = false
 }

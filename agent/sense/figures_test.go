@@ -166,6 +166,19 @@ func TestBoxOfTooManySensorsKeepsItsRoles(t *testing.T) {
 	}
 }
 
+// A disk that is full when the fans are first seen costs no more than time.
+func TestFansAreRememberedWhenTheDiskTakesThem(t *testing.T) {
+	root, state := plant(t, "x86"), filepath.Join(t.TempDir(), "later")
+	s := New(Options{Root: root, StateDir: state}, quiet())
+	s.Read(t.Context())
+	must(t, os.Mkdir(state, 0o755))
+	readings(t, s)
+	var m fanMemory
+	if found, err := s.fanJournal().Load(&m); !found || err != nil || len(m.Fans) != 2 {
+		t.Errorf("%v %v %v", m, found, err)
+	}
+}
+
 // Two sensors never share a key, nor a name.
 func TestKeysTellSensorsApart(t *testing.T) {
 	twins := plant(t, "x86")

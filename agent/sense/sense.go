@@ -6,15 +6,18 @@
 // Vocabulary: a probe is one file that is read every period; an output is one
 // metric computed from one or more probes; a plan is the list of both, found
 // by a discovery that is repeated every few minutes and when a device goes
-// away. Metric names carry their SI unit; the sensors that decide about heat
-// have plain names (temp_die_celsius), all others carry a label in braces
+// away. A source is what lies outside of sysfs and takes longer than a Read: a
+// program, a BMC, a supply, a serial line. Metric names carry their SI unit; the
+// sensors that decide about heat have a role and a plain name
+// (temp_die_celsius), all others carry a label in braces
 // (temp_celsius{nct6798/AUXTIN0}). rules.go says which sensor becomes which.
 //
-// Kept on disk: StateDir/fans-seen.json, the keys of the fans that have turned, so
-// that a fan that seizes while the box is off is not taken for an empty header.
-// A value that could not be read is left out: a
-// missing reading means unknown, and zero is only reported when a sensor said
-// zero and may be believed. Rates (RAPL power, CPU use) need two reads.
+// Kept on disk: StateDir/fans-seen.json, the keys of the fans that have turned,
+// so that one that seizes while the box is off is not taken for an empty header.
+//
+// A value that could not be read is left out: a missing reading means unknown,
+// and zero is only reported when a sensor said zero and may be believed. Rates
+// (RAPL power, CPU use) need two reads.
 //
 // The one rule a caller can break: never read sysfs with os.ReadFile. Offline
 // thermal zones of a Jetson answer EAGAIN, and Go's poller then waits for ever.
@@ -155,9 +158,10 @@ type Sampler struct {
 	logged         map[string]bool
 	fans           []string // keys of the fans that have ever turned, in the order of health.RPM1
 	fansLoaded     bool
+	fansUnsaved    bool
 	fanKeys        map[string]string // metric to key of the fans of the last Read
 	throttle       throttleState
-	sources        []*source // nil before the first Read
+	sources        []*source
 	holders        map[Metric]*holder
 	turned         map[string]bool       // keys of fans of sources that have turned
 	stillness      map[string]*stillness // by key, of sensors without a role
@@ -183,7 +187,8 @@ func New(opts Options, log *slog.Logger) *Sampler {
 // is not nil; err joins one error per sensor that failed in earnest. Sensors
 // that are only switched off (EAGAIN, ENODATA) or not connected are left out
 // without an error. A read that hangs is given up after Options.Timeout and
-// is not tried again before it has come back.
+// is not tried again before it has come back. Sources are asked beside it and
+// end with ctx: it must live longer than one Read.
 func (s *Sampler) Read(ctx context.Context) ([]Reading, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -116,7 +116,7 @@ func feed(t *testing.T, far *os.File, b []byte) {
 	}()
 }
 
-func TestSensorsThatSpeakBythemselves(t *testing.T) {
+func TestSensorsThatSpeakByThemselves(t *testing.T) {
 	noise := []byte{0x42, 0x4D, 0xAA, 0xC0, 0, 28, 0xFF}
 	broken := pmsFrame(1, 2, 3, 4, 5, 6, 7)
 	broken[9]++
