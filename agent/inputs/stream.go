@@ -38,6 +38,9 @@ type stream struct {
 	sizes *pipeline.Runner
 	now   func() time.Time
 	log   *slog.Logger
+	// old says that this ffmpeg is of before version 5, whose scripts know no
+	// options: it tries UDP and then TCP.
+	old bool
 
 	mu     sync.Mutex // guards all below
 	newest []byte     // a PPM picture
@@ -170,7 +173,9 @@ func (s *stream) once(ctx context.Context) error {
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
 		readErr = cause
 	}
-	if said := complaint.text(secrets); said != "" {
+	said := complaint.text(secrets)
+	s.old = s.old || complaint.has("unknown keyword")
+	if said != "" {
 		return fmt.Errorf("stream ended: %w: %s", readErr, said)
 	}
 	var exit *exec.ExitError
@@ -232,18 +237,16 @@ func (s *stream) address() (script string, secrets []string, err error) {
 		u.User = url.UserPassword(s.cfg.Username, password)
 		secrets = append(secrets, password, url.QueryEscape(password), url.PathEscape(password), u.User.String())
 	}
-	if u.Scheme == "rtsp" || u.Scheme == "rtsps" {
-		// ffmpeg takes this from the query and does not send it on.
-		if u.RawQuery != "" {
-			u.RawQuery += "&"
-		}
-		u.RawQuery += s.cfg.Transport
-	}
 	quoted := strings.ReplaceAll(u.String(), "'", "%27")
 	if strings.ContainsAny(quoted, "\r\n") {
 		return "", nil, errors.New("open stream: its url has more than one line")
 	}
-	return "ffconcat version 1.0\nfile '" + quoted + "'\n", secrets, nil
+	script = "ffconcat version 1.0\nfile '" + quoted + "'\n"
+	if !s.old && (u.Scheme == "rtsp" || u.Scheme == "rtsps") {
+		// It would study the first 5 s otherwise; cameras tell what they send.
+		script += "option rtsp_transport " + s.cfg.Transport + "\noption analyzeduration 1000000\n"
+	}
+	return script, secrets, nil
 }
 
 // readFrames cuts a stream of PPM pictures and hands each to use.
@@ -289,6 +292,12 @@ func (t *tail) Write(p []byte) (int, error) {
 		t.buf = append(t.buf[:0], t.buf[len(t.buf)-maxComplaint:]...)
 	}
 	return len(p), nil
+}
+
+func (t *tail) has(text string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return bytes.Contains(t.buf, []byte(text))
 }
 
 // text is the last line without secrets.

@@ -76,19 +76,27 @@ func follow(t *testing.T, b *broadcast, change func(*Source)) *stream {
 		t.Fatal(err)
 	}
 	s := newStream(cfg, pipeline.New("look", nil, looker{}), time.Now, testLog())
+	stop := runStream(t, s)
+	t.Cleanup(func() {
+		stop()
+		srv.CloseClientConnections()
+		srv.Close()
+	})
+	return s
+}
+
+func runStream(t *testing.T, s *stream) (stop func()) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		s.run(ctx)
 	}()
-	t.Cleanup(func() {
+	return func() {
 		cancel()
 		<-done
-		srv.CloseClientConnections()
-		srv.Close()
-	})
-	return s
+	}
 }
 
 func within(t *testing.T, what string, f func() bool) {
@@ -202,6 +210,27 @@ func TestStreamTroubleIsTold(t *testing.T) {
 	s.cfg.FFmpeg = "/nowhere/ffmpeg"
 	if err := s.once(t.Context()); err == nil || !strings.Contains(err.Error(), "`ffmpeg:` of this input") {
 		t.Errorf("without ffmpeg: %v", err)
+	}
+}
+
+// TestOldFFmpegIsAskedInItsOwnWords: before version 5 its scripts knew no options.
+func TestOldFFmpegIsAskedInItsOwnWords(t *testing.T) {
+	old := filepath.Join(t.TempDir(), "ffmpeg")
+	script := "#!/bin/sh\nif grep -q option; then echo \"[concat] Line 3: unknown keyword 'option'\" >&2; echo 'pipe:0: Invalid data' >&2; exit 1; fi\n" +
+		"printf 'P6\\n1 1\\n255\\nabc'\n"
+	if err := os.WriteFile(old, []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := Source{Name: "cam", Kind: "stream", Pipeline: "look", URL: "rtsp://192.0.2.1/live", FFmpeg: old}.withDefaults()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newStream(cfg, pipeline.New("look", nil, looker{}), time.Now, testLog())
+	if err := s.once(t.Context()); err == nil || !strings.Contains(err.Error(), "Invalid data") || s.frames() != 0 {
+		t.Errorf("first: %v, %d frames", err, s.frames())
+	}
+	if err := s.once(t.Context()); err == nil || s.frames() != 1 {
+		t.Errorf("second: %v, %d frames; want one", err, s.frames())
 	}
 }
 

@@ -1,7 +1,6 @@
 package pipeline
 
 import (
-	"encoding/binary"
 	"image"
 	"image/color"
 	"math"
@@ -10,7 +9,6 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/edgeherd/edgeherd/agent/worker"
 	"github.com/edgeherd/edgeherd/models"
 )
 
@@ -223,14 +221,6 @@ func TestSizesByHand(t *testing.T) {
 			t.Errorf("%v of %v × %v: %d × %d, want %d × %d", tt.with, tt.w, tt.h, w, h, tt.wantW, tt.wantH)
 		}
 	}
-}
-
-func fp32(shape []int64, v ...float32) worker.Tensor {
-	t := worker.Tensor{Name: "y", DType: models.FP32, Shape: shape}
-	for _, f := range v {
-		t.Data = binary.LittleEndian.AppendUint32(t.Data, math.Float32bits(f))
-	}
-	return t
 }
 
 func TestGreedyReadingByHand(t *testing.T) {

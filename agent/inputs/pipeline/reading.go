@@ -158,7 +158,7 @@ func (v *value) tellBoxes(out *Reading) {
 			continue
 		}
 		lo, hi := b.bounds()
-		part := fmt.Sprintf("%s %.2f at %.0f,%.0f %.0f×%.0f", b.label, b.class.score, lo.x, lo.y, hi.x-lo.x, hi.y-lo.y)
+		part := fmt.Sprintf("%s %.2f at %.0f,%.0f %.0f×%.0f", b.label, b.class.score, lo.x+0.5, lo.y+0.5, hi.x-lo.x, hi.y-lo.y)
 		if b.text != "" {
 			part += fmt.Sprintf(" %q %.2f", b.text, b.textScore)
 		}
@@ -176,7 +176,8 @@ func (b found) finding() Finding {
 		f.Score = b.textScore
 	}
 	for _, c := range b.corners() {
-		f.Corners = append(f.Corners, [2]float64{math.Round(c.x*10) / 10, math.Round(c.y*10) / 10})
+		// Told from the frame's edge, not from the middle of its first pixel.
+		f.Corners = append(f.Corners, [2]float64{math.Round(c.x*10+5) / 10, math.Round(c.y*10+5) / 10})
 	}
 	return f
 }
