@@ -101,7 +101,8 @@ func (w *blockWriter) nextPacks() []store.Delivery {
 // and the hourly values of packs; those of blocks follow when their hours are
 // merged, which with-compaction counts. Narrow rows (box, metric, time, value)
 // have their primary key, which makes them idempotent, and nothing else: no
-// newest and no hourly values. They come box by box, as messages do, in the
+// newest and no hourly values, but those of packs-same-answers, which sum up a
+// message before they store least, greatest, sum and number by the hour. They come box by box, as messages do, in the
 // order in which they were taken; 10,000 share a transaction. What is left to
 // move from the log into the database is moved now and then, and counted for
 // all of them.
@@ -117,10 +118,12 @@ func ingestRate(t *testing.T) []Figure {
 	}
 	blocks, packs := open("store.db"), open("packs.db")
 	narrow, narrowPacks := openNarrow(t, filepath.Join(dir, "narrow.db")), openNarrow(t, filepath.Join(dir, "narrowpacks.db"))
+	answers := openNarrow(t, filepath.Join(dir, "answers.db"))
+	answers.answerToo()
 	direct, packed, way := newBlockWriter(t, blocks), newBlockWriter(t, packs), newWayIn(t, open("whole.db"))
 	const samples = ingestBoxes * sensors * 6
-	var asBlocks, asRows, asMessages, asPacks, asPackRows []float64
-	var ofBlocks, ofRows, ofPacks, ofPackRows time.Duration // to move the logs
+	var asBlocks, asRows, asMessages, asPacks, asPackRows, asAnswers []float64
+	var ofBlocks, ofRows time.Duration // to move the logs
 	for round := range ingestRounds {
 		asBlocks = append(asBlocks, samples/commitTime(t, blocks, direct.next(), 1).Seconds())
 		asRows = append(asRows, samples/narrow.commit(lastOf(direct)).Seconds())
@@ -132,9 +135,10 @@ func ingestRate(t *testing.T) []Figure {
 			ds := packed.nextPacks()
 			asPacks = append(asPacks, packMinutes*samples/commitTime(t, packs, ds, packMinutes).Seconds())
 			asPackRows = append(asPackRows, packMinutes*samples/narrowPacks.commit(ds).Seconds())
+			asAnswers = append(asAnswers, packMinutes*samples/answers.commit(ds).Seconds())
 		}
 	}
-	ofPacks, ofPackRows = checkpointTime(t, packs), narrowPacks.checkpoint()
+	ofPacks, ofPackRows, ofAnswers := checkpointTime(t, packs), narrowPacks.checkpoint(), answers.checkpoint()
 	// The hours are closed: what it costs to merge them.
 	now += 3 * 3_600_000
 	blockMerge, all := compactTime(t, blocks)+checkpointTime(t, blocks), float64(samples*direct.minute)
@@ -146,11 +150,13 @@ func ingestRate(t *testing.T) []Figure {
 		}
 		return 1 / perSample
 	}
-	asBlock, rows, packRows := with(asBlocks, ofBlocks), with(asRows, ofRows), with(asPackRows, ofPackRows)
+	asBlock, asPack := with(asBlocks, ofBlocks), with(asPacks, ofPacks)
+	rows, packRows := with(asRows, ofRows), with(asPackRows, ofPackRows)
 	return []Figure{
 		Figure{Value: asBlock, Unit: "1/s", Goal: Goal{AtLeast: 12}}.Against("narrow rows", rows),
 		Figure{Name: "with-compaction", Value: with(asBlocks, ofBlocks, blockMerge), Unit: "1/s", Goal: Goal{AtLeast: 12}}.Against("narrow rows", rows),
-		Figure{Name: "packs", Value: with(asPacks, ofPacks), Unit: "1/s", Goal: Goal{AtLeast: 100}}.Against("narrow rows", packRows),
+		Figure{Name: "packs", Value: asPack, Unit: "1/s", Goal: Goal{AtLeast: 100}}.Against("narrow rows", packRows),
+		Figure{Name: "packs-same-answers", Value: asPack, Unit: "1/s"}.Against("narrow rows with newest and hourly values", with(asAnswers, ofAnswers)),
 		Figure{Name: "message-to-ack", Value: median(asMessages), Unit: "1/s"}.Against("narrow rows", rows),
 		{Name: "blocks", Value: asBlock / (sensors * 6), Unit: "1/s"},
 		{Name: "compaction-per-block", Value: float64(blockMerge.Microseconds()) / (all / (sensors * 6)), Unit: "us"},
@@ -236,6 +242,44 @@ type narrowTable struct {
 	t      *testing.T
 	db     *sql.DB
 	insert *sql.Stmt
+
+	hour, newest *sql.Stmt // set by answerToo
+}
+
+// answerToo keeps newest and hourly values beside the rows.
+func (n *narrowTable) answerToo() {
+	n.t.Helper()
+	_, err := n.db.Exec(`CREATE TABLE hour (box INTEGER, metric INTEGER, hour_ms INTEGER, least REAL, greatest REAL, sum REAL, n INTEGER, PRIMARY KEY (box, metric, hour_ms)) WITHOUT ROWID;
+		CREATE TABLE newest (box INTEGER, metric INTEGER, t_ms INTEGER, value REAL, PRIMARY KEY (box, metric)) WITHOUT ROWID`)
+	check(n.t, err)
+	n.hour, err = n.db.Prepare(`INSERT INTO hour VALUES (?,?,?,?,?,?,?) ON CONFLICT DO UPDATE SET least = min(least, excluded.least),
+		greatest = max(greatest, excluded.greatest), sum = sum + excluded.sum, n = n + excluded.n`)
+	check(n.t, err)
+	n.newest, err = n.db.Prepare(`INSERT INTO newest VALUES (?,?,?,?) ON CONFLICT DO UPDATE SET t_ms = excluded.t_ms, value = excluded.value WHERE excluded.t_ms >= t_ms`)
+	check(n.t, err)
+	n.t.Cleanup(func() { n.hour.Close(); n.newest.Close() })
+}
+
+// answer stores what follows from a message of a box: its times are in order.
+func (n *narrowTable) answer(tx *sql.Tx, box int, d store.Delivery) {
+	n.t.Helper()
+	const hourMs = 3_600_000
+	hour, newest := tx.Stmt(n.hour), tx.Stmt(n.newest)
+	for m, column := range d.Samples.Values {
+		for from := 0; from < len(column); {
+			at := (d.StartMs + d.Samples.TimesMs[from]) / hourMs
+			least, greatest, sum, to := column[from], column[from], 0.0, from
+			for ; to < len(column) && (d.StartMs+d.Samples.TimesMs[to])/hourMs == at; to++ {
+				least, greatest, sum = min(least, column[to]), max(greatest, column[to]), sum+column[to]
+			}
+			_, err := hour.Exec(box, m, at*hourMs, least, greatest, sum, to-from)
+			check(n.t, err)
+			from = to
+		}
+		last := len(column) - 1
+		_, err := newest.Exec(box, m, d.StartMs+d.Samples.TimesMs[last], column[last])
+		check(n.t, err)
+	}
 }
 
 func openNarrow(t *testing.T, path string) *narrowTable {
@@ -250,7 +294,7 @@ func openNarrow(t *testing.T, path string) *narrowTable {
 	insert, err := db.Prepare(`INSERT INTO sample VALUES (?,?,?,?) ON CONFLICT DO NOTHING`)
 	check(t, err)
 	t.Cleanup(func() { insert.Close() })
-	return &narrowTable{t, db, insert}
+	return &narrowTable{t: t, db: db, insert: insert}
 }
 
 // narrowBatch is how many rows one transaction takes, as usual for such tables.
@@ -263,6 +307,9 @@ func (n *narrowTable) commit(ds []store.Delivery) time.Duration {
 	began := time.Now()
 	batch := n.begin()
 	for box, d := range ds {
+		if n.hour != nil {
+			n.answer(batch.tx, box, d)
+		}
 		for row, ms := range d.Samples.TimesMs { // starts of packs are those of their first member
 			for m, column := range d.Samples.Values {
 				_, err := batch.insert.Exec(box, m, d.StartMs+ms, column[row])
