@@ -24,6 +24,9 @@ var ErrNoModel = pipeline.ErrNoModel
 // Delivery is one result with what programs on the box want to know of it.
 type Delivery struct {
 	runnerapi.Result
+	// Cursor hides the result's in JSON: it is known after a commit only, and is
+	// between runner and agent.
+	Cursor   *struct{}          `json:"cursor,omitempty"`
 	Findings []pipeline.Finding `json:"findings"`
 }
 

@@ -88,6 +88,7 @@ func (c *rtspCamera) play(conn net.Conn) {
 
 // TestRTSPCameraIsFollowed: over TCP, with its password, by a real ffmpeg.
 func TestRTSPCameraIsFollowed(t *testing.T) {
+	t.Parallel()
 	ffmpeg := assets.Program(t, "ffmpeg")
 	packets, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {

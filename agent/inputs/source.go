@@ -93,7 +93,7 @@ func (s *source) work(ctx context.Context, in *Inputs) (Delivery, error) {
 			Input: s.cfg.Name, Pipeline: s.cfg.Pipeline, Item: it.name,
 			Text: got.Text, Want: it.want, Score: got.Score, Models: got.Models,
 		},
-		Findings: got.Findings,
+		Findings: append([]pipeline.Finding{}, got.Findings...), // [] rather than null in JSON
 	}, nil
 }
 

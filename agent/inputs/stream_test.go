@@ -122,6 +122,7 @@ func (s *stream) frames() uint64 {
 // TestStreamBringsTheNewestFrameAtModelSize, and nobody on the box can read the
 // camera's password in the list of processes.
 func TestStreamBringsTheNewestFrameAtModelSize(t *testing.T) {
+	t.Parallel()
 	s := follow(t, &broadcast{hold: true}, nil)
 	first, err := s.next(t.Context())
 	if err != nil || first.frame.W != 64 || first.frame.H != 48 {
@@ -184,6 +185,7 @@ func children(t *testing.T) []int {
 }
 
 func TestStreamIsOpenedAnewWhenItEndsAndWhenItStalls(t *testing.T) {
+	t.Parallel()
 	for _, hold := range []bool{false, true} {
 		b := &broadcast{hold: hold}
 		s := follow(t, b, func(c *Source) { c.Timeout = time.Second })
@@ -195,6 +197,7 @@ func TestStreamIsOpenedAnewWhenItEndsAndWhenItStalls(t *testing.T) {
 
 // TestStreamTroubleIsTold: what ffmpeg says reaches the status, the password not.
 func TestStreamTroubleIsTold(t *testing.T) {
+	t.Parallel()
 	s := follow(t, &broadcast{}, func(c *Source) { c.PasswordFile = secretFile(t, "wr0ng'pass") })
 	var err error
 	within(t, "an error", func() bool { _, err = s.next(t.Context()); return err != nil })

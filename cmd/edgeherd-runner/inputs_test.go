@@ -1,12 +1,19 @@
 package main
 
 import (
+	"bufio"
+	"encoding/json"
+	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/edgeherd/edgeherd/internal/runnerapi"
 )
 
 func configOf(t *testing.T, text string) (config, error) {
@@ -46,4 +53,51 @@ func TestUnknownKeysOfInputsAndResultsAreNamed(t *testing.T) {
 			t.Errorf("%s: %v, want %q", text, err, want)
 		}
 	}
+}
+
+// TestProgramsOnTheBoxGetResults: the real runner, an input, a subscriber; and
+// what the model answered leaves as a sketch with the results.
+func TestProgramsOnTheBoxGetResults(t *testing.T) {
+	s := newSite(t, "silero-vad-5.0.0")
+	clip := filepath.Join(s.dir, "clip.wav")
+	s.must(os.WriteFile(clip, wave(16000), 0o600))
+	addr := freeAddress(t)
+	config, err := os.ReadFile(s.config)
+	s.must(err)
+	config = fmt.Appendf(config, "inputs: [{name: dock, kind: audio, pipeline: voice-activity, path: %s, interval: 50ms}]\nresults: {http: '%s'}\n", clip, addr)
+	s.must(os.WriteFile(s.config, config, 0o600))
+	r := s.start()
+	s.status()
+	resp, err := http.Get("http://" + addr + "/edge/v1/results?since=0&input=dock")
+	s.must(err)
+	defer resp.Body.Close()
+	lines := bufio.NewScanner(resp.Body)
+	var got map[string]any
+	for got == nil && lines.Scan() {
+		if data, ok := strings.CutPrefix(lines.Text(), "data: "); ok {
+			s.must(json.Unmarshal([]byte(data), &got))
+		}
+	}
+	if got["input"] != "dock" || got["text"] != "no speech in 1.0 s" || got["cursor"] != nil || got["models"] == nil {
+		t.Errorf("result %v", got)
+	}
+	if _, ok := got["findings"]; !ok {
+		t.Errorf("no findings in %v", got)
+	}
+	s.must(r.Process.Signal(syscall.SIGTERM))
+	<-r.done
+	s.start()
+	s.status()
+	edge := runnerapi.Dial(s.socket)
+	defer edge.Close()
+	sketches := 0
+	s.eventually("the sketch of what was heard", func() bool {
+		all, err := edge.Results(t.Context(), 0, 1000)
+		for _, rec := range all.Records {
+			if rec.Pipeline == "drift" && rec.Input == "dock" && rec.Models[0] == "silero-vad:5" {
+				sketches++
+			}
+		}
+		return err == nil && sketches > 0
+	})
 }
