@@ -3,7 +3,6 @@ package fleettest_test
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"log/slog"
 	"math"
 	"os"
@@ -64,7 +63,7 @@ func dustyBoard(t *testing.T, b *fleettest.Box, period time.Duration, dust func(
 // without an agent around it; EDGEHERD_PROVE=1 takes two months, all with it, and
 // with the controller there for most of them.
 func TestADustyBoxIsKnownToTheController(t *testing.T) {
-	learnt, days, away, period := 12, 12, 0, 15*time.Minute
+	learnt, days, away, period := 15, 6, 0, 15*time.Minute
 	// Drag grows with the square: the resistance rises by the day from day 7 on.
 	dust := func(d float64) float64 { return 0.5 * math.Sqrt(min(max(0, d-7)/12, 1)) }
 	if os.Getenv("EDGEHERD_PROVE") != "" {
@@ -74,6 +73,7 @@ func TestADustyBoxIsKnownToTheController(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := fleettest.New(t, 1)
 		b := f.Boxes[0]
+		b.Runner.Rest()
 		stop := dustyBoard(t, b, period, dust)
 		if learnt > 0 {
 			learn(t, f, b, time.Duration(learnt)*24*time.Hour, period)
@@ -109,9 +109,7 @@ func TestADustyBoxIsKnownToTheController(t *testing.T) {
 			if day == away {
 				f.StopController()
 			}
-			if day%4 == 1 || day%4 == 3 {
-				restart(day%4 == 3)
-			}
+			restart(day%2 == 0)
 			time.Sleep(20*time.Hour + 37*time.Minute)
 			r, err := condition.Read(agent.HealthPath(b.State()))
 			if err != nil {
@@ -120,13 +118,8 @@ func TestADustyBoxIsKnownToTheController(t *testing.T) {
 			level = r.Level
 		}
 		f.StartController()
-		var said map[string]int
-		f.Until("the controller hears of it", time.Hour, func() bool {
-			said = findings(t, f, b)
-			return len(said) > 0
-		})
-		time.Sleep(time.Hour)
-		if said = findings(t, f, b); said["airflow ticket"]+said["airflow urgent"] != 1 || len(said) > 2 {
+		time.Sleep(20 * time.Minute) // a link that was down for days waits up to five
+		if said := findings(t, f, b); said["airflow ticket"]+said["airflow urgent"] != 1 || len(said) > 2 {
 			t.Errorf("findings at the controller: %v, level at the box %s", said, level)
 		}
 		stop()
@@ -135,7 +128,7 @@ func TestADustyBoxIsKnownToTheController(t *testing.T) {
 }
 
 // learn lets package condition judge the box for a while, with neither agent nor
-// controller, and leaves its state to the agent, with all hours still to send.
+// controller, and leaves its state to the agent.
 func learn(t *testing.T, f *fleettest.Fleet, b *fleettest.Box, span, period time.Duration) {
 	t.Helper()
 	if err := b.StopAgent(); err != nil {
@@ -144,10 +137,10 @@ func learn(t *testing.T, f *fleettest.Fleet, b *fleettest.Box, span, period time
 	f.StopController()
 	sampler := sense.New(sense.Options{Root: b.Root(), StateDir: b.State()}, slog.New(slog.DiscardHandler))
 	board := sampler.Board()
-	nothing := errors.New("nobody takes it")
+	var cursor []byte
 	c := condition.Open(condition.Options{
 		Path: agent.HealthPath(b.State()), Box: b.Name, Site: "site-1", SKU: board.Vendor + " " + board.Product, Boot: "before",
-		Deliver: func([]byte, []wire.Event) error { return nothing }, Cursor: func() ([]byte, error) { return nil, nil },
+		Deliver: func(now []byte, _ []wire.Event) error { cursor = now; return nil }, Cursor: func() ([]byte, error) { return cursor, nil },
 	}, slog.New(slog.DiscardHandler))
 	for began := time.Now(); time.Since(began) < span; time.Sleep(period) {
 		readings, err := sampler.Read(context.Background())
@@ -155,14 +148,14 @@ func learn(t *testing.T, f *fleettest.Fleet, b *fleettest.Box, span, period time
 			t.Fatal(err)
 		}
 		r := condition.Reading{At: condition.Moment{Mono: time.Since(began), Wall: time.Now(), Synced: true}, V: sampler.Figures(readings), TripC: 95}
-		if err := c.Observe(r); err != nil && !errors.Is(err, nothing) {
+		if err := c.Observe(r); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := c.Close(); err != nil && !errors.Is(err, nothing) {
+	if err := c.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if r := c.Report(); r.Level != health.Healthy || r.Reference != "inlet" {
+	if r := c.Report(); r.Level > health.Watch || r.Reference != "inlet" {
 		t.Fatalf("after %s: %+v", span, r)
 	}
 }

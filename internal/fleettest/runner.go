@@ -70,6 +70,9 @@ func newRunner(f *Fleet, b *Box) *Runner {
 	return r
 }
 
+// Rest ends the making of results: in tests of weeks they are most of the work.
+func (r *Runner) Rest() { _ = r.work.stop() } // returns nil always
+
 func (r *Runner) close() {
 	r.server.Close()
 	_ = r.work.stop() // returns nil always
