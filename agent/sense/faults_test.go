@@ -26,9 +26,8 @@ type faulty struct {
 	begin time.Time
 	whole map[string]bool // files that were read whole at least once
 	gone  map[string]bool // directories that were unplugged
-	joule map[string]float64
-	off   bool // no more faults
-	hung  int  // readers that hang now
+	off   bool            // no more faults
+	hung  int             // readers that hang now
 	worst int
 }
 
