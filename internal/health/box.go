@@ -79,6 +79,7 @@ type Day struct {
 	RPMSD   [Fans]Value // spread over that of the clean fan
 	Need    Value       // relative rise of the resistance at which the day would have throttled at 95 °C
 	PerK    Value       // and how much more for each K above that
+	Tilt    tilt        // of the residual over the speed of the fans
 	Hot     Value       // share of the hours that throttled
 	Line    dayLine     // without a reference
 }
@@ -86,6 +87,7 @@ type Day struct {
 // today gathers a day.
 type today struct {
 	R, DieK         []float64
+	Moving          []moving
 	SD              [Fans][]float64
 	Witness, WRatio [3][]float64
 	Fan             [Fans][]float64
@@ -99,6 +101,7 @@ type today struct {
 
 func (t *today) reset() {
 	t.R, t.DieK, t.Steady = t.R[:0], t.DieK[:0], t.Steady[:0]
+	t.Moving = t.Moving[:0]
 	for i := range t.Witness {
 		t.Witness[i], t.WRatio[i] = t.Witness[i][:0], t.WRatio[i][:0]
 	}
@@ -234,6 +237,9 @@ func (b *Box) measure(h *Hour) {
 		return
 	}
 	t.R = append(t.R, r)
+	if x := b.Basis.speed(h); x == x {
+		t.Moving = append(t.Moving, moving{x, r})
+	}
 	rise := float64(h.V[Die]) - b.Basis.reference(h)
 	t.DieK = append(t.DieK, rise*(1-math.Exp(-r)))
 	for i, f := range witnesses {
@@ -340,7 +346,7 @@ func (b *Box) closeDay(day int32, env Env) {
 
 func (b *Box) finish(day int32) Day {
 	t := &b.Today
-	d := Day{Day: day, N: len(t.R), R: Missing(), S7: Missing(), DieK: Missing(), Need: Missing(), PerK: Missing()}
+	d := Day{Day: day, N: len(t.R), R: Missing(), S7: Missing(), DieK: Missing(), Need: Missing(), PerK: Missing(), Tilt: tiltOf(t.Moving)}
 	if len(t.R) >= leastDay {
 		d.R, d.DieK = Value(median(t.R)), Value(median(t.DieK))
 	}

@@ -107,16 +107,16 @@ type verdict struct {
 const (
 	airflowShare = 0.10 // of the die's excess, K per K, seen by board or NVMe
 	exhaustShare = 0.35 // of the die's relative rise, seen by the exhaust
+	tiltLimit    = 0.03 // of the rise, for each ln of speed
+	tiltWidth    = 0.15
+	tiltTop      = 4.0
 )
 
 func (b *Box) verdict() verdict {
-	if !b.Basis.outer() {
-		return verdict{CauseUndetermined, 0.5, []Evidence{{"witness", 0, "no reference for the air: a second sensor cannot tell airflow from paste; dust is the more common"}}}
-	}
 	v := verdict{cause: CauseUndetermined, confidence: 0.5}
 	score := 0.0 // positive: airflow
 	for i, f := range witnesses {
-		if !b.Base.Witness[i].Known {
+		if !b.Basis.outer() || !b.Base.Witness[i].Known || b.heatsItself(f) {
 			continue
 		}
 		ratio, unsure, ok := b.witnessShare(i)
@@ -130,20 +130,42 @@ func (b *Box) verdict() verdict {
 		// How far from the limit, in units of what the witness can resolve.
 		z := (ratio - limit) / math.Hypot(unsure, limit/4)
 		score += min(max(z, -3), 3)
-		v.evidence = append(v.evidence, Evidence{"witness_" + names[f], Value(ratio), fmt.Sprintf("%s rises by %.0f %% of the die's excess; a clog leaves more than %.0f %%, paste less (±%.0f %%)", names[f], 100*ratio, 100*limit, 100*unsure)})
+		v.evidence = append(v.evidence, Evidence{"witness_" + names[f], Value(ratio), fmt.Sprintf("the %s warms by %.0f %% of what the die does; a clog leaves more than %.0f %%, paste less (±%.0f %%)", sensorNames[f], 100*ratio, 100*limit, 100*unsure)})
+	}
+	if ratio, unsure, ok := b.tilted(); ok {
+		width, top := tiltWidth, tiltTop
+		if b.Basis.Air == AirNone {
+			width, top = 2*tiltWidth, tiltTop/2 // by load alone
+		}
+		score += min(max(-(ratio-tiltLimit)/math.Hypot(unsure, width), -top), top)
+		v.evidence = append(v.evidence, Evidence{"witness_speed", Value(ratio), fmt.Sprintf("%s (%+.2f ± %.2f)", tiltText(ratio, b.Basis.Air == AirNone), ratio, unsure)})
 	}
 	if len(v.evidence) == 0 {
-		v.evidence = []Evidence{{"witness", 0, "no second sensor in the same air: airflow and paste look alike; dust is the more common"}}
+		v.evidence = []Evidence{{"witness", 0, "no second sensor in the same air, and too few hours of low and of high load: airflow and paste look alike; dust is the more common"}}
 		return v
 	}
 	switch {
 	case score > 1:
 		v.cause = CauseAirflow
-	case score < -1.2:
+	case score < -1:
 		v.cause = CausePaste
 	}
 	v.confidence = 0.5 + 0.48*math.Tanh(math.Abs(score)/3)
 	return v
+}
+
+// heatsItself: a drive that is being worn out warms by its own work.
+func (b *Box) heatsItself(f Field) bool { return f == NVMe && b.has("drive") }
+
+func tiltText(ratio float64, fanless bool) string {
+	when, other := "with slow fans", "with fast ones"
+	if fanless {
+		when, other = "at low load", "at high load"
+	}
+	if ratio > tiltLimit {
+		return fmt.Sprintf("the rise is larger %s than %s: dried paste does that, air does not help", other, when)
+	}
+	return fmt.Sprintf("the rise is larger %s than %s, as a clog makes it", when, other)
 }
 
 var names = map[Field]string{Board: "board", NVMe: "nvme", Exhaust: "exhaust"}

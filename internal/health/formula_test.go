@@ -108,7 +108,8 @@ func TestEachCauseIsNamed(t *testing.T) {
 		{"a clean box has no findings", nil, nil},
 		{"a filter that clogs", func(d float64, s *state) { s.clog = ramp(d, 40, 60, 0.5) }, []Cause{CauseAirflow}},
 		{"paste that dries", func(d float64, s *state) { s.paste = ramp(d, 40, 60, 0.8) }, []Cause{CausePaste}},
-		{"a rise without a witness", func(d float64, s *state) { s.clog, s.blank = ramp(d, 40, 60, 0.5), noWitness }, []Cause{CauseUndetermined}},
+		{"a clog without a second sensor", func(d float64, s *state) { s.clog, s.blank = ramp(d, 40, 60, 0.5), noWitness }, []Cause{CauseAirflow}},
+		{"paste without a second sensor", func(d float64, s *state) { s.paste, s.blank = ramp(d, 40, 60, 0.8), noWitness }, []Cause{CausePaste}},
 		{"a vent that is blocked", func(d float64, s *state) {
 			if d > 60.3 {
 				s.clog = 1.2
@@ -142,6 +143,15 @@ func TestEachCauseIsNamed(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestCauseIsUndeterminedWithoutAnyWitness(t *testing.T) {
+	always := func(int) float64 { return 0.7 }
+	how := func(d float64, s *state) { s.clog, s.blank = ramp(d, 40, 60, 0.5), []Field{Board, RPM1, PWM} }
+	r := Replay(tableOf(formula{name: "a", seed: 1, days: 100, how: how, load: always}), nil, ReplayOptions{})
+	if got := causes(r.Findings); !slices.Equal(got, []Cause{CauseUndetermined}) {
+		t.Errorf("causes %v, want undetermined: one load, no fan, no second sensor", got)
 	}
 }
 

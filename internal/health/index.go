@@ -191,6 +191,8 @@ type Baseline struct {
 	PriorBoxes  int
 	Level       float64 // of ln R, at x = p = 0
 	Bend        bend    // of ln R over ln load, on top of the slope
+	Tilt        float64 // of the clean box: residual over the speed of the fans
+	TiltSigma   float64 // of an hour about it
 	Sigma       float64 // of a day's residual
 	Hours       int
 	MaxAir      float64 // ln airflow at its highest so far
@@ -289,6 +291,7 @@ func (base *Baseline) learnLevel(hours []Hour, basis *Basis) bool {
 		}
 	}
 	base.Sigma = max(madToSigma*medianAbs(daily), floorOf(basis))
+	base.learnTilt(hours, basis)
 	return len(daily) >= 3
 }
 
