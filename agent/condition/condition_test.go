@@ -30,12 +30,13 @@ type bench struct {
 	mono   time.Duration
 	rng    *rand.Rand
 	clog   func(days float64) float64 // relative rise of the resistance
+	period time.Duration
 }
 
 var day0 = time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
 
 func newBench(t *testing.T) *bench {
-	b := &bench{t: t, now: day0, mono: time.Hour, rng: rand.New(rand.NewPCG(1, 2)), clog: func(float64) float64 { return 0 }}
+	b := &bench{t: t, now: day0, mono: time.Hour, rng: rand.New(rand.NewPCG(1, 2)), clog: func(float64) float64 { return 0 }, period: 5 * time.Minute}
 	b.opts = Options{
 		Path: filepath.Join(t.TempDir(), "health.json"), Box: "box", Site: "shop", SKU: "ACME X1", Boot: "boot-1",
 		Floor:   time.Date(2025, 1, 1, 0, 0, 0, 0, time.UTC),
@@ -88,7 +89,7 @@ func (b *bench) step(d time.Duration) error {
 func (b *bench) run(d time.Duration) {
 	b.t.Helper()
 	for end := b.now.Add(d); b.now.Before(end); {
-		if err := b.step(5 * time.Minute); err != nil {
+		if err := b.step(b.period); err != nil {
 			b.t.Fatal(err)
 		}
 	}
@@ -154,7 +155,8 @@ func (b *bench) mustBeOnce(from, to time.Time) {
 func TestADustyBoxSaysSoOnceAndIsFollowedByRestarts(t *testing.T) {
 	b := newBench(t)
 	b.clog = func(d float64) float64 { return max(0, d-10) * 0.012 }
-	for range 32 {
+	b.period = 10 * time.Minute
+	for range 27 {
 		b.run(7 * time.Hour) // restarts wander through the hours
 		b.run(20 * time.Minute)
 		if err := b.c.Close(); err != nil {
@@ -164,7 +166,7 @@ func TestADustyBoxSaysSoOnceAndIsFollowedByRestarts(t *testing.T) {
 		b.run(16 * time.Hour)
 		b.open() // killed: the readings of this hour are lost, no hour is doubled
 	}
-	if hours := b.hours(); len(hours) < 31*23 {
+	if hours := b.hours(); len(hours) < 26*23 {
 		t.Errorf("%d hours", len(hours))
 	}
 	b.mustBeOnce(day0, day0)
@@ -452,6 +454,7 @@ func TestMutedFindingsAreKeptBackUntilTheMuteEnds(t *testing.T) {
 
 func TestOtherHardwareIsLearntAnew(t *testing.T) {
 	b := newBench(t)
+	b.period = 15 * time.Minute
 	b.run(9 * 24 * time.Hour)
 	if b.c.state.Box.Base == nil {
 		t.Fatal("no baseline after nine days")
@@ -489,7 +492,7 @@ func TestADamagedFileIsBegunAnew(t *testing.T) {
 // TestTheStateOfABoxWithAnySensorsIsKept: a figure that is missing must not
 // become a number that has no JSON.
 func TestTheStateOfABoxWithAnySensorsIsKept(t *testing.T) {
-	for seed := range uint64(12) {
+	for seed := range uint64(6) {
 		rng := rand.New(rand.NewPCG(seed, 7))
 		var fitted [32]bool
 		for f := range fitted {
@@ -499,8 +502,8 @@ func TestTheStateOfABoxWithAnySensorsIsKept(t *testing.T) {
 		box := health.New("box", "", "")
 		b := &bench{t: t, now: day0, rng: rng, clog: func(d float64) float64 { return max(0, d-9) * 0.01 }}
 		var hours health.Aggregator
-		for b.now.Sub(day0) < 35*24*time.Hour {
-			b.now = b.now.Add(10 * time.Minute)
+		for b.now.Sub(day0) < 30*24*time.Hour {
+			b.now = b.now.Add(15 * time.Minute)
 			v := b.figures()
 			for f := range v {
 				if !fitted[f] || rng.IntN(200) == 0 {

@@ -109,12 +109,12 @@ func (b *board) guard(order []byte) (io.WriteCloser, error) {
 	return g, err
 }
 
-// run lets time pass in steps of 5 s at a temperature of the die.
+// run lets time pass in steps of 10 s at a temperature of the die.
 func (b *board) run(d time.Duration, die float64) {
 	for end := b.at + d; b.at < end; {
-		b.at += 5 * time.Second
+		b.at += 10 * time.Second
 		b.die = die
-		wobble := 0.1 * float64(int(b.at/(5*time.Second))%2)
+		wobble := 0.1 * float64(int(b.at/(10*time.Second))%2)
 		b.turn()
 		b.fan.Step(b.at, die+wobble, 95)
 	}
@@ -177,7 +177,7 @@ func TestARaisedFanNeverTurnsSlowerThanTheFirmwareWould(t *testing.T) {
 	b := learnt(t)
 	for _, die := range []float64{52, 70, 74, 60, 51, 73, 55, 45, 65} {
 		for range 12 {
-			b.run(15*time.Second, die)
+			b.run(20*time.Second, die)
 			if d, f := b.get("pwm2")/255, b.firmware(); d < f-0.03 && b.at-b.fan.state.asked > followBy {
 				t.Errorf("%v °C: duty %.2f, firmware %.2f", die, d, f)
 			}
@@ -195,8 +195,8 @@ func TestADoubtGivesTheFanBackAndLocksIt(t *testing.T) {
 	}{
 		{"die missing", "missing", func(b *board) { b.run(5*time.Second, math.NaN()) }},
 		{"die stuck", "does not move", func(b *board) {
-			for range 400 {
-				b.at += 5 * time.Second
+			for range 200 {
+				b.at += 10 * time.Second
 				b.turn()
 				b.fan.Step(b.at, 60, 95)
 			}
