@@ -9,6 +9,7 @@ import (
 
 	"github.com/edgeherd/edgeherd/agent/inputs/pipeline"
 	"github.com/edgeherd/edgeherd/internal/drift"
+	"github.com/edgeherd/edgeherd/models"
 )
 
 // TestWhatModelsSawLeavesTheBoxByTheHour: over many parts of hours, all items
@@ -57,6 +58,28 @@ func TestWhatModelsSawLeavesTheBoxByTheHour(t *testing.T) {
 			t.Errorf("the hour looked like %+v, want silence with 0.25", first)
 		}
 	})
+}
+
+// TestEachModelOfAPipelineHasItsOwnSketch.
+func TestEachModelOfAPipelineHasItsOwnSketch(t *testing.T) {
+	var s sketches
+	a, b := models.Ref{Name: "a", Version: "1"}, models.Ref{Name: "b", Version: "1"}
+	frame := pipeline.FrameOf(image.NewGray(image.Rect(0, 0, 4, 4)))
+	s.look(time.Unix(0, 0), "cam", &frame, pipeline.Reading{Models: []string{"a:1", "b:1"}, Findings: make([]pipeline.Finding, 2),
+		Seen: []pipeline.Observation{{By: a, Score: 0.9, Class: 1}, {By: b, Score: 0.1, Class: -1}, {By: b, Score: 0.1, Class: -1}}})
+	got := s.take(time.Unix(0, 0))
+	if len(got) != 2 || got[0].Models[0] != "a:1" || got[1].Models[0] != "b:1" || got[0].Item != "1970-01-01T00" {
+		t.Fatalf("results %+v", got)
+	}
+	for i, want := range []struct{ high, low, class uint64 }{{1, 0, 1}, {0, 2, 0}} {
+		sk, err := drift.Parse(got[i].Text)
+		if err != nil || sk.Score[18] != want.high || sk.Score[2] != want.low || sk.Class[1] != want.class || sk.Found[2] != 1 || sk.Brightness[0] != 1 {
+			t.Errorf("%s: %+v, %v", got[i].Models[0], sk, err)
+		}
+	}
+	if again := s.take(time.Unix(0, 0)); len(again) != 0 {
+		t.Errorf("sent twice: %+v", again)
+	}
 }
 
 func TestSoiledLensShowsInTheFrame(t *testing.T) {

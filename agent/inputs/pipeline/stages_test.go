@@ -128,6 +128,11 @@ func TestAnswersByHand(t *testing.T) {
 			"1 0.90 at 80,40 40×20; 0 0.80 at 80,40 40×20"},
 		{"one in all", "{yolo_boxes: {form: v8}}, {nms: {per_class: false}}]", nil, []worker.Tensor{fp32("y", []int64{1, 6, 2}, 50, 50, 50, 50, 20, 20, 10, 10, 0.1, 0.8, 0.9, 0.1)},
 			"1 0.90 at 80,40 40×20"},
+		// Side by side by half their width they share a third of what they cover.
+		{"a third is not too much", "{yolo_boxes: {form: v8}}, {nms: {iou: 0.4}}]", nil, []worker.Tensor{fp32("y", []int64{1, 5, 2}, 50, 60, 50, 50, 20, 20, 10, 10, 0.9, 0.8)},
+			"0 0.90 at 80,40 40×20; 0 0.80 at 100,40 40×20"},
+		{"a third is too much", "{yolo_boxes: {form: v8}}, {nms: {iou: 0.3}}]", nil, []worker.Tensor{fp32("y", []int64{1, 5, 2}, 50, 60, 50, 50, 20, 20, 10, 10, 0.9, 0.8)},
+			"0 0.90 at 80,40 40×20"},
 		// 0.9 at 100 and 0.3 at 104 of the frame: the mean is at 101.
 		{"blended", "{yolo_boxes: {form: v8, min_score: 0.2}}, {nms: {method: blend}}]", nil, []worker.Tensor{fp32("y", []int64{1, 5, 2}, 50, 52, 50, 50, 20, 20, 10, 10, 0.9, 0.3)},
 			"0 0.90 at 81,40 40×20"},
@@ -180,6 +185,48 @@ func TestDetectCropRecognise(t *testing.T) {
 	if err != nil || slices.Min(v[:8]) != 200 || slices.Max(v[8:]) != 0 {
 		t.Errorf("the second model saw %v, %v; want red alone", v, err)
 	}
+}
+
+// TestItemStartsAnewWithTheStagesOfWhoAnswers: between the look at what serves
+// and the answer another version with other stages took over.
+func TestItemStartsAnewWithTheStagesOfWhoAnswers(t *testing.T) {
+	l := newLab(t)
+	l.serve("m", picture96(1, 1), "[{resize: {width: 1, height: 1}}, {tensor: {scale: 1}}, run, {top_k: {labels: [old]}}]", fp32("y", []int64{1, 1}, 1))
+	was := l.manifests["m"]
+	l.serve("m", picture96(1, 1), "[{resize: {width: 1, height: 1}}, {tensor: {scale: 2}}, run, {top_k: {labels: [new]}}]", fp32("y", []int64{1, 1}, 1))
+	both := switched{l, was}
+	frame := newFrame(1, 1)
+	frame.fill(100)
+	calls := 0
+	infer := func(ctx context.Context, model string, in []worker.Tensor) ([]worker.Tensor, models.Ref, error) {
+		calls++
+		outs, _, err := l.infer(ctx, model, in)
+		return outs, models.Ref{Name: "m", Version: "2"}, err
+	}
+	r := New("m", infer, both)
+	for range 2 {
+		got, err := r.Image(t.Context(), frame)
+		v, verr := numbers(l.asked["m"][0])
+		if err != nil || verr != nil || got.Text != "new 1.00" || fmt.Sprint(got.Models) != "[m:2]" || len(got.Seen) != 1 || v[0] != 50 {
+			t.Errorf("%q by %v with input %v, %v; want that of the new version alone", got.Text, got.Models, v, err)
+		}
+	}
+	if calls != 4 { // the catalog never tells of the new one
+		t.Errorf("%d calls for two items, want 4", calls)
+	}
+}
+
+// switched tells of version 1, while version 2 answers.
+type switched struct {
+	*lab
+	was models.Manifest
+}
+
+func (s switched) Manifest(ref models.Ref) (models.Manifest, error) {
+	if ref.Version == "1" {
+		return s.was, nil
+	}
+	return s.lab.manifests[ref.Name], nil
 }
 
 // TestTensorsByHand: order, layout, type and normalisation of one pixel.
