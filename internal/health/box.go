@@ -37,6 +37,7 @@ type Box struct {
 	StepLevel       float64 // residual before the step
 	Trip            trip
 	Trend           *Forecast
+	Dusted          []dusty    `json:",omitempty"` // times between cleanings
 	Open            []Finding  `json:",omitempty"`
 	Cleanings       []Cleaning `json:",omitempty"` // the last 20
 	out             []Finding

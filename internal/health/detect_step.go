@@ -151,6 +151,7 @@ func (b *Box) watchCleaning() {
 // clean box of the commissioning stays the measure: what a bad cleaning leaves
 // behind must go on showing.
 func (b *Box) cleaned(day int32, before, after float64, logged bool) {
+	b.keepDusty(day, before)
 	b.CleanDay = day
 	at := endOf(b.Days[len(b.Days)-1].Day)
 	b.Cleanings = append(b.Cleanings, Cleaning{b.Name, Unix(int64(day) * daySeconds), before, after, logged})

@@ -24,6 +24,7 @@ type Report struct {
 	Cleanings []Cleaning
 	Visits    []SiteVisit
 	Priors    []Prior // the last one of each SKU
+	Dust      []SiteDust
 }
 
 // BoxReport is how a box stood at the end.
@@ -72,6 +73,8 @@ var actions = map[Cause]string{
 	CauseFanStop:      "change the fan",
 	CauseSensor:       "look at the sensor and its driver",
 	CauseAmbient:      "find out what warms the air at the inlet",
+	CauseDrive:        "save what is on the drive, then change it",
+	CauseSupply:       "change the power supply",
 }
 
 // fitted is a prior and the moment from which it was known.
@@ -106,10 +109,15 @@ func Replay(t *Table, changes []Change, o ReplayOptions) *Report {
 		reports[i] = reportOf(boxes[i], s.Len())
 	})
 	out := &Report{Boxes: reports}
+	var dust []BoxDust
 	for i, b := range boxes {
+		if rate, sigma, ok := b.DustRate(); ok {
+			dust = append(dust, BoxDust{b.Site, rate, sigma})
+		}
 		out.Findings = append(out.Findings, found[i]...)
 		out.Cleanings = append(out.Cleanings, b.Cleanings...)
 	}
+	out.Dust = Dust(dust)
 	slices.SortStableFunc(out.Findings, func(a, b Finding) int {
 		return cmp.Or(cmp.Compare(a.Opened, b.Opened), cmp.Compare(a.Box, b.Box), cmp.Compare(a.Family, b.Family))
 	})

@@ -1,0 +1,131 @@
+package health
+
+import "math"
+
+// Where no duty is told, a fan is held against the other fans of its box, which
+// get the same one, or against the die's temperature, which the duty follows.
+
+// heatBins of 4 K from heatLow °C on.
+const (
+	heatBins  = 16
+	heatLow   = 24.0
+	heatWidth = 4.0
+)
+
+func heatBin(h *Hour) (int, bool) {
+	x := (float64(h.V[Die]) - heatLow) / heatWidth
+	return int(x), x >= 0 && x < heatBins && !(h.V[Throttled] > 0)
+}
+
+func lnSpeed(h *Hour, fan int) float64 {
+	if v := float64(h.V[int(RPM1)+fan]); v >= 250 {
+		return math.Log(v)
+	}
+	return math.NaN()
+}
+
+func (base *Baseline) learnHeat(hours []Hour, basis *Basis) {
+	var bins [heatBins][]float64
+	for i := range hours {
+		if k, ok := heatBin(&hours[i]); ok {
+			if x := basis.air(&hours[i]); x == x && basis.Air == AirRPM {
+				bins[k] = append(bins[k], x)
+			}
+		}
+	}
+	for k, b := range bins {
+		base.Heat[k] = Missing()
+		if len(b) >= 2*curveLeast {
+			base.Heat[k] = Value(median(b))
+		}
+	}
+}
+
+// overPeers is ln of a fan's speed over that of its peers.
+func (base *Baseline) overPeers(h *Hour, basis *Basis, fan int) float64 {
+	sum, n := 0.0, 0.0
+	for i, fitted := range basis.Fitted {
+		if v := lnSpeed(h, i); fitted && i != fan && v == v {
+			sum, n = sum+v, n+1
+		}
+	}
+	if n > 0 {
+		return lnSpeed(h, fan) - sum/n
+	}
+	if k, ok := heatBin(h); ok {
+		return lnSpeed(h, fan) - float64(base.Heat[k])
+	}
+	return math.NaN()
+}
+
+func (base *Baseline) peerLevel(hours []Hour, basis *Basis, fan int) (float64, bool) {
+	var v []float64
+	for i := range hours {
+		if d := base.overPeers(&hours[i], basis, fan); d == d {
+			v = append(v, d)
+		}
+	}
+	return median(v), len(v) >= 24
+}
+
+func (base *Baseline) learnFans(hours []Hour, basis *Basis) {
+	base.learnHeat(hours, basis)
+	for fan := range Fans {
+		base.FanLevel[fan] = Missing()
+		level, ok := fanLevel(hours, fan, &base.Curve)
+		if share(hours, PWM) < enough {
+			level, ok = base.peerLevel(hours, basis, fan)
+		}
+		if !ok || !basis.Fitted[fan] {
+			continue
+		}
+		base.FanLevel[fan] = Value(level)
+		var devs []float64
+		for i := range hours {
+			if d, ok := base.fanDeviation(&hours[i], basis, fan); ok {
+				devs = append(devs, d)
+			}
+		}
+		// A day's median of a dozen hours is about a third as wide as an hour.
+		base.FanSigma[fan] = max(madToSigma*medianAbs(devs)/3, 0.006)
+	}
+	for fan := range Fans {
+		base.RPMSD[fan] = Missing()
+		var sds []float64
+		for i := range hours {
+			if v, ok := fanSpread(&hours[i], fan); ok {
+				sds = append(sds, v)
+			}
+		}
+		if len(sds) >= 24 {
+			base.RPMSD[fan] = Value(median(sds))
+		}
+	}
+}
+
+var spreads = [Fans]Field{RPMSD, RPMSD2, RPMSD3, RPMSD4}
+
+// fanSpread is the relative spread of a fan's speed within an hour, of hours
+// in which the duty did not move it.
+func fanSpread(h *Hour, fan int) (float64, bool) {
+	v := float64(h.V[spreads[fan]] / h.V[int(RPM1)+fan])
+	return v, v == v && !math.IsInf(v, 0) && !(h.V[PWMSD] > calmPWM)
+}
+
+// calmPWM: a duty that moves by more moves the speed as well.
+const calmPWM = 0.02
+
+// fanDeviation is how far a fan turns above its own speed at that duty, ln.
+func (base *Baseline) fanDeviation(h *Hour, basis *Basis, fan int) (float64, bool) {
+	level := float64(base.FanLevel[fan])
+	if !h.V[PWM].OK() {
+		d := base.overPeers(h, basis, fan) - level
+		return d, d == d
+	}
+	_, ln, ok := fanPoint(h, fan)
+	if !ok {
+		return 0, false
+	}
+	d := ln - curveAt(&base.Curve, float64(h.V[PWM])) - level
+	return d, d == d
+}
