@@ -5,6 +5,7 @@ import (
 	"compress/zlib"
 	"errors"
 	"io"
+	"math/bits"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -65,23 +66,35 @@ func (t *ticket) leave() {
 }
 
 // maxPooled keeps one large image from holding its memory for ever.
-const maxPooled = 4 << 20
+const maxPooled = 8 << 20
 
-// buffers hold bodies and decoded tensors between requests.
-type buffers struct{ pool sync.Pool }
-
-func (b *buffers) get() *[]byte {
-	if p, ok := b.pool.Get().(*[]byte); ok {
-		return p
-	}
-	return new([]byte)
+// buffers hold bodies, decoded tensors and outputs between requests, by size:
+// memory that is fresh for each request costs more than what is done with it.
+type buffers struct {
+	pools [24]sync.Pool // of 2^n bytes
 }
 
-func (b *buffers) put(p *[]byte) {
-	if cap(*p) <= maxPooled {
-		*p = (*p)[:0]
-		b.pool.Put(p)
+// get returns an empty buffer with room for n bytes.
+func (b *buffers) get(n int64) *[]byte {
+	class := max(bits.Len64(uint64(max(n, 1)-1)), 12) // at least 4 KiB
+	if class >= len(b.pools) {
+		buf := make([]byte, 0, n)
+		return &buf
 	}
+	if p, ok := b.pools[class].Get().(*[]byte); ok {
+		return p
+	}
+	buf := make([]byte, 0, 1<<class)
+	return &buf
+}
+
+// put gives a buffer back; nobody may use it any more.
+func (b *buffers) put(p *[]byte) {
+	if cap(*p) == 0 || cap(*p) > maxPooled {
+		return
+	}
+	*p = (*p)[:0]
+	b.pools[bits.Len64(uint64(cap(*p)))-1].Put(p)
 }
 
 // body reads a request body into buf, at most max bytes of it after
@@ -98,10 +111,11 @@ func (b body) read(buf *[]byte) error {
 	if b.r.ContentLength > b.max {
 		return tooLarge(b.max)
 	}
-	// A client that sends a byte now and then must not keep its place. Without
-	// the reset the server would take the deadline for a lost client.
+	// A client that sends a byte now and then must not keep its place. What has
+	// not come with the header is waited for.
 	control := http.NewResponseController(b.w)
 	if control.SetReadDeadline(time.Now().Add(b.limit)) == nil {
+		// Else the server would take the deadline for a lost client.
 		defer func() { _ = control.SetReadDeadline(time.Time{}) }()
 	}
 	src, known, err := b.source()

@@ -162,7 +162,7 @@ func (s *Server) postInfer(w http.ResponseWriter, r *http.Request) {
 
 func (s *Server) infer(w http.ResponseWriter, r *http.Request, v *version, ticket *ticket) error {
 	began := time.Now()
-	raw, arena := s.buffers.get(), s.buffers.get()
+	raw, arena := s.buffers.get(r.ContentLength), s.buffers.get(0)
 	defer s.buffers.put(raw)
 	defer s.buffers.put(arena)
 	b := body{r: r, w: w, ticket: ticket, max: s.opts.MaxBodyBytes, limit: s.opts.Timeout}
@@ -180,10 +180,15 @@ func (s *Server) infer(w http.ResponseWriter, r *http.Request, v *version, ticke
 		return err
 	}
 	c := &d.call
+	room := s.buffers.get(v.outBytes.Load())
+	c.room = *room
 	outs, err := s.answer(r.Context(), v, c, began)
 	if err != nil {
-		return err
+		return err // the run may write to the room still
 	}
+	*room = c.room
+	defer s.buffers.put(room)
+	v.outBytes.Store(int64(cap(*room)))
 	// The inputs are in the worker's memory now; their buffer holds the answer.
 	answer, binaries, err := appendAnswer((*arena)[:0], v.ref, c, outs)
 	if err != nil {

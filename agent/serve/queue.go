@@ -220,7 +220,7 @@ func (v *version) infer(ctx context.Context, c *call) ([]worker.Tensor, error) {
 	}
 	j := &job{priority: c.priority}
 	j.until, _ = ctx.Deadline()
-	j.In, j.Outputs = c.inputs, c.outputNames()
+	j.In, j.Outputs, j.Buf = c.inputs, c.outputNames(), c.room
 	if err := w.Check(&j.Request); err != nil {
 		return nil, err
 	}
@@ -233,6 +233,7 @@ func (v *version) infer(ctx context.Context, c *call) ([]worker.Tensor, error) {
 		return nil, err
 	}
 	v.stats.parts(time.Since(began), j.cost)
+	c.room = j.Buf
 	return j.Out, nil
 }
 

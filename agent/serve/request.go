@@ -31,6 +31,7 @@ type call struct {
 	binary         bool          // form of outputs that the request does not name
 	inputs         []worker.Tensor
 	outputs        []wanted
+	room           []byte // memory for the outputs; what was used of it, afterwards
 }
 
 // wanted is an output that the request names.

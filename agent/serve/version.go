@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/edgeherd/edgeherd/agent/worker"
@@ -37,6 +38,7 @@ type version struct {
 	stats    stats
 	queue    queue
 	measured measured
+	outBytes atomic.Int64 // of the last answer
 
 	// The fields below belong to the run loop.
 	lost   int // execution providers given up, from the first on

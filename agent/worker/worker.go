@@ -98,8 +98,9 @@ type Worker struct {
 	free    chan int // regions that nobody uses
 	regions [regions]region
 	ring    *ring
-	conn    rawFD         // blocking: a read ends with an answer or with the process
+	conn    socket        // a read ends with an answer or with the process
 	reader  *bufio.Reader // belongs to the holder of the oldest request
+	lastRun time.Duration // belongs to it too
 	ended   sync.Once
 
 	order  sync.Mutex // guards all below: requests are sent in this order
@@ -156,11 +157,12 @@ func (w *Worker) spawn() error {
 	if err != nil {
 		return fmt.Errorf("create socket: %w", err)
 	}
-	conn, theirs := rawFD(pair[0]), os.NewFile(uintptr(pair[1]), "runner")
+	_ = unix.SetNonblock(pair[0], true) // never fails on a socket of our own
+	conn, theirs := socket{pair[0], os.NewFile(uintptr(pair[0]), "worker")}, os.NewFile(uintptr(pair[1]), "runner")
 	defer theirs.Close()
 	controlRead, controlWrite, err := os.Pipe()
 	if err != nil {
-		conn.close()
+		conn.file.Close()
 		return fmt.Errorf("create control pipe: %w", err)
 	}
 	defer controlRead.Close()
@@ -174,12 +176,12 @@ func (w *Worker) spawn() error {
 	// A group of its own: Ctrl-C in a terminal reaches the runner only, which drains first.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
-		conn.close()
+		conn.file.Close()
 		controlWrite.Close()
 		return err
 	}
 	w.cmd, w.control, w.conn = cmd, controlWrite, conn
-	w.reader = bufio.NewReaderSize(w.conn, 16<<10)
+	w.reader = bufio.NewReaderSize(w.conn.file, 16<<10)
 	go w.wait()
 	return nil
 }
@@ -210,7 +212,7 @@ func (w *Worker) handshake(ctx context.Context) error {
 	}
 	stop := context.AfterFunc(ctx, func() { _ = w.cmd.Process.Kill() }) // ends the read below
 	defer stop()
-	_, err = w.conn.Write(endFrame(append(beginFrame(nil), text...)))
+	_, err = w.conn.file.Write(endFrame(append(beginFrame(nil), text...)))
 	var body []byte
 	if err == nil {
 		body, err = readFrame(w.reader, nil)
@@ -296,7 +298,7 @@ func (w *Worker) Close() error {
 		for range regions {
 			<-w.free // a run under way has seen the end of the socket
 		}
-		err = joinNamed("close worker", w.conn.close(), w.ring.close())
+		err = joinNamed("close worker", w.conn.file.Close(), w.ring.close())
 		for i := range regions {
 			w.free <- i // later runs learn that the process is gone
 		}

@@ -26,9 +26,27 @@ import (
 
 // box is a real edgeherd-runner process that serves demo models.
 type box struct {
-	t    *testing.T
-	http string
-	edge *runnerapi.Client
+	t       *testing.T
+	http    string
+	edge    *runnerapi.Client
+	active  runnerapi.Active
+	journal durable.Journal
+}
+
+// use switches to the models named.
+func (b *box) use(refs []models.Ref) {
+	b.t.Helper()
+	next := b.active
+	b.active.Generation++
+	next.Generation, next.Models = b.active.Generation, refs
+	check(b.t, b.journal.Save(next))
+	st, err := b.edge.Reload(b.t.Context())
+	check(b.t, err)
+	for _, m := range st.Models {
+		if m.Err != "" {
+			b.t.Fatalf("%s: %s", m.Ref, m.Err)
+		}
+	}
 }
 
 // startRunner lays out what enrolment and agent leave on a box, and starts the
@@ -52,8 +70,9 @@ func startRunner(t *testing.T, demos []string, inputs string) *box {
 		active.Models = append(active.Models, install(t, blobs, assets.Model(t, demo), key))
 	}
 	activePath := filepath.Join(dir, "active.json")
-	check(t, durable.Journal{Path: activePath, Version: runnerapi.ActiveVersion}.Save(active))
-	b := &box{t: t, http: freeAddress(t), edge: runnerapi.Dial(filepath.Join(dir, "r.sock"))}
+	journal := durable.Journal{Path: activePath, Version: runnerapi.ActiveVersion}
+	check(t, journal.Save(active))
+	b := &box{t: t, http: freeAddress(t), edge: runnerapi.Dial(filepath.Join(dir, "r.sock")), active: active, journal: journal}
 	t.Cleanup(b.edge.Close)
 	config := filepath.Join(dir, "runner.yaml")
 	check(t, os.WriteFile(config, fmt.Appendf(nil, "http: %s\nsocket: %s\nstate: %s\nactive: %s\nidentity: %s\nlibrary: %s\n%s",
