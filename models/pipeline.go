@@ -263,3 +263,30 @@ func (m Manifest) checkPipelines() error {
 	}
 	return nil
 }
+
+// PipelinesAccept reports whether inputs and pipelines that use those of m can
+// use those of next: each is there, takes and gives the same kind. The error
+// names the first difference. It goes with Signature.Accepts.
+func (m Manifest) PipelinesAccept(next Manifest) error {
+	for _, was := range m.Pipelines {
+		is, ok := next.Pipeline(was.Name)
+		if !ok {
+			return fmt.Errorf("pipeline %q is gone", was.Name)
+		}
+		if is.Takes != was.Takes {
+			return fmt.Errorf("pipeline %q took %s and takes %s now", was.Name, was.Takes, is.Takes)
+		}
+		gave, err := was.Check(m)
+		if err != nil {
+			return err
+		}
+		gives, err := is.Check(next)
+		if err != nil {
+			return err
+		}
+		if gives != gave {
+			return fmt.Errorf("pipeline %q gave %s and gives %s now", was.Name, gave, gives)
+		}
+	}
+	return nil
+}

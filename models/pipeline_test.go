@@ -69,6 +69,7 @@ func TestFaultyPipelinesAreRefusedWithTheirPlace(t *testing.T) {
 		{"two means", head + "      - resize: {width: 96, height: 64}\n      - tensor: {mean: [1, 2]}\n", []string{"mean has 2 numbers, want 1 or 3"}},
 		{"scaled twice", head + "      - pad: {width: 9}\n      - resize: {width: 96, height: 64}\n", []string{"stage 2 (resize)", "scaled once and padded last"}},
 		{"cropped too late", head + "      - letterbox: {width: 96, height: 64}\n      - crop\n", []string{"stage 2 (crop)", "cropped first"}},
+		{"larger than memory", head + "      - letterbox: {width: 8000, height: 8000}\n", []string{"8000 × 8000 pixels"}},
 		{"resize both ways", head + "      - resize: {width: 96, longest: 64}\n", []string{"width and height, one of them, or longest"}},
 		{"which output", head + pre + "      - top_k\n", []string{"stage 4 (top_k)", "output is required"}},
 		{"unknown output", head + pre + "      - top_k: {output: z}\n", []string{`no output "z"`}},
@@ -229,4 +230,25 @@ func TestFilesOfStagesAreReadBeforeAPush(t *testing.T) {
 	if a, err := ReadAnchors([]byte("[[0.5,0.5,0.1,0.2]]")); err != nil || a[0] != [4]float32{0.5, 0.5, 0.1, 0.2} {
 		t.Errorf("anchors: %v, %v", a, err)
 	}
+}
+
+// TestNextVersionKeepsThePipelines: inputs of boxes name them.
+func TestNextVersionKeepsThePipelines(t *testing.T) {
+	m := detector()
+	var err error
+	if m.Pipelines, err = pipelinesOf(t, "  - {name: find, takes: image, stages: [{resize: {width: 96, height: 64}}, tensor, run, {db_boxes: {output: map}}]}\n"); err != nil {
+		t.Fatal(err)
+	}
+	next := m
+	if next.Pipelines, err = pipelinesOf(t, "  - {name: new, takes: image, stages: [{call: {model: x, gives: text}}]}\n"+
+		"  - {name: find, takes: image, stages: [{letterbox: {width: 96, height: 64}}, tensor, run, {yolo_boxes: {output: v8, form: v8}}]}\n"); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.PipelinesAccept(next); err != nil {
+		t.Errorf("other stages: %v", err)
+	}
+	wantError(t, next.PipelinesAccept(m), `pipeline "new" is gone`)
+	other := next
+	other.Pipelines = []Pipeline{{"find", KindImage, []Stage{{Name: "call", With: map[string]any{"model": "x", "gives": "text"}}}}}
+	wantError(t, m.PipelinesAccept(other), `pipeline "find" gave boxes and gives text now`)
 }

@@ -137,6 +137,16 @@ func (f *flow) letterbox(s Stage) error {
 		return err
 	}
 	f.scaled, f.w, f.h = true, s.Whole("width"), s.Whole("height")
+	return f.bounded()
+}
+
+// MaxPixels bounds a picture at any stage: a 4K camera, about 20 bytes each.
+const MaxPixels = 3840 * 2160
+
+func (f *flow) bounded() error {
+	if f.w*f.h > MaxPixels {
+		return fmt.Errorf("the picture would have %d × %d pixels, at most %d are handled", f.w, f.h, MaxPixels)
+	}
 	return nil
 }
 
@@ -157,7 +167,7 @@ func (f *flow) resize(s Stage) error {
 		return errors.New("max_height goes with width alone")
 	}
 	f.w, f.h = s.Whole("width"), s.Whole("height")
-	return nil
+	return f.bounded()
 }
 
 func (f *flow) pad(s Stage) error {
@@ -171,7 +181,7 @@ func (f *flow) pad(s Stage) error {
 		f.h = max(f.h, s.Whole("height"))
 	}
 	f.scaled = true
-	return nil
+	return f.bounded()
 }
 
 // input finds the input that a stage names, or the one that is left.

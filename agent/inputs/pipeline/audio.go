@@ -57,8 +57,12 @@ func (c windowing) window(clip []float32, at int) worker.Tensor {
 	return worker.Tensor{Name: c.input, DType: models.FP32, Shape: []int64{1, int64(n)}, Data: data}
 }
 
-// maxWindows bounds one clip: eight minutes in windows of 16 ms.
-const maxWindows = 30000
+// Bounds of one clip: eight minutes in windows of 16 ms, and what the model may
+// answer to all of them.
+const (
+	maxWindows     = 30000
+	maxSeriesBytes = 64 << 20
+)
 
 // runWindows runs the model for window after window. A version that takes over
 // amid the clip starts it anew, since the state handed on means nothing to it.
@@ -68,6 +72,7 @@ func (j *job) runWindows(ctx context.Context) error {
 		return fmt.Errorf("clip has %d windows, at most %d are heard", n, maxWindows)
 	}
 	inputs := append([]worker.Tensor(nil), j.v.inputs...)
+	size := 0
 	for at := 0; at < len(j.v.clip); at += cut.hop {
 		outs, by, err := j.r.infer(ctx, j.p.ref.Name, append(inputs[:len(inputs):len(inputs)], cut.window(j.v.clip, at)))
 		if err != nil {
@@ -83,6 +88,12 @@ func (j *job) runWindows(ctx context.Context) error {
 			if err := handOn(inputs, outs, s); err != nil {
 				return fmt.Errorf("use answer of %s: %w", by, err)
 			}
+		}
+		for _, t := range outs {
+			size += len(t.Data)
+		}
+		if size > maxSeriesBytes {
+			return fmt.Errorf("%s answers a clip with more than %d bytes", by, maxSeriesBytes)
 		}
 		j.v.series = append(j.v.series, outs)
 	}

@@ -8,11 +8,13 @@ import (
 	"image/jpeg"
 	"image/png"
 	"strconv"
+
+	"github.com/edgeherd/edgeherd/models"
 )
 
-// maxPixels is a 4K camera; about 20 bytes each while a frame is read. More is
-// refused before it is decoded, since a small file can hold a huge picture.
-const maxPixels = 3840 * 2160
+// maxPixels bounds a frame. More is refused before it is decoded, since a small
+// file can hold a huge picture.
+const maxPixels = models.MaxPixels
 
 // DecodeFrame decodes JPEG, PNG and binary PPM (the raw RGB that ffmpeg hands
 // over: "P6", width, height, 255).

@@ -88,6 +88,9 @@ func (j *job) sized() *Frame {
 func pad(_ context.Context, j *job, s models.Stage) error {
 	r := j.sized()
 	w, h := max(r.W, s.Whole("width")), max(r.H, s.Whole("height"))
+	if err := checkPixels(w, h); err != nil {
+		return err
+	}
 	j.v.pic.framed(w, h, 0, 0, float32(s.Number("value")))
 	return nil
 }
