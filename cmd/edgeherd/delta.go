@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -32,6 +33,9 @@ func modelDeltaCommand(c *cli) *cobra.Command {
 	var fast, compare bool
 	var workers int
 	cmd := c.verb("delta BASE NEW FILE", "Write to FILE what makes the weights NEW from BASE (- for BASE: the cold pack of NEW)", func(ctx context.Context, args []string) error {
+		// Most of what lives is room that every frame uses again, so collecting twice
+		// as often costs little and keeps two workers below 64 MiB.
+		debug.SetGCPercent(50)
 		base, err := openSource(args[0])
 		if err != nil {
 			return err

@@ -104,13 +104,11 @@ func encode(ctx context.Context, base, target Source, w io.Writer, o Options) (s
 		return stats, err
 	}
 	h.dict = dict
-	z, err := newZstd()
+	head, err := h.marshal()
 	if err != nil {
 		return stats, err
 	}
-	defer z.Close()
 	out := &sink{w: w, stats: &stats, sum: sha256.New()}
-	head := h.appendTo(nil, z)
 	_, _ = out.sum.Write(head) // never fails
 	if err := out.write(head); err != nil {
 		return stats, err

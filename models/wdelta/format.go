@@ -56,16 +56,20 @@ func (f Frame) end() bool { return f.Len == 0 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-func (h Header) appendTo(b []byte, enc *zstd.Encoder) []byte {
-	begin := len(b)
-	var ranges []byte
+func (h Header) marshal() ([]byte, error) {
+	z, err := newZstd()
+	if err != nil {
+		return nil, err
+	}
+	defer z.Close()
+	var b, ranges []byte
 	at := int64(0)
 	for _, s := range h.dict {
 		ranges = binary.AppendUvarint(ranges, uint64(s.off-at))
 		ranges = binary.AppendUvarint(ranges, uint64(s.n))
 		at = s.off + s.n
 	}
-	wire := enc.EncodeAll(ranges, nil)
+	wire := z.EncodeAll(ranges, nil)
 	if len(wire) >= len(ranges) {
 		wire = ranges
 	}
@@ -77,7 +81,7 @@ func (h Header) appendTo(b []byte, enc *zstd.Encoder) []byte {
 	b = binary.LittleEndian.AppendUint32(b, uint32(len(ranges)))
 	b = binary.LittleEndian.AppendUint32(b, uint32(len(wire)))
 	b = append(b, wire...)
-	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b[begin:], castagnoli))
+	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli)), nil
 }
 
 // readHeader also returns the bytes that it read.

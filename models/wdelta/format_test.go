@@ -18,48 +18,50 @@ import (
 
 var update = flag.Bool("update", false, "write the test vectors anew")
 
-// vectors are small enough to be read by hand and use every method. The
-// deltas in testdata stay decodable for ever; what an encoder makes of the
-// same files may change.
-func vectors() map[string][2][]byte {
+// vector is a pair of files and how its delta in testdata was made. They are
+// small and use every kind and method. Those deltas stay decodable for ever;
+// what an encoder makes of the same files may change.
+type vector struct {
+	base, target []byte
+	options      Options
+}
+
+func vectors() map[string]vector {
 	w := weights{dtype: "F32", tensors: 3, n: 40, seed: 11}
 	h := weights{dtype: "BF16", tensors: 2, n: 300, seed: 12}
 	q := weights{dtype: "I8", tensors: 2, n: 500, seed: 13}
-	return map[string][2][]byte{
-		"fp32": {w.file(0, 0), w.file(1, 1e-3)},
-		"bf16": {h.file(0, 0), h.file(1, 1e-3)},
-		"int8": {q.file(0, 0), q.file(1, 1e-2)},
-		"cold": {nil, h.file(0, 0)},
-		"step": {w.file(0, 0), quantised(w.file(0, 0), w.file(1, 1e-3))},
+	f := weights{dtype: "F16", tensors: 2, n: 400, seed: 14}
+	const step = 0x1p-16
+	return map[string]vector{
+		"fp32":     {w.file(0, 0), w.file(1, 1e-3), Options{}},
+		"bf16":     {h.file(0, 0), h.file(1, 1e-3), Options{}},
+		"int8":     {q.file(0, 0), q.file(1, 1e-2), Options{}},
+		"step":     {w.file(0, 0), quantised(w.file(0, 0), w.file(1, 1e-3), step), Options{Quanta: map[string]float32{"layer.0": step, "layer.1": step, "layer.2": step}}},
+		"subplane": {f.file(0, 0), f.file(1, 1e-3), Options{Coder: Fast}},
+		"cold":     {nil, h.file(0, 0), Options{}},
+		"plane":    {nil, h.file(0, 0), Options{Coder: Fast}},
+		"raw":      {random(1, 100), random(2, 100), Options{}},
+		"copy":     {h.file(0, 0), h.file(1, 0), Options{}},
 	}
 }
 
-// steps of 2^-16, which quantised rounds to, are the quanta of the vector "step".
-var vectorQuanta = map[string]float32{"layer.0": 0x1p-16, "layer.1": 0x1p-16, "layer.2": 0x1p-16}
-
-func quantaOf(name string) map[string]float32 {
-	if name == "step" {
-		return vectorQuanta
-	}
-	return nil
-}
-
-func quantised(base, target []byte) []byte {
+// quantised moves every fp32 of target to a whole number of steps from base.
+func quantised(base, target []byte, step float32) []byte {
 	out := bytes.Clone(target)
-	n := 8 + int(binary.LittleEndian.Uint64(base))
-	for i := n; i < len(out); i += 4 {
+	for i := 8 + int(binary.LittleEndian.Uint64(base)); i < len(out); i += 4 {
 		from := elemF32.get(base[i:])
-		elemF32.put(out[i:], elemF32.plus(from, 0x1p-16, steps(elemF32.get(target[i:]), from, 0x1p-16)))
+		elemF32.put(out[i:], elemF32.plus(from, step, steps(elemF32.get(target[i:]), from, step)))
 	}
 	return out
 }
 
 func TestDeltasOfReleasedVersionsDecode(t *testing.T) {
+	used := map[string]bool{}
 	for name, v := range vectors() {
-		stored := func(kind string, make func() []byte) []byte {
+		stored := func(kind string, made []byte) []byte {
 			path := filepath.Join("testdata", name+kind)
 			if *update {
-				if err := os.WriteFile(path, make(), 0o644); err != nil {
+				if err := os.WriteFile(path, made, 0o644); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -69,28 +71,35 @@ func TestDeltasOfReleasedVersionsDecode(t *testing.T) {
 			}
 			return b
 		}
-		var base []byte
-		if v[0] != nil {
-			base = stored(".base", func() []byte { return v[0] })
+		delta, stats := mustEncode(t, v.base, v.target, v.options)
+		for m := range stats.Methods {
+			used[m] = true
 		}
-		target := stored(".target", func() []byte { return v[1] })
-		mustDecode(t, base, stored(".wdelta", func() []byte { d, _ := mustEncode(t, v[0], v[1], Options{Quanta: quantaOf(name)}); return d }), target)
+		var base []byte
+		if v.base != nil {
+			base = stored(".base", v.base)
+		}
+		mustDecode(t, base, stored(".wdelta", delta), stored(".target", v.target))
+	}
+	for m := range methodEnd {
+		if !used[m.String()] {
+			t.Errorf("no vector uses %s", m)
+		}
 	}
 }
 
 // build makes a delta around a payload, with every checksum right, so that
 // only what the payload says is wrong.
 func build(base, target, payload []byte) []byte {
-	z, err := newZstd()
-	if err != nil {
-		panic(err)
-	}
 	h := Header{Target: blob.Sum(target), TargetSize: int64(len(target))}
 	if base != nil {
 		h.Base, h.BaseSize = blob.Sum(base), int64(len(base))
 		h.dict = []span{{0, int64(len(base))}}
 	}
-	b := h.appendTo(nil, z)
+	b, err := h.marshal()
+	if err != nil {
+		panic(err)
+	}
 	index := bytes.Clone(b)
 	head := Frame{Len: len(target), WireLen: len(payload), Sum: blob.Sum(target), WireSum: blob.Sum(payload)}.appendTo(nil)
 	index = append(index, head...)
@@ -272,9 +281,9 @@ func TestOrderedFloatsAreNeighbours(t *testing.T) {
 // error, whatever the bytes are.
 func FuzzDecode(f *testing.F) {
 	base := random(1, 300)
-	for name, v := range vectors() {
-		delta, _ := mustEncode(f, v[0], v[1], Options{Quanta: quantaOf(name)})
-		f.Add(delta, v[0])
+	for _, v := range vectors() {
+		delta, _ := mustEncode(f, v.base, v.target, v.options)
+		f.Add(delta, v.base)
 	}
 	f.Add(build(base, base[:50], append(payload([]byte{1, 0, 50, 1, 0, 0, 50}), base[:50]...)), base)
 	f.Fuzz(func(t *testing.T, delta, base []byte) {

@@ -313,7 +313,9 @@ func (e *encoder) plain(k key, b []byte) (stream, error) {
 	}
 	el := k.elem()
 	try(methodPlane, e.planed(el, b, nil))
-	if e.options.Coder == Smallest {
+	// Of bytes the context coder has to decode every bit, which is slower than
+	// 20 MB/s on a core, and saves 3 %.
+	if e.options.Coder == Smallest && el.size() > 1 {
 		m := &e.ctx0[el]
 		if *m == nil {
 			*m = newCtx0Model(el)

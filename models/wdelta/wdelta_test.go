@@ -474,7 +474,7 @@ func TestExternalDataIsPairedByItsModel(t *testing.T) {
 // Whatever the two files are, the delta makes the second from the first.
 func FuzzEncode(f *testing.F) {
 	for _, v := range vectors() {
-		f.Add(v[0], v[1])
+		f.Add(v.base, v.target)
 	}
 	model := onnxOf(1, []string{"a", "b"}, 64)
 	f.Add(model, append(bytes.Clone(model), 1, 2, 3))
