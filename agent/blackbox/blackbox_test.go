@@ -126,17 +126,19 @@ func TestATornWriteCostsOneRecord(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	const block = 4096 // of a file system: power may cut the write of a whole one
 	slot := int(r.seq%slots) * slotBytes
 	if bytes.Equal(before[slot:slot+recordBytes], after[slot:slot+recordBytes]) {
 		t.Fatal("the last write is elsewhere")
 	}
 	rng := rand.New(rand.NewPCG(3, 4))
-	for cut := 0; cut <= slotBytes; cut += max(13, cut/8) {
+	for cut := 0; cut <= block; cut += max(13, cut/8) {
 		for _, garbage := range []bool{false, true} {
 			image := bytes.Clone(before)
-			copy(image[slot:], after[slot:slot+cut])
+			first := slot &^ (block - 1)
+			copy(image[first:], after[first:first+cut])
 			if garbage {
-				for i := slot + cut; i < slot+slotBytes; i++ {
+				for i := first + cut; i < first+block; i++ {
 					image[i] = byte(rng.Uint32())
 				}
 			}

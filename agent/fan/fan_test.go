@@ -31,6 +31,7 @@ type board struct {
 	fan  *Fan
 	said []Change
 
+	curve        func(die float64) float64
 	deaf, seized bool
 	guards       []*tame
 	noGuard      error
@@ -64,7 +65,12 @@ func (b *board) put(name, value string) {
 func (b *board) get(name string) float64 { return number(filepath.Join(b.dir, name)) }
 
 // firmware is the board's own curve: 20 % and 1 % a kelvin from 40 °C on.
-func (b *board) firmware() float64 { return min(max(0.2+0.01*(b.die-40), 0.2), 1) }
+func (b *board) firmware() float64 {
+	if b.curve != nil {
+		return b.curve(b.die)
+	}
+	return min(max(0.2+0.01*(b.die-40), 0.2), 1)
+}
 
 // turn is what the hardware does in the time of a step.
 func (b *board) turn() {
@@ -184,6 +190,28 @@ func TestARaisedFanNeverTurnsSlowerThanTheFirmwareWould(t *testing.T) {
 			if b.get("pwm2") < leastDuty*255-1 {
 				t.Errorf("duty %v", b.get("pwm2"))
 			}
+		}
+	}
+}
+
+func TestAFirmwareThatWantsMoreThanThePolicyGetsIt(t *testing.T) {
+	b := newBoard(t)
+	b.curve = func(die float64) float64 {
+		if die < 65 {
+			return 0.25
+		}
+		return 0.95
+	}
+	b.mustOpen()
+	b.run(2*time.Minute, 72)
+	b.run(10*time.Minute, 60)
+	if b.get("pwm2_enable") != 1 {
+		t.Fatal("not raised")
+	}
+	for range 8 { // never less than the firmware for longer than the steps up take
+		b.run(time.Minute, 70)
+		if d := b.get("pwm2") / 255; d < 0.93 {
+			t.Errorf("duty %.2f at 70 °C, the firmware would give 0.95", d)
 		}
 	}
 }
