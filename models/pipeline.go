@@ -264,10 +264,13 @@ func (m Manifest) checkPipelines() error {
 	return nil
 }
 
-// PipelinesAccept reports whether inputs and pipelines that use those of m can
-// use those of next: each is there, takes and gives the same kind. The error
-// names the first difference. It goes with Signature.Accepts.
-func (m Manifest) PipelinesAccept(next Manifest) error {
+// Accepts reports whether next may replace m: callers of the model go on by
+// Signature.Accepts, and each pipeline is there, takes and gives the same kind.
+// The error names the first difference.
+func (m Manifest) Accepts(next Manifest) error {
+	if err := m.Signature.Accepts(next.Signature); err != nil {
+		return err
+	}
 	for _, was := range m.Pipelines {
 		is, ok := next.Pipeline(was.Name)
 		if !ok {

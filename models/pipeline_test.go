@@ -244,11 +244,11 @@ func TestNextVersionKeepsThePipelines(t *testing.T) {
 		"  - {name: find, takes: image, stages: [{letterbox: {width: 96, height: 64}}, tensor, run, {yolo_boxes: {output: v8, form: v8}}]}\n"); err != nil {
 		t.Fatal(err)
 	}
-	if err := m.PipelinesAccept(next); err != nil {
+	if err := m.Accepts(next); err != nil {
 		t.Errorf("other stages: %v", err)
 	}
-	wantError(t, next.PipelinesAccept(m), `pipeline "new" is gone`)
+	wantError(t, next.Accepts(m), `pipeline "new" is gone`)
 	other := next
 	other.Pipelines = []Pipeline{{"find", KindImage, []Stage{{Name: "call", With: map[string]any{"model": "x", "gives": "text"}}}}}
-	wantError(t, m.PipelinesAccept(other), `pipeline "find" gave boxes and gives text now`)
+	wantError(t, m.Accepts(other), `pipeline "find" gave boxes and gives text now`)
 }
