@@ -47,6 +47,7 @@ deps: ## what the tests need: installs it when root, else says what is missing
 	.ci/deps.sh
 	go mod download
 	go -C .ci/tools mod download
+	go mod download $$(cat .ci/fixtures)
 	@$(MAKE) --no-print-directory web/node_modules/.package-lock.json .ci/npm/node_modules/.package-lock.json
 
 assets: ## ONNX Runtime and demo models, into build/assets

@@ -21,6 +21,10 @@ ffmpeg                                             ffmpeg
 /usr/bin/promtool                                  prometheus
 /usr/bin/prometheus-alertmanager                   prometheus-alertmanager
 systemd-analyze                                    systemd
+/lib/nut/dummy-ups                                 nut-server
+/usr/sbin/smartctl                                 smartmontools
+/usr/bin/ipmitool                                  ipmitool
+/usr/bin/ipmi_sim                                  openipmi
 '
 arm=build/arm64-root
 if [ "$(uname -m)" != aarch64 ]; then

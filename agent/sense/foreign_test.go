@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/edgeherd/edgeherd/internal/assets"
 )
 
 // unttar unpacks the text archives of the Prometheus projects: "Directory:",
@@ -61,35 +63,44 @@ func moduleDir(t *testing.T, module string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// Trees that others wrote: whatever is told of them can be. procfs is a module
-// that ours need; the tree of node_exporter is read where someone has it.
+// Trees that others wrote: whatever is told of them can be.
 func TestTreesOfOthers(t *testing.T) {
-	procfs := moduleDir(t, "github.com/prometheus/procfs")
-	trees := map[string]string{filepath.Join(procfs, "testdata/fixtures.ttar"): "fixtures"}
-	others, err := filepath.Glob(filepath.Join(filepath.Dir(procfs), "node_exporter@*/collector/fixtures/sys.ttar"))
-	must(t, err)
-	for _, path := range others {
-		trees[path] = ""
-	}
-	for archive, top := range trees {
+	for archive, top := range map[string]string{
+		filepath.Join(moduleDir(t, "github.com/prometheus/procfs"), "testdata/fixtures.ttar"):                 "fixtures",
+		filepath.Join(assets.Module(t, "github.com/prometheus/node_exporter"), "collector/fixtures/sys.ttar"): "",
+	} {
 		root := t.TempDir()
 		unttar(t, archive, root)
-		s := New(Options{Root: filepath.Join(root, top)}, quiet())
-		for range 2 {
-			list, err := s.Read(t.Context())
-			if len(list) < 8 {
-				t.Errorf("%s: %d readings, %v", archive, len(list), err)
+		told(t, archive, filepath.Join(root, top), 8)
+	}
+	roots, err := filepath.Glob(filepath.Join(assets.Module(t, "github.com/influxdata/telegraf"), "plugins/inputs/temp/testcases/*/sys"))
+	must(t, err)
+	if len(roots) == 0 {
+		t.Error("telegraf holds no trees")
+	}
+	for _, sys := range roots {
+		told(t, sys, filepath.Dir(sys), 2)
+	}
+}
+
+// told reads a tree twice, of which at least so many things can be told.
+func told(t *testing.T, name, root string, least int) {
+	t.Helper()
+	s := New(Options{Root: root}, quiet())
+	for range 2 {
+		list, err := s.Read(t.Context())
+		if len(list) < least {
+			t.Errorf("%s: %d readings, %v", name, len(list), err)
+		}
+		for _, r := range list {
+			metric, _, _ := strings.Cut(r.Metric, "{")
+			if lo, hi, notZero := plausibleRange(metric); !(r.Value >= lo && r.Value <= hi) || notZero && r.Value == 0 {
+				t.Errorf("%s: %s = %v", name, r.Metric, r.Value)
 			}
-			for _, r := range list {
-				name, _, _ := strings.Cut(r.Metric, "{")
-				if lo, hi, notZero := plausibleRange(name); !(r.Value >= lo && r.Value <= hi) || notZero && r.Value == 0 {
-					t.Errorf("%s: %s = %v", archive, r.Metric, r.Value)
-				}
-				t.Logf("%s %v", r.Metric, r.Value)
-			}
-			if err != nil {
-				t.Logf("errors: %v", err)
-			}
+			t.Logf("%s %v", r.Metric, r.Value)
+		}
+		if err != nil {
+			t.Logf("errors: %v", err)
 		}
 	}
 }

@@ -15,8 +15,10 @@ package assets
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
 )
 
@@ -72,6 +74,36 @@ func Program(t testing.TB, name string) string {
 	return ""
 }
 
+// Module returns the folder of a module that .ci/fixtures names, for test data
+// that others wrote.
+func Module(t testing.TB, module string) string {
+	t.Helper()
+	root, err := root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := os.ReadFile(filepath.Join(root, ".ci", "fixtures"))
+	if err != nil {
+		t.Fatalf("read which modules there are: %v", err)
+	}
+	cache, err := exec.Command("go", "env", "GOMODCACHE").Output()
+	if err != nil {
+		t.Fatalf("ask for the module cache: %v", err)
+	}
+	for line := range strings.FieldsSeq(string(list)) {
+		if !strings.HasPrefix(line, module+"@") {
+			continue
+		}
+		dir := filepath.Join(strings.TrimSpace(string(cache)), line)
+		if _, err := os.Stat(dir); err != nil {
+			Absent(t, fmt.Errorf("%w; run `make deps`", err))
+		}
+		return dir
+	}
+	t.Fatalf(".ci/fixtures does not name %s", module)
+	return ""
+}
+
 // Absent ends a test that lacks something.
 func Absent(t testing.TB, err error) {
 	t.Helper()
@@ -82,24 +114,31 @@ func Absent(t testing.TB, err error) {
 	}
 }
 
-// find takes dir when it is named, else build/assets beside the go.mod above
-// the working directory, which for a test is its package's folder.
+// find takes dir when it is named, else build/assets.
 func find(dir string) (string, error) {
-	if dir != "" {
-		_, err := os.Stat(dir)
-		return dir, err
+	if dir == "" {
+		root, err := root()
+		if err != nil {
+			return "", err
+		}
+		dir = filepath.Join(root, "build", "assets")
 	}
+	_, err := os.Stat(dir)
+	return dir, err
+}
+
+// root is where the go.mod above the working directory is, which for a test is
+// its package's folder.
+func root() (string, error) {
 	wd, err := os.Getwd()
 	if err != nil {
 		return "", err
 	}
-	for root := wd; ; root = filepath.Dir(root) {
-		if _, err := os.Stat(filepath.Join(root, "go.mod")); err == nil {
-			dir := filepath.Join(root, "build", "assets")
-			_, err := os.Stat(dir)
-			return dir, err
+	for dir := wd; ; dir = filepath.Dir(dir) {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir, nil
 		}
-		if root == filepath.Dir(root) {
+		if dir == filepath.Dir(dir) {
 			return "", fmt.Errorf("find the module above %s: no go.mod", wd)
 		}
 	}
