@@ -15,6 +15,9 @@ type Report struct {
 	Site  string       `json:"site,omitempty"`
 	SKU   string       `json:"sku,omitempty"`
 	Level health.Level `json:"level"`
+	// Judged says that there is a baseline; without one only stopped fans,
+	// sensors that lie and the like are found.
+	Judged bool `json:"judged"`
 	// Until is the end of the last hour that was judged; 0: none was.
 	Until health.Unix `json:"until,omitempty"`
 	// Learning says that there is no baseline yet, or one of a week only.
@@ -60,7 +63,7 @@ func Read(path string) (Report, error) {
 func (s *state) report() Report {
 	b := s.Box
 	r := Report{
-		Box: b.Name, Site: b.Site, SKU: b.SKU, Level: b.Health(), Rise: health.Missing(),
+		Box: b.Name, Site: b.Site, SKU: b.SKU, Level: b.Health(), Judged: b.Base != nil, Rise: health.Missing(),
 		Findings: append([]health.Finding{}, b.Open...), Mutes: s.Care.Mutes, Cleanings: b.Cleanings,
 		Waiting: len(s.Next.Hours) + len(s.Next.Findings),
 	}
@@ -119,6 +122,8 @@ func (r Report) Words() []string {
 	switch {
 	case r.Trouble != "":
 		first = "not judged: " + r.Trouble
+	case !r.Judged && r.Level == health.Healthy:
+		first = "learning: " + r.Learning
 	case r.Learning != "":
 		first += "; " + r.Learning
 	}

@@ -38,7 +38,11 @@ func printHealth(args []string, stdout io.Writer) error {
 		return enc.Encode(r)
 	}
 	fmt.Fprintf(stdout, "box        %s  site %s  %s\n", r.Box, r.Site, r.SKU)
-	fmt.Fprintf(stdout, "health     %s\n", r.Level)
+	level := r.Level.String()
+	if !r.Judged && r.Level == health.Healthy {
+		level = "not known yet"
+	}
+	fmt.Fprintf(stdout, "health     %s\n", level)
 	if r.Until != 0 {
 		fmt.Fprintf(stdout, "judged     until %s\n", condition.Stamp(r.Until))
 	}

@@ -44,7 +44,7 @@ func TestHealthIsToldWithoutAgentAndController(t *testing.T) {
 		}
 	}
 	out, err := tell()
-	for _, want := range []string{"till-3  site berlin-1  ACME X1", "health     healthy", "until 2026-03-01T02:00:00Z", "a first baseline needs a week"} {
+	for _, want := range []string{"till-3  site berlin-1  ACME X1", "health     not known yet", "until 2026-03-01T02:00:00Z", "a first baseline needs a week"} {
 		if err != nil || !strings.Contains(out, want) {
 			t.Errorf("%s%v, want %q", out, err, want)
 		}
