@@ -190,7 +190,9 @@ func (s *Server) grpcCall(ctx context.Context, ticket *ticket, msg []byte, began
 		return ref, nil, nil, err
 	}
 	defer v.release()
-	outs, err = s.answer(ctx, v, &d.call, began)
+	if err = d.call.decodeImages(v.signature(), ticket.grow); err == nil {
+		outs, err = s.answer(ctx, v, &d.call, began)
+	}
 	v.stats.record(time.Since(began), err, s.opts.WallClock())
 	return v.ref, &d.call, outs, err
 }

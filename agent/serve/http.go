@@ -169,17 +169,29 @@ func (s *Server) infer(w http.ResponseWriter, r *http.Request, v *version, ticke
 	if err := b.read(raw); err != nil {
 		return err
 	}
-	text, tail, err := splitBody(*raw, r.Header.Get(HeaderLength))
-	if err != nil {
+	var c *call
+	if header := r.Header.Get(HeaderLength); header == "0" {
+		raw, err := rawCall(v.signature(), *raw)
+		if err != nil {
+			return err
+		}
+		c = &raw
+	} else {
+		text, tail, err := splitBody(*raw, header)
+		if err != nil {
+			return err
+		}
+		d := decoder{arena: *arena, reserve: ticket.grow}
+		err = d.decode(text, tail)
+		*arena = d.arena
+		if err != nil {
+			return err
+		}
+		c = &d.call
+	}
+	if err := c.decodeImages(v.signature(), ticket.grow); err != nil {
 		return err
 	}
-	d := decoder{arena: *arena, reserve: ticket.grow}
-	err = d.decode(text, tail)
-	*arena = d.arena
-	if err != nil {
-		return err
-	}
-	c := &d.call
 	room := s.buffers.get(v.outBytes.Load())
 	c.room = *room
 	outs, err := s.answer(r.Context(), v, c, began)

@@ -62,9 +62,24 @@ func (c *call) requestParameter(key string, v value) (err error) {
 }
 
 // inputParameter takes a parameter of input number i.
-func (c *call) inputParameter(_ int, key string, _ value) error {
-	if key == "shared_memory_region" {
+func (c *call) inputParameter(i int, key string, v value) error {
+	switch key {
+	case "shared_memory_region":
 		return errSharedMemory
+	case "mean", "scale":
+		if v.kind != isNumber {
+			return fmt.Errorf("parameter %q is no number", key)
+		}
+		p := c.pixelsOf(i)
+		if key == "mean" {
+			p.mean = v.number
+		} else {
+			p.scale = v.number
+		}
+		if c.pixels == nil {
+			c.pixels = map[int]pixels{}
+		}
+		c.pixels[i] = p
 	}
 	return nil
 }

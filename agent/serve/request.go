@@ -31,7 +31,8 @@ type call struct {
 	binary         bool          // form of outputs that the request does not name
 	inputs         []worker.Tensor
 	outputs        []wanted
-	room           []byte // memory for the outputs; what was used of it, afterwards
+	pixels         map[int]pixels // by input, where a request says how
+	room           []byte         // memory for the outputs; what was used of it, afterwards
 }
 
 // wanted is an output that the request names.

@@ -18,7 +18,7 @@ import (
 // Back-off between restarts of a worker that keeps dying. One that has lived
 // for steadyAfter starts again from the beginning.
 const (
-	restartMin  = 100 * time.Millisecond
+	restartMin  = 20 * time.Millisecond
 	restartMax  = 30 * time.Second
 	steadyAfter = time.Minute
 )

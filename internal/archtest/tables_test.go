@@ -118,7 +118,7 @@ var doors = []door{
 	{"github.com/spf13/pflag", "cmd/..."},
 	{"go.yaml.in/yaml/v3", "cmd/... models/... agent controller"},
 	{"golang.org/x/mod", "firmware/..."},
-	{"golang.org/x/image", "agent/inputs internal/labels models/..."},
+	{"golang.org/x/image", "agent/serve agent/inputs internal/labels models/..."},
 	{"github.com/nicholas-fedor/shoutrrr", "controller/notify"},
 	{"golang.org/x/sync", "*"},
 	{"golang.org/x/sys", "*"},

@@ -40,6 +40,7 @@ var measurements = []measurement{
 	{"serve-batch", serveBatch},
 	{"serve-burst", serveBurst},
 	{"serve-swap", serveSwaps},
+	{"serve-kill", serveKill},
 	{"serve-node", serveNode},
 	{"label-reader", labelReader},
 	{"fetch", fetchRate},
