@@ -42,8 +42,21 @@ func Find(have []fleetapi.Ticket, f fleetapi.Finding, p Place, now time.Time) []
 			return []fleetapi.Ticket{t}
 		}
 	}
+	open := 0
+	for _, t := range have {
+		if !t.State.Ended() {
+			open++
+		}
+	}
+	if open >= mostOpen {
+		return nil
+	}
 	return []fleetapi.Ticket{opened(f, p, now)}
 }
+
+// mostOpen tickets of one box are enough to go there: a box that makes causes
+// up must not bury the others.
+const mostOpen = 16
 
 // RecentlyEnded is how long an ended ticket may come back to life.
 const RecentlyEnded = reopenWithin

@@ -115,10 +115,18 @@ func putFinding(ctx context.Context, t *tx, box identity.ID, f FindingRow) error
 		string(box), f.Family, f.OpenedMs, f.ClosedMs, f.TimeMs, string(f.Body)); err != nil {
 		return err
 	}
-	_, err := t.Exec(ctx, `UPDATE finding SET closed_ms = ?, news = 1 WHERE box = ? AND family = ? AND opened_ms < ? AND closed_ms = 0`,
-		f.OpenedMs, string(box), f.Family, f.OpenedMs)
+	if _, err := t.Exec(ctx, `UPDATE finding SET closed_ms = ?, news = 1 WHERE box = ? AND family = ? AND opened_ms < ? AND closed_ms = 0`,
+		f.OpenedMs, string(box), f.Family, f.OpenedMs); err != nil {
+		return err
+	}
+	_, err := t.Exec(ctx, `DELETE FROM finding WHERE box = ? AND t_ms < (SELECT t_ms FROM finding WHERE box = ? ORDER BY t_ms DESC LIMIT 1 OFFSET ?)`,
+		string(box), string(box), maxFindings)
 	return err
 }
+
+// maxFindings of one box are kept: a box that makes families up must not fill
+// the disk. A box has some ten families, and findings last for weeks.
+const maxFindings = 500
 
 func putChange(ctx context.Context, t *tx, c ChangeRow) error {
 	if _, err := t.Exec(ctx, `INSERT INTO box_change (box, t_ms, kind, detail, author) VALUES (?,?,?,?,?) ON CONFLICT DO NOTHING`,
@@ -239,6 +247,12 @@ func scanFinding(rows *sql.Rows, out *[]FindingRow) error {
 	err := rows.Scan((*string)(&f.Box), &f.Family, &f.OpenedMs, &f.ClosedMs, &f.TimeMs, &f.Body, &f.Muted)
 	*out = append(*out, f)
 	return err
+}
+
+// AnyNews reports whether there are findings that no ticket knows of.
+func (s *Store) AnyNews(ctx context.Context) (any bool, err error) {
+	err = s.one(ctx, `SELECT EXISTS (SELECT 1 FROM finding WHERE news = 1)`, nil, &any)
+	return any, err
 }
 
 // Resets returns the newest restarts, of one box or of all.

@@ -21,6 +21,10 @@ const newsAtOnce = 200
 
 // TakeNews turns what boxes found since into tickets.
 func (d *Desk) TakeNews(ctx context.Context) error {
+	// Nearly always there is none: looking must not hold up boxes.
+	if any, err := d.opts.Store.AnyNews(ctx); err != nil || !any {
+		return err
+	}
 	for {
 		var changed []fleetapi.Ticket
 		taken := 0
