@@ -120,6 +120,11 @@ func Open(opts Options, log *slog.Logger) (*Fan, error) {
 			return nil, fmt.Errorf("fan policy for %s: %w", p.SKU, err)
 		}
 	}
+	for _, path := range []string{f.order.PWM, f.order.Enable} {
+		if err := syscall.Access(path, 2); err != nil { // W_OK
+			return nil, fmt.Errorf("fan policy for %s: write to %s: %w; let the agent's user, by a udev rule", p.SKU, path, err)
+		}
+	}
 	return f, nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"slices"
 	"syscall"
+	"time"
 
 	"github.com/edgeherd/edgeherd/agent"
 	"github.com/edgeherd/edgeherd/agent/fan"
@@ -36,9 +37,17 @@ type pipe struct {
 	ended chan struct{}
 }
 
+// guardExit is how long the end of a guard is waited for; a driver may hang it.
+const guardExit = 3 * time.Second
+
 func (p pipe) Close() error {
 	err := p.WriteCloser.Close()
-	<-p.ended // its exit is collected, and what it restores is restored
+	timer := time.NewTimer(guardExit)
+	defer timer.Stop()
+	select {
+	case <-p.ended: // what it restores is restored
+	case <-timer.C:
+	}
 	return err
 }
 

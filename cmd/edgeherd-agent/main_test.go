@@ -162,3 +162,47 @@ func TestAnAgentWaitsForAFullDiskAndSaysItOnce(t *testing.T) {
 		}
 	})
 }
+
+// TestMain lets this program be the guard that the next test starts.
+func TestMain(m *testing.M) {
+	if len(os.Args) == 2 && os.Args[1] == "fan-guard" {
+		if err := run(context.Background(), os.Args[1:], os.Stdout, os.Stderr); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// TestTheGuardOfAFanIsAProcessThatRestores, and so does the command after a stop.
+func TestTheGuardOfAFanIsAProcessThatRestores(t *testing.T) {
+	dir := t.TempDir()
+	enable, pwm := filepath.Join(dir, "pwm1_enable"), filepath.Join(dir, "pwm1")
+	put := func(path, text string) {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(enable, "1\n")
+	put(pwm, "200\n")
+	g, err := startFanGuard(fmt.Appendf(nil, `{"pwm":%q,"enable":%q,"mode":"5"}`+"\n", pwm, enable))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if mode, err := os.ReadFile(enable); err != nil || string(mode) != "5\n" {
+		t.Errorf("mode %q, %v", mode, err)
+	}
+	put(enable, "1\n")
+	put(filepath.Join(dir, "fan.json"), fmt.Sprintf(`{"version":1,"state":{"boot":"","order":{"pwm":%q,"enable":%q,"mode":"2"}}}`, pwm, enable))
+	err = run(t.Context(), []string{"fan-guard", "--restore", "--state", dir, "--root", dir}, new(bytes.Buffer), new(bytes.Buffer))
+	if mode, _ := os.ReadFile(enable); err != nil || string(mode) != "2\n" {
+		t.Errorf("mode %q, %v", mode, err)
+	}
+	if err := run(t.Context(), []string{"fan-guard", "now"}, new(bytes.Buffer), new(bytes.Buffer)); !errors.Is(err, errUsage) {
+		t.Errorf("by hand: %v", err)
+	}
+}
