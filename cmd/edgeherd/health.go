@@ -118,16 +118,17 @@ func (c *cli) printHealth(r *health.Report) error {
 		return errors.Join(
 			lines(c.out, "health-finding", r.Findings), lines(c.out, "health-incident", r.Incidents),
 			lines(c.out, "health-cleaning", r.Cleanings), lines(c.out, "health-visit", r.Visits),
-			lines(c.out, "health-prior", r.Priors), lines(c.out, "health-box", r.Boxes))
+			lines(c.out, "health-dust", r.Dust), lines(c.out, "health-prior", r.Priors), lines(c.out, "health-box", r.Boxes))
 	}
 	s := sheet{kind: "health-report", value: struct {
 		Findings  []health.Finding   `json:"findings"`
 		Incidents []health.Incident  `json:"incidents"`
 		Cleanings []health.Cleaning  `json:"cleanings"`
 		Visits    []health.SiteVisit `json:"visits"`
+		Dust      []health.SiteDust  `json:"dust"`
 		Priors    []health.Prior     `json:"priors"`
 		Boxes     []health.BoxReport `json:"boxes"`
-	}{r.Findings, r.Incidents, r.Cleanings, r.Visits, r.Priors, r.Boxes}}
+	}{r.Findings, r.Incidents, r.Cleanings, r.Visits, r.Dust, r.Priors, r.Boxes}}
 	s.head = []string{"BOX", "SITE", "LEVEL", "CAUSE", "SURE", "SINCE", "TICKET", "CLOSED", "THROTTLES IN", "WHY"}
 	for _, f := range r.Findings {
 		s.rows = append(s.rows, []string{
@@ -165,6 +166,9 @@ func (c *cli) healthSummary(r *health.Report) {
 		len(r.Boxes), count[health.Healthy]-unjudged, count[health.Watch], count[health.Ticket], count[health.Urgent], unjudged)
 	for _, in := range r.Incidents {
 		c.say("%s: the room was hot from %s: %s", in.Site, dayOf(in.Since), strings.Join(in.Boxes, ", "))
+	}
+	for _, d := range r.Dust {
+		c.say("%s: clean its filters every %d days, by what %d boxes show", d.Site, d.FilterDays, d.Boxes)
 	}
 	for _, v := range r.Visits {
 		var what []string

@@ -30,6 +30,7 @@ type parts struct {
 	First               Value   // percent used when it was first seen
 	FirstDay            int32
 	FirstErrors         Value
+	ErrorsSeen          bool
 	Ratio               []Value // ln of watts from the wall over those expected, daily
 	Supply              supplyLine
 	Gone                counters // hours without redundancy
@@ -123,8 +124,8 @@ func (b *Box) watchDrive(day int32) {
 		p.First, p.FirstDay = Value(used), day // new, or a new drive
 		p.Used = p.Used[len(p.Used)-1:]
 	}
-	if e := Value(last(p.Errors)); e.OK() && !(p.FirstErrors <= e) {
-		p.FirstErrors = e
+	if e := Value(last(p.Errors)); e.OK() && (!p.ErrorsSeen || e < p.FirstErrors) {
+		p.FirstErrors, p.ErrorsSeen = e, true
 	}
 	var ev []Evidence
 	if rate, left, fast := b.driveWear(day); left < driveSoon || fast {

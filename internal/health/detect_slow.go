@@ -66,9 +66,9 @@ func (b *Box) resistance(level Level) Finding {
 	v := b.verdict()
 	f := Finding{Family: "resistance", Cause: v.cause, Confidence: v.confidence, Level: level, Since: Unix(b.beganAt())}
 	f.Evidence = append([]Evidence{
-		{"resistance_percent", Value(Percent(float64(d.S7))), fmt.Sprintf("%+.1f %% against the clean box at equal load and airflow, 7-day median; a day spreads by %.1f %%", Percent(float64(d.S7)), 100*b.Base.Sigma)},
-		{"die_kelvin", d.DieK, fmt.Sprintf("that is %+.1f K at the die today", float64(d.DieK))},
-		{"basis", Value(b.Base.Hours), fmt.Sprintf("reference %s, load %s, airflow %s; %d hours of baseline", b.Basis.Ref, b.Basis.Load, b.Basis.Air, b.Base.Hours)},
+		{"resistance_percent", Value(Percent(float64(d.S7))), fmt.Sprintf("the die rises %.1f %% further above the air than when it was clean, at the same load and fan speed (median of 7 days; ordinary days differ by %.1f %%)", Percent(float64(d.S7)), 100*b.Base.Sigma)},
+		{"die_kelvin", d.DieK, fmt.Sprintf("that makes the die %.1f K hotter today", float64(d.DieK))},
+		{"basis", Value(b.Base.Hours), b.comparedBy()},
 	}, v.evidence...)
 	if d.Hot > 0 {
 		f.Evidence = append(f.Evidence, Evidence{"throttled_ratio", d.Hot, fmt.Sprintf("throttled in %.0f %% of the day", 100*float64(d.Hot))})
@@ -80,6 +80,17 @@ func (b *Box) resistance(level Level) Finding {
 		f.Level = Urgent
 	}
 	return f
+}
+
+// comparedBy says which sensors the clean box and today's were compared by.
+func (b *Box) comparedBy() string {
+	air := map[string]string{
+		RefInlet: "its own inlet", RefRoom: "the site's room sensor", RefNeighbour: "the inlet of its neighbours",
+		RefBoard: "its board, since no sensor knows the air", RefNone: "no sensor: only the swing within the day counts",
+	}[b.Basis.Ref]
+	load := map[string]string{LoadPower: "its power", LoadBusy: "how busy it is, since no sensor knows its power", LoadNone: "no load: every day is taken for alike"}[b.Basis.Load]
+	fans := map[string]string{AirRPM: "the speed of its fans", AirPWM: "the duty of its fans", AirNone: "no fan"}[b.Basis.Air]
+	return fmt.Sprintf("compared by: air from %s; %s; %s; clean box learnt from %d hours", air, load, fans, b.Base.Hours)
 }
 
 // beganAt is the first of the days that lie above a third of the line without

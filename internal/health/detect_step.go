@@ -161,5 +161,9 @@ func (b *Box) cleaned(day int32, before, after float64, logged bool) {
 	b.close("resistance", at, "cleaned")
 	b.close("step", at, "cleaned")
 	b.Slow, b.Trend = counters{}, nil
-	b.Days[len(b.Days)-1].S7 = b.weekOf(b.Days[len(b.Days)-1].Day)
+	for i := range b.Days {
+		if b.Days[i].Day >= day { // it may have been recognised a day late
+			b.Days[i].S7 = b.weekOf(b.Days[i].Day)
+		}
+	}
 }

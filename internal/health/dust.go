@@ -122,35 +122,33 @@ func Dust(boxes []BoxDust) []SiteDust {
 	return out
 }
 
-// shrink pulls each site towards the mean of all.
+// shrink pulls each site towards the mean of all, on the log: sites differ by
+// factors.
 func shrink(sites []SiteDust) {
+	const none = 0.05 // a year: less is no dust
+	y, v := make([]float64, len(sites)), make([]float64, len(sites))
 	var w, w2, wy float64
-	for _, s := range sites {
-		k := 1 / (s.Sigma * s.Sigma)
-		w, w2, wy = w+k, w2+k*k, wy+k*s.Rate
+	for i, s := range sites {
+		at := max(s.Rate, 0) + none
+		y[i], v[i] = math.Log(at), s.Sigma*s.Sigma/(at*at)
+		w, w2, wy = w+1/v[i], w2+1/(v[i]*v[i]), wy+y[i]/v[i]
 	}
 	if len(sites) < 3 {
 		return
 	}
-	mean, q := wy/w, 0.0
-	for _, s := range sites {
-		q += (s.Rate - mean) * (s.Rate - mean) / (s.Sigma * s.Sigma)
+	q := 0.0
+	for i := range sites {
+		q += (y[i] - wy/w) * (y[i] - wy/w) / v[i]
 	}
-	between := max(0, (q-float64(len(sites)-1))/(w-w2/w))
-	if between == 0 {
-		for i := range sites {
-			sites[i].Rate = mean
-		}
-		return
-	}
+	between := max(0.01, (q-float64(len(sites)-1))/(w-w2/w))
 	var sum, weight float64
-	for _, s := range sites {
-		k := 1 / (s.Sigma*s.Sigma + between)
-		sum, weight = sum+k*s.Rate, weight+k
+	for i := range sites {
+		sum, weight = sum+y[i]/(v[i]+between), weight+1/(v[i]+between)
 	}
 	for i := range sites {
-		own, all := 1/(sites[i].Sigma*sites[i].Sigma), 1/between
-		sites[i].Rate = (own*sites[i].Rate + all*sum/weight) / (own + all)
-		sites[i].Sigma = math.Sqrt(1 / (own + all))
+		own, all := 1/v[i], 1/between
+		ln := (own*y[i] + all*sum/weight) / (own + all)
+		sites[i].Rate = max(math.Exp(ln)-none, 0)
+		sites[i].Sigma = (sites[i].Rate + none) * math.Sqrt(1/(own+all))
 	}
 }

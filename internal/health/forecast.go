@@ -22,7 +22,7 @@ const (
 
 	// What follows is calibrated on the simulated families dev0 to dev2, so that
 	// 80 % of the first throttled days lie within Low and High of the forecast
-	// that stood when the ticket was made (144 of them, October 2026).
+	// that stood when the ticket was made (144 of them, November 2026).
 
 	// The spread of pairwise slopes is far wider than that of their median.
 	slopeMiddle = 0.5
