@@ -186,6 +186,10 @@ func TestFaultsNameTheSetting(t *testing.T) {
 		{fleetapi.SiteSettings{Quiet: &[]string{"08:00-18:00 monday"}}, `"monday" is not a day`},
 		{fleetapi.SiteSettings{Quiet: &[]string{"08:00-18:00 mon -fri"}}, "want a time and days"},
 		{fleetapi.SiteSettings{Quiet: &[]string{""}}, "want a time and days"},
+		{fleetapi.SiteSettings{Location: ptr("52.52, 13.40")}, ""},
+		{fleetapi.SiteSettings{Location: ptr("Berlin")}, `location "Berlin": want latitude and longitude`},
+		{fleetapi.SiteSettings{Location: ptr("91,0")}, "want latitude and longitude"},
+		{fleetapi.SiteSettings{Location: ptr("NaN,0")}, "want latitude and longitude"},
 		{fleetapi.SiteSettings{Quiet: ptr(make([]string, 17))}, "quiet has 17 times, at most 16"},
 	} {
 		err := Check(c.s)
@@ -197,20 +201,21 @@ func TestFaultsNameTheSetting(t *testing.T) {
 
 // TestASiteOverridesDefaultsOneByOne, also with nothing.
 func TestASiteOverridesDefaultsOneByOne(t *testing.T) {
-	defaults := fleetapi.SiteSettings{BacklogBytesPerSecond: ptr(int64(1000)), Quiet: &[]string{"08:00-18:00"}, TimeZone: ptr("Europe/Berlin")}
+	defaults := fleetapi.SiteSettings{BacklogBytesPerSecond: ptr(int64(1000)), Quiet: &[]string{"08:00-18:00"}, TimeZone: ptr("Europe/Berlin"), Region: ptr("north"), Class: ptr("retail")}
 	for _, c := range []struct {
 		own  fleetapi.SiteSettings
 		want string
 	}{
-		{fleetapi.SiteSettings{}, "{1000 [08:00-18:00] Europe/Berlin}"},
-		{fleetapi.SiteSettings{BacklogBytesPerSecond: ptr(int64(0))}, "{0 [08:00-18:00] Europe/Berlin}"},
-		{fleetapi.SiteSettings{Quiet: &[]string{}, TimeZone: ptr("UTC")}, "{1000 [] UTC}"},
+		{fleetapi.SiteSettings{}, "{1000 [08:00-18:00] Europe/Berlin north retail }"},
+		{fleetapi.SiteSettings{BacklogBytesPerSecond: ptr(int64(0))}, "{0 [08:00-18:00] Europe/Berlin north retail }"},
+		{fleetapi.SiteSettings{Quiet: &[]string{}, TimeZone: ptr("UTC")}, "{1000 [] UTC north retail }"},
+		{fleetapi.SiteSettings{Region: ptr(""), Location: ptr("52.5,13.4")}, "{1000 [08:00-18:00] Europe/Berlin  retail 52.5,13.4}"},
 	} {
 		if got := fmt.Sprint(Effect(c.own, defaults)); got != c.want {
 			t.Errorf("%+v: %s, want %s", c.own, got, c.want)
 		}
 	}
-	if got := fmt.Sprint(Effect(fleetapi.SiteSettings{}, fleetapi.SiteSettings{})); got != "{0 [] UTC}" {
+	if got := fmt.Sprint(Effect(fleetapi.SiteSettings{}, fleetapi.SiteSettings{})); got != "{0 [] UTC   }" {
 		t.Errorf("nothing set: %s", got)
 	}
 }
