@@ -63,6 +63,8 @@ type Options struct {
 	// Sensors says what sensors stand for where sense chooses wrongly; see
 	// sense.Options.Roles. Default: sense chooses.
 	Sensors map[string]string
+	// Outside names sensors that are not below Root; see sense.Outside.
+	Outside sense.Outside
 	// SealPeriod is how often samples are committed; default 1 min. A commit
 	// writes about 32 KB, and flash wears.
 	SealPeriod time.Duration
@@ -172,7 +174,7 @@ func Open(opts Options, log *slog.Logger) (_ *Agent, err error) {
 		return nil, err
 	}
 	a.log = log.With("device", a.id.ID)
-	a.sampler = sense.New(sense.Options{Root: opts.Root, StateDir: opts.State, Roles: opts.Sensors}, a.log)
+	a.sampler = sense.New(sense.Options{Root: opts.Root, StateDir: opts.State, Roles: opts.Sensors, Outside: opts.Outside}, a.log)
 	a.clock = newClock(opts, a.sampler.Board().BootID)
 	a.telemetry = newTelemetry(a.clock)
 	a.disk.log, a.disk.changed = a.log, func() {}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/edgeherd/edgeherd/agent/dial"
 	"github.com/edgeherd/edgeherd/agent/fan"
+	"github.com/edgeherd/edgeherd/agent/sense"
 )
 
 // config is agent.yaml. A key that is missing or zero has its default.
@@ -40,6 +41,9 @@ type config struct {
 	// Sensors gives sensors another role than agent/sense does: by key, one of
 	// roles; default none.
 	Sensors map[string]string `yaml:"sensors"`
+	// Outside names sensors that Linux does not show; default: programs that
+	// are there.
+	Outside sense.Outside `yaml:"outside"`
 	// Fan policies; the one for this kind of box is followed. Default none.
 	Fan []fan.Policy `yaml:"fan"`
 	// Blackbox keeps the last hour for the case of a reset; default true.
@@ -110,9 +114,12 @@ func (c *config) readFile(path string) error {
 		// yaml names lines; what it says of our types helps nobody.
 		text := strings.TrimPrefix(err.Error(), "yaml: ")
 		text = strings.TrimPrefix(text, "unmarshal errors:\n  ")
-		text = strings.ReplaceAll(text, " not found in type main.config", " is not a key of agent.yaml")
-		text = strings.ReplaceAll(text, " not found in type fan.Policy", " is not a key of a fan policy")
-		text = strings.ReplaceAll(text, " not found in type fan.Point", " is not a key of a point: celsius, duty")
+		for kind, name := range map[string]string{
+			"main.config": "agent.yaml", "fan.Policy": "a fan policy", "fan.Point": "a point: celsius, duty",
+			"sense.Outside": "outside", "bmc.Redfish": "redfish", "air.Serial": "dust", "air.I2C": "pressure",
+		} {
+			text = strings.ReplaceAll(text, " not found in type "+kind, " is not a key of "+name)
+		}
 		text = strings.ReplaceAll(text, " into time.Duration", ": want a time with its unit, as in 30s or 5m")
 		return fmt.Errorf("read configuration %s: %s", path, strings.ReplaceAll(text, "\n  ", "; "))
 	}
@@ -173,6 +180,9 @@ func (c *config) checkHardware() error {
 		if !slices.Contains(roles, role) {
 			return fmt.Errorf("sensors: %s is %q: want one of %s", key, role, strings.Join(roles, ", "))
 		}
+	}
+	if err := c.Outside.Check(); err != nil {
+		return fmt.Errorf("outside: %w", err)
 	}
 	seen := map[string]bool{}
 	for _, p := range c.Fan {
