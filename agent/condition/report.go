@@ -97,6 +97,8 @@ var names = map[health.Cause]string{
 	health.CauseFanStop:      "a fan has stopped: change it",
 	health.CauseSensor:       "a temperature sensor is stuck",
 	health.CauseAmbient:      "the air at the inlet is warmer than usual",
+	health.CauseDrive:        "a drive is worn: change it",
+	health.CauseSupply:       "a power supply fails: change it",
 	health.CauseHVAC:         "the room is warmer than usual, at all boxes of the site",
 }
 
