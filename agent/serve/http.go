@@ -166,18 +166,24 @@ func (s *Server) infer(w http.ResponseWriter, r *http.Request, v *version, ticke
 	defer s.buffers.put(raw)
 	defer s.buffers.put(arena)
 	b := body{r: r, w: w, ticket: ticket, max: s.opts.MaxBodyBytes, limit: s.opts.Timeout}
-	if err := b.read(raw); err != nil {
+	into := raw
+	lease, memory := s.lease(r, v)
+	if lease != nil {
+		defer lease.Release()
+		into = &memory
+	}
+	if err := b.read(into); err != nil {
 		return err
 	}
 	var c *call
 	if header := r.Header.Get(HeaderLength); header == "0" {
-		raw, err := rawCall(v.signature(), *raw)
+		raw, err := rawCall(v.signature(), *into)
 		if err != nil {
 			return err
 		}
 		c = &raw
 	} else {
-		text, tail, err := splitBody(*raw, header)
+		text, tail, err := splitBody(*into, header)
 		if err != nil {
 			return err
 		}
@@ -193,7 +199,7 @@ func (s *Server) infer(w http.ResponseWriter, r *http.Request, v *version, ticke
 		return err
 	}
 	room := s.buffers.get(v.outBytes.Load())
-	c.room = *room
+	c.room, c.lease = *room, lease
 	outs, err := s.answer(r.Context(), v, c, began)
 	if err != nil {
 		return err // the run may write to the room still
@@ -209,6 +215,34 @@ func (s *Server) infer(w http.ResponseWriter, r *http.Request, v *version, ticke
 	*arena = answer
 	s.reply(w, answer, binaries)
 	return nil
+}
+
+// leaseFrom is where a body is read straight into the worker's memory: below it
+// a copy costs less than the exchange about it.
+const leaseFrom = 32 << 10
+
+// lease returns memory of the worker for the body of a request with binary
+// tensors, placed so that the first tensor is aligned; nil where a body of its
+// own is better.
+func (s *Server) lease(r *http.Request, v *version) (*worker.Lease, []byte) {
+	n := r.ContentLength
+	head, err := strconv.ParseUint(r.Header.Get(HeaderLength), 10, 31)
+	if err != nil || n < leaseFrom || n > s.opts.MaxBodyBytes || r.Header.Get("Content-Encoding") != "" || v.queue.plan().MaxItems > 1 {
+		return nil, nil
+	}
+	v.mu.Lock()
+	w := v.w
+	v.mu.Unlock()
+	if w == nil {
+		return nil, nil
+	}
+	const alignment = 64 // of ONNX Runtime's own memory
+	pad := int64(-head & (alignment - 1))
+	lease := w.Lease(pad + n)
+	if lease == nil {
+		return nil, nil
+	}
+	return lease, lease.Bytes()[pad : pad : pad+n]
 }
 
 // answer runs a decoded request.

@@ -220,7 +220,7 @@ func (v *version) infer(ctx context.Context, c *call) ([]worker.Tensor, error) {
 	}
 	j := &job{priority: c.priority}
 	j.until, _ = ctx.Deadline()
-	j.In, j.Outputs, j.Buf = c.inputs, c.outputNames(), c.room
+	j.In, j.Outputs, j.Buf, j.Lease = c.inputs, c.outputNames(), c.room, c.lease
 	if err := w.Check(&j.Request); err != nil {
 		return nil, err
 	}

@@ -32,6 +32,7 @@ type call struct {
 	inputs         []worker.Tensor
 	outputs        []wanted
 	pixels         map[int]pixels // by input, where a request says how
+	lease          *worker.Lease  // the memory that inputs lie in; nil: their own
 	room           []byte         // memory for the outputs; what was used of it, afterwards
 }
 

@@ -24,11 +24,15 @@ type Request struct {
 	Outputs []string // in the order wanted; none: all
 	// Buf is memory for the outputs; it is used when it is large enough.
 	Buf []byte
+	// Lease is the memory that In lies in, and that Out will lie in; nil: none.
+	Lease *Lease
 	// Out is the result of Worker.Run; its data lies in Buf, or in new memory.
 	Out []Tensor
 
 	at   []int // position in In of each input of the model; set by Check
 	outs []int // outputs of the model that are wanted
+	// leased is set when the run takes place in Lease.
+	leased bool
 }
 
 // Axes says along which axis of each input and output, in the order of the
@@ -171,6 +175,15 @@ func (r *Request) room(n int64) []byte {
 }
 
 func (r *Request) take(results []result) {
+	if r.leased {
+		r.Out = r.Out[:0]
+		for _, o := range results {
+			t := o.spec
+			t.Data = o.bytes
+			r.Out = append(r.Out, t)
+		}
+		return
+	}
 	var size int64
 	for _, o := range results {
 		size += int64(len(o.bytes))

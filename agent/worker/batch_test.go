@@ -213,3 +213,55 @@ func TestASavedGraphAnswersAlike(t *testing.T) {
 		t.Errorf("got %v, %v, want %v", again, err, first)
 	}
 }
+
+// TestALeaseHoldsInputsAndOutputs reads the memory that the worker wrote, also
+// after the worker has gone, and finds leases exhausted and given back.
+func TestALeaseHoldsInputsAndOutputs(t *testing.T) {
+	w := startGraph(t, unary("Identity", models.FP32, models.FP32, dims(1)), Options{SlotBytes: 4096, MaxSlotBytes: 1 << 20})
+	ask := func(l *Lease, at, n int, v float32) *Request {
+		t.Helper()
+		data := l.Bytes()[at : at+4*n]
+		copy(data, bytes.Repeat(floats(v), n))
+		r := &Request{In: []Tensor{{Name: "x", DType: models.FP32, Shape: []int64{int64(n)}, Data: data}}, Lease: l}
+		if _, err := w.Run(t.Context(), &Batch{Requests: []*Request{r}}); err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(r.Out[0].Data, bytes.Repeat(floats(v), n)) {
+			t.Errorf("%d values at %d: a wrong answer", n, at)
+		}
+		return r
+	}
+	var all []*Lease
+	for i := range leases {
+		l := w.Lease(256 << 10)
+		if l == nil {
+			t.Fatalf("no lease %d", i)
+		}
+		all = append(all, l)
+	}
+	if w.Lease(1) != nil || w.Lease(1<<20) != nil {
+		t.Error("more leases than there are, or a larger one")
+	}
+	var last *Request
+	for round := range 3 {
+		for i, l := range all {
+			last = ask(l, 64*i, 1000+i, float32(10*round+i)) // aligned
+			last = ask(l, 64*i+4, 30000, float32(10*round+i))
+		}
+	}
+	if got, err := w.Infer(t.Context(), vector(10), nil); err != nil || len(got[0].Data) != 40 {
+		t.Errorf("beside the leases: %v", err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(last.Out[0].Data[:4], floats(23)) {
+		t.Error("the answer went with the worker")
+	}
+	for _, l := range all {
+		l.Release()
+	}
+	if w.Lease(64) != nil {
+		t.Error("a closed worker lends memory")
+	}
+}

@@ -11,7 +11,7 @@ import (
 
 // maxBindings bounds the bindings that are kept: a model is usually asked with
 // one shape in each region, or with a few.
-const maxBindings = 16
+const maxBindings = 32
 
 // binding is the argument memory of OrtApi::Run for one layout of a request:
 // names and values of inputs and outputs, bound to places in the ring. Most

@@ -63,17 +63,14 @@ func (w *Worker) Run(ctx context.Context, b *Batch) (Cost, error) {
 			return Cost{}, err
 		}
 	}
-	var n int
-	select {
-	case n = <-w.free:
-	case <-ctx.Done():
-		return Cost{}, fmt.Errorf("%w while waiting for its turn: %w", ErrDeadline, context.Cause(ctx))
+	g, done, err := w.region(ctx, b)
+	if err != nil {
+		return Cost{}, err
 	}
-	g := &w.regions[n]
 	left := false
 	defer func() {
 		if !left {
-			w.free <- n
+			done()
 		}
 	}()
 	select {
@@ -84,7 +81,7 @@ func (w *Worker) Run(ctx context.Context, b *Batch) (Cost, error) {
 	default:
 	}
 	began := time.Now()
-	err := w.place(g, b)
+	err = w.place(g, b)
 	if b.Placed != nil {
 		b.Placed()
 	}
@@ -104,13 +101,14 @@ func (w *Worker) Run(ctx context.Context, b *Batch) (Cost, error) {
 			go func() {
 				<-before
 				_ = w.receive(context.WithoutCancel(ctx), g)
-				w.free <- n
+				done()
 			}()
 			return Cost{}, fmt.Errorf("%w while waiting for its turn: %w", ErrDeadline, context.Cause(ctx))
 		}
 	}
 	if err != nil {
-		w.ring.trim(g.base, g.base+w.ring.max)
+		g.end = g.base + w.ring.max // whatever the worker has touched
+		w.tidy(g, b)
 		return Cost{}, err
 	}
 	cost.Run, cost.CPU = g.ans.run, g.ans.cpu
@@ -120,15 +118,41 @@ func (w *Worker) Run(ctx context.Context, b *Batch) (Cost, error) {
 	return cost, err
 }
 
+// region is where a batch runs: in the lease of its request, else in the next
+// region that is free. done gives it back.
+func (w *Worker) region(ctx context.Context, b *Batch) (g *region, done func(), err error) {
+	l := b.lease(w)
+	b.Requests[0].leased = l != nil
+	if l != nil {
+		l.refs.Add(1)
+		return &w.regions[l.n], l.Release, nil
+	}
+	select {
+	case n := <-w.free:
+		return &w.regions[n], func() { w.free <- n }, nil
+	case <-ctx.Done():
+		return nil, nil, fmt.Errorf("%w while waiting for its turn: %w", ErrDeadline, context.Cause(ctx))
+	}
+}
+
 // place copies the inputs into the region and fills g.req.
 func (w *Worker) place(g *region, b *Batch) error {
 	g.req.outs = b.Requests[0].outs
 	g.req.in = resize(g.req.in, len(w.in))
-	end := g.base
+	end, l := g.base, b.lease(w)
+	if l != nil {
+		end += l.size
+	}
 	for port := range w.in {
 		s := &g.req.in[port]
 		s.port = port
 		s.shape, s.length = b.gathered(port, s.shape)
+		if l != nil {
+			var ok bool
+			if s.offset, ok = l.offset(b.Requests[0].In[b.Requests[0].at[port]].Data); ok {
+				continue
+			}
+		}
 		s.offset = align(end)
 		end = s.offset + s.length
 		if end-g.base > w.ring.max {
@@ -136,7 +160,9 @@ func (w *Worker) place(g *region, b *Batch) error {
 		}
 	}
 	for port := range w.in {
-		b.gather(w.ring.bytes(g.req.in[port].offset, g.req.in[port].length), port)
+		if s := &g.req.in[port]; l == nil || s.offset >= g.base+l.size {
+			b.gather(w.ring.bytes(s.offset, s.length), port)
+		}
 	}
 	g.end = end
 	return nil
@@ -252,6 +278,13 @@ func (w *Worker) collect(g *region, b *Batch) error {
 		g.results = append(g.results, result{port: port, spec: spec, bytes: w.ring.bytes(s.offset, s.length)})
 	}
 	err := b.scatter(g.results)
-	w.ring.trim(g.base, g.end)
+	w.tidy(g, b)
 	return err
+}
+
+// tidy gives large memory back after a run; that of a lease follows later.
+func (w *Worker) tidy(g *region, b *Batch) {
+	if b.lease(w) == nil {
+		w.ring.trim(g.base, g.end)
+	}
 }

@@ -3,6 +3,7 @@ package worker
 import (
 	"fmt"
 	"os"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -13,9 +14,13 @@ const alignment = 64
 
 func align(n int64) int64 { return (n + alignment - 1) &^ (alignment - 1) }
 
-// regions of the ring: while the worker computes on one, the runner fills the
-// other, so that the worker finds its next request without being woken.
-const regions = 2
+// turns are the regions that Run copies inputs to: while the worker computes on
+// one, the runner fills the other, so that the worker finds its next request
+// without being woken. The others are lent.
+const (
+	turns   = 2
+	regions = turns + leases
+)
 
 // ring is the memory that runner and worker share: regions of max bytes each.
 // The file behind it is sparse, so that a region costs what was written to it,
@@ -25,6 +30,29 @@ type ring struct {
 	mem  []byte
 	keep int64 // bytes of a region that stay allocated between requests
 	max  int64
+	refs atomic.Int32 // users of mem in the runner
+}
+
+// hold keeps the memory mapped until release. It reports false when it no
+// longer is.
+func (r *ring) hold() bool {
+	for {
+		n := r.refs.Load()
+		if n == 0 {
+			return false
+		}
+		if r.refs.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+// release unmaps the memory after its last user.
+func (r *ring) release() error {
+	if r.refs.Add(-1) > 0 {
+		return nil
+	}
+	return joinNamed("free shared memory", unix.Munmap(r.mem), r.file.Close())
 }
 
 // createRing makes the ring in the runner.
@@ -34,6 +62,7 @@ func createRing(keep, max int64) (*ring, error) {
 		return nil, fmt.Errorf("create shared memory: %w", err)
 	}
 	r := &ring{file: os.NewFile(uintptr(fd), "edgeherd-tensors"), keep: keep, max: max}
+	r.refs.Store(1)
 	if err = r.file.Truncate(regions * max); err == nil {
 		_, err = unix.FcntlInt(r.file.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_SEAL)
 	}
@@ -75,8 +104,4 @@ func (r *ring) trim(base, end int64) {
 		// Only memory is at stake: the next request works as well without it.
 		_ = unix.Fallocate(int(r.file.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, from, end-from)
 	}
-}
-
-func (r *ring) close() error {
-	return joinNamed("free shared memory", unix.Munmap(r.mem), r.file.Close())
 }

@@ -95,7 +95,8 @@ type Worker struct {
 	closing atomic.Bool
 	peakRSS atomic.Int64 // last reading, for Usage after the end
 
-	free    chan int // regions that nobody uses
+	free    chan int // regions whose turn it is not
+	lent    chan int // regions that may be lent
 	regions [regions]region
 	ring    *ring
 	conn    socket        // a read ends with an answer or with the process
@@ -128,18 +129,22 @@ func Start(ctx context.Context, opts Options, log *slog.Logger) (*Worker, error)
 
 func attempt(ctx context.Context, opts Options, log *slog.Logger) (*Worker, error) {
 	began := time.Now()
-	w := &Worker{log: log, opts: opts, done: make(chan struct{}), free: make(chan int, regions), tail: &tail{}, newest: make(chan struct{})}
+	w := &Worker{log: log, opts: opts, done: make(chan struct{}), free: make(chan int, turns), lent: make(chan int, leases), tail: &tail{}, newest: make(chan struct{})}
 	close(w.newest)
 	var err error
 	if w.ring, err = createRing(opts.SlotBytes, opts.MaxSlotBytes); err != nil {
 		return nil, fmt.Errorf("start worker: %w", err)
 	}
 	if err := w.spawn(); err != nil {
-		return nil, errors.Join(fmt.Errorf("start worker %s: %w", opts.Command[0], err), w.ring.close())
+		return nil, errors.Join(fmt.Errorf("start worker %s: %w", opts.Command[0], err), w.ring.release())
 	}
 	for i := range w.regions {
 		w.regions[i].base = int64(i) * opts.MaxSlotBytes
-		w.free <- i
+		if i < turns {
+			w.free <- i
+		} else {
+			w.lent <- i
+		}
 	}
 	if err := w.handshake(ctx); err != nil {
 		_ = w.Close() // err is the reason, the process is ended either way
@@ -295,11 +300,11 @@ func (w *Worker) Close() error {
 	}
 	var err error
 	w.ended.Do(func() {
-		for range regions {
+		for range turns {
 			<-w.free // a run under way has seen the end of the socket
 		}
-		err = joinNamed("close worker", w.conn.file.Close(), w.ring.close())
-		for i := range regions {
+		err = joinNamed("close worker", w.conn.file.Close(), w.ring.release())
+		for i := range turns {
 			w.free <- i // later runs learn that the process is gone
 		}
 	})

@@ -153,16 +153,18 @@ const (
 // runnerCost prices the server around ONNX Runtime for the text direction
 // classifier: HTTP with the binary extension, four connections, 110 KB each.
 //
-// isolation is CPU time of both processes above a tight loop in one process;
+// isolation is CPU time of both processes above a tight loop in one process, and
+// boundary that part of it which is spent outside ONNX Runtime;
 // empty-call is the elapsed time of a call that carries 4 bytes. ONNX Runtime's
 // share of the server's CPU is given twice: onnx-share takes what it needs in
 // the tight loop, worker-share all that the worker spends, which includes its
 // part of the isolation. The truth should lie between them.
 func runnerCost(t *testing.T) []Figure {
-	var raw, over, empty []float64
+	var raw, over, empty, boundary []float64
 	for range 5 {
 		out := goTest(t, "./agent/worker", "-run", "^$", "-bench", "^BenchmarkIsolation$", "-benchtime", "60x")
 		raw, over = append(raw, metric(t, out, "raw-cpu-us")), append(over, metric(t, out, "over-raw-cpu-us"))
+		boundary = append(boundary, metric(t, out, "boundary-cpu-us"))
 		out = goTest(t, "./agent/worker", "-run", "^$", "-bench", "^BenchmarkRoundTrip$/^4B$", "-benchtime", "2000x")
 		empty = append(empty, metric(t, out, "ns/op")/1000)
 	}
@@ -181,6 +183,7 @@ func runnerCost(t *testing.T) []Figure {
 	const yard = "ONNX Runtime in one process, same input"
 	return []Figure{
 		{Name: "isolation", Value: median(over), Unit: "us", Goal: Goal{AtMost: 30}},
+		{Name: "boundary", Value: median(boundary), Unit: "us", Goal: Goal{AtMost: 30}},
 		{Name: "empty-call", Value: median(empty), Unit: "us"},
 		Figure{Name: "in-worker", Value: median(raw) + median(over), Unit: "us"}.Against(yard, median(raw)),
 		Figure{Name: "cpu-per-request", Value: median(micros), Unit: "us"}.Against(yard, median(raw)),
