@@ -212,7 +212,7 @@ func responseOf(p map[string]string, user, realm, password string) string {
 
 func TestCameraTroubleIsToldWithoutItsAddress(t *testing.T) {
 	cam := &camera{picture: grey(t, 16, 10)}
-	s := shoot(t, cam, func(c *Source) { c.Timeout = 300 * time.Millisecond })
+	s := shoot(t, cam, func(c *Source) { c.Timeout = 20 * time.Second })
 	for want, f := range map[string]func(){
 		"it answers 500": func() { cam.fail = 500 },
 		"it answers 302": func() { cam.fail = 302 }, // the password would follow

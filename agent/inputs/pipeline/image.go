@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"math"
 
@@ -134,18 +135,29 @@ func tensor(_ context.Context, j *job, s models.Stage) error {
 	t := worker.Tensor{Name: spec.Name, DType: spec.DType, Shape: shape, Data: make([]byte, len(channels)*r.W*r.H*spec.DType.Size())}
 	scale, mean, std := s.Number("scale"), s.Numbers("mean"), s.Numbers("std")
 	for c, plane := range channels {
+		// Where the first value of the plane goes, and how far apart they are.
+		at, step := c*len(plane), 1
+		if layout == "nhwc" {
+			at, step = c, len(channels)
+		}
 		m, d := mean[min(c, len(mean)-1)], std[min(c, len(std)-1)]
-		// Of 256 steps; what lies between them is interpolated pixels.
+		if spec.DType == models.FP32 {
+			fillFloats(t.Data[4*at:], 4*step, plane, func(v float32) float32 { return float32((float64(v)/scale - m) / d) })
+			continue
+		}
 		for i, v := range plane {
-			at := c*len(plane) + i
-			if layout == "nhwc" {
-				at = i*len(channels) + c
-			}
-			put(t.Data, at, spec.DType, (float64(v)/scale-m)/d)
+			put(t.Data, at+i*step, spec.DType, (float64(v)/scale-m)/d)
 		}
 	}
 	j.set(t)
 	return nil
+}
+
+// fillFloats writes f of each value, stride bytes apart.
+func fillFloats(data []byte, stride int, values []float32, f func(float32) float32) {
+	for i, v := range values {
+		binary.LittleEndian.PutUint32(data[i*stride:], math.Float32bits(f(v)))
+	}
 }
 
 // channelsOf are the planes in the order asked for.
