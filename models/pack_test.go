@@ -137,6 +137,13 @@ func FuzzDecodeManifest(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(data)
+	m.Signature.Inputs[0].Shape = []int64{1, 3, -1, -1}
+	m.Pipelines = []Pipeline{{"a", KindImage, []Stage{{Name: "resize", With: map[string]any{"width": 8.0, "height": 8.0}},
+		{Name: "tensor", With: map[string]any{"mean": []float64{1, 2, 3}}}, {Name: "run"}, {Name: "top_k", With: map[string]any{"labels": "x"}}}}}
+	if data, err = m.Encode(); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(data)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		m, err := DecodeManifest(data)
 		if err != nil {
@@ -159,6 +166,7 @@ func FuzzDecodeManifest(f *testing.F) {
 func FuzzDecodeDescription(f *testing.F) {
 	f.Add([]byte(smallYAML))
 	f.Add([]byte("name: a\nversion: 1\ndescription: |\n  x\nlicence: MIT\nupstream: https://example.com\n"))
+	f.Add([]byte("name: a\nversion: 1\npipelines:\n  - {name: a, takes: image, stages: [{resize: {longest: 9}}, tensor, run, {nms: {iou: 0.5}}]}\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if d, err := decodeDescription(data); err != nil && d.Name != "" {
 			t.Fatal("error with a value")
