@@ -536,3 +536,35 @@ func TestANumberWithoutJSONCostsTheBaselineOnly(t *testing.T) {
 		t.Error("the state was not begun anew")
 	}
 }
+
+// TestAMonthOfFullHoursFitsIntoEvents, when a spool took nothing for so long.
+func TestAMonthOfFullHoursFitsIntoEvents(t *testing.T) {
+	h := health.Hour{Start: day0.Unix()}
+	for f := range h.V {
+		h.V[f] = 1.5
+	}
+	text, err := h.MarshalText()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := batch{Hours: slices.Repeat([]string{string(text)}, maxHours+1)}
+	b.bound()
+	events, err := b.events(Moment{Wall: day0})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, e := range events {
+		var body wire.HoursBody
+		if err := json.Unmarshal(e.Body, &body); err != nil {
+			t.Fatal(err)
+		}
+		n += len(body.Hours)
+		if _, err := wire.EncodeEvents([]wire.Event{e}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n != maxHours {
+		t.Errorf("%d hours, want %d", n, maxHours)
+	}
+}

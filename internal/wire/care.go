@@ -79,7 +79,7 @@ type HoursBody struct {
 }
 
 // MaxEventHours keeps an HoursBody below the limit of a body.
-const MaxEventHours = 96
+const MaxEventHours = 48
 
 // ResetBody is the body of EventReset: why the box began anew, as far as can
 // be told from what it had recorded before.

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
+	"github.com/edgeherd/edgeherd/internal/health"
 	"github.com/edgeherd/edgeherd/internal/runnerapi"
 	"github.com/edgeherd/edgeherd/internal/wire"
 )
@@ -23,6 +24,7 @@ var sent = []any{
 	wire.Samples{}, []wire.Event{}, []wire.Result{}, wire.Gap{}, wire.CoarseRow{},
 	// The bodies of events, and what is signed for a box.
 	wire.StartedBody{}, wire.PhaseBody{}, wire.AlarmBody{}, wire.Running{}, runnerapi.Probe{}, wire.Desired{},
+	wire.HoursBody{}, health.Finding{}, wire.ResetBody{}, wire.FanBody{}, wire.Care{},
 	// What the runner hands to the agent.
 	runnerapi.Results{}, runnerapi.Status{},
 	fleetapi.Box{}, fleetapi.LiveSample{}, fleetapi.Event{}, fleetapi.Result{}, fleetapi.BoxFault{},
@@ -57,6 +59,7 @@ var raw = map[string]struct {
 	"wire.Samples.TimesMs": {"when the sensors were read", func() error { return tooMany(4097, 1) }},
 	"wire.PhaseBody.Probe": {"JSON of runnerapi.Probe, inside of a body", tooLongBody},
 	"wire.Welcome.Desired": {"goes down to the box only", func() error { return tooLong(wire.Welcome{V: 1, Desired: make([]byte, wire.MaxMessageBytes)}) }},
+	"wire.Care.Prior":      {"goes down to the box only", func() error { return tooLong(wire.Care{V: 1, Prior: make([]byte, wire.MaxPriorBytes+1)}) }},
 	"wire.Want.Desired":    {"goes down to the box only", func() error { return tooLong(wire.Want{Desired: make([]byte, wire.MaxMessageBytes)}) }},
 }
 
