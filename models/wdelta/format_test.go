@@ -163,6 +163,8 @@ func TestPayloadsThatLieAreRefused(t *testing.T) {
 		{"a stream of no segment", raw(payload(uv(1, 0, 16), uv(1, 1, 0, 16))), false},
 		{"unknown method", raw(payload(uv(1, 0, 16), uv(1, 0, 9, 16))), false},
 		{"method that does not fit", raw(payload(uv(1, 0, 16), uv(1, 0, uint64(methodCtx), 16))), false},
+		{"planes of text", append(payload(uv(1, 0, 16), uv(1, 0, uint64(methodPlane), 1)), 0), false},
+		{"differences of plain numbers", append(payload(uv(1, byte2(kindPlain, elemF32), 16), uv(1, byte2(kindPlain, elemF32), uint64(methodCtx), 1)), 0), false},
 		{"raw of another length", append(payload(uv(1, 0, 16), uv(1, 0, 0, 15)), target[:15]...), false},
 		{"bytes left over", append(raw(payload(uv(1, 0, 16), uv(1, 0, 0, 16))), 0), false},
 		{"a zstd bomb", append(payload(uv(1, 0, 16), uv(1, 0, 1, uint64(bomb.Len()))), bomb.Bytes()...), false},
@@ -180,6 +182,19 @@ func TestPayloadsThatLieAreRefused(t *testing.T) {
 		if !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrBase) || len(out) > 0 {
 			t.Errorf("%s: %v, %d bytes came out", tc.name, err, len(out))
 		}
+	}
+}
+
+func TestAnIndexThatLeavesPartsOutIsRefused(t *testing.T) {
+	target := random(1, 100)
+	h := Header{Target: blob.Sum(target), TargetSize: 100}
+	b, err := h.marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	end := Frame{Sum: h.Target, WireSum: blob.Sum(b)}.appendTo(nil)
+	if _, err := ReadIndex(bytes.NewReader(append(b, end...))); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("no frames for 100 bytes: %v", err)
 	}
 }
 

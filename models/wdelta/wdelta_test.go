@@ -188,6 +188,18 @@ func TestADeltaIsNeverMuchWorseThanTheColdPack(t *testing.T) {
 	}
 }
 
+func TestAPartThatWasTrainedAnewIsCodedByItself(t *testing.T) {
+	w := weights{dtype: "F16", tensors: 1, n: 3 << 19, seed: 17}
+	base, target := w.file(0, 0), w.file(1, 1e-3)
+	other := weights{dtype: "F16", tensors: 1, n: 3 << 19, seed: 18}.file(0, 0)
+	copy(target[len(target)-FrameBytes:], other[len(other)-FrameBytes:])
+	delta, stats := mustEncode(t, base, target, Options{})
+	mustDecode(t, base, delta, target)
+	if moved := stats.Methods["ctx"].Target; moved < FrameBytes*19/10 || moved > FrameBytes*21/10 {
+		t.Errorf("of 3 MiB, %d bytes were coded as moves, want 2 MiB: %+v", moved, stats.Methods)
+	}
+}
+
 func TestRenamedAndReorderedTensorsAreFound(t *testing.T) {
 	w := weights{dtype: "F32", tensors: 6, n: 50_000, seed: 3}
 	base := w.file(0, 0)
