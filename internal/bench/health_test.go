@@ -17,8 +17,8 @@ import (
 // The fleets that healthScores judges: a year of each family that nothing was
 // tuned on, as it is and with all references for the air taken away.
 const (
-	heldBoxes  = 300
-	blindBoxes = 150
+	heldBoxes  = 200
+	blindBoxes = 80
 	heldSeed   = 20260
 )
 

@@ -35,6 +35,9 @@ type Box struct {
 	FanStop         [Fans]counters
 	FanWear         [Fans]counters
 	StepLevel       float64 // residual before the step
+	StepHigh        float64 // by how much it rose
+	SlowHigh        float64 // the highest S7 of the open rise
+	Fell            fell    // what came and went by itself
 	Trip            trip
 	Trend           *Forecast
 	Dusted          []dusty    `json:",omitempty"` // times between cleanings

@@ -63,7 +63,12 @@ func (b *Box) watchStuck(h *Hour) {
 	}
 	b.watchLying(h)
 	moved := s.High / s.Low
-	if s.Hours >= max(stuckHours, 2*s.Longest) && moved > stuckLoad && rise*math.Log(moved) > stuckKelvin {
+	// What busy and clock say of the load is rough.
+	sure := stuckKelvin
+	if !h.V[Power].OK() {
+		sure *= 3
+	}
+	if s.Hours >= max(stuckHours, 2*s.Longest) && moved > stuckLoad && rise*math.Log(moved) > sure {
 		s.Last = h.day()
 		b.forgetSince(s.Since)
 		b.raise(Finding{Family: "sensor", Cause: CauseSensor, Confidence: 0.95, Level: Ticket, Since: Unix(s.Since), Evidence: []Evidence{

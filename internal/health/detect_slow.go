@@ -10,8 +10,8 @@ import (
 // dust do not wait for a week's median: two days above the fast line will do.
 // A box that may throttle soon gets its ticket at the watch line.
 const (
-	watchRise = 0.0392 // ln 1.04
-	slowRise  = 0.0583 // ln 1.06
+	watchRise = 0.0344 // ln 1.035
+	slowRise  = 0.0488 // ln 1.05
 	slowSigma = 2.4
 	fastRise  = 0.10
 	fastSigma = 6
@@ -20,7 +20,7 @@ const (
 	calmDays  = 5
 	hotShare  = 0.02 // of the hours of a day throttled: urgent
 	soonDays  = 7    // forecast that makes a ticket urgent
-	dueDays   = 30   // forecast (low) that makes a watch a ticket
+	dueDays   = 45   // forecast (low) that makes a watch a ticket
 )
 
 func (b *Box) watchSlow() {
@@ -30,13 +30,25 @@ func (b *Box) watchSlow() {
 		return
 	}
 	c, sigma := &b.Slow, b.Base.Sigma
-	count(&c.Watch, s7 > max(watchRise, watchSig*sigma))
-	count(&c.Fire, s7 > max(slowRise, slowSigma*sigma))
+	line := max(slowRise, slowSigma*sigma)
+	if b.Fell.Rise > 0 && d.Day-b.Fell.RiseDay < fellDays && !b.has("resistance") {
+		line = max(line, fellTimes*b.Fell.Rise)
+	}
+	count(&c.Watch, s7 > max(watchRise, watchSig*sigma, line*watchRise/slowRise))
+	count(&c.Fire, s7 > line)
 	count(&c.Calm, s7 < max(slowRise, slowSigma*sigma)/2)
 	at := endOf(d.Day)
+	if b.has("resistance") {
+		b.SlowHigh = max(b.SlowHigh, s7)
+	} else {
+		b.SlowHigh = 0
+	}
 	due := c.Watch >= fireDays && b.Trend != nil && d.Day-b.Trend.Day < forecastAgain && b.Trend.Low < dueDays
 	switch {
 	case c.Calm >= calmDays:
+		if b.SlowHigh > line {
+			b.Fell.Rise, b.Fell.RiseDay = b.SlowHigh, d.Day
+		}
 		b.close("resistance", at, "back to normal")
 	case c.Fire >= fireDays || due || b.stormed():
 		b.raise(b.resistance(Ticket), at)

@@ -9,11 +9,34 @@ const (
 	stepHours  = 1.8 // of that for four hours; a whole day needs it once
 	stepSpan   = 8 * hourSeconds
 	heldStep   = 0.3 // ln: no rollout does as much
+	swingTimes = 1.3
+	fellTimes  = 1.15
+	fellMore   = 0.15 // for each time
+	fellDays   = 90
+	fellSoon   = 2 // days
 	cleanLeast = 0.04
 	cleanSigma = 4
 )
 
 func (b *Box) stepLine() float64 { return max(stepLeast, stepSigma*b.Base.Sigma) }
+
+// stepNeed is what four hours must rise by: more than they did in the clean
+// box, and than what fell back by itself before. A load that the sensors do
+// not see comes and goes; what stands before a vent stays.
+func (b *Box) stepNeed() float64 {
+	need := max(stepHours*b.stepLine(), swingTimes*b.Base.Swing)
+	if b.Fell.Step > 0 && int32(b.Last.Start/daySeconds)-b.Fell.StepDay < fellDays {
+		need = max(need, (fellTimes+fellMore*float64(b.Fell.Steps))*b.Fell.Step)
+	}
+	return need
+}
+
+// fell is what came and went by itself.
+type fell struct {
+	Step, Rise       float64 // ln
+	StepDay, RiseDay int32
+	Steps            int // in a row, none fellDays apart
+}
 
 // before is the level of the last seven days, today not counted.
 func (b *Box) before() (float64, bool) {
@@ -43,7 +66,7 @@ func (b *Box) watchStep(h *Hour) {
 	}
 	// A storm of dust takes days: it lies as high over the week, but not over
 	// the day before.
-	if now-level > stepHours*b.stepLine() && now-b.dayBefore(h.Start) > stepHours*b.stepLine() {
+	if need := b.stepNeed(); now-level > need && now-b.dayBefore(h.Start) > need {
 		b.step(now, level, b.Recent[n-4].Start, h.Start)
 	}
 }
@@ -74,7 +97,7 @@ func (b *Box) dayBefore(at int64) float64 {
 }
 
 func (b *Box) step(now, level float64, since, at int64) {
-	b.StepLevel = level
+	b.StepLevel, b.StepHigh = level, now-level
 	f := Finding{Family: "step", Cause: CauseVent, Confidence: 0.8, Level: Urgent, Since: Unix(since), Evidence: []Evidence{
 		{"step_percent", Value(Percent(now - level)), fmt.Sprintf("the resistance rose by %.0f %% within hours; dust takes weeks", Percent(now-level))},
 	}}
@@ -103,6 +126,12 @@ func (b *Box) closeStep() {
 	}
 	if b.has("step") {
 		if float64(d.R)-b.StepLevel < b.stepLine()/2 {
+			if f := &b.Open[b.index("step")]; d.Day-int32(int64(f.Opened)/daySeconds) <= fellSoon {
+				if d.Day-b.Fell.StepDay >= fellDays {
+					b.Fell.Step, b.Fell.Steps = 0, 0
+				}
+				b.Fell.Step, b.Fell.StepDay, b.Fell.Steps = max(b.Fell.Step, b.StepHigh), d.Day, min(b.Fell.Steps+1, 4)
+			}
 			b.close("step", endOf(d.Day), "fell back")
 			b.CleanDay = d.Day
 		}
@@ -112,7 +141,7 @@ func (b *Box) closeStep() {
 		return
 	}
 	yesterday := float64(b.Days[n-2].R)
-	if level := float64(b.Days[n-2].S7); float64(d.R)-max(level, yesterday) > b.stepLine() {
+	if level := float64(b.Days[n-2].S7); float64(d.R)-max(level, yesterday) > max(b.stepLine(), b.stepNeed()/stepHours) {
 		b.step(float64(d.R), level, int64(d.Day)*daySeconds, endOf(d.Day))
 	}
 }

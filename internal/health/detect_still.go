@@ -11,6 +11,9 @@ import (
 const (
 	stillLeast  = 10  // hours
 	stillTimes  = 2.5 // times its longest rest while it was learnt
+	coarseRest  = 4   // hours that only a sensor of coarse steps rests
+	coarseLeast = 48
+	coarseTimes = 4
 	stillKelvin = 0.02
 	stillMoved  = 3.0 // K that the die moved meanwhile: the box was alive
 )
@@ -55,6 +58,9 @@ func (b *Box) watchStill(h *Hour) {
 			}
 		}
 		limit := max(stillLeast, int(stillTimes*float64(s.Longest)))
+		if s.Longest >= coarseRest {
+			limit = max(coarseLeast, coarseTimes*s.Longest)
+		}
 		if b.Base == nil || s.Stuck || s.Hours < limit || !(s.High-s.Low > stillMoved) {
 			continue
 		}

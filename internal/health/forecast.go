@@ -21,8 +21,9 @@ const (
 	draws         = 300
 
 	// What follows is calibrated on the simulated families dev0 to dev2, so that
-	// 80 % of the first throttled days lie within Low and High of the forecast
-	// that stood when the ticket was made (144 of them, November 2026).
+	// on average 80 % of the first throttled days lie within Low and High of the
+	// forecast that stood when the ticket was made and of those of the four
+	// weeks after (144 and 604 of them, November 2026).
 
 	// The spread of pairwise slopes is far wider than that of their median.
 	slopeMiddle = 0.5
@@ -35,7 +36,7 @@ const (
 	lateShare = 0.55
 	// The families disagree by more than days do: these quantiles of the draws
 	// hold 80 % of them.
-	lowDraw, highDraw = 0.18, 0.82
+	lowDraw, highDraw = 0.16, 0.90
 	// The air of the coming season lies so far from that of the last month, 1 σ.
 	seasonKelvin = 2.5
 	seasonDays   = 60

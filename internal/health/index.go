@@ -194,6 +194,7 @@ type Baseline struct {
 	Tilt        float64 // of the clean box: residual over the speed of the fans
 	TiltSigma   float64 // of an hour about it
 	Sigma       float64 // of a day's residual
+	Swing       float64 // that four hours of the clean box reached
 	Hours       int
 	MaxAir      float64 // ln airflow at its highest so far
 	Rise        float64 // K above the reference, median
@@ -283,6 +284,7 @@ func (base *Baseline) learnLevel(hours []Hour, basis *Basis) bool {
 	if len(levels) < leastLearn {
 		return false
 	}
+	inOrder := slices.Clone(levels)
 	base.Hours, base.Level, base.Rise = len(levels), median(levels), median(rises)
 	var daily []float64
 	for _, d := range days {
@@ -292,6 +294,9 @@ func (base *Baseline) learnLevel(hours []Hour, basis *Basis) bool {
 	}
 	base.Sigma = max(madToSigma*medianAbs(daily), floorOf(basis))
 	base.learnTilt(hours, basis)
+	for i := 4; i <= len(levels); i++ { // in order of time: median sorts a copy
+		base.Swing = max(base.Swing, median(slices.Clone(inOrder[i-4:i]))-base.Level)
+	}
 	return len(daily) >= 3
 }
 
