@@ -123,3 +123,34 @@ func TestDeadCandidateIsNotSwitchedTo(t *testing.T) {
 		t.Errorf("%d %s from version %q, want the old one", r.status, r.Error, r.Version)
 	}
 }
+
+// TestClientsThatCloseHalfOrAllLoseTheirPlace: after the request, in the middle
+// of the body, and in the middle of the header.
+func TestClientsThatCloseHalfOrAllLoseTheirPlace(t *testing.T) {
+	b := newBox(t, nil)
+	model := echo()
+	b.ready(b.publish("echo", "1", model, model, nil))
+	const body = `{"inputs":[{"name":"x","datatype":"FP32","shape":[1],"data":[1]}]}`
+	request := fmt.Sprintf("POST /v2/models/echo/infer HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+	for _, cut := range []int{len(request), len(request) - 10, 40} {
+		for _, whole := range []bool{false, true} {
+			conn, err := net.Dial("unix", b.socket)
+			if err != nil {
+				t.Fatal(err)
+			}
+			fmt.Fprint(conn, request[:cut])
+			if whole {
+				conn.Close()
+				continue
+			}
+			if err := conn.(*net.UnixConn).CloseWrite(); err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+		}
+	}
+	b.eventually("no place is held", func() bool { return b.s.gate.requests.Load() == 0 && b.s.gate.bytes.Load() == 0 })
+	if r := b.post("/v2/models/echo/infer", []byte(body)); r.status != http.StatusOK {
+		t.Errorf("afterwards: %+v", r)
+	}
+}

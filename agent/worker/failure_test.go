@@ -54,6 +54,7 @@ func TestBadRequestsAreNamedAndHarmless(t *testing.T) {
 		outputs []string
 		want    []string
 	}{
+		{"an output twice", func(in []Tensor) []Tensor { return in }, []string{"c", "c"}, []string{`"c" is asked for twice`}},
 		{"unknown input", func(in []Tensor) []Tensor { in[0].Name = "z"; return in }, nil, []string{`no input "z"`, `"a", "b"`}},
 		{"input twice", func(in []Tensor) []Tensor { in[1] = in[0]; return in }, nil, []string{`"a" is given twice`}},
 		{"missing input", func(in []Tensor) []Tensor { return in[1:] }, nil, []string{`input "a"`, "FP32", "[-1 2]", "missing"}},

@@ -36,14 +36,20 @@ func (w *Worker) Usage() (Usage, error) {
 	return u, nil
 }
 
-func (w *Worker) readUsage(u *Usage) error {
-	// The CPU clock of another process: its inverted id and CPUCLOCK_SCHED = 2
-	// (clock_getcpuclockid(3)); /proc/PID/stat counts in ticks of 10 ms only.
+// cpuTime reads the CPU clock of another process: its inverted id and
+// CPUCLOCK_SCHED = 2 (clock_getcpuclockid(3)); /proc/PID/stat counts in ticks
+// of 10 ms only.
+func cpuTime(pid int) (time.Duration, error) {
 	var t unix.Timespec
-	if err := unix.ClockGettime(int32(^u.PID)<<3|2, &t); err != nil {
+	err := unix.ClockGettime(int32(^pid)<<3|2, &t)
+	return time.Duration(t.Nano()), err
+}
+
+func (w *Worker) readUsage(u *Usage) error {
+	var err error
+	if u.CPU, err = cpuTime(u.PID); err != nil {
 		return err
 	}
-	u.CPU = time.Duration(t.Nano())
 	status := fmt.Sprintf("/proc/%d/status", u.PID)
 	rss, err := statusKiB(status, "VmRSS:")
 	if err != nil {
