@@ -2,6 +2,7 @@
 // bring back is in the address.
 import { createRootRoute, createRoute, createRouter, lazyRouteComponent } from "@tanstack/react-router";
 import { FleetPage } from "./pages/fleet";
+import type { TicketSearch } from "./pages/ticketfilter";
 import { Fault } from "./ui/parts";
 import { NotFound, Shell } from "./ui/shell";
 
@@ -13,9 +14,10 @@ const root = createRootRoute({ component: Shell, notFoundComponent: NotFound });
 export const fleetRoute = createRoute({
   getParentRoute: () => root,
   path: "/",
-  validateSearch: (search: Record<string, unknown>): { q?: string; order?: string } => ({
+  validateSearch: (search: Record<string, unknown>): { q?: string; order?: string; fill?: string } => ({
     q: text(search.q),
     order: text(search.order),
+    fill: text(search.fill),
   }),
   component: FleetPage,
 });
@@ -56,9 +58,39 @@ const sitesRoute = createRoute({
   component: lazyRouteComponent(() => import("./pages/sites"), "SitesPage"),
 });
 
+const ticketsRoute = createRoute({
+  getParentRoute: () => root,
+  path: "/tickets",
+  validateSearch: (search: Record<string, unknown>): TicketSearch => ({
+    view: text(search.view),
+    state: text(search.state),
+    level: text(search.level),
+    cause: text(search.cause),
+    site: text(search.site),
+    order: text(search.order),
+    region: text(search.region),
+  }),
+  component: lazyRouteComponent(() => import("./pages/tickets"), "TicketsPage"),
+});
+
+const ticketRoute = createRoute({
+  getParentRoute: () => root,
+  path: "/tickets/$id",
+  component: lazyRouteComponent(() => import("./pages/ticket"), "TicketPage"),
+});
+
 export const makeRouter = () =>
   createRouter({
-    routeTree: root.addChildren([fleetRoute, boxRoute, modelsRoute, rolloutsRoute, rolloutRoute, sitesRoute]),
+    routeTree: root.addChildren([
+      fleetRoute,
+      boxRoute,
+      ticketsRoute,
+      ticketRoute,
+      modelsRoute,
+      rolloutsRoute,
+      rolloutRoute,
+      sitesRoute,
+    ]),
     defaultPreload: "intent",
     defaultErrorComponent: ({ error, reset }) => <Fault error={error} retry={reset} />,
     scrollRestoration: true,

@@ -132,3 +132,27 @@ export function percent(part: number, whole: number, language: string): string {
   if (share === 0 && part > 0) share = 0.1;
   return `${number(share, language, 1)} %`;
 }
+
+/** day is a date alone. A calendar day such as 2026-03-14 is the same in every zone. */
+export function day(iso: string, language: string, zone: Zone): string {
+  const calendar = /^\d{4}-\d\d-\d\d$/.test(iso);
+  return new Intl.DateTimeFormat(language, {
+    day: "numeric",
+    month: "short",
+    year: "numeric",
+    timeZone: calendar ? "UTC" : timeZone(zone),
+  }).format(new Date(iso));
+}
+
+/** distance of metres as the crow flies. */
+export function distance(metres: number, language: string): string {
+  return new Intl.NumberFormat(language, {
+    style: "unit",
+    unit: metres < 1000 ? "meter" : "kilometer",
+    maximumFractionDigits: metres < 10_000 && metres >= 1000 ? 1 : 0,
+  }).format(metres < 1000 ? metres : metres / 1000);
+}
+
+/** signedPercent has its sign always: what is above or below the clean box. */
+export const signedPercent = (value: number, language: string): string =>
+  `${new Intl.NumberFormat(language, { maximumFractionDigits: 1, signDisplay: "exceptZero" }).format(value)} %`;

@@ -75,11 +75,30 @@ async function allPages() {
   await visit(page, "/");
   const boxes = (await api(page, "/api/v1/boxes?page_size=1000")).items;
   const rollouts = (await api(page, "/api/v1/rollouts")).items;
+  const tickets = (await api(page, "/api/v1/tickets?page_size=1000")).items;
   await context.close();
-  const list = { fleet: "/", models: "/models", rollouts: "/rollouts", sites: "/sites" };
+  const list = {
+    fleet: "/",
+    "fleet-resistance": "/?fill=resistance",
+    "fleet-level": "/?fill=level",
+    models: "/models",
+    rollouts: "/rollouts",
+    sites: "/sites",
+    tickets: "/tickets",
+    "tickets-all": "/tickets?state=all&order=low_days",
+    visits: "/tickets?view=visits",
+  };
+  for (const t of tickets) list[`ticket-${t.state}`] ??= `/tickets/${t.id}`;
   if (boxes.length > 0) list.box = `/boxes/${boxes[0].id}`;
   const silent = boxes.find((b) => b.link === "silent");
   if (silent) list["box-silent"] = `/boxes/${silent.id}`;
+  const first = (what, test) => {
+    const box = boxes.find(test);
+    if (box) list[`box-${what}`] = `/boxes/${box.id}`;
+  };
+  first("urgent", (b) => b.health === "urgent");
+  first("learning", (b) => b.thermal.reason?.startsWith("learning"));
+  first("unjudged", (b) => !b.thermal.known && !b.thermal.reason?.startsWith("learning"));
   for (const r of rollouts) list[`rollout-${r.state}`] ??= `/rollouts/${r.id}`;
   return list;
 }
@@ -187,7 +206,8 @@ async function siteForm() {
   if (!mock) return;
   const { page, context, complaints } = await open({ width: 390 });
   await visit(page, "/sites");
-  const button = page.locator("tbody button").first();
+  const table = page.getByRole("region", { name: "Lines and quiet times" });
+  const button = table.locator("tbody button").first();
   await button.click();
   const dialog = page.locator("dialog[open]");
   await dialog.waitFor();
@@ -215,7 +235,7 @@ async function siteForm() {
   await zone.fill("Europe/Berlin");
   await page.keyboard.press("Enter");
   await dialog.waitFor({ state: "detached" });
-  const row = page.locator("tbody tr").first();
+  const row = table.locator("tbody tr").first();
   await row.getByText("07:30-08:00 mon,wed").waitFor();
   check(
     "the table shows what was saved",
@@ -333,7 +353,11 @@ async function signedOut() {
   closed.close();
 }
 
-const list = await allPages();
+let list = await allPages();
+if (process.env.PAGES) {
+  const wanted = process.env.PAGES.split(",");
+  list = Object.fromEntries(Object.entries(list).filter(([name]) => wanted.some((w) => name.startsWith(w))));
+}
 for (const part of [
   noOverflow,
   axeClean,

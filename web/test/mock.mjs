@@ -5,6 +5,7 @@ import { createReadStream, existsSync, readFileSync, statSync } from "node:fs";
 import { createServer } from "node:http";
 import { extname, join, normalize } from "node:path";
 import { fileURLToPath } from "node:url";
+import { answerCare } from "./mockcare.mjs";
 
 const here = fileURLToPath(new URL(".", import.meta.url));
 const dist = join(here, "../../controller/api/web/dist");
@@ -23,6 +24,10 @@ function shift(value, key = "") {
   const by = Date.now() - base;
   if (typeof value === "string" && /^\d{4}-\d\d-\d\dT.*Z$/.test(value)) {
     return new Date(Date.parse(value) + by).toISOString();
+  }
+  if (typeof value === "string" && /^(.*since )?\d{4}-\d\d-\d\d$/.test(value)) {
+    const day = value.slice(-10);
+    return value.slice(0, -10) + new Date(Date.parse(day) + by).toISOString().slice(0, 10);
   }
   if (typeof value === "number" && key.endsWith("unix_ms") && value > 0) return value + by;
   if (Array.isArray(value)) return value.map((v) => shift(v));
@@ -45,7 +50,9 @@ function matcher(filter) {
           ? box.latest.temp_die_celsius?.value
           : field === "model"
             ? box.models.map((b) => `${b.name}:${b.running_version}`).join(" ")
-            : String(field === "class" ? box.inventory.class : box[field]);
+            : field === "cause"
+              ? box.thermal.causes.join(" ")
+              : String(field === "class" ? box.inventory.class : box[field]);
       const holds =
         op === "=" ? got === want : op === ":" ? got.includes(want) : op === ">" ? got > +want : got < +want;
       return not ? !holds : holds;
@@ -57,7 +64,11 @@ function matcher(filter) {
 function sorted(boxes, order) {
   const [field = "name", direction] = order.split(" ");
   const of = (box) =>
-    field === "temp_die" ? (box.latest.temp_die_celsius?.value ?? -1) : String(box[field] ?? "");
+    field === "temp_die"
+      ? (box.latest.temp_die_celsius?.value ?? -1)
+      : field === "resistance"
+        ? box.thermal.resistance_percent
+        : String(box[field] ?? "");
   const sign = direction === "desc" ? -1 : 1;
   return [...boxes].sort((a, b) => (of(a) < of(b) ? -sign : of(a) > of(b) ? sign : 0));
 }
@@ -160,7 +171,13 @@ const tell = (change) => {
   for (const w of watchers) w.write(`event: change\ndata: ${JSON.stringify(change)}\n\n`);
 };
 
+// Times of the sample are moved when they are sent; what happens now is moved back.
+const now = () => sample.base;
+
 function answer(path, query, body) {
+  const refuse = (status, detail, hint) => new Refused(status, detail, hint);
+  const care = answerCare(path, query, body, { sample, shift, refuse, tell, now });
+  if (care !== undefined) return care;
   const [, kind, id, part] = /^\/api\/v1\/([\w-]+)(?:\/([^/]+))?(?:\/(\w+))?$/.exec(path) ?? [];
   if (kind === "session" || kind === "summary") return shift(sample[kind]);
   if (kind === "models" || kind === "releases") return shift({ items: sample[kind] });

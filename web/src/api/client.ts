@@ -54,11 +54,15 @@ export function get<T>(address: string, signal?: AbortSignal): Promise<T> {
   return send<T>(address, { headers: { Accept: "application/json" }, signal });
 }
 
-/** post sends a command. The key makes a repeated click or retry act once. */
-export function post<T>(address: string, body: unknown, key: string): Promise<T> {
+/** post sends a command. The key makes a repeated click or retry act once; a question needs none. */
+export function post<T>(address: string, body: unknown, key?: string): Promise<T> {
   return send<T>(address, {
     method: "POST",
-    headers: { Accept: "application/json", "Content-Type": "application/json", "Idempotency-Key": key },
+    headers: {
+      Accept: "application/json",
+      "Content-Type": "application/json",
+      ...(key && { "Idempotency-Key": key }),
+    },
     body: JSON.stringify(body),
   });
 }

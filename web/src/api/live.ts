@@ -11,7 +11,7 @@ export type Pending = { topics: Set<string>; boxes: Set<string>; live: Map<strin
 
 export const nothing = (): Pending => ({ topics: new Set(), boxes: new Set(), live: new Map() });
 
-const topics = new Set(["boxes", "models", "releases", "rollouts", "sites"]);
+const topics = new Set(["boxes", "models", "releases", "rollouts", "sites", "tickets", "visits"]);
 
 /** reduce adds a change. Topics that a newer controller may send are left alone. */
 export function reduce(pending: Pending, change: Change): Pending {
@@ -56,6 +56,10 @@ export function patchCached(data: Boxes, live: Map<string, LiveSample>): Boxes {
 }
 
 export function apply(client: QueryClient, pending: Pending): void {
+  // What boxes and sites tell of their upkeep has tickets and visits in it.
+  if (pending.topics.has("tickets") || pending.topics.has("visits")) {
+    client.invalidateQueries({ queryKey: ["care"] });
+  }
   for (const topic of pending.topics) {
     const one = topic === "boxes" && pending.boxes.size > 0;
     client.invalidateQueries({

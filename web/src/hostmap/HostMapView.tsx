@@ -6,21 +6,33 @@ import { useEffect, useMemo, useRef, useState } from "react";
 import { useTranslation } from "react-i18next";
 import type { Box } from "../api/generated";
 import { useNow } from "../api/now";
-import { isOld, metric } from "../format";
+import { isOld, metric, number, signedPercent } from "../format";
 import { Icon } from "../ui/icons";
 import { usePrefs } from "../ui/prefs";
 import { useWord } from "../ui/state";
 import { HostMap, type Ink, type Spot } from "./hostmap";
-import { coolest, hottest, ramps } from "./ramp";
+import { cleanest, coolest, dirtiest, type Fill, hottest, levelSteps, ramps, stepOf } from "./ramp";
 
-/** spotOf is what the map shows of a box. Old temperatures are not shown as colour. */
-export function spotOf(box: Box, now: number, matching: Set<string> | undefined): Spot {
+/** fillOf is the step and the label of a box for one kind of colour. Old temperatures are not shown. */
+function fillOf(box: Box, fill: Fill, now: number): { step: number | undefined; label: string } {
+  if (fill === "level") return { step: levelSteps[box.health], label: "" };
+  if (fill === "resistance") {
+    const { known, resistance_percent: percent } = box.thermal;
+    if (!known) return { step: undefined, label: "" };
+    return { step: stepOf(percent, cleanest, dirtiest), label: `${Math.round(percent)}%` };
+  }
   const die = box.latest.temp_die_celsius;
+  if (!die || isOld(die.time, now)) return { step: undefined, label: "" };
+  return { step: stepOf(die.value), label: `${Math.round(die.value)}°` };
+}
+
+/** spotOf is what the map shows of a box. */
+export function spotOf(box: Box, now: number, matching: Set<string> | undefined, fill: Fill = "temp"): Spot {
   return {
     id: box.id,
     name: box.name,
     site: box.site,
-    celsius: die && !isOld(die.time, now) ? die.value : undefined,
+    ...fillOf(box, fill, now),
     throttling: box.health === "urgent",
     silent: box.link === "silent" || box.link === "never",
     dimmed: matching ? !matching.has(box.id) : false,
@@ -49,7 +61,9 @@ function inkOf(element: HTMLElement): Ink {
   return ink;
 }
 
-export function HostMapView({ boxes, matching }: { boxes: Box[]; matching: Set<string> | undefined }) {
+type Props = { boxes: Box[]; matching: Set<string> | undefined; fill: Fill };
+
+export function HostMapView({ boxes, matching, fill }: Props) {
   const { t, i18n } = useTranslation();
   const word = useWord();
   const navigate = useNavigate();
@@ -84,7 +98,10 @@ export function HostMapView({ boxes, matching }: { boxes: Box[]; matching: Set<s
     () => [...boxes].sort((a, b) => a.site.localeCompare(b.site) || a.name.localeCompare(b.name)),
     [boxes],
   );
-  const spots = useMemo(() => sorted.map((box) => spotOf(box, now, matching)), [sorted, now, matching]);
+  const spots = useMemo(
+    () => sorted.map((box) => spotOf(box, now, matching, fill)),
+    [sorted, now, matching, fill],
+  );
 
   useEffect(() => {
     if (frame.current && width > 0)
@@ -97,7 +114,10 @@ export function HostMapView({ boxes, matching }: { boxes: Box[]; matching: Set<s
     ? [
         box.name,
         box.site,
-        word("health", box.health),
+        [word("health", box.health), ...box.thermal.causes.map((c) => word("heatCause", c))].join(": "),
+        box.thermal.known
+          ? t("box.aboveClean", { percent: number(box.thermal.resistance_percent, i18n.language) })
+          : "",
         word("link", box.link),
         die ? metric("temp_die_celsius", die.value, i18n.language) : t("map.noTemperature"),
         box.simulated ? t("simulated") : "",
@@ -128,25 +148,16 @@ export function HostMapView({ boxes, matching }: { boxes: Box[]; matching: Set<s
       <p className="sr-only" aria-live="polite">
         {pointed?.spoken ? words : ""}
       </p>
-      <Legend dark={dark} />
+      <Legend dark={dark} fill={fill} />
     </div>
   );
 }
 
-function Legend({ dark }: { dark: boolean }) {
-  const { t, i18n } = useTranslation();
-  const ends = [coolest, hottest].map((c) => metric("temp_die_celsius", c, i18n.language));
+function Legend({ dark, fill }: { dark: boolean; fill: Fill }) {
+  const { t } = useTranslation();
   return (
     <div className="mt-1 flex flex-wrap items-center gap-x-4 gap-y-1 text-xs text-soft">
-      <span className="inline-flex items-center gap-1.5">
-        {t("metric.temp_die_celsius")} ≤ {ends[0]}
-        <span className="flex" aria-hidden="true">
-          {ramps[dark ? "dark" : "light"].map((colour) => (
-            <span key={colour.css} className="h-3 w-3" style={{ background: colour.css }} />
-          ))}
-        </span>
-        ≥ {ends[1]}
-      </span>
+      {fill === "level" ? <Levels dark={dark} /> : <Ramp dark={dark} fill={fill} />}
       <span className="inline-flex items-center gap-1.5">
         <Icon name="throttling" size={14} /> {t("health.urgent")}
       </span>
@@ -155,4 +166,43 @@ function Legend({ dark }: { dark: boolean }) {
       </span>
     </div>
   );
+}
+
+function Ramp({ dark, fill }: { dark: boolean; fill: Fill }) {
+  const { t, i18n } = useTranslation();
+  const [name, ...ends] =
+    fill === "resistance"
+      ? [
+          t("metric.thermal_resistance_kelvin_per_watt"),
+          ...[cleanest, dirtiest].map((p) => signedPercent(p, i18n.language)),
+        ]
+      : [
+          t("metric.temp_die_celsius"),
+          ...[coolest, hottest].map((c) => metric("temp_die_celsius", c, i18n.language)),
+        ];
+  return (
+    <span className="inline-flex flex-wrap items-center gap-1.5">
+      {name} ≤ {ends[0]}
+      <span className="flex" aria-hidden="true">
+        {ramps[dark ? "dark" : "light"].map((colour) => (
+          <span key={colour.css} className="h-3 w-3" style={{ background: colour.css }} />
+        ))}
+      </span>
+      ≥ {ends[1]}
+    </span>
+  );
+}
+
+function Levels({ dark }: { dark: boolean }) {
+  const word = useWord();
+  return Object.entries(levelSteps).map(([level, step]) => (
+    <span key={level} className="inline-flex items-center gap-1.5">
+      <span
+        className="h-3 w-3"
+        aria-hidden="true"
+        style={{ background: ramps[dark ? "dark" : "light"][step]?.css }}
+      />
+      {word("health", level)}
+    </span>
+  ));
 }

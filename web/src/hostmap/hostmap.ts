@@ -1,14 +1,15 @@
 // The host map: one square per box on a canvas, grouped by site. It knows
 // nothing of React, since it redraws on every live sample.
 import { hit, type Layout, layout, move, nextWhere, place } from "./layout";
-import { ramps, stepOf, type Theme } from "./ramp";
+import { ramps, type Theme } from "./ramp";
 
 /** Spot is what the map shows of one box. */
 export type Spot = {
   id: string;
   name: string;
   site: string;
-  celsius: number | undefined; // undefined: not known or too old
+  step: number | undefined; // of the ramp; undefined: not known or too old
+  label: string; // in the square, where there is room
   throttling: boolean;
   silent: boolean;
   dimmed: boolean; // does not match the filter
@@ -118,8 +119,8 @@ export class HostMap {
 
   private paintSpot(c: CanvasRenderingContext2D, spot: Spot, x: number, y: number): void {
     const size = this.plan.cell - (this.plan.cell > 20 ? 4 : this.plan.cell > 12 ? 2 : 1);
-    const known = spot.celsius !== undefined && !spot.silent;
-    const colour = known ? ramps[this.theme][stepOf(spot.celsius as number)] : undefined;
+    const known = spot.step !== undefined && !spot.silent;
+    const colour = known ? ramps[this.theme][spot.step as number] : undefined;
     c.globalAlpha = spot.dimmed ? 0.22 : 1;
     c.fillStyle = colour?.css ?? this.ink.empty;
     c.fillRect(x, y, size, size);
@@ -139,8 +140,7 @@ export class HostMap {
       c.font = "500 13px system-ui, sans-serif";
       c.textAlign = "center";
       c.textBaseline = "middle";
-      const label = known ? `${Math.round(spot.celsius as number)}°` : "–";
-      c.fillText(label, x + size / 2, y + size * (spot.throttling ? 0.72 : 0.53));
+      c.fillText(known ? spot.label : "–", x + size / 2, y + size * (spot.throttling ? 0.72 : 0.53));
       c.textBaseline = "alphabetic";
     }
     if (spot.throttling && !spot.silent) this.paintTriangle(c, x, y, size);

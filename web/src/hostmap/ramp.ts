@@ -1,4 +1,5 @@
-// Die temperature as colour. Twelve steps whose luminance only rises (dark
+// What the map shows as colour: die temperature, resistance or level of health.
+// Twelve steps whose luminance only rises (dark
 // theme) or only falls (light theme): readable in grey and with any colour
 // vision. The hue goes from blue over green and sand to red as well.
 
@@ -8,11 +9,24 @@ export const steps = 12;
 export const coolest = 30; // °C, and below
 export const hottest = 95; // °C, and above
 
-/** stepOf is the ramp's step of a temperature, 0 to steps-1. */
-export function stepOf(celsius: number): number {
-  const share = (celsius - coolest) / (hottest - coolest);
+/** Resistance above the clean box, in percent: the ticket line of 6 % is in the third step. */
+export const cleanest = 0;
+export const dirtiest = 30;
+
+/** stepOf is the ramp's step of a value between least and most, 0 to steps-1. */
+export function stepOf(value: number, least = coolest, most = hottest): number {
+  const share = (value - least) / (most - least);
   return Math.max(0, Math.min(steps - 1, Math.floor(share * steps)));
 }
+
+/** Steps of the levels of health, far enough apart to be told from each other. */
+export const levelSteps: Record<string, number> = { healthy: 0, watch: 4, ticket: 8, urgent: 11 };
+
+/** What the colour of a square is about. */
+export const fills = ["temp", "resistance", "level"] as const;
+export type Fill = (typeof fills)[number];
+
+export const fillOf = (text: string | undefined): Fill => fills.find((fill) => fill === text) ?? "temp";
 
 type RGB = [number, number, number];
 

@@ -11,6 +11,7 @@ import { Icon } from "../ui/icons";
 import { Ago, Card, Clock, Facts, Fault, Loading, Page, Reading, Scroll, Simulated } from "../ui/parts";
 import { State, useWord } from "../ui/state";
 import { Charts, chartMetrics } from "./charts";
+import { HealthCards } from "./health";
 import { spanOf, spans } from "./span";
 import { Troubles } from "./troubles";
 
@@ -59,6 +60,7 @@ export function BoxPage() {
       }
     >
       {query.error && <Fault error={query.error} retry={() => void query.refetch()} />}
+      <HealthCards box={box} />
       <div className="grid grid-cols-[minmax(0,1fr)] items-start gap-3 lg:grid-cols-[minmax(0,1fr)_minmax(19rem,24rem)]">
         <ChartCard box={box} />
         <div className="grid grid-cols-[minmax(0,1fr)] gap-3">

@@ -7,10 +7,11 @@ import { type ReactNode, useEffect, useLayoutEffect, useRef, useState } from "re
 import { useTranslation } from "react-i18next";
 import type { Box } from "../api/generated";
 import { boxListQuery } from "../api/queries";
-import { percent } from "../format";
-import { Icon } from "../ui/icons";
+import { percent, signedPercent } from "../format";
+import { useInterval } from "../ui/forecast";
 import { Ago, Card, Empty, Fault, Loading, Reading, Simulated } from "../ui/parts";
-import { State } from "../ui/state";
+import { SortHead } from "../ui/sort";
+import { State, useWord } from "../ui/state";
 
 const route = getRouteApi("/");
 const rowHeight = 48;
@@ -61,6 +62,12 @@ const columns: Column[] = [
     cell: (box) => <Reading name="temp_die_celsius" value={box.latest.temp_die_celsius} />,
   },
   {
+    key: "resistance",
+    field: "resistance",
+    show: "hidden lg:table-cell text-right",
+    cell: (box) => <Resistance box={box} />,
+  },
+  {
     key: "fan",
     show: "hidden xl:table-cell text-right",
     cell: (box) => <Reading name="fan_rpm" value={box.latest.fan_rpm} />,
@@ -82,14 +89,35 @@ const columns: Column[] = [
 
 /** Conditions is the box's health; on a phone also what the hidden columns would warn of. */
 function Conditions({ box }: { box: Box }) {
+  const word = useWord();
   return (
     <>
       <State kind="health" value={box.health} old={isAway(box)} />
+      {box.thermal.causes[0] && (
+        <span className="block text-xs text-soft">{word("heatCause", box.thermal.causes[0])}</span>
+      )}
       <span className="block text-xs sm:hidden">
         {box.link !== "live" ? <State kind="link" value={box.link} /> : null}
         {box.link === "live" && box.update !== "current" ? <State kind="update" value={box.update} /> : null}
       </span>
     </>
+  );
+}
+
+/** Resistance is the heat of the same work against the clean box, with the forecast if it is near. */
+function Resistance({ box }: { box: Box }) {
+  const { i18n } = useTranslation();
+  const say = useInterval();
+  const { thermal } = box;
+  if (!thermal.known) return <span className="text-soft">–</span>;
+  const { throttles_low_days: low, throttles_high_days: high } = thermal;
+  return (
+    <span className="num whitespace-nowrap">
+      {signedPercent(thermal.resistance_percent, i18n.language)}
+      {low !== undefined && high !== undefined && low < 90 && (
+        <span className="block text-xs text-soft">{say(low, high)}</span>
+      )}
+    </span>
   );
 }
 
@@ -248,35 +276,18 @@ function Head({ column }: { column: Column }) {
   const { t } = useTranslation();
   const { order = "name" } = route.useSearch();
   const navigate = route.useNavigate();
-  const label = t(`column.${column.key}`);
-  const right = column.show.includes("text-right");
-  if (!column.field) {
-    return (
-      <th scope="col" className={column.show}>
-        {label}
-      </th>
-    );
-  }
-  const up = order === column.field;
-  const down = order === `${column.field} desc`;
-  const next = up ? `${column.field} desc` : column.field;
   return (
-    <th scope="col" className={column.show} aria-sort={up ? "ascending" : down ? "descending" : undefined}>
-      <button
-        type="button"
-        className={`inline-flex min-h-6 items-center gap-1 font-[550] hover:text-text ${right ? "flex-row-reverse" : ""}`}
-        onClick={() =>
-          void navigate({
-            search: (s) => ({ ...s, order: next === "name" ? undefined : next }),
-            resetScroll: false,
-          })
-        }
-      >
-        {label}
-        <span className={up || down ? "" : "invisible"}>
-          <Icon name={down ? "down" : "up"} size={12} />
-        </span>
-      </button>
-    </th>
+    <SortHead
+      label={t(`column.${column.key}`)}
+      field={column.field}
+      order={order}
+      className={column.show}
+      go={(next) =>
+        void navigate({
+          search: (s) => ({ ...s, order: next === "name" ? undefined : next }),
+          resetScroll: false,
+        })
+      }
+    />
   );
 }

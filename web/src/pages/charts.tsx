@@ -146,7 +146,8 @@ function Now({ readout, text }: { readout: React.RefObject<HTMLSpanElement | nul
   return null;
 }
 
-function useWidth(holder: React.RefObject<HTMLDivElement | null>): number {
+/** useWidth is the width of an element, 0 before it is known. */
+export function useWidth(holder: React.RefObject<HTMLDivElement | null>): number {
   const [width, setWidth] = useState(0);
   useEffect(() => {
     const parent = holder.current?.parentElement;

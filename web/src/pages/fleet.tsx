@@ -8,10 +8,12 @@ import type { Summary } from "../api/generated";
 import { boxMapQuery, mapLimit, summaryQuery } from "../api/queries";
 import { number } from "../format";
 import { HostMapView } from "../hostmap/HostMapView";
+import { fillOf, fills } from "../hostmap/ramp";
 import { Icon } from "../ui/icons";
 import { Card, Command, Empty, Fault, Loading, Page } from "../ui/parts";
 import { type Kind, lookOf } from "../ui/state";
 import { BoxTable } from "./boxtable";
+import { CareCounts } from "./carecounts";
 
 const route = getRouteApi("/");
 
@@ -76,6 +78,7 @@ function Fleet({ summary }: { summary: Summary }) {
     <div className="grid grid-cols-[minmax(0,1fr)] gap-3">
       <Counts summary={summary} />
       <FilterBar key={q} />
+      <CareCounts />
       <MapCard />
       <BoxTable />
     </div>
@@ -206,7 +209,7 @@ function FilterBar() {
 
 function MapCard() {
   const { t, i18n } = useTranslation();
-  const { q = "" } = route.useSearch();
+  const { q = "", fill } = route.useSearch();
   const all = useQuery({ ...boxMapQuery(""), placeholderData: keepPreviousData });
   const some = useQuery({ ...boxMapQuery(q), enabled: q !== "" });
   const matching = useMemo(
@@ -232,7 +235,43 @@ function MapCard() {
           : matching && t("map.matching", { count: matching.size })
       }
     >
-      {all.data ? <HostMapView boxes={all.data.items} matching={matching} /> : <Loading height={220} />}
+      <FillChoice />
+      {all.data ? (
+        <HostMapView boxes={all.data.items} matching={matching} fill={fillOf(fill)} />
+      ) : (
+        <Loading height={220} />
+      )}
     </Card>
+  );
+}
+
+/** FillChoice says what the colour of the map is about; the address holds it. */
+function FillChoice() {
+  const { t } = useTranslation();
+  const { fill } = route.useSearch();
+  const navigate = route.useNavigate();
+  return (
+    <fieldset className="flex flex-wrap gap-1 px-3 pb-2 text-xs">
+      <legend className="sr-only">{t("map.fill")}</legend>
+      {fills.map((name) => {
+        const on = name === fillOf(fill);
+        return (
+          <button
+            key={name}
+            type="button"
+            aria-pressed={on}
+            onClick={() =>
+              void navigate({
+                search: (s) => ({ ...s, fill: name === "temp" ? undefined : name }),
+                resetScroll: false,
+              })
+            }
+            className={`min-h-7 rounded border px-2 ${on ? "border-accent bg-accent text-accent-ink" : "border-edge text-text hover:bg-sunk"}`}
+          >
+            {t(`map.by.${name}`)}
+          </button>
+        );
+      })}
+    </fieldset>
   );
 }

@@ -9,6 +9,7 @@ import { bytes } from "../format";
 import { Icon } from "../ui/icons";
 import { Ago, Card, Clock, Command, Empty, Facts, Fault, Loading, Page, Scroll } from "../ui/parts";
 import { SiteForm } from "./siteform";
+import { SiteUpkeep } from "./upkeep";
 
 export function SitesPage() {
   const { t } = useTranslation();
@@ -32,7 +33,10 @@ export function SitesPage() {
               </Empty>
             </Card>
           ) : (
-            <Table items={sites.data.items} edit={may ? edit : undefined} />
+            <>
+              <SiteUpkeep />
+              <Table items={sites.data.items} edit={may ? edit : undefined} />
+            </>
           )}
           {session.data && !may && <p className="text-soft">{t("sites.readOnly")}</p>}
           {editing !== undefined && (
@@ -119,8 +123,8 @@ function Table({ items, edit }: { items: Site[]; edit?: (name: string) => void }
   const { t, i18n } = useTranslation();
   const rate = useRate();
   return (
-    <Card>
-      <Scroll label={t("sites.title")}>
+    <Card title={t("sites.lines")}>
+      <Scroll label={t("sites.lines")}>
         <table className="grid-table">
           <thead>
             <tr>

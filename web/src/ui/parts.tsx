@@ -5,7 +5,7 @@ import { useTranslation } from "react-i18next";
 import { Problem } from "../api/client";
 import type { Value } from "../api/generated";
 import { useNow } from "../api/now";
-import { ago, clock, isOld, metric, stamp } from "../format";
+import { ago, clock, day, isOld, metric, stamp } from "../format";
 import { Icon } from "./icons";
 import { usePrefs } from "./prefs";
 
@@ -53,6 +53,18 @@ export function Clock({ time }: { time: string }) {
   return (
     <time dateTime={time} title={stamp(time, i18n.language, zone)} className="num whitespace-nowrap">
       {clock(time, now, i18n.language, zone)}
+    </time>
+  );
+}
+
+/** Day is a date, with the full stamp as title. */
+export function Day({ time }: { time: string }) {
+  const { i18n } = useTranslation();
+  const { zone } = usePrefs();
+  const title = time.includes("T") ? stamp(time, i18n.language, zone) : undefined;
+  return (
+    <time dateTime={time} title={title} className="num whitespace-nowrap">
+      {day(time, i18n.language, zone)}
     </time>
   );
 }

@@ -12,8 +12,9 @@ import { Icon, type IconName } from "./icons";
 import { Empty } from "./parts";
 import { setTheme, setZone, type ThemeChoice, usePrefs } from "./prefs";
 
-const doors: { to: "/" | "/models" | "/rollouts" | "/sites"; icon: IconName; word: string }[] = [
+const doors: { to: "/" | "/tickets" | "/models" | "/rollouts" | "/sites"; icon: IconName; word: string }[] = [
   { to: "/", icon: "fleet", word: "nav.fleet" },
+  { to: "/tickets", icon: "tickets", word: "nav.tickets" },
   { to: "/models", icon: "models", word: "nav.models" },
   { to: "/rollouts", icon: "rollouts", word: "nav.rollouts" },
   { to: "/sites", icon: "sites", word: "nav.sites" },

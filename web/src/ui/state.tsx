@@ -52,17 +52,37 @@ const looks: Record<string, Record<string, Look>> = {
     superseded: { icon: "canceled", colour: soft },
     canceled: { icon: "canceled", colour: soft },
   },
+  ticket: {
+    open: { icon: "fault", colour: "text-warm" },
+    reopened: { icon: "updating", colour: "text-hot" },
+    acknowledged: { icon: "check", colour: "text-busy" },
+    dispatched: { icon: "rollouts", colour: "text-busy" },
+    "on-site": { icon: "sites", colour: "text-busy" },
+    done: { icon: "waiting", colour: "text-busy" },
+    verified: { icon: "ok", colour: "text-ok" },
+    closed: { icon: "canceled", colour: soft },
+  },
+  visit: {
+    planned: { icon: "waiting", colour: "text-busy" },
+    "on-site": { icon: "sites", colour: "text-busy" },
+    done: { icon: "ok", colour: "text-ok" },
+    canceled: { icon: "canceled", colour: soft },
+  },
 };
 
-export type Kind = "health" | "link" | "update" | "rollout" | "wave" | "target";
+export type Kind = "health" | "link" | "update" | "rollout" | "wave" | "target" | "ticket" | "visit";
+
+/** Words of the API that have no look of their own. */
+type Plain = "phase" | "class" | "heatCause" | "reset" | "work" | "part" | "siteClass" | "reference";
 
 export const lookOf = (kind: Kind, value: string): Look =>
   looks[kind]?.[value] ?? { icon: "unknown", colour: soft };
 
 /** useWord names a state in the reader's language. */
-export function useWord(): (kind: Kind | "phase" | "class", value: string) => string {
+export function useWord(): (kind: Kind | Plain, value: string) => string {
   const { t } = useTranslation();
-  return (kind, value) => (value ? t(`${kind}.${value}`, { defaultValue: value }) : "–");
+  return (kind, value) =>
+    value ? t(`${kind === "ticket" ? "ticketState" : kind}.${value}`, { defaultValue: value }) : "–";
 }
 
 type StateProps = { kind: Kind; value: string; className?: string; old?: boolean };

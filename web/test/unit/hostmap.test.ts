@@ -95,6 +95,6 @@ describe("ramp", () => {
     }
   });
   test("temperatures beyond the ends take the end colours", () => {
-    expect([-40, 30, 62.4, 95, 150].map(stepOf)).toEqual([0, 0, 5, 11, 11]);
+    expect([-40, 30, 62.4, 95, 150].map((c) => stepOf(c))).toEqual([0, 0, 5, 11, 11]);
   });
 });

@@ -1,0 +1,353 @@
+// One ticket: what to do, why, how soon, how far it is, and whether it helped.
+import { useQuery } from "@tanstack/react-query";
+import { getRouteApi, Link } from "@tanstack/react-router";
+import { useTranslation } from "react-i18next";
+import { ticketQuery } from "../api/care";
+import type { Evidence, Ticket, TicketCheck } from "../api/generated";
+import { number, percent, signedPercent } from "../format";
+import { Forecast, Sure } from "../ui/forecast";
+import { Icon } from "../ui/icons";
+import { Ago, Card, Clock, Day, Facts, Fault, Loading, Page, Simulated } from "../ui/parts";
+import { State, useWord } from "../ui/state";
+import { TicketActions } from "./ticketactions";
+
+const route = getRouteApi("/tickets/$id");
+
+export function TicketPage() {
+  const { t } = useTranslation();
+  const { id } = route.useParams();
+  const query = useQuery(ticketQuery(id));
+  const ticket = query.data;
+  if (!ticket) {
+    return (
+      <Page title={id}>
+        {query.error ? (
+          <Fault error={query.error} retry={() => void query.refetch()} />
+        ) : (
+          <Loading height={400} />
+        )}
+      </Page>
+    );
+  }
+  return (
+    <Page
+      title={
+        <>
+          {ticket.box_name || t("ticket.wholeSite", { site: ticket.site })}{" "}
+          {ticket.simulated && <Simulated />}
+        </>
+      }
+      aside={
+        <span className="flex flex-wrap items-center gap-x-4 gap-y-1">
+          <span className="num">{ticket.id}</span>
+          <Link to="/tickets" search={{ site: ticket.site }} className="link">
+            {ticket.site}
+          </Link>
+          <State kind="health" value={ticket.level} />
+          <State kind="ticket" value={ticket.state} />
+        </span>
+      }
+    >
+      {query.error && <Fault error={query.error} retry={() => void query.refetch()} />}
+      <div className="grid grid-cols-[minmax(0,1fr)] gap-3">
+        <Standing ticket={ticket} />
+        <Steps ticket={ticket} />
+        <div className="grid grid-cols-[minmax(0,1fr)] items-start gap-3 lg:grid-cols-2">
+          <div className="grid grid-cols-[minmax(0,1fr)] gap-3">
+            <Why ticket={ticket} />
+            {ticket.check && <Check check={ticket.check} />}
+          </div>
+          <div className="grid grid-cols-[minmax(0,1fr)] gap-3">
+            <About ticket={ticket} />
+            <Timeline ticket={ticket} />
+          </div>
+        </div>
+      </div>
+    </Page>
+  );
+}
+
+const frames: Record<string, string> = {
+  urgent: "border-hot bg-hot-tint",
+  ticket: "border-warm bg-warm-tint",
+};
+
+/** Standing is the work in one sentence, with the buttons that move it on. */
+function Standing({ ticket }: { ticket: Ticket }) {
+  const { t } = useTranslation();
+  const word = useWord();
+  const over = ticket.state === "verified" || ticket.state === "closed";
+  const frame = over
+    ? ticket.state === "verified"
+      ? "border-ok bg-ok-tint"
+      : "border-line bg-card"
+    : ticket.state === "done"
+      ? "border-busy bg-busy-tint"
+      : (frames[ticket.level] ?? "border-line bg-card");
+  return (
+    <section className={`rounded-lg border-2 p-3 ${frame}`}>
+      <p className="text-base font-semibold">
+        {over
+          ? t(ticket.state === "verified" ? "ticket.proved" : "ticket.ended", {
+              why: t(`resolution.${ticket.resolution}`, { defaultValue: ticket.resolution ?? "" }),
+            })
+          : ticket.state === "done"
+            ? t("ticket.proving")
+            : t(`todo.${ticket.cause}`, { defaultValue: ticket.do })}
+      </p>
+      <p className="mt-1 flex flex-wrap items-center gap-x-3 gap-y-1">
+        <span>
+          {t("ticket.because")} <strong>{word("heatCause", ticket.cause)}</strong>
+        </span>
+        <Sure of={ticket.confidence} />
+        {ticket.part && !over && (
+          <span className="chip">
+            <Icon name="models" size={14} />
+            {t("ticket.take", { part: word("part", ticket.part) })}
+          </span>
+        )}
+        {ticket.no_fault_found && <span className="tag">{t("ticket.noFault")}</span>}
+        {ticket.manual && <span className="tag">{t("ticket.manual")}</span>}
+      </p>
+      {ticket.simulated && <p className="mt-1 text-xs text-soft">{t("ticket.simulated")}</p>}
+      <TicketActions ticket={ticket} />
+    </section>
+  );
+}
+
+/** stepsOf are the states that a ticket goes through, with when it reached them. */
+export function stepsOf(ticket: Ticket): { state: string; at?: string; now: boolean }[] {
+  const closed = ticket.state === "closed";
+  const steps = [
+    { state: "open", at: ticket.opened },
+    { state: "acknowledged", at: ticket.acknowledged },
+    { state: "dispatched", at: ticket.dispatched },
+    { state: "on-site", at: ticket.on_site },
+    { state: "done", at: ticket.done },
+    closed ? { state: "closed", at: ticket.closed } : { state: "verified", at: ticket.verified },
+  ];
+  const at = ticket.state === "reopened" ? "open" : ticket.state;
+  return steps.map((step) => ({ ...step, now: step.state === at }));
+}
+
+function Steps({ ticket }: { ticket: Ticket }) {
+  const { t } = useTranslation();
+  const word = useWord();
+  return (
+    <ol
+      aria-label={t("ticket.progress")}
+      className="card grid grid-cols-1 gap-y-1 px-3 py-2.5 sm:grid-cols-6 sm:gap-x-2"
+    >
+      {stepsOf(ticket).map((step) => {
+        const past = step.at !== undefined;
+        const colour = step.now ? "border-accent text-accent" : past ? "border-ok" : "border-line text-soft";
+        return (
+          <li
+            key={step.state}
+            aria-current={step.now ? "step" : undefined}
+            className={`flex items-baseline justify-between gap-2 border-l-4 pl-2 sm:block sm:border-t-4 sm:border-l-0 sm:pt-1.5 sm:pl-0 ${colour}`}
+          >
+            <span className={`chip ${step.now ? "font-semibold" : ""}`}>
+              {past && !step.now && <Icon name="check" size={14} />}
+              {word("ticket", step.now ? ticket.state : step.state)}
+            </span>
+            <span className="block text-xs text-soft">{step.at ? <Clock time={step.at} /> : "–"}</span>
+          </li>
+        );
+      })}
+    </ol>
+  );
+}
+
+/** Evidences are the facts that a finding rests on, as the box words them. */
+export function Evidences({ items }: { items: Evidence[] }) {
+  const { t } = useTranslation();
+  if (items.length === 0) return <p className="text-soft">{t("finding.noEvidence")}</p>;
+  return (
+    <ul className="grid gap-1">
+      {items.map((e) => (
+        <li key={`${e.name}/${e.text}`} className="flex gap-2">
+          <span className="pt-0.5 text-soft">
+            <Icon name="check" size={14} />
+          </span>
+          <span lang="en" className="min-w-0">
+            {e.text}
+          </span>
+        </li>
+      ))}
+    </ul>
+  );
+}
+
+function Why({ ticket }: { ticket: Ticket }) {
+  const { t } = useTranslation();
+  return (
+    <Card
+      title={t("ticket.why")}
+      aside={
+        <>
+          {t("finding.since")} <Day time={ticket.since} />
+        </>
+      }
+    >
+      <div className="px-3 pb-3">
+        <Evidences items={ticket.evidence} />
+        {ticket.forecast && (
+          <div className="mt-3 border-t border-line pt-3">
+            <Forecast forecast={ticket.forecast} />
+          </div>
+        )}
+      </div>
+    </Card>
+  );
+}
+
+function Check({ check }: { check: TicketCheck }) {
+  const { t, i18n } = useTranslation();
+  const language = i18n.language;
+  const standing = !check.decided ? "waiting" : check.helped ? "helped" : "failed";
+  const look = { waiting: "text-busy", helped: "text-ok", failed: "text-hot" }[standing];
+  const fell = Math.max(0, Math.min(1, check.fell_ratio ?? 0));
+  return (
+    <Card
+      title={t("check.title")}
+      aside={
+        <span className={`chip ${look}`}>
+          <Icon
+            name={standing === "helped" ? "ok" : standing === "failed" ? "failed" : "waiting"}
+            size={14}
+          />
+          {t(`check.${standing}`)}
+        </span>
+      }
+    >
+      <div className="px-3 pb-3">
+        {check.unmeasured ? (
+          <p>{t("check.unmeasured")}</p>
+        ) : (
+          <>
+            <p>
+              {t("check.rule", {
+                before: signedPercent(check.before_percent, language),
+                need: percent(check.need_ratio, 1, language),
+              })}
+            </p>
+            <svg width="100%" height="18" className="mt-2 block" aria-hidden="true">
+              <rect width="100%" height="10" y="4" rx="3" className="fill-line" />
+              <rect
+                width={`${100 * fell}%`}
+                height="10"
+                y="4"
+                rx="3"
+                className={fell >= check.need_ratio ? "fill-ok" : "fill-warm"}
+              />
+              <line
+                x1={`${100 * check.need_ratio}%`}
+                x2={`${100 * check.need_ratio}%`}
+                y1="0"
+                y2="18"
+                className="stroke-text"
+                strokeWidth="2"
+              />
+            </svg>
+            <p className="mt-1">
+              {check.after_percent === undefined
+                ? t("check.nothingYet")
+                : t("check.now", {
+                    after: signedPercent(check.after_percent, language),
+                    fell: percent(check.fell_ratio ?? 0, 1, language),
+                  })}{" "}
+              <span className="text-soft">{t("check.hours", { count: check.hours })}</span>
+            </p>
+          </>
+        )}
+        <p className="mt-1 text-xs text-soft">
+          {check.decided ? (
+            <>
+              {t("check.decided")} <Clock time={check.decided} />
+            </>
+          ) : (
+            <>
+              {t("check.until")} <Clock time={check.until} />
+            </>
+          )}
+        </p>
+        {check.text && (
+          <p className="mt-1 text-xs text-soft" lang="en">
+            {check.text}
+          </p>
+        )}
+      </div>
+    </Card>
+  );
+}
+
+function About({ ticket }: { ticket: Ticket }) {
+  const { t, i18n } = useTranslation();
+  const items: [string, React.ReactNode][] = [];
+  if (ticket.box) {
+    items.push([
+      t("box.title"),
+      <Link key="box" to="/boxes/$id" params={{ id: ticket.box }} className="link">
+        {ticket.box_name || ticket.box}
+      </Link>,
+    ]);
+  }
+  if (ticket.boxes?.length) items.push([t("ticket.boxes"), ticket.boxes.join(", ")]);
+  const plain: [string, string | undefined][] = [
+    [t("ticket.place"), ticket.place],
+    [t("ticket.region"), ticket.region],
+    [t("ticket.sku"), ticket.sku],
+    [t("ticket.assignee"), ticket.assignee],
+  ];
+  for (const [name, value] of plain) if (value) items.push([name, value]);
+  if (ticket.visit) {
+    items.push([
+      t("ticket.visit"),
+      <Link key="visit" to="/tickets" search={{ view: "visits" }} className="link num">
+        {ticket.visit}
+      </Link>,
+    ]);
+  }
+  if (ticket.reopens) items.push([t("ticket.reopens"), number(ticket.reopens, i18n.language)]);
+  items.push([t("ticket.changed"), <Ago key="changed" time={ticket.changed} />]);
+  return (
+    <Card title={t("ticket.about")}>
+      <Facts items={items} />
+    </Card>
+  );
+}
+
+function Timeline({ ticket }: { ticket: Ticket }) {
+  const { t } = useTranslation();
+  return (
+    <Card title={t("ticket.timeline")} aside={t("results.newest")}>
+      {/* biome-ignore lint/a11y/noNoninteractiveTabindex: a list that scrolls must take focus (WCAG 2.1.1) */}
+      <ol className="max-h-96 overflow-y-auto px-3 pb-2" aria-label={t("ticket.timeline")} tabIndex={0}>
+        {[...ticket.timeline].reverse().map((step, i) => (
+          <li
+            key={`${step.time}/${step.what}/${ticket.timeline.length - i}`}
+            className="grid grid-cols-[6.5rem_minmax(0,1fr)] gap-x-3 border-t border-line py-1.5 first:border-0"
+          >
+            <span className="text-soft">
+              <Clock time={step.time} />
+            </span>
+            <span className="min-w-0">
+              <span className="font-medium">
+                {t(`step.${step.what.replaceAll(" ", "-")}`, { defaultValue: step.what })}
+              </span>{" "}
+              <span className="text-xs text-soft">
+                {step.by ? t("ticket.by", { name: step.by }) : t("ticket.byItself")}
+              </span>
+              {step.text && (
+                <span className="block break-words text-soft" lang="en">
+                  {step.text}
+                </span>
+              )}
+            </span>
+          </li>
+        ))}
+      </ol>
+    </Card>
+  );
+}
