@@ -189,14 +189,14 @@ func TestADeltaIsNeverMuchWorseThanTheColdPack(t *testing.T) {
 }
 
 func TestAPartThatWasTrainedAnewIsCodedByItself(t *testing.T) {
-	w := weights{dtype: "F16", tensors: 1, n: 3 << 19, seed: 17}
+	w := weights{dtype: "F16", tensors: 1, n: 1 << 20, seed: 17}
 	base, target := w.file(0, 0), w.file(1, 1e-3)
-	other := weights{dtype: "F16", tensors: 1, n: 3 << 19, seed: 18}.file(0, 0)
+	other := weights{dtype: "F16", tensors: 1, n: 1 << 19, seed: 18}.file(0, 0)
 	copy(target[len(target)-FrameBytes:], other[len(other)-FrameBytes:])
 	delta, stats := mustEncode(t, base, target, Options{})
 	mustDecode(t, base, delta, target)
-	if moved := stats.Methods["ctx"].Target; moved < FrameBytes*19/10 || moved > FrameBytes*21/10 {
-		t.Errorf("of 3 MiB, %d bytes were coded as moves, want 2 MiB: %+v", moved, stats.Methods)
+	if moved := stats.Methods["ctx"].Target; moved < FrameBytes*9/10 || moved > FrameBytes*11/10 {
+		t.Errorf("of 2 MiB, %d bytes were coded as moves, want 1 MiB: %+v", moved, stats.Methods)
 	}
 }
 
@@ -282,15 +282,14 @@ func (m *memory) WriteAt(b []byte, off int64) (int, error) {
 }
 
 func TestApplyGoesOnWhereItWasStopped(t *testing.T) {
-	w := weights{dtype: "BF16", tensors: 4, n: 700_000, seed: 8}
-	base, target := w.file(0, 0), w.file(1, 1e-3)
-	delta, stats := mustEncode(t, base, target, Options{Coder: Fast})
+	target := random(9, 5<<20)
+	delta, stats := mustEncode(t, nil, target, Options{Coder: Fast})
 	if stats.Frames < 5 {
 		t.Fatalf("%d frames are too few for this test", stats.Frames)
 	}
 	part := &memory{}
 	apply := func(d []byte) (Applied, error) {
-		return Apply(t.Context(), source(base), bytes.NewReader(d), part)
+		return Apply(t.Context(), nil, bytes.NewReader(d), part)
 	}
 	if _, err := apply(delta[:len(delta)*2/3]); !errors.Is(err, ErrTruncated) {
 		t.Fatalf("the first part of it: %v", err)
@@ -310,9 +309,9 @@ func TestApplyGoesOnWhereItWasStopped(t *testing.T) {
 }
 
 func TestFramesDecodeInAnyOrderByTheIndex(t *testing.T) {
-	w := weights{dtype: "F16", tensors: 4, n: 600_000, seed: 9}
+	w := weights{dtype: "F16", tensors: 2, n: 600_000, seed: 9}
 	base, target := w.file(0, 0), w.file(1, 1e-3)
-	delta, _ := mustEncode(t, base, target, Options{})
+	delta, _ := mustEncode(t, base, target, Options{Coder: Fast})
 	var buf bytes.Buffer
 	made, err := WriteIndex(bytes.NewReader(delta), &buf)
 	if err != nil {
@@ -345,7 +344,7 @@ func TestFramesDecodeInAnyOrderByTheIndex(t *testing.T) {
 }
 
 func TestACancelledContextEndsTheWork(t *testing.T) {
-	w := weights{dtype: "F32", tensors: 2, n: 600_000}
+	w := weights{dtype: "F32", tensors: 2, n: 1000}
 	base, target := w.file(0, 0), w.file(1, 1e-3)
 	delta, _ := mustEncode(t, base, target, Options{Coder: Fast})
 	ctx, cancel := context.WithCancel(t.Context())
