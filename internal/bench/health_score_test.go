@@ -130,6 +130,7 @@ type result struct {
 	unheard                   int  // faults with which a box fell silent
 	heat, bad                 rate // tickets about heat; false ones of any kind
 	badWith, badWithout       rate
+	badOf                     [aboutSupply + 1]int // false ones by what they are about
 	recallWith, recallWithout share
 	slowLead, slowPossible    share // slow clogs 14 d before the first throttle
 	wearLead, wearPossible    share // worn fans 7 d before
@@ -148,6 +149,9 @@ func newResult() *result { return &result{causes: map[plant.Cause]map[health.Cau
 // add takes in the result of another fleet.
 func (r *result) add(o *result) {
 	r.unheard += o.unheard
+	for k, n := range o.badOf {
+		r.badOf[k] += n
+	}
 	r.early, r.late = r.early+o.early, r.late+o.late
 	for _, p := range [][2]*rate{{&r.heat, &o.heat}, {&r.bad, &o.bad}, {&r.badWith, &o.badWith}, {&r.badWithout, &o.badWithout}, {&r.hvacBad, &o.hvacBad}} {
 		p[0].n, p[0].years = p[0].n+p[1].n, p[0].years+p[1].years
@@ -213,6 +217,7 @@ func (r *result) judgeTickets(b *plant.BoxTruth, site *plant.SiteTruth, w watche
 			continue
 		}
 		r.bad.n++
+		r.badOf[t.kind]++
 		split.n++
 	}
 }

@@ -79,6 +79,10 @@ func (r *result) figures(others rivals, blind *result) []Figure {
 	out := []Figure{
 		r.bad.figure("false-tickets", Goal{AtMost: 0.2}).beside(others, func(o *result) float64 { return o.bad.perYear() }),
 		r.badWith.figure("false-tickets/with-reference", Goal{AtMost: 0.1}),
+		rate{r.badOf[aboutHeat], r.bad.years}.figure("false-tickets/heat", Goal{}),
+		rate{r.badOf[aboutSensor], r.bad.years}.figure("false-tickets/sensors", Goal{}),
+		rate{r.badOf[aboutDrive], r.bad.years}.figure("false-tickets/drives", Goal{}),
+		rate{r.badOf[aboutSupply], r.bad.years}.figure("false-tickets/supplies", Goal{}),
 		blind.bad.figure("false-tickets/without", Goal{AtMost: 0.2}),
 		r.recallWith.figure("recall/with-reference", Goal{AtLeast: 0.95}).beside(others, func(o *result) float64 { return o.recallWith.ratio() }),
 		blind.recallWithout.figure("recall/without", Goal{AtLeast: 0.8}),

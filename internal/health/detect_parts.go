@@ -17,9 +17,9 @@ const (
 	driveSpare = 20  // percent left; a drive warns at 10
 	driveFull  = 90  // percent used
 
-	supplyLoss  = 0.045 // of the power from the wall, or 5 σ of a day
+	supplyLoss  = 0.06 // of the power from the wall, or 5 σ of a day
 	supplySigma = 5
-	supplyDays  = 5
+	supplyDays  = 7
 	supplyLearn = 28
 	supplyHours = 3 // without redundancy, or with a fan at a standstill
 )

@@ -12,8 +12,8 @@ const (
 	stillLeast  = 10  // hours
 	stillTimes  = 2.5 // times its longest rest while it was learnt
 	coarseRest  = 4   // hours that only a sensor of coarse steps rests
-	coarseLeast = 48
-	coarseTimes = 4
+	coarseLeast = 72
+	coarseTimes = 5
 	stillKelvin = 0.02
 	stillMoved  = 3.0 // K that the die moved meanwhile: the box was alive
 )
