@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"encoding/binary"
 	"math"
 	"strconv"
 )
@@ -135,6 +136,61 @@ func (d decimal) float32(text []byte) (float32, bool) {
 	}
 	f, err := strconv.ParseFloat(string(text), 32)
 	return float32(f), err == nil
+}
+
+// exactDigits always fit into the 53 bits of a float64.
+const exactDigits = 15
+
+// plainFloats reads numbers as programs write them, for as long as they come:
+// at most 15 digits, no exponent, a comma between and nothing else. It stops
+// in front of anything else, and of the comma before it.
+func (d *decoder) plainFloats() error {
+	b, i := d.buf, d.pos
+	for {
+		neg := i < len(b) && b[i] == '-'
+		if neg {
+			i++
+		}
+		first, mant, fraction := i, uint64(0), 0
+		for ; i < len(b) && b[i]-'0' <= 9; i++ {
+			mant = mant*10 + uint64(b[i]-'0')
+		}
+		whole := i - first
+		if i < len(b) && b[i] == '.' {
+			i++
+			point := i
+			for ; i < len(b) && b[i]-'0' <= 9; i++ {
+				mant = mant*10 + uint64(b[i]-'0')
+			}
+			if fraction = i - point; fraction == 0 {
+				return nil
+			}
+		}
+		if whole == 0 || whole > 1 && b[first] == '0' || whole+fraction > exactDigits || i >= len(b) || b[i] != ',' && b[i] != ']' {
+			return nil
+		}
+		// Both are exact, so the quotient is rounded once; see float32.
+		f := float64(mant) / tenTo[fraction]
+		if math.Float64bits(f)&(1<<29-1) == 1<<28 {
+			return nil
+		}
+		v := math.Float32bits(float32(f))
+		if neg {
+			v |= 1 << 31
+		}
+		d.arena = binary.LittleEndian.AppendUint32(d.arena, v)
+		d.count++
+		d.pos = i
+		if len(d.arena) > d.reserved {
+			if err := d.charge(); err != nil {
+				return err
+			}
+		}
+		if b[i] != ',' || i+1 >= len(b) || b[i+1]-'0' > 9 && b[i+1] != '-' {
+			return nil
+		}
+		i++
+	}
 }
 
 // unsigned returns an integer of at most max; text is the number as written.

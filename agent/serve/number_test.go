@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"math"
 	"math/rand/v2"
@@ -125,4 +126,39 @@ func BenchmarkDecodeFP32(b *testing.B) {
 			}
 		}
 	})
+}
+
+// TestPlainFloatsAreThoseOfStrconv writes numbers in every common form and
+// compares each with the nearest float32.
+func TestPlainFloatsAreThoseOfStrconv(t *testing.T) {
+	random := rand.New(rand.NewPCG(3, 4))
+	var texts []string
+	for range 20000 {
+		v := (random.Float64()*2 - 1) * math.Pow(10, float64(random.IntN(16)-8))
+		texts = append(texts, strconv.FormatFloat(v, 'f', random.IntN(12), 64), strconv.FormatFloat(v, 'g', 1+random.IntN(17), 32))
+	}
+	texts = append(texts, "0", "-0", "-0.0", "16777217", "16777219", "0.5000000298023224", "123456789012345", "1234567890123456")
+	for _, sep := range []string{",", ", ", " ,\n"} {
+		d := decoder{reserve: func(int64) error { return nil }}
+		d.buf = []byte("[" + strings.Join(texts, sep) + "]")
+		if err := d.floats(); err != nil || d.pos != len(d.buf) || d.count != int64(len(texts)) {
+			t.Fatalf("separator %q: %v at %d of %d, %d numbers", sep, err, d.pos, len(d.buf), d.count)
+		}
+		for i, text := range texts {
+			want, err := strconv.ParseFloat(text, 32)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := binary.LittleEndian.Uint32(d.arena[4*i:]); got != math.Float32bits(float32(want)) {
+				t.Fatalf("separator %q: %s is %x, want %x", sep, text, got, math.Float32bits(float32(want)))
+			}
+		}
+	}
+	for _, bad := range []string{"[1,]", "[01]", "[1.]", "[.5]", "[-]", "[1,,2]", "[1 2]", "[1,2", "[--1]", "[1,-]"} {
+		d := decoder{reserve: func(int64) error { return nil }}
+		d.buf = []byte(bad)
+		if err := d.floats(); err == nil {
+			t.Errorf("%s is accepted", bad)
+		}
+	}
 }

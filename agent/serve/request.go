@@ -363,6 +363,13 @@ func (d *decoder) floats() error {
 		} else {
 			d.pos++
 		}
+		before := d.count
+		if err := d.plainFloats(); err != nil {
+			return err
+		}
+		if d.count > before {
+			continue
+		}
 		n, end := scanNumber(d.buf, d.pos)
 		if end == d.pos {
 			if d.peek() != '[' {

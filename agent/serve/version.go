@@ -221,8 +221,8 @@ func (v *version) serve(ctx context.Context, w *worker.Worker) (ended bool) {
 		break
 	}
 	died := w.Err()
+	v.takeDown(w)
 	v.mu.Lock()
-	v.w, v.up = nil, make(chan struct{})
 	if died != nil {
 		v.lastErr = died
 		v.restarts++
@@ -280,6 +280,15 @@ func (v *version) retire() {
 // one model that keeps dying take all places.
 const restartWait = 5 * time.Second
 
+// takeDown makes later requests wait for the next worker.
+func (v *version) takeDown(w *worker.Worker) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.w == w {
+		v.w, v.up, v.lastErr = nil, make(chan struct{}), w.Err()
+	}
+}
+
 // worker returns the worker that serves, and waits for one that is starting again.
 func (v *version) worker(ctx context.Context) (*worker.Worker, error) {
 	var late <-chan time.Time
@@ -288,10 +297,19 @@ func (v *version) worker(ctx context.Context) (*worker.Worker, error) {
 		w, up, lastErr, broken := v.w, v.up, v.lastErr, v.broken
 		v.mu.Unlock()
 		down := func() error {
+			if lastErr == nil {
+				return faultf(http.StatusServiceUnavailable, "worker of model %s is down: it was unloaded", v.ref)
+			}
 			return faultf(http.StatusServiceUnavailable, "worker of model %s is down: %w", v.ref, lastErr)
 		}
 		if w != nil {
-			return w, nil
+			select {
+			case <-w.Done(): // dead already: only what it was running dies with it
+				v.takeDown(w)
+				continue
+			default:
+				return w, nil
+			}
 		}
 		if broken {
 			return nil, down()

@@ -130,7 +130,7 @@ func inProcess(t testing.TB) func() []byte {
 // BenchmarkIsolation prices the process boundary for the classifier. Three ways
 // take turns, so that all see the same machine: a tight loop in this process
 // (raw), a thread of this process that is woken for each call, as in any
-// server (woken), and the worker. The median round counts, as CPU time of both
+// server (woken), and the worker. The least round counts, as CPU time of both
 // processes; what a wake-up costs depends much on the machine. The boundary is
 // what both processes spend outside ONNX Runtime: over-raw holds beside it that
 // ONNX Runtime itself is slower with caches that another process has used.
@@ -169,16 +169,11 @@ func BenchmarkIsolation(b *testing.B) {
 		}
 	}
 	b.ReportMetric(0, "ns/op")
-	b.ReportMetric(median(cpu[0]), "raw-cpu-us")
-	b.ReportMetric(median(cpu[2])-median(cpu[0]), "over-raw-cpu-us")
-	b.ReportMetric(median(cpu[2])-median(cpu[1]), "over-woken-cpu-us")
-	b.ReportMetric(median(boundary), "boundary-cpu-us")
-	b.ReportMetric(median(wall[2])-median(wall[1]), "over-woken-wall-us")
-}
-
-func median(v []float64) float64 {
-	slices.Sort(v)
-	return v[len(v)/2]
+	b.ReportMetric(slices.Min(cpu[0]), "raw-cpu-us")
+	b.ReportMetric(slices.Min(cpu[2])-slices.Min(cpu[0]), "over-raw-cpu-us")
+	b.ReportMetric(slices.Min(cpu[2])-slices.Min(cpu[1]), "over-woken-cpu-us")
+	b.ReportMetric(slices.Min(boundary), "boundary-cpu-us")
+	b.ReportMetric(slices.Min(wall[2])-slices.Min(wall[1]), "over-woken-wall-us")
 }
 
 // wakened moves call to a thread of its own, reached through a socket.
