@@ -4,7 +4,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/edgeherd/edgeherd/controller/store"
 	"github.com/edgeherd/edgeherd/internal/health"
@@ -19,6 +23,13 @@ const phaseActive = "active"
 const (
 	maxFindingEvidence = 20
 	maxFindingText     = 500
+	maxWord            = 63
+	// lastMs is the end of the year 9999 and lastDay its day: JSON has no later
+	// time, and one such row would make every list with it fail.
+	lastMs  = 253402300799000
+	lastDay = lastMs / 86400000
+	// yearDays is the longest forecast: not within a year.
+	yearDays = 365
 )
 
 // careEffect takes what an event tells of the heat of its box, at a time on
@@ -34,12 +45,44 @@ func careEffect(e *store.CareEffects, d store.Delivery, ev wire.Event, at int64)
 		if err := json.Unmarshal(ev.Body, &r); err != nil {
 			return err
 		}
-		if len(r.Cause) > maxName || len(r.Evidence) > maxFindingEvidence {
-			return errors.New("a reset with a long cause or too much evidence")
+		if !word(r.Cause) || len(r.Evidence) > maxFindingEvidence {
+			return errors.New("a reset whose cause is no word, or with too much evidence")
 		}
-		e.Resets = append(e.Resets, store.ResetRow{Box: d.Box, TimeMs: at, Cause: r.Cause, Body: ev.Body})
+		for i := range r.Evidence {
+			r.Evidence[i] = sentence(r.Evidence[i])
+		}
+		r.Confidence = min(max(r.Confidence, 0), 1)
+		if r.AtMs < 0 || r.AtMs > lastMs {
+			r.AtMs = 0
+		}
+		body, err := json.Marshal(r)
+		if err != nil {
+			return err
+		}
+		e.Resets = append(e.Resets, store.ResetRow{Box: d.Box, TimeMs: at, Cause: r.Cause, Body: body})
 	}
 	return nil
+}
+
+// word reports whether a name is one of lower-case letters, digits and hyphens,
+// as all families and causes are: names go unquoted into pages, files, chats
+// and terminals.
+func word(s string) bool {
+	return s != "" && len(s) <= maxWord && !strings.ContainsFunc(s, func(r rune) bool { return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' })
+}
+
+// sentence makes text of a box one line that can be shown anywhere.
+func sentence(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if r == utf8.RuneError || !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, s)
+	if len(s) > maxFindingText {
+		s = strings.ToValidUTF8(s[:maxFindingText], "") + "…"
+	}
+	return s
 }
 
 // hoursEffect takes closed hours. One that does not decode does not keep the
@@ -79,13 +122,19 @@ func findingEffect(e *store.CareEffects, d store.Delivery, ev wire.Event, at int
 	if err := json.Unmarshal(ev.Body, &f); err != nil {
 		return err
 	}
-	if f.Family == "" || f.Opened <= 0 || max(len(f.Family), len(f.Cause), len(f.ClosedBy)) > maxName || len(f.Evidence) > maxFindingEvidence {
-		return errors.New("a finding without a family or a time, or too long")
+	if !word(f.Family) || !word(string(f.Cause)) || f.Opened <= 0 || len(f.Evidence) > maxFindingEvidence {
+		return errors.New("a finding whose family or cause is no word, without a time, or with too much evidence")
 	}
 	for i := range f.Evidence {
-		if t := f.Evidence[i].Text; len(t) > maxFindingText {
-			f.Evidence[i].Text = t[:maxFindingText]
-		}
+		f.Evidence[i].Name, f.Evidence[i].Text = sentence(f.Evidence[i].Name), sentence(f.Evidence[i].Text)
+	}
+	f.ClosedBy = sentence(f.ClosedBy)
+	f.Confidence = min(max(f.Confidence, 0), 1)
+	if !likely(f.Forecast) {
+		f.Forecast = nil
+	}
+	if !likely(f.AtTicket) {
+		f.AtTicket = nil
 	}
 	f.Box, f.Site = string(d.Box), ""
 	body, err := json.Marshal(f)
@@ -101,4 +150,9 @@ func findingEffect(e *store.CareEffects, d store.Delivery, ev wire.Event, at int
 	}
 	e.Findings = append(e.Findings, row)
 	return nil
+}
+
+// likely reports whether a forecast can be one.
+func likely(f *health.Forecast) bool {
+	return f == nil || f.Day >= 0 && f.Day <= lastDay && 0 <= f.Low && f.Low <= f.Mid && f.Mid <= f.High && f.High <= yearDays && math.Abs(f.TripC) <= 1000
 }

@@ -5,8 +5,11 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
+	"github.com/edgeherd/edgeherd/controller/care"
 	"github.com/edgeherd/edgeherd/controller/ingest"
+	"github.com/edgeherd/edgeherd/controller/upkeep"
 	"github.com/edgeherd/edgeherd/internal/health"
 	"github.com/edgeherd/edgeherd/internal/wire"
 )
@@ -68,6 +71,39 @@ func TestHeatOfABoxIsStoredOnce(t *testing.T) {
 	}
 }
 
+// TestWhatABoxMakesUpOfItsHeatCanBeShown: names are words, texts one line, and
+// times such that JSON has them; one row that cannot be told would keep all
+// tickets of all boxes from being told.
+func TestWhatABoxMakesUpOfItsHeatCanBeShown(t *testing.T) {
+	for _, c := range []struct{ kind, body string }{
+		{wire.EventFinding, `{"family":"a\u0000b","cause":"airflow","opened":"2026-03-01T00:00:00Z"}`},
+		{wire.EventFinding, `{"family":"resistance","cause":"=cmd()","opened":"2026-03-01T00:00:00Z"}`},
+		{wire.EventFinding, `{"family":"resistance","cause":"","opened":"2026-03-01T00:00:00Z"}`},
+		{wire.EventReset, `{"cause":"<b>"}`},
+	} {
+		if e, err := ingest.CareEffect(c.kind, []byte(c.body), now); err == nil || len(e.Findings)+len(e.Resets) != 0 {
+			t.Errorf("%s was taken: %+v", c.body, e)
+		}
+	}
+	e, err := ingest.CareEffect(wire.EventFinding, []byte(`{"family":"resistance","cause":"airflow","level":"urgent","confidence":1e300,"opened":"2026-03-01T00:00:00Z",
+		"forecast":{"day":2000000000,"low":1,"mid":2,"high":3},"evidence":[{"name":"a","value":1,"text":"red\u001b[31m\nline`+strings.Repeat("ü", 400)+`"}]}`), now)
+	check(t, err)
+	var f health.Finding
+	check(t, json.Unmarshal(e.Findings[0].Body, &f))
+	told := care.FindingOf(f)
+	if _, err := json.Marshal(told); err != nil || f.Forecast != nil || f.Confidence != 1 {
+		t.Errorf("finding %+v, %v", f, err)
+	}
+	if text := told.Evidence[0].Text; strings.ContainsAny(text, "\x1b\n") || !utf8.ValidString(text) || len(text) > 510 {
+		t.Errorf("evidence %q", text)
+	}
+	e, err = ingest.CareEffect(wire.EventReset, []byte(`{"cause":"power-cut","at_ms":9000000000000000000}`), now)
+	check(t, err)
+	if _, err := json.Marshal(upkeep.ResetOf(e.Resets[0])); err != nil {
+		t.Errorf("reset: %v", err)
+	}
+}
+
 // FuzzCareEffect: whatever a box says of its heat, what is kept is bounded and
 // can be read again.
 func FuzzCareEffect(f *testing.F) {
@@ -92,6 +128,9 @@ func FuzzCareEffect(f *testing.F) {
 			var f health.Finding
 			if err := json.Unmarshal(row.Body, &f); err != nil || f.Box != "d-aaaaaaaaaaaaa" || f.Family != row.Family || row.ClosedMs != 0 && row.ClosedMs < row.OpenedMs || len(f.Family) > 256 {
 				t.Errorf("finding %s: %v", row.Body, err)
+			}
+			if _, err := json.Marshal(care.FindingOf(f)); err != nil {
+				t.Errorf("finding %s cannot be told: %v", row.Body, err)
 			}
 		}
 		if n := len(e.Findings) + len(e.Resets) + len(e.Changes); n > 1 || err != nil && n > 0 {
