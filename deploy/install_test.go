@@ -174,7 +174,7 @@ func (m *machine) unpack() {
 	library, err := filepath.Abs(assets.Library(m.t))
 	must(m.t, err)
 	must(m.t, os.Symlink(library, filepath.Join(m.work, "libonnxruntime.so.1")))
-	for _, dir := range []string{"config", "systemd"} {
+	for _, dir := range []string{"config", "systemd", "udev"} {
 		must(m.t, os.CopyFS(filepath.Join(m.work, dir), os.DirFS(dir)))
 	}
 	for _, dir := range []string{"usr/bin", "etc/systemd/system", "var/lib", "run"} {

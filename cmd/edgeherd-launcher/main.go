@@ -29,6 +29,7 @@ import (
 
 const usage = `usage:
   edgeherd-launcher run     --state DIR -- [agent arguments]
+  edgeherd-launcher once    --state DIR -- [agent arguments]
   edgeherd-launcher install --state DIR FILE
   edgeherd-launcher status  --state DIR [-o json]
 `
@@ -70,6 +71,8 @@ func run(args []string, stdout, stderr io.Writer) error {
 	switch {
 	case args[0] == "run":
 		return launch(store, flags.Args(), stderr)
+	case args[0] == "once" && flags.NArg() > 0:
+		return once(store, flags.Args())
 	case args[0] == "install" && flags.NArg() == 1:
 		return install(store, flags.Arg(0), stdout)
 	case args[0] == "status" && flags.NArg() == 0 && (*format == "text" || *format == "json"):
@@ -104,6 +107,20 @@ func launch(store slot.Store, args []string, stderr io.Writer) error {
 			broken = broken.With(c.Slot, true)
 		}
 	}
+}
+
+// once becomes the good agent for a command of its own, such as one that a unit
+// runs after the agent has ended. That is no start, so nothing is counted.
+func once(store slot.Store, args []string) error {
+	s, err := store.Load()
+	if err != nil {
+		return err
+	}
+	if s.Good == "" {
+		return fmt.Errorf("no agent in %s is good", store.Dir)
+	}
+	path := store.Path(s.Good)
+	return fmt.Errorf("execute %s: %w", path, syscall.Exec(path, append([]string{path}, args...), environ(store, s.Good)))
 }
 
 // wait reports false if SIGTERM or SIGINT arrived. Both have their default

@@ -356,6 +356,28 @@ func TestDamagedSlotFallsBackAndIsRepaired(t *testing.T) {
 	}
 }
 
+// TestOnceCountsNothing: a command of the agent beside its starts.
+func TestOnceCountsNothing(t *testing.T) {
+	dir := t.TempDir()
+	if out, code := call(t, "once", "--state", dir, "--", "version"); code != 1 || !strings.Contains(out, "launcher.json") {
+		t.Errorf("with no agent: %d %s", code, out)
+	}
+	file := filepath.Join(t.TempDir(), "agent")
+	if err := os.WriteFile(file, []byte("#!/bin/sh\necho \"$@ in $"+slot.EnvSlot+"\"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if out, code := call(t, "install", "--state", dir, file); code != 0 {
+		t.Fatal(out)
+	}
+	before, _ := call(t, "status", "--state", dir, "-o", "json")
+	if out, code := call(t, "once", "--state", dir, "--", "fan-guard", "--restore"); code != 0 || out != "fan-guard --restore in a\n" {
+		t.Errorf("%d %q", code, out)
+	}
+	if after, _ := call(t, "status", "--state", dir, "-o", "json"); after != before {
+		t.Errorf("before %s after %s", before, after)
+	}
+}
+
 func TestSignalEndsTheWait(t *testing.T) {
 	b := newBox(t)
 	store := slot.Store{Dir: b.state}
