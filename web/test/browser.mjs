@@ -341,6 +341,170 @@ async function rolloutButtons() {
   await context.close();
 }
 
+/** dialogClean checks the open dialog: axe, and no sideways scroll. */
+async function dialogClean(page, what) {
+  const dialog = page.locator("dialog[open]");
+  await dialog.waitFor();
+  await page.evaluate(axeSource);
+  const found = await page.evaluate(() => globalThis.axe.run(document.querySelector("dialog[open]")));
+  const words = found.violations.map((v) => `${v.id}: ${v.nodes.map((n) => n.target)}`);
+  check(`${what}: axe finds nothing`, words.length === 0, words.join("; "));
+  const over = await dialog.evaluate((d) => d.scrollWidth - d.clientWidth);
+  check(`${what} has no sideways scroll`, over <= 0, `${over} px too wide`);
+  if (shots) await page.screenshot({ path: `${shots}/${what.replaceAll(/[^a-z]+/g, "-")}.png` });
+  return dialog;
+}
+
+/** ticketFilters choose by the lists and the cards; the address holds it and brings it back. */
+async function ticketFilters() {
+  const { page, context } = await open();
+  await visit(page, "/tickets");
+  const { items } = await api(page, "/api/v1/tickets?page_size=1000&filter=open%20%3D%20true");
+  if (items.length === 0) return context.close();
+  const rows = page.locator("tbody tr");
+  await rows.first().waitFor();
+  check("all open tickets are listed", (await rows.count()) === items.length);
+  const { cause } = items[0];
+  const want = items.filter((t) => t.cause === cause).length;
+  await page.getByLabel("Cause").selectOption(cause);
+  await page.waitForURL(new RegExp(`cause=${cause}`));
+  const shows = (count) =>
+    page.waitForFunction((n) => document.querySelectorAll("tbody tr").length === n, count);
+  await shows(want);
+  check("a cause shows its tickets only", true);
+  await page.reload();
+  await shows(want);
+  check("a pasted address brings the same tickets", (await page.getByLabel("Cause").inputValue()) === cause);
+  await page.getByRole("button", { name: "Show all" }).click();
+  await shows(items.length);
+  await page.goBack();
+  await shows(want);
+  check("the back button takes back a filter", true);
+  await page.goto(`${origin}/tickets?site=no-such-site`);
+  await page.getByText("No ticket fits").waitFor();
+  check("a filter that fits nothing says so", true);
+  await context.close();
+}
+
+/** ticketWork moves a ticket from open to done by the keyboard; a real fleet keeps its tickets. */
+async function ticketWork() {
+  if (!mock) return;
+  const { page, context, complaints } = await open({ width: 390 });
+  await visit(page, "/tickets?state=open");
+  await page.locator("tbody a", { hasText: "krakow-market-3" }).click();
+  await page.waitForURL(/\/tickets\/T-/);
+  const button = (name) => page.getByRole("button", { name, exact: true });
+  const press = async (locator) => {
+    await locator.focus();
+    await page.keyboard.press("Enter");
+  };
+  const current = (word) => page.locator("[aria-current=step]", { hasText: word }).waitFor();
+  await button("Acknowledge").waitFor();
+  await press(button("Acknowledge"));
+  await current("seen");
+  check("a ticket is acknowledged at once", true);
+  await press(button("Send somebody"));
+  let dialog = await dialogClean(page, "the question who goes");
+  await page.keyboard.press("Escape");
+  await dialog.waitFor({ state: "detached" });
+  await current("seen");
+  check("Escape changes nothing", true);
+  await press(button("Send somebody"));
+  dialog = page.locator("dialog[open]");
+  await dialog.getByLabel("Who goes").fill("Olek");
+  await page.keyboard.press("Enter");
+  await current("somebody goes");
+  await press(button("Work is done"));
+  dialog = await dialogClean(page, "the question what was done");
+  check(
+    "the work that the cause asks for is offered",
+    (await dialog.getByRole("combobox").inputValue()) === "cleaned",
+  );
+  await dialog.getByRole("button", { name: "Work is done" }).click();
+  await current("awaits proof");
+  check(
+    "the work is in the timeline",
+    (await page.getByRole("list", { name: "Timeline" }).textContent())?.includes("cleaned"),
+  );
+  await press(button("Close without work"));
+  dialog = await dialogClean(page, "the question why it is closed");
+  await dialog.getByRole("button", { name: "Close without work" }).click();
+  check(
+    "a ticket is not closed without a reason",
+    await dialog.getByRole("combobox").evaluate((s) => !s.checkValidity()),
+  );
+  await page.keyboard.press("Escape");
+  check("no complaints of tickets", complaints.length === 0, complaints.join("\n     "));
+  await context.close();
+}
+
+/** visits plan the route and cancel one of its visits. */
+async function visits() {
+  if (!mock) return;
+  const { page, context } = await open({ width: 390 });
+  await visit(page, "/tickets?view=visits");
+  await page.getByRole("button", { name: "Plan a visit to shanghai-pudong-north" }).click();
+  const one = await dialogClean(page, "the plan of a visit");
+  await one.getByRole("button", { name: "Plan a visit" }).click();
+  await one.waitFor({ state: "detached" });
+  await page.getByRole("button", { name: /^Send on this route/ }).click();
+  const dialog = await dialogClean(page, "the plan of a route");
+  await dialog.getByLabel("Who goes").fill("Kim");
+  await dialog.getByRole("button", { name: /^Send on this route/ }).click();
+  await dialog.waitFor({ state: "detached" });
+  await page.getByText("No route needed today").waitFor();
+  check("what is on its way is due no more", true);
+  const cancels = page.getByRole("button", { name: /^Cancel the visit/ });
+  const before = await cancels.count();
+  check("the visits of the route are listed", before >= 3);
+  await cancels.first().click();
+  await dialogClean(page, "the question before a visit is canceled");
+  await page.locator("dialog[open]").getByRole("button", { name: "Cancel the visit" }).click();
+  await page.waitForFunction(
+    (n) =>
+      [...document.querySelectorAll("button")].filter((b) => b.ariaLabel?.startsWith("Cancel")).length < n,
+    before,
+  );
+  check("a canceled visit is gone from the list", true);
+  await page
+    .getByRole("button", { name: /^Visit is over/ })
+    .first()
+    .click();
+  await dialogClean(page, "the question what a visit did");
+  await context.close();
+}
+
+/** boxHealth: what the page of a box says of its cooling, and the form of its upkeep. */
+async function boxHealth() {
+  if (!mock) return;
+  const { page, context } = await open({ width: 390 });
+  await visit(page, "/");
+  const boxes = (await api(page, "/api/v1/boxes?page_size=1000")).items;
+  const id = (test) => boxes.find(test).id;
+  await visit(page, `/boxes/${id((b) => b.name === "berlin-2-3")}`);
+  const card = page.locator("section", { has: page.getByRole("heading", { name: "Cooling and wear" }) });
+  await card.getByText("91 % sure").waitFor();
+  check(
+    "the forecast is an interval in words",
+    (await card.textContent())?.includes("May throttle in 3 to 16 days"),
+  );
+  check(
+    "the chart has a text",
+    (await card.getByRole("img").getAttribute("aria-label"))?.startsWith("Resistance from"),
+  );
+  await page.getByRole("button", { name: "Write down" }).click();
+  const dialog = await dialogClean(page, "the form of the upkeep");
+  await dialog.getByLabel("Place").fill("cellar");
+  await page.keyboard.press("Enter");
+  await dialog.waitFor({ state: "detached" });
+  await page.getByText("cellar", { exact: true }).waitFor();
+  check("what was written down is shown", true);
+  await visit(page, `/boxes/${id((b) => b.name === "krakow-market-4")}`);
+  await page.getByText("Not judged yet: learning the clean box").first().waitFor();
+  check("a box that learns says so", true);
+  await context.close();
+}
+
 async function signedOut() {
   const closed = await startMock({ signedOut: true });
   const context = await browser.newContext();
@@ -367,6 +531,10 @@ for (const part of [
   liveValues,
   rolloutButtons,
   siteForm,
+  ticketFilters,
+  ticketWork,
+  visits,
+  boxHealth,
   signedOut,
 ]) {
   if (process.env.ONLY && !process.env.ONLY.split(",").includes(part.name)) continue;

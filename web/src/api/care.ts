@@ -4,7 +4,6 @@ import { get, post, url } from "./client";
 import type {
   BoxCare,
   CareReport,
-  ResetList,
   SiteCareList,
   Ticket,
   TicketCounts,
@@ -24,7 +23,6 @@ export const carePaths = {
   report: "/api/v1/care",
   sites: "/api/v1/care/sites",
   box: "/api/v1/boxes/{id}/care",
-  resets: "/api/v1/resets",
 } as const;
 
 /** Findings and forecasts change by the hour; what people do is announced. */
@@ -85,10 +83,3 @@ export const boxCareQuery = (id: string) =>
     queryFn: ({ signal }) => get<BoxCare>(url(carePaths.box, { id }), signal),
     refetchInterval: slowly,
   });
-
-/** Newest restarts of the fleet, of 90 days. */
-export const resetsQuery = queryOptions({
-  queryKey: ["care", "resets"],
-  queryFn: ({ signal }) => get<ResetList>(url(carePaths.resets, {}, { limit: 100 }), signal),
-  refetchInterval: slowly,
-});

@@ -25,7 +25,7 @@ export function CareCounts() {
     <Card
       title={t("careCounts.title")}
       aside={
-        <Link to="/tickets" search={{ state: "due" }} className="link">
+        <Link to="/tickets" search={{ state: "due" }} className="link inline-block min-h-7">
           {t("careCounts.due", { count: care.tickets.due })}
         </Link>
       }
@@ -48,7 +48,7 @@ export function CareCounts() {
                     resetScroll: false,
                   })
                 }
-                className={`min-h-6 rounded border px-2 text-xs ${on ? "border-accent bg-accent text-accent-ink" : "border-edge hover:bg-sunk"}`}
+                className={`min-h-7 rounded border px-2 text-xs ${on ? "border-accent bg-accent text-accent-ink" : "border-edge hover:bg-sunk"}`}
               >
                 {word("heatCause", cause)} <strong className="num">{number(count, i18n.language)}</strong>
               </button>

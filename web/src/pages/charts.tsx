@@ -1,6 +1,6 @@
 // Stacked charts of one box with a shared cursor: one panel per quantity, so
 // that no two units share an axis, and every panel with the same width.
-import { useEffect, useMemo, useRef, useState } from "react";
+import { useEffect, useMemo, useRef } from "react";
 import { useTranslation } from "react-i18next";
 import uPlot from "uplot";
 import type { Mark, Series, SeriesReply } from "../api/generated";
@@ -8,6 +8,7 @@ import { now as present } from "../api/now";
 import { metric, number, oldMs, timeZone, unitOf } from "../format";
 import { Clock } from "../ui/parts";
 import { usePrefs } from "../ui/prefs";
+import { useWidth } from "../ui/width";
 import { columnsOf } from "./columns";
 
 const panels = [
@@ -144,19 +145,6 @@ function Now({ readout, text }: { readout: React.RefObject<HTMLSpanElement | nul
     if (readout.current) readout.current.textContent = text;
   }, [readout, text]);
   return null;
-}
-
-/** useWidth is the width of an element, 0 before it is known. */
-export function useWidth(holder: React.RefObject<HTMLDivElement | null>): number {
-  const [width, setWidth] = useState(0);
-  useEffect(() => {
-    const parent = holder.current?.parentElement;
-    if (!parent) return;
-    const watch = new ResizeObserver(([entry]) => entry && setWidth(Math.floor(entry.contentRect.width)));
-    watch.observe(parent);
-    return () => watch.disconnect();
-  });
-  return width;
 }
 
 type Making = {

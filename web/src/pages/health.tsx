@@ -11,7 +11,7 @@ import { Forecast, Sure } from "../ui/forecast";
 import { Icon } from "../ui/icons";
 import { Card, Clock, Day, Fault, Loading } from "../ui/parts";
 import { State, useWord } from "../ui/state";
-import { Resistance } from "./resistance";
+import { isDrawn, Resistance } from "./resistance";
 import { Evidences } from "./ticket";
 import { ended } from "./ticketfilter";
 import { UpkeepCard } from "./upkeepcard";
@@ -47,7 +47,6 @@ function Standing({ box, care }: { box: Box; care: BoxCare }) {
   const { t } = useTranslation();
   const open = care.findings.filter((f) => !f.closed);
   const away = box.link === "silent" || box.link === "never";
-  const days = care.days.filter((day) => day.week_percent !== undefined);
   return (
     <Card title={t("health.title")} aside={<State kind="health" value={care.level} old={away} />}>
       <div className="grid grid-cols-[minmax(0,1fr)] gap-3 px-3 pb-3">
@@ -66,7 +65,7 @@ function Standing({ box, care }: { box: Box; care: BoxCare }) {
             </p>
           )
         )}
-        {days.length > 1 && <Resistance care={care} />}
+        {isDrawn(care.days) && <Resistance care={care} />}
         {care.forecast && !open.some((f) => f.forecast) && <Forecast forecast={care.forecast} />}
         <Against box={box} care={care} />
       </div>
@@ -112,12 +111,9 @@ function Level({ box, care }: { box: Box; care: BoxCare }) {
         </p>
         {days !== undefined && (
           <div className="mt-1.5">
-            <progress
-              max={7}
-              value={days}
-              aria-label={t("health.learning")}
-              className="h-2 w-full accent-accent"
-            />
+            <span aria-hidden="true" className="block h-2 overflow-hidden rounded bg-line">
+              <span className="block h-full bg-accent" style={{ width: `${(100 * days) / 7}%` }} />
+            </span>
             <p className="num text-xs text-soft">{t("health.learningDay", { day: days, of: 7 })}</p>
           </div>
         )}
@@ -147,7 +143,11 @@ function Found({ finding, care }: { finding: Finding; care: BoxCare }) {
         </span>
         {finding.muted && <span className="tag">{t("finding.muted")}</span>}
         {ticket && (
-          <Link to="/tickets/$id" params={{ id: ticket.id }} className="link num ml-auto">
+          <Link
+            to="/tickets/$id"
+            params={{ id: ticket.id }}
+            className="link inline-block min-h-7 num ml-auto"
+          >
             {ticket.id}: {word("ticket", ticket.state)}
           </Link>
         )}

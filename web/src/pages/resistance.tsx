@@ -5,7 +5,7 @@ import { useTranslation } from "react-i18next";
 import type { BoxCare, CareDay } from "../api/generated";
 import { day as dayText, number, signedPercent } from "../format";
 import { usePrefs } from "../ui/prefs";
-import { useWidth } from "./charts";
+import { useWidth } from "../ui/width";
 
 /** The lines of internal/health above which a box is watched or gets a ticket, in percent. */
 const watchLine = 4;
@@ -56,6 +56,10 @@ export function linesOf(days: CareDay[], scale: Scale): string[] {
 /** workKinds are changes that a person made to the box; others, as rollouts, are drawn fainter. */
 const byHand = (kind: string) => kind !== "rollout" && kind !== "power-mode" && kind !== "bios";
 
+/** isDrawn tells whether there is a course to draw: two days that were judged. */
+export const isDrawn = (days: CareDay[]): boolean =>
+  days.filter((day) => day.week_percent !== undefined).length > 1;
+
 export function Resistance({ care }: { care: BoxCare }) {
   const { t, i18n } = useTranslation();
   const { zone } = usePrefs();
@@ -95,7 +99,7 @@ function Drawing({ care, width, label }: { care: BoxCare; width: number; label: 
   const scale = scaleOf(care.days, width);
   const step = scale.high - scale.low > 40 ? 20 : scale.high - scale.low > 20 ? 10 : 5;
   const ticks: number[] = [];
-  for (let v = Math.ceil(scale.low / step) * step; v <= scale.high; v += step) ticks.push(v);
+  for (let v = Math.ceil(scale.low / step) * step; v <= scale.high; v += step) ticks.push(v || 0); // no -0
   const start = Date.parse(care.days[0]?.day ?? "");
   const changes = care.changes.filter((c) => Date.parse(c.time) >= start);
   return (

@@ -2,13 +2,14 @@
 import { useQuery } from "@tanstack/react-query";
 import { getRouteApi, Link } from "@tanstack/react-router";
 import { useTranslation } from "react-i18next";
-import { ticketQuery } from "../api/care";
+import { boxCareQuery, ticketQuery } from "../api/care";
 import type { Evidence, Ticket, TicketCheck } from "../api/generated";
 import { number, percent, signedPercent } from "../format";
 import { Forecast, Sure } from "../ui/forecast";
 import { Icon } from "../ui/icons";
 import { Ago, Card, Clock, Day, Facts, Fault, Loading, Page, Simulated } from "../ui/parts";
 import { State, useWord } from "../ui/state";
+import { isDrawn, Resistance } from "./resistance";
 import { TicketActions } from "./ticketactions";
 
 const route = getRouteApi("/tickets/$id");
@@ -55,6 +56,7 @@ export function TicketPage() {
         <div className="grid grid-cols-[minmax(0,1fr)] items-start gap-3 lg:grid-cols-2">
           <div className="grid grid-cols-[minmax(0,1fr)] gap-3">
             <Why ticket={ticket} />
+            {ticket.box && <Course box={ticket.box} />}
             {ticket.check && <Check check={ticket.check} />}
           </div>
           <div className="grid grid-cols-[minmax(0,1fr)] gap-3">
@@ -202,6 +204,19 @@ function Why({ ticket }: { ticket: Ticket }) {
   );
 }
 
+/** Course is how the resistance of the box developed, if it is measured. */
+function Course({ box }: { box: string }) {
+  const care = useQuery(boxCareQuery(box)).data;
+  if (!care || !isDrawn(care.days)) return null;
+  return (
+    <Card>
+      <div className="p-3">
+        <Resistance care={care} />
+      </div>
+    </Card>
+  );
+}
+
 function Check({ check }: { check: TicketCheck }) {
   const { t, i18n } = useTranslation();
   const language = i18n.language;
@@ -327,7 +342,7 @@ function Timeline({ ticket }: { ticket: Ticket }) {
         {[...ticket.timeline].reverse().map((step, i) => (
           <li
             key={`${step.time}/${step.what}/${ticket.timeline.length - i}`}
-            className="grid grid-cols-[6.5rem_minmax(0,1fr)] gap-x-3 border-t border-line py-1.5 first:border-0"
+            className="grid grid-cols-[7.5rem_minmax(0,1fr)] gap-x-3 border-t border-line py-1.5 first:border-0"
           >
             <span className="text-soft">
               <Clock time={step.time} />

@@ -318,7 +318,11 @@ function Row({ ticket }: { ticket: Ticket }) {
           <State kind="health" value={ticket.level} />
         </span>
         <Sure of={ticket.confidence} />
-        <span className="block sm:hidden">{ticket.forecast && <Brief forecast={ticket.forecast} />}</span>
+        {ticket.forecast && (
+          <span className="block text-xs sm:hidden">
+            {t("tickets.column.throttles")} <Brief forecast={ticket.forecast} />
+          </span>
+        )}
       </td>
       <td className="hidden sm:table-cell sm:w-48">
         <Brief forecast={ticket.forecast} />

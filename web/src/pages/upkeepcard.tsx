@@ -27,7 +27,7 @@ export function UpkeepCard({ care }: { care: BoxCare }) {
         items={[
           [t("ticket.place"), upkeep.place || none],
           [
-            t("part.filter"),
+            t("upkeep.filter"),
             upkeep.filter_part || upkeep.filter_installed ? (
               <>
                 {upkeep.filter_part} {upkeep.filter_installed && <Day time={upkeep.filter_installed} />}

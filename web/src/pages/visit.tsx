@@ -50,7 +50,12 @@ export function VisitCard({ visit }: { visit: Visit }) {
       </div>
       <p className="text-sm">
         {visit.tickets.map((id) => (
-          <Link key={id} to="/tickets/$id" params={{ id }} className="link num mr-2">
+          <Link
+            key={id}
+            to="/tickets/$id"
+            params={{ id }}
+            className="link inline-block min-h-7 min-w-7 num mr-2"
+          >
             {id}
           </Link>
         ))}

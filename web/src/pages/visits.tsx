@@ -119,7 +119,11 @@ function Sites() {
               {due.map((site) => (
                 <tr key={site.site}>
                   <td>
-                    <Link to="/tickets" search={{ site: site.site }} className="link font-medium">
+                    <Link
+                      to="/tickets"
+                      search={{ site: site.site }}
+                      className="link inline-block min-h-7 font-medium"
+                    >
                       {site.site}
                     </Link>
                     <span className="block text-xs">
@@ -270,7 +274,11 @@ function Stops({ plan }: { plan: VisitPlan }) {
           </span>
           <div className="min-w-0">
             <div className="flex flex-wrap items-baseline gap-x-3">
-              <Link to="/tickets" search={{ site: stop.site }} className="link font-medium">
+              <Link
+                to="/tickets"
+                search={{ site: stop.site }}
+                className="link inline-block min-h-7 font-medium"
+              >
                 {stop.site}
               </Link>
               <State kind="health" value={stop.level} className="text-xs" />
@@ -283,7 +291,11 @@ function Stops({ plan }: { plan: VisitPlan }) {
             <ul className="text-sm">
               {stop.tickets.map((ticket) => (
                 <li key={ticket.id} className="flex flex-wrap gap-x-2">
-                  <Link to="/tickets/$id" params={{ id: ticket.id }} className="link num">
+                  <Link
+                    to="/tickets/$id"
+                    params={{ id: ticket.id }}
+                    className="link num inline-block min-h-7 min-w-7"
+                  >
                     {ticket.id}
                   </Link>
                   <span className="min-w-0">
