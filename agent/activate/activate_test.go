@@ -193,6 +193,9 @@ func TestManifestThatMayNotBeFollowedIsRefusedBeforeItsFilesAreFetched(t *testin
 				m.Signature.Inputs = []models.TensorSpec{m.Signature.Inputs[0], {Name: "h", DType: models.FP32}}
 			})
 		}, `callers of 1.0 could not use it: input "h" is new`},
+		{"a pipeline is gone", func(w *world) Want {
+			return w.publish("2.0", nil)
+		}, `callers of 1.0 could not use it: pipeline "parts" is gone`},
 		{"another model", func(w *world) Want {
 			want := w.publish("2.0", func(m *models.Manifest) { m.Name = "ocr" })
 			want.Name = "vad"
@@ -214,7 +217,10 @@ func TestManifestThatMayNotBeFollowedIsRefusedBeforeItsFilesAreFetched(t *testin
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			inWorld(t, func(w *world) {
-				w.want(1, w.publish("1.0", nil))
+				w.want(1, w.publish("1.0", func(m *models.Manifest) {
+					m.Pipelines = []models.Pipeline{{Name: "parts", Takes: models.KindAudio, Stages: []models.Stage{
+						{Name: "windows", With: map[string]any{"input": "x", "size": 16.0}}, {Name: "run"}, {Name: "segments", With: map[string]any{"output": "x", "label": "speech"}}}}}
+				}))
 				w.fetched = 0
 				w.want(2, tt.make(w))
 				w.wantTrace(upTo("1.0") + " 2.0:fetching 2.0:refused")

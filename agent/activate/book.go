@@ -113,7 +113,7 @@ func (a *Activator) load() error {
 // open reads the manifest of a version whose blob is present.
 func (a *Activator) open(ref models.Ref) (Version, error) {
 	m, err := a.manifest(ref)
-	return Version{Ref: ref, Files: m.Files, Signature: m.Signature}, err
+	return described(ref, m), err
 }
 
 // errUntrusted marks a manifest that this box must not follow.

@@ -193,11 +193,11 @@ func (r Rules) fetching(s State, e Event, now time.Time) (State, []Action) {
 		}
 		if !s.Current.none() {
 			// Callers of the current version will call the next one unasked.
-			if err := s.Current.Signature.Accepts(e.Manifest.Signature); err != nil {
+			if err := s.Current.accepts(e.Manifest); err != nil {
 				return r.fail(s, PhaseRefused, fmt.Sprintf("callers of %s could not use it: %v", s.Current.Version, err), nil, now)
 			}
 		}
-		s.Candidate.Files, s.Candidate.Signature, s.Tries = e.Manifest.Files, e.Manifest.Signature, 0
+		s.Candidate, s.Tries = described(s.Candidate.Ref, e.Manifest), 0
 		return s, []Action{{Kind: ActFiles}}
 	case EventFetched:
 		if len(s.Candidate.Files) == 0 {

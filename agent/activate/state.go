@@ -47,6 +47,18 @@ type Version struct {
 	// Files are empty until the manifest has been read.
 	Files     []models.File    `json:"files,omitempty"`
 	Signature models.Signature `json:"signature,omitzero"`
+	// Pipelines are what callers of the model's pipelines depend on.
+	Pipelines []models.Pipeline `json:"pipelines,omitempty"`
+}
+
+// described is what a manifest says of the version ref.
+func described(ref models.Ref, m models.Manifest) Version {
+	return Version{Ref: ref, Files: m.Files, Signature: m.Signature, Pipelines: m.Pipelines}
+}
+
+// accepts reports whether callers of v can use a version with the manifest next.
+func (v Version) accepts(next models.Manifest) error {
+	return models.Manifest{Files: v.Files, Signature: v.Signature, Pipelines: v.Pipelines}.Accepts(next)
 }
 
 func (v Version) none() bool { return v.Digest.IsZero() }

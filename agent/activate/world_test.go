@@ -139,7 +139,7 @@ func (w *world) fetch(ctx context.Context, d blob.Digest, size int64, progress f
 // publish signs a version of a model and gives it to the controller.
 func (w *world) publish(version string, change func(*models.Manifest)) Want {
 	w.t.Helper()
-	spec := []models.TensorSpec{{Name: "x", DType: models.FP32, Shape: []int64{-1}}}
+	spec := []models.TensorSpec{{Name: "x", DType: models.FP32, Shape: []int64{-1, -1}}}
 	m := models.Manifest{V: models.ManifestVersion, Name: "vad", Version: version,
 		Signature: models.Signature{Inputs: spec, Outputs: spec}}
 	for path, content := range map[string]string{models.ModelFile: "weights " + version, "labels.txt": "shared by all versions"} {

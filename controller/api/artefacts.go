@@ -132,7 +132,7 @@ func (a *API) pushModel(ctx context.Context, in *pushModelInput) (fleetapi.Model
 		if other.Manifest.Name != m.Name || other.Digest == digest {
 			continue
 		}
-		if err := other.Manifest.Signature.Accepts(m.Signature); err != nil {
+		if err := other.Manifest.Accepts(m); err != nil {
 			return fleetapi.ModelVersion{}, refuse("Callers of the old version would break. Push it under another name.", "%s:%s cannot replace %s: %s", m.Name, m.Version, other.Ref(), err)
 		}
 	}

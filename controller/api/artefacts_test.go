@@ -107,6 +107,33 @@ func TestModelThatIsNotWhatItSaysIsRefused(t *testing.T) {
 	push("same version, other content", w.sign(edited), 409, "already pushed with other content")
 }
 
+// TestVersionWithoutThePipelinesOfTheOneBeforeIsRefused: who calls a pipeline
+// depends on it as on inputs and outputs. It is told at the push, and again in
+// a rollout to boxes that run the version with the pipelines.
+func TestVersionWithoutThePipelinesOfTheOneBeforeIsRefused(t *testing.T) {
+	w := newWorld(t)
+	content := onnx("x", "y", 1, 3, 8, 8)
+	w.put(content)
+	bare := manifest(t, "seg", "1.0.0", content)
+	with := bare
+	with.Version = "2.0.0"
+	with.Pipelines = []models.Pipeline{{Name: "parts", Takes: models.KindImage, Stages: []models.Stage{
+		{Name: "resize", With: map[string]any{"width": 8.0, "height": 8.0}}, {Name: "tensor"}, {Name: "run"}, {Name: "argmax"}}}}
+	c := w.client("ops")
+	if _, err := c.PushModel(t.Context(), w.sign(bare)); err != nil {
+		t.Fatal(err)
+	}
+	two, err := c.PushModel(t.Context(), w.sign(with))
+	must(t, err)
+	again := bare
+	again.Version = "3.0.0"
+	_, err = c.PushModel(t.Context(), w.sign(again))
+	wantProblem(t, "push", err, 422, `seg:3.0.0 cannot replace seg:2.0.0: pipeline "parts" is gone`)
+	w.desire(w.box("box-1", "s", "amd64"), two.Ref)
+	_, err = c.Plan(t.Context(), fleetapi.PlanRequest{Model: "seg:1.0.0"})
+	wantProblem(t, "plan", err, 422, `box-1 runs seg:2.0.0, which seg:1.0.0 cannot replace: pipeline "parts" is gone`)
+}
+
 func TestReleaseCountersGrow(t *testing.T) {
 	w := newWorld(t)
 	program := []byte("program")

@@ -11,6 +11,7 @@ import (
 
 	"github.com/edgeherd/edgeherd/controller/registry"
 	"github.com/edgeherd/edgeherd/controller/rollout"
+	"github.com/edgeherd/edgeherd/controller/site"
 	"github.com/edgeherd/edgeherd/controller/store"
 	"github.com/edgeherd/edgeherd/firmware"
 	"github.com/edgeherd/edgeherd/internal/blob"
@@ -23,7 +24,8 @@ func (a *API) registerRollouts() {
 	route(a, get("/rollouts", "listRollouts", "Rollouts, newest first", "rollouts"), a.listRollouts)
 	route(a, get("/rollouts/{id}", "getRollout", "One rollout", "rollouts"), a.getRollout)
 	route(a, a.acting(post("/rollouts", "planRollout", "Plan a rollout: which box in which wave. Nothing happens before it is started", "rollouts")), a.planRollout)
-	route(a, a.acting(post("/rollouts/{id}/actions", "actOnRollout", "Start, pause, resume or cancel a rollout", "rollouts")), a.actOnRollout)
+	route(a, a.acting(post("/rollouts/{id}/actions", "actOnRollout", "Start, pause, resume, approve, skip, cancel or roll back", "rollouts")), a.actOnRollout)
+	a.registerRolloutHistory()
 }
 
 func (a *API) listRollouts(ctx context.Context, _ *nothing) (fleetapi.RolloutList, error) {
@@ -83,14 +85,10 @@ func (a *API) planRollout(ctx context.Context, in *planInput) (fleetapi.Rollout,
 	if err != nil {
 		return fleetapi.Rollout{}, err
 	}
-	r, err := rollout.Plan(newRolloutID(), in.Body, c.target, boxes, a.opts.WallClock().UTC())
-	if errors.Is(err, rollout.ErrNoTargets) {
-		return fleetapi.Rollout{}, refuse("See which boxes there are: edgeherd box list.", "no box matches the filter %q", in.Body.Filter)
-	}
+	r, err := a.order(ctx, c, in.Body, boxes)
 	if err != nil {
-		return fleetapi.Rollout{}, badRequest("", "%s", err)
+		return fleetapi.Rollout{}, err
 	}
-	r.Kind, r.BytesPerBox = c.kind, c.bytes
 	if err := a.free(ctx, r); err != nil || in.DryRun {
 		return r, err
 	}
@@ -99,6 +97,34 @@ func (a *API) planRollout(ctx context.Context, in *planInput) (fleetapi.Rollout,
 	}
 	a.log.Info("rollout planned", "rollout", r.ID, "model", c.target.String(), "by", who(ctx).Name)
 	a.changed(fleetapi.Change{Topic: "rollouts", ID: r.ID})
+	return r, nil
+}
+
+// order makes a plan out of what boxes, sites and the cargo say.
+func (a *API) order(ctx context.Context, c cargo, req fleetapi.PlanRequest, boxes []fleetapi.Box) (fleetapi.Rollout, error) {
+	o := rollout.Order{
+		ID: newRolloutID(), Request: req, Kind: c.kind, Target: c.target, Bytes: c.bytes, Boxes: boxes, Unfit: c.unfit,
+		Zones: map[string]string{}, Rates: map[string]int64{}, Now: a.opts.WallClock().UTC(),
+	}
+	sites, err := a.opts.Store.Sites(ctx)
+	if err != nil {
+		return fleetapi.Rollout{}, err
+	}
+	for _, b := range boxes {
+		if _, known := o.Zones[b.Site]; !known {
+			e := site.Effect(sites[b.Site].Settings, sites[store.SiteDefaults].Settings)
+			o.Zones[b.Site], o.Rates[b.Site] = e.TimeZone, e.BacklogBytesPerSecond
+		}
+	}
+	r, err := rollout.Plan(o)
+	switch {
+	case errors.Is(err, rollout.ErrNoTargets):
+		return r, refuse("See which boxes there are: edgeherd box list.", "no box matches the filter %q", req.Filter)
+	case errors.Is(err, rollout.ErrNobody):
+		return r, refuse("Leave them out with a filter, or see docs/rollouts.md on what skips a box.", "%s", err)
+	case err != nil:
+		return r, badRequest("", "%s", err)
+	}
 	return r, nil
 }
 
@@ -113,7 +139,8 @@ func newRolloutID() string {
 type cargo struct {
 	kind   string
 	target models.Ref
-	bytes  int64 // download of a box that has nothing yet
+	bytes  int64                  // download of a box that has nothing yet
+	unfit  map[identity.ID]string // why boxes cannot take it
 }
 
 // modelCargo finds a model version and checks that every box may replace with
@@ -144,16 +171,16 @@ func (a *API) modelCargo(ctx context.Context, word string, boxes []fleetapi.Box)
 			if m.Name != name || !ok {
 				continue
 			}
-			if err := now.Signature.Accepts(next.Manifest.Signature); err != nil {
+			if err := now.Accepts(next.Manifest); err != nil {
 				return cargo{}, refuse("Leave it out with a filter, or push the model under another name.", "%s runs %s:%s, which %s cannot replace: %s", b.Name, m.Name, m.DesiredVersion, word, err)
 			}
 		}
 	}
-	return cargo{fleetapi.KindModel, next.Ref(), next.Manifest.SizeBytes()}, nil
+	return cargo{kind: fleetapi.KindModel, target: next.Ref(), bytes: next.Manifest.SizeBytes()}, nil
 }
 
-// releaseCargo finds an agent release and checks that it has a build for every
-// box, and that their agents may install it.
+// releaseCargo finds an agent release and says for which boxes it has no build,
+// and whose agents may not install it.
 func (a *API) releaseCargo(ctx context.Context, version string, boxes []fleetapi.Box) (cargo, error) {
 	r, err := a.opts.Store.Release(ctx, version)
 	if errors.Is(err, store.ErrNotFound) {
@@ -162,20 +189,20 @@ func (a *API) releaseCargo(ctx context.Context, version string, boxes []fleetapi
 	if err != nil {
 		return cargo{}, err
 	}
-	c := cargo{kind: fleetapi.KindAgent, target: models.Ref{Name: firmware.KindAgent, Version: version, Digest: r.Digest}}
+	c := cargo{kind: fleetapi.KindAgent, target: models.Ref{Name: firmware.KindAgent, Version: version, Digest: r.Digest}, unfit: map[identity.ID]string{}}
 	for _, b := range boxes {
 		arch := b.Inventory.Arch
-		if arch == "" {
-			return cargo{}, refuse(`Leave it out with the filter: NOT link = "never"`, "%s has never said what machine it is", b.Name)
-		}
 		build, ok := r.Release.For("linux", arch)
-		if !ok {
-			return cargo{}, refuse("Push a release with that build, or leave the box out with a filter on arch.", "release %s has no build for %s, which is linux/%s", version, b.Name, arch)
-		}
-		c.bytes = max(c.bytes, build.SizeBytes)
 		least, agent := r.Release.MinAgent, b.Inventory.Agent
-		if least != "" && firmware.ValidVersion(agent) && firmware.CompareVersions(agent, least) < 0 {
-			return cargo{}, refuse("Update it to that release first.", "release %s needs agent %s or newer, %s has %s", version, least, b.Name, agent)
+		switch {
+		case arch == "":
+			c.unfit[b.ID] = b.Name + " has never said what machine it is"
+		case !ok:
+			c.unfit[b.ID] = fmt.Sprintf("release %s has no build for %s, which is linux/%s", version, b.Name, arch)
+		case least != "" && firmware.ValidVersion(agent) && firmware.CompareVersions(agent, least) < 0:
+			c.unfit[b.ID] = fmt.Sprintf("release %s needs agent %s or newer, %s has %s", version, least, b.Name, agent)
+		default:
+			c.bytes = max(c.bytes, build.SizeBytes)
 		}
 	}
 	return c, nil
@@ -206,36 +233,6 @@ func clash(r fleetapi.Rollout, open []fleetapi.Rollout) error {
 		}
 	}
 	return nil
-}
-
-type actInput struct {
-	ID   string `path:"id" maxLength:"64" example:"r-abcdefghij"`
-	Body fleetapi.RolloutAction
-}
-
-func (a *API) actOnRollout(ctx context.Context, in *actInput) (fleetapi.Rollout, error) {
-	action := in.Body.Action
-	// Of two rollouts that clash, started at once, one must see the other.
-	a.deciding.Lock()
-	defer a.deciding.Unlock()
-	if action == rollout.ActStart || action == rollout.ActResume {
-		if err := a.mayRun(ctx, in.ID); err != nil {
-			return fleetapi.Rollout{}, err
-		}
-	}
-	r, err := a.opts.Store.UpdateRollout(ctx, in.ID, func(r fleetapi.Rollout) (fleetapi.Rollout, error) {
-		next, err := rollout.Act(r, action, a.opts.WallClock().UTC())
-		if err != nil {
-			return r, conflict("See its state: edgeherd rollout status "+r.ID, "%s", err)
-		}
-		return next, nil
-	})
-	if err != nil {
-		return fleetapi.Rollout{}, err
-	}
-	a.log.Info("rollout "+string(r.State), "rollout", r.ID, "action", action, "by", fmt.Sprintf("%s (%s)", who(ctx).Name, who(ctx).Role))
-	a.changed(fleetapi.Change{Topic: "rollouts", ID: r.ID})
-	return whole(r), nil
 }
 
 // mayRun checks again what the plan checked: boxes may have changed since.
