@@ -162,7 +162,11 @@ func (s *Server) postInfer(w http.ResponseWriter, r *http.Request) {
 
 func (s *Server) infer(w http.ResponseWriter, r *http.Request, v *version, ticket *ticket) error {
 	began := time.Now()
-	raw, arena := s.buffers.get(r.ContentLength), s.buffers.get(0)
+	expected := int64(0) // bytes of tensors in JSON: numbers usually have 8 characters and more
+	if r.Header.Get(HeaderLength) == "" {
+		expected = r.ContentLength / 2
+	}
+	raw, arena := s.buffers.get(r.ContentLength), s.buffers.get(expected)
 	defer s.buffers.put(raw)
 	defer s.buffers.put(arena)
 	b := body{r: r, w: w, ticket: ticket, max: s.opts.MaxBodyBytes, limit: s.opts.Timeout}

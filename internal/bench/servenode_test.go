@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -165,11 +166,17 @@ func serveNode(t *testing.T) []Figure {
 	return append(figures, Figure{Name: "pss", Value: pssOf(t, pids...), Unit: "MiB", Goal: Goal{AtMost: 1}}.Against(beside, pssOf(t, node)))
 }
 
-// text is the request in JSON, as bytes of HTTP/1.1.
+// text is the request in JSON, as bytes of HTTP/1.1: values of 0 to 1 with the
+// digits that FP32 needs, as clients write them.
 func (w workload) text() []byte {
+	random := rand.New(rand.NewPCG(1, 2))
 	var inputs []string
 	for _, in := range w.in {
-		data := strings.TrimSuffix(strings.Repeat("0.123456,", len(in.data)/4), ",")
+		var values []string
+		for range len(in.data) / 4 {
+			values = append(values, strconv.FormatFloat(float64(random.Float32()), 'f', -1, 32))
+		}
+		data := strings.Join(values, ",")
 		inputs = append(inputs, fmt.Sprintf(`{"name":%q,"datatype":%q,"shape":%s,"data":[%s]}`, in.name, in.dtype, dims(in.shape), data))
 	}
 	body := `{"inputs":[` + strings.Join(inputs, ",") + `]}`
