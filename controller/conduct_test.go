@@ -63,18 +63,20 @@ func (h *herd) start(id, version string) fleetapi.Rollout {
 		views = append(views, registry.View(b, h.now))
 	}
 	target := models.Ref{Name: "vad", Version: version, Digest: blob.Sum([]byte(version))}
-	r, err := rollout.Plan(id, fleetapi.PlanRequest{Model: target.String(), Waves: []string{"rest"}}, target, views, h.now.UTC())
+	r, err := rollout.Plan(rollout.Order{
+		ID: id, Kind: fleetapi.KindModel, Request: fleetapi.PlanRequest{Model: target.String(), Waves: []string{"rest"}},
+		Target: target, Boxes: views, Now: h.now.UTC(),
+	})
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	r.Kind = fleetapi.KindModel
 	h.put(h.act(r, rollout.ActStart))
 	return h.rollout(id)
 }
 
 func (h *herd) act(r fleetapi.Rollout, action string) fleetapi.Rollout {
 	h.t.Helper()
-	r, err := rollout.Act(r, action, h.now.UTC())
+	r, err := rollout.Act{Action: action}.On(r, h.now.UTC())
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -118,15 +120,14 @@ func (h *herd) wanted() map[string]int {
 func TestAnOfferIsRepeatedAfterACrash(t *testing.T) {
 	h := newHerd(t, 3)
 	r := h.start("r-1", "1.0.0")
-	facts := map[identity.ID]rollout.Fact{}
-	for _, b := range h.boxes() {
-		facts[b.ID] = rollout.Fact{Link: fleetapi.LinkLive}
+	course, err := rollout.NewCourse(r, nil)
+	if err != nil {
+		t.Fatal(err)
 	}
-	next, actions := rollout.Next(r, facts, h.now.UTC())
-	if len(actions) != 3 {
+	if _, actions := course.Step(nil, h.now.UTC()); len(actions) != 3 {
 		t.Fatalf("%d actions", len(actions))
 	}
-	h.put(next) // saved; and here the controller died
+	h.put(course.Rollout()) // saved; and here the controller died
 	h.step()
 	if got := h.wanted(); got["1.0.0"] != 3 {
 		t.Errorf("boxes are told %v, want all three", got)
@@ -144,10 +145,16 @@ func TestWhatAPersonDecidedMeanwhileStands(t *testing.T) {
 	for _, action := range []string{rollout.ActPause, rollout.ActCancel} {
 		h := newHerd(t, 2)
 		running := h.start("r-1", "1.0.0")
-		boxes := h.boxes()                // the conductor has read this,
+		heads, err := h.c.store.RolloutHeads(t.Context()) // the conductor has read this,
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := h.c.take(t.Context(), heads[0]); err != nil {
+			t.Fatal(err)
+		}
 		h.put(h.act(running, action))     // and then a person acts
 		want := h.rollout("r-1").Sentence // of the person
-		if err := h.c.stepRollout(t.Context(), running, boxes, nil); err != nil {
+		if err := h.c.stepRollout(t.Context(), look{head: heads[0]}); err != nil {
 			t.Fatal(err)
 		}
 		if got := h.rollout("r-1"); got.State == fleetapi.RolloutRunning || got.Sentence != want {

@@ -129,6 +129,9 @@ type Controller struct {
 	mqtt   net.Listener
 	acted  chan struct{} // buffer 1: a person wants rollouts to be looked at
 
+	changes  changes              // boxes heard from, for the conductor
+	underWay map[string]*underWay // of the conductor alone: rollouts by id
+
 	exports    exports
 	desk       *upkeep.Desk
 	notify     *notify.Sender
@@ -139,7 +142,7 @@ type Controller struct {
 // Open opens state and listeners. Nothing is served before Run.
 func Open(ctx context.Context, opts Options, log *slog.Logger) (_ *Controller, err error) {
 	// Not a named result: a return of nil would hide what is to be closed.
-	c := &Controller{opts: opts.withDefaults(), log: log, hub: api.NewHub(), acted: make(chan struct{}, 1), missed: make(chan struct{}, 1)}
+	c := &Controller{opts: opts.withDefaults(), log: log, hub: api.NewHub(), underWay: map[string]*underWay{}, acted: make(chan struct{}, 1), missed: make(chan struct{}, 1)}
 	defer func() {
 		if err != nil {
 			c.Close()
@@ -294,6 +297,7 @@ func (c *Controller) wakeConductor() {
 }
 
 func (c *Controller) boxChanged(id identity.ID) {
+	c.changes.add(id)
 	c.hub.Publish(fleetapi.Change{Topic: "boxes", ID: string(id)})
 }
 

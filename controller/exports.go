@@ -135,7 +135,7 @@ func (c *Controller) state(ctx context.Context) (metrics.State, error) {
 	if err != nil {
 		return metrics.State{}, err
 	}
-	rollouts, err := c.store.Rollouts(ctx)
+	rollouts, err := c.store.RolloutHeads(ctx)
 	if err != nil {
 		return metrics.State{}, err
 	}
@@ -155,7 +155,11 @@ func (c *Controller) state(ctx context.Context) (metrics.State, error) {
 		if ro.State != fleetapi.RolloutRunning && ro.State != fleetapi.RolloutPaused {
 			continue
 		}
-		for _, wave := range ro.Waves {
+		whole, err := c.store.Rollout(ctx, ro.ID)
+		if err != nil {
+			return metrics.State{}, err
+		}
+		for _, wave := range whole.Waves {
 			for _, t := range wave.Targets {
 				s.RolloutBoxes[metrics.RolloutBox{Rollout: ro.ID, State: string(t.State)}]++
 			}

@@ -17,27 +17,21 @@ import (
 const sureAbove = 100
 
 func rolloutCommand(c *cli) *cobra.Command {
-	act := func(action, short string) *cobra.Command {
-		return c.verb(action+" ID", short, func(ctx context.Context, args []string) error {
-			client, _, err := c.client()
-			if err != nil {
-				return err
-			}
-			r, err := client.Act(ctx, args[0], action)
-			if err != nil {
-				return err
-			}
-			c.say("%s", r.Sentence)
-			return c.print(rolloutSheet("rollout", r, []fleetapi.Rollout{r}))
-		})
-	}
 	return c.group("rollout", "Bring a model or an agent release to boxes, in waves",
 		rolloutPlanCommand(c), rolloutStartCommand(c), rolloutWatchCommand(c),
 		c.verb("list", "Rollouts, newest first", c.rolloutList),
 		c.verb("status ID", "One rollout with its waves and boxes", c.rolloutStatus),
-		act("pause", "Offer the version to no further box"),
-		act("resume", "Go on after a pause"),
-		act("cancel", "Give up; boxes that have the version keep it"),
+		c.verb("events ID", "What was decided and why, oldest first", c.rolloutEvents),
+		rolloutReplayCommand(c),
+		rolloutAct(c, "pause", "Offer the version to no further box"),
+		rolloutAct(c, "resume", "Go on after a pause"),
+		rolloutAct(c, "approve", "Let a wave begin that waits for a person"),
+		rolloutAct(c, "skip", "Leave boxes out that were not offered the version yet"),
+		rolloutAct(c, "cancel", "Give up; boxes that have the version keep it"),
+		rolloutBackCommand(c),
+		rolloutLockCommand(c),
+		c.verb("locks", "Locks that have not ended", c.rolloutLocks),
+		c.verb("unlock ID", "End a lock", c.rolloutUnlock),
 	)
 }
 
@@ -45,6 +39,7 @@ func rolloutCommand(c *cli) *cobra.Command {
 type planFlags struct {
 	req               fleetapi.PlanRequest
 	soak, unreachable time.Duration
+	policy            string // a file
 }
 
 func addPlanFlags(cmd *cobra.Command) *planFlags {
@@ -52,10 +47,11 @@ func addPlanFlags(cmd *cobra.Command) *planFlags {
 	f := cmd.Flags()
 	f.StringVar(&p.req.Release, "release", "", "version of an agent release, in place of a model")
 	f.StringVar(&p.req.Filter, "filter", "", `boxes, such as 'site = "berlin-1"'; default all`)
+	f.StringVar(&p.policy, "policy", "", "file with a policy; the flags below stand above it")
 	f.StringSliceVar(&p.req.Waves, "wave", nil, "size of a wave: 1, 25% or rest; once for each (default 1, rest)")
 	f.DurationVar(&p.soak, "soak", 0, "how long a wave must stay good")
 	f.IntVar(&p.req.MaxFailed, "max-failed", 0, "boxes of a wave that may fail before it halts")
-	f.DurationVar(&p.unreachable, "unreachable-after", 10*time.Minute, "a box that says nothing for so long does not hold its wave up")
+	f.DurationVar(&p.unreachable, "unreachable-after", 0, "a box that says nothing for so long does not hold its wave up (default 10m)")
 	return p
 }
 
@@ -66,6 +62,10 @@ func (p *planFlags) request(args []string) (fleetapi.PlanRequest, error) {
 	}
 	if (p.req.Model == "") == (p.req.Release == "") {
 		return p.req, failure{exitUsage, errors.New("name what to roll out: MODEL:VERSION, or --release VERSION")}
+	}
+	var err error
+	if p.req.Policy, err = readPolicy(p.policy); err != nil {
+		return p.req, err
 	}
 	p.req.SoakSeconds, p.req.UnreachableAfterSeconds = p.soak.Seconds(), p.unreachable.Seconds()
 	return p.req, nil
@@ -108,7 +108,31 @@ func (c *cli) printPlan(r fleetapi.Rollout) error {
 	for _, w := range r.Warnings {
 		c.say("Warning: %s.", w)
 	}
+	if s := r.Sheet; s != nil {
+		c.saySheet(*s)
+	}
 	return c.print(targetSheet("rollout", r))
+}
+
+// saySheet tells what a plan means for sites, and which boxes it leaves out.
+func (c *cli) saySheet(s fleetapi.PlanSheet) {
+	for _, v := range s.Sites {
+		window := ""
+		if v.Window != "" {
+			window = "; " + v.Window
+		}
+		c.say("Site %s: %s, up to %s%s.", v.Site, plural(v.Boxes, "box", "boxes"), bytesText(v.Bytes), window)
+	}
+	for _, v := range s.Skipped {
+		word := "Left out"
+		if v.Later {
+			word = "Last"
+		}
+		c.say("%s: %s: %s.", word, v.Name, v.Why)
+	}
+	if s.Ends != nil {
+		c.say("If all goes well it ends at %s.", s.Ends.Format(time.RFC3339))
+	}
 }
 
 // startFlags are the flags of start beside those of a plan.
@@ -266,5 +290,8 @@ func (c *cli) rolloutStatus(ctx context.Context, args []string) error {
 		return err
 	}
 	c.say("%s is %s. %s", r.ID, r.State, r.Sentence)
+	if r.Affected != "" {
+		c.say("%s", r.Affected)
+	}
 	return c.print(targetSheet("rollout", r))
 }

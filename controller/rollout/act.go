@@ -2,52 +2,263 @@ package rollout
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
+	"github.com/edgeherd/edgeherd/internal/blob"
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
+	"github.com/edgeherd/edgeherd/internal/identity"
 )
 
-// The actions of people.
+// The actions of people. A rollback is made of other rollouts: Back plans them.
 const (
-	ActStart  = "start"
-	ActPause  = "pause"
-	ActResume = "resume"
-	ActCancel = "cancel"
+	ActStart    = "start"
+	ActPause    = "pause"
+	ActResume   = "resume"
+	ActCancel   = "cancel"
+	ActApprove  = "approve"
+	ActSkip     = "skip"
+	ActRollback = "rollback"
 )
 
-// Act applies what a person asks for. Asking for what already is so is not an
+// Act is what a person wants of a rollout.
+type Act struct {
+	Action string      `json:"action"`
+	By     string      `json:"by,omitempty"`
+	Wave   int         `json:"wave,omitempty"` // from 1; 0: the one under way
+	Box    identity.ID `json:"box,omitempty"`
+	Reason string      `json:"reason,omitempty"`
+	// Rollouts are those that take this one back.
+	Rollouts []string `json:"rollouts,omitempty"`
+}
+
+// On applies what a person asks for. Asking for what already is so is not an
 // error; asking for what cannot be is one that says why.
-func Act(r fleetapi.Rollout, action string, now time.Time) (fleetapi.Rollout, error) {
+func (a Act) On(r fleetapi.Rollout, now time.Time) (fleetapi.Rollout, error) {
 	r = clone(r)
+	running, paused := r.State == fleetapi.RolloutRunning, r.State == fleetapi.RolloutPaused
+	begun := running || paused || r.State == fleetapi.RolloutHalted
 	switch {
-	case action == ActStart && r.State == fleetapi.RolloutDraft:
-		r.State, r.Started, r.Sentence = fleetapi.RolloutRunning, &now, "Started"
-	case action == ActPause && r.State == fleetapi.RolloutRunning:
-		r.State, r.Sentence = fleetapi.RolloutPaused, "Paused: "+total(r).words()
-	case action == ActResume && r.State == fleetapi.RolloutPaused:
-		r.State, r.Sentence = fleetapi.RolloutRunning, "Resumed"
-	case action == ActCancel && (r.State == fleetapi.RolloutDraft || r.State == fleetapi.RolloutRunning || r.State == fleetapi.RolloutPaused || r.State == fleetapi.RolloutHalted):
-		cancel(&r, now)
-	case action == ActStart && r.State == fleetapi.RolloutRunning,
-		action == ActPause && r.State == fleetapi.RolloutPaused,
-		action == ActResume && r.State == fleetapi.RolloutRunning,
-		action == ActCancel && r.State == fleetapi.RolloutCanceled:
+	case a.Action == ActStart && r.State == fleetapi.RolloutDraft:
+		r.State, r.Started, r.StartedBy, r.Sentence = fleetapi.RolloutRunning, &now, a.By, "Started"+a.because()
+	case a.Action == ActPause && running:
+		r.State, r.Sentence = fleetapi.RolloutPaused, "Paused"+a.because()+": "+total(r).words()
+	case a.Action == ActResume && paused:
+		r.State, r.Sentence = fleetapi.RolloutRunning, "Resumed"+a.because()
+	case a.Action == ActCancel && (begun || r.State == fleetapi.RolloutDraft):
+		drop(&r, func(*fleetapi.Wave, *fleetapi.Target) bool { return true }, "", now)
+		r.State, r.Ended, r.Sentence = fleetapi.RolloutCanceled, &now, "Canceled"+a.because()+": "+total(r).words()
+	case a.Action == ActApprove && begun:
+		return a.approve(r)
+	case a.Action == ActSkip && begun:
+		return a.skip(r, now)
+	case a.Action == ActRollback && (begun || r.State == fleetapi.RolloutDone || r.State == fleetapi.RolloutCanceled):
+		return a.rollback(r, now), nil
+	case a.Action == ActStart && running,
+		a.Action == ActPause && paused,
+		a.Action == ActResume && running,
+		a.Action == ActCancel && r.State == fleetapi.RolloutCanceled:
 	default:
-		return r, fmt.Errorf("cannot %s a rollout that is %s", action, r.State)
+		return r, fmt.Errorf("cannot %s a rollout that is %s", a.Action, r.State)
 	}
 	return r, nil
 }
 
-// cancel gives up on boxes that were not offered the version yet. The others
+func (a Act) because() string {
+	s := ""
+	if a.By != "" {
+		s = " by " + a.By
+	}
+	if a.Reason != "" {
+		s += " (" + a.Reason + ")"
+	}
+	return s
+}
+
+// drop gives up on boxes that were not offered the version yet. The others
 // keep what they have: taking it back is a rollout of its own.
-func cancel(r *fleetapi.Rollout, now time.Time) {
+func drop(r *fleetapi.Rollout, which func(*fleetapi.Wave, *fleetapi.Target) bool, why string, now time.Time) int {
+	n := 0
 	for i := range r.Waves {
-		for j := range r.Waves[i].Targets {
-			if t := &r.Waves[i].Targets[j]; t.State == fleetapi.TargetScheduled {
-				t.State, t.Changed = fleetapi.TargetCanceled, &now
+		w := &r.Waves[i]
+		for j := range w.Targets {
+			if t := &w.Targets[j]; t.State == fleetapi.TargetScheduled && which(w, t) {
+				t.State, t.Err, t.Waits, t.Changed = fleetapi.TargetCanceled, why, "", &now
+				n++
 			}
 		}
 	}
-	end(r, fleetapi.RolloutCanceled, now)
-	r.Sentence = "Canceled: " + total(*r).words()
+	return n
+}
+
+// wave is the one that is meant: by number, or the first that has not ended.
+func (a Act) wave(r *fleetapi.Rollout) (int, error) {
+	if a.Wave > len(r.Waves) || a.Wave < 0 {
+		return 0, fmt.Errorf("there is no wave %d; the rollout has %d", a.Wave, len(r.Waves))
+	}
+	if a.Wave > 0 {
+		return a.Wave - 1, nil
+	}
+	for i, w := range r.Waves {
+		if w.State != fleetapi.WavePassed && w.State != fleetapi.WaveSkipped {
+			return i, nil
+		}
+	}
+	return 0, fmt.Errorf("no wave is under way")
+}
+
+func (a Act) approve(r fleetapi.Rollout) (fleetapi.Rollout, error) {
+	p, err := PolicyOf(r.Request)
+	if err != nil {
+		return r, err
+	}
+	i, err := a.wave(&r)
+	if err != nil {
+		return r, err
+	}
+	w := &r.Waves[i]
+	switch {
+	case !slices.Contains(p.Approve, i+1):
+		return r, fmt.Errorf("wave %d waits for nobody", i+1)
+	case slices.Contains(w.ApprovedBy, a.By):
+		return r, nil
+	case p.FourEyes && a.By == r.StartedBy:
+		return r, fmt.Errorf("%s started the rollout; wave %d wants another person", a.By, i+1)
+	}
+	w.ApprovedBy = append(slices.Clone(w.ApprovedBy), a.By)
+	r.Sentence = fmt.Sprintf("Wave %d of %d approved%s: %s in it", i+1, len(r.Waves), a.because(), boxes(len(w.Targets)))
+	return r, nil
+}
+
+func (a Act) skip(r fleetapi.Rollout, now time.Time) (fleetapi.Rollout, error) {
+	why := "skipped" + a.because()
+	if a.Box != "" {
+		for _, w := range r.Waves {
+			for _, t := range w.Targets {
+				if t.Box != a.Box {
+					continue
+				}
+				if t.State != fleetapi.TargetScheduled && t.State != fleetapi.TargetCanceled {
+					return r, fmt.Errorf("%s is %s: only a box that was not offered the version can be skipped", t.Name, t.State)
+				}
+				drop(&r, func(_ *fleetapi.Wave, t *fleetapi.Target) bool { return t.Box == a.Box }, why, now)
+				r.Sentence = fmt.Sprintf("%s %s", t.Name, why)
+				return r, nil
+			}
+		}
+		return r, fmt.Errorf("%s is not in the rollout", a.Box)
+	}
+	i, err := a.wave(&r)
+	if err != nil {
+		return r, err
+	}
+	w := &r.Waves[i]
+	if w.State == fleetapi.WaveHalted {
+		return r, fmt.Errorf("wave %d is halted; cancel the rollout, roll it back, or plan another", i+1)
+	}
+	n := drop(&r, func(of *fleetapi.Wave, _ *fleetapi.Target) bool { return of == w }, why, now)
+	r.Sentence = fmt.Sprintf("Wave %d of %d %s: %s of it will not be offered the version", i+1, len(r.Waves), why, boxes(n))
+	return r, nil
+}
+
+// rollback ends the rollout, whose boxes are the targets of others now.
+func (a Act) rollback(r fleetapi.Rollout, now time.Time) fleetapi.Rollout {
+	drop(&r, func(*fleetapi.Wave, *fleetapi.Target) bool { return true }, "", now)
+	for _, id := range a.Rollouts {
+		if !slices.Contains(r.RolledBackBy, id) {
+			r.RolledBackBy = append(slices.Clone(r.RolledBackBy), id)
+		}
+	}
+	if r.State == fleetapi.RolloutRunning || r.State == fleetapi.RolloutPaused {
+		r.State, r.Ended = fleetapi.RolloutCanceled, &now
+	}
+	where := "everywhere"
+	if a.Wave > 0 {
+		where = fmt.Sprintf("in wave %d", a.Wave)
+	}
+	r.Sentence = fmt.Sprintf("Taken back %s%s by %d rollouts", where, a.because(), len(a.Rollouts))
+	return r
+}
+
+// Count is how many boxes an action is about.
+func (a Act) Count(r fleetapi.Rollout) int {
+	n := 0
+	switch a.Action {
+	case ActRollback:
+		groups, _ := a.Back(r, nil)
+		for _, ids := range groups {
+			n += len(ids)
+		}
+		return n
+	case ActStart:
+		t := total(r)
+		return t.open()
+	}
+	at, err := a.wave(&r)
+	for i, w := range r.Waves {
+		for _, t := range w.Targets {
+			one := a.Box == "" || t.Box == a.Box
+			here := a.Action != ActSkip && a.Action != ActApprove || err == nil && i == at || a.Box != ""
+			if t.State == fleetapi.TargetScheduled && one && here {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// Back groups the boxes that were offered the version by what they ran before.
+// kept counts those that cannot be taken back: they had nothing before, or it
+// is not known. Boxes in done are left out.
+func (a Act) Back(r fleetapi.Rollout, done map[identity.ID]bool) (groups map[blob.Digest][]identity.ID, kept int) {
+	groups = map[blob.Digest][]identity.ID{}
+	for i, w := range r.Waves {
+		if a.Wave > 0 && i != a.Wave-1 {
+			continue
+		}
+		for _, t := range w.Targets {
+			switch {
+			case t.Offered == nil || t.State == fleetapi.TargetSuperseded || done[t.Box]:
+			case t.Before.Digest.IsZero() || t.Before.Digest == r.Target.Digest:
+				kept++
+			default:
+				groups[t.Before.Digest] = append(groups[t.Before.Digest], t.Box)
+			}
+		}
+	}
+	return groups, kept
+}
+
+// String tells an act in a line.
+func (a Act) String() string {
+	s := a.Action
+	if a.Wave > 0 {
+		s += fmt.Sprintf(" wave %d", a.Wave)
+	}
+	if a.Box != "" {
+		s += " " + string(a.Box)
+	}
+	return s + a.because()
+}
+
+// Planned is a rollout as it was planned: nothing has happened, nobody joined.
+func Planned(r fleetapi.Rollout) fleetapi.Rollout {
+	r = clone(r)
+	r.State, r.Started, r.Ended, r.Affected, r.RolledBackBy = fleetapi.RolloutDraft, nil, nil, "", nil
+	r.Sentence, r.StartedBy = "", ""
+	waves := r.Waves[:0]
+	for _, w := range r.Waves {
+		next := fleetapi.Wave{State: fleetapi.WaveWaiting, Tail: w.Tail}
+		for _, t := range w.Targets {
+			if t.Joined {
+				continue
+			}
+			next.Targets = append(next.Targets, fleetapi.Target{Box: t.Box, Name: t.Name, Site: t.Site, State: fleetapi.TargetScheduled, Traits: t.Traits})
+		}
+		if len(next.Targets) > 0 || !w.Tail {
+			waves = append(waves, next)
+		}
+	}
+	r.Waves = waves
+	return r
 }

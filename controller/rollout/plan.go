@@ -1,8 +1,10 @@
 package rollout
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -13,53 +15,182 @@ import (
 	"github.com/edgeherd/edgeherd/models"
 )
 
-// Defaults of a plan request.
-const (
-	defaultUnreachableSeconds = 600
-	maxWaves                  = 100
-)
+// maxWaves bounds a policy, not counting the tail.
+const maxWaves = 100
 
 // ErrNoTargets says that the filter matches no box.
 var ErrNoTargets = errors.New("no box matches the filter")
 
-// Plan fixes the waves of a rollout of target over boxes. The first wave takes
-// live boxes, one after the other from different sites, so that one bad site
-// or one dead uplink cannot decide it.
-func Plan(id string, req fleetapi.PlanRequest, target models.Ref, boxes []fleetapi.Box, now time.Time) (fleetapi.Rollout, error) {
-	if len(boxes) == 0 {
+// ErrNobody says that every box that matches the filter is left out.
+var ErrNobody = errors.New("no box can take the version")
+
+// Order is what a plan is made of.
+type Order struct {
+	ID      string
+	Request fleetapi.PlanRequest
+	Kind    string
+	Target  models.Ref
+	Bytes   int64 // download of a box that has nothing yet
+	Boxes   []fleetapi.Box
+	Zones   map[string]string // time zones of sites; none: UTC
+	// Rates are what lines of sites carry, in bytes per second; none: unknown.
+	Rates map[string]int64
+	// Unfit says why boxes cannot take the version at all.
+	Unfit map[identity.ID]string
+	Now   time.Time
+}
+
+// Plan fixes the waves of a rollout. The first wave takes boxes that were heard
+// from just now, one after the other from different sites, so that one bad
+// site or one dead uplink cannot decide it. What is planned is what runs.
+func Plan(o Order) (fleetapi.Rollout, error) {
+	if len(o.Boxes) == 0 {
 		return fleetapi.Rollout{}, ErrNoTargets
 	}
-	if len(req.Waves) == 0 {
-		req.Waves = []string{"1", "rest"}
-	}
-	if req.UnreachableAfterSeconds == 0 {
-		req.UnreachableAfterSeconds = defaultUnreachableSeconds
-	}
-	if req.SoakSeconds < 0 || req.MaxFailed < 0 || req.UnreachableAfterSeconds < 0 {
-		return fleetapi.Rollout{}, errors.New("soak, failures allowed and unreachable time must not be negative")
-	}
-	sizes, err := waveSizes(req.Waves, len(boxes))
+	p, err := PolicyOf(o.Request)
 	if err != nil {
 		return fleetapi.Rollout{}, err
 	}
-	r := fleetapi.Rollout{ID: id, State: fleetapi.RolloutDraft, Request: req, Target: target, Created: now, Warnings: []string{}}
-	order := spread(boxes)
+	if len(o.Request.Waves) == 0 {
+		o.Request.Waves = p.Waves
+	}
+	fit, later, skipped := o.sort(p)
+	if len(fit)+len(later) == 0 {
+		return fleetapi.Rollout{}, fmt.Errorf("%w: %s: %s", ErrNobody, skipped[0].Name, skipped[0].Why)
+	}
+	sizes, err := waveSizes(p.Waves, len(fit))
+	if err != nil {
+		return fleetapi.Rollout{}, err
+	}
+	r := fleetapi.Rollout{ID: o.ID, State: fleetapi.RolloutDraft, Request: o.Request, Target: o.Target, Kind: o.Kind, BytesPerBox: o.Bytes, Created: o.Now, Warnings: []string{}}
+	order := spread(fit, p.recent(o.Now))
 	for _, n := range sizes {
 		w := fleetapi.Wave{State: fleetapi.WaveWaiting, Targets: []fleetapi.Target{}}
 		for _, b := range order[:n] {
-			w.Targets = append(w.Targets, fleetapi.Target{Box: b.ID, Name: b.Name, Site: b.Site, State: fleetapi.TargetScheduled})
+			w.Targets = append(w.Targets, o.target(b))
 		}
 		order = order[n:]
 		r.Waves = append(r.Waves, w)
 	}
-	if len(order) > 0 {
-		r.Warnings = append(r.Warnings, fmt.Sprintf("%d of %d matching boxes are in no wave; add a wave \"rest\"", len(order), len(boxes)))
+	if len(later) > 0 {
+		tail := fleetapi.Wave{State: fleetapi.WaveWaiting, Tail: true}
+		for _, b := range later {
+			tail.Targets = append(tail.Targets, o.target(b))
+		}
+		r.Waves = append(r.Waves, tail)
 	}
-	if silent := countSilent(boxes); silent > 0 {
-		r.Warnings = append(r.Warnings, fmt.Sprintf("%d of %d boxes are silent now; they get the version when they are back", silent, len(boxes)))
+	o.warn(&r, p, len(fit), len(order))
+	r.Sheet = o.sheet(r, p, skipped)
+	n := 0
+	for _, w := range r.Waves {
+		n += len(w.Targets)
 	}
-	r.Sentence = fmt.Sprintf("Planned: %s to %d boxes in %d waves", target, len(boxes)-len(order), len(r.Waves))
+	r.Sentence = fmt.Sprintf("Planned: %s to %s in %d waves", o.Target, boxes(n), len(r.Waves))
 	return r, nil
+}
+
+// sort parts boxes into those that go in waves, those that come last and those
+// that get nothing, and says why.
+func (o Order) sort(p Policy) (fit, later []fleetapi.Box, skipped []fleetapi.PlanSkip) {
+	skipped = []fleetapi.PlanSkip{}
+	for _, b := range o.Boxes {
+		rule, why := o.judge(p, b)
+		switch rule {
+		case "go":
+			fit = append(fit, b)
+			continue
+		case "later":
+			later = append(later, b)
+		}
+		skipped = append(skipped, fleetapi.PlanSkip{Box: b.ID, Name: b.Name, Why: why, Later: rule == "later"})
+	}
+	return fit, later, skipped
+}
+
+// diskShare is what must stay free on the disk of a box: none of it is ours.
+const diskShare = 1.1
+
+func (o Order) judge(p Policy, b fleetapi.Box) (rule, why string) {
+	if why := o.Unfit[b.ID]; why != "" {
+		return "skip", why
+	}
+	if free, ok := b.Latest["disk_free_bytes"]; ok && free.Value < diskShare*float64(o.Bytes) {
+		return "skip", fmt.Sprintf("too little disk: %s free, %s needed", bytesText(free.Value), bytesText(diskShare*float64(o.Bytes)))
+	}
+	needs := func() string {
+		return fmt.Sprintf("needs care (%s): %s", b.Health, cmp.Or(strings.Join(b.Thermal.Causes, ", "), "see its findings"))
+	}
+	if b.Health == fleetapi.HealthUrgent && p.Health.Urgent != "go" {
+		return p.Health.Urgent, needs()
+	}
+	if b.Health == fleetapi.HealthTicket && p.Health.Ticket != "go" {
+		return p.Health.Ticket, needs()
+	}
+	if die, ok := b.Latest["temp_die_celsius"]; ok && p.Health.MaxDie > 0 && die.Value > p.Health.MaxDie {
+		return "later", fmt.Sprintf("no thermal headroom: %.0f °C, the policy allows %.0f °C", die.Value, p.Health.MaxDie)
+	}
+	return "go", ""
+}
+
+func (o Order) target(b fleetapi.Box) fleetapi.Target {
+	t := fleetapi.Target{Box: b.ID, Name: b.Name, Site: b.Site, State: fleetapi.TargetScheduled, Traits: fleetapi.Traits{
+		Class: b.Inventory.Class, Arch: b.Inventory.Arch, Zone: cmp.Or(o.Zones[b.Site], "UTC"), Dust: dust(b.Thermal), Ambient: ambient(b),
+	}}
+	for _, m := range b.Models {
+		if m.Name == o.Target.Name && o.Kind != fleetapi.KindAgent {
+			t.Traits.Version = m.RunningVersion
+		}
+	}
+	if o.Kind == fleetapi.KindAgent {
+		t.Traits.Version = b.Inventory.Agent
+	}
+	return t
+}
+
+// TargetOf is a box that joins a rollout after its plan.
+func TargetOf(r fleetapi.Rollout, b fleetapi.Box, zone string) fleetapi.Target {
+	return Order{Kind: r.Kind, Target: r.Target, Zones: map[string]string{b.Site: zone}}.target(b)
+}
+
+// dusty is the rise of thermal resistance from which on a box counts as dusty.
+const dusty = 15 // percent
+
+func dust(t fleetapi.Thermal) string {
+	switch {
+	case !t.Known:
+		return "unknown"
+	case t.Percent >= dusty:
+		return "dusty"
+	}
+	return "clean"
+}
+
+// ambient is the temperature of the inlet, else of the room, in steps of 5 °C.
+func ambient(b fleetapi.Box) string {
+	for _, name := range []string{"temp_inlet_celsius", "temp_room_celsius"} {
+		if v, ok := b.Latest[name]; ok {
+			low := int(v.Value/5) * 5
+			return fmt.Sprintf("%d-%d °C", low, low+5)
+		}
+	}
+	return ""
+}
+
+func (o Order) warn(r *fleetapi.Rollout, p Policy, fit, left int) {
+	if left > 0 {
+		r.Warnings = append(r.Warnings, fmt.Sprintf("%d of %d matching boxes are in no wave; add a wave \"rest\"", left, fit))
+	}
+	if silent := countSilent(o.Boxes); silent > 0 {
+		r.Warnings = append(r.Warnings, fmt.Sprintf("%d of %d boxes are silent now; they get the version when they are back", silent, len(o.Boxes)))
+	}
+	for _, i := range p.Approve {
+		if i > len(r.Waves) {
+			r.Warnings = append(r.Warnings, fmt.Sprintf("wave %d wants an approval, but there are %d waves", i, len(r.Waves)))
+		}
+	}
+	if least := p.Gates.MinSample; p.Gates.ErrorLimit > 0 && len(r.Waves[0].Targets) < least {
+		r.Warnings = append(r.Warnings, fmt.Sprintf("the first wave has %s, fewer than the least sample of %d: its share of bad boxes counts only at its end", boxes(len(r.Waves[0].Targets)), least))
+	}
 }
 
 // waveSizes turns "1", "25%" and "rest" into numbers of boxes. Percentages are
@@ -95,28 +226,51 @@ func waveSizes(words []string, n int) ([]int, error) {
 	return sizes, nil
 }
 
-// spread orders boxes: live ones first, then in turn from every site.
-func spread(boxes []fleetapi.Box) []fleetapi.Box {
-	out := append([]fleetapi.Box(nil), boxes...)
-	sort.Slice(out, func(i, j int) bool { return out[i].Name < out[j].Name })
+// recent says which boxes are fit to be the first.
+func (p Policy) recent(now time.Time) func(fleetapi.Box) bool {
+	return func(b fleetapi.Box) bool {
+		if p.SeenWithin == 0 {
+			return b.Link == fleetapi.LinkLive
+		}
+		return b.LastSeen != nil && now.Sub(*b.LastSeen) <= time.Duration(p.SeenWithin)
+	}
+}
+
+// spread orders boxes: recent ones first, then in turn from every site.
+func spread(boxes []fleetapi.Box, recent func(fleetapi.Box) bool) []fleetapi.Box {
+	type seat struct {
+		box  fleetapi.Box
+		late bool
+		turn int
+	}
+	out := make([]seat, len(boxes))
+	for i, b := range boxes {
+		out[i] = seat{box: b, late: !recent(b)}
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].box.Name < out[j].box.Name })
 	turn := map[string]int{}
-	rank := map[identity.ID]int{}
-	for _, live := range []bool{true, false} {
-		for _, b := range out {
-			if (b.Link == fleetapi.LinkLive) == live {
-				rank[b.ID] = turn[b.Site]
-				turn[b.Site]++
+	for _, late := range []bool{false, true} {
+		for i := range out {
+			if out[i].late == late {
+				out[i].turn = turn[out[i].box.Site]
+				turn[out[i].box.Site]++
 			}
 		}
 	}
-	sort.SliceStable(out, func(i, j int) bool {
-		a, b := out[i], out[j]
-		if la, lb := a.Link == fleetapi.LinkLive, b.Link == fleetapi.LinkLive; la != lb {
-			return la
+	slices.SortStableFunc(out, func(a, b seat) int {
+		if a.late != b.late {
+			if b.late {
+				return -1
+			}
+			return 1
 		}
-		return rank[a.ID] < rank[b.ID]
+		return cmp.Compare(a.turn, b.turn)
 	})
-	return out
+	sorted := make([]fleetapi.Box, len(out))
+	for i, s := range out {
+		sorted[i] = s.box
+	}
+	return sorted
 }
 
 func countSilent(boxes []fleetapi.Box) int {

@@ -1,9 +1,11 @@
 // Package rollout decides which box gets a new version when. It is pure: Plan
-// fixes the waves, Next looks at what the boxes reported and says what to do.
+// fixes the waves, a Course takes what was observed and what people did, and
+// says what to do.
 //
 // Vocabulary: a rollout has waves, a wave has targets, a target is one box.
 // Offering a target means putting the version into the box's signed desired
-// state; everything else the box does by itself and reports as phases.
+// state; everything else the box does by itself and reports as phases. A fact
+// is what is known of one box. A policy says in which steps, and what stops it.
 //
 //	wave: waiting → running → soaking → passed | halted;  empty: skipped
 //	target: scheduled → offered → working → succeeded | failed
@@ -12,14 +14,15 @@
 //
 // Success means that the box reports the assigned digest running after its
 // own trial. Halt is checked before pass, and a wave that ends without passing
-// is halted, never skipped over.
+// is halted, never skipped over. Each step is a Record of its inputs and
+// decisions: the records of a rollout give the same decisions again (Replay).
 //
-// The one rule a caller can break: save what Next returns before performing
-// its actions; Next repeats an action until the facts show it was done.
+// The one rule a caller can break: save the Record of a step before performing
+// its actions; the next step repeats an action until facts show it was done.
 package rollout
 
 import (
-	"fmt"
+	"reflect"
 	"time"
 
 	"github.com/edgeherd/edgeherd/internal/blob"
@@ -30,21 +33,57 @@ import (
 
 // Fact is what is known of one target box at one moment.
 type Fact struct {
-	Link fleetapi.Link
+	Link fleetapi.Link `json:"link"`
 	// Desired is what the box has been told to run of the rollout's artefact,
 	// and by which rollout. Newer says that rollout was created after this one.
-	Desired        blob.Digest
-	DesiredRollout string
-	Newer          bool
+	Desired        blob.Digest `json:"desired"`
+	DesiredRollout string      `json:"by,omitempty"`
+	Newer          bool        `json:"newer,omitempty"`
 	// Outrun says that the box follows a later desired state than it has been
 	// told of by what is known here, so that it would refuse the present one.
-	Outrun bool
+	Outrun bool `json:"outrun,omitempty"`
 	// Running is what the box reports serving, perhaps on trial; zero if nothing.
-	Running blob.Digest
+	Running blob.Digest `json:"running"`
+	Version string      `json:"version,omitempty"` // of Running
 	// Phase, Err and Probe are the box's last report on this rollout's digest.
-	Phase string
-	Err   string
-	Probe *runnerapi.Probe
+	Phase string           `json:"phase,omitempty"`
+	Err   string           `json:"err,omitempty"`
+	Probe *runnerapi.Probe `json:"probe,omitempty"`
+	// Was is what the box measured of the version before; it stays known.
+	Was *runnerapi.Probe `json:"was,omitempty"`
+	// Heat is known only where the policy asks for it.
+	Heat *fleetapi.Heat `json:"heat,omitempty"`
+	// Locked is why the box must not be offered anything now.
+	Locked string `json:"locked,omitempty"`
+}
+
+// Input is something that a Course did not decide: exactly one field is set.
+type Input struct {
+	Box  identity.ID      `json:"box,omitempty"` // of Fact
+	Fact *Fact            `json:"fact,omitempty"`
+	Act  *Act             `json:"act,omitempty"`
+	Join *fleetapi.Target `json:"join,omitempty"` // a late joiner
+	// Hold is why the whole fleet is locked; a pointer to "" ends it.
+	Hold *string `json:"hold,omitempty"`
+}
+
+// Decision is one change of state. Box is empty for waves, Wave 0 for the
+// rollout itself.
+type Decision struct {
+	Wave int         `json:"wave,omitempty"` // from 1
+	Box  identity.ID `json:"box,omitempty"`
+	From string      `json:"from"`
+	To   string      `json:"to"`
+	Why  string      `json:"why,omitempty"`
+	// Gates are what a wave was judged by.
+	Gates []fleetapi.Gate `json:"gates,omitempty"`
+}
+
+// Record is one step: what was observed, what was decided.
+type Record struct {
+	At        time.Time  `json:"at"`
+	Inputs    []Input    `json:"inputs,omitempty"`
+	Decisions []Decision `json:"decisions,omitempty"`
 }
 
 // Action asks to put the rollout's version into the desired state of a box.
@@ -60,149 +99,167 @@ const (
 	phaseRolledBack = "rolled_back"
 )
 
-// Next advances a rollout by what is known now. The same arguments give the
-// same answer; a rollout that is not running is returned unchanged.
-func Next(r fleetapi.Rollout, facts map[identity.ID]Fact, now time.Time) (fleetapi.Rollout, []Action) {
-	if r.State != fleetapi.RolloutRunning {
-		return r, nil
-	}
-	r = clone(r)
-	for i := range r.Waves {
-		w := &r.Waves[i]
-		if w.State == fleetapi.WavePassed || w.State == fleetapi.WaveSkipped {
-			continue
-		}
-		actions := nextWave(&r, w, facts, now)
-		switch w.State {
-		case fleetapi.WavePassed, fleetapi.WaveSkipped:
-			continue // the next wave may start at once
-		case fleetapi.WaveHalted:
-			end(&r, fleetapi.RolloutHalted, now)
-			r.Sentence = fmt.Sprintf("Halted in wave %d of %d: %s", i+1, len(r.Waves), w.Reason)
-		default:
-			r.Sentence = fmt.Sprintf("Wave %d of %d %s: %s", i+1, len(r.Waves), w.State, tally(w).words())
-		}
-		return r, actions
-	}
-	end(&r, fleetapi.RolloutDone, now)
-	r.Sentence = fmt.Sprintf("Done: %s", total(r).words())
-	return r, nil
+// place is where a target is in a Course.
+type place struct{ wave, at int }
+
+// Course is a rollout under way. It is its state's only owner; not safe for
+// concurrent use. What it does depends on nothing but its arguments.
+type Course struct {
+	r      fleetapi.Rollout
+	p      Policy
+	places map[identity.ID]place
+	facts  [][]Fact // as waves and targets
+	hold   string
+
+	rec     Record
+	touched map[place]bool
+	lead    bool // the rollout's own fields changed
 }
 
-func nextWave(r *fleetapi.Rollout, w *fleetapi.Wave, facts map[identity.ID]Fact, now time.Time) []Action {
-	if len(w.Targets) == 0 {
-		w.State, w.Reason = fleetapi.WaveSkipped, "no box in it"
-		return nil
+// NewCourse takes up a rollout; facts may be empty.
+func NewCourse(r fleetapi.Rollout, facts map[identity.ID]Fact) (*Course, error) {
+	p, err := PolicyOf(r.Request)
+	if err != nil {
+		return nil, err
 	}
-	if w.State == fleetapi.WaveWaiting {
-		w.State, w.Started = fleetapi.WaveRunning, &now
+	return newCourse(r, p, facts), nil
+}
+
+func newCourse(r fleetapi.Rollout, p Policy, facts map[identity.ID]Fact) *Course {
+	c := &Course{r: clone(r), p: p, places: map[identity.ID]place{}}
+	for i, w := range c.r.Waves {
+		c.facts = append(c.facts, make([]Fact, len(w.Targets)))
+		for j, t := range w.Targets {
+			c.places[t.Box] = place{i, j}
+			c.facts[i][j] = facts[t.Box]
+		}
+	}
+	return c
+}
+
+// Rollout is how it stands. The caller must not change it.
+func (c *Course) Rollout() fleetapi.Rollout { return c.r }
+
+// Policy is what the course follows.
+func (c *Course) Policy() Policy { return c.p }
+
+// Has reports whether a box is a target.
+func (c *Course) Has(id identity.ID) bool { _, ok := c.places[id]; return ok }
+
+// Fact is what the course knows of a target.
+func (c *Course) Fact(id identity.ID) Fact {
+	at, ok := c.places[id]
+	if !ok {
+		return Fact{}
+	}
+	return c.facts[at.wave][at.at]
+}
+
+// Observe returns the input of a fact, or false when it is nothing new.
+func (c *Course) Observe(id identity.ID, f Fact) (Input, bool) {
+	at, ok := c.places[id]
+	if !ok {
+		return Input{}, false
+	}
+	was := c.facts[at.wave][at.at]
+	if f.Was == nil {
+		f.Was = was.Was
+	}
+	if reflect.DeepEqual(was, f) {
+		return Input{}, false
+	}
+	return Input{Box: id, Fact: &f}, true
+}
+
+// Held is why the whole fleet is locked, as the course knows it.
+func (c *Course) Held() string { return c.hold }
+
+// Changed is what the last Step changed: places of targets as wave and index,
+// and whether the rollout or a wave itself did.
+func (c *Course) Changed(each func(wave, at int, t fleetapi.Target, f Fact)) (header bool) {
+	for at := range c.touched {
+		each(at.wave, at.at, c.r.Waves[at.wave].Targets[at.at], c.facts[at.wave][at.at])
+	}
+	return c.lead
+}
+
+// Step takes inputs, decides what follows from them and from the time, and
+// returns both. Actions are repeated until facts show that they were done.
+func (c *Course) Step(in []Input, now time.Time) (Record, []Action) {
+	c.rec, c.touched, c.lead = Record{At: now, Inputs: in}, map[place]bool{}, false
+	acted := false
+	for _, i := range in {
+		acted = c.take(i, now) || acted
 	}
 	var actions []Action
-	for i := range w.Targets {
-		t := &w.Targets[i]
-		f := facts[t.Box]
-		nextTarget(r, t, f, now)
-		waiting := t.State == fleetapi.TargetOffered || t.State == fleetapi.TargetUnreachable
-		if waiting && (f.DesiredRollout != r.ID || f.Outrun) {
-			actions = append(actions, Action{Offer: t.Box})
-		}
+	// What people do is stored when they do it; what follows is another step.
+	if c.r.State == fleetapi.RolloutRunning && !acted {
+		actions = c.advance(now)
 	}
-	judge(r, w, now)
-	if w.State == fleetapi.WaveHalted {
-		return nil
-	}
-	return actions
+	return c.rec, actions
 }
 
-// nextTarget moves one target by its fact.
-func nextTarget(r *fleetapi.Rollout, t *fleetapi.Target, f Fact, now time.Time) {
-	was := t.State
-	offered := f.DesiredRollout == r.ID
+// take reports whether the input was an act.
+func (c *Course) take(i Input, now time.Time) bool {
 	switch {
-	case t.State == fleetapi.TargetSuperseded || t.State == fleetapi.TargetCanceled:
+	case i.Act != nil:
+		next, err := i.Act.On(c.r, now)
+		if err == nil {
+			c.rec.Decisions = append(c.rec.Decisions, Diff(c.r, next)...)
+			c.r, c.lead = next, true
+		}
+		return true
+	case i.Join != nil:
+		c.join(*i.Join)
+	case i.Hold != nil:
+		c.hold = *i.Hold
+	case i.Fact != nil:
+		at, ok := c.places[i.Box]
+		if !ok {
+			return false
+		}
+		c.noteRestart(at, *i.Fact)
+		c.facts[at.wave][at.at] = *i.Fact
+		c.touched[at] = true
+	}
+	return false
+}
+
+// noteRestart counts a version that served and stopped to.
+func (c *Course) noteRestart(at place, f Fact) {
+	was := c.facts[at.wave][at.at]
+	t := &c.r.Waves[at.wave].Targets[at.at]
+	if t.Offered != nil && was.Running == c.r.Target.Digest && f.Running.IsZero() && f.Phase != phaseRolledBack && f.Phase != phaseFailed {
+		t.Restarts++
+	}
+}
+
+// join takes a box that was enrolled after the plan into the tail.
+func (c *Course) join(t fleetapi.Target) {
+	if c.Has(t.Box) {
 		return
-	case f.Newer:
-		t.State = fleetapi.TargetSuperseded
-	case t.State == fleetapi.TargetScheduled:
-		t.State = fleetapi.TargetOffered
-	case !offered:
-		return // the offer has not been carried out yet
-	case f.Phase == phaseFailed || f.Phase == phaseRefused || f.Phase == phaseRolledBack:
-		t.State, t.Err = fleetapi.TargetFailed, f.Err
-	case t.State == fleetapi.TargetSucceeded && !f.Running.IsZero() && f.Running != r.Target.Digest:
-		t.State, t.Err = fleetapi.TargetFailed, "the box runs another version again"
-	case f.Running == r.Target.Digest && f.Phase == phaseActive:
-		t.State, t.Err = fleetapi.TargetSucceeded, ""
-	case t.State == fleetapi.TargetSucceeded: // a runner that is starting reports nothing
-	case f.Phase != "" && f.Phase != t.Phase:
-		t.State = fleetapi.TargetWorking
-	case unreachable(r, t, f, now):
-		t.State = fleetapi.TargetUnreachable
 	}
-	t.Phase = f.Phase
-	if f.Probe != nil {
-		t.Probe = f.Probe
+	last := len(c.r.Waves) - 1
+	if last < 0 || !c.r.Waves[last].Tail {
+		c.r.Waves = append(c.r.Waves, fleetapi.Wave{State: fleetapi.WaveWaiting, Tail: true})
+		c.facts = append(c.facts, nil)
+		last++
 	}
-	if t.State != was {
-		t.Changed = &now
+	w := &c.r.Waves[last]
+	at := place{last, len(w.Targets)}
+	t.State, t.Joined = fleetapi.TargetScheduled, true
+	w.Targets = append(w.Targets, t)
+	c.facts[last] = append(c.facts[last], Fact{})
+	c.places[t.Box] = at
+	c.touched[at], c.lead = true, true
+	if w.State == fleetapi.WavePassed || w.State == fleetapi.WaveSkipped {
+		c.setWave(last, fleetapi.WaveRunning, "")
 	}
-}
-
-func unreachable(r *fleetapi.Rollout, t *fleetapi.Target, f Fact, now time.Time) bool {
-	open := t.State == fleetapi.TargetOffered || t.State == fleetapi.TargetWorking
-	if !open || t.Changed == nil || f.Link == fleetapi.LinkLive {
-		return false
-	}
-	return now.Sub(*t.Changed) >= seconds(r.Request.UnreachableAfterSeconds)
-}
-
-// judge sets the state of a running wave: halt before pass.
-func judge(r *fleetapi.Rollout, w *fleetapi.Wave, now time.Time) {
-	n := tally(w)
-	switch {
-	case n.failed > r.Request.MaxFailed:
-		w.State, w.Ended = fleetapi.WaveHalted, &now
-		w.Reason = fmt.Sprintf("%s failed, the plan allows %d. %s", boxes(n.failed), r.Request.MaxFailed, firstError(w))
-	case n.open > 0:
-		w.State = fleetapi.WaveRunning
-	case n.succeeded == 0 && n.superseded < len(w.Targets):
-		w.State, w.Ended = fleetapi.WaveHalted, &now
-		w.Reason = "no box of the wave took the version: " + n.words()
-	case r.Request.SoakSeconds > 0 && soakEnds(r, w).After(now):
-		w.State, w.Reason = fleetapi.WaveSoaking, n.words()
-	default:
-		w.State, w.Ended = fleetapi.WavePassed, &now
-		w.Reason = n.words()
-	}
-}
-
-// soakEnds is when the wave has been good for long enough.
-func soakEnds(r *fleetapi.Rollout, w *fleetapi.Wave) time.Time {
-	var last time.Time
-	for _, t := range w.Targets {
-		if t.Changed != nil && t.Changed.After(last) {
-			last = *t.Changed
-		}
-	}
-	return last.Add(seconds(r.Request.SoakSeconds))
 }
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
-func firstError(w *fleetapi.Wave) string {
-	for _, t := range w.Targets {
-		if t.State == fleetapi.TargetFailed {
-			return fmt.Sprintf("%s: %s", t.Name, t.Err)
-		}
-	}
-	return ""
-}
-
-func end(r *fleetapi.Rollout, s fleetapi.RolloutState, now time.Time) {
-	r.State, r.Ended = s, &now
-}
-
-// clone copies what Next may change, so that the argument stays as it was.
+// clone copies what a Course may change, so that the argument stays as it was.
 func clone(r fleetapi.Rollout) fleetapi.Rollout {
 	waves := make([]fleetapi.Wave, len(r.Waves))
 	for i, w := range r.Waves {
@@ -211,4 +268,26 @@ func clone(r fleetapi.Rollout) fleetapi.Rollout {
 	}
 	r.Waves = waves
 	return r
+}
+
+// Diff tells what differs between two states of a rollout as decisions.
+func Diff(was, is fleetapi.Rollout) []Decision {
+	var out []Decision
+	for i, w := range is.Waves {
+		if i >= len(was.Waves) {
+			break
+		}
+		if before := was.Waves[i]; before.State != w.State {
+			out = append(out, Decision{Wave: i + 1, From: string(before.State), To: string(w.State), Why: w.Reason})
+		}
+		for j, t := range w.Targets {
+			if before := was.Waves[i].Targets[j]; before.State != t.State {
+				out = append(out, Decision{Wave: i + 1, Box: t.Box, From: string(before.State), To: string(t.State), Why: t.Err})
+			}
+		}
+	}
+	if was.State != is.State {
+		out = append(out, Decision{From: string(was.State), To: string(is.State), Why: is.Sentence})
+	}
+	return out
 }

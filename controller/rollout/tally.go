@@ -10,42 +10,52 @@ import (
 // counts keeps attempted, failed and unreachable apart: a box that was not
 // heard from is neither a success nor a failure.
 type counts struct {
-	succeeded, failed, unreachable, superseded, canceled, open int
+	scheduled, offered, working, succeeded, failed, unreachable, superseded, canceled int
+}
+
+// open boxes may still end by themselves.
+func (n counts) open() int { return n.scheduled + n.offered + n.working }
+
+// ended boxes tried the version to the end.
+func (n counts) ended() int { return n.succeeded + n.failed }
+
+func (n *counts) add(s fleetapi.TargetState) {
+	switch s {
+	case fleetapi.TargetSucceeded:
+		n.succeeded++
+	case fleetapi.TargetFailed:
+		n.failed++
+	case fleetapi.TargetUnreachable:
+		n.unreachable++
+	case fleetapi.TargetSuperseded:
+		n.superseded++
+	case fleetapi.TargetCanceled:
+		n.canceled++
+	case fleetapi.TargetOffered:
+		n.offered++
+	case fleetapi.TargetWorking:
+		n.working++
+	default:
+		n.scheduled++
+	}
 }
 
 func tally(w *fleetapi.Wave) counts {
 	var n counts
-	for _, t := range w.Targets {
-		switch t.State {
-		case fleetapi.TargetSucceeded:
-			n.succeeded++
-		case fleetapi.TargetFailed:
-			n.failed++
-		case fleetapi.TargetUnreachable:
-			n.unreachable++
-		case fleetapi.TargetSuperseded:
-			n.superseded++
-		case fleetapi.TargetCanceled:
-			n.canceled++
-		default:
-			n.open++
-		}
+	for i := range w.Targets {
+		n.add(w.Targets[i].State)
 	}
 	return n
 }
 
 func total(r fleetapi.Rollout) counts {
-	var sum counts
+	var n counts
 	for i := range r.Waves {
-		n := tally(&r.Waves[i])
-		sum.succeeded += n.succeeded
-		sum.failed += n.failed
-		sum.unreachable += n.unreachable
-		sum.superseded += n.superseded
-		sum.canceled += n.canceled
-		sum.open += n.open
+		for j := range r.Waves[i].Targets {
+			n.add(r.Waves[i].Targets[j].State)
+		}
 	}
-	return sum
+	return n
 }
 
 func (n counts) words() string {
@@ -53,7 +63,7 @@ func (n counts) words() string {
 	for _, p := range []struct {
 		n    int
 		word string
-	}{{n.failed, "failed"}, {n.unreachable, "not heard from"}, {n.superseded, "taken over by a newer rollout"}, {n.canceled, "canceled"}, {n.open, "in work"}} {
+	}{{n.failed, "failed"}, {n.unreachable, "not heard from"}, {n.superseded, "taken over by a newer rollout"}, {n.canceled, "canceled"}, {n.open(), "in work"}} {
 		if p.n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", p.n, p.word))
 		}

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/edgeherd/edgeherd/controller/rollout"
 	"github.com/edgeherd/edgeherd/controller/store"
 	"github.com/edgeherd/edgeherd/firmware"
 	"github.com/edgeherd/edgeherd/internal/blob"
@@ -230,7 +231,10 @@ func TestRolloutsAreKept(t *testing.T) {
 		t.Errorf("unknown rollout: %v", err)
 	}
 	no := errors.New("no")
-	if _, err := s.UpdateRollout(ctx, "0", func(r fleetapi.Rollout) (fleetapi.Rollout, error) { r.State = "x"; return r, no }); !errors.Is(err, no) {
+	if _, err := s.UpdateRollout(ctx, "0", func(r fleetapi.Rollout) (fleetapi.Rollout, rollout.Record, error) {
+		r.State = "x"
+		return r, rollout.Record{}, no
+	}); !errors.Is(err, no) {
 		t.Errorf("refused change: %v", err)
 	}
 	if r, err := s.Rollout(ctx, "0"); err != nil || r.State != fleetapi.RolloutRunning {

@@ -6,20 +6,78 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
+	"time"
 
+	"github.com/edgeherd/edgeherd/controller/rollout"
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
 )
 
-// PutRollout stores a rollout as it now stands.
-func (s *Store) PutRollout(ctx context.Context, r fleetapi.Rollout) error {
+// RolloutHead is a rollout without what is in it.
+type RolloutHead struct {
+	ID      string
+	State   fleetapi.RolloutState
+	Created time.Time
+	Rev     int64 // another one: it was changed
+}
+
+// RolloutRow is a target with what is known of its box.
+type RolloutRow struct {
+	Wave, Place int
+	Target      fleetapi.Target
+	Fact        rollout.Fact
+}
+
+// RolloutStep is what one step changes.
+type RolloutStep struct {
+	Rollout fleetapi.Rollout // its targets are not looked at
+	Rows    []RolloutRow
+	Record  rollout.Record
+}
+
+// header is the stored form of a rollout without its targets.
+func header(r fleetapi.Rollout) (string, error) {
+	waves := make([]fleetapi.Wave, len(r.Waves))
+	for i, w := range r.Waves {
+		waves[i] = w
+		waves[i].Targets = nil
+	}
+	r.Waves = waves
 	body, err := json.Marshal(r)
+	return string(body), err
+}
+
+// putRollout writes all of a rollout.
+const putRollout = `INSERT INTO rollout (id, state, created_ms, rev, body) VALUES (?,?,?,1,?)
+	ON CONFLICT (id) DO UPDATE SET state = excluded.state, body = excluded.body, rev = rollout.rev + 1`
+
+var putTargets = many{
+	head: `INSERT INTO rollout_target (rollout, wave, place, body, fact) VALUES `, row: `(?,?,?,?,?)`,
+	tail: ` ON CONFLICT (rollout, wave, place) DO UPDATE SET body = excluded.body, fact = excluded.fact`, width: 5,
+}
+
+// PutRollout stores a rollout as it now stands; what is known of its boxes
+// begins anew.
+func (s *Store) PutRollout(ctx context.Context, r fleetapi.Rollout) error {
+	body, err := header(r)
 	if err != nil {
 		return err
 	}
+	var rows []any
+	for i, w := range r.Waves {
+		for j, t := range w.Targets {
+			text, err := json.Marshal(t)
+			if err != nil {
+				return err
+			}
+			rows = append(rows, r.ID, i, j, string(text), "{}")
+		}
+	}
 	return s.write(ctx, func(t *tx) error {
-		_, err := t.Exec(ctx, `INSERT INTO rollout (id, state, created_ms, body) VALUES (?,?,?,?)
-			ON CONFLICT (id) DO UPDATE SET state = excluded.state, body = excluded.body`,
-			r.ID, string(r.State), r.Created.UnixMilli(), string(body))
+		_, err := t.Exec(ctx, putRollout, r.ID, string(r.State), r.Created.UnixMilli(), body)
+		if err == nil {
+			_, err = t.execMany(ctx, putTargets, rows)
+		}
 		if err != nil {
 			return fmt.Errorf("store rollout %s: %w", r.ID, err)
 		}
@@ -27,44 +85,114 @@ func (s *Store) PutRollout(ctx context.Context, r fleetapi.Rollout) error {
 	})
 }
 
-// Rollout returns one rollout, or ErrNotFound.
-func (s *Store) Rollout(ctx context.Context, id string) (fleetapi.Rollout, error) {
-	var body string
-	var r fleetapi.Rollout
-	err := s.one(ctx, `SELECT body FROM rollout WHERE id = ?`, []any{id}, &body)
-	if errors.Is(err, ErrNotFound) {
-		return r, fmt.Errorf("rollout %s: %w", id, ErrNotFound)
-	}
+// SaveStep writes a step of a rollout that was read as rev; ErrConflict says
+// that somebody changed it since. It returns the new rev.
+func (s *Store) SaveStep(ctx context.Context, rev int64, step RolloutStep) (int64, error) {
+	r := step.Rollout
+	body, err := header(r)
 	if err != nil {
-		return r, fmt.Errorf("read rollout %s: %w", id, err)
+		return 0, err
 	}
-	return r, json.Unmarshal([]byte(body), &r)
+	var rows []any
+	for _, row := range step.Rows {
+		target, err := json.Marshal(row.Target)
+		if err != nil {
+			return 0, err
+		}
+		fact, err := json.Marshal(row.Fact)
+		if err != nil {
+			return 0, err
+		}
+		rows = append(rows, r.ID, row.Wave, row.Place, string(target), string(fact))
+	}
+	return rev + 1, s.write(ctx, func(t *tx) error {
+		res, err := t.Exec(ctx, `UPDATE rollout SET state = ?, body = ?, rev = rev + 1 WHERE id = ? AND rev = ?`, string(r.State), body, r.ID, rev)
+		if err != nil {
+			return fmt.Errorf("store rollout %s: %w", r.ID, err)
+		}
+		if n, err := res.RowsAffected(); err != nil || n == 0 {
+			return errors.Join(fmt.Errorf("rollout %s was changed meanwhile: %w", r.ID, ErrConflict), err)
+		}
+		if _, err := t.execMany(ctx, putTargets, rows); err != nil {
+			return fmt.Errorf("store targets of rollout %s: %w", r.ID, err)
+		}
+		return addRecord(ctx, t, r.ID, step.Record)
+	})
 }
 
-// Rollouts returns rollouts newest first; with states, only those in them.
-func (s *Store) Rollouts(ctx context.Context, states ...fleetapi.RolloutState) ([]fleetapi.Rollout, error) {
-	want := map[string]bool{}
-	for _, st := range states {
-		want[string(st)] = true
+func addRecord(ctx context.Context, t *tx, id string, rec rollout.Record) error {
+	body, err := json.Marshal(rec)
+	if err != nil {
+		return err
 	}
-	var out []fleetapi.Rollout
-	err := s.each(ctx, `SELECT state, body FROM rollout ORDER BY created_ms DESC, id DESC`, nil, func(rows *sql.Rows) error {
-		var state, body string
-		if err := rows.Scan(&state, &body); err != nil {
+	_, err = t.Exec(ctx, `INSERT INTO rollout_record (rollout, seq, t_ms, body)
+		SELECT ?, COALESCE(MAX(seq), 0) + 1, ?, ? FROM rollout_record WHERE rollout = ?`, id, rec.At.UnixMilli(), string(body), id)
+	if err != nil {
+		return fmt.Errorf("log a step of rollout %s: %w", id, err)
+	}
+	return nil
+}
+
+// RolloutRecords are all steps of a rollout, in order.
+func (s *Store) RolloutRecords(ctx context.Context, id string) ([]rollout.Record, error) {
+	var out []rollout.Record
+	err := s.each(ctx, `SELECT body FROM rollout_record WHERE rollout = ? ORDER BY seq`, []any{id}, func(rows *sql.Rows) error {
+		var body string
+		if err := rows.Scan(&body); err != nil {
 			return err
 		}
-		if len(want) > 0 && !want[state] {
-			return nil
+		var rec rollout.Record
+		if err := json.Unmarshal([]byte(body), &rec); err != nil {
+			return fmt.Errorf("parse a step: %w", err)
 		}
-		var r fleetapi.Rollout
-		if err := json.Unmarshal([]byte(body), &r); err != nil {
-			return fmt.Errorf("parse rollout: %w", err)
-		}
-		out = append(out, r)
+		out = append(out, rec)
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("list rollouts: %w", err)
+		return nil, fmt.Errorf("read steps of rollout %s: %w", id, err)
 	}
 	return out, nil
+}
+
+// UpdateRollout changes a rollout by what a person wants, in one transaction,
+// so that what the conductor decides at the same time is not lost: change gets
+// the rollout as it now stands and returns the next, and what to log. Its error
+// ends the transaction and is returned as it is.
+func (s *Store) UpdateRollout(ctx context.Context, id string, change func(fleetapi.Rollout) (fleetapi.Rollout, rollout.Record, error)) (next fleetapi.Rollout, err error) {
+	err = s.write(ctx, func(t *tx) error {
+		was, _, err := readRollout(ctx, t, id, " FOR UPDATE")
+		if err != nil {
+			return err
+		}
+		var rec rollout.Record
+		if next, rec, err = change(was); err != nil {
+			return err
+		}
+		if reflect.DeepEqual(was, next) {
+			return nil
+		}
+		body, err := header(next)
+		if err != nil {
+			return err
+		}
+		if _, err := t.Exec(ctx, `UPDATE rollout SET state = ?, body = ?, rev = rev + 1 WHERE id = ?`, string(next.State), body, id); err != nil {
+			return fmt.Errorf("store rollout %s: %w", id, err)
+		}
+		for i, w := range next.Waves {
+			for j, target := range w.Targets {
+				if reflect.DeepEqual(target, was.Waves[i].Targets[j]) {
+					continue
+				}
+				text, err := json.Marshal(target)
+				if err != nil {
+					return err
+				}
+				if _, err := t.Exec(ctx, `UPDATE rollout_target SET body = ? WHERE rollout = ? AND wave = ? AND place = ?`, string(text), id, i, j); err != nil {
+					return fmt.Errorf("store targets of rollout %s: %w", id, err)
+				}
+			}
+		}
+		return addRecord(ctx, t, id, rec)
+	})
+	return next, err
 }

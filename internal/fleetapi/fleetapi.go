@@ -15,7 +15,6 @@ import (
 
 	"github.com/edgeherd/edgeherd/internal/blob"
 	"github.com/edgeherd/edgeherd/internal/identity"
-	"github.com/edgeherd/edgeherd/internal/runnerapi"
 	"github.com/edgeherd/edgeherd/internal/wire"
 	"github.com/edgeherd/edgeherd/models"
 )
@@ -232,121 +231,6 @@ type PushModel struct {
 // MissingBlobs asks which of the digests the controller lacks.
 type MissingBlobs struct {
 	Digests []blob.Digest `json:"digests"`
-}
-
-// RolloutState is the state of a rollout.
-type RolloutState string
-
-// The states of a rollout.
-const (
-	RolloutDraft    RolloutState = "draft" // planned, not started
-	RolloutRunning  RolloutState = "running"
-	RolloutPaused   RolloutState = "paused"   // by a person
-	RolloutHalted   RolloutState = "halted"   // by a gate: a wave ended without passing
-	RolloutDone     RolloutState = "done"     // every wave passed
-	RolloutCanceled RolloutState = "canceled" // by a person
-)
-
-// WaveState is the state of a wave.
-type WaveState string
-
-// The states of a wave.
-const (
-	WaveWaiting WaveState = "waiting"
-	WaveRunning WaveState = "running"
-	WaveSoaking WaveState = "soaking"
-	WavePassed  WaveState = "passed"
-	WaveHalted  WaveState = "halted"
-	WaveSkipped WaveState = "skipped" // empty
-)
-
-// TargetState is the state of one box in a rollout.
-type TargetState string
-
-// The states of a target.
-const (
-	TargetScheduled   TargetState = "scheduled"
-	TargetOffered     TargetState = "offered" // told, no report yet
-	TargetWorking     TargetState = "working" // the box reports phases
-	TargetSucceeded   TargetState = "succeeded"
-	TargetFailed      TargetState = "failed"
-	TargetUnreachable TargetState = "unreachable"
-	TargetSuperseded  TargetState = "superseded" // a newer rollout took the box over
-	TargetCanceled    TargetState = "canceled"
-)
-
-// PlanRequest asks for a plan. Exactly one of Model and Release is set.
-type PlanRequest struct {
-	Model   string `json:"model,omitempty"`   // name:version
-	Release string `json:"release,omitempty"` // agent version
-	// Filter is an AIP-160 expression over boxes; empty means all.
-	Filter string `json:"filter,omitempty"`
-	// Waves are sizes such as "1", "25%" or "rest"; default: 1, rest.
-	Waves []string `json:"waves,omitempty"`
-	// SoakSeconds a wave must stay good before it passes; default 0.
-	SoakSeconds float64 `json:"soak_seconds,omitempty"`
-	// MaxFailed boxes in a wave before it halts; default 0.
-	MaxFailed int `json:"max_failed,omitempty"`
-	// UnreachableAfterSeconds an offered box without a report counts as
-	// unreachable; default 600.
-	UnreachableAfterSeconds float64 `json:"unreachable_after_seconds,omitempty"`
-}
-
-// The kinds of rollout.
-const (
-	KindModel = "model"
-	KindAgent = "agent"
-)
-
-// Probe is what a box measured of a candidate.
-type Probe = runnerapi.Probe
-
-// Rollout is a plan and, once started, its course.
-type Rollout struct {
-	ID       string       `json:"id"`
-	State    RolloutState `json:"state"`
-	Sentence string       `json:"sentence"` // what is going on, why, for people
-	Request  PlanRequest  `json:"request"`
-	Target   models.Ref   `json:"target"`
-	Kind     string       `json:"kind"` // KindModel or KindAgent
-	Waves    []Wave       `json:"waves"`
-	// BytesPerBox is the download of a box that has nothing yet.
-	BytesPerBox int64      `json:"bytes_per_box"`
-	Warnings    []string   `json:"warnings"`
-	Created     time.Time  `json:"created"`
-	Started     *time.Time `json:"started,omitempty"`
-	Ended       *time.Time `json:"ended,omitempty"`
-}
-
-// Wave is one step of a rollout; its members are fixed by the plan.
-type Wave struct {
-	State   WaveState  `json:"state"`
-	Reason  string     `json:"reason,omitempty"`
-	Started *time.Time `json:"started,omitempty"`
-	Ended   *time.Time `json:"ended,omitempty"`
-	Targets []Target   `json:"targets"`
-}
-
-// Target is one box of a wave.
-type Target struct {
-	Box     identity.ID `json:"box"`
-	Name    string      `json:"name"`
-	Site    string      `json:"site"`
-	State   TargetState `json:"state"`
-	Phase   string      `json:"phase,omitempty"`
-	Err     string      `json:"err,omitempty"`
-	Probe   *Probe      `json:"probe,omitempty"`
-	Changed *time.Time  `json:"changed,omitempty"`
-}
-
-// RolloutList is the newest rollouts first.
-type RolloutList struct {
-	Items []Rollout `json:"items"`
-}
-
-// RolloutAction is start, pause, resume or cancel.
-type RolloutAction struct {
-	Action string `json:"action" enum:"start,pause,resume,cancel"`
 }
 
 // Release is a pushed agent release.

@@ -104,7 +104,16 @@ CREATE TABLE agent_release (
 );
 CREATE UNIQUE INDEX release_version ON agent_release (version);
 
-CREATE TABLE rollout (id TEXT PRIMARY KEY, state TEXT NOT NULL, created_ms BIGINT NOT NULL, body TEXT NOT NULL);
+-- A rollout without its targets, which are rows of their own: a step of a large
+-- one writes what it changed. rev grows with each write. A record is one step:
+-- what was observed and what was decided.
+CREATE TABLE rollout (id TEXT PRIMARY KEY, state TEXT NOT NULL, created_ms BIGINT NOT NULL, rev BIGINT NOT NULL, body TEXT NOT NULL);
+CREATE TABLE rollout_target (
+  rollout TEXT NOT NULL, wave BIGINT NOT NULL, place BIGINT NOT NULL, body TEXT NOT NULL, fact TEXT NOT NULL,
+  PRIMARY KEY (rollout, wave, place)
+);
+CREATE TABLE rollout_record (rollout TEXT NOT NULL, seq BIGINT NOT NULL, t_ms BIGINT NOT NULL, body TEXT NOT NULL, PRIMARY KEY (rollout, seq));
+CREATE TABLE rollout_lock (id TEXT PRIMARY KEY, until_ms BIGINT NOT NULL, body TEXT NOT NULL);
 
 -- Operators' tokens: only the SHA-256 is kept. One-use tokens become sessions.
 CREATE TABLE token (hash BYTEA PRIMARY KEY, name TEXT NOT NULL, role TEXT NOT NULL, kind TEXT NOT NULL, created_ms BIGINT NOT NULL, expires_ms BIGINT NOT NULL);

@@ -94,7 +94,16 @@ CREATE TABLE agent_release (
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX release_version ON agent_release (version);
 
-CREATE TABLE rollout (id TEXT PRIMARY KEY, state TEXT NOT NULL, created_ms INTEGER NOT NULL, body TEXT NOT NULL) WITHOUT ROWID;
+-- A rollout without its targets, which are rows of their own: a step of a large
+-- one writes what it changed. rev grows with each write. A record is one step:
+-- what was observed and what was decided.
+CREATE TABLE rollout (id TEXT PRIMARY KEY, state TEXT NOT NULL, created_ms INTEGER NOT NULL, rev INTEGER NOT NULL, body TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE rollout_target (
+  rollout TEXT NOT NULL, wave INTEGER NOT NULL, place INTEGER NOT NULL, body TEXT NOT NULL, fact TEXT NOT NULL,
+  PRIMARY KEY (rollout, wave, place)
+) WITHOUT ROWID;
+CREATE TABLE rollout_record (rollout TEXT NOT NULL, seq INTEGER NOT NULL, t_ms INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY (rollout, seq)) WITHOUT ROWID;
+CREATE TABLE rollout_lock (id TEXT PRIMARY KEY, until_ms INTEGER NOT NULL, body TEXT NOT NULL) WITHOUT ROWID;
 
 -- Operators' tokens: only the SHA-256 is kept. One-use tokens become sessions.
 CREATE TABLE token (hash BLOB PRIMARY KEY, name TEXT NOT NULL, role TEXT NOT NULL, kind TEXT NOT NULL, created_ms INTEGER NOT NULL, expires_ms INTEGER NOT NULL) WITHOUT ROWID;

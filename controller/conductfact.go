@@ -1,0 +1,88 @@
+package controller
+
+import (
+	"encoding/json"
+	"math"
+	"time"
+
+	"github.com/edgeherd/edgeherd/controller/registry"
+	"github.com/edgeherd/edgeherd/controller/rollout"
+	"github.com/edgeherd/edgeherd/controller/store"
+	"github.com/edgeherd/edgeherd/internal/blob"
+	"github.com/edgeherd/edgeherd/internal/fleetapi"
+	"github.com/edgeherd/edgeherd/internal/wire"
+)
+
+// factOf collects what rollout r must know of one box.
+func factOf(r fleetapi.Rollout, b store.Box, ages map[string]int, now time.Time) rollout.Fact {
+	f := rollout.Fact{Link: registry.View(b, now).Link}
+	if r.Kind == fleetapi.KindAgent {
+		if a := b.Desired.Agent; a != nil {
+			f.Desired, f.DesiredRollout = a.Digest, a.Rollout
+		}
+		f.Running, f.Version = digestOf(b.Inventory.AgentRelease), b.Inventory.Agent
+	} else {
+		for _, m := range b.Desired.Models {
+			if m.Name == r.Target.Name {
+				f.Desired, f.DesiredRollout = m.Digest, m.Rollout
+			}
+		}
+		for _, m := range b.Running.Models {
+			if m.Name == r.Target.Name {
+				f.Running, f.Version = digestOf(m.Digest), m.Version
+			}
+		}
+	}
+	// The box follows what this database does not know: it came back from a backup.
+	f.Outrun = b.Running.Generation > b.Desired.Generation
+	f.Newer = f.DesiredRollout != r.ID && ages[f.DesiredRollout] > ages[r.ID]
+	for _, p := range b.Phases {
+		if p.Digest == r.Target.Digest.String() && p.Rollout == r.ID {
+			f.Phase, f.Err = p.Phase, p.Err
+			f.Probe = probeOf(p)
+		} else if !f.Running.IsZero() && f.Running != r.Target.Digest && p.Digest == f.Running.String() {
+			if was := probeOf(p); was != nil {
+				f.Was = was
+			}
+		}
+	}
+	f.Heat = heatOf(b)
+	return f
+}
+
+// heatOf is how warm a box is at which load, in steps that are worth a look.
+func heatOf(b store.Box) *fleetapi.Heat {
+	die, ok := b.Latest.Get("temp_die_celsius")
+	if !ok {
+		return nil
+	}
+	h := &fleetapi.Heat{RiseKelvin: 2 * math.Round(die.Value/2)}
+	if inlet, ok := b.Latest.Get("temp_inlet_celsius"); ok {
+		h.RiseKelvin = 2 * math.Round((die.Value-inlet.Value)/2)
+	}
+	if busy, ok := b.Latest.Get("cpu_busy_ratio"); ok {
+		h.Busy = math.Round(10*busy.Value) / 10
+	}
+	return h
+}
+
+// digestOf reads a digest that a box reported; nonsense is none.
+func digestOf(text string) blob.Digest {
+	d, err := blob.ParseDigest(text)
+	if err != nil {
+		return blob.Digest{}
+	}
+	return d
+}
+
+func probeOf(p store.Phase) *fleetapi.Probe {
+	var body wire.PhaseBody
+	if json.Unmarshal([]byte(p.Body), &body) != nil || len(body.Probe) == 0 {
+		return nil
+	}
+	var probe fleetapi.Probe
+	if json.Unmarshal(body.Probe, &probe) != nil {
+		return nil
+	}
+	return &probe
+}

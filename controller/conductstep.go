@@ -1,0 +1,281 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/edgeherd/edgeherd/controller/registry"
+	"github.com/edgeherd/edgeherd/controller/rollout"
+	"github.com/edgeherd/edgeherd/controller/store"
+	"github.com/edgeherd/edgeherd/internal/fleetapi"
+	"github.com/edgeherd/edgeherd/internal/identity"
+)
+
+// sweep is how many boxes of a rollout are looked at in a step beside those
+// that are known to have changed: links grow old by themselves, and a change
+// may have come to another controller. 100,000 boxes take 40 steps.
+const sweep = 2500
+
+// offerTime bounds how long one step tells boxes; the next goes on.
+const offerTime = 500 * time.Millisecond
+
+// changes are boxes that were heard from since the last step.
+type changes struct {
+	// mu guards boxes.
+	mu    sync.Mutex
+	boxes map[identity.ID]bool
+}
+
+func (c *changes) add(id identity.ID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.boxes == nil {
+		c.boxes = map[identity.ID]bool{}
+	}
+	c.boxes[id] = true
+}
+
+func (c *changes) take() map[identity.ID]bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	out := c.boxes
+	c.boxes = nil
+	return out
+}
+
+// underWay is a running rollout as the conductor holds it. Only the conductor
+// touches it; when something goes wrong it is read anew.
+type underWay struct {
+	course  *rollout.Course
+	rev     int64 // of the database
+	members []identity.ID
+	next    int   // of members: where the sweep goes on
+	joined  int64 // enrolled before that: looked at, in Unix ms
+	filter  registry.Filter[fleetapi.Box]
+	locks   string // those of the last look: after a change all boxes are looked at
+}
+
+// step looks once at every running rollout.
+func (c *Controller) step(ctx context.Context) error {
+	heads, err := c.store.RolloutHeads(ctx)
+	if err != nil {
+		return err
+	}
+	ages := map[string]int{}
+	running := 0
+	for i, h := range heads { // newest first
+		ages[h.ID] = len(heads) - i
+		if h.State == fleetapi.RolloutRunning {
+			running++
+		}
+	}
+	changed := c.changes.take()
+	if running == 0 {
+		clear(c.underWay)
+		return nil
+	}
+	locks, err := c.locks(ctx)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, h := range heads {
+		if h.State != fleetapi.RolloutRunning {
+			delete(c.underWay, h.ID)
+			continue
+		}
+		look := look{head: h, changed: changed, ages: ages, locks: locks}
+		if err := c.stepRollout(ctx, look); err != nil {
+			delete(c.underWay, h.ID)
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// look is what one look at a rollout begins with.
+type look struct {
+	head    store.RolloutHead
+	changed map[identity.ID]bool
+	ages    map[string]int // of rollouts: a newer one has more
+	locks   []lock
+}
+
+// take returns a rollout as it is under way, read anew if a person changed it.
+func (c *Controller) take(ctx context.Context, h store.RolloutHead) (*underWay, error) {
+	if u := c.underWay[h.ID]; u != nil && u.rev == h.Rev {
+		return u, nil
+	}
+	r, facts, rev, err := c.store.RolloutCourse(ctx, h.ID)
+	if err != nil {
+		return nil, err
+	}
+	course, err := rollout.NewCourse(r, facts)
+	if err != nil {
+		return nil, fmt.Errorf("take up rollout %s: %w", h.ID, err)
+	}
+	u := &underWay{course: course, rev: rev, joined: r.Created.UnixMilli()}
+	if u.filter, err = registry.ParseFilter(r.Request.Filter); err != nil {
+		return nil, fmt.Errorf("take up rollout %s: %w", h.ID, err)
+	}
+	for _, w := range r.Waves {
+		for _, t := range w.Targets {
+			u.members = append(u.members, t.Box)
+		}
+	}
+	c.underWay[h.ID] = u
+	return u, nil
+}
+
+// due lists the boxes to look at: those that changed, and a part of all.
+func (u *underWay) due(changed map[identity.ID]bool, locks string) []identity.ID {
+	if u.locks != locks {
+		u.locks = locks
+		return u.members
+	}
+	var out []identity.ID
+	seen := map[identity.ID]bool{}
+	for id := range changed {
+		if u.course.Has(id) {
+			seen[id] = true
+			out = append(out, id)
+		}
+	}
+	for range min(sweep, len(u.members)) {
+		id := u.members[u.next%len(u.members)]
+		u.next++
+		if !seen[id] {
+			out = append(out, id)
+		}
+	}
+	return out
+}
+
+func (c *Controller) stepRollout(ctx context.Context, l look) error {
+	u, err := c.take(ctx, l.head)
+	if err != nil {
+		return err
+	}
+	if u.course.Rollout().State != fleetapi.RolloutRunning {
+		return nil // a person acted since the list was read
+	}
+	now := c.opts.WallClock().UTC()
+	in, err := c.observe(ctx, u, l, now)
+	if err != nil {
+		return err
+	}
+	before := u.course.Rollout().State
+	rec, actions := u.course.Step(in, now)
+	if err := c.keep(ctx, u, rec); errors.Is(err, store.ErrConflict) {
+		delete(c.underWay, l.head.ID)
+		c.wakeConductor() // a person acted meanwhile: decide anew
+		return nil
+	} else if err != nil {
+		return err
+	}
+	r := u.course.Rollout()
+	if r.State != before {
+		c.log.Info("rollout "+string(r.State), "rollout", r.ID, "why", r.Sentence)
+	}
+	return c.tellAll(ctx, r, actions, l)
+}
+
+// keep writes a step if it changed anything.
+func (c *Controller) keep(ctx context.Context, u *underWay, rec rollout.Record) error {
+	step := store.RolloutStep{Rollout: u.course.Rollout(), Record: rec}
+	header := u.course.Changed(func(wave, at int, t fleetapi.Target, f rollout.Fact) {
+		step.Rows = append(step.Rows, store.RolloutRow{Wave: wave, Place: at, Target: t, Fact: f})
+	})
+	if !header && len(step.Rows) == 0 && len(rec.Inputs) == 0 {
+		return nil
+	}
+	rev, err := c.store.SaveStep(ctx, u.rev, step)
+	if err != nil {
+		return err
+	}
+	u.rev = rev
+	c.hub.Publish(fleetapi.Change{Topic: "rollouts", ID: step.Rollout.ID})
+	return nil
+}
+
+// tellAll carries actions out, for a while: the next step repeats what is left.
+func (c *Controller) tellAll(ctx context.Context, r fleetapi.Rollout, actions []rollout.Action, l look) error {
+	var errs []error
+	began := time.Now()
+	for _, a := range actions {
+		if len(c.acted) > 0 || time.Since(began) > offerTime {
+			break
+		}
+		if err := c.offer(ctx, r, a.Offer, l.ages); err != nil {
+			errs = append(errs, fmt.Errorf("offer %s to %s: %w", r.Target, a.Offer, err))
+			continue
+		}
+		c.changes.add(a.Offer) // the next step sees that it was told
+	}
+	return errors.Join(errs...)
+}
+
+// observe collects what is new to a rollout.
+func (c *Controller) observe(ctx context.Context, u *underWay, l look, now time.Time) ([]rollout.Input, error) {
+	boxes, err := c.store.BoxesOf(ctx, u.due(l.changed, lockKey(l.locks, now)))
+	if err != nil {
+		return nil, err
+	}
+	r, p := u.course.Rollout(), u.course.Policy()
+	if p.Gates.Temperature.Rise > 0 {
+		if err := c.store.AddNewest(ctx, boxes); err != nil {
+			return nil, err
+		}
+	}
+	in, err := c.joiners(ctx, u, now)
+	if err != nil {
+		return nil, err
+	}
+	if held := fleetLock(l.locks, now); held != u.course.Held() {
+		in = append(in, rollout.Input{Hold: &held})
+	}
+	for _, b := range boxes {
+		f := factOf(r, b, l.ages, now)
+		if len(l.locks) > 0 {
+			f.Locked = boxLock(l.locks, registry.View(b, now), now)
+		}
+		if i, ok := u.course.Observe(b.ID, f); ok {
+			in = append(in, i)
+		}
+	}
+	return in, nil
+}
+
+// joiners are boxes that were enrolled after the plan, if the policy wants them.
+func (c *Controller) joiners(ctx context.Context, u *underWay, now time.Time) ([]rollout.Input, error) {
+	if !u.course.Policy().LateJoiners {
+		return nil, nil
+	}
+	ids, err := c.store.EnrolledSince(ctx, u.joined)
+	if err != nil || len(ids) == 0 {
+		return nil, err
+	}
+	var in []rollout.Input
+	r := u.course.Rollout()
+	zones, err := c.zones(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range ids {
+		b, err := c.store.Box(ctx, id, now.UnixMilli())
+		if err != nil {
+			return nil, err
+		}
+		v := registry.View(b, now)
+		if u.course.Has(id) || !u.filter.Match(v) || v.Link == fleetapi.LinkNever {
+			continue // a box that was never heard of is looked at again
+		}
+		t := rollout.TargetOf(r, v, zones(v.Site))
+		in = append(in, rollout.Input{Join: &t})
+		u.members = append(u.members, id)
+	}
+	return in, nil
+}

@@ -1,0 +1,172 @@
+package rollout
+
+import (
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/edgeherd/edgeherd/internal/fleetapi"
+)
+
+// byCount: without shares and evidence, the number of failures decides.
+func (c *Course) byCount() bool {
+	return c.p.MaxFailed > 0 || c.p.Gates.ErrorLimit == 0 && c.p.Gates.Evidence.Bad == 0
+}
+
+// tooMany judges a share: with fewer than the least sample nothing is known,
+// unless the wave is over and there will be no more.
+func (c *Course) tooMany(bad, sample int, over bool) fleetapi.GateResult {
+	limit := c.p.Gates.ErrorLimit
+	switch {
+	case sample == 0:
+		return fleetapi.GateWaiting
+	case c.byCount() && bad > c.p.MaxFailed:
+		return fleetapi.GateFailed
+	case limit > 0 && bad > 0 && (sample >= c.p.Gates.MinSample || over) && float64(bad) > float64(limit)*float64(sample):
+		return fleetapi.GateFailed
+	case limit > 0 && sample < c.p.Gates.MinSample && !over:
+		return fleetapi.GateInconclusive
+	}
+	return fleetapi.GatePassed
+}
+
+// share is what is allowed, as text.
+func (c *Course) share() string {
+	if c.byCount() {
+		return fmt.Sprintf("at most %s", boxes(c.p.MaxFailed))
+	}
+	if c.p.Gates.ErrorLimit > 0 {
+		return fmt.Sprintf("at most %s of boxes", percent(float64(c.p.Gates.ErrorLimit)))
+	}
+	return "what the evidence allows"
+}
+
+func percent(f float64) string { return fmt.Sprintf("%.3g %%", 100*f) }
+
+// gates judges a wave by everything that the policy asks for.
+func (c *Course) gates(i int, n counts) []fleetapi.Gate {
+	w := &c.r.Waves[i]
+	over := n.open() == 0
+	gates := []fleetapi.Gate{{
+		Name: gateFailures, Result: c.tooMany(n.failed, n.ended(), over), Bad: n.failed, Sample: n.ended(),
+		Measured: fmt.Sprintf("%d of %d failed", n.failed, n.ended()), Allowed: c.share(),
+	}}
+	for _, name := range c.measuredGates() {
+		g := fleetapi.Gate{Name: name, Allowed: c.allowed(name), Measured: "nothing yet"}
+		worst := math.Inf(-1)
+		for j := range w.Targets {
+			t, f := &w.Targets[j], c.facts[i][j]
+			bad := slices.Contains(t.Bad, name)
+			if !bad && !c.measured(name, t, f) {
+				continue
+			}
+			g.Sample++
+			if bad {
+				g.Bad++
+			}
+			if text, v := c.value(name, t, f); v > worst {
+				worst, g.Measured = v, fmt.Sprintf("worst %s: %s", t.Name, text)
+			}
+		}
+		g.Result = c.tooMany(g.Bad, g.Sample, over)
+		gates = append(gates, g)
+	}
+	if e := c.p.Gates.Evidence; e.Bad > 0 {
+		gates = append(gates, c.evidence(i, e))
+	}
+	if m := c.p.Gates.MaxUnreachable; m > 0 {
+		g := fleetapi.Gate{Name: gateUnreachable, Bad: n.unreachable, Sample: len(w.Targets), Result: fleetapi.GatePassed,
+			Measured: fmt.Sprintf("%d of %d not heard from", n.unreachable, len(w.Targets)), Allowed: "at most " + percent(float64(m))}
+		if float64(n.unreachable) > float64(m)*float64(len(w.Targets)) {
+			g.Result = fleetapi.GateInconclusive // never a failure: the wave waits
+		}
+		gates = append(gates, g)
+	}
+	return gates
+}
+
+// breach says why a wave must halt.
+func (c *Course) breach(i int, n counts) string {
+	w := &c.r.Waves[i]
+	for _, g := range w.Gates {
+		if g.Result != fleetapi.GateFailed {
+			continue
+		}
+		switch {
+		case g.Name == gateFailures && c.byCount():
+			return fmt.Sprintf("%s failed, the plan allows %d. %s", boxes(g.Bad), c.p.MaxFailed, firstError(w))
+		case g.Name == gateFailures:
+			return fmt.Sprintf("%d of %d attempted boxes failed, the policy allows %s. %s", g.Bad, g.Sample, percent(float64(c.p.Gates.ErrorLimit)), firstError(w))
+		case g.Name == gateEvidence:
+			return g.Measured
+		}
+		return fmt.Sprintf("%s is over its limit on %d of %d measured boxes; %s; allowed: %s", g.Name, g.Bad, g.Sample, g.Measured, g.Allowed)
+	}
+	least := c.p.Gates.MinSuccess
+	if w.State != fleetapi.WavePassed && least > 0 && n.open() == 0 && n.ended() > 0 && float64(n.succeeded) < float64(least)*float64(n.ended()) {
+		return fmt.Sprintf("%d of %d attempted boxes succeeded, the policy wants %s. %s", n.succeeded, n.ended(), percent(float64(least)), firstError(w))
+	}
+	return ""
+}
+
+// sample is how many boxes tried the version, and how many of them are bad.
+type sample struct{ bad, all int }
+
+// tried says whether a box is evidence, and whether it is bad. A box that was
+// not heard from is censored: it is none.
+func tried(t *fleetapi.Target) (bad, ok bool) {
+	bad = t.State == fleetapi.TargetFailed || len(t.Bad) > 0
+	return bad, bad || t.State == fleetapi.TargetSucceeded
+}
+
+// evidence tests all boxes that tried the version so far, and each group of
+// boxes with a trait in common: a version that is bad for one class in ten
+// must not hide behind the other nine.
+func (c *Course) evidence(_ int, e Evidence) fleetapi.Gate {
+	all, groups := c.samples()
+	g := fleetapi.Gate{Name: gateEvidence, Bad: all.bad, Sample: all.all, Result: fleetapi.GateWaiting,
+		Allowed: fmt.Sprintf("a probability of less than %s that more than %s of boxes are bad", percent(e.Halt), percent(float64(e.Bad)))}
+	if all.all == 0 {
+		g.Measured = "nothing yet"
+		return g
+	}
+	g.Result = fleetapi.GatePassed
+	p := probablyBad(all, float64(e.Bad))
+	g.Measured = fmt.Sprintf("%d of %d boxes that tried it are bad: with probability %s more than %s would be", all.bad, all.all, percent(p), percent(float64(e.Bad)))
+	if p >= e.Halt {
+		g.Result = fleetapi.GateFailed
+		return g
+	}
+	// Many groups are looked at, so each needs stronger evidence.
+	for _, k := range sortedTraits(groups) {
+		s := groups[k]
+		if q := probablyBad(s, float64(e.Bad)); s.all < all.all && q >= 1-(1-e.Halt)/5 {
+			g.Result = fleetapi.GateFailed
+			g.Measured = fmt.Sprintf("%d of %d boxes with %s that tried it are bad: with probability %s more than %s would be", s.bad, s.all, k, percent(q), percent(float64(e.Bad)))
+			return g
+		}
+	}
+	return g
+}
+
+// probablyBad is the probability that the share of bad boxes is above limit,
+// after s, when before it was thought to be limit on average: the upper tail
+// of a beta distribution, as a sum of binomials (both parameters are whole).
+func probablyBad(s sample, limit float64) float64 {
+	a := s.bad + 1
+	b := s.all - s.bad + max(int(math.Round(1/limit))-1, 1)
+	// P(X > limit) for X ~ Beta(a, b) is P(Bin(a+b-1, limit) <= a-1).
+	n := a + b - 1
+	p := 0.0
+	for k := range a {
+		p += math.Exp(logChoose(n, k) + float64(k)*math.Log(limit) + float64(n-k)*math.Log1p(-limit))
+	}
+	return min(p, 1)
+}
+
+func logChoose(n, k int) float64 {
+	a, _ := math.Lgamma(float64(n + 1))
+	b, _ := math.Lgamma(float64(k + 1))
+	d, _ := math.Lgamma(float64(n - k + 1))
+	return a - b - d
+}

@@ -1,0 +1,66 @@
+package rollout
+
+import (
+	"sort"
+	"time"
+
+	"github.com/edgeherd/edgeherd/internal/fleetapi"
+)
+
+// What a box needs beside its download, for the forecast: to be told, to try
+// the version and to watch it (agent/activate watches for 30 s).
+const workTime = time.Minute
+
+// sheet tells what a plan means for sites, and when it would end.
+func (o Order) sheet(r fleetapi.Rollout, p Policy, skipped []fleetapi.PlanSkip) *fleetapi.PlanSheet {
+	bySite := map[string]*fleetapi.PlanSite{}
+	for _, w := range r.Waves {
+		for _, t := range w.Targets {
+			s := bySite[t.Site]
+			if s == nil {
+				s = &fleetapi.PlanSite{Site: t.Site, TimeZone: t.Traits.Zone}
+				if len(p.Windows) > 0 {
+					s.Window = nextWindow(p.Windows, t.Traits.Zone, o.Now)
+				}
+				bySite[t.Site] = s
+			}
+			s.Boxes++
+			s.Bytes += o.Bytes
+		}
+	}
+	sheet := &fleetapi.PlanSheet{Sites: []fleetapi.PlanSite{}, Skipped: skipped}
+	for _, s := range bySite {
+		sheet.Sites = append(sheet.Sites, *s)
+	}
+	sort.Slice(sheet.Sites, func(i, j int) bool { return sheet.Sites[i].Site < sheet.Sites[j].Site })
+	sheet.Ends = o.forecast(r, p)
+	return sheet
+}
+
+// forecast adds up the waves: how long the slowest site loads and all boxes are
+// told, their work, the soak. Windows and approvals have no time that is known
+// ahead, nor has the end of a plan that waits for them.
+func (o Order) forecast(r fleetapi.Rollout, p Policy) *time.Time {
+	if len(p.Windows) > 0 || len(p.Approve) > 0 {
+		return nil
+	}
+	at := o.Now
+	for _, w := range r.Waves {
+		if len(w.Targets) == 0 {
+			continue
+		}
+		perSite := map[string]int64{}
+		for _, t := range w.Targets {
+			perSite[t.Site]++
+		}
+		var load time.Duration
+		for name, n := range perSite {
+			if rate := o.Rates[name]; rate > 0 {
+				load = max(load, seconds(float64(n*o.Bytes)/float64(rate)))
+			}
+		}
+		told := time.Duration(len(w.Targets)/max(p.AtOnce, 1)) * time.Second
+		at = at.Add(load + told + workTime + time.Duration(p.Soak))
+	}
+	return &at
+}

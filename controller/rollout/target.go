@@ -1,0 +1,119 @@
+package rollout
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/edgeherd/edgeherd/internal/fleetapi"
+	"github.com/edgeherd/edgeherd/models"
+)
+
+// setTarget changes the state of a target and remembers that it did.
+func (c *Course) setTarget(at place, s fleetapi.TargetState, why string, now time.Time) {
+	t := &c.r.Waves[at.wave].Targets[at.at]
+	if t.State == s && t.Err == why {
+		return
+	}
+	if t.State != s {
+		c.rec.Decisions = append(c.rec.Decisions, Decision{Wave: at.wave + 1, Box: t.Box, From: string(t.State), To: string(s), Why: why})
+		t.Changed = &now
+	}
+	t.State, t.Err = s, why
+	c.touched[at] = true
+}
+
+// moveTarget moves one target by its fact.
+func (c *Course) moveTarget(at place, now time.Time) {
+	t, f := &c.r.Waves[at.wave].Targets[at.at], c.facts[at.wave][at.at]
+	set := func(s fleetapi.TargetState, why string) { c.setTarget(at, s, why, now) }
+	digest := c.r.Target.Digest
+	switch {
+	case t.State == fleetapi.TargetSuperseded || t.State == fleetapi.TargetCanceled:
+		return
+	case f.Newer:
+		set(fleetapi.TargetSuperseded, "")
+	case t.State == fleetapi.TargetScheduled, f.DesiredRollout != c.r.ID:
+		return // the offer has not been carried out yet
+	case f.Phase == phaseFailed || f.Phase == phaseRefused || f.Phase == phaseRolledBack:
+		set(fleetapi.TargetFailed, f.Err)
+	case t.State == fleetapi.TargetSucceeded && !f.Running.IsZero() && f.Running != digest:
+		set(fleetapi.TargetFailed, "the box runs another version again")
+	case f.Running == digest && f.Phase == phaseActive:
+		set(fleetapi.TargetSucceeded, "")
+	case t.State == fleetapi.TargetSucceeded: // a runner that is starting reports nothing
+	case f.Phase != "" && f.Phase != t.Phase:
+		set(fleetapi.TargetWorking, "")
+	case c.overdue(t, f, now):
+		set(fleetapi.TargetFailed, fmt.Sprintf("no result within %s, though the box is there", time.Duration(c.p.Deadline)))
+	case c.unreachable(t, f, now):
+		set(fleetapi.TargetUnreachable, "")
+	}
+	c.measure(at, f)
+}
+
+// measure takes what the box measured.
+func (c *Course) measure(at place, f Fact) {
+	t := &c.r.Waves[at.wave].Targets[at.at]
+	if t.Phase != f.Phase {
+		t.Phase, c.touched[at] = f.Phase, true
+	}
+	if f.Probe != nil {
+		t.Probe = f.Probe
+	}
+	if bad := c.limits(t, f); !slices.Equal(bad, t.Bad) {
+		t.Bad, c.touched[at] = bad, true
+	}
+}
+
+func (c *Course) open(t *fleetapi.Target) bool {
+	return t.State == fleetapi.TargetOffered || t.State == fleetapi.TargetWorking
+}
+
+func (c *Course) unreachable(t *fleetapi.Target, f Fact, now time.Time) bool {
+	return c.open(t) && t.Changed != nil && f.Link != fleetapi.LinkLive && now.Sub(*t.Changed) >= time.Duration(c.p.UnreachableAfter)
+}
+
+func (c *Course) overdue(t *fleetapi.Target, f Fact, now time.Time) bool {
+	return c.open(t) && t.Changed != nil && f.Link == fleetapi.LinkLive && now.Sub(*t.Changed) >= time.Duration(c.p.Deadline)
+}
+
+// offer tells a target for the first time.
+func (c *Course) offer(at place, now time.Time) {
+	t, f := &c.r.Waves[at.wave].Targets[at.at], c.facts[at.wave][at.at]
+	c.setTarget(at, fleetapi.TargetOffered, "", now)
+	t.Offered, t.Waits = &now, ""
+	if !f.Running.IsZero() && f.Running != c.r.Target.Digest {
+		t.Before = models.Ref{Name: c.r.Target.Name, Version: f.Version, Digest: f.Running}
+	}
+	t.Base = f.Heat
+}
+
+// targets moves the targets of a started wave and offers the version to those
+// whose time has come.
+func (c *Course) targets(wave int, b *bounds, now time.Time) []Action {
+	var actions []Action
+	w := &c.r.Waves[wave]
+	for i := range w.Targets {
+		at := place{wave, i}
+		c.moveTarget(at, now)
+		t, f := &w.Targets[i], c.facts[wave][i]
+		if t.State == fleetapi.TargetScheduled {
+			waits, full := b.refuse(t, f)
+			if waits != t.Waits && b.noted < maxNoted {
+				t.Waits, c.touched[at] = waits, true
+				b.noted++
+			}
+			if waits != "" || full {
+				continue
+			}
+			c.offer(at, now)
+			b.take(t, f)
+		}
+		waiting := t.State == fleetapi.TargetOffered || t.State == fleetapi.TargetUnreachable
+		if waiting && (f.DesiredRollout != c.r.ID || f.Outrun) {
+			actions = append(actions, Action{Offer: t.Box})
+		}
+	}
+	return actions
+}

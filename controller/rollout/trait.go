@@ -1,0 +1,116 @@
+package rollout
+
+import (
+	"fmt"
+	"slices"
+	"sort"
+	"strings"
+
+	"github.com/edgeherd/edgeherd/internal/fleetapi"
+)
+
+// trait is something that boxes may have in common.
+type trait struct{ kind, value string }
+
+func (k trait) String() string { return k.kind + " " + k.value }
+
+// traitKinds in the order in which they are likely to be the cause.
+var traitKinds = []string{"class", "site", "dust", "ambient", "old version", "arch"}
+
+func traitsOf(t *fleetapi.Target) []trait {
+	values := []string{t.Traits.Class, t.Site, t.Traits.Dust, t.Traits.Ambient, t.Traits.Version, t.Traits.Arch}
+	out := make([]trait, 0, len(values))
+	for i, v := range values {
+		if v != "" && v != "unknown" {
+			out = append(out, trait{traitKinds[i], v})
+		}
+	}
+	return out
+}
+
+func sortedTraits(groups map[trait]sample) []trait {
+	out := make([]trait, 0, len(groups))
+	for k := range groups {
+		out = append(out, k)
+	}
+	sort.Slice(out, func(i, j int) bool {
+		if a, b := slices.Index(traitKinds, out[i].kind), slices.Index(traitKinds, out[j].kind); a != b {
+			return a < b
+		}
+		return out[i].value < out[j].value
+	})
+	return out
+}
+
+// samples counts all boxes that tried the version, and those of each trait.
+func (c *Course) samples() (all sample, groups map[trait]sample) {
+	groups = map[trait]sample{}
+	for i := range c.r.Waves {
+		for j := range c.r.Waves[i].Targets {
+			t := &c.r.Waves[i].Targets[j]
+			bad, ok := tried(t)
+			if !ok {
+				continue
+			}
+			all.count(bad)
+			for _, k := range traitsOf(t) {
+				s := groups[k]
+				s.count(bad)
+				groups[k] = s
+			}
+		}
+	}
+	return all, groups
+}
+
+func (s *sample) count(bad bool) {
+	s.all++
+	if bad {
+		s.bad++
+	}
+}
+
+// affected says who is bad, what they have in common, and what was not done.
+func (c *Course) affected() string {
+	all, groups := c.samples()
+	if all.bad == 0 {
+		return "No box is known to be bad."
+	}
+	s := fmt.Sprintf("%s of %d that tried it %s bad.", boxes(all.bad), all.all, areOrIs(all.bad))
+	if k, ok := common(all, groups); ok {
+		with := groups[k]
+		word := "All have"
+		if with.bad < all.bad {
+			word = fmt.Sprintf("%d of them have", with.bad)
+		}
+		s += fmt.Sprintf(" %s %s; of %s without it, %d %s bad.", word, k, boxes(all.all-with.all), all.bad-with.bad, areOrIs(all.bad-with.bad))
+	} else if all.bad > 1 {
+		s += " They have nothing in common that sets them apart: " + strings.Join(traitKinds, ", ") + " were compared."
+	}
+	return s + " No box was rolled back yet."
+}
+
+func areOrIs(n int) string {
+	if n == 1 {
+		return "is"
+	}
+	return "are"
+}
+
+// common finds the trait that tells bad boxes from good ones best: most bad
+// boxes have it, and those that have it are bad far more often than others.
+func common(all sample, groups map[trait]sample) (best trait, found bool) {
+	top := 0.3
+	for _, k := range sortedTraits(groups) {
+		with := groups[k]
+		without := sample{all.bad - with.bad, all.all - with.all}
+		if without.all == 0 || float64(with.bad) < 0.8*float64(all.bad) {
+			continue
+		}
+		apart := float64(with.bad)/float64(with.all) - float64(without.bad)/float64(without.all)
+		if apart > top+1e-9 {
+			best, top, found = k, apart, true
+		}
+	}
+	return best, found
+}

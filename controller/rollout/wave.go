@@ -1,0 +1,228 @@
+package rollout
+
+import (
+	"fmt"
+	"math"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/edgeherd/edgeherd/internal/fleetapi"
+)
+
+// advance decides what follows now. Waves that passed go on being looked at: a
+// straggler may still come, and a success may turn out to be none.
+func (c *Course) advance(now time.Time) []Action {
+	b := c.bounds(now)
+	var actions []Action
+	for i := range c.r.Waves {
+		w := &c.r.Waves[i]
+		if w.State == fleetapi.WaveSkipped {
+			continue
+		}
+		if w.State == fleetapi.WaveWaiting && !c.begin(i, now) {
+			if w.State == fleetapi.WaveSkipped {
+				continue
+			}
+			c.say(fmt.Sprintf("Wave %d of %d %s", i+1, len(c.r.Waves), w.Reason))
+			return actions
+		}
+		actions = append(actions, c.targets(i, b, now)...)
+		passed := w.State == fleetapi.WavePassed
+		c.judge(i, now)
+		switch w.State {
+		case fleetapi.WavePassed:
+			continue // the next wave may start at once
+		case fleetapi.WaveHalted:
+			c.halt(i, now)
+			return nil
+		}
+		if passed {
+			continue
+		}
+		c.say(c.running(i, b, now))
+		return actions
+	}
+	if wait := c.stragglers(now); wait != "" {
+		c.say(wait)
+		return actions
+	}
+	c.end(fleetapi.RolloutDone, fmt.Sprintf("Done: %s", total(c.r).words()), now)
+	return nil
+}
+
+// begin starts a wave; false when it waits for somebody or is empty.
+func (c *Course) begin(i int, now time.Time) bool {
+	w := &c.r.Waves[i]
+	if len(w.Targets) == 0 {
+		c.setWave(i, fleetapi.WaveSkipped, "no box in it")
+		return false
+	}
+	if slices.Contains(c.p.Approve, i+1) && len(w.ApprovedBy) == 0 {
+		reason := "waits for an approval"
+		if c.p.FourEyes {
+			reason += " by another person than " + c.r.StartedBy
+		}
+		c.setWave(i, fleetapi.WaveWaiting, reason)
+		return false
+	}
+	c.setWave(i, fleetapi.WaveRunning, "")
+	w.Started = &now
+	return true
+}
+
+func (c *Course) setWave(i int, s fleetapi.WaveState, reason string) {
+	w := &c.r.Waves[i]
+	if w.State == s && w.Reason == reason {
+		return
+	}
+	if w.State != s {
+		c.rec.Decisions = append(c.rec.Decisions, Decision{Wave: i + 1, From: string(w.State), To: string(s), Why: reason, Gates: w.Gates})
+	}
+	w.State, w.Reason, c.lead = s, reason, true
+}
+
+// say tells how it stands; saying the same again changes nothing.
+func (c *Course) say(sentence string) {
+	if c.r.Sentence != sentence {
+		c.r.Sentence, c.lead = sentence, true
+	}
+}
+
+func (c *Course) running(i int, b *bounds, now time.Time) string {
+	w := &c.r.Waves[i]
+	s := fmt.Sprintf("Wave %d of %d %s: %s", i+1, len(c.r.Waves), w.State, tally(w).words())
+	if n := tally(w); b.held != "" && n.scheduled > 0 {
+		return s + "; on hold: " + b.held
+	}
+	for _, t := range w.Targets {
+		if t.State == fleetapi.TargetScheduled && t.Waits != "" {
+			s += fmt.Sprintf("; %s waits: %s", t.Name, t.Waits)
+			break
+		}
+	}
+	if last := lastChange(w); w.State == fleetapi.WaveRunning && !last.IsZero() && now.Sub(last) >= time.Duration(c.p.Stalled) {
+		s += "; nothing has changed since " + last.UTC().Format("2006-01-02 15:04 UTC")
+	}
+	return s
+}
+
+func lastChange(w *fleetapi.Wave) time.Time {
+	var last time.Time
+	for _, t := range w.Targets {
+		if t.Changed != nil && t.Changed.After(last) {
+			last = *t.Changed
+		}
+	}
+	return last
+}
+
+// judge sets the state of a started wave: halt before pass.
+func (c *Course) judge(i int, now time.Time) {
+	w := &c.r.Waves[i]
+	n := tally(w)
+	gates := c.gates(i, n)
+	if !reflect.DeepEqual(gates, w.Gates) {
+		w.Gates, c.lead = gates, true
+	}
+	if why := c.breach(i, n); why != "" {
+		w.Ended = &now
+		c.setWave(i, fleetapi.WaveHalted, why)
+		return
+	}
+	if w.State == fleetapi.WavePassed {
+		return
+	}
+	if why := c.unripe(w, n); why != "" {
+		w.SoakEnds = nil
+		c.setWave(i, fleetapi.WaveRunning, "")
+		return
+	}
+	if n.succeeded == 0 && n.superseded+n.canceled < len(w.Targets) {
+		w.Ended = &now
+		c.setWave(i, fleetapi.WaveHalted, "no box of the wave took the version: "+n.words())
+		return
+	}
+	if ends := c.soakEnds(w, now); ends.After(now) {
+		if w.SoakEnds == nil || !w.SoakEnds.Equal(ends) {
+			w.SoakEnds, c.lead = &ends, true
+		}
+		c.setWave(i, fleetapi.WaveSoaking, n.words())
+		return
+	}
+	w.Ended, w.SoakEnds = &now, nil
+	c.setWave(i, fleetapi.WavePassed, n.words())
+}
+
+// soakEnds is when the wave has been good for long enough. Where coverage lets
+// it pass with boxes at work, their changes do not begin the soak anew.
+func (c *Course) soakEnds(w *fleetapi.Wave, now time.Time) time.Time {
+	if c.p.Soak == 0 {
+		return now
+	}
+	if c.p.Coverage > 0 {
+		if w.SoakEnds != nil {
+			return *w.SoakEnds
+		}
+		return now.Add(time.Duration(c.p.Soak))
+	}
+	return lastChange(w).Add(time.Duration(c.p.Soak))
+}
+
+// unripe says why a wave cannot pass yet.
+func (c *Course) unripe(w *fleetapi.Wave, n counts) string {
+	members := len(w.Targets) - n.superseded - n.canceled
+	if g := c.p.Gates.MaxUnreachable; g > 0 && float64(n.unreachable) > float64(g)*float64(members) {
+		return "too many boxes are not heard from"
+	}
+	if c.p.Coverage == 0 {
+		if n.open() > 0 {
+			return "boxes are in work"
+		}
+		return ""
+	}
+	if need := int(math.Ceil(float64(c.p.Coverage) * float64(members))); n.ended() < need {
+		return "too few boxes were attempted"
+	}
+	return ""
+}
+
+// stragglers says what the rollout still waits for after its last wave.
+func (c *Course) stragglers(now time.Time) string {
+	if c.p.Stragglers == 0 {
+		return ""
+	}
+	n := total(c.r)
+	var passed time.Time
+	for _, w := range c.r.Waves {
+		if w.Ended != nil && w.Ended.After(passed) {
+			passed = *w.Ended
+		}
+	}
+	ends := passed.Add(time.Duration(c.p.Stragglers))
+	if n.open()+n.unreachable == 0 && !c.p.LateJoiners || !now.Before(ends) {
+		return ""
+	}
+	return fmt.Sprintf("Every wave passed; waiting for stragglers until %s: %s", ends.UTC().Format("2006-01-02 15:04 UTC"), n.words())
+}
+
+// halt ends the rollout at a wave that must not pass, and says who is affected.
+func (c *Course) halt(i int, now time.Time) {
+	c.r.Affected = c.affected()
+	c.end(fleetapi.RolloutHalted, fmt.Sprintf("Halted in wave %d of %d: %s", i+1, len(c.r.Waves), c.r.Waves[i].Reason), now)
+}
+
+func (c *Course) end(s fleetapi.RolloutState, sentence string, now time.Time) {
+	c.rec.Decisions = append(c.rec.Decisions, Decision{From: string(c.r.State), To: string(s), Why: sentence})
+	c.r.State, c.r.Ended, c.r.Sentence, c.lead = s, &now, sentence, true
+}
+
+func firstError(w *fleetapi.Wave) string {
+	for _, t := range w.Targets {
+		if t.State == fleetapi.TargetFailed {
+			return strings.TrimSpace(fmt.Sprintf("%s: %s", t.Name, t.Err))
+		}
+	}
+	return ""
+}

@@ -1,0 +1,219 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/edgeherd/edgeherd/controller/rollout"
+	"github.com/edgeherd/edgeherd/internal/fleetapi"
+	"github.com/edgeherd/edgeherd/internal/identity"
+)
+
+// readRollout reads a rollout with its targets.
+func readRollout(ctx context.Context, t *tx, id, lock string) (r fleetapi.Rollout, rev int64, err error) {
+	var body string
+	err = t.QueryRow(ctx, `SELECT rev, body FROM rollout WHERE id = ?`+lock, id).Scan(&rev, &body)
+	if errors.Is(err, sql.ErrNoRows) {
+		return r, 0, fmt.Errorf("rollout %s: %w", id, ErrNotFound)
+	}
+	if err == nil {
+		err = json.Unmarshal([]byte(body), &r)
+	}
+	if err == nil {
+		err = readTargets(ctx, t, &r, nil)
+	}
+	if err != nil {
+		return r, 0, fmt.Errorf("read rollout %s: %w", id, err)
+	}
+	return r, rev, nil
+}
+
+// readTargets fills in the targets, and what is known of their boxes.
+func readTargets(ctx context.Context, t *tx, r *fleetapi.Rollout, facts map[identity.ID]rollout.Fact) error {
+	type text struct {
+		wave         int
+		target, fact string
+	}
+	var texts []text
+	err := t.each(ctx, `SELECT wave, body, fact FROM rollout_target WHERE rollout = ? ORDER BY wave, place`, []any{r.ID}, func(rows *sql.Rows) error {
+		var x text
+		if err := rows.Scan(&x.wave, &x.target, &x.fact); err != nil {
+			return err
+		}
+		if facts == nil {
+			x.fact = ""
+		}
+		texts = append(texts, x)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	targets, known, errs := make([]fleetapi.Target, len(texts)), make([]rollout.Fact, len(texts)), make([]error, len(texts))
+	parallel(len(texts), func(i int) {
+		errs[i] = json.Unmarshal([]byte(texts[i].target), &targets[i])
+		if errs[i] == nil && facts != nil {
+			errs[i] = json.Unmarshal([]byte(texts[i].fact), &known[i])
+		}
+	})
+	for i, x := range texts {
+		if errs[i] != nil {
+			return fmt.Errorf("parse a target: %w", errs[i])
+		}
+		if x.wave >= len(r.Waves) {
+			return fmt.Errorf("a target of wave %d, which is not there", x.wave+1)
+		}
+		r.Waves[x.wave].Targets = append(r.Waves[x.wave].Targets, targets[i])
+		if facts != nil {
+			facts[targets[i].Box] = known[i]
+		}
+	}
+	return nil
+}
+
+// Rollout returns one rollout, or ErrNotFound.
+func (s *Store) Rollout(ctx context.Context, id string) (r fleetapi.Rollout, err error) {
+	err = s.snapshot(ctx, func(t *tx) error {
+		r, _, err = readRollout(ctx, t, id, "")
+		return err
+	})
+	return r, err
+}
+
+// RolloutCourse returns a rollout with what is known of its boxes, and its rev.
+func (s *Store) RolloutCourse(ctx context.Context, id string) (r fleetapi.Rollout, facts map[identity.ID]rollout.Fact, rev int64, err error) {
+	err = s.snapshot(ctx, func(t *tx) error {
+		facts = map[identity.ID]rollout.Fact{}
+		var body string
+		if err := t.QueryRow(ctx, `SELECT rev, body FROM rollout WHERE id = ?`, id).Scan(&rev, &body); err != nil {
+			return err
+		}
+		r = fleetapi.Rollout{}
+		if err := json.Unmarshal([]byte(body), &r); err != nil {
+			return err
+		}
+		return readTargets(ctx, t, &r, facts)
+	})
+	if err != nil {
+		return r, nil, 0, fmt.Errorf("read rollout %s: %w", id, err)
+	}
+	return r, facts, rev, nil
+}
+
+// RolloutHeads returns all rollouts newest first, without what is in them.
+func (s *Store) RolloutHeads(ctx context.Context) ([]RolloutHead, error) {
+	var out []RolloutHead
+	err := s.each(ctx, `SELECT id, state, created_ms, rev FROM rollout ORDER BY created_ms DESC, id DESC`, nil, func(rows *sql.Rows) error {
+		var h RolloutHead
+		var ms int64
+		if err := rows.Scan(&h.ID, &h.State, &ms, &h.Rev); err != nil {
+			return err
+		}
+		h.Created = time.UnixMilli(ms)
+		out = append(out, h)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list rollouts: %w", err)
+	}
+	return out, nil
+}
+
+// Rollouts returns rollouts newest first; with states, only those in them.
+func (s *Store) Rollouts(ctx context.Context, states ...fleetapi.RolloutState) ([]fleetapi.Rollout, error) {
+	want := map[fleetapi.RolloutState]bool{}
+	for _, st := range states {
+		want[st] = true
+	}
+	heads, err := s.RolloutHeads(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var out []fleetapi.Rollout
+	for _, h := range heads {
+		if len(want) > 0 && !want[h.State] {
+			continue
+		}
+		r, err := s.Rollout(ctx, h.ID)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, r)
+	}
+	return out, nil
+}
+
+// BoxesOf returns the boxes of ids that are known, without counts of results,
+// newest values and findings: what a rollout must know of them.
+func (s *Store) BoxesOf(ctx context.Context, ids []identity.ID) ([]Box, error) {
+	args := make([]any, len(ids))
+	for i, id := range ids {
+		args[i] = string(id)
+	}
+	var out []Box
+	err := s.read(ctx, func(t *tx) error {
+		out = nil
+		var texts [][4]string
+		find := many{head: `SELECT id, name, site, enrolled_ms, last_seen_ms, connected, inventory, buffer, running, desired FROM box WHERE id IN (`, row: `?`, tail: `)`, width: 1}
+		err := t.eachMany(ctx, find, args, func(rows *sql.Rows) error {
+			b, said, err := scanBox(rows)
+			out, texts = append(out, b), append(texts, said)
+			return err
+		})
+		if err == nil {
+			err = parseBoxes(out, texts)
+		}
+		if err != nil {
+			return err
+		}
+		at := make(map[identity.ID]*Box, len(out))
+		for i := range out {
+			at[out[i].ID] = &out[i]
+		}
+		phases := many{head: `SELECT box, digest, rollout, kind, name, version, phase, err, body, t_ms FROM phase WHERE box IN (`, row: `?`, tail: `) ORDER BY t_ms`, width: 1}
+		return t.eachMany(ctx, phases, args, func(rows *sql.Rows) error {
+			var p Phase
+			if err := rows.Scan(&p.Box, &p.Digest, &p.Rollout, &p.Kind, &p.Name, &p.Version, &p.Phase, &p.Err, &p.Body, &p.TimeMs); err != nil {
+				return err
+			}
+			if b := at[p.Box]; b != nil {
+				b.Phases = append(b.Phases, p)
+			}
+			return nil
+		})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read %d boxes: %w", len(ids), err)
+	}
+	return out, nil
+}
+
+// AddNewest fills in the newest values of boxes.
+func (s *Store) AddNewest(ctx context.Context, boxes []Box) error {
+	for i := range boxes {
+		if err := s.addNewest(ctx, boxes[i].ID, func(identity.ID) *Box { return &boxes[i] }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// EnrolledSince returns the boxes that were enrolled after a time.
+func (s *Store) EnrolledSince(ctx context.Context, ms int64) ([]identity.ID, error) {
+	var out []identity.ID
+	err := s.each(ctx, `SELECT id FROM box WHERE enrolled_ms > ? ORDER BY enrolled_ms`, []any{ms}, func(rows *sql.Rows) error {
+		var id identity.ID
+		out = append(out, "")
+		err := rows.Scan(&id)
+		out[len(out)-1] = id
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list boxes that were enrolled: %w", err)
+	}
+	return out, nil
+}
