@@ -46,9 +46,8 @@ var jobs = map[string]job{
 	"sensor":       {"look at the sensor and its driver", "", false},
 	"ambient":      {"find out what warms the air at the inlet", "", false},
 	CauseHVAC:      {"see to the cooling of the room", "", false},
-	"ssd-wear":     {"change the drive", "ssd", false},
-	"ssd":          {"change the drive", "ssd", false},
-	"psu":          {"change the power supply", "psu", false},
+	"drive-wear":   {"change the drive", "ssd", false},
+	"power-supply": {"change the power supply", "psu", false},
 }
 
 // Do says what a cause asks for, in English.

@@ -7,11 +7,13 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"pgregory.net/rapid"
 
 	"github.com/edgeherd/edgeherd/controller/care"
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
+	"github.com/edgeherd/edgeherd/internal/health"
 	"github.com/edgeherd/edgeherd/internal/identity"
 )
 
@@ -126,6 +128,75 @@ func TestATicketThatIsProvedComesBackWithinTwoWeeks(t *testing.T) {
 		if d.String() != c.want {
 			t.Errorf("after %d days: %s", c.days, d.String())
 		}
+	}
+}
+
+// TestWhatIsProvedIsNotDoubtedByWhatWasFelt: a box closes a finding only days
+// after the work, and may name another cause until then.
+func TestWhatIsProvedIsNotDoubtedByWhatWasFelt(t *testing.T) {
+	f := finding("resistance", "airflow", ticket)
+	var d desk
+	d.take(care.Find(nil, f, place, now))
+	d.take([]fleetapi.Ticket{act(t, d.tickets[0], fleetapi.TicketAction{Action: "done"}, 9, now.Add(time.Hour))})
+	proved, ok := care.Verify(d.tickets[0], care.Reading{Percent: 1, Hours: 8}, now.Add(30*time.Hour))
+	if !ok {
+		t.Fatal("not proved")
+	}
+	d.take([]fleetapi.Ticket{proved})
+	f.Cause = "paste"
+	d.take(care.Find(d.tickets, f, place, now.Add(3*24*time.Hour)))
+	if d.String() != "T-1 verified ticket airflow resistance" {
+		t.Errorf("another cause of the same: %s", d.String())
+	}
+	f.Level = urgent
+	d.take(care.Find(d.tickets, f, place, now.Add(4*24*time.Hour)))
+	if d.String() != "T-1 verified ticket airflow resistance; T-2 open urgent paste resistance" {
+		t.Errorf("it became worse: %s", d.String())
+	}
+}
+
+func TestABoxThatMakesThingsUpFillsNoDisk(t *testing.T) {
+	var flaps, families desk
+	for i := range 300 {
+		at := now.Add(time.Duration(i) * time.Minute)
+		f := finding("resistance", fmt.Sprint("cause-", i), urgent)
+		flaps.take(care.Find(flaps.tickets, f, place, at))
+		flaps.take(care.Find(flaps.tickets, over(f), place, at))
+		families.take(care.Find(families.tickets, finding(fmt.Sprint("family-", i), "airflow", ticket), place, at))
+	}
+	if n := len(flaps.tickets); n != 64 {
+		t.Errorf("%d tickets of one box in a day", n)
+	}
+	if n := len(families.tickets[0].Families); n != 16 {
+		t.Errorf("%d families of one ticket", n)
+	}
+}
+
+func TestEveryCauseThatABoxFindsHasItsWork(t *testing.T) {
+	for _, c := range []health.Cause{health.CauseAirflow, health.CausePaste, health.CauseUndetermined, health.CauseVent, health.CauseFanWear, health.CauseFanStop,
+		health.CauseSensor, health.CauseAmbient, health.CauseHVAC, health.CauseDrive, health.CauseSupply} {
+		if care.Do(string(c)) == care.Do("unheard-of") {
+			t.Errorf("nobody is told what to do about %s", c)
+		}
+	}
+	if d, s := care.PartOf(string(health.CauseDrive)), care.PartOf(string(health.CauseSupply)); d != "ssd" || s != "psu" {
+		t.Errorf("parts %q and %q", d, s)
+	}
+}
+
+func TestADigestIsShortEnoughForAChat(t *testing.T) {
+	var watch []fleetapi.Finding
+	for i := range 5000 {
+		f := finding("resistance", "airflow", fleetapi.HealthWatch)
+		f.BoxName, f.Site, f.Evidence[0].Text = fmt.Sprint("box-", i), fmt.Sprint("site-", i%50), strings.Repeat("ü", 300)
+		watch = append(watch, f)
+	}
+	n, ok := care.Digest(watch, "2026-W11", now)
+	if !ok || len(n.Text) > 2500 || !strings.HasPrefix(n.Text, "site-0, box-0: airflow, ") || !strings.Contains(n.Text, "and 4980 more") || !strings.Contains(n.Title, "5000 to watch at 50 sites") {
+		t.Errorf("%d bytes: %s\n%.300s", len(n.Text), n.Title, n.Text)
+	}
+	if !utf8.ValidString(n.Text) {
+		t.Error("a letter was cut in two")
 	}
 }
 
@@ -396,6 +467,10 @@ func TestNoticesTellOfChangesThatMatter(t *testing.T) {
 	n := care.Notices(nil, k, now)[0]
 	if n.Title != "till-1 at shop-7: airflow likely (80 %), opened" || !strings.Contains(n.Text, "To do: clean or change the filter") || !n.Active || !n.Quietly() {
 		t.Errorf("notice %+v", n)
+	}
+	// A restored database gives numbers anew, and histories have a bound.
+	if other := care.Notices(nil, k, now.Add(time.Hour))[0]; other.Key == n.Key {
+		t.Errorf("two notices have the key %s", n.Key)
 	}
 	if care.Notices(nil, hot, now)[0].Quietly() {
 		t.Error("what is urgent waits for the end of the night")

@@ -26,9 +26,15 @@ func Find(have []fleetapi.Ticket, f fleetapi.Finding, p Place, now time.Time) []
 	if !AtLeast(f.Level, fleetapi.HealthTicket) || f.Muted {
 		return nil
 	}
+	if slices.ContainsFunc(have, func(t fleetapi.Ticket) bool { return outlives(f, t) }) {
+		return nil
+	}
 	i = slices.IndexFunc(have, func(t fleetapi.Ticket) bool { return !t.State.Ended() && t.Cause == f.Cause })
 	if i >= 0 {
 		t := have[i]
+		if len(t.Families) >= mostFamilies {
+			return nil
+		}
 		t.Families, t.Cleared = append(slices.Clone(t.Families), f.Family), nil
 		take(&t, f)
 		step(&t, now, "", "found again", f.Family)
@@ -48,15 +54,26 @@ func Find(have []fleetapi.Ticket, f fleetapi.Finding, p Place, now time.Time) []
 			open++
 		}
 	}
-	if open >= mostOpen {
+	if open >= mostOpen || len(have) >= mostRecent {
 		return nil
 	}
 	return []fleetapi.Ticket{opened(f, p, now)}
 }
 
-// mostOpen tickets of one box are enough to go there: a box that makes causes
-// up must not bury the others.
-const mostOpen = 16
+// What one box may bring about: one that makes things up must not bury the
+// others, nor fill the disk.
+const (
+	mostOpen     = 16 // tickets at a time
+	mostRecent   = 64 // of them within RecentlyEnded, with those that ended
+	mostFamilies = 16 // of one ticket
+)
+
+// outlives reports whether a finding is one whose work is proved already. The
+// box closes it only after days below its line, and may meanwhile name another
+// cause of what it felt before the work. One that became worse is no such.
+func outlives(f fleetapi.Finding, t fleetapi.Ticket) bool {
+	return t.State == fleetapi.TicketVerified && t.Done != nil && slices.Contains(t.Families, f.Family) && !f.Opened.After(*t.Done) && AtLeast(t.Level, f.Level)
+}
 
 // RecentlyEnded is how long an ended ticket may come back to life.
 const RecentlyEnded = reopenWithin

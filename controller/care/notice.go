@@ -1,8 +1,8 @@
 package care
 
 import (
+	"cmp"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -64,7 +64,9 @@ func Notices(was *fleetapi.Ticket, is fleetapi.Ticket, now time.Time) []Notice {
 		return nil
 	}
 	n := Notice{
-		Key: fmt.Sprintf("%s/%s/%d", is.ID, kind, len(is.Timeline)), Kind: kind, Time: now, Level: is.Level, Site: is.Site,
+		// The time keeps keys apart that a database restored from a backup would
+		// give anew: receivers drop what they had.
+		Key: fmt.Sprintf("%s/%s/%d", is.ID, kind, now.UnixMilli()), Kind: kind, Time: now, Level: is.Level, Site: is.Site,
 		Path: "/tickets/" + is.ID, Ticket: told(is), Active: !is.State.Ended(),
 	}
 	what := is.BoxName
@@ -122,30 +124,35 @@ func lines(t fleetapi.Ticket) string {
 // is urgent may not, nor may the end of what was.
 func (n Notice) Quietly() bool { return n.Level != fleetapi.HealthUrgent }
 
+// A digest has at most so many lines, of so many bytes: chats refuse long ones.
+const (
+	digestLines = 20
+	digestLine  = 100
+)
+
 // Digest is the weekly word about what is only watched; false: nothing is.
 func Digest(watch []fleetapi.Finding, week string, now time.Time) (Notice, bool) {
-	bySite := map[string][]string{}
+	if len(watch) == 0 {
+		return Notice{}, false
+	}
+	sites := map[string]bool{}
+	lines := make([]string, 0, len(watch))
 	for _, f := range watch {
-		name := f.BoxName
-		if name == "" {
-			name = string(f.Box)
-		}
-		line := name + ": " + f.Cause
+		line := f.Site + ", " + cmp.Or(f.BoxName, string(f.Box)) + ": " + f.Cause
 		if len(f.Evidence) > 0 {
 			line += ", " + f.Evidence[0].Text
 		}
-		bySite[f.Site] = append(bySite[f.Site], line)
+		if len(line) > digestLine {
+			line = strings.ToValidUTF8(line[:digestLine], "") + "…"
+		}
+		sites[f.Site], lines = true, append(lines, line)
 	}
-	if len(bySite) == 0 {
-		return Notice{}, false
-	}
-	var text []string
-	for _, site := range slices.Sorted(maps.Keys(bySite)) {
-		slices.Sort(bySite[site])
-		text = append(text, site+"\n  "+strings.Join(bySite[site], "\n  "))
+	slices.Sort(lines)
+	if n := len(lines) - digestLines; n > 0 {
+		lines = append(lines[:digestLines], fmt.Sprintf("and %d more: `edgeherd health fleet` shows the sites", n))
 	}
 	return Notice{
 		Key: "digest/" + week, Kind: "digest", Time: now, Level: fleetapi.HealthWatch, Path: "/tickets", Active: true,
-		Title: fmt.Sprintf("edgeherd: %d to watch at %d sites, nothing to do yet", len(watch), len(bySite)), Text: strings.Join(text, "\n"),
+		Title: fmt.Sprintf("edgeherd: %d to watch at %d sites, nothing to do yet", len(watch), len(sites)), Text: strings.Join(lines, "\n"),
 	}, true
 }

@@ -337,6 +337,23 @@ func (s *Store) addCare(ctx context.Context, only identity.ID, get func(identity
 	return nil
 }
 
+// EndMutes ends the mutes whose time is over: what is found all the same is
+// news again, for the box said it long ago and says it once.
+func (s *Store) EndMutes(ctx context.Context) error {
+	now := s.now().UnixMilli()
+	return s.write(ctx, func(t *tx) error {
+		for _, q := range []string{
+			`UPDATE finding SET news = 1 WHERE closed_ms = 0 AND EXISTS (SELECT 1 FROM mute m WHERE m.box = finding.box AND m.family = finding.family AND m.until_ms <= ?)`,
+			`DELETE FROM mute WHERE until_ms <= ?`,
+		} {
+			if _, err := t.Exec(ctx, q, now); err != nil {
+				return fmt.Errorf("end mutes: %w", err)
+			}
+		}
+		return nil
+	})
+}
+
 // ForgetCare deletes findings that closed, and notices that were sent, before
 // a time.
 func (s *Store) ForgetCare(ctx context.Context, before time.Time) error {
@@ -344,7 +361,6 @@ func (s *Store) ForgetCare(ctx context.Context, before time.Time) error {
 		for _, q := range []string{
 			`DELETE FROM finding WHERE closed_ms > 0 AND closed_ms < ? AND news = 0`,
 			`DELETE FROM notice WHERE state <> 0 AND changed_ms < ?`,
-			`DELETE FROM mute WHERE until_ms < ?`,
 		} {
 			if _, err := t.Exec(ctx, q, before.UnixMilli()); err != nil {
 				return fmt.Errorf("forget old findings and notices: %w", err)

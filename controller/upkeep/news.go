@@ -229,11 +229,15 @@ func (d *Desk) Digest(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		n, ok := care.Digest(watch, fmt.Sprintf("%d-W%02d", year, week), now)
-		if !ok {
-			return nil
+		for _, ch := range d.opts.Channels {
+			mine := slices.DeleteFunc(slices.Clone(watch), func(f fleetapi.Finding) bool { return !ch.hears(f.Site) })
+			if n, ok := care.Digest(mine, fmt.Sprintf("%d-W%02d", year, week), now); ok && care.AtLeast(n.Level, ch.Least) {
+				if err := d.queue(ctx, c, ch, n, "UTC"); err != nil {
+					return err
+				}
+			}
 		}
-		return d.notify(ctx, c, n, "UTC")
+		return nil
 	})
 }
 
@@ -259,26 +263,35 @@ func (d *Desk) watched(ctx context.Context, c *store.CareTx) ([]fleetapi.Finding
 	return out, nil
 }
 
-// notify queues a notice for the channels that want it; what may wait does so
-// until the quiet time of the site is over.
+// hears reports whether a channel is told of a site.
+func (ch Channel) hears(site string) bool {
+	return len(ch.Sites) == 0 || slices.Contains(ch.Sites, site)
+}
+
+// notify queues a notice of a ticket for the channels that want it.
 func (d *Desk) notify(ctx context.Context, c *store.CareTx, n care.Notice, zone string) error {
+	for _, ch := range d.opts.Channels {
+		if care.AtLeast(n.Level, ch.Least) && ch.hears(n.Site) {
+			if err := d.queue(ctx, c, ch, n, zone); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// queue has a channel told; what may wait does so until the quiet time of the
+// site is over.
+func (d *Desk) queue(ctx context.Context, c *store.CareTx, ch Channel, n care.Notice, zone string) error {
 	body, err := json.Marshal(n)
 	if err != nil {
 		return err
 	}
-	for _, ch := range d.opts.Channels {
-		if !care.AtLeast(n.Level, ch.Least) || len(ch.Sites) > 0 && n.Site != "" && !slices.Contains(ch.Sites, n.Site) {
-			continue
-		}
-		due := d.now()
-		if n.Quietly() {
-			due = afterQuiet(ch.Quiet, zone, due)
-		}
-		if err := c.Notify(ctx, store.Notice{Endpoint: ch.Name, Key: n.Key, DueMs: due.UnixMilli(), Body: body}); err != nil {
-			return err
-		}
+	due := d.now()
+	if n.Quietly() {
+		due = afterQuiet(ch.Quiet, zone, due)
 	}
-	return nil
+	return c.Notify(ctx, store.Notice{Endpoint: ch.Name, Key: n.Key, DueMs: due.UnixMilli(), Body: body})
 }
 
 // afterQuiet is the end of the quiet time that holds now, or now.

@@ -96,6 +96,7 @@ const (
 	judgeEvery  = time.Minute
 	verifyEvery = 10 * time.Minute
 	airEvery    = 10 * time.Minute
+	mutesEvery  = time.Hour
 	learnEvery  = 24 * time.Hour
 	digestEvery = time.Hour
 	forgetEvery = 24 * time.Hour
@@ -114,6 +115,7 @@ func (d *Desk) Run(ctx context.Context) error {
 	chores := []chore{
 		{what: "hours judged", every: judgeEvery, do: d.Judge},
 		{what: "findings made tickets", do: d.TakeNews},
+		{what: "mutes ended", every: mutesEvery, do: d.opts.Store.EndMutes},
 		{what: "work proved", every: verifyEvery, do: d.Verify},
 		{what: "SKUs learnt", every: learnEvery, do: d.Learn},
 		{what: "air told", every: airEvery, do: d.TellAir},

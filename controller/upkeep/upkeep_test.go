@@ -201,7 +201,7 @@ func TestTwoBoxesInWarmAirAreOneTicketOfTheSite(t *testing.T) {
 
 func TestNoticesWaitForTheEndOfQuietTimesAndAreQueuedOnce(t *testing.T) {
 	h := newHerd(t, upkeep.Channel{Name: "mail", Quiet: []string{"22:00-06:00"}}, upkeep.Channel{Name: "other", Sites: []string{"elsewhere"}},
-		upkeep.Channel{Name: "weekly", Least: fleetapi.HealthWatch})
+		upkeep.Channel{Name: "weekly", Least: fleetapi.HealthWatch}, upkeep.Channel{Name: "elsewhere", Sites: []string{"shop-8"}, Least: fleetapi.HealthWatch})
 	h.now = start.Add(23 * time.Hour)
 	h.finds(airflow(health.Ticket), till)
 	h.finds(airflow(health.Ticket), till)
@@ -230,6 +230,11 @@ func TestNoticesWaitForTheEndOfQuietTimesAndAreQueuedOnce(t *testing.T) {
 	if err != nil || digests != 1 {
 		t.Errorf("%d digests of %+v, %v", digests, last, err)
 	}
+	for _, n := range last {
+		if n.Endpoint == "elsewhere" {
+			t.Errorf("who is told of another site only heard of %s", n.Key)
+		}
+	}
 }
 
 func TestAFalseAlarmIsMuted(t *testing.T) {
@@ -246,9 +251,14 @@ func TestAFalseAlarmIsMuted(t *testing.T) {
 	if n := len(h.tickets()); n != 1 {
 		t.Errorf("%d tickets after a false alarm", n)
 	}
+	h.check(h.store.EndMutes(t.Context()))
+	h.check(h.desk.TakeNews(t.Context()))
+	if n := len(h.tickets()); n != 1 {
+		t.Errorf("%d tickets while the mute holds", n)
+	}
 	h.now = h.now.Add(91 * 24 * time.Hour)
-	again.Opened = health.Unix(h.now.Unix())
-	h.finds(again, till)
+	h.check(h.store.EndMutes(t.Context())) // the box says nothing new: it is as it was
+	h.check(h.desk.TakeNews(t.Context()))
 	if n := len(h.tickets()); n != 2 {
 		t.Errorf("%d tickets when the mute was over", n)
 	}
