@@ -43,6 +43,8 @@ type Manifest struct {
 	Signature   Signature `json:"signature"`
 	// Pipelines say what is done before and after the model runs.
 	Pipelines []Pipeline `json:"pipelines,omitempty"`
+	// Variants are forms of the model from the best to the cheapest; see Ladder.
+	Variants []Variant `json:"variants,omitempty"`
 }
 
 // File is one file of a model: its slash-separated path inside the model's
@@ -116,6 +118,9 @@ func (m Manifest) Validate() error {
 		return fmt.Errorf("model has no file %s", ModelFile)
 	}
 	if err := m.Signature.Validate(); err != nil {
+		return err
+	}
+	if err := m.checkVariants(); err != nil {
 		return err
 	}
 	return m.checkPipelines()

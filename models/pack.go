@@ -30,6 +30,8 @@ type description struct {
 	Files       []string `yaml:"files"`
 	// Pipelines are described in docs/pipelines.md.
 	Pipelines []Pipeline `yaml:"pipelines"`
+	// Variants are described at Variant.
+	Variants []Variant `yaml:"variants"`
 }
 
 // Pack reads the model in dir: model.yaml says what it is, model.onnx gives the
@@ -51,16 +53,10 @@ func pack(dir string) (Manifest, map[blob.Digest]string, error) {
 	}
 	m := Manifest{
 		V: ManifestVersion, Name: desc.Name, Version: desc.Version,
-		Description: desc.Description, Licence: desc.Licence, Upstream: desc.Upstream, Pipelines: desc.Pipelines,
+		Description: desc.Description, Licence: desc.Licence, Upstream: desc.Upstream,
+		Pipelines: desc.Pipelines, Variants: desc.Variants,
 	}
-	names := desc.Files
-	if len(names) == 0 {
-		names = []string{ModelFile}
-	}
-	hasGolden := slices.Contains(names, GoldenFile)
-	if _, err := os.Lstat(filepath.Join(dir, GoldenFile)); err == nil && !hasGolden {
-		hasGolden, names = true, append(names, GoldenFile)
-	}
+	names := desc.names(dir)
 	paths := map[blob.Digest]string{}
 	for _, name := range names {
 		f, err := hashFile(dir, name)
@@ -75,7 +71,7 @@ func pack(dir string) (Manifest, map[blob.Digest]string, error) {
 		return Manifest{}, nil, err
 	}
 	m.Signature = info.Signature
-	if hasGolden {
+	if slices.Contains(names, GoldenFile) {
 		golden, err := ReadGolden(filepath.Join(dir, GoldenFile))
 		if err != nil {
 			return Manifest{}, nil, err
@@ -87,12 +83,37 @@ func pack(dir string) (Manifest, map[blob.Digest]string, error) {
 	if err := m.Validate(); err != nil {
 		return Manifest{}, nil, fmt.Errorf("%s: %w", filepath.Join(dir, DescriptionFile), err)
 	}
+	if err := m.CheckVariants(func(f File) (io.ReadCloser, error) { return os.Open(paths[f.Digest]) }); err != nil {
+		return Manifest{}, nil, err
+	}
 	for _, p := range m.Pipelines {
 		if err := p.CheckFiles(m, func(name string) ([]byte, error) { return os.ReadFile(filepath.Join(dir, filepath.FromSlash(name))) }); err != nil {
 			return Manifest{}, nil, fmt.Errorf("%s: %w", filepath.Join(dir, DescriptionFile), err)
 		}
 	}
 	return m, paths, nil
+}
+
+// names lists the files to pack: those of the description, and those without
+// which what it describes could not be served.
+func (d description) names(dir string) []string {
+	names := slices.Clone(d.Files)
+	if len(names) == 0 {
+		names = []string{ModelFile}
+	}
+	more := []string{}
+	if _, err := os.Lstat(filepath.Join(dir, GoldenFile)); err == nil {
+		more = append(more, GoldenFile)
+	}
+	for _, v := range d.Variants {
+		more = append(more, v.Path, v.Golden)
+	}
+	for _, name := range more {
+		if name != "" && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 func readDescription(path string) (description, error) {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"time"
 
@@ -181,6 +182,9 @@ func (a *API) checkContent(m models.Manifest) error {
 	}
 	if err := sameSignature(info.Signature, m.Signature); err != nil {
 		return refuse("Pack it again: edgeherd model push DIR.", "the manifest's signature is not that of %s: %s", models.ModelFile, err)
+	}
+	if err := m.CheckVariants(func(f models.File) (io.ReadCloser, error) { return a.opts.Blobs.Get(f.Digest) }); err != nil {
+		return refuse("All variants of a model have the same inputs and outputs. Pack it again: edgeherd model push DIR.", "%s", err)
 	}
 	golden, ok := m.File(models.GoldenFile)
 	if !ok {

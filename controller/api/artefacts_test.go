@@ -96,6 +96,15 @@ func TestModelThatIsNotWhatItSaysIsRefused(t *testing.T) {
 	edited = good
 	edited.Files = append(edited.Files[:1:1], models.File{Path: models.GoldenFile, Digest: blob.Sum(noise), SizeBytes: int64(len(noise))})
 	push("golden samples that are none", w.sign(edited), 422, "golden")
+	edited = good
+	golden := []byte("{}")
+	other := onnx("x", "y", 2, 4)
+	w.put(golden)
+	w.put(other)
+	edited.Files = append(edited.Files[:1:1], models.File{Path: models.GoldenFile, Digest: blob.Sum(golden), SizeBytes: int64(len(golden))},
+		models.File{Path: "small.onnx", Digest: blob.Sum(other), SizeBytes: int64(len(other))})
+	edited.Variants = []models.Variant{{Name: "fp32", Path: models.ModelFile}, {Name: "int8", Path: "small.onnx"}}
+	push("a variant with another signature", w.sign(edited), 422, `variant "int8": small.onnx has another signature`)
 	if list, err := w.client("viewer").Models(t.Context()); err != nil || len(list.Items) != 0 {
 		t.Errorf("models after refusals: %+v, %v", list.Items, err)
 	}
