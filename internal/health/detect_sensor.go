@@ -68,7 +68,11 @@ func (b *Box) watchStuck(h *Hour) {
 	if !h.V[Power].OK() {
 		sure *= 3
 	}
-	if s.Hours >= max(stuckHours, 2*s.Longest) && moved > stuckLoad && rise*math.Log(moved) > sure {
+	least := max(stuckHours, 2*s.Longest)
+	if b.Base == nil || b.Base.Provisional { // how long it rests is not known yet
+		least, sure = 2*least, 2*sure
+	}
+	if s.Hours >= least && moved > stuckLoad && rise*math.Log(moved) > sure {
 		s.Last = h.day()
 		b.forgetSince(s.Since)
 		b.raise(Finding{Family: "sensor", Cause: CauseSensor, Confidence: 0.95, Level: Ticket, Since: Unix(s.Since), Evidence: []Evidence{

@@ -61,7 +61,9 @@ func (b *Box) watchStill(h *Hour) {
 		if s.Longest >= coarseRest {
 			limit = max(coarseLeast, coarseTimes*s.Longest)
 		}
-		if b.Base == nil || s.Stuck || s.Hours < limit || !(s.High-s.Low > stillMoved) {
+		// A week does not show how long a coarse sensor may rest.
+		unlearnt := b.Base == nil || b.Base.Provisional && s.Longest >= coarseRest
+		if unlearnt || s.Stuck || s.Hours < limit || !(s.High-s.Low > stillMoved) {
 			continue
 		}
 		s.Stuck = true
