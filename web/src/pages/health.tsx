@@ -7,12 +7,12 @@ import { boxCareQuery } from "../api/care";
 import type { Box, BoxCare, Finding, Reset } from "../api/generated";
 import { now } from "../api/now";
 import { number, signedPercent } from "../format";
-import { Forecast, Sure } from "../ui/forecast";
+import { Forecast, newest, Sure } from "../ui/forecast";
 import { Icon } from "../ui/icons";
 import { Card, Clock, Day, Fault, Loading } from "../ui/parts";
 import { State, useWord } from "../ui/state";
+import { Evidences } from "./evidence";
 import { isDrawn, Resistance } from "./resistance";
-import { Evidences } from "./ticket";
 import { ended } from "./ticketfilter";
 import { UpkeepCard } from "./upkeepcard";
 
@@ -50,7 +50,7 @@ function Standing({ box, care }: { box: Box; care: BoxCare }) {
   return (
     <Card title={t("health.title")} aside={<State kind="health" value={care.level} old={away} />}>
       <div className="grid grid-cols-[minmax(0,1fr)] gap-3 px-3 pb-3">
-        <Level box={box} care={care} />
+        <Level care={care} simulated={box.simulated} />
         {open.length > 0 ? (
           <ul className="grid gap-3">
             {open.map((finding) => (
@@ -82,7 +82,7 @@ export function weekOf(reason: string | undefined, at: number): number | undefin
 }
 
 /** Level says how much heat the same work makes, or why that is not known yet. */
-function Level({ box, care }: { box: Box; care: BoxCare }) {
+export function Level({ care, simulated }: { care: BoxCare; simulated?: boolean }) {
   const { t, i18n } = useTranslation();
   const { thermal } = care;
   if (thermal.known) {
@@ -120,7 +120,7 @@ function Level({ box, care }: { box: Box; care: BoxCare }) {
         <p className="mt-1 text-sm text-soft">
           {t(learning ? "health.learningHint" : idle ? "health.idleHint" : "health.notJudgedHint")}
         </p>
-        {box.simulated && <p className="mt-1 text-xs text-soft">{t("health.simulated")}</p>}
+        {simulated && <p className="mt-1 text-xs text-soft">{t("health.simulated")}</p>}
       </div>
     </div>
   );
@@ -132,6 +132,8 @@ function Found({ finding, care }: { finding: Finding; care: BoxCare }) {
   const ticket = care.tickets.find(
     (one) => !ended(one.state) && (one.families.includes(finding.family) || one.cause === finding.cause),
   );
+  // A finding keeps the forecast of the day it was opened; the box makes one each day.
+  const forecast = finding.forecast && newest(finding.forecast, care.forecast);
   return (
     <li className="border-t border-line pt-2.5">
       <div className="flex flex-wrap items-baseline gap-x-3 gap-y-1">
@@ -156,9 +158,9 @@ function Found({ finding, care }: { finding: Finding; care: BoxCare }) {
       <div className="text-sm">
         <Evidences items={finding.evidence} />
       </div>
-      {finding.forecast && (
+      {forecast && (
         <div className="mt-2">
-          <Forecast forecast={finding.forecast} />
+          <Forecast forecast={forecast} />
         </div>
       )}
     </li>

@@ -3,14 +3,17 @@ import { useQuery } from "@tanstack/react-query";
 import { getRouteApi, Link } from "@tanstack/react-router";
 import { useTranslation } from "react-i18next";
 import { boxCareQuery, ticketQuery } from "../api/care";
-import type { Evidence, Ticket, TicketCheck } from "../api/generated";
+import type { BoxCare, Ticket, TicketCheck } from "../api/generated";
 import { number, percent, signedPercent } from "../format";
-import { Forecast, Sure } from "../ui/forecast";
+import { Forecast, newest, Sure } from "../ui/forecast";
 import { Icon } from "../ui/icons";
 import { Ago, Card, Clock, Day, Facts, Fault, Loading, Page, Simulated } from "../ui/parts";
 import { State, useWord } from "../ui/state";
+import { Evidences } from "./evidence";
+import { Level } from "./health";
 import { isDrawn, Resistance } from "./resistance";
 import { TicketActions } from "./ticketactions";
+import { ended } from "./ticketfilter";
 
 const route = getRouteApi("/tickets/$id");
 
@@ -19,6 +22,7 @@ export function TicketPage() {
   const { id } = route.useParams();
   const query = useQuery(ticketQuery(id));
   const ticket = query.data;
+  const care = useQuery({ ...boxCareQuery(ticket?.box ?? ""), enabled: !!ticket?.box }).data;
   if (!ticket) {
     return (
       <Page title={id}>
@@ -55,8 +59,8 @@ export function TicketPage() {
         <Steps ticket={ticket} />
         <div className="grid grid-cols-[minmax(0,1fr)] items-start gap-3 lg:grid-cols-2">
           <div className="grid grid-cols-[minmax(0,1fr)] gap-3">
-            <Why ticket={ticket} />
-            {ticket.box && <Course box={ticket.box} />}
+            <Why ticket={ticket} care={care} />
+            {care && isDrawn(care.days) && <Course care={care} />}
             {ticket.check && <Check check={ticket.check} />}
           </div>
           <div className="grid grid-cols-[minmax(0,1fr)] gap-3">
@@ -161,28 +165,10 @@ function Steps({ ticket }: { ticket: Ticket }) {
   );
 }
 
-/** Evidences are the facts that a finding rests on, as the box words them. */
-export function Evidences({ items }: { items: Evidence[] }) {
+function Why({ ticket, care }: { ticket: Ticket; care: BoxCare | undefined }) {
   const { t } = useTranslation();
-  if (items.length === 0) return <p className="text-soft">{t("finding.noEvidence")}</p>;
-  return (
-    <ul className="grid gap-1">
-      {items.map((e) => (
-        <li key={`${e.name}/${e.text}`} className="flex gap-2">
-          <span className="pt-0.5 text-soft">
-            <Icon name="check" size={14} />
-          </span>
-          <span lang="en" className="min-w-0">
-            {e.text}
-          </span>
-        </li>
-      ))}
-    </ul>
-  );
-}
-
-function Why({ ticket }: { ticket: Ticket }) {
-  const { t } = useTranslation();
+  // A ticket keeps the forecast that opened it; the box makes one each day.
+  const forecast = ticket.forecast && newest(ticket.forecast, care?.forecast);
   return (
     <Card
       title={t("ticket.why")}
@@ -194,9 +180,9 @@ function Why({ ticket }: { ticket: Ticket }) {
     >
       <div className="px-3 pb-3">
         <Evidences items={ticket.evidence} />
-        {ticket.forecast && (
+        {forecast && !ended(ticket.state) && (
           <div className="mt-3 border-t border-line pt-3">
-            <Forecast forecast={ticket.forecast} />
+            <Forecast forecast={forecast} />
           </div>
         )}
       </div>
@@ -204,13 +190,12 @@ function Why({ ticket }: { ticket: Ticket }) {
   );
 }
 
-/** Course is how the resistance of the box developed, if it is measured. */
-function Course({ box }: { box: string }) {
-  const care = useQuery(boxCareQuery(box)).data;
-  if (!care || !isDrawn(care.days)) return null;
+/** Course is how the resistance of the box developed, and where it stands now. */
+function Course({ care }: { care: BoxCare }) {
   return (
     <Card>
-      <div className="p-3">
+      <div className="grid grid-cols-[minmax(0,1fr)] gap-2 p-3">
+        <Level care={care} />
         <Resistance care={care} />
       </div>
     </Card>

@@ -2,11 +2,32 @@
 // would promise more than is known.
 import { useTranslation } from "react-i18next";
 import type { HeatForecast } from "../api/generated";
+import { useNow } from "../api/now";
 import { number, percent } from "../format";
 import { Ago } from "./parts";
 
 /** beyond is "not within a year" of the API. */
 const beyond = 365;
+
+type Interval = { low_days: number; mid_days?: number; high_days: number };
+
+/** fromNow counts the days of a forecast from now: they were counted from when it was made. */
+export function fromNow<T extends Interval & { made: string }>(forecast: T, at: number): T {
+  const age = Math.max(0, (at - Date.parse(forecast.made)) / 86_400_000);
+  const left = (days: number) => (days >= beyond ? days : Math.max(0, days - age));
+  return {
+    ...forecast,
+    low_days: left(forecast.low_days),
+    high_days: left(forecast.high_days),
+    ...(forecast.mid_days !== undefined && { mid_days: left(forecast.mid_days) }),
+  };
+}
+
+/** newest of some forecasts is the one that was made last. */
+export const newest = (...forecasts: (HeatForecast | undefined)[]): HeatForecast | undefined =>
+  forecasts
+    .filter((forecast) => forecast !== undefined)
+    .sort((a, b) => Date.parse(b.made) - Date.parse(a.made))[0];
 
 /** where is the place of a number of days on a scale that gives the near days most room, 0 to 1. */
 export const where = (days: number): number =>
@@ -58,12 +79,12 @@ function Bar({ forecast, height }: { forecast: Interval; height: number }) {
   );
 }
 
-type Interval = { low_days: number; mid_days?: number; high_days: number };
-
 /** Brief is a forecast in a row of a table. */
-export function Brief({ forecast }: { forecast: Interval | undefined }) {
+export function Brief({ forecast: made }: { forecast: HeatForecast | undefined }) {
   const say = useInterval();
-  if (!forecast) return <span className="text-soft">–</span>;
+  const at = useNow(60_000);
+  if (!made) return <span className="text-soft">–</span>;
+  const forecast = fromNow(made, at);
   const soon = forecast.low_days <= 21;
   return (
     <span className="inline-block w-full min-w-24">
@@ -80,8 +101,9 @@ export function Brief({ forecast }: { forecast: Interval | undefined }) {
 }
 
 /** Forecast draws the interval over a scale of days, with the words above it. */
-export function Forecast({ forecast }: { forecast: HeatForecast }) {
+export function Forecast({ forecast: made }: { forecast: HeatForecast }) {
   const { t, i18n } = useTranslation();
+  const forecast = fromNow(made, useNow(60_000));
   const say = useInterval();
   const language = i18n.language;
   const mid = forecast.mid_days < beyond ? number(forecast.mid_days, language) : undefined;

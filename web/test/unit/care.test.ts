@@ -14,7 +14,7 @@ import { ended, filterOf, ranked, ticketStates } from "../../src/pages/ticketfil
 import { installedAt } from "../../src/pages/upkeepcard";
 import { linesOf } from "../../src/pages/visit";
 import { usual, workKinds, worksOf } from "../../src/pages/work";
-import { colourOf, where } from "../../src/ui/forecast";
+import { colourOf, fromNow, newest, where } from "../../src/ui/forecast";
 import { careOf } from "../mockcare.mjs";
 import sample from "../sample.json";
 import { faults } from "./schema";
@@ -117,6 +117,24 @@ describe("forecast", () => {
     const places = [-3, 0, 1, 7, 30, 90, 364, 365, 4000].map(where);
     expect(places).toEqual([...places].sort((a, b) => a - b));
     expect([places[0], places.at(-1)]).toEqual([0, 1]);
+  });
+  const made = (day: number, low: number, high: number) => ({
+    made: `2026-01-${String(day).padStart(2, "0")}T00:00:00Z`,
+    low_days: low,
+    mid_days: (low + high) / 2,
+    high_days: high,
+    trip_celsius: 95,
+    trip_known: true,
+  });
+  test("days are counted from now, and beyond a year stays beyond", () => {
+    const at = Date.parse("2026-01-11T00:00:00Z");
+    expect(fromNow(made(1, 4, 40), at)).toMatchObject({ low_days: 0, mid_days: 12, high_days: 30 });
+    expect(fromNow(made(1, 40, 365), at)).toMatchObject({ low_days: 30, high_days: 365 });
+    expect(fromNow(made(20, 4, 40), at)).toMatchObject({ low_days: 4, high_days: 40 });
+  });
+  test("the newest of two forecasts is shown", () => {
+    expect(newest(made(1, 4, 40), undefined, made(3, 9, 10))?.low_days).toBe(9);
+    expect(newest(undefined)).toBeUndefined();
   });
   test("the colour is that of the earliest day", () => {
     expect([0, 7, 8, 21, 22].map(colourOf)).toEqual(["hot", "hot", "warm", "warm", "busy"]);
