@@ -82,8 +82,10 @@ func severity(l fleetapi.Health) string {
 }
 
 func (m *alertmanager) tell(ctx context.Context, n care.Notice, link string, now time.Time) error {
-	if n.Kind == "digest" {
-		return nil // a digest is no alert: nothing is to be done
+	// A digest is no alert: nothing is to be done. What waited for long may be
+	// over, and refresh has said what is not.
+	if n.Kind == "digest" || n.Active && now.Sub(n.Time) > holds {
+		return nil
 	}
 	return m.send(ctx, []alert{alertOf(n, link, now)})
 }

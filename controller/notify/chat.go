@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/nicholas-fedor/shoutrrr"
 	"github.com/nicholas-fedor/shoutrrr/pkg/router"
@@ -21,7 +22,7 @@ import (
 // chat is a service that shoutrrr knows.
 type chat struct {
 	send    *router.ServiceRouter
-	secrets []string // parts of the address, never to be shown
+	secrets secrets
 }
 
 // maxSecretBytes bounds a file with an address or a secret.
@@ -38,7 +39,7 @@ func newChat(e Endpoint) (*chat, error) {
 	c := &chat{secrets: secretsOf(address)}
 	send, err := shoutrrr.NewSender(log.New(io.Discard, "", 0), address)
 	if err != nil {
-		return nil, fmt.Errorf("its address is not one of shoutrrr: %s; see https://shoutrrr.nickfedor.com for how each service is written", c.hide(err))
+		return nil, fmt.Errorf("its address is not one of shoutrrr: %s; see https://shoutrrr.nickfedor.com for how each service is written", c.secrets.hide(err.Error()))
 	}
 	send.Timeout = tellTimeout
 	c.send = send
@@ -63,14 +64,20 @@ func secret(file string) (string, error) {
 	return text, nil
 }
 
+// secrets are the parts of an address, never to be shown.
+type secrets []string
+
 // secretsOf are the parts of an address that may be a secret: all that is long
 // enough for one.
-func secretsOf(address string) []string {
+func secretsOf(address string) secrets {
 	_, rest, ok := strings.Cut(address, "://")
 	if !ok {
 		rest = address
 	}
-	out := []string{address}
+	var out secrets
+	if len(address) >= 6 {
+		out = append(out, address)
+	}
 	for _, part := range strings.FieldsFunc(rest, func(r rune) bool { return strings.ContainsRune("/:@?&=", r) }) {
 		if len(part) >= 6 {
 			out = append(out, part)
@@ -82,12 +89,18 @@ func secretsOf(address string) []string {
 	return out
 }
 
-func (c *chat) hide(err error) string {
-	text := err.Error()
-	for _, s := range c.secrets {
+// hide makes what a service said one line that shows no secret.
+func (all secrets) hide(text string) string {
+	for _, s := range all {
 		text = strings.ReplaceAll(text, s, "…")
 	}
-	return text
+	text = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, text)
+	return strings.Join(strings.Fields(text), " ")
 }
 
 func (c *chat) tell(ctx context.Context, n care.Notice, link string, _ time.Time) error {
@@ -105,7 +118,7 @@ func (c *chat) tell(ctx context.Context, n care.Notice, link string, _ time.Time
 	select {
 	case err := <-done:
 		if err != nil {
-			return errors.New(c.hide(err))
+			return errors.New(c.secrets.hide(err.Error()))
 		}
 		return nil
 	case <-ctx.Done():

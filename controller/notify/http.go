@@ -22,9 +22,10 @@ import (
 
 // caller posts JSON.
 type caller struct {
-	url   string
-	token string // bearer
-	http  *http.Client
+	url     string
+	token   string // bearer
+	secrets secrets
+	http    *http.Client
 }
 
 func newCaller(key, address, token string) (caller, error) {
@@ -35,7 +36,7 @@ func newCaller(key, address, token string) (caller, error) {
 	if token != "" && u.Scheme == "http" && !loopback(u.Hostname()) {
 		return caller{}, fmt.Errorf("`%s`: a token does not travel in the clear; use https", key)
 	}
-	return caller{url: address, token: token, http: &http.Client{
+	return caller{url: address, token: token, secrets: append(secretsOf(u.RequestURI()), secretsOf(token)...), http: &http.Client{
 		// A redirect would carry what is signed to another place.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}, nil
@@ -70,7 +71,8 @@ func (c caller) post(ctx context.Context, body []byte, head map[string]string) e
 	defer res.Body.Close()
 	said, _ := io.ReadAll(io.LimitReader(res.Body, 500))
 	if res.StatusCode < 200 || res.StatusCode > 299 {
-		return fmt.Errorf("it answered %s: %s", res.Status, strings.Join(strings.Fields(string(said)), " "))
+		// Servers like to say which path they do not know.
+		return fmt.Errorf("it answered %s", c.secrets.hide(res.Status+": "+string(said)))
 	}
 	return nil
 }

@@ -168,14 +168,20 @@ func (e Endpoint) CheckForm() error {
 	default:
 		return fmt.Errorf("level %q: want watch, ticket or urgent", e.Least)
 	}
+	if e.Alertmanager != "" && len(e.Quiet) > 0 {
+		return errors.New("Alertmanager has quiet times of its own: take `quiet` away and set a mute time interval there")
+	}
 	return site.Check(fleetapi.SiteSettings{Quiet: &e.Quiet})
 }
 
 const (
-	// atOnce notices are read in one go.
-	atOnce = 200
+	// atOnce notices of an endpoint are read in one go.
+	atOnce = 100
 	// tellTimeout bounds one attempt.
 	tellTimeout = 15 * time.Second
+	// roundTime is how long an endpoint may take in one round; the others wait
+	// for the next one until it ends.
+	roundTime = 10 * time.Second
 	// The waits between attempts, and when a notice is given up.
 	leastWait = 30 * time.Second
 	mostWait  = time.Hour
@@ -208,8 +214,8 @@ func (s *Sender) Run(ctx context.Context) error {
 	}
 }
 
-// Flush tells what is due, once. Endpoints do not wait for each other; one that
-// fails is left alone until its next attempt.
+// Flush tells what is due, once: all endpoints at the same time, a slow one for
+// a while only. One that fails is left alone for half a minute.
 func (s *Sender) Flush(ctx context.Context) error {
 	due, err := s.opts.Store.DueNotices(ctx, atOnce)
 	if err != nil {
@@ -233,31 +239,41 @@ func (s *Sender) Flush(ctx context.Context) error {
 }
 
 func (s *Sender) flush(ctx context.Context, name string, all []store.Notice) error {
-	for i, n := range all {
+	began := time.Now()
+	for _, n := range all {
 		now := s.opts.WallClock()
-		err := s.attempt(ctx, name, n)
-		if ctx.Err() != nil {
-			return nil // it is told again
-		}
-		if err == nil {
-			n.State, n.Err, n.Tries = store.NoticeSent, "", n.Tries+1
+		if old(n, now) {
+			n.State = store.NoticeFailed
+			if n.Err == "" {
+				n.Err = "it was not told within a week"
+			}
 			if err := s.opts.Store.KeepNotice(ctx, n); err != nil {
 				return err
 			}
 			continue
 		}
-		// The others wait as long: the endpoint is down, not the notice wrong.
-		wait := min(leastWait<<min(n.Tries, 10), mostWait)
-		for _, n := range all[i:] {
-			n.Tries, n.Err, n.DueMs = n.Tries+1, err.Error(), now.Add(wait).UnixMilli()
-			if old(n, now) {
-				n.State = store.NoticeFailed
-			}
+		if time.Since(began) > roundTime {
+			return nil
+		}
+		err := s.attempt(ctx, name, n)
+		if ctx.Err() != nil {
+			return nil // it is told again
+		}
+		n.Tries++
+		if err == nil {
+			n.State, n.Err = store.NoticeSent, ""
 			if err := s.opts.Store.KeepNotice(ctx, n); err != nil {
 				return err
 			}
+			continue
 		}
-		return nil
+		// Each notice has its own waits: one that is refused, for what it says,
+		// must not hold up the others until it is given up.
+		n.Err, n.DueMs = err.Error(), now.Add(min(leastWait<<min(n.Tries-1, 10), mostWait)).UnixMilli()
+		if err := s.opts.Store.KeepNotice(ctx, n); err != nil {
+			return err
+		}
+		return s.opts.Store.PutOff(ctx, name, now.Add(leastWait).UnixMilli())
 	}
 	return nil
 }

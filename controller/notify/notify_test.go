@@ -232,6 +232,66 @@ func TestADeadEndpointHoldsUpNoOther(t *testing.T) {
 	}
 }
 
+// TestARefusedNoticeHoldsUpNoOther: an endpoint that dislikes one notice still
+// hears of the others, and what it answers shows no secret.
+func TestARefusedNoticeHoldsUpNoOther(t *testing.T) {
+	w := newWorld(t)
+	var mu sync.Mutex
+	got := map[string]int{}
+	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, req *http.Request) {
+		body, _ := io.ReadAll(req.Body)
+		mu.Lock()
+		defer mu.Unlock()
+		if bytes.Contains(body, []byte(`"id":"T-1"`)) {
+			got["refused"]++
+			rw.WriteHeader(http.StatusBadRequest)
+			fmt.Fprintf(rw, "cannot\x1b[31m POST\n%s", req.URL.Path)
+			return
+		}
+		got["told"]++
+	}))
+	t.Cleanup(server.Close)
+	w.queue("cmms", 4)
+	s := w.sender(notify.Endpoint{Name: "cmms", Webhook: server.URL + "/services/hush-hush", SecretFile: w.file(key)})
+	for range 10 {
+		w.check(s.Flush(t.Context()))
+		w.now = w.now.Add(35 * time.Second)
+	}
+	if got["told"] != 3 || got["refused"] < 3 || got["refused"] > 5 {
+		t.Errorf("in six minutes %v, want 3 told and the other tried ever more rarely", got)
+	}
+	last, err := w.store.LastNotices(t.Context(), 10)
+	w.check(err)
+	for _, n := range last {
+		if strings.Contains(n.Err+w.log.String(), "hush") || strings.ContainsAny(n.Err, "\x1b\n") {
+			t.Errorf("kept of the answer: %q; log %s", n.Err, w.log.String())
+		}
+	}
+}
+
+func TestARedirectIsNotFollowed(t *testing.T) {
+	w, r := newWorld(t), newReceiver(t)
+	server := httptest.NewServer(http.RedirectHandler(r.URL+"/internal", http.StatusTemporaryRedirect))
+	t.Cleanup(server.Close)
+	w.queue("cmms", 1)
+	w.check(w.sender(notify.Endpoint{Name: "cmms", Webhook: server.URL, SecretFile: w.file(key)}).Flush(t.Context()))
+	if last, err := w.store.LastNotices(t.Context(), 10); err != nil || r.got() != 0 || !strings.Contains(last[0].Err, "307") {
+		t.Errorf("%d came to where it was redirected; %+v, %v", r.got(), last, err)
+	}
+}
+
+func TestAlertmanagerHearsNothingThatMayBeOver(t *testing.T) {
+	w, r := newWorld(t), newReceiver(t)
+	w.queue("am", 1)
+	w.now = w.now.Add(time.Hour) // of an outage
+	s := w.sender(notify.Endpoint{Name: "am", Alertmanager: r.URL})
+	w.check(s.Flush(t.Context()))
+	states, err := s.States(t.Context())
+	if err != nil || r.got() != 0 || states["am"].Waiting != 0 {
+		t.Errorf("%d alerts of an hour ago; %+v, %v", r.got(), states, err)
+	}
+}
+
 func TestEndpointsThatCannotWorkAreNamed(t *testing.T) {
 	short := filepath.Join(t.TempDir(), "short")
 	if err := os.WriteFile(short, []byte("short"), 0o600); err != nil {
@@ -244,6 +304,7 @@ func TestEndpointsThatCannotWorkAreNamed(t *testing.T) {
 		"shorter than 16":                {Name: "a", Webhook: "https://x.example", SecretFile: short},
 		"not an address such as":         {Name: "a", Alertmanager: "alertmanager:9093"},
 		"a token does not travel in the": {Name: "a", Alertmanager: "http://am.example", TokenFile: short},
+		"take `quiet` away":              {Name: "a", Alertmanager: "http://am.example", Quiet: []string{"22:00-06:00"}},
 		"want watch, ticket or urgent":   {Name: "a", Alertmanager: "http://am.example", Least: "loud"},
 		"not one of shoutrrr":            {Name: "a", Shoutrrr: "carrier-pigeon://hush-hush@coop"},
 		"no such file":                   {Name: "a", ShoutrrrFile: "/nonexistent/url"},

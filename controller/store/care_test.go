@@ -231,6 +231,18 @@ func noticesAreQueuedOnce(t *testing.T, open func(t *testing.T) *store.Store) {
 	if err != nil || counts["chat"] != [3]int{2, 1, 0} {
 		t.Errorf("counts %v, %v", counts, err)
 	}
+	queue("c", epoch-3)
+	queue("d", epoch-2)
+	check(t, s.Care(ctx, func(c *store.CareTx) error {
+		return c.Notify(ctx, store.Notice{Endpoint: "mail", Key: "a", DueMs: epoch, Body: []byte("{}")})
+	}))
+	if due, err = s.DueNotices(ctx, 1); err != nil || len(due) != 2 || due[0].Key != "c" || due[1].Endpoint != "mail" {
+		t.Errorf("one of each endpoint: %+v, %v", due, err)
+	}
+	check(t, s.PutOff(ctx, "chat", epoch+9))
+	if due, err = s.DueNotices(ctx, 9); err != nil || len(due) != 1 || due[0].Endpoint != "mail" {
+		t.Errorf("after chat was put off: %+v, %v", due, err)
+	}
 }
 
 func neighboursBreatheTheSameAir(t *testing.T, open func(t *testing.T) *store.Store) {

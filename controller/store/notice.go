@@ -6,9 +6,21 @@ import (
 	"fmt"
 )
 
-// DueNotices are those that wait and whose time has come, oldest first.
+// DueNotices are those that wait and whose time has come, oldest first; of each
+// endpoint at most limit, so that one with many does not hide the others.
 func (s *Store) DueNotices(ctx context.Context, limit int) ([]Notice, error) {
-	return s.notices(ctx, `WHERE state = 0 AND due_ms <= ? ORDER BY due_ms, endpoint, key LIMIT ?`, s.now().UnixMilli(), limit)
+	return s.notices(ctx, `JOIN (SELECT endpoint AS e, key AS k, row_number() OVER (PARTITION BY endpoint ORDER BY due_ms, key) AS place FROM notice WHERE state = 0 AND due_ms <= ?) AS due
+		ON due.e = endpoint AND due.k = key WHERE due.place <= ? ORDER BY due_ms, endpoint, key`, s.now().UnixMilli(), limit)
+}
+
+// PutOff has all that is due to an endpoint wait until a time.
+func (s *Store) PutOff(ctx context.Context, endpoint string, untilMs int64) error {
+	return s.write(ctx, func(t *tx) error {
+		if _, err := t.Exec(ctx, `UPDATE notice SET due_ms = ? WHERE endpoint = ? AND state = 0 AND due_ms <= ?`, untilMs, endpoint, s.now().UnixMilli()); err != nil {
+			return fmt.Errorf("put notices off: %w", err)
+		}
+		return nil
+	})
 }
 
 // LastNotices are the newest of all, whatever became of them.
