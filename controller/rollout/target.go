@@ -89,14 +89,29 @@ func (c *Course) offer(at place, now time.Time) {
 	t.Base = f.Heat
 }
 
-// targets moves the targets of a started wave and offers the version to those
-// whose time has come.
-func (c *Course) targets(wave int, b *bounds, now time.Time) []Action {
+// moveAll moves the targets of all waves that have begun, before anything is
+// decided: a box that is up again makes room for another.
+func (c *Course) moveAll(now time.Time) {
+	for i := range c.r.Waves {
+		if s := c.r.Waves[i].State; s == fleetapi.WaveWaiting || s == fleetapi.WaveSkipped {
+			continue
+		}
+		c.moveWave(i, now)
+	}
+}
+
+func (c *Course) moveWave(i int, now time.Time) {
+	for j := range c.r.Waves[i].Targets {
+		c.moveTarget(place{i, j}, now)
+	}
+}
+
+// offers tells the targets of a started wave whose time has come.
+func (c *Course) offers(wave int, b *bounds, now time.Time) []Action {
 	var actions []Action
 	w := &c.r.Waves[wave]
 	for i := range w.Targets {
 		at := place{wave, i}
-		c.moveTarget(at, now)
 		t, f := &w.Targets[i], c.facts[wave][i]
 		if t.State == fleetapi.TargetScheduled {
 			waits, full := b.refuse(t, f)

@@ -14,6 +14,7 @@ import (
 // advance decides what follows now. Waves that passed go on being looked at: a
 // straggler may still come, and a success may turn out to be none.
 func (c *Course) advance(now time.Time) []Action {
+	c.moveAll(now)
 	b := c.bounds(now)
 	var actions []Action
 	for i := range c.r.Waves {
@@ -21,14 +22,17 @@ func (c *Course) advance(now time.Time) []Action {
 		if w.State == fleetapi.WaveSkipped {
 			continue
 		}
-		if w.State == fleetapi.WaveWaiting && !c.begin(i, now) {
-			if w.State == fleetapi.WaveSkipped {
+		if w.State == fleetapi.WaveWaiting {
+			if !c.begin(i, now) && w.State == fleetapi.WaveSkipped {
 				continue
 			}
-			c.say(fmt.Sprintf("Wave %d of %d %s", i+1, len(c.r.Waves), w.Reason))
-			return actions
+			if w.State == fleetapi.WaveWaiting {
+				c.say(fmt.Sprintf("Wave %d of %d %s", i+1, len(c.r.Waves), w.Reason))
+				return actions
+			}
+			c.moveWave(i, now) // some of its boxes may be a newer rollout's
 		}
-		actions = append(actions, c.targets(i, b, now)...)
+		actions = append(actions, c.offers(i, b, now)...)
 		passed := w.State == fleetapi.WavePassed
 		c.judge(i, now)
 		switch w.State {
