@@ -245,7 +245,7 @@ func TestALeaseHoldsInputsAndOutputs(t *testing.T) {
 	var last *Request
 	for round := range 3 {
 		for i, l := range all {
-			last = ask(l, 64*i, 1000+i, float32(10*round+i)) // aligned
+			ask(l, 64*i, 1000+i, float32(10*round+i)) // aligned
 			last = ask(l, 64*i+4, 30000, float32(10*round+i))
 		}
 	}

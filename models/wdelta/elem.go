@@ -35,8 +35,6 @@ var shapes = [elemEnd]shape{
 
 func (e elem) size() int { return shapes[e].bits / 8 }
 
-func (e elem) float() bool { return shapes[e].mantissa > 0 }
-
 // elemOf is the element of a tensor. A type without a name of ours is taken as
 // bytes, which is right for 8-bit floats and harmless for packed 4-bit numbers.
 func elemOf(t models.DType) elem {
