@@ -24,6 +24,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"math"
 	"os"
@@ -83,7 +84,11 @@ type Fan struct {
 	name  string
 	state State
 	guard io.WriteCloser // while raised
-	dead  bool           // a write hung: never again in this process
+	busy  chan struct{}  // closed when the driver has done what was asked last; nil: never asked
+	dead  bool           // the driver hung: never again in this process
+	owed  bool           // the firmware's mode could not be written back yet
+	told  bool           // OnChange was told that we drive
+	said  string         // why the fan was not raised, so that it is said once
 }
 
 // ErrOther says that the policy is for another kind of box.
@@ -134,7 +139,13 @@ func chipDir(root, chip string) (string, error) {
 	var found []string
 	for _, path := range names {
 		if name, err := read(path); err == nil && name == chip {
-			found = append(found, filepath.Dir(path))
+			// By its device: the number may go to another chip within a boot, when
+			// drivers are loaded anew.
+			dir, err := filepath.EvalSymlinks(filepath.Dir(path))
+			if err != nil {
+				return "", fmt.Errorf("fan policy: %w", err)
+			}
+			found = append(found, dir)
 		}
 	}
 	if len(found) != 1 {
@@ -148,7 +159,22 @@ func (f *Fan) Step(at time.Duration, dieC, limitC float64) {
 	if f.dead {
 		return
 	}
-	r := Reading{At: at, DieC: dieC, LimitC: limitC, Duty: number(f.order.PWM) / 255, RPM: number(f.tach)}
+	if f.owed {
+		if f.giveBack("its driver takes writes again"); f.owed {
+			return
+		}
+	}
+	if f.guard != nil {
+		if _, err := f.guard.Write([]byte{'\n'}); err != nil {
+			f.lock(at, "the guard of the fan is gone")
+			return
+		}
+	}
+	r, err := f.look(Reading{At: at, DieC: dieC, LimitC: limitC})
+	if err != nil {
+		f.lock(at, err.Error())
+		return
+	}
 	was := f.state.Mode
 	var act Action
 	f.state, act = f.opts.Policy.Next(f.state, r)
@@ -157,22 +183,46 @@ func (f *Fan) Step(at time.Duration, dieC, limitC float64) {
 		f.giveBack(act.Reason)
 	case act.Set > 0:
 		if err := f.set(act.Set, was != raised); err != nil {
-			f.state.Mode, f.state.Until = locked, at+lockFor
-			f.log.Warn("fan not raised", "fan", f.name, "err", err)
-			f.giveBack(err.Error())
+			if f.said != err.Error() { // it comes again each hour
+				f.said = err.Error()
+				f.log.Warn("fan not raised", "fan", f.name, "err", err)
+			}
+			f.lock(at, err.Error())
 			return
 		}
 		if was != raised {
+			f.said = ""
 			f.log.Info("fan raised above the firmware's curve", "fan", f.name, "duty", act.Set)
-			f.opts.OnChange(Change{Fan: f.name, Raised: true, Duty: act.Set, Reason: act.Reason})
+			f.tell(Change{Fan: f.name, Raised: true, Duty: act.Set, Reason: act.Reason})
 		}
 	}
-	if f.guard != nil {
-		if _, err := f.guard.Write([]byte{'\n'}); err != nil {
-			f.state.Mode, f.state.Until = locked, at+lockFor
-			f.giveBack("the guard of the fan is gone")
-		}
+}
+
+// look reads what the chip says.
+func (f *Fan) look(r Reading) (Reading, error) {
+	seen := r
+	err := f.within(func() error {
+		seen.Duty, seen.RPM = number(f.order.PWM)/255, number(f.tach)
+		return nil
+	})
+	if err != nil { // seen is still the driver's
+		return r, err
 	}
+	return seen, nil
+}
+
+// lock gives the fan back and leaves it alone for an hour.
+func (f *Fan) lock(at time.Duration, reason string) {
+	f.state.Mode, f.state.Until = locked, at+lockFor
+	f.giveBack(reason)
+}
+
+// tell tells who drives. That the firmware does is news only after we did.
+func (f *Fan) tell(c Change) {
+	if c.Raised || f.told {
+		f.opts.OnChange(c)
+	}
+	f.told = c.Raised
 }
 
 // set writes a duty; the first one takes the fan over.
@@ -188,15 +238,17 @@ func (f *Fan) set(duty float64, first bool) error {
 	if n, err := strconv.Atoi(mode); err != nil || n < 2 {
 		return fmt.Errorf("the fan's mode is %s, not one of the firmware's: left alone", mode)
 	}
-	f.order.Mode = mode
-	if err := f.journal().Save(fanFile{f.opts.Boot, f.order}); err != nil {
-		return err
+	order := f.order
+	order.Mode = mode
+	if err := f.journal().Save(fanFile{f.opts.Boot, order}); err != nil {
+		return err // nothing was touched
 	}
-	order, err := json.Marshal(f.order)
+	f.order.Mode = mode
+	line, err := json.Marshal(order)
 	if err != nil {
 		return err
 	}
-	if f.guard, err = f.opts.Guard(append(order, '\n')); err != nil {
+	if f.guard, err = f.opts.Guard(append(line, '\n')); err != nil {
 		return fmt.Errorf("start the guard of the fan: %w", err)
 	}
 	return f.within(func() error {
@@ -210,17 +262,14 @@ func (f *Fan) set(duty float64, first bool) error {
 	})
 }
 
-// giveBack restores the firmware's mode, if we had taken it.
+// giveBack restores the firmware's mode, if we had taken it. Where that fails,
+// the guard tries as well, the next Step does again, and fan.json stays for the
+// next start.
 func (f *Fan) giveBack(reason string) {
 	if f.order.Mode == "" {
 		return
 	}
 	err := f.within(f.order.restore)
-	if err != nil {
-		f.log.Error("fan not given back to the firmware", "fan", f.name, "err", err)
-	} else if err := durable.Remove(f.opts.Journal); err != nil {
-		f.log.Warn("journal of the fan not removed", "err", err)
-	}
 	if f.guard != nil {
 		if err == nil {
 			_, _ = io.WriteString(f.guard, goodbye) // a guard that is gone is gone
@@ -228,9 +277,22 @@ func (f *Fan) giveBack(reason string) {
 		f.guard.Close() // without goodbye it restores as well
 		f.guard = nil
 	}
-	f.order.Mode = ""
-	f.log.Info("fan given back to the firmware", "fan", f.name, "reason", reason)
-	f.opts.OnChange(Change{Fan: f.name, Reason: reason})
+	if err != nil {
+		if !f.owed {
+			f.owed = true
+			f.log.Error("fan not given back to the firmware, tried again", "fan", f.name, "err", err)
+			f.tell(Change{Fan: f.name, Raised: true, Duty: 1, Reason: "it cannot be given back: " + err.Error()})
+		}
+		return
+	}
+	if err := durable.Remove(f.opts.Journal); err != nil {
+		f.log.Warn("journal of the fan not removed", "err", err)
+	}
+	f.order.Mode, f.owed = "", false
+	if f.told {
+		f.log.Info("fan given back to the firmware", "fan", f.name, "reason", reason)
+	}
+	f.tell(Change{Fan: f.name, Reason: reason})
 }
 
 // Close gives the fan back.
@@ -243,10 +305,19 @@ func (f *Fan) journal() durable.Journal {
 // patience with a driver; embedded controllers take some tens of milliseconds.
 const patience = 2 * time.Second
 
-// within does not wait for a driver that hangs. What hangs is never used again.
+// within does not wait for a driver that hangs. What hangs is never used again;
+// but what was begun before goes first, so that giving back has the last word.
 func (f *Fan) within(do func() error) error {
+	before, over := f.busy, make(chan struct{})
+	f.busy = over
 	done := make(chan error, 1)
-	go func() { done <- do() }()
+	go func() {
+		defer close(over)
+		if before != nil {
+			<-before
+		}
+		done <- do()
+	}()
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	select {
@@ -282,6 +353,7 @@ func Restore(journal, boot string) error {
 // restore writes the firmware's mode back and looks whether it took; full speed
 // otherwise.
 func (o Order) restore() error {
+	o = o.today()
 	err := write(o.Enable, o.Mode)
 	if err == nil {
 		var now string
@@ -293,6 +365,18 @@ func (o Order) restore() error {
 		return nil
 	}
 	return errors.Join(err, write(o.Enable, "1"), write(o.PWM, "255"))
+}
+
+// today is the order for a device whose number of hwmon has changed.
+func (o Order) today() Order {
+	if _, err := os.Stat(o.Enable); !errors.Is(err, fs.ErrNotExist) {
+		return o
+	}
+	device, name := filepath.Dir(filepath.Dir(o.Enable)), filepath.Base(o.Enable)
+	if found, _ := filepath.Glob(filepath.Join(device, "hwmon*", name)); len(found) == 1 {
+		o.Enable, o.PWM = found[0], strings.TrimSuffix(found[0], "_enable")
+	}
+	return o
 }
 
 // read and write use no poller of Go's: files of sysfs may answer EAGAIN, and

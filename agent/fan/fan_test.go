@@ -115,12 +115,17 @@ func (b *board) guard(order []byte) (io.WriteCloser, error) {
 	return g, err
 }
 
-// run lets time pass in steps of 10 s at a temperature of the die.
+// run lets time pass at a temperature of the die, in steps of 10 s, and of a
+// minute where it is long.
 func (b *board) run(d time.Duration, die float64) {
+	step := 10 * time.Second
+	if d >= 25*time.Minute {
+		step = time.Minute
+	}
 	for end := b.at + d; b.at < end; {
-		b.at += 10 * time.Second
+		b.at += step
 		b.die = die
-		wobble := 0.1 * float64(int(b.at/(10*time.Second))%2)
+		wobble := 0.1 * float64(int(b.at/step)%2)
 		b.turn()
 		b.fan.Step(b.at, die+wobble, 95)
 	}
@@ -282,8 +287,115 @@ func TestAFanThatDoesNotFollowIsGivenBack(t *testing.T) {
 func TestNothingIsWrittenWithoutAGuard(t *testing.T) {
 	b := learnt(t)
 	b.noGuard = errors.New("no such program")
-	b.run(time.Minute, 60)
-	b.mustBeFirmwares("no such program")
+	b.run(3*time.Hour, 60)
+	if _, err := os.Stat(b.fan.opts.Journal); b.get("pwm2_enable") != 5 || len(b.said) > 0 || !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("mode %v, said %+v, fan.json: %v", b.get("pwm2_enable"), b.said, err)
+	}
+}
+
+// TestAModeThatIsRefusedIsWrittenAgain: no hour at full speed, and no fan that
+// stays raised because one write failed.
+func TestAModeThatIsRefusedIsWrittenAgain(t *testing.T) {
+	b := learnt(t)
+	b.run(30*time.Second, 60)
+	enable := b.fan.order.Enable
+	hidden := enable + "_hidden"
+	if err := os.Rename(enable, hidden); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(enable, 0o755); err != nil { // refuses writes
+		t.Fatal(err)
+	}
+	for range 3 {
+		b.at += 10 * time.Second
+		b.fan.Step(b.at, math.NaN(), 95)
+	}
+	if n := len(b.said); b.get("pwm2") != 255 || n == 0 || !b.said[n-1].Raised || b.said[n-1].Duty != 1 || n > 2 {
+		t.Errorf("duty %v, said %+v, want full speed, said once", b.get("pwm2"), b.said)
+	}
+	if err := errors.Join(os.Remove(enable), os.Rename(hidden, enable)); err != nil {
+		t.Fatal(err)
+	}
+	b.at += 10 * time.Second
+	b.fan.Step(b.at, 60, 95)
+	b.mustBeFirmwares("writes again")
+}
+
+// TestGivingBackHasTheLastWord: a write that hung comes to its end before it.
+func TestGivingBackHasTheLastWord(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := learnt(t)
+		b.run(30*time.Second, 60)
+		hung := make(chan struct{})
+		err := b.fan.within(func() error {
+			<-hung
+			b.put("pwm2_enable", "1")
+			return nil
+		})
+		if err == nil || !b.fan.dead {
+			t.Fatalf("a driver that hangs was waited for: %v", err)
+		}
+		b.fan.Close()
+		b.put("pwm2_enable", "5") // as the guard does
+		close(hung)
+		synctest.Wait()
+		if b.get("pwm2_enable") != 5 {
+			t.Error("a write that hung raised the fan for good")
+		}
+	})
+}
+
+func TestADriverThatIsLoadedAnewGetsItsOwnFanBack(t *testing.T) {
+	b := newBoard(t)
+	device := filepath.Join(b.root, "sys/devices/platform/nct6775.656/hwmon/hwmon4")
+	if err := errors.Join(os.MkdirAll(filepath.Dir(device), 0o755), os.Rename(b.dir, device), os.Symlink(device, b.dir)); err != nil {
+		t.Fatal(err)
+	}
+	b.mustOpen()
+	b.run(2*time.Minute, 74)
+	b.run(9*time.Minute, 60)
+	if b.get("pwm2_enable") != 1 {
+		t.Fatal("not raised")
+	}
+	// Its number goes to another chip.
+	other := filepath.Join(b.root, "sys/devices/platform/other/hwmon/hwmon4")
+	moved := filepath.Join(filepath.Dir(device), "hwmon7")
+	if err := errors.Join(os.Rename(device, moved), os.MkdirAll(other, 0o755), os.Remove(b.dir), os.Symlink(other, b.dir)); err != nil {
+		t.Fatal(err)
+	}
+	b.put("pwm2_enable", "2")
+	b.put("pwm2", "99")
+	b.put("fan2_input", "900")
+	b.at += 10 * time.Second
+	b.fan.Step(b.at, 60, 95)
+	if b.get("pwm2_enable") != 2 || b.get("pwm2") != 99 {
+		t.Error("the fan of another chip was written to")
+	}
+	if mode := number(filepath.Join(moved, "pwm2_enable")); mode != 5 {
+		t.Errorf("mode %v of the fan that was raised, want 5", mode)
+	}
+}
+
+// TestTemperaturesThatWereNotSeenAreTakenFromAbove: the firmware's curve between
+// two temperatures that it was seen at is not known.
+func TestTemperaturesThatWereNotSeenAreTakenFromAbove(t *testing.T) {
+	b := newBoard(t)
+	b.curve = func(die float64) float64 { // steep where it was not watched
+		if die < 55 {
+			return 0.25
+		}
+		return 0.8
+	}
+	b.mustOpen()
+	b.run(2*time.Minute, 72)
+	b.run(10*time.Minute, 52)
+	if b.get("pwm2_enable") != 1 {
+		t.Fatal("not raised")
+	}
+	b.run(time.Minute, 58)
+	if d := b.get("pwm2") / 255; d < 0.79 {
+		t.Errorf("duty %.2f at 58 °C, the firmware would give 0.80", d)
+	}
 }
 
 func TestAFanThatIsNotTheFirmwaresIsLeftAlone(t *testing.T) {

@@ -111,6 +111,7 @@ type State struct {
 
 	began    time.Duration // of learning
 	seen     [bins]float64 // highest duty of the firmware
+	upTo     [bins]float64 // highest temperature in the bin
 	top      float64       // highest temperature it was seen at
 	hot      float64       // temperature that counts on the way down
 	lowered  time.Duration
@@ -164,17 +165,24 @@ func bin(celsius float64) int {
 func (s State) learn(r Reading) State {
 	if r.DieC == r.DieC && r.Duty == r.Duty {
 		i := bin(r.DieC)
+		if s.seen[i] == 0 || r.DieC > s.upTo[i] {
+			s.upTo[i] = r.DieC
+		}
 		s.seen[i] = max(s.seen[i], r.Duty)
 		s.top = max(s.top, r.DieC)
 	}
 	return s
 }
 
-// firmware is the most that it was seen to do at this temperature or below.
+// firmware is the most that it may do at this temperature: what it was seen to
+// do below and at the next temperature above, since its curve does not fall.
 func (s State) firmware(celsius float64) float64 {
 	most := 0.0
-	for i := 0; i <= bin(celsius); i++ {
+	for i := range bins {
 		most = max(most, s.seen[i])
+		if i >= bin(celsius) && s.seen[i] > 0 && s.upTo[i] >= celsius {
+			break
+		}
 	}
 	return most
 }

@@ -40,6 +40,20 @@ type pipe struct {
 // guardExit is how long the end of a guard is waited for; a driver may hang it.
 const guardExit = 3 * time.Second
 
+// guardReads is how long a guard may take to read a line.
+const guardReads = time.Second
+
+// Write does not wait for a guard that reads no more: in a week it would fill
+// the pipe, and the agent would stand still.
+func (p pipe) Write(b []byte) (int, error) {
+	if f, ok := p.WriteCloser.(*os.File); ok {
+		if err := f.SetWriteDeadline(time.Now().Add(guardReads)); err != nil {
+			return 0, err
+		}
+	}
+	return p.WriteCloser.Write(b)
+}
+
 func (p pipe) Close() error {
 	err := p.WriteCloser.Close()
 	timer := time.NewTimer(guardExit)
@@ -73,7 +87,7 @@ func startFanGuard(order []byte) (io.WriteCloser, error) {
 		defer close(p.ended)
 		_ = cmd.Wait() // what went wrong it has said on stderr
 	}()
-	if _, err := w.Write(order); err != nil {
+	if _, err := p.Write(order); err != nil {
 		p.Close()
 		return nil, err
 	}

@@ -209,3 +209,16 @@ func TestTheGuardOfAFanIsAProcessThatRestores(t *testing.T) {
 		t.Errorf("by hand: %v", err)
 	}
 }
+
+// TestAGuardThatReadsNoMoreHoldsUpNobody: one that was stopped (SIGSTOP).
+func TestAGuardThatReadsNoMoreHoldsUpNobody(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	if _, err := (pipe{w, nil}).Write(make([]byte, 1<<20)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("%v, want that it is not waited for", err)
+	}
+}
