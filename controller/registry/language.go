@@ -156,6 +156,21 @@ func (f Filter[T]) matches(e *expr.Expr, v T) bool {
 	return false
 }
 
+// Requires reports whether all that the filter matches have this text in a
+// field, as far as the outermost ANDs tell. It spares reading what no match is.
+func (f Filter[T]) Requires(field, text string) bool { return requires(f.root, field, text) }
+
+func requires(e *expr.Expr, field, text string) bool {
+	args := e.GetCallExpr().GetArgs()
+	switch e.GetCallExpr().GetFunction() {
+	case filtering.FunctionAnd, filtering.FunctionFuzzyAnd:
+		return requires(args[0], field, text) || requires(args[1], field, text)
+	case filtering.FunctionEquals:
+		return args[0].GetIdentExpr().GetName() == field && textOf(args[1]) == text
+	}
+	return false
+}
+
 func holds(op string, order int) bool {
 	switch op {
 	case filtering.FunctionEquals:

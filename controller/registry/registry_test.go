@@ -201,6 +201,19 @@ func TestFilters(t *testing.T) {
 	}
 }
 
+func TestAFilterTellsWhatAllMatchesHave(t *testing.T) {
+	for text, want := range map[string]bool{
+		`site = "krakow"`: true, `health = "watch" AND site = "krakow"`: true, `site = "krakow" health = "watch" link = "live"`: true,
+		``: false, `site != "krakow"`: false, `site = "berlin"`: false, `site : "krakow"`: false,
+		`site = "krakow" OR link = "live"`: false, `NOT site = "krakow"`: false, `NOT (link = "live" AND site = "krakow")`: false,
+	} {
+		f, err := ParseFilter(text)
+		if err != nil || f.Requires("site", "krakow") != want {
+			t.Errorf("%s: %v, %v", text, !want, err)
+		}
+	}
+}
+
 func TestBadFiltersAreExplained(t *testing.T) {
 	for text, fault := range map[string]string{
 		`nope = "a"`:             "'nope'",

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -130,6 +129,29 @@ func (c *CareTx) SiteExists(ctx context.Context, name string) (bool, error) {
 	return err == nil, err
 }
 
+// CareBoxes are all boxes with what is known of their heat, and nothing else of
+// them.
+func (s *Store) CareBoxes(ctx context.Context) ([]Box, error) {
+	var out []Box
+	at := map[identity.ID]int{}
+	err := s.each(ctx, `SELECT id, name, site FROM box ORDER BY name`, nil, func(rows *sql.Rows) error {
+		var b Box
+		err := rows.Scan(&b.ID, &b.Name, &b.Site)
+		at[b.ID] = len(out)
+		out = append(out, b)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list boxes: %w", err)
+	}
+	return out, s.addCare(ctx, "", func(id identity.ID) *Box {
+		if i, ok := at[id]; ok {
+			return &out[i]
+		}
+		return nil
+	})
+}
+
 // Priors are what was learnt of SKUs, as JSON.
 func (s *Store) Priors(ctx context.Context) (map[string][]byte, error) {
 	out := map[string][]byte{}
@@ -171,14 +193,19 @@ func (s *Store) Airs(ctx context.Context) (map[string][]Air, error) { return s.a
 
 func (s *Store) airs(ctx context.Context, where string, args ...any) (map[string][]Air, error) {
 	out := map[string][]Air{}
-	sites := map[identity.ID]string{}
+	type at struct {
+		site  string
+		place int
+	}
+	places := map[identity.ID]at{}
 	err := s.read(ctx, func(t *tx) error {
 		clear(out)
 		err := t.each(ctx, `SELECT id, site, connected FROM box`+where+` ORDER BY id`, args, func(rows *sql.Rows) error {
 			var a Air
 			var site string
 			err := rows.Scan(&a.Box, &site, &a.Connected)
-			out[site], sites[a.Box] = append(out[site], a), site
+			places[a.Box] = at{site, len(out[site])}
+			out[site] = append(out[site], a)
 			return err
 		})
 		if err != nil {
@@ -198,8 +225,11 @@ func (s *Store) airs(ctx context.Context, where string, args ...any) (map[string
 			return err
 		}
 		for _, h := range said {
-			at := slices.IndexFunc(out[sites[h.id]], func(a Air) bool { return a.Box == h.id })
-			a := &out[sites[h.id]][at]
+			p, ok := places[h.id]
+			if !ok {
+				continue // enrolled since
+			}
+			a := &out[p.site][p.place]
 			a.Inlet, _ = h.newest.Get(metricInlet)
 			a.Room, _ = h.newest.Get(metricRoom)
 		}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
@@ -78,23 +79,23 @@ func (c *CareTx) put(ctx context.Context, at item, value any) error {
 	return nil
 }
 
-// itemsOf reads the bodies that a condition chooses.
+// itemsOf reads the bodies that a condition chooses, and parses them on all
+// processors.
 func itemsOf[T any](ctx context.Context, c *CareTx, where string, args ...any) ([]T, error) {
-	out := []T{}
+	var bodies [][]byte
 	err := c.tx.each(ctx, `SELECT body FROM care_item WHERE `+where, args, func(rows *sql.Rows) error {
 		var body []byte
-		if err := rows.Scan(&body); err != nil {
-			return err
-		}
-		var v T
-		if err := json.Unmarshal(body, &v); err != nil {
-			return fmt.Errorf("parse a stored item: %w", err)
-		}
-		out = append(out, v)
-		return nil
+		err := rows.Scan(&body)
+		bodies = append(bodies, body)
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list items: %w", err)
+	}
+	out, errs := make([]T, len(bodies)), make([]error, len(bodies))
+	parallel(len(bodies), func(i int) { errs[i] = json.Unmarshal(bodies[i], &out[i]) })
+	if i := slices.IndexFunc(errs, func(err error) bool { return err != nil }); i >= 0 {
+		return nil, fmt.Errorf("parse a stored item: %w", errs[i])
 	}
 	return out, nil
 }
@@ -259,12 +260,6 @@ func (c *CareTx) Mutes(ctx context.Context, box identity.ID) (out []Mute, err er
 		return err
 	})
 	return out, err
-}
-
-// Findings returns those of a box, or of all without one: open ones, and those
-// that closed since.
-func (c *CareTx) Findings(ctx context.Context, box identity.ID, since time.Time) ([]FindingRow, error) {
-	return c.tx.findings(ctx, c.nowMs, box, since.UnixMilli())
 }
 
 // News are findings that no ticket knows of yet, in the order in which the

@@ -224,11 +224,12 @@ func (d *Desk) Digest(ctx context.Context) error {
 		return nil
 	}
 	year, week := now.ISOWeek()
+	boxes, err := d.opts.Store.CareBoxes(ctx)
+	if err != nil {
+		return err
+	}
+	watch := watched(boxes)
 	return d.opts.Store.Care(ctx, func(c *store.CareTx) error {
-		watch, err := d.watched(ctx, c)
-		if err != nil {
-			return err
-		}
 		for _, ch := range d.opts.Channels {
 			mine := slices.DeleteFunc(slices.Clone(watch), func(f fleetapi.Finding) bool { return !ch.hears(f.Site) })
 			if n, ok := care.Digest(mine, fmt.Sprintf("%d-W%02d", year, week), now); ok && care.AtLeast(n.Level, ch.Least) {
@@ -242,25 +243,17 @@ func (d *Desk) Digest(ctx context.Context) error {
 }
 
 // watched are the open findings that make no ticket.
-func (d *Desk) watched(ctx context.Context, c *store.CareTx) ([]fleetapi.Finding, error) {
-	rows, err := c.Findings(ctx, "", d.now().AddDate(1000, 0, 0))
-	if err != nil {
-		return nil, err
-	}
+func watched(boxes []store.Box) []fleetapi.Finding {
 	out := []fleetapi.Finding{}
-	for _, row := range rows {
-		f, ok := findingOf(row)
-		if !ok || f.Level != fleetapi.HealthWatch || f.Muted || f.Closed != nil {
-			continue
+	for _, b := range boxes {
+		for _, row := range b.Findings {
+			if f, ok := findingOf(row); ok && f.Level == fleetapi.HealthWatch && !f.Muted && f.Closed == nil {
+				f.BoxName, f.Site = b.Name, b.Site
+				out = append(out, f)
+			}
 		}
-		p, err := c.Place(ctx, row.Box)
-		if err != nil {
-			return nil, err
-		}
-		f.BoxName, f.Site = p.BoxName, p.Site
-		out = append(out, f)
 	}
-	return out, nil
+	return out
 }
 
 // hears reports whether a channel is told of a site.

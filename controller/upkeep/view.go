@@ -39,7 +39,7 @@ type view struct {
 
 func (d *Desk) look(ctx context.Context, since time.Time) (v view, err error) {
 	v.now = d.now()
-	if v.boxes, err = d.opts.Store.Boxes(ctx, v.now.UnixMilli()); err != nil {
+	if v.boxes, err = d.opts.Store.CareBoxes(ctx); err != nil {
 		return v, err
 	}
 	if v.settings, err = d.opts.Store.Sites(ctx); err != nil {
@@ -210,6 +210,7 @@ func (d *Desk) Report(ctx context.Context, from time.Time) (fleetapi.CareReport,
 	for _, sku := range slices.Sorted(maps.Keys(bySKU)) {
 		r.SKUs = append(r.SKUs, care.Cohort("sku", sku, bySKU[sku]))
 	}
+	r.Watch = watched(v.boxes)
 	r.Tickets = care.Count(v.tickets)
 	care.Measure(&r, v.tickets, len(v.boxes), from, v.now)
 	err = d.opts.Store.CareView(ctx, func(c *store.CareTx) error {
@@ -218,7 +219,6 @@ func (d *Desk) Report(ctx context.Context, from time.Time) (fleetapi.CareReport,
 			return err
 		}
 		r.Spares = care.Spares(needs, used, spareDays)
-		r.Watch, err = d.watched(ctx, c)
 		return err
 	})
 	if err != nil {
