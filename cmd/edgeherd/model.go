@@ -20,6 +20,7 @@ func modelCommand(c *cli) *cobra.Command {
 		modelPushCommand(c),
 		c.verb("list", "Models with their versions", c.modelList),
 		c.verb("show NAME", "One model with its versions and signature", c.modelShow),
+		modelDriftCommand(c),
 		modelDeltaCommand(c),
 		modelPatchCommand(c),
 	)
@@ -109,6 +110,11 @@ func (c *cli) modelShow(ctx context.Context, args []string) error {
 	}
 	if err := c.print(modelSheet("model", m, []fleetapi.Model{m})); err != nil || c.output != "table" && c.output != "wide" || len(m.Versions) == 0 {
 		return err
+	}
+	for _, v := range m.Versions {
+		if v.Drift != "" {
+			fmt.Fprintf(c.out, "\nDrift of %s: %s.\n", v.Ref, v.Drift)
+		}
 	}
 	newest := m.Versions[0]
 	fmt.Fprintf(c.out, "\nSignature of %s\n", newest.Ref)

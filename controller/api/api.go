@@ -79,6 +79,7 @@ type API struct {
 	routes   *router
 	huma     huma.API
 	running  inFlight
+	drifts   driftLines
 	deciding sync.Mutex // held while an action on a rollout is checked and done
 	operator http.Handler
 }

@@ -22,6 +22,7 @@ func (a *API) registerArtefacts() {
 	route(a, get("/models", "listModels", "Models with their versions, newest first", "artefacts"), a.listModels)
 	route(a, get("/models/{name}", "getModel", "One model with its versions", "artefacts"), a.getModel)
 	route(a, a.acting(post("/models", "pushModel", "Register a signed manifest whose files are here", "artefacts")), a.pushModel)
+	a.registerDrift()
 	route(a, get("/releases", "listReleases", "Agent releases, newest first", "artefacts"), a.listReleases)
 	route(a, a.acting(post("/releases", "pushRelease", "Register a signed release whose files are here", "artefacts")), a.pushRelease)
 }
@@ -92,7 +93,7 @@ func (a *API) getModel(ctx context.Context, in *modelInput) (fleetapi.Model, err
 	}
 	for _, m := range all {
 		if m.Name == in.Name {
-			return m, nil
+			return m, a.addDrift(ctx, &m)
 		}
 	}
 	return fleetapi.Model{}, fmt.Errorf("model %s: %w", in.Name, store.ErrNotFound)

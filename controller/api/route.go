@@ -50,6 +50,7 @@ var access = map[string]role{
 	"GET /api/v1/boxes/{id}/faults":      viewer,
 	"GET /api/v1/models":                 viewer,
 	"GET /api/v1/models/{name}":          viewer,
+	"GET /api/v1/models/{name}/drift":    viewer,
 	"POST /api/v1/models":                ops,
 	"GET /api/v1/releases":               viewer,
 	"POST /api/v1/releases":              ops,

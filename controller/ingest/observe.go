@@ -44,6 +44,7 @@ func (in *Ingest) ingest(ctx context.Context, ds []store.Delivery) (store.Commit
 	})
 	if err == nil {
 		in.well()
+		in.tooMany(c)
 		in.tell(tales)
 	}
 	blocks := 0

@@ -42,6 +42,7 @@ func (m *message) place(ctx context.Context, b wire.Block) (store.Delivery, erro
 	for i := range d.Results {
 		d.Results[i].WallMs = min(max(0, d.Results[i].WallMs+start-b.WallMs), limit)
 	}
+	m.sketches(&d, limit)
 	for i := range d.Events {
 		d.Events[i].MonoMs = min(max(b.MonoMs, d.Events[i].MonoMs), b.MonoMs+span(b))
 	}

@@ -27,8 +27,10 @@ type Delivery struct {
 	Rows    []wire.CoarseRow
 	Events  []wire.Event
 	Results []wire.Result
-	Gap     *wire.Gap
-	Schema  *wire.Schema // of Samples and Rows
+	// Drift are the sketches that came among Results, and are no results.
+	Drift  []DriftRow
+	Gap    *wire.Gap
+	Schema *wire.Schema // of Samples and Rows
 	// Behind is what still waits on the box, as the message that brought the
 	// block said; nil when it did not say.
 	Behind *wire.Buffer
@@ -118,6 +120,9 @@ type Committed struct {
 	LSN uint64
 	// New counts blocks that were not stored before, members of packs as well.
 	New int
+	// NoRoom counts drift sketches that were left out, by box: it has more than
+	// an hour can have.
+	NoRoom map[identity.ID]int
 }
 
 // Ingest stores deliveries in one transaction. A block whose key is stored
@@ -162,6 +167,9 @@ func (s *Store) Ingest(ctx context.Context, ds []Delivery, effects func(Delivery
 			}
 		}
 		if err := b.save(ctx); err != nil {
+			return err
+		}
+		if c.NoRoom, err = b.saveDrift(ctx); err != nil {
 			return err
 		}
 		return b.saveBoxes(ctx)

@@ -46,6 +46,8 @@ var promises = []struct {
 	{"a notice is queued once for each endpoint", noticesAreQueuedOnce},
 	{"the air of a site is what its boxes measure", neighboursBreatheTheSameAir},
 	{"old hours and findings go, but none that nobody has seen", oldHoursGo},
+	{"sketches count once and add up, apart from the first week of a version", sketchesAddUp},
+	{"a box has no more sketches than an hour can have", sketchesAreBounded},
 }
 
 func countsOnce(t *testing.T, open func(t *testing.T) *store.Store) {

@@ -51,6 +51,7 @@ var agedTables = []aged{
 	{"sample", "t0_ms", "id", true, ofOpen},
 	{"sample_hour", "hour_ms", "box, hour_ms, part", true, ofSamples},
 	{"rollup_hour", "hour_ms", "box, hour_ms, part", true, ofRollups},
+	{"drift_hour", "hour_ms", "box, hour_ms, model, version, input", true, ofRollups},
 	{"result", "t_ms", "id", true, ofResults},
 	{"event", "t_ms", "id", true, ofEvents},
 	{"reads_hour", "hour_ms", "hour_ms, box", false, ofResults},

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/edgeherd/edgeherd/internal/drift"
 	"github.com/edgeherd/edgeherd/internal/identity"
 	"github.com/edgeherd/edgeherd/internal/wire"
 )
@@ -46,6 +47,7 @@ type commit struct {
 	samples, blocks, events, results, gaps []any
 	packs, rollups                         []any // of sample_hour and rollup_hour
 	reads                                  map[readsKey]Reads
+	drift                                  map[driftKey][]drift.Sketch
 	boxes                                  map[identity.ID]*boxCommit
 	order                                  []*boxCommit // of boxes, as they came
 }
@@ -130,6 +132,7 @@ func (c *commit) derive(d *Delivery) error {
 		}
 		c.reads[k] = n
 	}
+	c.sketch(d)
 	if g := d.Gap; g != nil {
 		for _, r := range append([]wire.GapRange{{SID: g.SID, Lane: g.Lane, From: g.From, To: g.To, Count: g.Count}}, g.Also...) {
 			c.gaps = append(c.gaps, string(d.Box), r.SID[:], int64(r.Lane), int64(r.From), int64(r.To), int64(r.Count), g.Reason, d.StartMs)

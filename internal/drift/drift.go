@@ -173,3 +173,30 @@ func Parse(text string) (Sketch, error) {
 	}
 	return Decode(data)
 }
+
+// Bounds of what one input may show one model in an hour, for Check.
+const (
+	// MaxItems is 291 items a second.
+	MaxItems = 1 << 20
+	// maxAnswers is 64 answers to each of so many items.
+	maxAnswers = 64 * MaxItems
+)
+
+// Check tells whether a sketch can be that of an hour. Whoever sends another
+// one would outvote everybody it is merged with.
+func (s Sketch) Check() error {
+	answers, looks := total(s.Score[:]), total(s.Brightness[:])
+	switch {
+	case s.Items > MaxItems:
+		return fmt.Errorf("sketch of %d items in an hour, the limit is %d", s.Items, MaxItems)
+	case total(s.Found[:]) != s.Items:
+		return errors.New("sketch counts other items than it has")
+	case answers > maxAnswers:
+		return fmt.Errorf("sketch of %d answers in an hour, the limit is %d", answers, maxAnswers)
+	case total(s.Entropy[:]) > answers || total(s.Class[:]) > answers:
+		return errors.New("sketch has more entropies or classes than answers")
+	case looks > s.Items || total(s.Sharpness[:]) != looks:
+		return errors.New("sketch has more frames than items, or frames without sharpness")
+	}
+	return nil
+}

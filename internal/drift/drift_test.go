@@ -184,3 +184,35 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+// TestCheckKnowsWhatAnHourCanHold: what Answer, Item and Frame counted passes,
+// also merged; what was made up does not.
+func TestCheckKnowsWhatAnHourCanHold(t *testing.T) {
+	var good Sketch
+	for i := range 3600 {
+		good.Item(i % 5)
+		good.Answer(0.5, float64(i%2)/0, -1+i%3)
+		good.Answer(0.5, math.NaN(), 3)
+		good.Frame(float64(i%256), float64(i))
+	}
+	for name, s := range map[string]Sketch{"empty": {}, "an hour": good, "two parts": merged(good, good)} {
+		if err := s.Check(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for name, spoil := range map[string]func(*Sketch){
+		"items":      func(s *Sketch) { s.Items, s.Found[0] = MaxItems+1, s.Found[0]+MaxItems+1-s.Items },
+		"found":      func(s *Sketch) { s.Found[3]++ },
+		"overflow":   func(s *Sketch) { s.Found[3], s.Found[4] = math.MaxUint64, 2 },
+		"answers":    func(s *Sketch) { s.Score[0] = 1 << 40 },
+		"entropy":    func(s *Sketch) { s.Entropy[0] = 8000 },
+		"class":      func(s *Sketch) { s.Class[31] = math.MaxUint64 },
+		"brightness": func(s *Sketch) { s.Brightness[0], s.Sharpness[0] = 4000, 4000 },
+		"sharpness":  func(s *Sketch) { s.Sharpness[0]++ },
+	} {
+		bad := good
+		if spoil(&bad); bad.Check() == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}

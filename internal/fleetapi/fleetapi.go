@@ -216,6 +216,9 @@ type ModelVersion struct {
 	// Running and Desired count boxes.
 	Running int `json:"running"`
 	Desired int `json:"desired"`
+	// Drift says what moved from the first week, of versions that run, where one
+	// model is asked for; empty: nothing that tells.
+	Drift string `json:"drift,omitempty"`
 }
 
 // ModelList lists models by name.

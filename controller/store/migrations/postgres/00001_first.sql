@@ -86,6 +86,20 @@ CREATE TABLE reads_hour (
   PRIMARY KEY (hour_ms, box)
 );
 
+-- What models saw and answered (drift.Sketch), by input and hour of counting.
+CREATE TABLE drift_hour (
+  box TEXT NOT NULL, hour_ms BIGINT NOT NULL, model TEXT NOT NULL, version TEXT NOT NULL, input TEXT NOT NULL, body BYTEA NOT NULL,
+  PRIMARY KEY (box, hour_ms, model, version, input)
+);
+CREATE INDEX drift_hour_model ON drift_hour (model, version, hour_ms);
+-- The sum of the week that began with the first hour of a version. It stays when
+-- its hours go.
+CREATE TABLE drift_reference (
+  box TEXT NOT NULL, model TEXT NOT NULL, version TEXT NOT NULL, input TEXT NOT NULL, first_ms BIGINT NOT NULL, body BYTEA NOT NULL,
+  PRIMARY KEY (box, model, version, input)
+);
+CREATE INDEX drift_reference_model ON drift_reference (model, version);
+
 -- The last phase that a box reported for one artefact (model manifest or agent release).
 CREATE TABLE phase (
   box TEXT NOT NULL, digest TEXT NOT NULL, rollout TEXT NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL, version TEXT NOT NULL,

@@ -243,6 +243,39 @@ export type Cohort = {
     spread_percent: number;
 };
 
+export type Drift = {
+    box?: string;
+    boxes: number;
+    days: number;
+    from: string;
+    inputs: number;
+    line?: string;
+    model: string;
+    moved: Array<DriftInput>;
+    shifts: Array<DriftShift>;
+    site?: string;
+    version: string;
+    waiting: number;
+};
+
+export type DriftInput = {
+    box: string;
+    input: string;
+    line: string;
+    name: string;
+    shifts: Array<DriftShift>;
+    site: string;
+};
+
+export type DriftShift = {
+    aspect: 'score' | 'entropy' | 'class' | 'found' | 'brightness' | 'sharpness';
+    jensen_shannon: number;
+    moved: boolean;
+    now: number;
+    psi: number;
+    reference: number;
+};
+
 export type Error = {
     detail?: string;
     errors?: Array<Fault>;
@@ -379,6 +412,7 @@ export type ModelVersion = {
     description?: string;
     desired: number;
     digest: string;
+    drift?: string;
     licence?: string;
     name: string;
     pushed: string;
@@ -1895,6 +1929,62 @@ export type GetModelResponses = {
 };
 
 export type GetModelResponse = GetModelResponses[keyof GetModelResponses];
+
+export type ModelDriftData = {
+    body?: never;
+    path: {
+        name: string;
+    };
+    query?: {
+        /**
+         * default: the newest that runs
+         */
+        version?: string;
+        /**
+         * ID of a box; default: all
+         */
+        box?: string;
+        /**
+         * default: all
+         */
+        site?: string;
+        /**
+         * how many days are compared
+         */
+        days?: number;
+    };
+    url: '/api/v1/models/{name}/drift';
+};
+
+export type ModelDriftErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type ModelDriftError = ModelDriftErrors[keyof ModelDriftErrors];
+
+export type ModelDriftResponses = {
+    /**
+     * OK
+     */
+    200: Drift;
+};
+
+export type ModelDriftResponse = ModelDriftResponses[keyof ModelDriftResponses];
 
 export type TestNotifyData = {
     body: NotifyTest;
