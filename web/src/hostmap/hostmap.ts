@@ -119,14 +119,15 @@ export class HostMap {
 
   private paintSpot(c: CanvasRenderingContext2D, spot: Spot, x: number, y: number): void {
     const size = this.plan.cell - (this.plan.cell > 20 ? 4 : this.plan.cell > 12 ? 2 : 1);
-    const known = spot.step !== undefined && !spot.silent;
+    const known = spot.step !== undefined;
     const colour = known ? ramps[this.theme][spot.step as number] : undefined;
     c.globalAlpha = spot.dimmed ? 0.22 : 1;
     c.fillStyle = colour?.css ?? this.ink.empty;
     c.fillRect(x, y, size, size);
     const ink = colour?.ink ?? this.ink.faint;
     if (spot.silent) {
-      c.strokeStyle = this.ink.faint;
+      // What was last known of its health keeps its colour below the cross.
+      c.strokeStyle = ink;
       c.lineWidth = size > 20 ? 2 : 1;
       c.strokeRect(x + 1, y + 1, size - 2, size - 2);
       c.beginPath();

@@ -11,7 +11,7 @@ import { Icon } from "../ui/icons";
 import { Ago, Card, Clock, Facts, Fault, Loading, Page, Reading, Scroll, Simulated } from "../ui/parts";
 import { State, useWord } from "../ui/state";
 import { Charts, chartMetrics } from "./charts";
-import { HealthCards } from "./health";
+import { CareCards, HealthCard } from "./health";
 import { spanOf, spans } from "./span";
 import { Troubles } from "./troubles";
 
@@ -60,13 +60,16 @@ export function BoxPage() {
       }
     >
       {query.error && <Fault error={query.error} retry={() => void query.refetch()} />}
-      <HealthCards box={box} />
       <div className="grid grid-cols-[minmax(0,1fr)] items-start gap-3 lg:grid-cols-[minmax(0,1fr)_minmax(19rem,24rem)]">
-        <ChartCard box={box} />
+        <div className="grid grid-cols-[minmax(0,1fr)] gap-3">
+          <HealthCard box={box} />
+          <ChartCard box={box} />
+        </div>
         <div className="grid grid-cols-[minmax(0,1fr)] gap-3">
           <Troubles id={box.id} />
           <Runs box={box} />
           <Measured box={box} />
+          <CareCards id={box.id} />
           <BufferCard box={box} />
           <Inventory box={box} />
         </div>
@@ -397,7 +400,7 @@ function Events({ box }: { box: Box }) {
           {events.data.items.map((event) => (
             <li
               key={`${event.time}/${event.type}/${event.text}`}
-              className="grid grid-cols-[6.5rem_minmax(0,1fr)] gap-x-3 border-t border-line py-1.5 first:border-0"
+              className="grid grid-cols-[7.5rem_minmax(0,1fr)] gap-x-3 border-t border-line py-1.5 first:border-0"
             >
               <span className="text-soft">
                 <Clock time={event.time} />

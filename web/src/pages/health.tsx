@@ -16,30 +16,29 @@ import { isDrawn, Resistance } from "./resistance";
 import { ended } from "./ticketfilter";
 import { UpkeepCard } from "./upkeepcard";
 
-export function HealthCards({ box }: { box: Box }) {
+/** HealthCard is how the box keeps cool. */
+export function HealthCard({ box }: { box: Box }) {
   const { t } = useTranslation();
   const care = useQuery(boxCareQuery(box.id));
-  if (!care.data) {
-    return (
-      <Card title={t("health.title")} className="mb-3">
-        {care.error ? (
-          <Fault error={care.error} retry={() => void care.refetch()} />
-        ) : (
-          <Loading height={220} />
-        )}
-      </Card>
-    );
-  }
-  const closed = care.data.findings.filter((f) => f.closed);
+  if (care.data) return <Standing box={box} care={care.data} />;
   return (
-    <div className="mb-3 grid grid-cols-[minmax(0,1fr)] items-start gap-3 lg:grid-cols-[minmax(0,1fr)_minmax(19rem,24rem)]">
-      <Standing box={box} care={care.data} />
-      <div className="grid grid-cols-[minmax(0,1fr)] gap-3">
-        <UpkeepCard care={care.data} />
-        <Resets resets={care.data.resets} />
-        {closed.length > 0 && <Past findings={closed} />}
-      </div>
-    </div>
+    <Card title={t("health.title")}>
+      {care.error ? <Fault error={care.error} retry={() => void care.refetch()} /> : <Loading height={220} />}
+    </Card>
+  );
+}
+
+/** CareCards are who looked after the box, and why it restarted. */
+export function CareCards({ id }: { id: string }) {
+  const care = useQuery(boxCareQuery(id)).data;
+  if (!care) return null;
+  const closed = care.findings.filter((f) => f.closed);
+  return (
+    <>
+      <UpkeepCard care={care} />
+      <Resets resets={care.resets} />
+      {closed.length > 0 && <Past findings={closed} />}
+    </>
   );
 }
 

@@ -135,13 +135,7 @@ function Drawing({ care, width, label }: { care: BoxCare; width: number; label: 
           strokeDasharray={line === ticketLine ? "6 3" : "2 4"}
         />
       ))}
-      <text
-        x={width - pad.right}
-        y={scale.y(ticketLine) - 3}
-        textAnchor="end"
-        fontSize="11"
-        className="fill-warm"
-      >
+      <text x={pad.left + 4} y={scale.y(ticketLine) - 3} fontSize="11" className="fill-warm">
         {t("health.line")}
       </text>
       {changes.map((change) => (
@@ -189,19 +183,19 @@ function Drawing({ care, width, label }: { care: BoxCare; width: number; label: 
           strokeLinejoin="round"
         />
       ))}
-      <Months care={care} scale={scale} />
+      <Months care={care} scale={scale} width={width} />
     </svg>
   );
 }
 
 /** Months marks the days below, as many as have room. */
-function Months({ care, scale }: { care: BoxCare; scale: Scale }) {
+function Months({ care, scale, width }: { care: BoxCare; scale: Scale; width: number }) {
   const { i18n } = useTranslation();
   const { days } = care;
   const room = Math.max(1, Math.ceil(days.length / 6));
   const format = new Intl.DateTimeFormat(i18n.language, { day: "numeric", month: "short", timeZone: "UTC" });
   return days
-    .filter((_, i) => i % room === Math.floor(room / 2))
+    .filter(({ day }, i) => i % room === Math.floor(room / 2) && scale.x(Date.parse(day)) < width - 26)
     .map(({ day }) => (
       <text
         key={day}

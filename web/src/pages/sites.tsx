@@ -145,7 +145,7 @@ function Table({ items, edit }: { items: Site[]; edit?: (name: string) => void }
           <tbody>
             {items.map((site) => (
               <tr key={site.name}>
-                <td className="font-semibold">
+                <td className="min-w-28 font-semibold">
                   <Link to="/" search={{ q: `site = ${JSON.stringify(site.name)}` }} className="link">
                     {site.name}
                   </Link>

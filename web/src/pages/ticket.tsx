@@ -106,7 +106,7 @@ function Standing({ ticket }: { ticket: Ticket }) {
           {t("ticket.because")} <strong>{word("heatCause", ticket.cause)}</strong>
         </span>
         <Sure of={ticket.confidence} />
-        {ticket.part && !over && (
+        {ticket.part && !over && ticket.state !== "done" && (
           <span className="chip">
             <Icon name="models" size={14} />
             {t("ticket.take", { part: word("part", ticket.part) })}
@@ -115,7 +115,7 @@ function Standing({ ticket }: { ticket: Ticket }) {
         {ticket.no_fault_found && <span className="tag">{t("ticket.noFault")}</span>}
         {ticket.manual && <span className="tag">{t("ticket.manual")}</span>}
       </p>
-      {ticket.simulated && <p className="mt-1 text-xs text-soft">{t("ticket.simulated")}</p>}
+      {ticket.simulated && !over && <p className="mt-1 text-xs text-soft">{t("ticket.simulated")}</p>}
       <TicketActions ticket={ticket} />
     </section>
   );

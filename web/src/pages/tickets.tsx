@@ -31,7 +31,7 @@ export function TicketsPage() {
       title={t("tickets.title")}
       aside={counts.data && t("count.ticketsOpen", { count: counts.data.open })}
     >
-      <nav aria-label={t("tickets.views")} className="mb-3 flex gap-1">
+      <nav aria-label={t("tickets.views")} className="mb-3 flex flex-wrap gap-1">
         {["list", "visits"].map((name) => {
           const on = (view ?? "list") === name;
           return (
@@ -116,7 +116,9 @@ function Cards({ counts }: { counts: TicketCounts }) {
               }
               className={`card flex h-full w-full flex-wrap items-baseline justify-between gap-x-2 px-3 py-1.5 text-left hover:border-edge sm:block sm:py-2 ${on ? "outline-2 outline-accent" : ""}`}
             >
-              <span className={`chip text-xs ${card.count > 0 ? card.colour : "text-soft"}`}>
+              <span
+                className={`chip whitespace-normal text-xs ${card.count > 0 ? card.colour : "text-soft"}`}
+              >
                 <Icon name={card.icon} size={14} />
                 {t(`tickets.card.${card.key}`)}
               </span>

@@ -56,7 +56,7 @@ function Row({ site }: { site: SiteCare }) {
   const kind = [site.class && word("siteClass", site.class), site.region].filter(Boolean).join(", ");
   return (
     <tr>
-      <td>
+      <td className="min-w-28">
         <Link to="/" search={{ q: `site = ${JSON.stringify(site.site)}` }} className="link font-semibold">
           {site.site}
         </Link>

@@ -132,9 +132,11 @@ function Sites() {
                   </td>
                   <td>
                     <span className="num">{t("count.tickets", { count: site.due })}</span>
-                    <span className="block text-xs text-soft">
-                      {t(site.visit_due ? "visits.worth" : "visits.wait")}
-                    </span>
+                    {site.due > 0 && (
+                      <span className="block text-xs text-soft">
+                        {t(site.visit_due ? "visits.worth" : "visits.wait")}
+                      </span>
+                    )}
                   </td>
                   <td>
                     {site.next_visit && (
@@ -290,20 +292,16 @@ function Stops({ plan }: { plan: VisitPlan }) {
             </div>
             <ul className="text-sm">
               {stop.tickets.map((ticket) => (
-                <li key={ticket.id} className="flex flex-wrap gap-x-2">
+                <li key={ticket.id}>
                   <Link
                     to="/tickets/$id"
                     params={{ id: ticket.id }}
-                    className="link num inline-block min-h-7 min-w-7"
+                    className="link num mr-1.5 inline-block min-h-7 min-w-7"
                   >
                     {ticket.id}
                   </Link>
-                  <span className="min-w-0">
-                    {ticket.box_name || stop.site}:{" "}
-                    <span className="text-soft">
-                      {t(`todo.${ticket.cause}`, { defaultValue: ticket.do })}
-                    </span>
-                  </span>
+                  {ticket.box_name || stop.site}:{" "}
+                  <span className="text-soft">{t(`todo.${ticket.cause}`, { defaultValue: ticket.do })}</span>
                 </li>
               ))}
             </ul>
