@@ -103,6 +103,7 @@ type Condition struct {
 	}
 	tripC float64
 	prior *health.Prior
+	wrong string // prior that was refused, so that it is said once
 	said  string // last trouble, so that it is said once
 	shown struct {
 		sync.Mutex // guards report
@@ -140,7 +141,7 @@ func (c *Condition) SetCare(care wire.Care) {
 // when it returns; an error means that a disk takes no writes, and that the
 // next call tries again.
 func (c *Condition) Observe(r Reading) error {
-	c.openMail()
+	c.openMail(r.At)
 	c.at, c.tripC = r.At, r.TripC
 	c.take(r)
 	return c.flush()
@@ -148,7 +149,7 @@ func (c *Condition) Observe(r Reading) error {
 
 // Close keeps the hour that is being gathered for the next process.
 func (c *Condition) Close() error {
-	c.openMail()
+	c.openMail(c.at)
 	if h, ok := c.hours.Flush(); ok {
 		c.keepPartial(h)
 		c.dirty = true
@@ -156,16 +157,16 @@ func (c *Condition) Close() error {
 	return c.flush()
 }
 
-func (c *Condition) openMail() {
+func (c *Condition) openMail(at Moment) {
 	c.mailbox.Lock()
-	care, told := c.mailbox.care, c.mailbox.fix
-	c.mailbox.care, c.mailbox.fix = nil, nil
-	c.mailbox.Unlock()
-	if told != nil {
-		c.state.Fix = *told
+	defer c.mailbox.Unlock()
+	if told := c.mailbox.fix; told != nil {
+		c.state.Fix, c.mailbox.fix = *told, nil
 	}
-	if care != nil {
-		c.state.takeCare(*care)
+	// Changes have a date: they wait for a clock that is believed.
+	if now, known := c.Now(at); known && c.mailbox.care != nil {
+		c.state.takeCare(*c.mailbox.care, now)
+		c.mailbox.care = nil
 		c.readPrior()
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"math"
 	"slices"
 	"time"
 
@@ -81,22 +83,37 @@ type applied struct {
 // ownKinds the box sees itself; the controller's word of them would be a second.
 var ownKinds = []string{health.Rollout, health.PowerMode, health.BIOS}
 
-// takeCare keeps what the controller said and logs the changes that are new.
-func (s *state) takeCare(c wire.Care) {
-	s.Care = care{TripC: c.TripC, RoomC: c.RoomC, NeighbourC: c.NeighbourC, AtMs: c.AtMs}
+// Limits of what is taken from a controller, beside those of package wire.
+const (
+	tripLow, tripHigh = 50, 125                 // °C: no die throttles outside
+	maxChanges        = 2 * wire.MaxCareChanges // that wait or are remembered
+	changeLife        = 90 * 24 * time.Hour     // a change is told for 60 days
+	changeAhead       = time.Hour               // of clocks that differ
+)
+
+// takeCare keeps what the controller said and logs the changes that are new. A
+// controller that is wrong costs no box its baseline: changes of another time,
+// and more of them than people can make, are passed over.
+func (s *state) takeCare(c wire.Care, now time.Time) {
+	s.Care = care{RoomC: c.RoomC, NeighbourC: c.NeighbourC, AtMs: c.AtMs}
+	if c.TripC >= tripLow && c.TripC <= tripHigh {
+		s.Care.TripC = c.TripC
+	}
 	if json.Valid(c.Prior) {
 		s.Care.Prior = c.Prior
 	}
 	for _, m := range c.Mutes {
 		s.Care.Mutes = append(s.Care.Mutes, Mute{m.Family, health.Unix(m.Until), m.Why})
 	}
-	// A change is told for 60 days; after 90 its name is of no use.
-	oldest := s.Box.Last.Start - 90*86400
-	s.Applied = slices.DeleteFunc(s.Applied, func(a applied) bool { return a.At < oldest })
+	oldest, newest := now.Add(-changeLife).Unix(), now.Add(changeAhead).Unix()
+	s.Applied = slices.DeleteFunc(s.Applied, func(a applied) bool { return a.At < oldest || a.At > newest })
 	for _, ch := range c.Changes {
 		a := applied{ch.At, ch.Kind, ch.Detail}
-		if ch.Kind == "" || ch.At < oldest || slices.Contains(ownKinds, ch.Kind) || slices.Contains(s.Applied, a) {
+		if ch.Kind == "" || ch.At < oldest || ch.At > newest || slices.Contains(ownKinds, ch.Kind) || slices.Contains(s.Applied, a) {
 			continue
+		}
+		if len(s.Applied) >= maxChanges || len(s.Box.Changes) >= maxChanges {
+			return
 		}
 		s.Applied = append(s.Applied, a)
 		health.Log(s.Box, health.Change{At: ch.At, Box: s.Box.Name, Kind: ch.Kind, Detail: ch.Detail})
@@ -153,6 +170,19 @@ func (s *state) rewind(now int64) {
 	s.Partial = nil
 }
 
+// forget begins the box anew, without what has no JSON, and with no hour twice.
+func (s *state) forget(box *health.Box) {
+	box.Last.Start = s.Box.Last.Start
+	s.Box, s.Partial = box, nil
+	unsayable := func(f health.Finding) bool {
+		_, err := json.Marshal(f)
+		return err != nil
+	}
+	maps.DeleteFunc(s.Reported, func(_ string, f health.Finding) bool { return unsayable(f) })
+	s.Pending.Findings = slices.DeleteFunc(s.Pending.Findings, unsayable)
+	s.Next.Findings = slices.DeleteFunc(s.Next.Findings, unsayable)
+}
+
 func (c *Condition) journal() durable.Journal {
 	return durable.Journal{Path: c.opts.Path, Version: fileVersion, OnSave: c.opts.OnSave}
 }
@@ -167,11 +197,9 @@ func (c *Condition) load() {
 	if err != nil || !found || s.Box == nil || s.Life == "" {
 		s = state{Life: newLife(), Box: health.New(o.Box, o.Site, o.SKU)}
 	}
-	if s.Box.SKU != o.SKU {
+	if s.Box.SKU != o.SKU && o.SKU != "" { // a board that does not say today what it is, is no other
 		c.log.Info("other hardware than before; its heat is learnt anew", "was", s.Box.SKU, "is", o.SKU)
-		last := s.Box.Last.Start
-		s.Box, s.Partial = health.New(o.Box, o.Site, o.SKU), nil
-		s.Box.Last.Start = last // no hour twice
+		s.forget(health.New(o.Box, o.Site, o.SKU))
 	}
 	s.Box.Name, s.Box.Site = o.Box, o.Site
 	if s.Reported == nil {
@@ -190,15 +218,37 @@ func newLife() string {
 // readPrior makes the prior of what the controller said; nil: the shipped one.
 func (c *Condition) readPrior() {
 	c.prior = nil
-	if len(c.state.Care.Prior) == 0 {
+	raw := string(c.state.Care.Prior)
+	if raw == "" {
 		return
 	}
 	var p health.Prior
-	if err := json.Unmarshal(c.state.Care.Prior, &p); err != nil {
-		c.log.Warn("prior of the controller ignored", "err", err)
+	err := json.Unmarshal(c.state.Care.Prior, &p)
+	if err == nil {
+		err = checkPrior(p)
+	}
+	if err != nil {
+		if raw != c.wrong { // it comes again with each connection
+			c.wrong = raw
+			c.log.Warn("prior of the controller ignored", "err", err)
+		}
 		return
 	}
 	c.prior = &p
+}
+
+// checkPrior refuses slopes that no air and no heat sink has: a baseline that
+// was made with them would never fit.
+func checkPrior(p health.Prior) error {
+	if !(math.Abs(p.Slopes.Air) <= 2 && math.Abs(p.Slopes.Load) <= 2 && p.Sigma >= 0 && p.Sigma <= 1) {
+		return fmt.Errorf("slopes %g and %g, spread %g: want −2 to 2, and 0 to 1", p.Slopes.Air, p.Slopes.Load, p.Sigma)
+	}
+	for _, v := range p.Curve {
+		if v.OK() && math.Abs(float64(v)) > 5 {
+			return fmt.Errorf("curve of the fan has %g: want the logarithm of a ratio of speeds", v)
+		}
+	}
+	return nil
 }
 
 // flush writes the state and hands batches to the spool, as far as both let it.
@@ -234,9 +284,7 @@ func (c *Condition) save() error {
 	if errors.As(err, &unsayable) {
 		// No number in the box's state may keep hours from the controller.
 		c.log.Error("state of the box's heat has no JSON; it is learnt anew", "err", err)
-		last := c.state.Box.Last.Start
-		c.state.Box = health.New(c.opts.Box, c.opts.Site, c.opts.SKU)
-		c.state.Box.Last.Start = last
+		c.state.forget(health.New(c.opts.Box, c.opts.Site, c.opts.SKU))
 		err = c.journal().Save(&c.state)
 	}
 	if err != nil {
