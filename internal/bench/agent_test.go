@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -57,6 +58,7 @@ func agentRSS(t *testing.T) []Figure {
 	pid := agent.Process.Pid
 	rss, anonymous, peak := statusKB(t, pid, "VmRSS"), statusKB(t, pid, "RssAnon"), statusKB(t, pid, "VmHWM")
 	check(t, agent.Process.Kill()) // as it stands: a clean stop seals one more block
+	eventually(t, "the agent is gone", 20*time.Second, func() bool { return agent.Process.Signal(syscall.Signal(0)) != nil })
 	seen, err = api.Box(t.Context(), id)
 	check(t, err)
 	if len(seen.Latest) < sensors || seen.Link != fleetapi.LinkLive {
