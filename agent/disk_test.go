@@ -53,3 +53,26 @@ func TestADiskThatTakesNothingIsSaidOnceAndWhatWaitsIsStoredLater(t *testing.T) 
 		t.Errorf("%d lines: %s", n, said.String())
 	}
 }
+
+// TestAnEventThatCannotTravelKeepsNoOtherBack: one that the wire refuses is
+// dropped, what came with it is stored.
+func TestAnEventThatCannotTravelKeepsNoOtherBack(t *testing.T) {
+	s, err := spool.Open(spool.Options{Path: filepath.Join(t.TempDir(), "spool.db"), NoSync: true}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	var said bytes.Buffer
+	a := &Agent{log: slog.New(slog.NewTextHandler(&said, nil)), spool: s, clock: newClock(Options{Uptime: sinceBoot}, "boot")}
+	a.disk.log, a.disk.changed = a.log, func() {}
+	good := wire.Event{Type: wire.EventHours, Body: []byte(`{"hours":[]}`)}
+	if err := a.appendEvents("health", []byte("cursor"), []wire.Event{good, {Type: wire.EventFinding, Body: make([]byte, 40<<10)}, good, good}); err != nil {
+		t.Fatal(err)
+	}
+	if n := s.Buffer().Blocks; n != 2 || strings.Count(said.String(), "event dropped") != 1 {
+		t.Errorf("%d blocks stored, want one of the first and one of the last two; said %s", n, said.String())
+	}
+	if cursor, err := s.Cursor("health"); err != nil || string(cursor) != "cursor" {
+		t.Errorf("cursor %q, %v", cursor, err)
+	}
+}

@@ -46,8 +46,15 @@ func (a *Agent) appendEvents(name string, cursor []byte, events []wire.Event) er
 			n++
 		}
 		payload, err := wire.EncodeEvents(events[:n])
+		if err != nil && n > 1 { // one is wrong: find it
+			n = 1
+			payload, err = wire.EncodeEvents(events[:n])
+		}
 		if err != nil {
-			return err
+			// What will never fit would be in the way of all later hours.
+			a.log.Error("event dropped", "type", events[0].Type, "err", err)
+			events = events[1:]
+			continue
 		}
 		drafts = append(drafts, spool.Draft{
 			Lane: wire.LaneEvents, Kind: wire.KindEvents, MonoMs: now.MonoMs, WallMs: now.WallMs,

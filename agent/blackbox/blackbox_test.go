@@ -248,7 +248,10 @@ func TestCausesOfAReset(t *testing.T) {
 		{"agent stopped, box soon after", flags(flagClean), Clues{Gap: 20 * time.Second}, wire.ResetClean, 0.9, "20s later"},
 		{"agent stopped, box later", flags(flagClean), Clues{Gap: 20 * time.Hour}, wire.ResetClean, 0.6, "not recorded"},
 		{"agent stopped, clock unknown", flags(flagClean), Clues{Gap: -1}, wire.ResetClean, 0.6, "not recorded"},
-		{"agent stopped, then a hang", flags(flagClean), Clues{BootStatus: bootCardReset}, wire.ResetWatchdog, 0.9, "hung"},
+		{"agent stopped, then a hang", flags(flagClean), Clues{BootStatus: bootCardReset, Gap: 20 * time.Hour}, wire.ResetWatchdog, 0.9, "hung"},
+		{"shut down by its watchdog, nobody said so", flags(flagClean), Clues{BootStatus: bootCardReset, Gap: 20 * time.Second}, wire.ResetClean, 0.9, "20s later"},
+		{"kexec: the Tegra tells of the reset before", flags(flagClean), Clues{ResetReason: "BCCPLEXWDT", Gap: -1}, wire.ResetClean, 0.6, "not recorded"},
+		{"away for long", nothing, Clues{Gap: 3 * time.Hour}, wire.ResetPowerCut, 0.6, "3h0m0s passed between"},
 		{"watchdog", nothing, Clues{BootStatus: bootCardReset}, wire.ResetWatchdog, 0.9, "hung"},
 		{"watchdog of a Tegra", nothing, Clues{ResetReason: "BCCPLEXWDT"}, wire.ResetWatchdog, 0.9, "BCCPLEXWDT"},
 		{"watchdog says overheat", nothing, Clues{BootStatus: bootOverheat | bootCardReset}, wire.ResetThermal, 0.95, "overheat"},
@@ -309,6 +312,12 @@ func TestCluesAreReadFromTheKernelsFiles(t *testing.T) {
 	}
 	if len(c.Crashes) != 1 || c.Crashes[0] != (Crash{"panic", "<0>[ 9.2] Kernel panic - not syncing: Fatal exception"}) {
 		t.Errorf("crashes %+v", c.Crashes)
+	}
+	if err := os.RemoveAll(filepath.Join(root, "sys/fs/pstore")); err != nil {
+		t.Fatal(err)
+	}
+	if c := Look(root, time.Time{}); len(c.Crashes) != 0 {
+		t.Errorf("without a clock, a panic of last year is the cause of each reset: %+v", c.Crashes)
 	}
 	put("proc/vmstat", "nr_free_pages 1\noom_kill 4\nnuma_hit 2\n")
 	put("sys/devices/platform/soctherm-oc-event/hwmon/hwmon3/oc1_event_cnt", "7\n")

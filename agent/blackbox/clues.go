@@ -35,7 +35,7 @@ type Crash struct {
 }
 
 // Look reads the clues below root. Dumps from before since are of an earlier
-// reset; a zero since takes all.
+// reset; with a zero since, those that somebody put into an archive may be.
 func Look(root string, since time.Time) Clues {
 	c := Clues{Gap: -1}
 	for _, path := range glob(root, "sys/class/watchdog/watchdog*/bootstatus") {
@@ -50,7 +50,11 @@ func Look(root string, since time.Time) Clues {
 			}
 		}
 	}
-	for _, pattern := range []string{"sys/fs/pstore/*", "var/lib/systemd/pstore/*", "var/lib/systemd/pstore/*/*"} {
+	dumps := []string{"sys/fs/pstore/*"}
+	if !since.IsZero() {
+		dumps = append(dumps, "var/lib/systemd/pstore/*", "var/lib/systemd/pstore/*/*")
+	}
+	for _, pattern := range dumps {
 		for _, path := range glob(root, pattern) {
 			var st syscall.Stat_t
 			if syscall.Stat(path, &st) != nil || st.Mode&syscall.S_IFMT != syscall.S_IFREG {

@@ -93,6 +93,8 @@ func (j *judge) hardware() bool {
 		return j.say(wire.ResetThermal, 0.95, "the power controller says that a thermal sensor reset the box (%s)", j.clues.ResetReason)
 	case j.clues.BootStatus&bootPowerLow != 0:
 		return j.say(wire.ResetBrownOut, 0.9, "the watchdog's boot status says that power was too low")
+	case j.soon():
+		return false // many boards reboot in order by their watchdog, and it says so
 	case j.clues.BootStatus&bootCardReset != 0:
 		return j.say(wire.ResetWatchdog, 0.9, "the watchdog's boot status says that it reset the box, which had hung")
 	case strings.Contains(reason, "WDT"), strings.Contains(reason, "WATCHDOG"):
@@ -101,12 +103,20 @@ func (j *judge) hardware() bool {
 	return false
 }
 
+// soonAfter the last record is a boot that followed from what ended the records.
+const soonAfter = 5 * time.Minute
+
+// soon: the recorder ended in order, and as far as is known the box with it.
+func (j *judge) soon() bool {
+	return j.last.Flags&flagClean != 0 && j.clues.Gap <= soonAfter
+}
+
 // stopped: the recorder ended in order, and the box after it.
 func (j *judge) stopped() bool {
 	if j.last.Flags&flagClean == 0 {
 		return false
 	}
-	if gap := j.clues.Gap; gap >= 0 && gap <= 5*time.Minute {
+	if gap := j.clues.Gap; gap >= 0 && gap <= soonAfter {
 		return j.say(wire.ResetClean, 0.9, "the agent was stopped in order and the box began anew %s later", gap.Round(time.Second))
 	}
 	return j.say(wire.ResetClean, 0.6, "the agent was stopped in order; what ended the box later was not recorded")
@@ -180,6 +190,9 @@ func (j *judge) power() bool {
 			j.evidence = append(j.evidence, "the box throttled in its last minutes")
 			break
 		}
+	}
+	if gap := j.clues.Gap; gap > soonAfter {
+		j.evidence = append(j.evidence, fmt.Sprintf("%s passed between the last record and this boot, without power or without the agent", gap.Round(time.Minute)))
 	}
 	reason := strings.ToUpper(j.clues.ResetReason)
 	if strings.Contains(reason, "POWER_ON") || strings.Contains(reason, "SYS_RESET") {
