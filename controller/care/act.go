@@ -25,6 +25,9 @@ var nexts = map[string][]fleetapi.TicketState{
 	"note":        fleetapi.TicketStates(),
 }
 
+// CanGo reports whether somebody can be sent for a ticket.
+func CanGo(t fleetapi.Ticket) bool { return slices.Contains(nexts["assign"], t.State) }
+
 // again are the actions that change nothing where they led before: a request
 // that comes twice is no error.
 var again = map[string]fleetapi.TicketState{"acknowledge": fleetapi.TicketAcknowledged, "arrive": fleetapi.TicketOnSite, "done": fleetapi.TicketDone}
@@ -112,10 +115,10 @@ func Dispatch(t *fleetapi.Ticket, o Order, now time.Time) {
 	step(t, now, o.By, "dispatched", text)
 }
 
-// Undispatch takes a ticket out of a visit that will not be.
-func Undispatch(t *fleetapi.Ticket, by string, now time.Time) {
-	t.State, t.Visit = fleetapi.TicketAcknowledged, ""
-	step(t, now, by, "visit canceled", "")
+// Undispatch takes a ticket out of a visit that did not help it.
+func Undispatch(t *fleetapi.Ticket, why, by string, now time.Time) {
+	t.State, t.Visit, t.Assignee = fleetapi.TicketAcknowledged, "", ""
+	step(t, now, by, "due again", why)
 }
 
 func reopen(t *fleetapi.Ticket, now time.Time, by, why string) {

@@ -304,6 +304,54 @@ func TestPersonsAndFindingsNeverMakeTwoTicketsOfACause(t *testing.T) {
 	}
 }
 
+// TestAVisitMovesItsOwnTicketsOnly: not those that another visit took over, nor
+// those whose work waits for its proof.
+func TestAVisitMovesItsOwnTicketsOnly(t *testing.T) {
+	h := newHerd(t)
+	ctx := t.Context()
+	h.finds(airflow(health.Ticket), till)
+	h.finds(airflow(health.Ticket), shelf)
+	first, err := h.desk.AddVisit(ctx, fleetapi.NewVisit{Site: "shop-7", Assignee: "kim"}, "ops")
+	h.check(err)
+	second, err := h.desk.AddVisit(ctx, fleetapi.NewVisit{Site: "shop-7", Assignee: "alex", Tickets: []string{"T-1", "T-1"}}, "ops")
+	h.check(err)
+	if len(first.Tickets) != 2 || len(second.Tickets) != 1 {
+		t.Fatalf("visits %+v, %+v", first, second)
+	}
+	states := func() string {
+		var out []string
+		for _, k := range h.tickets() {
+			out = append(out, strings.TrimSpace(fmt.Sprint(k.ID, " ", k.State, " ", k.Visit, " ", k.Assignee)))
+		}
+		return strings.Join(out, "; ")
+	}
+	act := func(id string, a fleetapi.VisitAction) {
+		t.Helper()
+		_, err := h.desk.ActVisit(ctx, id, a, "kim")
+		h.check(err)
+	}
+	act(first.ID, fleetapi.VisitAction{Action: "arrive"})
+	if got := states(); got != "T-1 dispatched V-2 alex; T-2 on-site V-1 kim" {
+		t.Errorf("after the first arrived: %s", got)
+	}
+	act(first.ID, fleetapi.VisitAction{Action: "done", Work: []fleetapi.Work{{Box: "till-1", Kind: fleetapi.WorkInspected}}})
+	if got := states(); got != "T-1 dispatched V-2 alex; T-2 acknowledged" {
+		t.Errorf("after the first: %s", got)
+	}
+	if last := h.tickets()[1].Timeline; last[len(last)-1].Text != "nobody worked on the box in V-1" {
+		t.Errorf("its history says %+v", last[len(last)-1])
+	}
+	act(second.ID, fleetapi.VisitAction{Action: "done", Work: []fleetapi.Work{{Box: "till-1", Kind: fleetapi.WorkCleaned}}})
+	_, err = h.desk.AddVisit(ctx, fleetapi.NewVisit{Site: "shop-7", Tickets: []string{"T-1"}}, "ops")
+	if r, ok := upkeep.IsRefusal(err); !ok || !strings.Contains(r.Why, "T-1 is done") {
+		t.Errorf("somebody is sent while the proof is awaited: %v", err)
+	}
+	_, err = h.desk.AddVisit(ctx, fleetapi.NewVisit{Site: "shop-7", Work: []fleetapi.Work{{Box: "till-1", Kind: fleetapi.WorkCleaned}}}, "ops")
+	if _, ok := upkeep.IsRefusal(err); !ok {
+		t.Errorf("work of a visit that is planned was dropped: %v", err)
+	}
+}
+
 func words(all []fleetapi.Ticket) string {
 	var b strings.Builder
 	for _, t := range all {

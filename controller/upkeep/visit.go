@@ -108,6 +108,9 @@ func (d *Desk) makeVisit(ctx context.Context, out *acted, v *fleetapi.Visit, tic
 func (d *Desk) AddVisit(ctx context.Context, n fleetapi.NewVisit, by string) (v fleetapi.Visit, err error) {
 	err = d.act(ctx, by, func(out *acted) error {
 		c := out.tx
+		if len(n.Work) > 0 && !n.Done {
+			return care.Refusal{Why: "a visit that is planned has no work yet", Hint: "Say that it is done as well, or leave the work out."}
+		}
 		ok, err := c.SiteExists(ctx, n.Site)
 		if err == nil && !ok {
 			err = fmt.Errorf("site %q: %w", n.Site, store.ErrNotFound)
@@ -141,10 +144,12 @@ func (d *Desk) ticketsFor(ctx context.Context, c *store.CareTx, n fleetapi.NewVi
 		if err != nil {
 			return nil, err
 		}
-		if t.Site != n.Site || t.State.Ended() {
-			return nil, care.Refusal{Why: fmt.Sprintf("ticket %s is %s and of site %s", t.ID, t.State, t.Site), Hint: "Name open tickets of " + n.Site + "."}
+		if t.Site != n.Site || !care.CanGo(t) {
+			return nil, care.Refusal{Why: fmt.Sprintf("ticket %s is %s and of site %s", t.ID, t.State, t.Site), Hint: "Name tickets of " + n.Site + " that nobody is there for."}
 		}
-		out = append(out, t)
+		if !slices.ContainsFunc(out, func(o fleetapi.Ticket) bool { return o.ID == t.ID }) {
+			out = append(out, t)
+		}
 	}
 	if len(n.Tickets) > 0 {
 		return out, nil
@@ -171,6 +176,10 @@ func (d *Desk) ActVisit(ctx context.Context, id string, a fleetapi.VisitAction, 
 		if v.Ended != nil {
 			return care.Refusal{Why: fmt.Sprintf("visit %s is %s", v.ID, v.State), Hint: "Plan a new one."}
 		}
+		mine, err := ticketsOf(ctx, c, v)
+		if err != nil {
+			return err
+		}
 		switch a.Action {
 		case "arrive":
 			if v.State == fleetapi.VisitOnSite {
@@ -178,8 +187,10 @@ func (d *Desk) ActVisit(ctx context.Context, id string, a fleetapi.VisitAction, 
 			}
 			now := d.now()
 			v.State, v.Arrived = fleetapi.VisitOnSite, &now
-			if err := d.eachTicket(ctx, out, v, fleetapi.TicketAction{Action: "arrive", Note: a.Note}); err != nil {
-				return err
+			for _, t := range mine {
+				if _, err := d.actTx(ctx, out, t.ID, fleetapi.TicketAction{Action: "arrive", Note: a.Note}); err != nil {
+					return err
+				}
 			}
 		case "done":
 			v, err = d.endVisit(ctx, out, v, a)
@@ -187,8 +198,10 @@ func (d *Desk) ActVisit(ctx context.Context, id string, a fleetapi.VisitAction, 
 		case "cancel":
 			now := d.now()
 			v.State, v.Ended = fleetapi.VisitCanceled, &now
-			if err := d.freeTickets(ctx, out, v); err != nil {
-				return err
+			for _, t := range mine {
+				if err := d.free(ctx, out, t, v.ID+" was canceled"); err != nil {
+					return err
+				}
 			}
 		}
 		out.visits = append(out.visits, v.ID)
@@ -197,48 +210,34 @@ func (d *Desk) ActVisit(ctx context.Context, id string, a fleetapi.VisitAction, 
 	return v, err
 }
 
-// eachTicket does the same with all tickets of a visit that have not ended.
-func (d *Desk) eachTicket(ctx context.Context, out *acted, v fleetapi.Visit, a fleetapi.TicketAction) error {
-	c := out.tx
+// ticketsOf are the tickets that a visit is to work on yet: some may be of
+// another visit by now, or done without one.
+func ticketsOf(ctx context.Context, c *store.CareTx, v fleetapi.Visit) ([]fleetapi.Ticket, error) {
+	var out []fleetapi.Ticket
 	for _, id := range v.Tickets {
 		t, err := c.Ticket(ctx, id)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if t.State.Ended() || t.State == fleetapi.TicketDone {
-			continue
-		}
-		if _, err := d.actTx(ctx, out, id, a); err != nil {
-			return err
+		if t.Visit == v.ID && (t.State == fleetapi.TicketDispatched || t.State == fleetapi.TicketOnSite) {
+			out = append(out, t)
 		}
 	}
-	return nil
+	return out, nil
 }
 
-func (d *Desk) freeTickets(ctx context.Context, out *acted, v fleetapi.Visit) error {
-	c, by := out.tx, out.by
-	for _, id := range v.Tickets {
-		t, err := c.Ticket(ctx, id)
-		if err != nil {
-			return err
-		}
-		if t.Visit != v.ID || t.State != fleetapi.TicketDispatched && t.State != fleetapi.TicketOnSite {
-			continue
-		}
-		was := t
-		care.Undispatch(&t, by, d.now())
-		if err := d.put(ctx, c, &was, &t); err != nil {
-			return err
-		}
-		out.tickets = append(out.tickets, t)
-	}
-	return nil
+// free has a ticket of a visit wait for another one.
+func (d *Desk) free(ctx context.Context, out *acted, t fleetapi.Ticket, why string) error {
+	was := t
+	care.Undispatch(&t, why, out.by, d.now())
+	out.tickets = append(out.tickets, t)
+	return d.put(ctx, out.tx, &was, &t)
 }
 
 // endVisit records the work of a visit and has its tickets done. What nobody
 // worked on goes back to those that are due, unless nothing was found.
 func (d *Desk) endVisit(ctx context.Context, out *acted, v fleetapi.Visit, a fleetapi.VisitAction) (fleetapi.Visit, error) {
-	c, by := out.tx, out.by
+	c := out.tx
 	work, err := d.work(ctx, out, a.Work, "")
 	if err != nil {
 		return v, err
@@ -247,21 +246,15 @@ func (d *Desk) endVisit(ctx context.Context, out *acted, v fleetapi.Visit, a fle
 	for _, w := range work {
 		worked[w.Box] = true
 	}
-	for _, id := range v.Tickets {
-		t, err := c.Ticket(ctx, id)
-		if err != nil {
-			return v, err
-		}
-		if t.State.Ended() || t.State == fleetapi.TicketDone {
-			continue
-		}
+	tickets, err := ticketsOf(ctx, c, v)
+	if err != nil {
+		return v, err
+	}
+	for _, t := range tickets {
 		if len(work) > 0 && t.Box != "" && !worked[t.BoxName] && !a.NoFault {
-			was := t
-			care.Undispatch(&t, by, d.now())
-			if err := d.put(ctx, c, &was, &t); err != nil {
+			if err := d.free(ctx, out, t, "nobody worked on the box in "+v.ID); err != nil {
 				return v, err
 			}
-			out.tickets = append(out.tickets, t)
 			continue
 		}
 		mine := slices.DeleteFunc(slices.Clone(work), func(w fleetapi.Work) bool { return w.Box != t.BoxName })
