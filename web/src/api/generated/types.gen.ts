@@ -349,6 +349,20 @@ export type Finding = {
     site?: string;
 };
 
+export type Gate = {
+    allowed: string;
+    bad: number;
+    measured: string;
+    name: string;
+    result: string;
+    sample: number;
+};
+
+export type Heat = {
+    busy_ratio: number;
+    rise_kelvin: number;
+};
+
 export type HeatForecast = {
     high_days: number;
     low_days: number;
@@ -382,6 +396,22 @@ export type LiveSample = {
     values: {
         [key: string]: number;
     };
+};
+
+export type Lock = {
+    /**
+     * boxes; empty: the whole fleet
+     */
+    filter?: string;
+    from: string;
+    id: string;
+    owner: string;
+    reason: string;
+    until: string;
+};
+
+export type LockList = {
+    items: Array<Lock>;
 };
 
 export type LoginUrl = {
@@ -420,6 +450,13 @@ export type ModelVersion = {
     signature: Signature;
     size_bytes: number;
     version: string;
+};
+
+export type NewLock = {
+    filter?: string;
+    from?: string;
+    reason: string;
+    seconds: number;
 };
 
 export type NewRma = {
@@ -509,10 +546,32 @@ export type PlanRequest = {
     filter?: string;
     max_failed?: number;
     model?: string;
+    policy?: string;
     release?: string;
     soak_seconds?: number;
     unreachable_after_seconds?: number;
     waves?: Array<string>;
+};
+
+export type PlanSheet = {
+    ends?: string;
+    sites: Array<PlanSite>;
+    skipped: Array<PlanSkip>;
+};
+
+export type PlanSite = {
+    boxes: number;
+    bytes: number;
+    site: string;
+    time_zone: string;
+    window?: string;
+};
+
+export type PlanSkip = {
+    box: string;
+    later?: boolean;
+    name: string;
+    why: string;
 };
 
 export type PlanVisits = {
@@ -625,6 +684,30 @@ export type ReleaseList = {
     items: Array<Release>;
 };
 
+export type Replay = {
+    faithful: boolean;
+    guessed: number;
+    rollout: string;
+    steps: Array<string>;
+    was: ReplayOutcome;
+    would: ReplayOutcome;
+};
+
+export type ReplayOutcome = {
+    bad: number;
+    exposed: number;
+    seconds: number;
+    sentence: string;
+    state: string;
+};
+
+export type ReplayRequest = {
+    /**
+     * YAML; empty: the policy that was used, which checks the log
+     */
+    policy?: string;
+};
+
 export type Reset = {
     box: string;
     box_name?: string;
@@ -667,14 +750,19 @@ export type ResultList = {
 };
 
 export type Rollout = {
+    affected?: string;
     bytes_per_box: number;
     created: string;
     ended?: string;
     id: string;
     kind: string;
     request: PlanRequest;
+    rollback_of?: string;
+    rolled_back_by?: Array<string>;
     sentence: string;
+    sheet?: PlanSheet;
     started?: string;
+    started_by?: string;
     state: string;
     target: Ref;
     warnings: Array<string>;
@@ -682,7 +770,21 @@ export type Rollout = {
 };
 
 export type RolloutAction = {
-    action: 'start' | 'pause' | 'resume' | 'cancel';
+    action: 'start' | 'pause' | 'resume' | 'cancel' | 'approve' | 'skip' | 'rollback';
+    box?: string;
+    expect_count?: number;
+    reason?: string;
+    wave?: number;
+};
+
+export type RolloutEvent = {
+    seq: number;
+    text: string;
+    time: string;
+};
+
+export type RolloutEventList = {
+    items: Array<RolloutEvent>;
 };
 
 export type RolloutList = {
@@ -853,14 +955,22 @@ export type Summary = {
 };
 
 export type Target = {
+    bad?: Array<string>;
+    base?: Heat;
+    before: Ref;
     box: string;
     changed?: string;
     err?: string;
+    joined?: boolean;
     name: string;
+    offered?: string;
     phase?: string;
     probe?: Probe;
+    restarts?: number;
     site: string;
     state: string;
+    traits: Traits;
+    waits?: string;
 };
 
 export type TensorSpec = {
@@ -1056,6 +1166,15 @@ export type Token = {
     secret: string;
 };
 
+export type Traits = {
+    ambient?: string;
+    arch?: string;
+    class?: string;
+    dust?: string;
+    version?: string;
+    zone?: string;
+};
+
 export type Upkeep = {
     filter_installed?: string;
     filter_part?: string;
@@ -1138,10 +1257,14 @@ export type VisitStop = {
 };
 
 export type Wave = {
+    approved_by?: Array<string>;
     ended?: string;
+    gates?: Array<Gate>;
     reason?: string;
+    soak_ends?: string;
     started?: string;
     state: string;
+    tail?: boolean;
     targets: Array<Target>;
 };
 
@@ -2267,6 +2390,121 @@ export type ActOnRmaResponses = {
 
 export type ActOnRmaResponse = ActOnRmaResponses[keyof ActOnRmaResponses];
 
+export type ListRolloutLocksData = {
+    body?: never;
+    path?: never;
+    query?: never;
+    url: '/api/v1/rollout-locks';
+};
+
+export type ListRolloutLocksErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type ListRolloutLocksError = ListRolloutLocksErrors[keyof ListRolloutLocksErrors];
+
+export type ListRolloutLocksResponses = {
+    /**
+     * OK
+     */
+    200: LockList;
+};
+
+export type ListRolloutLocksResponse = ListRolloutLocksResponses[keyof ListRolloutLocksResponses];
+
+export type AddRolloutLockData = {
+    body: NewLock;
+    headers?: {
+        /**
+         * The same key with the same body gets the first answer again, for a day
+         */
+        'Idempotency-Key'?: string;
+    };
+    path?: never;
+    query?: never;
+    url: '/api/v1/rollout-locks';
+};
+
+export type AddRolloutLockErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type AddRolloutLockError = AddRolloutLockErrors[keyof AddRolloutLockErrors];
+
+export type AddRolloutLockResponses = {
+    /**
+     * OK
+     */
+    200: Lock;
+};
+
+export type AddRolloutLockResponse = AddRolloutLockResponses[keyof AddRolloutLockResponses];
+
+export type DropRolloutLockData = {
+    body?: never;
+    path: {
+        id: string;
+    };
+    query?: never;
+    url: '/api/v1/rollout-locks/{id}';
+};
+
+export type DropRolloutLockErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type DropRolloutLockError = DropRolloutLockErrors[keyof DropRolloutLockErrors];
+
+export type DropRolloutLockResponses = {
+    /**
+     * OK
+     */
+    200: LockList;
+};
+
+export type DropRolloutLockResponse = DropRolloutLockResponses[keyof DropRolloutLockResponses];
+
 export type ListRolloutsData = {
     body?: never;
     path?: never;
@@ -2431,6 +2669,84 @@ export type ActOnRolloutResponses = {
 };
 
 export type ActOnRolloutResponse = ActOnRolloutResponses[keyof ActOnRolloutResponses];
+
+export type RolloutEventsData = {
+    body?: never;
+    path: {
+        id: string;
+    };
+    query?: never;
+    url: '/api/v1/rollouts/{id}/events';
+};
+
+export type RolloutEventsErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type RolloutEventsError = RolloutEventsErrors[keyof RolloutEventsErrors];
+
+export type RolloutEventsResponses = {
+    /**
+     * OK
+     */
+    200: RolloutEventList;
+};
+
+export type RolloutEventsResponse = RolloutEventsResponses[keyof RolloutEventsResponses];
+
+export type ReplayRolloutData = {
+    body: ReplayRequest;
+    path: {
+        id: string;
+    };
+    query?: never;
+    url: '/api/v1/rollouts/{id}/replay';
+};
+
+export type ReplayRolloutErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type ReplayRolloutError = ReplayRolloutErrors[keyof ReplayRolloutErrors];
+
+export type ReplayRolloutResponses = {
+    /**
+     * OK
+     */
+    200: Replay;
+};
+
+export type ReplayRolloutResponse = ReplayRolloutResponses[keyof ReplayRolloutResponses];
 
 export type SessionData = {
     body?: never;
