@@ -160,6 +160,7 @@ type Agent struct {
 	telemetry *telemetry
 	disk      disk
 	duty      govern.State
+	ladder    ladder // of the sense loop
 	running   running
 	runner    runnerInfo
 	slot      slot.ID

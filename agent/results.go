@@ -26,6 +26,8 @@ type runnerInfo struct {
 	version string
 	runtime string
 	p95     float64 // seconds, of the slowest model; 0: none serves
+	rung    int     // that it follows
+	lowest  int     // rung of any model that serves
 }
 
 // slowest is the 95th percentile of the slowest model's latency.
@@ -75,9 +77,10 @@ func (a *Agent) askRunner(ctx context.Context) {
 	}
 	a.runner.mu.Lock()
 	defer a.runner.mu.Unlock()
-	a.runner.p95 = 0
+	a.runner.p95, a.runner.rung, a.runner.lowest = 0, s.Rung, 0
 	for _, m := range s.Models {
 		a.runner.p95 = max(a.runner.p95, m.LatencyP95)
+		a.runner.lowest = max(a.runner.lowest, m.Rungs())
 	}
 	if a.runner.version != s.Version || a.runner.runtime != s.RuntimeVersion {
 		a.runner.version, a.runner.runtime = s.Version, s.RuntimeVersion

@@ -95,6 +95,10 @@ func (m Manifest) checkVariant(v Variant, open func(File) (io.ReadCloser, error)
 	if err := errors.Join(m.Signature.Accepts(info.Signature), info.Signature.Accepts(m.Signature)); err != nil {
 		return fmt.Errorf("%s has another signature than %s: %w", v.Path, ModelFile, err)
 	}
+	// A box knows tensors by their place once it has looked up their names.
+	if !sameOrder(m.Signature.Inputs, info.Signature.Inputs) || !sameOrder(m.Signature.Outputs, info.Signature.Outputs) {
+		return fmt.Errorf("%s lists its inputs or outputs in another order than %s: export it again in that order", v.Path, ModelFile)
+	}
 	if v.Golden == "" {
 		return nil
 	}
@@ -114,4 +118,8 @@ func (m Manifest) checkVariant(v Variant, open func(File) (io.ReadCloser, error)
 		return fmt.Errorf("%s: %w", v.Golden, err)
 	}
 	return nil
+}
+
+func sameOrder(a, b []TensorSpec) bool {
+	return slices.EqualFunc(a, b, func(x, y TensorSpec) bool { return x.Name == y.Name })
 }

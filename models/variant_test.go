@@ -52,6 +52,7 @@ func TestVariantsThatCouldNotReplaceEachOtherAreRefused(t *testing.T) {
 	}{
 		{"another signature", map[string]string{"small.onnx": string(narrow())}, `variant "int8": small.onnx has another signature than model.onnx: input "x": dimension 0 was free and is now fixed to 1`},
 		{"takes more than the best", map[string]string{ModelFile: string(narrow())}, `variant "int8": small.onnx has another signature`},
+		{"another order", map[string]string{"small.onnx": string(model(value(11, "sr", 7), value(11, "x", 1, -1, 3), value(12, "y", 10, 0)))}, `variant "int8": small.onnx lists its inputs or outputs in another order`},
 		{"no model", map[string]string{"small.onnx": "noise"}, `variant "int8": small.onnx`},
 		{"bad samples", map[string]string{"small.json": "{}"}, `variant "int8": small.json`},
 		{"samples of another model", map[string]string{"small.json": strings.ReplaceAll(smallGolden(t), `"sr"`, `"rate"`)}, `no input "rate"`},

@@ -6,6 +6,9 @@
 // down when the margin is small and up again only when it has grown by
 // HysteresisKelvin more than it took to go down.
 //
+// The ladder goes down its rungs, the variants of models, before the duty falls
+// (see Ladder).
+//
 // Rules: heat that lasts LowerDwell takes as many levels as the margin asks
 // for; a die at its limit does so at once. Recovery takes one level at a time,
 // each after the margin has been wide enough for RaiseDwell without a break, so
@@ -13,7 +16,7 @@
 // raises the duty; one that was known and got lost lowers it to reduced.
 //
 // The one rule a caller can break: keep the State between calls and call Next
-// every sense period, also when nothing could be read.
+// (and Step) every sense period, also when nothing could be read.
 package govern
 
 import (
@@ -82,6 +85,14 @@ type Health struct {
 	ThrottlingKnown bool
 }
 
+// limit is that of the die, or the one that holds where it is not known.
+func (h Health) limit() float64 {
+	if !h.LimitKnown || math.IsNaN(h.LimitCelsius) || h.LimitCelsius <= 0 {
+		return DefaultLimitCelsius
+	}
+	return h.LimitCelsius
+}
+
 // State is kept between calls. The zero State is a box that just started.
 type State struct {
 	Level     Level
@@ -104,10 +115,7 @@ func Next(s State, h Health, now time.Time) (State, Duty) {
 		return blind(s, h, now)
 	}
 	s.SeenAt = now
-	limit := h.LimitCelsius
-	if !h.LimitKnown || math.IsNaN(limit) || limit <= 0 {
-		limit = DefaultLimitCelsius
-	}
+	limit := h.limit()
 	margin := limit - h.DieCelsius
 	throttling := h.Throttling && h.ThrottlingKnown
 	lower, raise := wanted(s.Level, margin, throttling)

@@ -25,6 +25,10 @@ func appendAnswer(b []byte, ref models.Ref, c *call, outs []worker.Tensor) (text
 		b = append(b, `,"id":`...)
 		b = appendText(b, c.id)
 	}
+	if c.variant != "" {
+		b = append(b, `,"parameters":{"variant":`...)
+		b = append(appendText(b, c.variant), '}')
+	}
 	b = append(b, `,"outputs":[`...)
 	for i := range outs {
 		t := &outs[i]

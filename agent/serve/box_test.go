@@ -277,6 +277,10 @@ type reply struct {
 	ID      string `json:"id"`
 	Name    string `json:"model_name"`
 	Version string `json:"model_version"`
+
+	Parameters struct {
+		Variant string `json:"variant"`
+	} `json:"parameters"`
 	Outputs []struct {
 		Name       string          `json:"name"`
 		DType      models.DType    `json:"datatype"`

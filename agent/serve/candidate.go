@@ -32,6 +32,11 @@ func (s *Server) Probe(ctx context.Context, ref models.Ref) runnerapi.Probe {
 		return p
 	}
 	defer v.release()
+	if !v.best(ctx) {
+		p.Err = fmt.Sprintf("the best variant of model %s did not serve in time to be probed", ref)
+		return p
+	}
+	defer v.endProbe()
 	v.mu.Lock()
 	p.LoadSeconds = v.loadTime.Seconds()
 	v.mu.Unlock()
@@ -145,11 +150,13 @@ func (v *version) measure(ctx context.Context, golden models.Golden, p *runnerap
 	if err != nil {
 		return // the worker has died, which the caller learns from elsewhere
 	}
+	rungs := v.measureLadder(ctx, golden)
 	v.mu.Lock()
 	opts := v.opts
+	v.rungs, v.plans[0] = rungs, plan
 	v.mu.Unlock()
 	r, _ := v.measured.read(opts)
-	r.Model, r.Batching, r.DataBytes = v.ref.Digest, plan, u.DataBytes
+	r.Model, r.Batching, r.DataBytes, r.Ladder = v.ref.Digest, plan, u.DataBytes, rungs
 	if err := v.measured.write(opts, r); err != nil {
 		v.log.Warn("the model will be measured again", "err", err)
 	}
@@ -165,13 +172,7 @@ func (v *version) answers(ctx context.Context, c models.GoldenCase) error {
 	if err != nil {
 		return err
 	}
-	for i, w := range c.Outputs {
-		got := models.TensorSpec{Name: out[i].Name, DType: out[i].DType, Shape: out[i].Shape}
-		if err := w.Check(got, out[i].Data); err != nil {
-			return err
-		}
-	}
-	return nil
+	return isRight(c, out)
 }
 
 func goldenInputs(c models.GoldenCase) []worker.Tensor {

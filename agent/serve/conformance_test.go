@@ -19,9 +19,10 @@ import (
 // loose is a model file without manifest: test data of others is not signed.
 type loose worker.Options
 
-func (l loose) worker() (worker.Options, error)     { return worker.Options(l), nil }
-func (l loose) path(string) (string, error)         { return l.Model, nil }
-func (l loose) check(loaded models.Signature) error { return nil }
+func (l loose) ladder() []models.Variant                      { return nil }
+func (l loose) worker(models.Variant) (worker.Options, error) { return worker.Options(l), nil }
+func (l loose) path(string) (string, error)                   { return l.Model, nil }
+func (l loose) check(loaded models.Signature) error           { return nil }
 
 // replaceTable changes the routing table under the lock that a switch holds.
 func (s *Server) replaceTable(change func(map[string][]*version)) {

@@ -18,20 +18,16 @@ type cpuClock struct{ last time.Duration }
 func (s *Server) cpuSeconds() time.Duration {
 	total := rusage(syscall.RUSAGE_SELF) + rusage(syscall.RUSAGE_CHILDREN)
 	for _, v := range s.known() {
-		v.mu.Lock()
-		w := v.w
-		v.mu.Unlock()
-		if w == nil {
-			continue
-		}
-		u, err := w.Usage()
-		if err != nil {
-			continue
-		}
-		select {
-		case <-w.Done():
-		default:
-			total += u.CPU
+		for _, w := range v.workers() {
+			u, err := w.Usage()
+			if err != nil {
+				continue
+			}
+			select {
+			case <-w.Done():
+			default:
+				total += u.CPU
+			}
 		}
 	}
 	s.mu.Lock()

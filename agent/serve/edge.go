@@ -39,7 +39,7 @@ func (s *Server) Status() runnerapi.Status {
 	st := runnerapi.Status{
 		Version: s.opts.Version, Runtime: s.runtime(),
 		PID: os.Getpid(), StartedUnixMs: s.started.UnixMilli(), Generation: t.generation,
-		RSSBytes: ownRSS(), Models: []runnerapi.ModelStatus{}, Inputs: []runnerapi.InputStatus{},
+		RSSBytes: ownRSS(), Rung: int(s.rung.Load()), Models: []runnerapi.ModelStatus{}, Inputs: []runnerapi.InputStatus{},
 	}
 	if st.Runtime != nil {
 		st.RuntimeVersion = st.Runtime.Version
@@ -76,7 +76,7 @@ func (v *version) status(serves bool) runnerapi.ModelStatus {
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	m.Restarts = v.restarts
+	m.Restarts, m.Variant, m.Variants = v.restarts, v.variants[v.at].Name, v.rungs
 	if v.w != nil {
 		r := v.w.Runtime()
 		m.Provider, m.Skipped = r.Provider, r.Skipped
@@ -192,7 +192,8 @@ func (s *Server) postAck(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// postDuty is welcome also where no input listens: the agent need not know.
+// postDuty takes duty and rung; the rung holds until another comes, for a box
+// whose agent is away has not got cooler by that. It is welcome also where no input listens: the agent need not know.
 func (s *Server) postDuty(w http.ResponseWriter, r *http.Request) {
 	var duty runnerapi.Duty
 	if err := readJSON(w, r, &duty); err != nil {
@@ -201,6 +202,9 @@ func (s *Server) postDuty(w http.ResponseWriter, r *http.Request) {
 	}
 	if s.inputs != nil {
 		s.inputs.SetDuty(duty)
+	}
+	if duty.Rung != nil {
+		s.setRung(*duty.Rung)
 	}
 	w.WriteHeader(http.StatusNoContent)
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 
 	"github.com/edgeherd/edgeherd/agent/worker"
 	"github.com/edgeherd/edgeherd/internal/blob"
@@ -42,17 +43,22 @@ func openStored(blobs *blob.Store, keys trust.Keyring, ref models.Ref, opts work
 	return &stored{blobs, m, opts}, nil
 }
 
-// worker reads every file again: flash of a box rots, and a restart must not
-// load what the first start would have refused.
-func (s *stored) worker() (worker.Options, error) {
+func (s *stored) ladder() []models.Variant { return s.manifest.Ladder() }
+
+// worker reads every file again, save the other variants: flash of a box rots,
+// and a restart must not load what the first start would have refused.
+func (s *stored) worker(variant models.Variant) (worker.Options, error) {
 	for _, f := range s.manifest.Files {
+		if f.Path != variant.Path && slices.ContainsFunc(s.ladder(), func(o models.Variant) bool { return o.Path == f.Path }) {
+			continue
+		}
 		if err := s.verify(f); err != nil {
 			return worker.Options{}, fmt.Errorf("file %s of %s:%s: %w", f.Path, s.manifest.Name, s.manifest.Version, err)
 		}
 	}
 	opts := s.opts
 	var err error
-	opts.Model, err = s.path(models.ModelFile)
+	opts.Model, err = s.path(variant.Path)
 	return opts, err
 }
 

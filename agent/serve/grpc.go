@@ -165,7 +165,7 @@ func (s *Server) grpcInfer(_ any, stream grpc.ServerStream) error {
 	if err != nil {
 		return grpcError(err)
 	}
-	return stream.SendMsg(&outbound{replyPieces(ref, c.id, outs)})
+	return stream.SendMsg(&outbound{replyPieces(ref, c, outs)})
 }
 
 // readFault is the reason why no message came.
@@ -226,7 +226,7 @@ func (s *Server) grpcNext(stream grpc.ServerStream, in *inbound) error {
 		var outs []worker.Tensor
 		ref, c, outs, err = s.grpcCall(stream.Context(), ticket, in.buf.ReadOnlyData(), time.Now())
 		if err == nil {
-			pieces = replyPieces(ref, c.id, outs)
+			pieces = replyPieces(ref, c, outs)
 		}
 	}
 	if err != nil {
@@ -236,9 +236,9 @@ func (s *Server) grpcNext(stream grpc.ServerStream, in *inbound) error {
 }
 
 // replyPieces is the answer as pieces that alias the outputs.
-func replyPieces(ref models.Ref, id string, outs []worker.Tensor) mem.BufferSlice {
+func replyPieces(ref models.Ref, c *call, outs []worker.Tensor) mem.BufferSlice {
 	var pieces mem.BufferSlice
-	for i, lead := range appendReply(ref, id, outs) {
+	for i, lead := range appendReply(ref, c, outs) {
 		pieces = append(pieces, mem.SliceBuffer(lead))
 		if i < len(outs) && len(outs[i].Data) > 0 {
 			pieces = append(pieces, mem.SliceBuffer(outs[i].Data))

@@ -366,12 +366,18 @@ func (v *value) read(num protowire.Number, typ protowire.Type, content []byte) e
 
 // appendReply writes a ModelInferResponse without the bytes of its tensors:
 // each of lead is followed by the data of one output.
-func appendReply(ref models.Ref, id string, outs []worker.Tensor) (lead [][]byte) {
+func appendReply(ref models.Ref, c *call, outs []worker.Tensor) (lead [][]byte) {
 	b := make([]byte, 0, 256)
 	b = protowire.AppendString(protowire.AppendTag(b, fieldModelName, protowire.BytesType), ref.Name)
 	b = protowire.AppendString(protowire.AppendTag(b, fieldVersion, protowire.BytesType), ref.Version)
-	if id != "" {
-		b = protowire.AppendString(protowire.AppendTag(b, fieldID, protowire.BytesType), id)
+	if c.id != "" {
+		b = protowire.AppendString(protowire.AppendTag(b, fieldID, protowire.BytesType), c.id)
+	}
+	if c.variant != "" { // an entry of a map<string, InferParameter>
+		text := protowire.AppendString(protowire.AppendTag(nil, 3, protowire.BytesType), c.variant)
+		entry := protowire.AppendString(protowire.AppendTag(nil, 1, protowire.BytesType), "variant")
+		entry = protowire.AppendBytes(protowire.AppendTag(entry, 2, protowire.BytesType), text)
+		b = protowire.AppendBytes(protowire.AppendTag(b, fieldParams, protowire.BytesType), entry)
 	}
 	var meta, shape []byte
 	for i := range outs {

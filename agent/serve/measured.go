@@ -16,6 +16,7 @@ import (
 	"github.com/edgeherd/edgeherd/agent/worker"
 	"github.com/edgeherd/edgeherd/internal/blob"
 	"github.com/edgeherd/edgeherd/internal/durable"
+	"github.com/edgeherd/edgeherd/internal/runnerapi"
 )
 
 // measuredVersion is that of the files below. History: 1 first.
@@ -43,6 +44,8 @@ type record struct {
 	// Graph is the digest of the optimised graph; zero: there is none.
 	Graph      blob.Digest `json:"graph,omitzero"`
 	GraphBytes int64       `json:"graph_bytes,omitempty"`
+	// Ladder are all variants, in the record of the best one.
+	Ladder []runnerapi.VariantStatus `json:"ladder,omitempty"`
 }
 
 func newMeasured(state string) measured {

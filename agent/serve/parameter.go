@@ -41,6 +41,10 @@ func (v value) boolean(key string) (bool, error) {
 // maxTimeout bounds the parameter timeout, which is in microseconds.
 const maxTimeout = math.MaxInt64 / int64(time.Microsecond)
 
+// minVariant is the parameter by which a caller insists on a variant, or a
+// better one, of the model.
+const minVariant = "min_variant"
+
 // requestParameter takes a parameter of the whole request.
 func (c *call) requestParameter(key string, v value) (err error) {
 	var n uint64
@@ -52,6 +56,11 @@ func (c *call) requestParameter(key string, v value) (err error) {
 		c.timeout = time.Duration(n) * time.Microsecond
 	case "priority": // 1 is the highest, 0 the default
 		c.priority, err = v.whole(key, math.MaxUint32)
+	case minVariant:
+		if v.kind != isText {
+			return fmt.Errorf("parameter %q is not the name of a variant", key)
+		}
+		c.least = v.text
 	case "sequence_id", "sequence_start", "sequence_end":
 		if v.kind == isNumber && v.number == 0 || v.kind == isBool && !v.flag || v.kind == isText && v.text == "" {
 			return nil // clients send these when they mean none

@@ -22,6 +22,7 @@ const depth = 2
 type batching struct {
 	MaxItems int64       `json:"max_items"`
 	Axes     worker.Axes `json:"axes"`
+	at       int         // the variant it was proved for
 }
 
 // queue orders the requests for one version. There is no goroutine: the caller
@@ -51,6 +52,7 @@ type job struct {
 	err    error
 	cost   worker.Cost
 	items  int64
+	at     int // the variant that ran
 }
 
 // gone reports why a caller gave up.
@@ -152,13 +154,15 @@ func (q *queue) again(j *job) (placed func(), ok bool) {
 	return sync.OnceFunc(func() { close(c) }), true
 }
 
-// take returns what shares a run with the leader j, itself included.
-func (q *queue) take(j *job, placed chan struct{}) []*job {
+// take returns what shares a run with the leader j, itself included, and the
+// axes of a run of several. The plan may be of another variant than that at
+// which the run takes place: then there is no other.
+func (q *queue) take(j *job, placed chan struct{}, at int) ([]*job, worker.Axes) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	all := []*job{j}
-	if q.MaxItems <= 1 {
-		return all
+	if q.MaxItems <= 1 || q.at != at {
+		return all, worker.Axes{}
 	}
 	j.items = q.Axes.Items(&j.Request)
 	total := j.items
@@ -176,7 +180,7 @@ func (q *queue) take(j *job, placed chan struct{}) []*job {
 		all = append(all, o)
 		return true
 	})
-	return all
+	return all, q.Axes
 }
 
 // leave ends a lead and hands it on.
@@ -224,6 +228,9 @@ func (v *version) infer(ctx context.Context, c *call) ([]worker.Tensor, error) {
 	if err := w.Check(&j.Request); err != nil {
 		return nil, err
 	}
+	if err := v.suits(c, v.serving()); err != nil {
+		return nil, err
+	}
 	began := time.Now()
 	lead, err := v.queue.enter(ctx, j)
 	if lead {
@@ -233,26 +240,31 @@ func (v *version) infer(ctx context.Context, c *call) ([]worker.Tensor, error) {
 		return nil, err
 	}
 	v.stats.parts(time.Since(began), j.cost)
-	c.room = j.Buf
+	v.served[j.at].Add(1)
+	c.room, c.variant = j.Buf, v.variants[j.at].Name
+	if err := v.suits(c, j.at); err != nil {
+		return nil, err // it got hot while the request waited
+	}
 	return j.Out, nil
 }
 
 // lead runs the job with those that fit and tells them.
 func (v *version) lead(ctx context.Context, j *job) error {
 	defer v.queue.leave()
-	w, err := v.worker(ctx)
+	w, at, err := v.hold(ctx)
 	if err != nil {
 		return err
 	}
+	defer v.unhold(w)
 	c := make(chan struct{})
 	placed := sync.OnceFunc(func() { close(c) })
-	jobs := v.queue.take(j, c)
-	if len(jobs) == 1 {
+	jobs, axes := v.queue.take(j, c, at)
+	if j.at = at; len(jobs) == 1 {
 		j.cost, err = w.Run(ctx, &worker.Batch{Requests: []*worker.Request{&j.Request}})
 		v.stats.executed(j.items, j.cost, err)
 		return err
 	}
-	batch := &worker.Batch{Axes: v.queue.plan().Axes, Placed: placed}
+	batch := &worker.Batch{Axes: axes, Placed: placed}
 	var items int64
 	for _, o := range jobs {
 		batch.Requests = append(batch.Requests, &o.Request)
@@ -264,7 +276,7 @@ func (v *version) lead(ctx context.Context, j *job) error {
 	placed() // if it failed before that
 	v.stats.executed(items, cost, err)
 	for _, o := range jobs {
-		o.cost, o.err = cost, err
+		o.cost, o.err, o.at = cost, err, at
 		if err != nil && statusOf(err) == http.StatusInternalServerError {
 			v.single(shared, w, o)
 		}

@@ -28,6 +28,8 @@ type call struct {
 	id             string
 	timeout        time.Duration // 0: as the server says
 	priority       uint64        // 1 is the highest, 0 the default
+	least          string        // the cheapest variant that may answer; empty: any
+	variant        string        // that answered; empty: the model has one form
 	binary         bool          // form of outputs that the request does not name
 	inputs         []worker.Tensor
 	outputs        []wanted

@@ -115,7 +115,8 @@ type Server struct {
 	started  time.Time
 	table    atomic.Pointer[table]
 	measured measured
-	looked   atomic.Bool // the first look at active.json is over
+	looked   atomic.Bool  // the first look at active.json is over
+	rung     atomic.Int32 // how many rungs models go down for the heat of the box
 	// jobs hands goroutines to Run, which owns them.
 	jobs chan func(context.Context)
 	// ended is closed when Run no longer takes jobs.

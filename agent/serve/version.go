@@ -39,6 +39,7 @@ type version struct {
 	queue    queue
 	measured measured
 	outBytes atomic.Int64 // of the last answer
+	ladder
 
 	// The fields below belong to the run loop.
 	lost   int // execution providers given up, from the first on
@@ -64,8 +65,10 @@ type version struct {
 
 // source says where the files of a version are and checks them.
 type source interface {
-	// worker verifies the files and returns how to start the model.
-	worker() (worker.Options, error)
+	// ladder are the variants, the best first; nil: the model has one form.
+	ladder() []models.Variant
+	// worker verifies the files and returns how to start a variant.
+	worker(variant models.Variant) (worker.Options, error)
 	// path is the absolute path of one file of the model.
 	path(name string) (string, error)
 	// check compares what was loaded with what was promised.
@@ -75,9 +78,9 @@ type source interface {
 func (s *Server) newVersion(ref models.Ref, src source) *version {
 	return &version{
 		ref: ref, source: src, drain: s.opts.Timeout + shutdownGrace, queue: queue{max: s.opts.MaxQueue},
-		measured: s.measured,
-		log:      s.log.With("model", ref.Name, "version", ref.Version, "digest", ref.Digest.Short()),
-		loaded:   make(chan struct{}), retired: make(chan struct{}), idle: make(chan struct{}), up: make(chan struct{}),
+		measured: s.measured, ladder: newLadder(src.ladder(), &s.rung),
+		log:    s.log.With("model", ref.Name, "version", ref.Version, "digest", ref.Digest.Short()),
+		loaded: make(chan struct{}), retired: make(chan struct{}), idle: make(chan struct{}), up: make(chan struct{}),
 	}
 }
 
@@ -133,22 +136,43 @@ func (v *version) start(ctx context.Context) (*worker.Worker, error) {
 		case <-done:
 		}
 	}()
-	w, err := v.load(ctx)
+	v.mu.Lock()
+	at := v.permittedLocked()
+	v.mu.Unlock()
+	l, err := v.load(ctx, at)
+	if err != nil && at > 0 {
+		v.log.Error("variant does not start, the best one serves", "variant", v.variants[at].Name, "err", err)
+		at = 0
+		l, err = v.load(ctx, at)
+	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.broken = err != nil; v.broken {
 		v.lastErr = err
 		return nil, err
 	}
-	v.w, v.sig, v.loadTime = w, w.Signature(), w.LoadTime()
+	v.w, v.at, v.sig, v.loadTime, v.opts = l.w, at, l.w.Signature(), l.w.LoadTime(), l.opts
+	if at == 0 {
+		v.rungs, v.plans[0] = l.known.Ladder, l.known.Batching
+	}
+	v.queue.set(v.plans[at])
 	close(v.up)
-	return w, nil
+	v.look()
+	return l.w, nil
 }
 
-func (v *version) load(ctx context.Context) (*worker.Worker, error) {
-	opts, err := v.source.worker()
+// loaded is a worker that has just been started.
+type loaded struct {
+	w     *worker.Worker
+	opts  worker.Options
+	known record
+}
+
+// load starts a worker for the variant at.
+func (v *version) load(ctx context.Context, at int) (loaded, error) {
+	opts, err := v.source.worker(v.variants[at])
 	if err != nil {
-		return nil, err
+		return loaded{}, err
 	}
 	opts.Providers = opts.Providers[min(v.lost, max(len(opts.Providers)-1, 0)):]
 	known, ok := v.measured.apply(&opts)
@@ -164,10 +188,10 @@ func (v *version) load(ctx context.Context) (*worker.Worker, error) {
 		w, err = worker.Start(ctx, opts, v.log)
 	}
 	if err != nil {
-		return nil, err
+		return loaded{}, err
 	}
 	if err := v.source.check(w.Signature()); err != nil {
-		return nil, errors.Join(err, w.Close())
+		return loaded{}, errors.Join(err, w.Close())
 	}
 	if !ok && opts.SaveGraph != "" {
 		known = record{Model: v.ref.Digest}
@@ -175,11 +199,7 @@ func (v *version) load(ctx context.Context) (*worker.Worker, error) {
 			v.log.Warn("the next start is as slow as this one", "err", err)
 		}
 	}
-	v.mu.Lock()
-	v.opts = opts
-	v.mu.Unlock()
-	v.queue.set(known.Batching)
-	return w, nil
+	return loaded{w, opts, known}, nil
 }
 
 // deathsUntilLost is how often a worker may die early before the provider it
@@ -206,11 +226,26 @@ func (v *version) serve(ctx context.Context, w *worker.Worker) (ended bool) {
 	v.log.Info("model loaded", "took", w.LoadTime())
 	retired := v.retired
 	var idle <-chan struct{}
-	var late <-chan time.Time
+	var late, cool, again <-chan time.Time
 	for {
 		select {
 		case <-retired:
 			retired, idle, late = nil, v.idle, time.After(v.drain)
+			continue
+		case <-v.stepped:
+			next, ok := v.step(ctx, w)
+			if again = nil; !ok {
+				again = time.After(stepRetry)
+			}
+			w, cool = next, time.After(warmFor)
+			continue
+		case <-again:
+			v.look()
+			continue
+		case <-cool:
+			if cool = nil; !v.cool() {
+				cool = time.After(stepRetry)
+			}
 			continue
 		case <-idle:
 		case <-late:
@@ -223,15 +258,16 @@ func (v *version) serve(ctx context.Context, w *worker.Worker) (ended bool) {
 	died := w.Err()
 	v.takeDown(w)
 	v.mu.Lock()
+	warm := v.warm
+	v.warm = nil
 	if died != nil {
 		v.lastErr = died
 		v.restarts++
 	}
 	leaving := v.leaving
 	v.mu.Unlock()
-	if err := w.Close(); err != nil {
-		v.log.Warn("worker did not close cleanly", "err", err)
-	}
+	v.end(w)
+	v.end(warm)
 	if died != nil && !leaving {
 		v.log.Error("worker died, starting it again", "err", died)
 		return false

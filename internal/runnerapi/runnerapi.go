@@ -46,8 +46,9 @@ type Status struct {
 	PID           int      `json:"pid"`
 	StartedUnixMs int64    `json:"started_unix_ms"`
 	Generation    uint64   `json:"generation"`
-	CPUSeconds    float64  `json:"cpu_seconds"` // runner and its workers since start, never decreasing
-	RSSBytes      int64    `json:"rss_bytes"`   // runner and its workers
+	CPUSeconds    float64  `json:"cpu_seconds"`    // runner and its workers since start, never decreasing
+	RSSBytes      int64    `json:"rss_bytes"`      // runner and its workers
+	Rung          int      `json:"rung,omitempty"` // of the last Duty
 	// OutboxRecords wait for the agent; OutboxDropped were lost to the bound.
 	OutboxRecords int64         `json:"outbox_records"`
 	OutboxDropped int64         `json:"outbox_dropped"`
@@ -72,6 +73,31 @@ type ModelStatus struct {
 	Restarts   uint64   `json:"restarts"`
 	LatencyP50 float64  `json:"latency_p50_seconds"`
 	LatencyP95 float64  `json:"latency_p95_seconds"`
+	// Variant serves now; empty: the model has one form. Variants are all of
+	// them, the best first, as the probe found them; empty without a probe.
+	Variant  string          `json:"variant,omitempty"`
+	Variants []VariantStatus `json:"variants,omitempty"`
+}
+
+// Rungs is how many variants there are to go down to.
+func (m ModelStatus) Rungs() int {
+	n := 0
+	for i, v := range m.Variants {
+		if i > 0 && v.Skipped == "" {
+			n++
+		}
+	}
+	return n
+}
+
+// VariantStatus is one variant as it was measured on this box.
+type VariantStatus struct {
+	Name string `json:"name"`
+	// SecondsPerItem is CPU time or, where an accelerator computes, time.
+	SecondsPerItem float64 `json:"seconds_per_item"`
+	PeakRSSBytes   int64   `json:"peak_rss_bytes"`
+	// Skipped tells why it never serves; empty: it may.
+	Skipped string `json:"skipped,omitempty"`
 }
 
 // Runtime describes ONNX Runtime as a worker found it.
@@ -149,4 +175,6 @@ type Duty struct {
 	MaxRateRatio float64 `json:"max_rate_ratio"`
 	// ValidSeconds after which the runner falls back on its own judgement.
 	ValidSeconds float64 `json:"valid_seconds"`
+	// Rung is how many variants models go down from their best; nil: as before.
+	Rung *int `json:"rung,omitempty"`
 }
