@@ -190,10 +190,10 @@ func TestKeysTellSensorsApart(t *testing.T) {
 	for _, root := range []string{twins, plant(t, "zoo"), plant(t, "jetson-orin"), plant(t, "jetson-nano"), plant(t, "broken")} {
 		seen := map[string]bool{}
 		for _, s := range New(Options{Root: root}, quiet()).Sensors() {
-			if seen[s.Key] || seen[s.name()] {
+			if seen[s.Key] || seen[s.Name()] {
 				t.Errorf("%+v is there twice", s)
 			}
-			seen[s.Key], seen[s.name()] = true, true
+			seen[s.Key], seen[s.Name()] = true, true
 		}
 	}
 }

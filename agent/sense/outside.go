@@ -197,10 +197,10 @@ func (s *Sampler) outside(ctx context.Context, p *plan, readings []Reading) ([]R
 		if plain := s.mayStandFor(p, v); plain != "" {
 			sensor.Metric, sensor.Label = plain, ""
 		}
-		name := sensor.name()
+		name := sensor.Name()
 		if names[name]++; names[name] > 1 {
 			sensor.Label = fmt.Sprintf("%s#%d", sensor.Label, names[name])
-			name = sensor.name()
+			name = sensor.Name()
 		}
 		if sensor.Metric == FanRPM {
 			s.fanKeys[name] = v.Key
@@ -279,7 +279,8 @@ func (p *plan) answers(m Metric) bool {
 	return false
 }
 
-func (s Sensor) name() string {
+// Name is the metric of a Reading of the sensor.
+func (s Sensor) Name() string {
 	if s.Label == "" {
 		return string(s.Metric)
 	}

@@ -203,14 +203,14 @@ func (b *builder) probeFunc(path string, get func([]byte) (sample, error)) int {
 // output adds a metric. Sensors of one label are told apart by #2, #3, in the
 // order of their keys, which is the order in which they are added.
 func (b *builder) output(s Sensor, partial bool, eval func(*output, []sample) (float64, bool), from ...int) *output {
-	name := s.name()
+	name := s.Name()
 	b.labels[name]++
 	if n := b.labels[name]; n > 1 {
 		if s.Label == "" { // a plain name belongs to one sensor only
 			return nil
 		}
 		s.Label = fmt.Sprintf("%s#%d", s.Label, n)
-		name = s.name()
+		name = s.Name()
 	}
 	o := &output{sensor: s, name: name, from: from, partial: partial, eval: finite(eval)}
 	b.plan.outputs = append(b.plan.outputs, o)

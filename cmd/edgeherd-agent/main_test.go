@@ -108,6 +108,62 @@ func TestTheShippedConfigurationIsAccepted(t *testing.T) {
 	}
 }
 
+// TestTheExamplesOfTheDocumentAreAccepted, and set what they are about.
+func TestTheExamplesOfTheDocumentAreAccepted(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/sensors.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var text strings.Builder
+	for i, part := range strings.Split(string(doc), "```") {
+		if example, yaml := strings.CutPrefix(part, "yaml\n"); yaml && i%2 == 1 {
+			text.WriteString(example)
+		}
+	}
+	path := filepath.Join(t.TempDir(), "agent.yaml")
+	if err := os.WriteFile(path, []byte(text.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := loadConfig([]string{"--config", path}, noEnv)
+	if err != nil || len(c.Sensors) == 0 || c.Outside.Redfish.URL == "" || len(c.Outside.UPS) == 0 || len(c.Outside.Dust) == 0 {
+		t.Errorf("%+v, %v", c, err)
+	}
+}
+
+// TestSensorsAreListedByTheKeysOfTheConfiguration, with those that are not there.
+func TestSensorsAreListedByTheKeysOfTheConfiguration(t *testing.T) {
+	root := t.TempDir()
+	for name, text := range map[string]string{
+		"sys/class/hwmon/hwmon3/name": "nct6798", "sys/class/hwmon/hwmon3/temp3_input": "31500",
+		"sys/class/hwmon/hwmon3/temp4_input": "40000", "proc/loadavg": "0.50 0.40 0.30 1/100 1",
+	} {
+		path := filepath.Join(root, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text+"\n"), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	config := filepath.Join(root, "agent.yaml")
+	text := "sensors: {hwmon/nct6798/virtual/temp3: inlet, hwmon/nct6798/virtual/temp9: board, hwmon/nct6798/virtual/temp4: none}\n"
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		if err := run(t.Context(), []string{"sensors", "--config", config, "--root", root}, &out, new(bytes.Buffer)); err != nil {
+			t.Fatal(err)
+		}
+		rows := strings.Join(strings.Fields(out.String()), " ")
+		for _, want := range []string{
+			"hwmon/nct6798/virtual/temp3 temp_inlet_celsius 31.5", "proc/loadavg load1 0.5",
+			"hwmon/nct6798/virtual/temp9 board not there", "hwmon/nct6798/virtual/temp4 none left out",
+		} {
+			if !strings.Contains(rows, want) {
+				t.Errorf("%s\nwant %q", out.String(), want)
+			}
+		}
+	})
+}
+
 // TestStatusSaysHowTheBoxIsConnected, from what the agent wrote down.
 func TestStatusSaysHowTheBoxIsConnected(t *testing.T) {
 	state := t.TempDir()
