@@ -252,3 +252,41 @@ func TestNextVersionKeepsThePipelines(t *testing.T) {
 	other.Pipelines = []Pipeline{{"find", KindImage, []Stage{{Name: "call", With: map[string]any{"model": "x", "gives": "text"}}}}}
 	wantError(t, m.Accepts(other), `pipeline "find" gave boxes and gives text now`)
 }
+
+// TestCallsThatBranchAreRefused: 31 stages that call 31 others would be checked,
+// and carried out, a million times.
+func TestCallsThatBranchAreRefused(t *testing.T) {
+	asked := 0
+	branching := func(name string, stages int) Manifest {
+		m := detector()
+		m.Name = name
+		p := Pipeline{Name: name, Takes: KindImage, Stages: []Stage{{"call", map[string]any{"model": "next", "gives": "boxes"}}}}
+		for range stages {
+			p.Stages = append(p.Stages, Stage{"each", map[string]any{"model": "next"}})
+		}
+		m.Pipelines = []Pipeline{p}
+		return m
+	}
+	m := branching("a", 30)
+	err := m.Pipelines[0].CheckCalls(func(string) (Manifest, error) {
+		asked++
+		return branching("next", 30), nil
+	})
+	if err == nil || asked > maxCallStages {
+		t.Errorf("asked %d times, %v", asked, err)
+	}
+}
+
+// TestInputsThatAreMadeAreBounded: a signature may name any size.
+func TestInputsThatAreMadeAreBounded(t *testing.T) {
+	for _, shape := range [][]int64{{1 << 40}, {1 << 21}, {1 << 62, 1 << 62}, {2, -1, 1 << 30}} {
+		m := listener()
+		m.Signature.Inputs[1].Shape, m.Signature.Outputs[1].Shape = shape, shape
+		p := Pipeline{Name: "hear", Takes: KindAudio, Stages: []Stage{
+			{"windows", map[string]any{"input": "input", "size": 512.0}}, {"carry", map[string]any{"input": "state", "output": "stateN"}},
+			{"constant", map[string]any{"input": "sr", "values": 16000.0}}, {"run", nil}, {"segments", map[string]any{"output": "output", "label": "speech"}}}}
+		if _, err := p.Check(m); err == nil || !strings.Contains(err.Error(), "(carry): input \"state\"") {
+			t.Errorf("%v: %v", shape, err)
+		}
+	}
+}

@@ -297,20 +297,30 @@ func (t TensorSpec) AtOnce() []int64 {
 	return out
 }
 
+// made is how many elements an input has that we make ourselves, and not the
+// frame or clip: a signature may name any size.
+func made(t TensorSpec) (int64, error) {
+	n, err := TensorSpec{Shape: t.AtOnce()}.Elements()
+	if err != nil {
+		return 0, fmt.Errorf("input %q: %w", t.Name, err)
+	}
+	if t.DType == BYTES {
+		return 0, fmt.Errorf("input %q is BYTES, want numbers", t.Name)
+	}
+	if n > 1<<20 {
+		return 0, fmt.Errorf("input %q has %d elements, one that is made here has at most %d", t.Name, n, 1<<20)
+	}
+	return n, nil
+}
+
 func (f *flow) constant(s Stage) error {
 	t, err := f.input(s)
 	if err != nil {
 		return err
 	}
-	n, err := TensorSpec{Shape: t.AtOnce()}.Elements()
+	n, err := made(t)
 	if err != nil {
-		return fmt.Errorf("input %q: %w", t.Name, err)
-	}
-	if t.DType == BYTES {
-		return fmt.Errorf("input %q is BYTES, constants are numbers", t.Name)
-	}
-	if n > 1<<20 {
-		return fmt.Errorf("input %q has %d elements, a constant has at most %d", t.Name, n, 1<<20)
+		return err
 	}
 	if got := len(s.Numbers("values")); got != 1 && int64(got) != n {
 		return fmt.Errorf("values has %d numbers, input %q needs 1 or %d", got, t.Name, n)
@@ -338,17 +348,26 @@ func (f *flow) run(Stage) error {
 
 // CheckCalls holds what a pipeline asks of other models against their first
 // pipelines; of tells a model's manifest. A chain of calls longer than four is
-// refused, and so a pipeline that calls itself.
+// refused, and so a pipeline that calls itself, and one that branches into more
+// than maxCallStages.
 func (p Pipeline) CheckCalls(of func(model string) (Manifest, error)) error {
-	return p.checkCalls(of, 4)
+	left := maxCallStages
+	return p.checkCalls(of, 4, &left)
 }
 
-func (p Pipeline) checkCalls(of func(model string) (Manifest, error), depth int) error {
+// maxCallStages bounds the stages that call in all pipelines that one reaches:
+// 32 stages that call 32 others would be a million at the fourth.
+const maxCallStages = 64
+
+func (p Pipeline) checkCalls(of func(model string) (Manifest, error), depth int, left *int) error {
 	for i, s := range p.Stages {
 		if s.Name != "call" && s.Name != "turn" && s.Name != "each" {
 			continue
 		}
-		err := s.checkCall(of, depth)
+		if *left--; *left < 0 {
+			return fmt.Errorf("pipeline %q, stage %d (%s): more than %d stages call other pipelines, on all ways from the first", p.Name, i+1, s.Name, maxCallStages)
+		}
+		err := s.checkCall(of, depth, left)
 		if err != nil {
 			return fmt.Errorf("pipeline %q, stage %d (%s): %w", p.Name, i+1, s.Name, err)
 		}
@@ -356,7 +375,7 @@ func (p Pipeline) checkCalls(of func(model string) (Manifest, error), depth int)
 	return nil
 }
 
-func (s Stage) checkCall(of func(model string) (Manifest, error), depth int) error {
+func (s Stage) checkCall(of func(model string) (Manifest, error), depth int, left *int) error {
 	if depth == 0 {
 		return errors.New("calls are nested too deeply, or a pipeline calls itself")
 	}
@@ -383,5 +402,5 @@ func (s Stage) checkCall(of func(model string) (Manifest, error), depth int) err
 		return fmt.Errorf("pipeline %q of %s:%s takes %s and gives %s, want one that takes image and gives %s",
 			callee.Name, m.Name, m.Version, callee.Takes, gives, kinds(want))
 	}
-	return callee.checkCalls(of, depth-1)
+	return callee.checkCalls(of, depth-1, left)
 }

@@ -169,6 +169,9 @@ func (f *flow) carry(s Stage) error {
 	if err != nil {
 		return err
 	}
+	if _, err := made(in); err != nil {
+		return err
+	}
 	out, ok := find(f.m.Signature.Outputs, s.Text("output"))
 	if !ok {
 		return fmt.Errorf("the model has no output %q; it has %s", s.Text("output"), names(f.m.Signature.Outputs))

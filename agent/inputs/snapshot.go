@@ -37,6 +37,8 @@ func newSnapshot(cfg Source) (*snapshot, error) {
 		Proxy:               nil, // cameras are on the site's own network
 		MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute, TLSHandshakeTimeout: cfg.Timeout,
 		ResponseHeaderTimeout: cfg.Timeout,
+		// What it answers is told in errors.
+		MaxResponseHeaderBytes: 16 << 10,
 	}
 	if cfg.CAFile != "" {
 		pem, err := os.ReadFile(cfg.CAFile)

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/url"
+	"os"
 	"os/exec"
 	"strings"
 	"sync"
@@ -146,8 +147,18 @@ func (s *stream) once(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	cmd := exec.CommandContext(ctx, s.cfg.FFmpeg, s.arguments(scale)...)
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.WaitDelay = streamGrace
+	// The whole group: a script around ffmpeg would leave it behind, and it would
+	// hold the pipe that is read here. What does not end when asked is killed.
+	var kill *time.Timer
+	cmd.Cancel = func() error {
+		group := -cmd.Process.Pid
+		kill = time.AfterFunc(streamGrace, func() { _ = syscall.Kill(group, syscall.SIGKILL) })
+		if err := syscall.Kill(group, syscall.SIGTERM); !errors.Is(err, syscall.ESRCH) {
+			return err
+		}
+		return os.ErrProcessDone
+	}
+	cmd.WaitDelay = 2 * streamGrace
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a Ctrl-C is ours to pass on
 	complaint := &tail{}
 	cmd.Stderr = complaint
@@ -170,6 +181,9 @@ func (s *stream) once(ctx context.Context) error {
 	cancel(nil)
 	_, _ = io.Copy(io.Discard, out) // until it ends, so that Wait may close the pipe
 	waitErr := cmd.Wait()
+	if kill != nil {
+		kill.Stop() // Wait has waited for Cancel
+	}
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
 		readErr = cause
 	}

@@ -289,3 +289,33 @@ func TestFramesAreCutFromThePipe(t *testing.T) {
 		t.Errorf("a huge frame: %v", err)
 	}
 }
+
+// TestNothingIsLeftBehindByAScriptAroundFFmpeg: what it started holds the pipe
+// and does not listen, and still ends with the stream.
+func TestNothingIsLeftBehindByAScriptAroundFFmpeg(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	script, note := filepath.Join(dir, "ffmpeg"), filepath.Join(dir, "pid")
+	text := "#!/bin/sh\ntrap '' TERM\nsleep 1000 &\necho $! >" + note + ".new\nmv " + note + ".new " + note + "\nwait\n"
+	if err := os.WriteFile(script, []byte(text), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := Source{Name: "cam", Kind: "stream", Pipeline: "look", URL: "rtsp://127.0.0.1:1/live", FFmpeg: script}.withDefaults()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop := runStream(t, newStream(cfg, pipeline.New("look", nil, looker{}), time.Now, testLog()))
+	pid := 0
+	within(t, "the script started something", func() bool {
+		data, err := os.ReadFile(note)
+		if err == nil {
+			pid, err = strconv.Atoi(strings.TrimSpace(string(data)))
+		}
+		return err == nil
+	})
+	stop() // returns, though the pipe was held
+	within(t, "what it started has ended", func() bool {
+		data, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
+		return err != nil || bytes.Contains(data, []byte(") Z "))
+	})
+}

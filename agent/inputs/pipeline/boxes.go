@@ -64,7 +64,10 @@ func yoloBoxes(_ context.Context, j *job, s models.Stage) error {
 	if k <= head {
 		return fmt.Errorf("the model answers %v, want more than %d numbers a box", a.shape, head)
 	}
-	r := j.sized()
+	r, err := j.sized()
+	if err != nil {
+		return err
+	}
 	w, h := float64(r.W), float64(r.H)
 	out := j.candidates(s)
 	for i := range n {

@@ -16,6 +16,14 @@ import (
 // file can hold a huge picture.
 const maxPixels = models.MaxPixels
 
+// maxScans bounds the passes of a progressive JPEG, which has about ten. Each
+// goes over the whole picture and takes a dozen bytes: a file of 16 MB could
+// keep a processor busy for many minutes.
+const maxScans = 100
+
+// startOfScan never occurs inside of coded data.
+var startOfScan = []byte{0xff, 0xda}
+
 // DecodeFrame decodes JPEG, PNG and binary PPM (the raw RGB that ffmpeg hands
 // over: "P6", width, height, 255).
 func DecodeFrame(data []byte) (Frame, error) {
@@ -39,6 +47,9 @@ func DecodeFrame(data []byte) (Frame, error) {
 	}
 	if err := checkPixels(cfg.Width, cfg.Height); err != nil {
 		return Frame{}, err
+	}
+	if n := bytes.Count(data, startOfScan); n > maxScans && data[0] == 0xff {
+		return Frame{}, fmt.Errorf("JPEG frame has %d scans, at most %d are read", n, maxScans)
 	}
 	img, err := decode()
 	if err != nil {

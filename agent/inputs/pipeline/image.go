@@ -77,17 +77,25 @@ func letterbox(_ context.Context, j *job, s models.Stage) error {
 	return nil
 }
 
-// sized makes sure that the picture has a raster.
-func (j *job) sized() *Frame {
+// sized makes sure that the picture has a raster. A view may be many times the
+// frame: a model says how large the boxes are that others are shown.
+func (j *job) sized() (*Frame, error) {
 	p := &j.v.pic
 	if p.raster == nil {
-		p.scaled(max(int(math.Round(p.view.w)), 1), max(int(math.Round(p.view.h)), 1), "area")
+		w, h := max(int(math.Round(p.view.w)), 1), max(int(math.Round(p.view.h)), 1)
+		if err := checkPixels(w, h); err != nil {
+			return nil, err
+		}
+		p.scaled(w, h, "area")
 	}
-	return p.raster
+	return p.raster, nil
 }
 
 func pad(_ context.Context, j *job, s models.Stage) error {
-	r := j.sized()
+	r, err := j.sized()
+	if err != nil {
+		return err
+	}
 	w, h := max(r.W, s.Whole("width")), max(r.H, s.Whole("height"))
 	if err := checkPixels(w, h); err != nil {
 		return err
@@ -125,7 +133,10 @@ func tensor(_ context.Context, j *job, s models.Stage) error {
 	if err != nil {
 		return err
 	}
-	r := j.sized()
+	r, err := j.sized()
+	if err != nil {
+		return err
+	}
 	channels := channelsOf(r, s.Text("order"))
 	layout := s.Text("layout")
 	shape := []int64{1, int64(len(channels)), int64(r.H), int64(r.W)}

@@ -95,6 +95,21 @@ type found struct {
 // maxTold bounds the boxes in a text: people read no more.
 const maxTold = 20
 
+// Bounds of what one item tells, whatever the model answers: it waits in memory
+// and in queues many times over.
+const (
+	maxFindings = 1000
+	maxText     = 16 << 10 // bytes
+)
+
+// cut keeps the beginning of a long text.
+func cut(s string) string {
+	if len(s) <= maxText {
+		return s
+	}
+	return strings.ToValidUTF8(s[:maxText], "") + "…"
+}
+
 // ratio brings what a model calls a score between 0 and 1: logits without a
 // softmax are none, and JSON has no infinity.
 func ratio(x float64) float64 {
@@ -107,9 +122,11 @@ func ratio(x float64) float64 {
 // tell writes a pipeline's last value into the reading.
 func (v *value) tell(out *Reading) {
 	v.collect(out)
-	out.Score = ratio(out.Score)
+	out.Score, out.Text = ratio(out.Score), cut(out.Text)
+	out.Findings = out.Findings[:min(len(out.Findings), maxFindings)]
 	for i := range out.Findings {
-		out.Findings[i].Score = ratio(out.Findings[i].Score)
+		f := &out.Findings[i]
+		f.Score, f.Text = ratio(f.Score), cut(f.Text)
 	}
 }
 
@@ -119,7 +136,7 @@ func (v *value) collect(out *Reading) {
 		v.tellBoxes(out)
 	case models.KindClasses:
 		var parts []string
-		for _, c := range v.classes {
+		for _, c := range v.classes[:min(len(v.classes), maxFindings)] {
 			parts = append(parts, fmt.Sprintf("%s %.2f", c.label, c.score))
 			out.Findings = append(out.Findings, Finding{Label: c.label, Score: c.score})
 		}

@@ -43,7 +43,13 @@ type Runner struct {
 	// last is the version of each model that answered last: of several that
 	// serve, it is the one to plan with.
 	last map[string]models.Ref
+	// calls of other pipelines that the present item has made.
+	calls int
 }
+
+// maxCalls bounds them: a page has some hundred words, each shown to two models.
+// Pipelines that show every box to one with boxes of its own have no bound else.
+const maxCalls = 4000
 
 // plan is one pipeline of one version, with what it needs from files.
 type plan struct {
@@ -219,6 +225,7 @@ func (r *Runner) Clip(ctx context.Context, clip []float32) (Reading, error) {
 
 func (r *Runner) finish(ctx context.Context, p plan, v value) (Reading, error) {
 	var out Reading
+	r.calls = 0
 	v, err := r.run(ctx, p, v, &out)
 	if err != nil {
 		return Reading{}, err
@@ -273,6 +280,12 @@ func (r *Runner) planOf(ref models.Ref, name string) (plan, error) {
 
 // call runs the first pipeline of a model on a view of the frame.
 func (r *Runner) call(ctx context.Context, model string, frame *Frame, view box, out *Reading) (value, error) {
+	if r.calls++; r.calls > maxCalls {
+		return value{}, fmt.Errorf("one item makes more than %d calls of other pipelines; lower max of its boxes", maxCalls)
+	}
+	if err := ctx.Err(); err != nil {
+		return value{}, err
+	}
 	ref, err := r.serving(model)
 	if err != nil {
 		return value{}, err

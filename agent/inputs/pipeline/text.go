@@ -48,7 +48,7 @@ func (m probMap) boxes() []found {
 		// The hull runs through pixel centres: half a pixel is missing on each
 		// side. PaddleOCR's contours are the same, so its limits fit.
 		mean := m.mean(b)
-		if min(b.w, b.h) < m.minSide || mean < m.boxScore {
+		if min(b.w, b.h) < m.minSide || !(mean >= m.boxScore) { // a mean may be no number
 			continue
 		}
 		b = b.unclip(m.unclip)
