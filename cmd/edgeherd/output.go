@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
@@ -131,10 +133,33 @@ func (c *cli) csv(s sheet) error {
 		_ = w.Write(head) // Error tells
 	}
 	for _, row := range s.rows {
-		_ = w.Write(row)
+		cells := make([]string, len(row))
+		for i, cell := range row {
+			cells[i] = noFormula(cell)
+		}
+		_ = w.Write(cells)
 	}
 	w.Flush()
 	return w.Error()
+}
+
+// noFormula keeps spreadsheets from running a text that a box or a person gave.
+func noFormula(cell string) string {
+	if cell == "" || !strings.ContainsRune("=@\t\r", rune(cell[0])) && !(strings.ContainsRune("+-", rune(cell[0])) && strings.ContainsAny(cell, "(|!=")) {
+		return cell
+	}
+	return "'" + cell
+}
+
+// printable takes from a text what would move the cursor or colour the terminal
+// of whoever reads it: texts of boxes are as their boxes like them.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, text)
 }
 
 // table writes columns as wide as their widest cell. Colours do not count.
@@ -143,10 +168,16 @@ func (c *cli) table(s sheet) {
 	if s.narrow > 0 && c.output != "wide" {
 		n = s.narrow
 	}
-	rows := s.rows
+	rows := slices.Clone(s.rows)
 	head := !c.noHeaders && !s.bare
 	if head {
 		rows = append([][]string{s.head}, rows...)
+	}
+	for i, row := range rows {
+		rows[i] = slices.Clone(row)
+		for j := range row {
+			rows[i][j] = printable(row[j])
+		}
 	}
 	width := make([]int, n)
 	for _, row := range rows {

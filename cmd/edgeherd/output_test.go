@@ -141,3 +141,31 @@ func FuzzServerConfig(f *testing.F) {
 		}
 	})
 }
+
+// TestTextsOfBoxesMoveNoCursorAndRunNoFormula: what boxes and people call things
+// is printed, never obeyed.
+func TestTextsOfBoxesMoveNoCursorAndRunNoFormula(t *testing.T) {
+	c, out := testCLI(nil, false)
+	rows := [][]string{{"a\x1b[2Jb\nc", "=cmd()", "-2+3+cmd|' /C calc'!D2"}, {"+9.1 %", "-", "@SUM(1)"}}
+	c.table(sheet{head: []string{"A", "B", "C"}, rows: rows})
+	if got := out.String(); strings.Contains(got, "\x1b") || strings.Count(got, "\n") != 3 {
+		t.Errorf("table %q", got)
+	}
+	if rows[0][0] != "a\x1b[2Jb\nc" {
+		t.Error("the data changed")
+	}
+	out.Reset()
+	if err := c.csv(sheet{head: []string{"A", "B", "C"}, rows: rows}); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"'=cmd()", "'-2+3", "\n+9.1 %,-,'@SUM(1)"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("CSV without %q: %q", want, out.String())
+		}
+	}
+	var words bytes.Buffer
+	terminal{words: &words}.say("%s", "one\ntw\x1b[31mo")
+	if words.String() != "one\ntw [31mo\n" {
+		t.Errorf("words %q", words.String())
+	}
+}

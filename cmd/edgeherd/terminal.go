@@ -32,8 +32,12 @@ func isTTY(f *os.File) bool {
 	return err == nil
 }
 
-// say writes a line for people.
-func (t terminal) say(format string, args ...any) { fmt.Fprintf(t.words, format+"\n", args...) }
+// say writes a line for people, or several.
+func (t terminal) say(format string, args ...any) {
+	for line := range strings.SplitSeq(fmt.Sprintf(format, args...), "\n") {
+		fmt.Fprintln(t.words, printable(line))
+	}
+}
 
 // colourful reports whether data may be coloured (no-color.org, bixense.com/clicolors).
 func (t terminal) colourful(flag string) bool {

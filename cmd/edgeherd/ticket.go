@@ -115,11 +115,11 @@ func (c *cli) printTicket(t fleetapi.Ticket) error {
 		{"throttles in", strings.TrimPrefix(daysText(t.Forecast), "-")}, {"resolution", t.Resolution},
 	} {
 		if line.text != "" {
-			fmt.Fprintf(c.out, "%s: %s\n", line.label, line.text)
+			fmt.Fprintf(c.out, "%s: %s\n", line.label, printable(line.text))
 		}
 	}
 	for _, e := range t.Evidence {
-		fmt.Fprintf(c.out, "- %s\n", e.Text)
+		fmt.Fprintf(c.out, "- %s\n", printable(e.Text))
 	}
 	if t.Check != nil {
 		fmt.Fprintf(c.out, "proof: %s\n", t.Check.Text)
