@@ -68,8 +68,8 @@ func (x *Axes) Fits(a, b *Request) bool {
 			return false
 		}
 		for i := range s.Shape {
-			if i != axis && s.Shape[i] != t.Shape[i] {
-				return false
+			if i != axis && s.Shape[i] != t.Shape[i] || s.Shape[i] == 0 || t.Shape[i] == 0 {
+				return false // what is empty has no rows to put together
 			}
 		}
 		if axis < 0 && !bytes.Equal(s.Data, t.Data) {
@@ -150,7 +150,7 @@ func (b *Batch) scatter(results []result) error {
 	}
 	for _, o := range results {
 		axis := b.Axes.Out[o.port]
-		if axis >= len(o.spec.Shape) || axis >= 0 && o.spec.Shape[axis] != total {
+		if axis >= len(o.spec.Shape) || axis >= 0 && (o.spec.Shape[axis] != total || rows(o.spec.Shape, axis) == 0) {
 			return fmt.Errorf("run model: output %q has shape %v, wanted %d items along axis %d", o.spec.Name, o.spec.Shape, total, axis)
 		}
 	}

@@ -132,7 +132,10 @@ func (b *bindings) outputs(d *binding, r *request, end int64) ([]span, error) {
 		if err != nil {
 			return nil, fmt.Errorf("output %q: %w", b.session.out[o].Spec.Name, err)
 		}
-		bindable = bindable && s.length > 0 && b.session.out[o].Spec.DType != models.BYTES
+		// An input that is an output too is handed through by the runtime, which
+		// does not write it to a place: there it would be that of an older request.
+		name := b.session.out[o].Spec.Name
+		bindable = bindable && s.length > 0 && b.session.out[o].Spec.DType != models.BYTES && find(b.session.in, name) < 0
 		d.answer = append(d.answer, s)
 	}
 	b.unbind(d)

@@ -83,14 +83,16 @@ func checkTensor(t *Tensor, p *port) error {
 	if t.DType != p.Spec.DType {
 		return fmt.Errorf("type is %s, wanted %s", t.DType, p.Spec.DType)
 	}
-	count := int64(1)
+	count, extent := int64(1), int64(1)
 	for _, d := range t.Shape {
 		if d < 0 {
 			return fmt.Errorf("shape is %v; a dimension cannot be negative", t.Shape)
 		}
-		if d > 0 && count > math.MaxInt64/16/d {
+		// Also where another dimension is 0: sums over a batch must not overflow.
+		if d > 0 && extent > math.MaxInt64/16/d {
 			return fmt.Errorf("shape is %v, which is beyond all memory", t.Shape)
 		}
+		extent *= max(d, 1)
 		count *= d
 	}
 	if !p.AnyShape && !fits(t.Shape, p.Spec.Shape) {

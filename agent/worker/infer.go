@@ -5,10 +5,14 @@ import (
 	"encoding/binary"
 	"fmt"
 	"os"
+	"slices"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/edgeherd/edgeherd/models"
 )
 
 // region is the runner's side of one part of the ring.
@@ -100,7 +104,10 @@ func (w *Worker) Run(ctx context.Context, b *Batch) (Cost, error) {
 			w.abandon(g.req.id)
 			go func() {
 				<-before
-				_ = w.receive(context.WithoutCancel(ctx), g)
+				// It may have begun all the same: ctx, which has ended, bounds it by Grace.
+				_ = w.receive(ctx, g)
+				g.end = g.base + w.ring.max
+				w.tidy(g, b)
 				done()
 			}()
 			return Cost{}, fmt.Errorf("%w while waiting for its turn: %w", ErrDeadline, context.Cause(ctx))
@@ -204,14 +211,18 @@ const longWait = 5 * time.Millisecond
 
 // socket is the runner's end of a worker's socket, which does not block.
 type socket struct {
-	fd   int
-	file *os.File // of fd; waits in the poller
+	raw  syscall.RawConn // of file
+	file *os.File        // waits in the poller
 }
 
-// wait blocks the thread until there is something to read.
+// wait blocks the thread until there is something to read. A run in a lease
+// may come here after Close: the descriptor may then be somebody else's, whom
+// Control does not wait for.
 func (s socket) wait() {
-	fds := []unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLIN}}
-	_, _ = unix.Poll(fds, -1) // the read that follows waits as well
+	_ = s.raw.Control(func(fd uintptr) {
+		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		_, _ = unix.Poll(fds, -1) // the read that follows waits as well
+	})
 }
 
 // receive reads the answer to the oldest request.
@@ -274,12 +285,34 @@ func (w *Worker) collect(g *region, b *Batch) error {
 			return fmt.Errorf("run model: the worker named memory outside its region: %w", errFrame)
 		}
 		g.end = max(g.end, s.offset+s.length)
+		if !s.holds(w.out[port].Spec.DType) {
+			return fmt.Errorf("run model: output %q of shape %v in %d bytes: %w", w.out[port].Spec.Name, s.shape, s.length, errFrame)
+		}
 		spec := Tensor{Name: w.out[port].Spec.Name, DType: w.out[port].Spec.DType, Shape: append(make([]int64, 0, len(s.shape)), s.shape...)}
 		g.results = append(g.results, result{port: port, spec: spec, bytes: w.ring.bytes(s.offset, s.length)})
 	}
 	err := b.scatter(g.results)
 	w.tidy(g, b)
 	return err
+}
+
+// holds reports whether shape and length agree; dimensions are not negative.
+func (s *span) holds(t models.DType) bool {
+	left := s.length
+	if t != models.BYTES {
+		left /= int64(t.Size())
+		if s.length%int64(t.Size()) != 0 {
+			return false
+		}
+	}
+	count := int64(1)
+	for _, d := range s.shape {
+		if d > 0 && count > left/d {
+			return slices.Contains(s.shape, 0) && s.length == 0
+		}
+		count *= d
+	}
+	return count == left || t == models.BYTES
 }
 
 // tidy gives large memory back after a run; that of a lease follows later.

@@ -163,8 +163,14 @@ func (w *Worker) spawn() error {
 		return fmt.Errorf("create socket: %w", err)
 	}
 	_ = unix.SetNonblock(pair[0], true) // never fails on a socket of our own
-	conn, theirs := socket{pair[0], os.NewFile(uintptr(pair[0]), "worker")}, os.NewFile(uintptr(pair[1]), "runner")
+	ours, theirs := os.NewFile(uintptr(pair[0]), "worker"), os.NewFile(uintptr(pair[1]), "runner")
 	defer theirs.Close()
+	raw, err := ours.SyscallConn()
+	if err != nil {
+		ours.Close()
+		return fmt.Errorf("create socket: %w", err)
+	}
+	conn := socket{raw, ours}
 	controlRead, controlWrite, err := os.Pipe()
 	if err != nil {
 		conn.file.Close()
