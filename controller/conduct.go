@@ -38,8 +38,8 @@ func (c *Controller) conduct(ctx context.Context) error {
 			asked = time.Now()
 			c.askLive(ctx)
 		}
-		// A look at a large fleet takes its time: leave most of it to others.
-		tick := time.NewTimer(max(c.opts.Tick, 10*time.Since(began)))
+		// A look at a large fleet takes its time: leave half of it to others.
+		tick := time.NewTimer(max(c.opts.Tick, time.Since(began)))
 		select {
 		case <-ctx.Done():
 		case <-c.acted:

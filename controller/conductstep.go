@@ -16,11 +16,11 @@ import (
 
 // sweep is how many boxes of a rollout are looked at in a step beside those
 // that are known to have changed: links grow old by themselves, and a change
-// may have come to another controller. 100,000 boxes take 40 steps.
-const sweep = 2500
+// may have come to another controller. 100,000 boxes take 100 steps.
+const sweep = 1000
 
 // offerTime bounds how long one step tells boxes; the next goes on.
-const offerTime = 500 * time.Millisecond
+const offerTime = 300 * time.Millisecond
 
 // changes are boxes that were heard from since the last step.
 type changes struct {

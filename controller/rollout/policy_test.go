@@ -2,6 +2,8 @@ package rollout
 
 import (
 	"math"
+	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -134,4 +136,19 @@ func FuzzPolicy(f *testing.F) {
 			t.Errorf("%d offers to five boxes", len(actions))
 		}
 	})
+}
+
+// TestThePolicyInTheManualIsRead: the manual shows every key.
+func TestThePolicyInTheManualIsRead(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "rollouts.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), "```yaml\n")
+	block, _, ok := strings.Cut(rest, "```\n")
+	got, err := ParsePolicy(block)
+	want, err2 := ParsePolicy(everything)
+	if !ok || err != nil || err2 != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("the manual's policy is %+v (%v), want %+v (%v)", got, err, want, err2)
+	}
 }

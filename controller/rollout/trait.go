@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"sort"
 	"strings"
@@ -97,20 +98,35 @@ func areOrIs(n int) string {
 	return "are"
 }
 
+// minGain is the least that a trait must explain, as a logarithm of likelihood:
+// 2 is as good as a chance of one in seven against it.
+const minGain = 2
+
 // common finds the trait that tells bad boxes from good ones best: most bad
-// boxes have it, and those that have it are bad far more often than others.
+// boxes have it, and that those with it and those without have shares of their
+// own explains the reports far better than one share for all.
 func common(all sample, groups map[trait]sample) (best trait, found bool) {
-	top := 0.3
+	top := float64(minGain)
 	for _, k := range sortedTraits(groups) {
 		with := groups[k]
 		without := sample{all.bad - with.bad, all.all - with.all}
-		if without.all == 0 || float64(with.bad) < 0.8*float64(all.bad) {
+		if without.all == 0 || float64(with.bad) < 0.6*float64(all.bad) || with.share() <= without.share() {
 			continue
 		}
-		apart := float64(with.bad)/float64(with.all) - float64(without.bad)/float64(without.all)
-		if apart > top+1e-9 {
-			best, top, found = k, apart, true
+		if gain := with.likelihood() + without.likelihood() - all.likelihood(); gain > top+1e-9 {
+			best, top, found = k, gain, true
 		}
 	}
 	return best, found
+}
+
+func (s sample) share() float64 { return float64(s.bad) / float64(s.all) }
+
+// likelihood is the logarithm of that of s under its own share.
+func (s sample) likelihood() float64 {
+	if s.bad == 0 || s.bad == s.all {
+		return 0
+	}
+	p := s.share()
+	return float64(s.bad)*math.Log(p) + float64(s.all-s.bad)*math.Log(1-p)
 }

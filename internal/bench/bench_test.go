@@ -51,6 +51,8 @@ var measurements = []measurement{
 	{"health-replay", healthReplay},
 	{"hostile-box", hostileLoad},
 	{"wdelta", weightDeltas},
+	{"ladder", ladderFigures},
+	{"rollout", rolloutFigures},
 }
 
 // TestBench measures when -bench.out names a file; `make bench` does. Without
