@@ -219,7 +219,6 @@ func ticketCloseCommand(c *cli) *cobra.Command {
 
 func ticketExportCommand(c *cli) *cobra.Command {
 	var filter string
-	var asCSV bool
 	cmd := c.verb("export", "All tickets that match as CSV, for a maintenance system", func(ctx context.Context, _ []string) error {
 		client, _, err := c.client()
 		if err != nil {
@@ -228,7 +227,6 @@ func ticketExportCommand(c *cli) *cobra.Command {
 		return client.TicketsCSV(ctx, filter, c.out)
 	})
 	cmd.Flags().StringVar(&filter, "filter", "", "expression; default all")
-	cmd.Flags().BoolVar(&asCSV, "csv", true, "as CSV, the only form there is yet")
 	return cmd
 }
 

@@ -110,3 +110,32 @@ func TestWhoMayActOnTickets(t *testing.T) {
 		t.Errorf("dance: %d %s", a.status, a.body)
 	}
 }
+
+// TestAViewerChangesNothingOfTheUpkeep, whatever the route, and a stranger does
+// not read it in any form.
+func TestAViewerChangesNothingOfTheUpkeep(t *testing.T) {
+	w := newWorld(t)
+	id := w.box("till-1", "berlin-1", "")
+	_, err := w.client("tech").OpenTicket(t.Context(), fleetapi.NewTicket{Box: "till-1", Cause: "airflow"})
+	must(t, err)
+	for path, body := range map[string]string{
+		"tickets": `{"box":"till-1","cause":"paste"}`, "tickets/T-1/actions": `{"action":"acknowledge"}`, "visits": `{"site":"berlin-1"}`,
+		"visits:plan": `{"keep":true}`, "visits/V-1/actions": `{"action":"cancel"}`, "rmas": `{"part":"fan"}`, "rmas/R-1/actions": `{"action":"close"}`,
+		"boxes/" + string(id) + "/care": `{}`, "notify:test": `{}`,
+	} {
+		if a := w.ask("viewer", "POST", "/api/v1/"+path, body); a.status != http.StatusForbidden {
+			t.Errorf("POST %s by a viewer: %d %s", path, a.status, a.body)
+		}
+	}
+	for _, path := range []string{"tickets", "tickets:counts", "tickets/T-1", "visits", "rmas", "care", "care/sites", "resets", "boxes/" + string(id) + "/care"} {
+		for _, form := range []string{"application/json", "text/csv"} {
+			if a := w.ask("", "GET", "/api/v1/"+path, "", "Accept", form); a.status != http.StatusUnauthorized {
+				t.Errorf("GET %s as %s by a stranger: %d %s", path, form, a.status, a.body)
+			}
+		}
+	}
+	far := time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC)
+	if _, err := w.client("tech").SetUpkeep(t.Context(), id, fleetapi.Upkeep{FilterInstalled: &far}); err == nil || !strings.Contains(err.Error(), "not in the future") {
+		t.Errorf("a filter of the year 9999: %v", err)
+	}
+}

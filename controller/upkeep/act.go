@@ -170,8 +170,8 @@ func (d *Desk) work(ctx context.Context, out *acted, all []fleetapi.Work, box id
 		if w.At.IsZero() {
 			w.At = d.now()
 		}
-		if w.At.After(d.now().Add(time.Minute)) {
-			return nil, care.Refusal{Why: fmt.Sprintf("work %q at %s is in the future", w.Kind, w.At.Format(time.RFC3339)), Hint: "Leave the time out for now."}
+		if w.At.After(d.now().Add(time.Minute)) || w.At.Year() < 2000 {
+			return nil, care.Refusal{Why: fmt.Sprintf("work %q at %s is in the future, or long ago", w.Kind, w.At.Format(time.RFC3339)), Hint: "Leave the time out for now."}
 		}
 		p, err := c.Place(ctx, id)
 		if err != nil {
@@ -288,6 +288,10 @@ func (d *Desk) SetUpkeep(ctx context.Context, box string, u fleetapi.Upkeep, by 
 		was, err := c.Upkeep(ctx, id)
 		if err != nil {
 			return err
+		}
+		// A day is given as its midnight in UTC, which in the east is yet to come.
+		if u.FilterInstalled != nil && (u.FilterInstalled.After(d.now().AddDate(0, 0, 1)) || u.FilterInstalled.Year() < 2000) {
+			return care.Refusal{Why: "a filter that was put in on " + u.FilterInstalled.Format(time.DateOnly), Hint: "Give a day since 2000 that is not in the future."}
 		}
 		if u.FilterInstalled != nil && (was.FilterInstalled == nil || !was.FilterInstalled.Equal(*u.FilterInstalled)) {
 			if err := c.Log(ctx, store.ChangeRow{Box: id, TimeMs: u.FilterInstalled.UnixMilli(), Kind: health.FilterInstalled, Detail: u.FilterPart, By: by}); err != nil {

@@ -122,7 +122,7 @@ func (d *Desk) lookAtRoom(ctx context.Context, c *store.CareTx, name string) ([]
 	var open []health.Finding
 	for _, row := range rows {
 		var f health.Finding
-		if json.Unmarshal(row.Body, &f) == nil && f.Cause == health.CauseAmbient && len(f.Evidence) > 0 {
+		if !row.Muted && json.Unmarshal(row.Body, &f) == nil && f.Cause == health.CauseAmbient && len(f.Evidence) > 0 {
 			open = append(open, f)
 		}
 	}
