@@ -105,6 +105,37 @@ func TestHostileSketchesAreRefusedAndCounted(t *testing.T) {
 	}
 }
 
+// TestTheLargestSketchFitsAResult: the wire cuts long texts.
+func TestTheLargestSketchFitsAResult(t *testing.T) {
+	s := largest()
+	w := running(t)
+	check(t, w.deliver(boxA, wire.TopicData, wire.Data{Blocks: []wire.Block{resultBlock(1, driftResult(nowHour, s.Text(), "ocr:1"))}}))
+	if all := streams(t, w); len(all) != 1 || all[0].Reference != s {
+		t.Errorf("streams %+v, %d malformed", all, w.in.Malformed(boxA))
+	}
+}
+
+// largest has every count as large as Check lets it be.
+func largest() drift.Sketch {
+	s := drift.Sketch{Items: drift.MaxItems}
+	for i := range s.Score {
+		s.Score[i] = 64 * drift.MaxItems / 20
+	}
+	for i := range s.Class {
+		s.Class[i] = 60 * drift.MaxItems / 32
+	}
+	for i := range s.Entropy {
+		s.Entropy[i] = 60 * drift.MaxItems / 10
+	}
+	for i := range s.Found {
+		s.Found[i] = drift.MaxItems / 8
+	}
+	for i := range s.Brightness {
+		s.Brightness[i], s.Sharpness[i] = drift.MaxItems/16, drift.MaxItems/16
+	}
+	return s
+}
+
 // TestSketchesLieInHoursOfOurCalendar: an hour that cannot be that of its result
 // is that of the result.
 func TestSketchesLieInHoursOfOurCalendar(t *testing.T) {
