@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
@@ -105,7 +106,7 @@ func Advise(class string, root float64, learnt bool) fleetapi.FilterAdvice {
 	case known:
 		a.Text = fmt.Sprintf("every %.0f days, as is usual for %s; the dust of this site is not known yet", most, class)
 	default:
-		a.Text = fmt.Sprintf("every %.0f days; set `class` of the site (%v) for a better start", most, Classes())
+		a.Text = fmt.Sprintf("every %.0f days; set `class` of the site for a better start: %s", most, strings.Join(Classes(), ", "))
 	}
 	return a
 }

@@ -289,4 +289,14 @@ func oldHoursGo(t *testing.T, open func(t *testing.T) *store.Store) {
 	if got := bodies(t, s, boxA); got != "open 0" {
 		t.Errorf("findings %s", got)
 	}
+	// The box says a finding once: when a mute ends it is news again.
+	for _, until := range []int64{epoch + 1, epoch - 1} {
+		check(t, s.Care(ctx, func(c *store.CareTx) error {
+			return c.Mute(ctx, store.Mute{Box: boxA, Family: "resistance", UntilMs: until})
+		}))
+		check(t, s.EndMutes(ctx))
+		if news, err := s.AnyNews(ctx); err != nil || news != (until < epoch) {
+			t.Errorf("muted until %d: news %v, %v", until-epoch, news, err)
+		}
+	}
 }
