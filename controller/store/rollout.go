@@ -35,21 +35,22 @@ type RolloutStep struct {
 	Record  rollout.Record
 }
 
-// header is the stored form of a rollout without its targets.
+// header is the stored form of a rollout without its targets and its sheet,
+// which names every site and never changes.
 func header(r fleetapi.Rollout) (string, error) {
 	waves := make([]fleetapi.Wave, len(r.Waves))
 	for i, w := range r.Waves {
 		waves[i] = w
 		waves[i].Targets = nil
 	}
-	r.Waves = waves
+	r.Waves, r.Sheet = waves, nil
 	body, err := json.Marshal(r)
 	return string(body), err
 }
 
 // putRollout writes all of a rollout.
-const putRollout = `INSERT INTO rollout (id, state, created_ms, rev, body) VALUES (?,?,?,1,?)
-	ON CONFLICT (id) DO UPDATE SET state = excluded.state, body = excluded.body, rev = rollout.rev + 1`
+const putRollout = `INSERT INTO rollout (id, state, created_ms, rev, body, sheet) VALUES (?,?,?,1,?,?)
+	ON CONFLICT (id) DO UPDATE SET state = excluded.state, body = excluded.body, sheet = excluded.sheet, rev = rollout.rev + 1`
 
 var putTargets = many{
 	head: `INSERT INTO rollout_target (rollout, wave, place, body, fact) VALUES `, row: `(?,?,?,?,?)`,
@@ -60,6 +61,10 @@ var putTargets = many{
 // begins anew.
 func (s *Store) PutRollout(ctx context.Context, r fleetapi.Rollout) error {
 	body, err := header(r)
+	if err != nil {
+		return err
+	}
+	sheet, err := json.Marshal(r.Sheet)
 	if err != nil {
 		return err
 	}
@@ -74,7 +79,7 @@ func (s *Store) PutRollout(ctx context.Context, r fleetapi.Rollout) error {
 		}
 	}
 	return s.write(ctx, func(t *tx) error {
-		_, err := t.Exec(ctx, putRollout, r.ID, string(r.State), r.Created.UnixMilli(), body)
+		_, err := t.Exec(ctx, putRollout, r.ID, string(r.State), r.Created.UnixMilli(), body, string(sheet))
 		if err == nil {
 			_, err = t.execMany(ctx, putTargets, rows)
 		}

@@ -15,13 +15,16 @@ import (
 
 // readRollout reads a rollout with its targets.
 func readRollout(ctx context.Context, t *tx, id, lock string) (r fleetapi.Rollout, rev int64, err error) {
-	var body string
-	err = t.QueryRow(ctx, `SELECT rev, body FROM rollout WHERE id = ?`+lock, id).Scan(&rev, &body)
+	var body, sheet string
+	err = t.QueryRow(ctx, `SELECT rev, body, sheet FROM rollout WHERE id = ?`+lock, id).Scan(&rev, &body, &sheet)
 	if errors.Is(err, sql.ErrNoRows) {
 		return r, 0, fmt.Errorf("rollout %s: %w", id, ErrNotFound)
 	}
 	if err == nil {
 		err = json.Unmarshal([]byte(body), &r)
+	}
+	if err == nil {
+		err = json.Unmarshal([]byte(sheet), &r.Sheet)
 	}
 	if err == nil {
 		err = readTargets(ctx, t, &r, nil)
