@@ -81,6 +81,8 @@ type Truth struct {
 	PowerWatts, FanRPM, FanDuty               float64
 	Dust                                      float64
 	Throttled                                 bool
+	// Slowed is the share of its speed that a throttled board has lost.
+	Slowed float64
 }
 
 // New makes a board. It writes nothing before the first Step.
@@ -209,6 +211,7 @@ func (b *Board) Truth() Truth {
 	return Truth{
 		DieCelsius: m.die, HeatsinkCelsius: m.sink, InletCelsius: m.inlet,
 		PowerWatts: m.power, FanRPM: m.rpm(), FanDuty: m.duty, Dust: m.dust, Throttled: m.slowed > 0,
+		Slowed: slowPower * m.slowed,
 	}
 }
 
