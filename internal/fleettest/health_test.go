@@ -63,7 +63,7 @@ func dustyBoard(t *testing.T, b *fleettest.Box, period time.Duration, dust func(
 // without an agent around it; EDGEHERD_PROVE=1 takes two months, all with it, and
 // with the controller there for most of them.
 func TestADustyBoxIsKnownToTheController(t *testing.T) {
-	learnt, days, away, period := 15, 6, 0, 15*time.Minute
+	learnt, days, away, period := 13, 6, 0, 15*time.Minute
 	// Drag grows with the square: the resistance rises by the day from day 7 on.
 	dust := func(d float64) float64 { return 0.5 * math.Sqrt(min(max(0, d-7)/12, 1)) }
 	if os.Getenv("EDGEHERD_PROVE") != "" {
