@@ -176,10 +176,12 @@ func (s *Server) prepare(ctx context.Context, active runnerapi.Active) (*table, 
 	}
 	loaded := make([]*version, len(active.Models))
 	errs := make([]error, len(active.Models))
+	// Asked once: a client may load or unload a model while others are loaded.
+	unloaded := make([]bool, len(active.Models))
 	var g errgroup.Group
 	g.SetLimit(loadsAtOnce)
 	for i, ref := range active.Models {
-		if s.isUnloaded(ref.Name) {
+		if unloaded[i] = s.isUnloaded(ref.Name); unloaded[i] {
 			continue
 		}
 		g.Go(func() error {
@@ -197,7 +199,7 @@ func (s *Server) prepare(ctx context.Context, active runnerapi.Active) (*table, 
 	old := s.table.Load()
 	next := &table{generation: active.Generation, models: map[string][]*version{}, named: active.Models}
 	for i, ref := range active.Models {
-		if s.isUnloaded(ref.Name) {
+		if unloaded[i] {
 			continue
 		}
 		if errs[i] != nil {

@@ -49,8 +49,12 @@ func (g *gate) enter(n int64) (*ticket, error) {
 	return t, nil
 }
 
-// grow reserves n bytes more.
+// grow reserves n bytes more, 0 or more.
 func (t *ticket) grow(n int64) error {
+	if n > t.gate.maxBytes { // before the sum, which such a number may overflow
+		t.gate.shed.Add(1)
+		return overload()
+	}
 	if t.gate.bytes.Add(n) > t.gate.maxBytes {
 		t.gate.bytes.Add(-n)
 		t.gate.shed.Add(1)

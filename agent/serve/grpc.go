@@ -24,7 +24,8 @@ import (
 )
 
 const (
-	inferMethod = "/inference.GRPCInferenceService/ModelInfer"
+	inferMethod  = "/inference.GRPCInferenceService/ModelInfer"
+	streamMethod = "/inference.GRPCInferenceService/ModelStreamInfer"
 	// grpcReserve is what a call may hold before its length is known: gRPC
 	// tells it with the first byte of the message, after the admission.
 	grpcReserve = 64 << 10
@@ -77,16 +78,36 @@ func (s *Server) grpcService() *grpc.ServiceDesc {
 // tap sees a call when its headers have come. A client that then sends its
 // message slowly, or never, must not keep its place for ever.
 func (s *Server) tap(ctx context.Context, info *tap.Info) (context.Context, error) {
-	if info.FullMethodName != inferMethod {
-		return ctx, nil
+	limit := s.opts.Timeout
+	switch info.FullMethodName {
+	case inferMethod:
+		if s.gate.full() {
+			return nil, grpcError(overload())
+		}
+	case streamMethod:
+		// It lasts as long as its client likes, but there are not more of them
+		// than requests under way, and grpcNext ends one that does not read.
+		if s.streams.Add(1) > s.gate.maxRequests {
+			s.streams.Add(-1)
+			s.gate.shed.Add(1)
+			return nil, grpcError(overload())
+		}
+		ctx, cancel := context.WithCancel(ctx)
+		context.AfterFunc(ctx, func() { s.streams.Add(-1) })
+		return context.WithValue(ctx, streamEnd{}, cancel), nil
+	default:
+		limit = max(limit, controlTimeout)
 	}
-	if s.gate.full() {
-		return nil, grpcError(overload())
-	}
-	ctx, cancel := context.WithTimeout(ctx, s.opts.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	context.AfterFunc(ctx, cancel) // the transport ends ctx's parent with the call
 	return ctx, nil
 }
+
+// controlTimeout bounds calls other than inference; loading a model is one.
+const controlTimeout = 10 * time.Minute
+
+// streamEnd is the key of the function that ends a stream.
+type streamEnd struct{}
 
 // serve answers until ctx ends and calls under way are done.
 func (g *grpcServer) serve(ctx context.Context) error {
@@ -217,6 +238,10 @@ func (s *Server) grpcStream(_ any, stream grpc.ServerStream) error {
 }
 
 func (s *Server) grpcNext(stream grpc.ServerStream, in *inbound) error {
+	if end, ok := stream.Context().Value(streamEnd{}).(context.CancelFunc); ok {
+		// Twice: the inference may take it once, the client's reading as well.
+		defer time.AfterFunc(2*s.opts.Timeout, end).Stop()
+	}
 	ticket, err := s.gate.enter(grpcReserve)
 	var pieces mem.BufferSlice
 	if err == nil {

@@ -86,6 +86,9 @@ func (d *grpcDecoder) decode(b []byte) error {
 		if num >= fieldModelName && num <= fieldRawIn && typ != protowire.BytesType {
 			return errWireType
 		}
+		if num <= fieldID && len(content) > maxName {
+			return errLongName
+		}
 		switch num {
 		case fieldModelName:
 			d.call.model = string(content)
@@ -100,6 +103,9 @@ func (d *grpcDecoder) decode(b []byte) error {
 		case fieldOutputs:
 			return d.output(content)
 		case fieldRawIn:
+			if len(d.raw) == maxTensors {
+				return fmt.Errorf("more than %d raw_input_contents", maxTensors)
+			}
 			d.raw = append(d.raw, content)
 		}
 		return nil
@@ -122,6 +128,9 @@ func (d *grpcDecoder) input(b []byte) error {
 	err := fields(b, func(num protowire.Number, typ protowire.Type, content []byte) error {
 		if (num <= 2 || num == fieldParams || num == fieldContents) && typ != protowire.BytesType {
 			return errWireType
+		}
+		if num <= 2 && len(content) > maxName {
+			return errLongName
 		}
 		switch num {
 		case 1:
@@ -177,6 +186,9 @@ func (d *grpcDecoder) output(b []byte) error {
 	err := fields(b, func(num protowire.Number, typ protowire.Type, content []byte) error {
 		if num <= 2 && typ != protowire.BytesType {
 			return errWireType
+		}
+		if num == 1 && len(content) > maxName {
+			return errLongName
 		}
 		switch num {
 		case 1:

@@ -149,7 +149,12 @@ func (s *Server) postInfer(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer v.release()
-	ticket, err := s.gate.enter(max(r.ContentLength, 0))
+	var ticket *ticket
+	if r.ContentLength > s.opts.MaxBodyBytes {
+		err = tooLarge(s.opts.MaxBodyBytes) // before there is memory for it
+	} else {
+		ticket, err = s.gate.enter(max(r.ContentLength, 0))
+	}
 	if err == nil {
 		defer ticket.leave()
 		err = s.infer(w, r, v, ticket)
@@ -278,10 +283,8 @@ func (s *Server) reply(w http.ResponseWriter, answer []byte, binaries []worker.T
 	}
 	h.Set("Content-Length", strconv.Itoa(size))
 	// A client that does not read its answer must not keep its place.
-	control := http.NewResponseController(w)
-	if control.SetWriteDeadline(time.Now().Add(s.opts.Timeout)) == nil {
-		defer func() { _ = control.SetWriteDeadline(time.Time{}) }()
-	}
+	// What is buffered is sent when this returns; the next request sets its own.
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(s.opts.Timeout))
 	// One that leaves while it is answered is no failure of the model.
 	_, _ = w.Write(answer)
 	for _, t := range binaries {

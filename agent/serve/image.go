@@ -148,8 +148,15 @@ func (l *layout) open(data []byte, reserve func(n int64) error) (*image.RGBA, er
 	if l.width < 0 {
 		l.width = int64(config.Width)
 	}
-	// Decoded, and scaled: 4 bytes a pixel each.
-	if err := reserve(4 * (int64(config.Width)*int64(config.Height) + l.height*l.width)); err != nil {
+	each := int64(4)
+	switch {
+	case config.ColorModel == color.RGBA64Model || config.ColorModel == color.NRGBA64Model:
+		each = 8
+	case progressive(data):
+		each = 16 // its coefficients, 4 bytes for each of 3 colours, are kept beside it
+	}
+	// Scaled: 4 bytes a pixel.
+	if err := reserve(each*int64(config.Width)*int64(config.Height) + 4*l.height*l.width); err != nil {
 		return nil, err
 	}
 	src, err := decode(bytes.NewReader(data))
@@ -163,6 +170,27 @@ func (l *layout) open(data []byte, reserve func(n int64) error) (*image.RGBA, er
 		draw.ApproxBiLinear.Scale(dst, dst.Bounds(), src, src.Bounds(), draw.Src, nil)
 	}
 	return dst, nil
+}
+
+// progressive reports whether a JPEG may have a frame of that kind (ITU-T T.81,
+// B.1.1.3: SOF2). Only one whose segments lead to another kind has not.
+func progressive(data []byte) bool {
+	if !bytes.HasPrefix(data, []byte("\xff\xd8")) {
+		return false
+	}
+	for at := 2; at+4 <= len(data) && data[at] == 0xff; {
+		switch kind := data[at+1]; {
+		case kind == 0xff: // a fill byte
+			at++
+		case kind == 0xc0 || kind == 0xc1:
+			return false
+		case kind < 0xc0 || kind == 0xc2 || kind >= 0xd0 && kind <= 0xda:
+			return true // it, or what has no length and does not belong here
+		default:
+			at += 2 + int(binary.BigEndian.Uint16(data[at+2:]))
+		}
+	}
+	return true
 }
 
 // append writes the pixels of one image in the model's order.

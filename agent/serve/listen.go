@@ -14,9 +14,11 @@ import (
 	"time"
 )
 
-// Bounds on idle and slow clients. Bodies have their own deadline, answers
-// none: how long an inference may take is Options.Timeout.
+// Bounds on idle and slow clients. Bodies and answers of inference have their
+// own deadlines, by Options.Timeout; writeTimeout, longer than any probe of a
+// candidate, is for a client that asks for more and more and reads nothing.
 const (
+	writeTimeout   = 15 * time.Minute
 	headerTimeout  = 10 * time.Second
 	idleTimeout    = 2 * time.Minute
 	maxHeaderBytes = 64 << 10
@@ -120,7 +122,7 @@ func listenSocket(ctx context.Context, path string) (net.Listener, error) {
 // serve answers until ctx ends and requests under way are done.
 func (l listener) serve(ctx context.Context) error {
 	srv := &http.Server{
-		Handler: l.handler, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout,
+		Handler: l.handler, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, WriteTimeout: writeTimeout,
 		MaxHeaderBytes: maxHeaderBytes, ErrorLog: slog.NewLogLogger(l.log.Handler(), slog.LevelDebug),
 	}
 	ended := make(chan error, 1)

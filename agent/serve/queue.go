@@ -171,7 +171,7 @@ func (q *queue) take(j *job, placed chan struct{}, at int) ([]*job, worker.Axes)
 			return false
 		}
 		o.items = q.Axes.Items(&o.Request)
-		if total+o.items > q.MaxItems {
+		if o.items > q.MaxItems-total {
 			return false
 		}
 		total += o.items
@@ -277,7 +277,7 @@ func (v *version) lead(ctx context.Context, j *job) error {
 	v.stats.executed(items, cost, err)
 	for _, o := range jobs {
 		o.cost, o.err, o.at = cost, err, at
-		if err != nil && statusOf(err) == http.StatusInternalServerError {
+		if err != nil && mayBeAnothers(err) {
 			v.single(shared, w, o)
 		}
 		if o != j {
@@ -302,6 +302,13 @@ func patient(ctx context.Context, jobs []*job) (context.Context, context.CancelF
 		}
 	}
 	return context.WithDeadline(ctx, until)
+}
+
+// mayBeAnothers says that a batch failed by what one of its requests holds:
+// the runtime refuses a bad index as bad input, or as a failure.
+func mayBeAnothers(err error) bool {
+	status := statusOf(err)
+	return status == http.StatusInternalServerError || status == http.StatusBadRequest
 }
 
 // single runs a job of a batch that failed: one of them may be at fault, and

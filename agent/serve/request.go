@@ -20,7 +20,11 @@ const HeaderLength = "Inference-Header-Content-Length"
 const (
 	maxRank    = 32
 	maxTensors = 4096
+	// maxName bounds ids, names and types, in bytes: answers and errors repeat them.
+	maxName = 4096
 )
+
+var errLongName = fmt.Errorf("an id, a name or a datatype is longer than %d bytes", maxName)
 
 // call is one decoded inference request.
 type call struct {
@@ -89,7 +93,7 @@ func (d *decoder) decode(text, tail []byte) error {
 	err := d.object(func(key string) error {
 		switch key {
 		case "id":
-			id, err := d.text()
+			id, err := d.name()
 			d.call.id = string(id)
 			return err
 		case "parameters":
@@ -166,7 +170,7 @@ func (d *decoder) output() error {
 	err := d.object(func(key string) error {
 		switch key {
 		case "name":
-			name, err := d.text()
+			name, err := d.name()
 			o.name = string(name)
 			return err
 		case "parameters":
@@ -200,7 +204,7 @@ func (d *decoder) input() error {
 	err := d.object(func(key string) error {
 		switch key {
 		case "name":
-			name, err := d.text()
+			name, err := d.name()
 			t.Name = string(name)
 			return err
 		case "datatype":
@@ -289,8 +293,17 @@ func (d *decoder) finish(t *worker.Tensor, size int64, hasShape, hasData bool) e
 	return nil
 }
 
-func (d *decoder) dtype(t *models.DType) error {
+// name reads an id, a name or a type.
+func (d *decoder) name() ([]byte, error) {
 	text, err := d.text()
+	if err == nil && len(text) > maxName {
+		return nil, errLongName
+	}
+	return text, err
+}
+
+func (d *decoder) dtype(t *models.DType) error {
+	text, err := d.name()
 	if err != nil {
 		return err
 	}
@@ -400,8 +413,10 @@ func (d *decoder) charge() error {
 	if len(d.arena) <= d.reserved {
 		return nil
 	}
-	d.reserved += arenaStep
-	return d.reserve(arenaStep)
+	// A text may be many steps long.
+	n := (len(d.arena) - d.reserved + arenaStep - 1) / arenaStep * arenaStep
+	d.reserved += n
+	return d.reserve(int64(n))
 }
 
 // element appends one element of a type other than FP32.

@@ -111,6 +111,7 @@ type Server struct {
 	log      *slog.Logger
 	inputs   Inputs // nil: none
 	gate     gate
+	streams  atomic.Int64 // ModelStreamInfer calls that are open
 	buffers  buffers
 	started  time.Time
 	table    atomic.Pointer[table]

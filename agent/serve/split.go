@@ -89,6 +89,15 @@ func (r *resumed) Read(b []byte) (int, error) {
 	return r.Conn.Read(b)
 }
 
+// CloseWrite lets net/http end its side first, so that a client that still
+// sends can read why it is refused.
+func (r *resumed) CloseWrite() error {
+	if c, ok := r.Conn.(interface{ CloseWrite() error }); ok {
+		return c.CloseWrite()
+	}
+	return nil
+}
+
 // branch is the listener of one of the two servers.
 type branch struct {
 	addr  net.Addr

@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"math/bits"
 	"slices"
 	"sync"
 	"time"
@@ -83,15 +84,19 @@ func (s *stats) executed(items int64, c worker.Cost, err error) {
 	if err != nil {
 		return
 	}
-	n := uint64(max(items, 1))
+	n := uint64(min(max(items, 1), 1<<31)) // an empty tensor may claim any number
+	size := n
+	if n > maxItems { // requests that are larger than any batch: few sizes, whatever clients send
+		size = 1 << (bits.Len64(n) - 1)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.executions++
 	s.items += n
 	s.runtimeCPU += c.CPU
-	at, found := slices.BinarySearchFunc(s.batches, n, func(b batchTally, n uint64) int { return int(int64(b.items) - int64(n)) })
+	at, found := slices.BinarySearchFunc(s.batches, size, func(b batchTally, n uint64) int { return int(int64(b.items) - int64(n)) })
 	if !found {
-		s.batches = slices.Insert(s.batches, at, batchTally{items: n})
+		s.batches = slices.Insert(s.batches, at, batchTally{items: size})
 	}
 	b := &s.batches[at]
 	b.input.add(c.Input)
