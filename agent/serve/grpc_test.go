@@ -83,7 +83,7 @@ func TestConformsToONNXOverGRPC(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts a thousand processes")
 	}
-	cases := onnxtest.Data(t)
+	cases := someCases(t)
 	b := newBox(t, nil)
 	client := b.overGRPC()
 	var n atomic.Int64

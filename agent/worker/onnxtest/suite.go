@@ -70,7 +70,7 @@ func Data(t testing.TB) []Case {
 	return cases
 }
 
-// Suite runs all cases, parallel of them at a time, and prints the count.
+// Suite runs cases, all or some of Data's, parallel of them at a time, and prints the count.
 func Suite(t *testing.T, cases []Case, parallel int, open Opener) {
 	t.Helper()
 	expected, err := parseList(expectedFailures)
@@ -105,6 +105,9 @@ func Suite(t *testing.T, cases []Case, parallel int, open Opener) {
 		}
 	}
 	for name := range expected {
+		if _, err := os.Stat(filepath.Join(debianData, name)); err == nil {
+			continue // cases may be a part of the data
+		}
 		t.Errorf("expected_failures.txt names %s, which is not in the data", name)
 	}
 	t.Logf("ONNX conformance: %d of %d cases pass", passed, len(cases))
