@@ -246,11 +246,15 @@ func (b *Box) measure(h *Hour) {
 	}
 	rise := float64(h.V[Die]) - b.Basis.reference(h)
 	t.DieK = append(t.DieK, rise*(1-math.Exp(-r)))
+	if b.Basis.Ref == RefInlet {
+		b.missedBy(Inlet, rise*(1-math.Exp(-r)))
+	}
 	for i, f := range witnesses {
 		if w := &b.Base.Witness[i]; w.Known {
 			if k, ratio := w.excess(h, &b.Basis, f); k == k {
 				t.Witness[i] = append(t.Witness[i], k)
 				t.WRatio[i] = append(t.WRatio[i], ratio)
+				b.missedBy(f, k)
 			}
 		}
 	}

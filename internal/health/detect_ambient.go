@@ -2,15 +2,21 @@ package health
 
 import (
 	"fmt"
+	"math"
 	"slices"
 )
 
 // The air at the inlet against the same hour, one either side, of the last two
 // weeks, and of the last three days: a heat wave comes day by day, a cooling
-// that fails does not.
+// that fails does not. Where the air swings from day to day anyway, because the
+// site is cooled badly or by open windows, it must be further off.
 const (
 	ambientKelvin = 4.2
 	ambientSudden = 3.3
+	ambientSigma  = 3.0 // of the hours' own spread about the two weeks
+	ambientTop    = 7.0 // K: no site may learn to live with more
+	ambientMemory = 30 * 24
+	ambientFirst  = 1.0 // K, the spread of air that is not known yet
 	ambientHours  = 3
 	ambientCalm   = 5
 	airHours      = 15 * 24
@@ -19,8 +25,21 @@ const (
 
 // airRing holds the reference of each hour of fifteen days.
 type airRing struct {
-	V    []Value // airHours long once in use
-	Last int64
+	V      []Value // airHours long once in use
+	Last   int64
+	Spread float64 // K², moving mean of the squares about the usual; 0: not known
+}
+
+// limit is how far above the usual the air must be.
+func (r *airRing) limit() float64 {
+	return min(max(ambientKelvin, ambientSigma*math.Sqrt(r.Spread)), ambientTop)
+}
+
+func (r *airRing) learn(above float64) {
+	if r.Spread == 0 {
+		r.Spread = ambientFirst * ambientFirst
+	}
+	r.Spread += (min(above*above, ambientTop*ambientTop) - r.Spread) / ambientMemory
 }
 
 func (r *airRing) put(start int64, v Value) {
@@ -66,14 +85,17 @@ func (b *Box) watchAmbient(h *Hour) {
 	c := &b.Ambient
 	open := c.Watch > 0 || b.has("ambient")
 	// The mean is near the median: most hours end here.
-	if !open && ref-sum/float64(len(usual)) < ambientKelvin*0.6 {
+	mean := ref - sum/float64(len(usual))
+	limit := b.Air.limit()
+	b.Air.learn(mean)
+	if !open && mean < limit*0.6 {
 		return
 	}
 	above := ref - median(usual)
 	var late [9]float64
 	sudden := ref - median(b.Air.usual(h.Start, 3, late[:0]))
-	count(&c.Watch, above > ambientKelvin && (sudden > ambientSudden || b.has("ambient")))
-	count(&c.Calm, above < ambientKelvin/2)
+	count(&c.Watch, above > limit && (sudden > ambientSudden || b.has("ambient")))
+	count(&c.Calm, above < limit/2)
 	at := h.Start + hourSeconds
 	switch {
 	case c.Watch >= ambientHours:

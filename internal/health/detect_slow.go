@@ -10,17 +10,19 @@ import (
 // dust do not wait for a week's median: two days above the fast line will do.
 // A box that may throttle soon gets its ticket at the watch line.
 const (
-	watchRise = 0.0344 // ln 1.035
-	slowRise  = 0.0488 // ln 1.05
-	slowSigma = 2.4
-	fastRise  = 0.10
-	fastSigma = 6
-	watchSig  = 1.8
-	fireDays  = 3
-	calmDays  = 5
-	hotShare  = 0.02 // of the hours of a day throttled: urgent
-	soonDays  = 7    // forecast that makes a ticket urgent
-	dueDays   = 45   // forecast (low) that makes a watch a ticket
+	watchRise    = 0.0344           // ln 1.035
+	forecastRise = 0.75 * watchRise // from which there is a forecast
+	slowRise     = 0.0488           // ln 1.05
+	slowSigma    = 2.4
+	fastRise     = 0.10
+	fastSigma    = 6
+	watchSig     = 1.8
+	fireDays     = 3
+	calmDays     = 5
+	hotShare     = 0.02 // of the hours of a day throttled: urgent
+	soonDays     = 7    // forecast that makes a ticket urgent
+	dueDays      = 60   // forecast (low) that makes a watch a ticket
+	nearDays     = 21   // and one that makes a ticket below the watch line
 )
 
 func (b *Box) watchSlow() {

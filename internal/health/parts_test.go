@@ -89,6 +89,32 @@ func TestCoarseSensorMayRest(t *testing.T) {
 	}
 }
 
+// TestCoarseSensorIsStuckOnlyWhereItShouldHaveMoved: an inlet of whole degrees
+// rests for weeks in a room that is cooled well from day 60 on. The die tells
+// whether the room rests as well.
+func TestCoarseSensorIsStuckOnlyWhereItShouldHaveMoved(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		calm bool
+		want []Cause
+	}{{"the room is calm", true, nil}, {"the sensor is stuck", false, []Cause{CauseSensor}}} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := with(formula{name: "a", seed: 1, days: 110}, func(d float64, h *Hour) {
+				if d > 60 && tt.calm {
+					h.V[Die], h.V[Board] = h.V[Die]+22-h.V[Inlet], h.V[Board]+22-h.V[Inlet]
+				}
+				h.V[Inlet] = Value(math.Round(float64(h.V[Inlet])))
+				if d > 60 {
+					h.V[Inlet] = 22
+				}
+			})
+			if got := causes(r.Findings); !slices.Equal(got, tt.want) {
+				t.Errorf("causes %v, want %v", got, tt.want)
+			}
+		})
+	}
+}
+
 func TestFanIsJudgedWithoutItsDuty(t *testing.T) {
 	for _, fans := range []int{1, 2} {
 		r := with(formula{name: "a", seed: 1, days: 110, how: func(d float64, s *state) { s.worn = max(d-50, 0) * 0.004 }}, func(_ float64, h *Hour) {
