@@ -150,9 +150,9 @@ func ladderPlot(runs [][]moment) []byte {
 		}
 	}
 	text(left, 18, "Die, °C (simulated wall-mount box, clogged filter; the room is hot from 0:20 to 2:00)")
-	panel(30, 230, 40, 100, 10, func(m moment) float64 { return m.die })
-	fmt.Fprintf(&b, `<path d="M%.0f %.1fH%.0f" stroke="#333" stroke-dasharray="5 4"/>`+"\n", left, 230-200*(ladderLimit-40)/60, width-right)
-	text(width-right-90, 230-200*(ladderLimit-40)/60-4, "limit of the die")
+	panel(30, 230, 20, 100, 10, func(m moment) float64 { return m.die })
+	fmt.Fprintf(&b, `<path d="M%.0f %.1fH%.0f" stroke="#333" stroke-dasharray="5 4"/>`+"\n", left, 230-200*(ladderLimit-20)/80, width-right)
+	text(width-right-90, 230-200*(ladderLimit-20)/80-4, "limit of the die")
 	text(left, 258, "Frames answered, % of the camera's")
 	panel(270, 420, 0, 100, 25, func(m moment) float64 { return 100 * m.answered })
 	for hour := range int(ladderLength/(30*time.Minute)) + 1 {
