@@ -37,9 +37,9 @@ func damage(rng *rand.Rand, v any) any {
 // TestAFileWithWrongNumbersEndsNoAgent: it would start again with the same file.
 func TestAFileWithWrongNumbersEndsNoAgent(t *testing.T) {
 	b := newBench(t)
-	b.period = 30 * time.Minute
-	b.clog = func(d float64) float64 { return max(0, d-8) * 0.02 }
-	b.run(11 * 24 * time.Hour)
+	b.period = time.Hour / 2
+	b.clog = func(d float64) float64 { return max(0, d-6) * 0.02 }
+	b.run(8 * 24 * time.Hour)
 	if err := b.c.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +48,7 @@ func TestAFileWithWrongNumbersEndsNoAgent(t *testing.T) {
 		t.Fatal(err)
 	}
 	now, mono := b.now, b.mono
-	for seed := range uint64(8) {
+	for seed := range uint64(6) {
 		var file map[string]any
 		if err := json.Unmarshal(good, &file); err != nil {
 			t.Fatal(err)
