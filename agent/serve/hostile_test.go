@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"image"
+	"log/slog"
 	"math"
 	"net"
 	"net/http"
@@ -207,5 +208,19 @@ func TestImagesReserveWhatTheirKindNeeds(t *testing.T) {
 	changed[at+1] = 0xc2
 	if !progressive(changed) || !progressive([]byte("\xff\xd8garbage")) {
 		t.Error("a progressive JPEG, or one that hides what it is, counts as baseline")
+	}
+}
+
+func TestAPortOpenToOthersIsToldOf(t *testing.T) {
+	for addr, want := range map[string]bool{"127.0.0.1:8000": false, "[::1]:8000": false, "0.0.0.0:8000": true, "[::]:8000": true, "192.0.2.1:8000": true} {
+		var out bytes.Buffer
+		tcp, err := net.ResolveTCPAddr("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		(&Server{log: slog.New(slog.NewTextHandler(&out, nil))}).warnOpen(tcp)
+		if got := strings.Contains(out.String(), "level=WARN"); got != want {
+			t.Errorf("%s: warned %v, want %v", addr, got, want)
+		}
 	}
 }

@@ -57,6 +57,7 @@ func (s *Server) listen(ctx context.Context) (open []server, err error) {
 		}
 		open = append(open, listener{l, s.routes(s.opts.Repository), s.log})
 		s.log.Info("serving", "addr", l.Addr().String())
+		s.warnOpen(l.Addr())
 	}
 	if s.opts.GRPC != "" {
 		l, err := new(net.ListenConfig).Listen(ctx, "tcp", s.opts.GRPC)
@@ -65,6 +66,7 @@ func (s *Server) listen(ctx context.Context) (open []server, err error) {
 		}
 		open = append(open, s.newGRPC(l, s.opts.Repository))
 		s.log.Info("serving gRPC", "addr", l.Addr().String())
+		s.warnOpen(l.Addr())
 	}
 	if s.opts.Socket != "" {
 		l, err := listenSocket(ctx, s.opts.Socket)
@@ -78,6 +80,13 @@ func (s *Server) listen(ctx context.Context) (open []server, err error) {
 		s.log.Info("serving", "addr", s.opts.Socket)
 	}
 	return open, nil
+}
+
+// warnOpen tells of a port that other machines reach: nobody is asked who they are.
+func (s *Server) warnOpen(a net.Addr) {
+	if tcp, ok := a.(*net.TCPAddr); ok && !tcp.IP.IsLoopback() {
+		s.log.Warn("anyone on the network may use the models: there is no authentication", "addr", a.String())
+	}
 }
 
 // listenSocket replaces a socket that a killed runner left behind, and nothing
