@@ -169,7 +169,7 @@ func (e Endpoint) CheckForm() error {
 		return fmt.Errorf("level %q: want watch, ticket or urgent", e.Least)
 	}
 	if e.Alertmanager != "" && len(e.Quiet) > 0 {
-		return errors.New("Alertmanager has quiet times of its own: take `quiet` away and set a mute time interval there")
+		return errors.New("an Alertmanager has quiet times of its own: take `quiet` away and set a mute time interval there")
 	}
 	return site.Check(fleetapi.SiteSettings{Quiet: &e.Quiet})
 }
