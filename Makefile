@@ -11,7 +11,7 @@ SHELL := bash
 PROGRAMS := edgeherd edgeherd-agent edgeherd-runner edgeherd-launcher edgeherd-load
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 GOBUILD := CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
-FUZZTIME ?= 5s
+FUZZTIME ?= 3s
 
 .PHONY: help up build web deps assets lint test gotest fuzz webtest prove bench dist clean
 
@@ -70,7 +70,7 @@ test: deps assets web build lint gotest fuzz webtest ## everything CI checks
 gotest:
 	EDGEHERD_REQUIRE_ASSETS=1 RAPID_SEED=1 go test -race -shuffle=on -timeout 20m ./...
 
-fuzz: ## every fuzz target for FUZZTIME (5s)
+fuzz: ## every fuzz target for FUZZTIME (3s)
 	.ci/fuzz.sh $(FUZZTIME)
 
 webtest:

@@ -3,7 +3,7 @@
 # one worker each. A failing input is written under testdata/fuzz of its package.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-fuzztime=${1:-5s}
+fuzztime=${1:-3s}
 
 one() {
 	local dir=$1 name=$2 log try
