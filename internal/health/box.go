@@ -26,6 +26,7 @@ type Box struct {
 	Slow            counters
 	Stuck           stuckState
 	Lying           int
+	Below           Value // K that the die read below the inlet while it was learnt
 	Still           [len(stillSensors)]still
 	Parts           parts
 	Air             airRing

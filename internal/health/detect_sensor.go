@@ -13,8 +13,10 @@ const (
 	stuckHours  = 6
 	stuckLoad   = 1.08
 	stuckKelvin = 2.0
-	stuckAfter  = 8 // days without slow and step findings
-	lyingKelvin = 1.0
+	// Fans that hold the die at a point let it rest while the load moves.
+	stuckExpected = 3.5 // K
+	stuckAfter    = 8   // days without slow and step findings
+	lyingKelvin   = 1.0
 )
 
 type stuckState struct {
@@ -23,6 +25,7 @@ type stuckState struct {
 	Hours     int
 	Longest   int     // while the box was learnt
 	Low, High float64 // load; 0: unknown
+	Cold, Hot Value   // the die that load, airflow and air make expect, °C
 	Last      int32   // day on which it was last seen stuck; 0: never
 }
 
@@ -47,7 +50,7 @@ func (b *Box) watchStuck(h *Hour) {
 		if b.Base == nil || b.Base.Provisional {
 			s.Longest = max(s.Longest, s.Hours)
 		}
-		*s = stuckState{Value: die, Since: h.Start, Last: s.Last, Longest: s.Longest}
+		*s = stuckState{Value: die, Since: h.Start, Last: s.Last, Longest: s.Longest, Cold: Missing(), Hot: Missing()}
 	}
 	s.Hours++
 	switch {
@@ -57,6 +60,7 @@ func (b *Box) watchStuck(h *Hour) {
 	default:
 		s.Low, s.High = min(s.Low, load), max(s.High, load)
 	}
+	s.expect(b, h)
 	rise := 30.0
 	if b.Base != nil && b.Base.Rise > 0 {
 		rise = b.Base.Rise
@@ -72,7 +76,7 @@ func (b *Box) watchStuck(h *Hour) {
 	if b.Base == nil || b.Base.Provisional { // how long it rests is not known yet
 		least, sure = 2*least, 2*sure
 	}
-	if s.Hours >= least && moved > stuckLoad && rise*math.Log(moved) > sure {
+	if s.Hours >= least && moved > stuckLoad && rise*math.Log(moved) > sure && !(s.Hot-s.Cold < stuckExpected) {
 		s.Last = h.day()
 		b.forgetSince(s.Since)
 		b.raise(Finding{Family: "sensor", Cause: CauseSensor, Confidence: 0.95, Level: Ticket, Since: Unix(s.Since), Evidence: []Evidence{
@@ -86,10 +90,33 @@ func (b *Box) watchStuck(h *Hour) {
 	}
 }
 
+// expect widens what the die should have shown in this rest.
+func (s *stuckState) expect(b *Box, h *Hour) {
+	if b.Base == nil || !b.Basis.outer() {
+		return
+	}
+	v := Value(b.Basis.reference(h) + b.Base.predicted(b.Basis.load(h), b.Basis.air(h)))
+	if !v.OK() {
+		return
+	}
+	if !(s.Cold <= v) {
+		s.Cold = v
+	}
+	if !(s.Hot >= v) {
+		s.Hot = v
+	}
+}
+
 // watchLying: a die that works cannot be colder than the air it is cooled by.
 func (b *Box) watchLying(h *Hour) {
 	below := h.V[Inlet] - h.V[Die]
-	if !(below > lyingKelvin) {
+	if b.Base == nil || b.Base.Provisional { // sensors that disagree from the first day on
+		if below > b.Below {
+			b.Below = below
+		}
+		return
+	}
+	if !(below > b.Below+lyingKelvin) {
 		b.Lying = 0
 		return
 	}

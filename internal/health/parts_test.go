@@ -115,6 +115,32 @@ func TestCoarseSensorIsStuckOnlyWhereItShouldHaveMoved(t *testing.T) {
 	}
 }
 
+// TestDieThatItsFansHoldIsNotStuck: from day 60 on the fans of the busy box hold
+// its die at a point, within the day and with the load moving.
+func TestDieThatItsFansHoldIsNotStuck(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		held bool
+		want []Cause
+	}{{"the fans follow the load", true, nil}, {"the fans do not", false, []Cause{CauseSensor}}} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := with(formula{name: "a", seed: 1, days: 90}, func(d float64, h *Hour) {
+				hour := int(math.Round(d*24)) % 24
+				if d < 60 || hour < 8 || hour > 17 {
+					return
+				}
+				if h.V[Die] = 50; tt.held {
+					air := (50-float64(h.V[Inlet]))/float64(h.V[Power]) - 0.25
+					h.V[RPM1] = Value(3000 * 0.09 / (air * air))
+				}
+			})
+			if got := causes(r.Findings); slices.Contains(got, CauseSensor) != (tt.want != nil) {
+				t.Errorf("causes %v, want sensor: %v", got, tt.want != nil)
+			}
+		})
+	}
+}
+
 func TestFanIsJudgedWithoutItsDuty(t *testing.T) {
 	for _, fans := range []int{1, 2} {
 		r := with(formula{name: "a", seed: 1, days: 110, how: func(d float64, s *state) { s.worn = max(d-50, 0) * 0.004 }}, func(_ float64, h *Hour) {
