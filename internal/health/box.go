@@ -35,10 +35,12 @@ type Box struct {
 	FanIdle         [Fans]int // hours in which it stood
 	FanStop         [Fans]counters
 	FanWear         [Fans]counters
-	StepLevel       float64 // residual before the step
-	StepHigh        float64 // by how much it rose
-	SlowHigh        float64 // the highest S7 of the open rise
-	Fell            fell    // what came and went by itself
+	FanLow          [Fans]float64 // ln rpm below the clean curve, lowest of what is open
+	FanHealed       [Fans]float64 // and of what went away by itself, which wear does not
+	StepLevel       float64       // residual before the step
+	StepHigh        float64       // by how much it rose
+	SlowHigh        float64       // the highest S7 of the open rise
+	Fell            fell          // what came and went by itself
 	Trip            trip
 	Trend           *Forecast
 	Dusted          []dusty    `json:",omitempty"` // times between cleanings

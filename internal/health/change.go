@@ -108,6 +108,6 @@ func (b *Box) newFans(at int32) {
 			b.Days[i].Fan[fan] -= Value(by)
 		}
 		b.close(fanNames[fan], endOf(at+holdDays), "fan replaced")
-		b.FanWear[fan] = counters{}
+		b.FanWear[fan], b.FanLow[fan] = counters{}, 0
 	}
 }

@@ -10,6 +10,9 @@ const (
 	wearSigma   = 6
 	wearSpread  = 2.2 // times the clean spread, for five days
 	stopSamples = 3
+	// healedMargin beyond what once went away by itself: no wear does that, so
+	// the die's temperature does not stand for the duty so closely there.
+	healedMargin = 1.3
 )
 
 var fanNames = [Fans]string{"fan1", "fan2", "fan3", "fan4"}
@@ -71,9 +74,10 @@ func (b *Box) watchFans() {
 		}
 		line := max(wearLeast, wearSigma*b.Base.FanSigma[fan])
 		if b.onHeat() {
-			line = max(line, wearHeat)
+			line = max(line, wearHeat, healedMargin*b.FanHealed[fan])
 		}
 		dev := median(devs)
+		b.FanLow[fan] = max(b.FanLow[fan], -dev)
 		c := &b.FanWear[fan]
 		count(&c.Calm, dev > -line/2 && spread < 3)
 		family := fanNames[fan]
@@ -91,7 +95,11 @@ func (b *Box) watchFans() {
 				{"rpm_spread", b.Days[len(b.Days)-1].RPMSD[b.spreadOf(fan)], "its speed swings more than twice as far as when it was new, for 5 days"},
 			}}, endOf(day))
 		case c.Calm >= calmDays:
+			if b.has(family) {
+				b.FanHealed[fan] = max(b.FanHealed[fan], b.FanLow[fan])
+			}
 			b.close(family, endOf(day), "back to normal")
+			b.FanLow[fan] = 0
 		}
 	}
 }
