@@ -250,6 +250,7 @@ func TestADoubtGivesTheFanBackAndLocksIt(t *testing.T) {
 		}},
 		{"the guard is killed", "guard", func(b *board) {
 			b.guards[0].Close()
+			<-b.guards[0].done // it has restored the fan, which a killed one would not
 			b.put("pwm2_enable", "1")
 			b.run(5*time.Second, 60)
 		}},
