@@ -191,12 +191,39 @@ func (d *Desk) careFor(ctx context.Context, id identity.ID) (wire.Care, error) {
 	if err != nil {
 		return c, err
 	}
-	boxes, err := d.opts.Store.AirAt(ctx, p.Site)
+	boxes, err := d.airAt(ctx, p.Site)
 	if err != nil {
 		return c, err
 	}
 	c.RoomC, c.NeighbourC, c.AtMs = air(boxes, id, d.now())
 	return c, nil
+}
+
+// siteAir is the air of the boxes of a site as it was read.
+type siteAir struct {
+	at    time.Time
+	boxes []store.Air
+}
+
+// airKept is how long what was read is used: boxes of a large site that all
+// come back at once would each have all of them read.
+const airKept = 10 * time.Second
+
+func (d *Desk) airAt(ctx context.Context, site string) ([]store.Air, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock() // meanwhile: who asks for the same waits for it
+	if have, now := d.airs[site], d.now(); !have.at.IsZero() && now.Sub(have.at).Abs() < airKept {
+		return have.boxes, nil
+	}
+	boxes, err := d.opts.Store.AirAt(ctx, site)
+	if err != nil {
+		return nil, err
+	}
+	if d.airs == nil {
+		d.airs = map[string]siteAir{}
+	}
+	d.airs[site] = siteAir{d.now(), boxes}
+	return boxes, nil
 }
 
 // airFresh is how old a reading of the air may be.

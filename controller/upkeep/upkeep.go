@@ -19,6 +19,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/edgeherd/edgeherd/controller/care"
@@ -64,6 +65,9 @@ type Desk struct {
 	opts Options
 	log  *slog.Logger
 	poke chan struct{} // buffer 1: there may be news
+
+	mu   sync.Mutex // guards airs
+	airs map[string]siteAir
 }
 
 // New returns a Desk that does nothing by itself before Run.
