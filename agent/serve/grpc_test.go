@@ -173,6 +173,37 @@ func TestGRPCAnswersLikeHTTP(t *testing.T) {
 }
 
 // TestGRPCFaultsHaveCodes checks what clients branch on.
+// TestGRPCAnswersEveryCallOfTheProtocol: none is left to the generated stub,
+// which says Unimplemented.
+func TestGRPCAnswersEveryCallOfTheProtocol(t *testing.T) {
+	b := newBox(t, nil)
+	conn, err := grpc.NewClient("unix:"+b.socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	calls := []string{"NoSuchCall"} // which must be missed, or this test sees nothing
+	for _, m := range oip.GRPCInferenceService_ServiceDesc.Methods {
+		calls = append(calls, m.MethodName)
+	}
+	for _, s := range oip.GRPCInferenceService_ServiceDesc.Streams {
+		calls = append(calls, s.StreamName)
+	}
+	for i, name := range calls {
+		path := "/" + oip.GRPCInferenceService_ServiceDesc.ServiceName + "/" + name
+		stream, err := conn.NewStream(t.Context(), &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Every request may be empty; why one was not taken comes with the answer.
+		_, _ = stream.SendMsg(&oip.ServerLiveRequest{}), stream.CloseSend()
+		err = stream.RecvMsg(&oip.ServerLiveResponse{})
+		if missing := status.Code(err) == codes.Unimplemented; missing != (i == 0) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestGRPCFaultsHaveCodes(t *testing.T) {
 	b := newBox(t, nil)
 	b.ready(b.demo("silero-vad-5.0.0", "vad", "5"))

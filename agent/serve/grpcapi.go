@@ -12,6 +12,7 @@ import (
 
 // grpcAPI answers all calls but those that carry tensors.
 type grpcAPI struct {
+	// For the two calls that carry tensors, which grpcService answers itself.
 	oip.UnimplementedGRPCInferenceServiceServer
 	s       *Server
 	control bool // clients may load and unload models
