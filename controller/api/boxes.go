@@ -2,16 +2,13 @@ package api
 
 import (
 	"context"
-	"encoding/csv"
 	"fmt"
-	"net/http"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
-	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/edgeherd/edgeherd/controller/registry"
 	"github.com/edgeherd/edgeherd/controller/store"
@@ -25,7 +22,7 @@ const readsSpan = time.Hour
 func (a *API) registerBoxes() {
 	route(a, get("/summary", "summary", "The fleet in numbers", "fleet"), a.summary)
 	list := get("/boxes", "listBoxes", "Boxes that match a filter; all of them as CSV with Accept: text/csv", "boxes")
-	list.Middlewares = huma.Middlewares{a.asCSV}
+	list.Middlewares = huma.Middlewares{asCSV(a, "boxes", csvColumns, a.matching)}
 	route(a, list, a.listBoxes)
 	route(a, get("/boxes/{id}", "getBox", "One box", "boxes"), a.getBox)
 	route(a, get("/boxes/{id}/series", "boxSeries", "Metrics of a box over time", "boxes"), a.boxSeries)
@@ -163,10 +160,7 @@ func (a *API) mustKnow(ctx context.Context, id string) error {
 }
 
 // csvColumns are the columns of boxes as CSV.
-var csvColumns = []struct {
-	name string
-	cell func(fleetapi.Box) string
-}{
+var csvColumns = []column[fleetapi.Box]{
 	{"id", func(b fleetapi.Box) string { return string(b.ID) }},
 	{"name", func(b fleetapi.Box) string { return b.Name }},
 	{"site", func(b fleetapi.Box) string { return b.Site }},
@@ -203,57 +197,4 @@ func number(v float64, known bool) string {
 		return ""
 	}
 	return strconv.FormatFloat(v, 'f', -1, 64)
-}
-
-// asCSV answers a request for CSV in place of the JSON route.
-func (a *API) asCSV(ctx huma.Context, next func(huma.Context)) {
-	if strings.HasPrefix(ctx.Header("Accept"), "text/csv") {
-		r, w := humago.Unwrap(ctx)
-		a.boxesCSV(w, r)
-		return
-	}
-	next(ctx)
-}
-
-// boxesCSV answers /boxes as CSV: all boxes that match, not a page of them.
-func (a *API) boxesCSV(w http.ResponseWriter, r *http.Request) {
-	q := r.URL.Query()
-	for key := range q {
-		if key != "filter" && key != "order_by" {
-			a.fail(w, r, badRequest("CSV has all boxes that match: use filter and order_by only.", "parameter %q does not go with CSV", key))
-			return
-		}
-	}
-	boxes, err := a.matching(r.Context(), q.Get("filter"), q.Get("order_by"))
-	if err != nil {
-		a.fail(w, r, err)
-		return
-	}
-	w.Header().Set("Content-Type", "text/csv; charset=utf-8")
-	w.Header().Set("Content-Disposition", `attachment; filename="boxes.csv"`)
-	w.Header().Set("Cache-Control", "no-store")
-	out := csv.NewWriter(w)
-	row := make([]string, len(csvColumns))
-	for i, c := range csvColumns {
-		row[i] = c.name
-	}
-	_ = out.Write(row) // Flush tells
-	for _, b := range boxes {
-		for i, c := range csvColumns {
-			row[i] = harmless(c.cell(b))
-		}
-		_ = out.Write(row)
-	}
-	out.Flush() // an error means that the client went away
-}
-
-// harmless keeps a spreadsheet from taking a text for a formula
-// (OWASP, CSV injection).
-func harmless(cell string) string {
-	if cell != "" && strings.ContainsRune("=+-@\t\r", rune(cell[0])) {
-		if _, err := strconv.ParseFloat(cell, 64); err != nil {
-			return "'" + cell
-		}
-	}
-	return cell
 }

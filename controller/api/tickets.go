@@ -1,11 +1,10 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
-	"encoding/csv"
 	"encoding/json"
-	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
@@ -13,7 +12,6 @@ import (
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
-	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/edgeherd/edgeherd/controller/care"
 	"github.com/edgeherd/edgeherd/controller/registry"
@@ -59,7 +57,9 @@ func ticketNumber(t fleetapi.Ticket) (float64, bool) {
 
 func (a *API) registerTickets() {
 	list := get("/tickets", "listTickets", "Tickets that match a filter; all of them as CSV with Accept: text/csv", "care")
-	list.Middlewares = huma.Middlewares{a.ticketsAsCSV}
+	list.Middlewares = huma.Middlewares{asCSV(a, "tickets", ticketColumns, func(ctx context.Context, filter, order string) ([]fleetapi.Ticket, error) {
+		return a.matchingTickets(ctx, filter, cmp.Or(order, newestFirst))
+	})}
 	route(a, list, a.listTickets)
 	route(a, get("/tickets:counts", "countTickets", "How many tickets match a filter, by state, level, cause and site", "care"), a.countTickets)
 	route(a, get("/tickets/{id}", "getTicket", "One ticket with its timeline", "care"), a.getTicket)
@@ -195,10 +195,7 @@ func refusal(err error) error {
 
 // ticketColumns are the columns of tickets as CSV: what maintenance systems
 // import.
-var ticketColumns = []struct {
-	name string
-	cell func(fleetapi.Ticket) string
-}{
+var ticketColumns = []column[fleetapi.Ticket]{
 	{"id", func(t fleetapi.Ticket) string { return t.ID }},
 	{"state", func(t fleetapi.Ticket) string { return string(t.State) }},
 	{"level", func(t fleetapi.Ticket) string { return string(t.Level) }},
@@ -244,46 +241,4 @@ func stamped(t *time.Time) string {
 		return ""
 	}
 	return t.UTC().Format(time.RFC3339)
-}
-
-// ticketsAsCSV answers a request for CSV in place of the JSON route: all
-// tickets that match, not a page of them.
-func (a *API) ticketsAsCSV(ctx huma.Context, next func(huma.Context)) {
-	if !strings.HasPrefix(ctx.Header("Accept"), "text/csv") {
-		next(ctx)
-		return
-	}
-	r, w := humago.Unwrap(ctx)
-	q := r.URL.Query()
-	for key := range q {
-		if key != "filter" && key != "order_by" {
-			a.fail(w, r, badRequest("CSV has all tickets that match: use filter and order_by only.", "parameter %q does not go with CSV", key))
-			return
-		}
-	}
-	order := q.Get("order_by")
-	if order == "" {
-		order = newestFirst
-	}
-	all, err := a.matchingTickets(r.Context(), q.Get("filter"), order)
-	if err != nil {
-		a.fail(w, r, err)
-		return
-	}
-	w.Header().Set("Content-Type", "text/csv; charset=utf-8")
-	w.Header().Set("Content-Disposition", fmt.Sprintf("attachment; filename=%q", "tickets.csv"))
-	w.Header().Set("Cache-Control", "no-store")
-	out := csv.NewWriter(w)
-	row := make([]string, len(ticketColumns))
-	for i, c := range ticketColumns {
-		row[i] = c.name
-	}
-	_ = out.Write(row) // Flush tells
-	for _, t := range all {
-		for i, c := range ticketColumns {
-			row[i] = harmless(c.cell(t))
-		}
-		_ = out.Write(row)
-	}
-	out.Flush() // an error means that the client went away
 }
