@@ -73,7 +73,7 @@ func findBox(ctx context.Context, client *fleetapi.Client, word string) (fleetap
 	if id, err := identity.ParseID(word); err == nil {
 		return client.Box(ctx, id)
 	}
-	list, err := client.Boxes(ctx, fleetapi.BoxQuery{Filter: "name = " + strconv.Quote(word)})
+	list, err := client.Boxes(ctx, fleetapi.ListQuery{Filter: "name = " + strconv.Quote(word)})
 	if err != nil {
 		return fleetapi.Box{}, err
 	}

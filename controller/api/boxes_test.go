@@ -39,7 +39,7 @@ func TestPagesShowEveryBoxOnceInEveryOrder(t *testing.T) {
 	for _, field := range registry.Fields() {
 		for _, order := range []string{field, field + " desc"} {
 			seen := map[identity.ID]int{}
-			q := fleetapi.BoxQuery{OrderBy: order, PageSize: 3}
+			q := fleetapi.ListQuery{OrderBy: order, PageSize: 3}
 			for {
 				page, err := c.Boxes(t.Context(), q)
 				must(t, err)
@@ -70,7 +70,7 @@ func TestPagesGoOnWhereABoxHasMoved(t *testing.T) {
 	w := newWorld(t)
 	ids := w.fleet(6) // die temperatures 40, 41, none, 43, 44, none
 	c := w.client("viewer")
-	q := fleetapi.BoxQuery{OrderBy: "temp_die", PageSize: 2}
+	q := fleetapi.ListQuery{OrderBy: "temp_die", PageSize: 2}
 	first, err := c.Boxes(t.Context(), q)
 	must(t, err)
 	if first.Items[1].ID != ids[1] {
@@ -120,7 +120,7 @@ func TestBadInputIsAClearProblem(t *testing.T) {
 	w := newWorld(t)
 	id := w.box("box-1", "berlin-1", "amd64")
 	w.box("box-2", "berlin-1", "amd64")
-	page, err := w.client("viewer").Boxes(t.Context(), fleetapi.BoxQuery{PageSize: 1})
+	page, err := w.client("viewer").Boxes(t.Context(), fleetapi.ListQuery{PageSize: 1})
 	must(t, err)
 	long := strings.Repeat("x", maxJSONBytes+1)
 	for _, c := range []struct {

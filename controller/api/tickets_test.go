@@ -29,7 +29,7 @@ func TestScreenPagesAndCSVOfTicketsAgree(t *testing.T) {
 			must(t, err)
 			var ids []string
 			for token := ""; ; {
-				page, err := c.Tickets(t.Context(), fleetapi.TicketQuery{Filter: filter, OrderBy: order, PageSize: 5, PageToken: token})
+				page, err := c.Tickets(t.Context(), fleetapi.ListQuery{Filter: filter, OrderBy: order, PageSize: 5, PageToken: token})
 				must(t, err)
 				for _, k := range page.Items {
 					ids = append(ids, k.ID)
@@ -54,7 +54,7 @@ func TestScreenPagesAndCSVOfTicketsAgree(t *testing.T) {
 			}
 		}
 	}
-	list, err := c.Tickets(t.Context(), fleetapi.TicketQuery{})
+	list, err := c.Tickets(t.Context(), fleetapi.ListQuery{})
 	if err != nil || list.Items[0].ID != "T-12" || list.Items[11].ID != "T-1" {
 		t.Errorf("newest first: %v, %v", list.Items[0].ID, err)
 	}

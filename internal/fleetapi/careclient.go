@@ -11,29 +11,15 @@ import (
 	"github.com/edgeherd/edgeherd/internal/identity"
 )
 
-// TicketQuery asks for a page of tickets.
-type TicketQuery struct {
-	Filter, OrderBy string
-	PageSize        int // 0: the controller's default
-	PageToken       string
-}
-
 // Tickets returns one page of tickets.
-func (c *Client) Tickets(ctx context.Context, q TicketQuery) (TicketList, error) {
-	v := url.Values{}
-	set(v, "filter", q.Filter)
-	set(v, "order_by", q.OrderBy)
-	set(v, "page_token", q.PageToken)
-	if q.PageSize > 0 {
-		v.Set("page_size", strconv.Itoa(q.PageSize))
-	}
-	return call[TicketList](ctx, c, http.MethodGet, "/tickets?"+v.Encode(), nil)
+func (c *Client) Tickets(ctx context.Context, q ListQuery) (TicketList, error) {
+	return call[TicketList](ctx, c, http.MethodGet, "/tickets?"+q.encode(), nil)
 }
 
 // AllTickets returns all tickets that match, page after page.
 func (c *Client) AllTickets(ctx context.Context, filter, orderBy string) (TicketList, error) {
 	all := TicketList{Items: []Ticket{}}
-	q := TicketQuery{Filter: filter, OrderBy: orderBy, PageSize: 1000}
+	q := ListQuery{Filter: filter, OrderBy: orderBy, PageSize: 1000}
 	for {
 		page, err := c.Tickets(ctx, q)
 		if err != nil {

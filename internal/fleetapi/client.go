@@ -43,11 +43,22 @@ func New(baseURL, token string, rt http.RoundTripper) *Client {
 // URL is the address of the controller.
 func (c *Client) URL() string { return c.base }
 
-// BoxQuery asks for a page of boxes.
-type BoxQuery struct {
+// ListQuery asks for a page of a list, such as of boxes or of tickets.
+type ListQuery struct {
 	Filter, OrderBy string
 	PageSize        int // 0: the controller's default
 	PageToken       string
+}
+
+func (q ListQuery) encode() string {
+	v := url.Values{}
+	set(v, "filter", q.Filter)
+	set(v, "order_by", q.OrderBy)
+	set(v, "page_token", q.PageToken)
+	if q.PageSize > 0 {
+		v.Set("page_size", strconv.Itoa(q.PageSize))
+	}
+	return v.Encode()
 }
 
 // SeriesQuery asks for metrics of a box. Zero times and points are the
@@ -80,21 +91,14 @@ func (c *Client) Summary(ctx context.Context) (Summary, error) {
 }
 
 // Boxes returns one page of boxes.
-func (c *Client) Boxes(ctx context.Context, q BoxQuery) (BoxList, error) {
-	v := url.Values{}
-	set(v, "filter", q.Filter)
-	set(v, "order_by", q.OrderBy)
-	set(v, "page_token", q.PageToken)
-	if q.PageSize > 0 {
-		v.Set("page_size", strconv.Itoa(q.PageSize))
-	}
-	return call[BoxList](ctx, c, http.MethodGet, "/boxes?"+v.Encode(), nil)
+func (c *Client) Boxes(ctx context.Context, q ListQuery) (BoxList, error) {
+	return call[BoxList](ctx, c, http.MethodGet, "/boxes?"+q.encode(), nil)
 }
 
 // AllBoxes returns all boxes that match, page after page.
 func (c *Client) AllBoxes(ctx context.Context, filter, orderBy string) (BoxList, error) {
 	all := BoxList{Items: []Box{}}
-	q := BoxQuery{Filter: filter, OrderBy: orderBy, PageSize: 1000}
+	q := ListQuery{Filter: filter, OrderBy: orderBy, PageSize: 1000}
 	for {
 		page, err := c.Boxes(ctx, q)
 		if err != nil {

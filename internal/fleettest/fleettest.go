@@ -277,7 +277,7 @@ func (f *Fleet) picture() string {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	out := ""
-	boxes, err := f.API.Boxes(ctx, fleetapi.BoxQuery{})
+	boxes, err := f.API.Boxes(ctx, fleetapi.ListQuery{})
 	if err != nil {
 		return "no picture: " + err.Error()
 	}

@@ -51,7 +51,7 @@ func settled(f *Fleet) {
 
 func (f *Fleet) boxes() []fleetapi.Box {
 	f.T.Helper()
-	list, err := f.API.Boxes(context.Background(), fleetapi.BoxQuery{})
+	list, err := f.API.Boxes(context.Background(), fleetapi.ListQuery{})
 	if err != nil {
 		f.T.Fatalf("list boxes: %v", err)
 	}
