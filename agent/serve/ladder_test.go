@@ -114,7 +114,7 @@ func sineRequest(parameters string) []byte {
 // answers wrongly and one is no cheaper; the ladder leaves them out.
 func TestHotBoxServesCheaperVariantsThatProvedThemselves(t *testing.T) {
 	b := newBox(t, func(o *Options) { o.State = t.TempDir() })
-	ref := b.laddered("1", []int{64, 16, 60, 1}, []float64{2, 1e-9, 2, 2})
+	ref := b.laddered("1", []int{64, 16, 200, 1}, []float64{2, 1e-9, 2, 2})
 	p, err := b.edge.Probe(t.Context(), ref)
 	if err != nil || !p.OK {
 		t.Fatalf("probe %+v, %v", p, err)
