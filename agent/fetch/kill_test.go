@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"testing"
 
+	"github.com/edgeherd/edgeherd/internal/assets"
 	"github.com/edgeherd/edgeherd/internal/blob"
 )
 
@@ -47,7 +48,7 @@ func child(address, dir, digest string) error {
 
 func TestKilledProcessLosesNothingThatItHadWritten(t *testing.T) {
 	const size, kills = 16 << 20, 12
-	seed := rand.Uint64()
+	seed := assets.Seed(t)
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
 	o := newOrigin(13, size)

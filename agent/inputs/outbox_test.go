@@ -13,6 +13,7 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 
+	"github.com/edgeherd/edgeherd/internal/assets"
 	"github.com/edgeherd/edgeherd/internal/runnerapi"
 )
 
@@ -145,7 +146,7 @@ func TestFullOutboxDropsTheOldestAndCountsThem(t *testing.T) {
 // and opens its file: everything whose commit had returned is there, in order,
 // without a gap.
 func TestCommittedResultsSurviveTheKill(t *testing.T) {
-	seed := uint64(time.Now().UnixNano())
+	seed := assets.Seed(t)
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
 	path := filepath.Join(t.TempDir(), "outbox.db")

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/edgeherd/edgeherd/internal/assets"
 )
 
 // faulty stands between the Sampler and its files and does what drivers do.
@@ -149,7 +151,7 @@ func TestDayOfFaultsTellsNothingFalse(t *testing.T) {
 	if os.Getenv("EDGEHERD_PROVE") != "" {
 		day = 24 * time.Hour
 	}
-	seed := uint64(time.Now().UnixNano())
+	seed := assets.Seed(t)
 	synctest.Test(t, func(t *testing.T) {
 		root := plant(t, "x86")
 		for i := range 30 { // sixty sensors and more

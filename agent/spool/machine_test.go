@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/edgeherd/edgeherd/agent/spool"
+	"github.com/edgeherd/edgeherd/internal/assets"
 	"github.com/edgeherd/edgeherd/internal/wire"
 )
 
@@ -372,7 +373,7 @@ func TestNoOrderOfStepsLosesABlock(t *testing.T) {
 	if os.Getenv("EDGEHERD_PROVE") != "" {
 		lives = 2000
 	}
-	first := rand.Uint64()
+	first := assets.Seed(t)
 	if raw := os.Getenv("RAPID_SEED"); raw != "" {
 		n, err := strconv.ParseUint(raw, 0, 64)
 		if err != nil {

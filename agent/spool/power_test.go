@@ -242,7 +242,7 @@ func TestPowerLossLosesNothingThatAppendPromised(t *testing.T) {
 	if count["promise"] != 90 || count["sync"] < 130 || count["write"] < 300 {
 		t.Fatalf("the recording is not complete: %v", count)
 	}
-	seed := rand.Uint64()
+	seed := assets.Seed(t)
 	if raw := os.Getenv("RAPID_SEED"); raw != "" {
 		seed = uint64(number(t, raw))
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/edgeherd/edgeherd/controller/store"
+	"github.com/edgeherd/edgeherd/internal/assets"
 )
 
 // crashBlock makes the block number seq of life: its key and content are
@@ -59,7 +60,7 @@ func crashes(t *testing.T, place string) {
 	if os.Getenv("EDGEHERD_PROVE") != "" {
 		rounds = 200
 	}
-	seed := rand.Uint64()
+	seed := assets.Seed(t)
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
 	told := map[byte]uint64{}

@@ -14,10 +14,12 @@ package assets
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -102,6 +104,22 @@ func Module(t testing.TB, module string) string {
 	}
 	t.Fatalf(".ci/fixtures does not name %s", module)
 	return ""
+}
+
+// Seed is what a test draws from: RAPID_SEED, which make test sets so that its
+// runs are alike, or a fresh one. A test that fails says which it was.
+func Seed(t testing.TB) uint64 {
+	t.Helper()
+	seed, err := strconv.ParseUint(os.Getenv("RAPID_SEED"), 10, 64)
+	if err != nil {
+		seed = rand.Uint64()
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("RAPID_SEED=%d", seed)
+		}
+	})
+	return seed
 }
 
 // Absent ends a test that lacks something.

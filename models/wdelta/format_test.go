@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/edgeherd/edgeherd/internal/assets"
 	"github.com/edgeherd/edgeherd/internal/blob"
 )
 
@@ -236,7 +237,7 @@ func TestHeadersThatLieAreRefused(t *testing.T) {
 }
 
 func TestCodersGiveBackWhatTheyGot(t *testing.T) {
-	seed := rand.Uint64()
+	seed := assets.Seed(t)
 	rng := rand.New(rand.NewPCG(seed, 0))
 	for e := elemI8; e < elemEnd; e++ {
 		m, m0 := newCtxModel(e), newCtx0Model(e)

@@ -18,6 +18,7 @@ import (
 
 	"github.com/edgeherd/edgeherd/controller/export"
 	"github.com/edgeherd/edgeherd/controller/export/exporttest"
+	"github.com/edgeherd/edgeherd/internal/assets"
 	"github.com/edgeherd/edgeherd/internal/durable"
 )
 
@@ -106,7 +107,7 @@ func (f cursorFile) SetCursor(_ context.Context, _ string, v uint64) error {
 // TestKillsOfVictoriaMetricsAndExporterLoseNothing kills both with SIGKILL in
 // the middle, and compares each sample in the end.
 func TestKillsOfVictoriaMetricsAndExporterLoseNothing(t *testing.T) {
-	seed := uint64(time.Now().UnixNano())
+	seed := assets.Seed(t)
 	t.Logf("seed %d", seed)
 	chance := rand.New(rand.NewPCG(seed, 1))
 	v, dir := exporttest.StartVictoria(t), t.TempDir()

@@ -339,7 +339,7 @@ func TestAnyOrderOfEventsKeepsTheRules(t *testing.T) {
 		{"names with type, everything", Options{Names: true, IncludeDatatype: true, Series: export.Series{"*"}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			seed := rand.Uint64()
+			seed := assets.Seed(t)
 			t.Logf("seed %d", seed)
 			said, rows := drive(rand.New(rand.NewPCG(seed, 0)), c.opts)
 			h := newHost(c.opts)
