@@ -9,6 +9,7 @@ needs='
 gcc                                                build-essential
 git                                                git
 strace                                             strace
+swtpm                                              swtpm
 chromium                                           chromium
 ffmpeg                                             ffmpeg
 /usr/share/libonnx-testdata/data/node              libonnx-testdata
