@@ -185,6 +185,14 @@ func oneTicketOfACause(t *testing.T, open func(t *testing.T) *store.Store) {
 	first.State, first.Changed = fleetapi.TicketVerified, time.UnixMilli(epoch)
 	check(t, put(first))
 	check(t, put(second))
+	// Tickets of a site and of a SKU have no box; those of two SKUs are two.
+	for _, k := range []fleetapi.Ticket{{ID: "T-10", Site: "berlin"}, {ID: "T-11", SKU: "Acme A1"}, {ID: "T-12", SKU: "Acme B2"}} {
+		k.State, k.Cause = fleetapi.TicketOpen, "airflow"
+		check(t, put(k))
+		if k.ID += "0"; put(k) == nil {
+			t.Errorf("two open tickets of %q %q", k.Site, k.SKU)
+		}
+	}
 	region := "north"
 	check(t, s.ChangeSite(ctx, "berlin", "kim", func(v *fleetapi.SiteSettings) error { v.Region = &region; return nil }))
 	check(t, s.CareView(ctx, func(c *store.CareTx) error {
@@ -195,6 +203,11 @@ func oneTicketOfACause(t *testing.T, open func(t *testing.T) *store.Store) {
 		all, err2 := c.TicketsOf(ctx, boxA, "", time.UnixMilli(epoch))
 		if len(all) != 2 {
 			t.Errorf("%d tickets with the one that ended", len(all))
+		}
+		ofSite, err4 := c.TicketsOf(ctx, "", "berlin", time.UnixMilli(0))
+		groups, err5 := c.TicketsOfGroups(ctx, time.UnixMilli(0))
+		if len(ofSite) != 1 || ofSite[0].ID != "T-10" || len(groups) != 3 {
+			t.Errorf("of the site %+v, of groups %+v, %v, %v", ofSite, groups, err4, err5)
 		}
 		_, err3 := c.Ticket(ctx, "T-9")
 		if !errors.Is(err3, store.ErrNotFound) {

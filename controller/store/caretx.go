@@ -58,8 +58,8 @@ func (c *CareTx) number(ctx context.Context, letter string) (string, error) {
 
 // item is a row of care_item.
 type item struct {
-	kind, id, site, box, cause string
-	ended                      *time.Time
+	kind, id, site, box, sku, cause string
+	ended                           *time.Time
 }
 
 func (c *CareTx) put(ctx context.Context, at item, value any) error {
@@ -71,9 +71,9 @@ func (c *CareTx) put(ctx context.Context, at item, value any) error {
 	if at.ended != nil {
 		ended = max(at.ended.UnixMilli(), 1)
 	}
-	if _, err := c.tx.Exec(ctx, `INSERT INTO care_item (kind, id, site, box, cause, ended_ms, body) VALUES (?,?,?,?,?,?,?)
-		ON CONFLICT (kind, id) DO UPDATE SET site = excluded.site, box = excluded.box, cause = excluded.cause, ended_ms = excluded.ended_ms, body = excluded.body`,
-		at.kind, at.id, at.site, at.box, at.cause, ended, string(body)); err != nil {
+	if _, err := c.tx.Exec(ctx, `INSERT INTO care_item (kind, id, site, box, sku, cause, ended_ms, body) VALUES (?,?,?,?,?,?,?,?)
+		ON CONFLICT (kind, id) DO UPDATE SET site = excluded.site, box = excluded.box, sku = excluded.sku, cause = excluded.cause, ended_ms = excluded.ended_ms, body = excluded.body`,
+		at.kind, at.id, at.site, at.box, at.sku, at.cause, ended, string(body)); err != nil {
 		return fmt.Errorf("store %s %s: %w", at.kind, at.id, err)
 	}
 	return nil
@@ -161,7 +161,13 @@ func (c *CareTx) TicketsOf(ctx context.Context, box identity.ID, site string, si
 	if box != "" {
 		return c.tickets(ctx, `kind = ? AND box = ? AND (ended_ms = 0 OR ended_ms >= ?)`, itemTicket, string(box), since.UnixMilli())
 	}
-	return c.tickets(ctx, `kind = ? AND box = '' AND site = ? AND (ended_ms = 0 OR ended_ms >= ?)`, itemTicket, site, since.UnixMilli())
+	return c.tickets(ctx, `kind = ? AND box = '' AND site = ? AND sku = '' AND (ended_ms = 0 OR ended_ms >= ?)`, itemTicket, site, since.UnixMilli())
+}
+
+// TicketsOfGroups returns the tickets of whole sites and whole SKUs that are
+// open or ended since.
+func (c *CareTx) TicketsOfGroups(ctx context.Context, since time.Time) ([]fleetapi.Ticket, error) {
+	return c.tickets(ctx, `kind = ? AND box = '' AND (ended_ms = 0 OR ended_ms >= ?)`, itemTicket, since.UnixMilli())
 }
 
 // Tickets returns all tickets that are open or ended since.
@@ -177,6 +183,9 @@ func (c *CareTx) PutTicket(ctx context.Context, t *fleetapi.Ticket) (err error) 
 		}
 	}
 	at := item{kind: itemTicket, id: t.ID, site: t.Site, box: string(t.Box), cause: t.Cause}
+	if t.Box == "" && t.Site == "" {
+		at.sku = t.SKU
+	}
 	if t.State.Ended() {
 		at.ended = &t.Changed
 	}

@@ -179,13 +179,15 @@ CREATE TABLE box_change (
   PRIMARY KEY (box, t_ms, kind, detail)
 ) WITHOUT ROWID;
 -- Tickets, visits, RMAs and what people say of boxes, as JSON. ended_ms 0: not
--- yet. Of one cause a box, or a site, has one ticket that has not ended.
+-- yet. Of one cause a box, a site, or a SKU has one ticket that has not ended;
+-- sku is set for tickets of a whole SKU alone.
 CREATE TABLE care_item (
-  kind TEXT NOT NULL, id TEXT NOT NULL, site TEXT NOT NULL, box TEXT NOT NULL, cause TEXT NOT NULL, ended_ms INTEGER NOT NULL, body TEXT NOT NULL,
+  kind TEXT NOT NULL, id TEXT NOT NULL, site TEXT NOT NULL, box TEXT NOT NULL, sku TEXT NOT NULL, cause TEXT NOT NULL, ended_ms INTEGER NOT NULL, body TEXT NOT NULL,
   PRIMARY KEY (kind, id)
 ) WITHOUT ROWID;
-CREATE UNIQUE INDEX care_ticket ON care_item (box, site, cause) WHERE kind = 'ticket' AND ended_ms = 0;
+CREATE UNIQUE INDEX care_ticket ON care_item (box, site, sku, cause) WHERE kind = 'ticket' AND ended_ms = 0;
 CREATE INDEX care_box ON care_item (box, kind);
+CREATE INDEX care_ended ON care_item (kind, ended_ms);
 -- The last number that was given to tickets, visits and RMAs. The row of the
 -- name care is locked by all that changes tickets.
 CREATE TABLE care_number (name TEXT PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID;
