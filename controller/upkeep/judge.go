@@ -33,7 +33,7 @@ type stored struct {
 
 // Judge takes the hours that came since into the heat of their boxes.
 func (d *Desk) Judge(ctx context.Context) error {
-	priors, err := d.priors(ctx)
+	skus, err := d.learntSKUs(ctx)
 	if err != nil {
 		return err
 	}
@@ -42,7 +42,7 @@ func (d *Desk) Judge(ctx context.Context) error {
 		return err
 	}
 	for _, h := range todo {
-		if err := d.judgeBox(ctx, h, priors); err != nil {
+		if err := d.judgeBox(ctx, h, skus); err != nil {
 			return err
 		}
 		if ctx.Err() != nil {
@@ -72,7 +72,7 @@ func (d *Desk) heatOf(ctx context.Context, id identity.ID) (stored, error) {
 	return s, nil
 }
 
-func (d *Desk) judgeBox(ctx context.Context, h store.Heat, priors map[string]*health.Prior) error {
+func (d *Desk) judgeBox(ctx context.Context, h store.Heat, skus map[string]learnt) error {
 	s, err := d.heatOf(ctx, h.Box)
 	if err != nil {
 		return err
@@ -88,7 +88,7 @@ func (d *Desk) judgeBox(ctx context.Context, h store.Heat, priors map[string]*he
 	if err != nil {
 		return err
 	}
-	env := health.Env{Prior: priors[s.Box.SKU]}
+	env := skus[s.Box.SKU].env()
 	for {
 		hours, err := d.opts.Store.Hours(ctx, h.Box, time.Unix(s.Box.Last.Start+1, 0), judgeHours)
 		if err != nil {

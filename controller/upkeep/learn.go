@@ -24,22 +24,25 @@ const (
 	leastLearnt = 72
 	// worthTelling is a change of a slope that moves a verdict.
 	worthTelling = 0.01
+	tripWorth    = 0.5 // K
 )
 
-// learnt is a prior and when it was fitted.
+// learnt is what is known of a SKU and when it was fitted.
 type learnt struct {
-	Prior  health.Prior `json:"prior"`
-	Fitted time.Time    `json:"fitted"`
+	Prior health.Prior `json:"prior"`
+	// TripC is the die temperature at which its boxes throttle; 0: none did
+	// often enough.
+	TripC  float64   `json:"trip_c,omitempty"`
+	Fitted time.Time `json:"fitted"`
 }
 
-// priors are those of all SKUs.
-func (d *Desk) priors(ctx context.Context) (map[string]*health.Prior, error) {
-	all, err := d.learntSKUs(ctx)
-	out := map[string]*health.Prior{}
-	for sku, l := range all {
-		out[sku] = &l.Prior
+// env is what a box of a SKU is judged by.
+func (l learnt) env() health.Env {
+	e := health.Env{TripC: l.TripC}
+	if l.Prior.SKU != "" {
+		e.Prior = &l.Prior
 	}
-	return out, err
+	return e
 }
 
 func (d *Desk) learntSKUs(ctx context.Context) (map[string]learnt, error) {
@@ -72,31 +75,31 @@ func (d *Desk) Learn(ctx context.Context) error {
 		return err
 	}
 	for sku, ids := range bySKU {
-		var hours [][]health.Hour
-		for _, id := range some(ids) {
-			h, err := d.window(ctx, id)
-			if err != nil {
-				return err
-			}
-			if len(h) >= leastLearnt {
-				hours = append(hours, h)
-			}
+		was, is := known[sku], learnt{Fitted: d.now()}
+		if is.Prior, err = d.fit(ctx, sku, ids); err != nil {
+			return err
 		}
-		if len(hours) == 0 {
+		if is.TripC, err = d.trip(ctx, ids); err != nil {
+			return err
+		}
+		if is.Prior.SKU == "" { // no box of it has three days yet
+			is.Prior = was.Prior
+		}
+		if is.TripC == 0 { // what boxes have shown holds, also of those that are gone
+			is.TripC = was.TripC
+		}
+		if !moved(was, is) {
 			continue
 		}
-		p := health.FitPrior(sku, hours)
-		if was, ok := known[sku]; ok && !moved(was.Prior, p) {
-			continue
-		}
-		raw, err := json.Marshal(learnt{p, d.now()})
+		raw, err := json.Marshal(is)
 		if err != nil {
 			return err
 		}
 		if err := d.opts.Store.KeepPrior(ctx, sku, raw); err != nil {
 			return err
 		}
-		d.log.Info("SKU learnt", "sku", sku, "boxes", p.Boxes, "air", p.Slopes.Air, "load", p.Slopes.Load)
+		p := is.Prior
+		d.log.Info("SKU learnt", "sku", sku, "boxes", p.Boxes, "air", p.Slopes.Air, "load", p.Slopes.Load, "trip", is.TripC)
 		for _, id := range ids {
 			if err := d.TellBox(ctx, id); err != nil {
 				return err
@@ -104,6 +107,40 @@ func (d *Desk) Learn(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// fit pools the hours of boxes of a SKU; a prior without a name: there are none.
+func (d *Desk) fit(ctx context.Context, sku string, ids []identity.ID) (health.Prior, error) {
+	var hours [][]health.Hour
+	for _, id := range some(ids) {
+		h, err := d.window(ctx, id)
+		if err != nil {
+			return health.Prior{}, err
+		}
+		if len(h) >= leastLearnt {
+			hours = append(hours, h)
+		}
+	}
+	if len(hours) == 0 {
+		return health.Prior{}, nil
+	}
+	return health.FitPrior(sku, hours), nil
+}
+
+// trip is where boxes of a SKU throttle, °C, to half a degree; 0: not known.
+func (d *Desk) trip(ctx context.Context, ids []identity.ID) (float64, error) {
+	var boxes []*health.Box
+	for _, id := range some(ids) {
+		s, err := d.heatOf(ctx, id)
+		if err != nil {
+			return 0, err
+		}
+		if s.Box != nil {
+			boxes = append(boxes, s.Box)
+		}
+	}
+	c, _ := health.PooledTrip(boxes)
+	return math.Round(2*c) / 2, nil
 }
 
 // some picks boxes in an order that is the same each day and has nothing to do
@@ -134,8 +171,10 @@ func (d *Desk) window(ctx context.Context, id identity.ID) ([]health.Hour, error
 	return health.LearnWindow(hours), nil
 }
 
-func moved(a, b health.Prior) bool {
-	return a.Boxes != b.Boxes && 2*min(a.Boxes, b.Boxes) < max(a.Boxes, b.Boxes) || a.Air != b.Air || a.Load != b.Load ||
+// moved reports whether a SKU is known so much better that its boxes are told.
+func moved(was, is learnt) bool {
+	a, b := was.Prior, is.Prior
+	return a.SKU != b.SKU || math.Abs(was.TripC-is.TripC) > tripWorth || a.Boxes != b.Boxes && 2*min(a.Boxes, b.Boxes) < max(a.Boxes, b.Boxes) || a.Air != b.Air || a.Load != b.Load ||
 		math.Abs(a.Slopes.Air-b.Slopes.Air) > worthTelling || math.Abs(a.Slopes.Load-b.Slopes.Load) > worthTelling
 }
 
@@ -162,7 +201,7 @@ func (d *Desk) careFor(ctx context.Context, id identity.ID) (wire.Care, error) {
 	if err != nil {
 		return c, err
 	}
-	if l, ok := priors[p.SKU]; ok {
+	if l := priors[p.SKU]; l.Prior.SKU != "" {
 		if c.Prior, err = json.Marshal(l.Prior); err != nil {
 			return c, err
 		}
@@ -170,6 +209,7 @@ func (d *Desk) careFor(ctx context.Context, id identity.ID) (wire.Care, error) {
 			c.Prior = nil
 		}
 	}
+	c.TripC = priors[p.SKU].TripC
 	changes, err := d.opts.Store.Changes(ctx, id, d.now().Add(-changesLast))
 	if err != nil {
 		return c, err

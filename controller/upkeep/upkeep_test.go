@@ -173,6 +173,34 @@ func TestACleaningIsProvedByTheBox(t *testing.T) {
 	}
 }
 
+// What one box shows of the point at which it throttles is told to its brothers,
+// and what is judged here is judged by it, too.
+func TestBoxesHearWhereTheirSKUThrottles(t *testing.T) {
+	h := newHerd(t)
+	var rows []store.HourRow
+	for range 8 {
+		hour := health.Hour{Start: h.now.Unix(), V: health.Blank(), Samples: 360, Period: 10}
+		hour.V[health.Die], hour.V[health.Throttled] = 90.6, 0.2
+		raw, err := hour.AppendBinary(nil)
+		h.check(err)
+		rows = append(rows, store.HourRow{HourMs: hour.Start * 1000, Samples: 360, Body: raw})
+		h.now = h.now.Add(time.Hour)
+	}
+	h.say(till, store.CareEffects{Hours: rows})
+	h.check(h.desk.Judge(t.Context()))
+	for range 2 { // the second time there is no news
+		h.check(h.desk.Learn(t.Context()))
+	}
+	if told := h.told[shelf]; len(told) != 1 || told[0].TripC != 90.5 || len(told[0].Prior) != 0 {
+		t.Errorf("the other box was told %+v", told)
+	}
+	r, err := h.desk.Report(t.Context(), start)
+	h.check(err)
+	if p := r.Priors["Acme A1"]; p.TripC != 90.5 {
+		t.Errorf("the report says %+v", p)
+	}
+}
+
 func TestTwoBoxesInWarmAirAreOneTicketOfTheSite(t *testing.T) {
 	h := newHerd(t, upkeep.Channel{Name: "chat", Quiet: []string{"00:00-24:00"}})
 	warm := health.Finding{Family: "ambient", Cause: health.CauseAmbient, Level: health.Watch, Evidence: []health.Evidence{{Name: "above_usual_k", Value: 6, Text: "6 K warmer"}}}

@@ -229,7 +229,7 @@ func (d *Desk) Report(ctx context.Context, from time.Time) (fleetapi.CareReport,
 	}
 	skus, err := d.learntSKUs(ctx)
 	for sku, l := range skus {
-		r.Priors[sku] = fleetapi.CarePrior{Boxes: l.Prior.Boxes, Air: l.Prior.Slopes.Air, Load: l.Prior.Slopes.Load, Sigma: 100 * l.Prior.Sigma, Bound: l.Prior.Bound, Fitted: l.Fitted}
+		r.Priors[sku] = fleetapi.CarePrior{Boxes: l.Prior.Boxes, Air: l.Prior.Slopes.Air, Load: l.Prior.Slopes.Load, Sigma: 100 * l.Prior.Sigma, Bound: l.Prior.Bound, TripC: l.TripC, Fitted: l.Fitted}
 	}
 	return r, err
 }

@@ -288,6 +288,7 @@ type CarePrior struct {
 	Load   float64   `json:"slope_load"`
 	Sigma  float64   `json:"sigma_percent"`
 	Bound  bool      `json:"bound"`
+	TripC  float64   `json:"trip_celsius,omitempty" doc:"die temperature at which it throttles, from its throttled hours"`
 	Fitted time.Time `json:"fitted"`
 }
 
