@@ -1,12 +1,14 @@
 package identity
 
 import (
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
@@ -76,8 +78,13 @@ func (b Box) Write(dir string) error {
 	return durable.WriteFile(filepath.Join(dir, "box.json"), append(data, '\n'), 0o600)
 }
 
-// Load reads the identity of an enrolled box.
+// Load reads the identity of an enrolled box whose key is in a file.
 func Load(dir string) (*Identity, error) {
+	return LoadKeyed(dir, func(dir string) (crypto.Signer, error) { return readKey(filepath.Join(dir, "key.pem")) })
+}
+
+// LoadKeyed is Load for a key that open finds, such as one in a TPM.
+func LoadKeyed(dir string, open func(dir string) (crypto.Signer, error)) (*Identity, error) {
 	data, err := os.ReadFile(filepath.Join(dir, "box.json"))
 	if err != nil {
 		return nil, fmt.Errorf("this box is not enrolled: %w", err)
@@ -89,9 +96,12 @@ func Load(dir string) (*Identity, error) {
 	if _, err := ParseID(string(id.ID)); err != nil {
 		return nil, fmt.Errorf("read box.json in %s: %w", dir, err)
 	}
-	id.Certificate, err = tls.LoadX509KeyPair(filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"))
+	key, err := open(dir)
 	if err != nil {
-		return nil, fmt.Errorf("read box certificate: %w", err)
+		return nil, fmt.Errorf("open box key: %w", err)
+	}
+	if id.Certificate, err = readCertificate(filepath.Join(dir, "cert.pem"), key); err != nil {
+		return nil, err
 	}
 	roots, err := os.ReadFile(filepath.Join(dir, "ca.pem"))
 	if err != nil {
@@ -102,6 +112,28 @@ func Load(dir string) (*Identity, error) {
 		return nil, fmt.Errorf("%s holds no certificate", filepath.Join(dir, "ca.pem"))
 	}
 	return &id, nil
+}
+
+// readCertificate reads a chain, leaf first, and joins it with the leaf's key.
+func readCertificate(path string, key crypto.Signer) (cert tls.Certificate, err error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return cert, fmt.Errorf("read box certificate: %w", err)
+	}
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		cert.Certificate = append(cert.Certificate, block.Bytes)
+	}
+	if len(cert.Certificate) == 0 {
+		return cert, fmt.Errorf("read box certificate: %s holds none", path)
+	}
+	if cert.Leaf, err = x509.ParseCertificate(cert.Certificate[0]); err != nil {
+		return cert, fmt.Errorf("read box certificate %s: %w", path, err)
+	}
+	if public, ok := cert.Leaf.PublicKey.(*ecdsa.PublicKey); !ok || !public.Equal(key.Public()) {
+		return cert, fmt.Errorf("the certificate %s is not of the key beside it", path)
+	}
+	cert.PrivateKey = key
+	return cert, nil
 }
 
 // ClientTLS is how the box talks to its controller: TLS 1.3, both sides proved.
@@ -123,6 +155,18 @@ const BoxProtocol = "edgeherd-box"
 func (id *Identity) PagesTLS(now func() time.Time) *tls.Config {
 	c := id.ClientTLS(now)
 	c.NextProtos = []string{BoxProtocol, "http/1.1"}
+	return c
+}
+
+// RenewProtocol is what a box asks for by ALPN when its certificate may have
+// ended, or when it wants to know how it stands: on the port of files and on
+// that of the pages. Nothing but paths below /api/device/ is served then.
+const RenewProtocol = "edgeherd-renew"
+
+// RenewTLS is ClientTLS for such a connection.
+func (id *Identity) RenewTLS(now func() time.Time) *tls.Config {
+	c := id.ClientTLS(now)
+	c.NextProtos = []string{RenewProtocol, "http/1.1"}
 	return c
 }
 

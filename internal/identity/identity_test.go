@@ -96,7 +96,8 @@ func TestBrokenIdentitiesAreNamed(t *testing.T) {
 		{"box.json", `{"id":"../../etc"}`, "box id"},
 		{"cert.pem", "", "box certificate"},
 		{"cert.pem", "junk", "box certificate"},
-		{"key.pem", "", "box certificate"},
+		{"key.pem", "", "box key"},
+		{"key.pem", "junk", "box key"},
 		{"ca.pem", "", "trusted roots"},
 		{"ca.pem", "junk", "no certificate"},
 	} {

@@ -1,0 +1,4 @@
+package enrol
+
+// CheckOf is checkOf for tests.
+var CheckOf = checkOf
