@@ -1,7 +1,6 @@
 package health
 
 import (
-	"fmt"
 	"math"
 	"slices"
 )
@@ -100,12 +99,12 @@ func (b *Box) watchAmbient(h *Hour) {
 	switch {
 	case c.Watch >= ambientHours:
 		f := Finding{Family: "ambient", Cause: CauseAmbient, Confidence: 0.75, Level: Watch, Since: Unix(h.Start - int64(c.Watch-1)*hourSeconds), Evidence: []Evidence{
-			{"above_usual_k", Value(above), fmt.Sprintf("the %s air is %.1f K warmer than at this time of the last two weeks", b.Basis.Ref, above)},
-			{"inlet_c", Value(ref), fmt.Sprintf("%.1f °C", ref)},
+			fact("above_usual_k", Value(above), "air-warmer", "the %s air is %.1f K warmer than at this time of the last two weeks", b.Basis.Ref, above),
+			fact("inlet_c", Value(ref), "air-now", "it is at %.1f °C", ref),
 		}}
 		if len(b.Recent) >= 4 && h.Start-b.Recent[len(b.Recent)-4].Start < daySeconds {
 			r := b.recentMedian(4)
-			f.Evidence = append(f.Evidence, Evidence{"resistance_percent", Value(Percent(r)), fmt.Sprintf("the box itself stands at %+.1f %%: heat of the room does not change that", Percent(r))})
+			f.Evidence = append(f.Evidence, fact("resistance_percent", Value(Percent(r)), "box-itself", "the box itself stands at %+.1f %%: heat of the room does not change that", Percent(r)))
 		}
 		b.raise(f, at)
 	case c.Calm >= ambientCalm:
@@ -179,6 +178,6 @@ func incident(site string, members []Finding) (Incident, bool) {
 	}
 	slices.Sort(in.Boxes)
 	m := median(above)
-	in.Evidence = []Evidence{{"above_usual_k", Value(m), fmt.Sprintf("%d boxes breathe air that is %.1f K warmer than usual (median)", len(in.Boxes), m)}}
+	in.Evidence = []Evidence{fact("above_usual_k", Value(m), "room-warmer", "%d boxes breathe air that is %.1f K warmer than usual (median)", len(in.Boxes), m)}
 	return in, len(in.Boxes) >= 2
 }

@@ -1,7 +1,5 @@
 package health
 
-import "fmt"
-
 // Wear: a fan turns slower at the same duty. Vendors call a fan worn out at
 // −10 to −20 %; 5 % leaves time. Tachometers of BMCs step by 1 to 2.5 %.
 const (
@@ -37,8 +35,8 @@ func (b *Box) watchFanStop(h *Hour) {
 		switch {
 		case stopped && known:
 			b.raise(Finding{Family: fanNames[fan] + "-stop", Cause: CauseFanStop, Confidence: 0.95, Level: Urgent, Since: Unix(h.Start), Evidence: []Evidence{
-				{"rpm", rpm, fmt.Sprintf("%s at %.0f rpm in the mean of the hour", fanNames[fan], float64(rpm))},
-				{"pwm_ratio", h.V[PWM], fmt.Sprintf("while driven with %.0f %% duty", 100*float64(h.V[PWM]))},
+				fact("rpm", rpm, "fan-speed", "%s at %.0f rpm in the mean of the hour", fanNames[fan], float64(rpm)),
+				fact("pwm_ratio", h.V[PWM], "fan-duty", "while driven with %.0f %% duty", 100*float64(h.V[PWM])),
 			}}, h.Start+hourSeconds)
 		case c.Calm >= 2:
 			b.close(fanNames[fan]+"-stop", h.Start+hourSeconds, "turns again")
@@ -88,11 +86,11 @@ func (b *Box) watchFans() {
 				level = Urgent
 			}
 			b.raise(Finding{Family: family, Cause: CauseFanWear, Confidence: min(0.7+0.3*(-dev-line)/line, 0.97), Level: level, Since: Unix(int64(day-2) * daySeconds), Evidence: []Evidence{
-				{"rpm_percent", Value(Percent(dev)), fmt.Sprintf("%s turns %.1f %% slower %s, median of 3 days; worn out is −10 to −20 %%", family, -Percent(dev), b.likeWhat())},
+				fact("rpm_percent", Value(Percent(dev)), "fan-slower", "%s turns %.1f %% slower %s, median of 3 days; worn out is −10 to −20 %%", family, -Percent(dev), b.likeWhat()),
 			}}, endOf(day))
 		case spread >= 5:
 			b.raise(Finding{Family: family, Cause: CauseFanWear, Confidence: 0.6, Level: Ticket, Since: Unix(int64(day-4) * daySeconds), Evidence: []Evidence{
-				{"rpm_spread", b.Days[len(b.Days)-1].RPMSD[b.spreadOf(fan)], "its speed swings more than twice as far as when it was new, for 5 days"},
+				fact("rpm_spread", b.Days[len(b.Days)-1].RPMSD[b.spreadOf(fan)], "fan-swings", "its speed swings more than twice as far as when it was new, for 5 days"),
 			}}, endOf(day))
 		case c.Calm >= calmDays:
 			if b.has(family) {

@@ -1,7 +1,6 @@
 package health
 
 import (
-	"fmt"
 	"math"
 	"slices"
 )
@@ -66,7 +65,7 @@ func (b *Box) takeParts(h *Hour) {
 		count(&p.Gone.Calm, ok == 1)
 		if p.Gone.Fire >= supplyHours {
 			b.raise(Finding{Family: "supply", Cause: CauseSupply, Confidence: 0.95, Level: Ticket, Since: Unix(at - int64(p.Gone.Fire)*hourSeconds), Evidence: []Evidence{
-				{"psu_ok", ok, fmt.Sprintf("only %.0f %% of the power supplies work, for %d hours: the next one to fail takes the box down", 100*float64(ok), p.Gone.Fire)},
+				fact("psu_ok", ok, "psu-lost", "only %.0f %% of the power supplies work, for %d hours: the next one to fail takes the box down", 100*float64(ok), p.Gone.Fire),
 			}}, at)
 		}
 	}
@@ -78,7 +77,7 @@ func (b *Box) takeParts(h *Hour) {
 		}
 		if p.FanGone.Fire >= supplyHours && p.FanSeen >= 48 {
 			b.raise(Finding{Family: "supply", Cause: CauseSupply, Confidence: 0.9, Level: Ticket, Since: Unix(at - int64(p.FanGone.Fire)*hourSeconds), Evidence: []Evidence{
-				{"psu_rpm", rpm, fmt.Sprintf("the fan of the power supply stands for %d hours", p.FanGone.Fire)},
+				fact("psu_rpm", rpm, "psu-fan", "the fan of the power supply stands for %d hours", p.FanGone.Fire),
 			}}, at)
 		}
 	}
@@ -129,18 +128,18 @@ func (b *Box) watchDrive(day int32) {
 	}
 	var ev []Evidence
 	if rate, left, fast := b.driveWear(day); left < driveSoon || fast {
-		ev = append(ev, Evidence{"used_percent_per_month", Value(30 * rate), fmt.Sprintf("the drive is worn by %.0f %% and wears by %.1f %% a month: worn out in %.0f days at this pace", used, 30*rate, left)})
+		ev = append(ev, fact("used_percent_per_month", Value(30*rate), "drive-pace", "the drive is worn by %.0f %% and wears by %.1f %% a month: worn out in %.0f days at this pace", used, 30*rate, left))
 		if fast {
-			ev = append(ev, Evidence{"used_percent_before", p.First, "that is more than three times its former pace: look what writes to it"})
+			ev = append(ev, fact("used_percent_before", p.First, "drive-faster", "that is more than three times its former pace: look what writes to it"))
 		}
 	} else if used >= driveFull {
-		ev = append(ev, Evidence{"used_percent", Value(used), fmt.Sprintf("the drive is worn by %.0f %%", used)})
+		ev = append(ev, fact("used_percent", Value(used), "drive-worn", "the drive is worn by %.0f %%", used))
 	}
 	if s := last(p.Spare); s < driveSpare {
-		ev = append(ev, Evidence{"spare_percent", Value(s), fmt.Sprintf("%.0f %% of its spare blocks are left; a drive warns at 10 %%", s)})
+		ev = append(ev, fact("spare_percent", Value(s), "drive-spare", "%.0f %% of its spare blocks are left; a drive warns at 10 %%", s))
 	}
 	if e := last(p.Errors); e > float64(p.FirstErrors) {
-		ev = append(ev, Evidence{"media_errors", Value(e), fmt.Sprintf("%.0f reads failed since it was first seen", e-float64(p.FirstErrors))})
+		ev = append(ev, fact("media_errors", Value(e), "drive-errors", "%.0f reads failed since it was first seen", e-float64(p.FirstErrors)))
 	}
 	if len(ev) > 0 {
 		b.raise(Finding{Family: "drive", Cause: CauseDrive, Confidence: 0.85, Level: Ticket, Since: Unix(int64(day) * daySeconds), Evidence: ev}, endOf(day))
@@ -204,7 +203,7 @@ func (b *Box) watchSupply(day int32) {
 	switch {
 	case p.Loss.Fire >= supplyDays:
 		b.raise(Finding{Family: "supply", Cause: CauseSupply, Confidence: 0.75, Level: Ticket, Since: Unix(int64(day-13) * daySeconds), Evidence: []Evidence{
-			{"input_percent", Value(Percent(m)), fmt.Sprintf("it takes %.1f %% more from the wall for the same work than when it was new, median of two weeks; a day spreads by %.1f %%", Percent(m), 100*l.Sigma)},
+			fact("input_percent", Value(Percent(m)), "psu-takes-more", "it takes %.1f %% more from the wall for the same work than when it was new, median of two weeks; a day spreads by %.1f %%", Percent(m), 100*l.Sigma),
 		}}, endOf(day))
 	case p.Loss.Calm >= supplyDays && p.Gone.Fire == 0 && p.FanGone.Fire == 0:
 		b.close("supply", endOf(day), "back to normal")

@@ -1,7 +1,6 @@
 package health
 
 import (
-	"fmt"
 	"math"
 	"slices"
 )
@@ -80,8 +79,8 @@ func (b *Box) watchStuck(h *Hour) {
 		s.Last = h.day()
 		b.forgetSince(s.Since)
 		b.raise(Finding{Family: "sensor", Cause: CauseSensor, Confidence: 0.95, Level: Ticket, Since: Unix(s.Since), Evidence: []Evidence{
-			{"die_c", die, fmt.Sprintf("the die reads %.1f °C for %d hours", float64(die), s.Hours)},
-			{"load_ratio", Value(moved), fmt.Sprintf("while the load moved by %.0f %%, worth %.1f K", 100*(moved-1), rise*math.Log(moved))},
+			fact("die_c", die, "die-rests", "the die reads %.1f °C for %d hours", float64(die), s.Hours),
+			fact("load_ratio", Value(moved), "load-moved", "while the load moved by %.0f %%, worth %.1f K", 100*(moved-1), rise*math.Log(moved)),
 		}}, h.Start+hourSeconds)
 		return
 	}
@@ -125,7 +124,7 @@ func (b *Box) watchLying(h *Hour) {
 	}
 	b.Stuck.Last = h.day()
 	b.raise(Finding{Family: "sensor", Cause: CauseSensor, Confidence: 0.9, Level: Ticket, Since: Unix(h.Start - int64(b.Lying-1)*hourSeconds), Evidence: []Evidence{
-		{"below_inlet_k", below, fmt.Sprintf("the die reads %.1f K below the inlet for %d hours: one of the two is wrong", float64(below), b.Lying)},
+		fact("below_inlet_k", below, "die-below-inlet", "the die reads %.1f K below the inlet for %d hours: one of the two is wrong", float64(below), b.Lying),
 	}}, h.Start+hourSeconds)
 }
 

@@ -1,7 +1,6 @@
 package health
 
 import (
-	"fmt"
 	"math"
 )
 
@@ -80,12 +79,12 @@ func (b *Box) resistance(level Level) Finding {
 	v := b.verdict()
 	f := Finding{Family: "resistance", Cause: v.cause, Confidence: v.confidence, Level: level, Since: Unix(b.beganAt())}
 	f.Evidence = append([]Evidence{
-		{"resistance_percent", Value(Percent(float64(d.S7))), fmt.Sprintf("the die rises %.1f %% further above the air than when it was clean, at the same load and fan speed (median of 7 days; ordinary days differ by %.1f %%)", Percent(float64(d.S7)), 100*b.Base.Sigma)},
-		{"die_kelvin", d.DieK, fmt.Sprintf("that makes the die %.1f K hotter today", float64(d.DieK))},
-		{"basis", Value(b.Base.Hours), b.comparedBy()},
+		fact("resistance_percent", Value(Percent(float64(d.S7))), "rise", "the die rises %.1f %% further above the air than when it was clean, at the same load and fan speed (median of 7 days; ordinary days differ by %.1f %%)", Percent(float64(d.S7)), 100*b.Base.Sigma),
+		fact("die_kelvin", d.DieK, "die-hotter", "that makes the die %.1f K hotter today", float64(d.DieK)),
+		b.comparedBy(),
 	}, v.evidence...)
 	if d.Hot > 0 {
-		f.Evidence = append(f.Evidence, Evidence{"throttled_ratio", d.Hot, fmt.Sprintf("throttled in %.0f %% of the day", 100*float64(d.Hot))})
+		f.Evidence = append(f.Evidence, fact("throttled_ratio", d.Hot, "throttled", "throttled in %.0f %% of the day", 100*float64(d.Hot)))
 	}
 	if b.Trend != nil && d.Day-b.Trend.Day < forecastAgain {
 		f.Forecast = b.Trend
@@ -97,14 +96,14 @@ func (b *Box) resistance(level Level) Finding {
 }
 
 // comparedBy says which sensors the clean box and today's were compared by.
-func (b *Box) comparedBy() string {
+func (b *Box) comparedBy() Evidence {
 	air := map[string]string{
 		RefInlet: "its own inlet", RefRoom: "the site's room sensor", RefNeighbour: "the inlet of its neighbours",
 		RefBoard: "its board, since no sensor knows the air", RefNone: "no sensor: only the swing within the day counts",
 	}[b.Basis.Ref]
 	load := map[string]string{LoadPower: "its power", LoadBusy: "how busy it is, since no sensor knows its power", LoadNone: "no load: every day is taken for alike"}[b.Basis.Load]
 	fans := map[string]string{AirRPM: "the speed of its fans", AirPWM: "the duty of its fans", AirNone: "no fan"}[b.Basis.Air]
-	return fmt.Sprintf("compared by: air from %s; %s; %s; clean box learnt from %d hours", air, load, fans, b.Base.Hours)
+	return fact("basis", Value(b.Base.Hours), "compared-by", "compared by: air from %s; %s; %s; clean box learnt from %d hours", air, load, fans, b.Base.Hours)
 }
 
 // beganAt is the first of the days that lie above a third of the line without
@@ -155,7 +154,7 @@ func (b *Box) verdict() verdict {
 		// How far from the limit, in units of what the witness can resolve.
 		z := (ratio - limit) / math.Hypot(unsure, limit/4)
 		score += min(max(z, -3), 3)
-		v.evidence = append(v.evidence, Evidence{"witness_" + names[f], Value(ratio), fmt.Sprintf("the %s warms by %.0f %% of what the die does; a clog leaves more than %.0f %%, paste less (±%.0f %%)", sensorNames[f], 100*ratio, 100*limit, 100*unsure)})
+		v.evidence = append(v.evidence, fact("witness_"+names[f], Value(ratio), "witness-warms", "the %s warms by %.0f %% of what the die does; a clog leaves more than %.0f %%, paste less (±%.0f %%)", sensorNames[f], 100*ratio, 100*limit, 100*unsure))
 	}
 	if ratio, unsure, ok := b.tilted(); ok {
 		width, top := tiltWidth, tiltTop
@@ -163,10 +162,10 @@ func (b *Box) verdict() verdict {
 			width, top = 2*tiltWidth, tiltTop/2 // by load alone
 		}
 		score += min(max(-(ratio-tiltLimit)/math.Hypot(unsure, width), -top), top)
-		v.evidence = append(v.evidence, Evidence{"witness_speed", Value(ratio), fmt.Sprintf("%s (%+.2f ± %.2f)", tiltText(ratio, b.Basis.Air == AirNone), ratio, unsure)})
+		v.evidence = append(v.evidence, tiltFact(ratio, unsure, b.Basis.Air == AirNone))
 	}
 	if len(v.evidence) == 0 {
-		v.evidence = []Evidence{{"witness", 0, "no second sensor in the same air, and too few hours of low and of high load: airflow and paste look alike; dust is the more common"}}
+		v.evidence = []Evidence{fact("witness", 0, "no-witness", "no second sensor in the same air, and too few hours of low and of high load: airflow and paste look alike; dust is the more common")}
 		return v
 	}
 	switch {
@@ -182,15 +181,15 @@ func (b *Box) verdict() verdict {
 // heatsItself: a drive that is being worn out warms by its own work.
 func (b *Box) heatsItself(f Field) bool { return f == NVMe && b.has("drive") }
 
-func tiltText(ratio float64, fanless bool) string {
+func tiltFact(ratio, unsure float64, fanless bool) Evidence {
 	when, other := "with slow fans", "with fast ones"
 	if fanless {
 		when, other = "at low load", "at high load"
 	}
 	if ratio > tiltLimit {
-		return fmt.Sprintf("the rise is larger %s than %s: dried paste does that, air does not help", other, when)
+		return fact("witness_speed", Value(ratio), "tilt-paste", "the rise is larger %s than %s: dried paste does that, air does not help (%+.2f ± %.2f)", other, when, ratio, unsure)
 	}
-	return fmt.Sprintf("the rise is larger %s than %s, as a clog makes it", when, other)
+	return fact("witness_speed", Value(ratio), "tilt-clog", "the rise is larger %s than %s, as a clog makes it (%+.2f ± %.2f)", other, when, ratio, unsure)
 }
 
 var names = map[Field]string{Board: "board", NVMe: "nvme", Exhaust: "exhaust"}

@@ -1,7 +1,5 @@
 package health
 
-import "fmt"
-
 // A blocked vent is a step of hours, a cleaning one downwards.
 const (
 	stepLeast  = 0.12 // or 5 σ, ln
@@ -99,7 +97,7 @@ func (b *Box) dayBefore(at int64) float64 {
 func (b *Box) step(now, level float64, since, at int64) {
 	b.StepLevel, b.StepHigh = level, now-level
 	f := Finding{Family: "step", Cause: CauseVent, Confidence: 0.8, Level: Urgent, Since: Unix(since), Evidence: []Evidence{
-		{"step_percent", Value(Percent(now - level)), fmt.Sprintf("the resistance rose by %.0f %% within hours; dust takes weeks", Percent(now-level))},
+		fact("step_percent", Value(Percent(now-level)), "step", "the resistance rose by %.0f %% within hours; dust takes weeks", Percent(now-level)),
 	}}
 	// A heat sink that came loose warms only the die.
 	for i, name := range []string{"board", "nvme"} {
@@ -107,7 +105,7 @@ func (b *Box) step(now, level float64, since, at int64) {
 		if k != k || die < 3 {
 			continue
 		}
-		f.Evidence = append(f.Evidence, Evidence{"witness_" + name, Value(k / die), fmt.Sprintf("%s rises by %.0f %% of the die's excess", name, 100*k/die)})
+		f.Evidence = append(f.Evidence, fact("witness_"+name, Value(k/die), "witness-rises", "%s rises by %.0f %% of the die's excess", name, 100*k/die))
 		if k/die > airflowShare {
 			f.Confidence = 0.9
 		} else if k/die < airflowShare/4 && f.Confidence < 0.9 {

@@ -1,7 +1,6 @@
 package health
 
 import (
-	"fmt"
 	"math"
 )
 
@@ -118,7 +117,7 @@ func (b *Box) watchStill(h *Hour) {
 				b.forgetSince(s.Since)
 			}
 			b.raise(Finding{Family: "sensors", Cause: CauseSensor, Confidence: 0.9, Level: Ticket, Since: Unix(s.Since), Evidence: []Evidence{
-				{sensorNames[f] + "_c", v, fmt.Sprintf("the %s sensor reads %.1f °C for %d hours; before it never rested longer than %d", sensorNames[f], float64(v), s.Hours, s.Longest)},
+				fact(sensorNames[f]+"_c", v, "sensor-rests", "the %s sensor reads %.1f °C for %d hours; before it never rested longer than %d", sensorNames[f], float64(v), s.Hours, s.Longest),
 				why,
 			}}, h.Start+hourSeconds)
 		}
@@ -144,7 +143,7 @@ func (s *still) moves(v, moved Value, start int64) {
 
 func (s *still) stuck(unsure bool) (Evidence, bool) {
 	if s.Moves >= fineMoves && s.Longest <= fineRest && s.Step < fineStep {
-		return Evidence{"die_moved_k", s.High - s.Low, fmt.Sprintf("while the die moved by %.1f K", float64(s.High-s.Low))}, s.Hours >= stillLeast
+		return fact("die_moved_k", s.High-s.Low, "die-moved", "while the die moved by %.1f K", float64(s.High-s.Low)), s.Hours >= stillLeast
 	}
 	if unsure || s.Hours < max(coarseLeast, int(coarseTimes*float64(s.Longest))) || s.Error.N < missedLeast {
 		return Evidence{}, false
@@ -154,7 +153,7 @@ func (s *still) stuck(unsure bool) (Evidence, bool) {
 		kelvin, times = missedKelvinLong, missedTimesLong
 	}
 	rest, usual := s.Error.missed()
-	return Evidence{"missed_k", Value(rest), fmt.Sprintf("while what it should show varied by %.1f K, as the rest of the box tells; usually it is %.1f K off", rest, usual)},
+	return fact("missed_k", Value(rest), "sensor-missed", "while what it should show varied by %.1f K, as the rest of the box tells; usually it is %.1f K off", rest, usual),
 		rest > max(kelvin, times*usual, missedSteps*float64(s.Step))
 }
 

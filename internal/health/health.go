@@ -24,6 +24,8 @@ package health
 import (
 	"math"
 	"time"
+
+	"github.com/edgeherd/edgeherd/internal/phrase"
 )
 
 // Cause names what a finding says is wrong.
@@ -84,7 +86,17 @@ func (u *Unix) UnmarshalText(text []byte) error {
 type Evidence struct {
 	Name  string `json:"name"`
 	Value Value  `json:"value"`
-	Text  string `json:"text"`
+	// The sentence for people, in English and for pages in other languages: see
+	// package phrase.
+	Text string   `json:"text"`
+	Code string   `json:"code,omitempty"`
+	Args []string `json:"args,omitempty"`
+}
+
+// fact is a piece of evidence with its sentence.
+func fact(name string, v Value, code, format string, args ...any) Evidence {
+	p := phrase.Of(code, format, args...)
+	return Evidence{name, v, p.Text, p.Code, p.Args}
 }
 
 // Finding is one thing that is wrong with a box. There is one open finding for
