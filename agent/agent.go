@@ -206,7 +206,7 @@ func Open(opts Options, log *slog.Logger) (_ *Agent, err error) {
 func (a *Agent) openParts() (err error) {
 	a.dialer, err = dial.New(dial.Options{
 		Identity: a.id, Server: a.opts.Server, Proxy: a.opts.Proxy, ProxyAuth: a.opts.ProxyAuth,
-		Net: a.opts.Dial, Memory: filepath.Join(a.opts.State, "way.json"), WallClock: a.clock.forTLS(a.id),
+		Net: a.opts.Dial, Memory: filepath.Join(a.opts.State, "way.json"), WallClock: a.id.TLSTime(a.clock.wall),
 	}, a.log)
 	if err != nil {
 		return err

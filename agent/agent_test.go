@@ -248,7 +248,7 @@ func TestClockOfTLSStaysInTheLifeOfTheCertificate(t *testing.T) {
 		{now.AddDate(1, 0, 0), leaf.NotAfter},
 	} {
 		clock := newClock(Options{WallClock: func() time.Time { return c.wall }, Uptime: sinceBoot}, "boot")
-		if got := clock.forTLS(a.id)(); !got.Equal(c.want) {
+		if got := a.id.TLSTime(clock.wall)(); !got.Equal(c.want) {
 			t.Errorf("at %s: %s, want %s", c.wall, got, c.want)
 		}
 		if q := clock.quality(); q != wire.TimeUnknown {

@@ -6,7 +6,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/edgeherd/edgeherd/internal/identity"
 	"github.com/edgeherd/edgeherd/internal/wire"
 )
 
@@ -56,22 +55,4 @@ func (c clock) quality() wire.TimeQuality {
 func (c clock) triple() wire.Clock {
 	mono, wall := c.now()
 	return wire.Clock{Boot: c.boot, MonoMs: mono, WallMs: wall, Quality: c.quality()}
-}
-
-// forTLS is the wall clock within the life of the box's own certificate. A box
-// whose clock is in 1970 or a year ahead must reach its controller all the
-// same: nobody is there to set the clock, and where our certificate has really
-// ended, the controller refuses it by its own clock.
-func (c clock) forTLS(id *identity.Identity) func() time.Time {
-	leaf := id.Certificate.Leaf
-	return func() time.Time {
-		now := c.wall()
-		switch {
-		case now.Before(leaf.NotBefore):
-			return leaf.NotBefore
-		case now.After(leaf.NotAfter):
-			return leaf.NotAfter
-		}
-		return now
-	}
 }

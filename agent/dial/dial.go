@@ -86,7 +86,8 @@ type Dialer struct {
 	faults map[string]Tried
 }
 
-// Tried is how a way failed.
+// Tried is how a way failed. Of those that Each returns, the ones that did not
+// have no Err.
 type Tried struct {
 	Way string    `json:"way"`
 	Err string    `json:"err"`
@@ -192,20 +193,54 @@ func (d *Dialer) throughProxy(ways []way) []way {
 // Broker opens a connection for an MQTT session, TLS and WebSocket done.
 func (d *Dialer) Broker(ctx context.Context) (net.Conn, error) {
 	return d.along(ctx, d.order(), func(ctx context.Context, w way) (net.Conn, error) {
-		conn, err := d.open(ctx, w)
+		conn, err := d.openBroker(ctx, w)
 		if err != nil {
 			return nil, err
-		}
-		if w.pages {
-			if conn, err = mqttws.Client(ctx, conn, w.address); err != nil {
-				return nil, d.upgradeFault(w, err)
-			}
 		}
 		d.mu.Lock()
 		d.using, d.worked = w.name, false
 		d.mu.Unlock()
-		return &answered{Conn: conn, way: w.name, notAfter: d.opts.Identity.Certificate.Leaf.NotAfter}, nil
+		return conn, nil
 	})
+}
+
+func (d *Dialer) openBroker(ctx context.Context, w way) (net.Conn, error) {
+	conn, err := d.open(ctx, w)
+	if err != nil {
+		return nil, err
+	}
+	if w.pages {
+		if conn, err = mqttws.Client(ctx, conn, w.address); err != nil {
+			return nil, d.upgradeFault(w, err)
+		}
+	}
+	return &answered{Conn: conn, way: w.name, notAfter: d.opts.Identity.Certificate.Leaf.NotAfter}, nil
+}
+
+// Each tries every way to the broker, also after one that works: for whoever
+// wants to know which are open. Each has limit for itself. look says whether the
+// controller answers; the connection is closed after it.
+func (d *Dialer) Each(ctx context.Context, limit time.Duration, look func(context.Context, net.Conn) error) []Tried {
+	var all []Tried
+	for _, w := range d.broker {
+		t := Tried{Way: w.name, At: d.opts.WallClock().UTC()}
+		if err := d.try(ctx, w, limit, look); err != nil {
+			t.Err = err.Error()
+		}
+		all = append(all, t)
+	}
+	return all
+}
+
+func (d *Dialer) try(ctx context.Context, w way, limit time.Duration, look func(context.Context, net.Conn) error) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	conn, err := d.openBroker(ctx, w)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	return look(ctx, conn)
 }
 
 // Files opens a TLS connection for downloads, as http.Transport.DialTLSContext.

@@ -293,3 +293,13 @@ func TestAnInterceptorLearnsNothing(t *testing.T) {
 		t.Errorf("%d interceptions learnt %d things", seen.Load(), learnt.Load())
 	}
 }
+
+func TestEachTellsOfEveryWay(t *testing.T) {
+	w := newWorld(t)
+	d := w.dialer(nil)
+	w.set(w.closed, w.id.MQTT)
+	all := d.Each(t.Context(), time.Minute, func(_ context.Context, conn net.Conn) error { return talk(conn) })
+	if len(all) != 2 || !strings.Contains(all[0].Err, "failed at TCP") || all[1].Err != "" || !strings.HasPrefix(all[1].Way, "wss://") {
+		t.Fatalf("with mqtts closed and wss open: %+v", all)
+	}
+}

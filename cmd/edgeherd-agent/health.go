@@ -13,16 +13,24 @@ import (
 	"github.com/edgeherd/edgeherd/internal/health"
 )
 
+// outputFlag takes -o json out of args.
+func outputFlag(args []string) (asJSON bool, rest []string, err error) {
+	i := slices.Index(args, "-o")
+	if i < 0 {
+		return false, args, nil
+	}
+	if i+1 >= len(args) || args[i+1] != "json" {
+		return false, nil, fmt.Errorf("%w: -o takes json", errUsage)
+	}
+	return true, slices.Delete(slices.Clone(args), i, i+2), nil
+}
+
 // printHealth says what the box found about its own heat. It reads a file: no
 // agent need run and no controller be reached.
 func printHealth(args []string, stdout io.Writer) error {
-	args = slices.Clone(args)
-	asJSON := false
-	if i := slices.Index(args, "-o"); i >= 0 {
-		if i+1 >= len(args) || args[i+1] != "json" {
-			return fmt.Errorf("%w: -o takes json", errUsage)
-		}
-		asJSON, args = true, slices.Delete(args, i, i+2)
+	asJSON, args, err := outputFlag(args)
+	if err != nil {
+		return err
 	}
 	c, err := loadConfig(args, os.Getenv)
 	if err != nil {

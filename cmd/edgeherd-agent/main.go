@@ -33,6 +33,7 @@ const usage = `usage:
   edgeherd-agent run [--config FILE] [--state DIR] [--root DIR] [--runner SOCKET] [--log LEVEL]
   edgeherd-agent status [--config FILE] [--state DIR] [--json]
   edgeherd-agent health [--config FILE] [--state DIR] [-o json]
+  edgeherd-agent doctor [--config FILE] [--state DIR] [-o json]
   edgeherd-agent sensors [--config FILE] [--root DIR]
   edgeherd-agent fan-guard --restore [--config FILE] [--state DIR]
   edgeherd-agent version
@@ -76,6 +77,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return printStatus(args[1:], stdout)
 	case "health":
 		return printHealth(args[1:], stdout)
+	case "doctor":
+		return printDoctor(ctx, args[1:], stdout)
 	case "sensors":
 		return printSensors(ctx, args[1:], stdout)
 	case "fan-guard":

@@ -1,0 +1,134 @@
+package doctor_test
+
+import (
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/edgeherd/edgeherd/agent/doctor"
+	"github.com/edgeherd/edgeherd/internal/identity"
+)
+
+// box is an enrolled box whose controller answers CONNECT with the code.
+func box(t *testing.T, code byte) (doctor.Options, net.Listener) {
+	t.Helper()
+	ca, err := identity.OpenCA(t.TempDir(), nil)
+	check(t, err)
+	cert, err := ca.IssueServer([]string{"127.0.0.1"})
+	check(t, err)
+	admit := func(identity.ID) error { return nil }
+	broker, err := tls.Listen("tcp", "127.0.0.1:0", ca.ServerTLS(cert, admit))
+	check(t, err)
+	t.Cleanup(func() { broker.Close() })
+	go answer(broker, code)
+	files := httptest.NewUnstartedServer(http.NotFoundHandler())
+	files.TLS = ca.ServerTLS(cert, admit)
+	files.StartTLS()
+	t.Cleanup(files.Close)
+	state := t.TempDir()
+	dir := filepath.Join(state, "identity")
+	check(t, os.Mkdir(dir, 0o700))
+	check(t, identity.Enrol(dir, ca, identity.Box{
+		ID: identity.NewID(), Name: "wallbox-07", Site: "hamburg-3", Tenant: "default", Server: "127.0.0.1",
+		MQTT: broker.Addr().String(), HTTPS: files.Listener.Addr().String(),
+	}))
+	return doctor.Options{State: state, Root: t.TempDir(), RunnerSocket: filepath.Join(state, "none.sock"), MinFreeBytes: 1}, broker
+}
+
+// answer plays a broker up to its CONNACK.
+func answer(l net.Listener, code byte) {
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		if _, err := conn.Read(make([]byte, 512)); err == nil {
+			conn.Write([]byte{0x20, 2, 0, code}) // MQTT 3.1.1 section 3.2
+		}
+		conn.Close()
+	}
+}
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func find(t *testing.T, r doctor.Report, prefix string) doctor.Finding {
+	t.Helper()
+	for _, f := range r.Findings {
+		if strings.HasPrefix(f.Check, prefix) {
+			return f
+		}
+	}
+	t.Fatalf("nothing about %s in %+v", prefix, r)
+	return doctor.Finding{}
+}
+
+func want(t *testing.T, f doctor.Finding, level doctor.Level, text string) {
+	t.Helper()
+	if f.Level != level || !strings.Contains(f.Found+" → "+f.Way, text) {
+		t.Errorf("%+v, want %s with %q", f, level, text)
+	}
+	if f.Level != doctor.OK && f.Way == "" && !strings.HasPrefix(f.Check, "way ") {
+		t.Errorf("%s has no way out", f.Check)
+	}
+}
+
+func TestABoxThatIsNotEnrolledIsToldHow(t *testing.T) {
+	r := doctor.Examine(t.Context(), doctor.Options{State: t.TempDir(), Root: t.TempDir(), RunnerSocket: "/nowhere"})
+	want(t, find(t, r, "identity"), doctor.Fail, "edgeherd-agent enroll")
+	want(t, find(t, r, "runner"), doctor.Fail, "journalctl")
+	if r.Level != doctor.Fail {
+		t.Errorf("level %s", r.Level)
+	}
+}
+
+func TestAControllerThatAnswersIsTold(t *testing.T) {
+	opts, _ := box(t, 0)
+	told := 0
+	opts.Each = func(doctor.Finding) { told++ }
+	r := doctor.Examine(t.Context(), opts)
+	want(t, find(t, r, "way mqtts"), doctor.OK, "answers")
+	want(t, find(t, r, "agent"), doctor.Warn, "is it running")
+	want(t, find(t, r, "downloads"), doctor.OK, "off")
+	want(t, find(t, r, "disk"), doctor.OK, "GB free")
+	if told != len(r.Findings) {
+		t.Errorf("told of %d of %d findings", told, len(r.Findings))
+	}
+}
+
+func TestARefusalByTheBrokerIsTold(t *testing.T) {
+	opts, _ := box(t, 5)
+	r := doctor.Examine(t.Context(), opts)
+	want(t, find(t, r, "way mqtts"), doctor.Warn, "refuses the box")
+	want(t, find(t, r, "agent"), doctor.Fail, "no way leads to the controller")
+}
+
+func TestAClosedPortAndAWrongClockAreTold(t *testing.T) {
+	opts, broker := box(t, 0)
+	broker.Close()
+	opts.WallClock = func() time.Time { return time.Unix(0, 0) } // a box without a battery
+	r := doctor.Examine(t.Context(), opts)
+	want(t, find(t, r, "way mqtts"), doctor.Warn, "failed at TCP")
+	want(t, find(t, r, "clock"), doctor.Warn, "not set")
+}
+
+func TestAStateDirectoryThatTakesNothingIsTold(t *testing.T) {
+	opts, _ := box(t, 0)
+	state := filepath.Join(t.TempDir(), "gone")
+	if _, err := os.Stat(state); !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
+	}
+	opts.State = state
+	want(t, find(t, doctor.Examine(t.Context(), opts), "disk"), doctor.Fail, "no writes")
+}
