@@ -18,12 +18,14 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"sync"
 	"time"
 
 	"github.com/edgeherd/edgeherd/controller/api"
+	"github.com/edgeherd/edgeherd/controller/balancer"
 	"github.com/edgeherd/edgeherd/controller/broker"
 	"github.com/edgeherd/edgeherd/controller/cluster"
 	"github.com/edgeherd/edgeherd/controller/fault"
@@ -62,6 +64,9 @@ type Options struct {
 	// Advertise is where boxes dial when that is not where we listen. Its names
 	// are in the certificate, too.
 	Advertise Advertise
+	// Balancers are those that say who connects, by the PROXY protocol. From
+	// their addresses the ports of boxes take nothing else. Default: none.
+	Balancers []netip.Prefix
 	// HTTPPlain serves pages and API without TLS; allowed on loopback only.
 	HTTPPlain bool
 	// Exports is what programs of others are told; default nothing.
@@ -127,7 +132,8 @@ type Controller struct {
 	http   net.Listener
 	device net.Listener
 	mqtt   net.Listener
-	acted  chan struct{} // buffer 1: a person wants rollouts to be looked at
+	behind []*balancer.Listener // which of the three; none without Options.Balancers
+	acted  chan struct{}        // buffer 1: a person wants rollouts to be looked at
 
 	changes  changes              // boxes heard from, for the conductor
 	underWay map[string]*underWay // of the conductor alone: rollouts by id

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/edgeherd/edgeherd/controller/balancer"
 	"github.com/edgeherd/edgeherd/controller/broker"
 	"github.com/edgeherd/edgeherd/internal/identity"
 )
@@ -90,7 +91,13 @@ func (c *Controller) listenOn(key, address string) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen for %s on %s: %w; choose another address with --%s or the key %q of server.yaml", key, address, err, key, key)
 	}
-	return l, nil
+	if len(c.opts.Balancers) == 0 {
+		return l, nil
+	}
+	// The pages are open to programs on the machine of the balancer as well.
+	b := balancer.New(l, balancer.Options{Trusted: c.opts.Balancers, Optional: key == "http"}, c.log)
+	c.behind = append(c.behind, b)
+	return b, nil
 }
 
 // mustBeLoopback refuses plain HTTP beyond this machine: the session cookie
@@ -134,6 +141,9 @@ func (c *Controller) Run(ctx context.Context) error {
 	ingestDone := make(chan error, 1)
 	go func() { ingestDone <- c.ingest.Run(ingestCtx) }()
 	g, ctx := errgroup.WithContext(ctx)
+	for _, l := range c.behind {
+		g.Go(func() error { return l.Run(ctx) })
+	}
 	// Streams of events last; each of their writes has a deadline of its own.
 	g.Go(func() error { return c.serveHTTP(ctx, c.http, c.entrance(c.api.Operator(), c.api.Device()), 0) })
 	g.Go(func() error { return c.serveHTTP(ctx, c.device, c.api.Device(), time.Hour) })

@@ -75,8 +75,10 @@ func frugal(env func(string) string) {
 }
 
 func (c *cli) controllerOptions(cfg serverConfig) controller.Options {
+	balancers, _ := cfg.balancers() // load has checked them
 	return controller.Options{
-		Dir: cfg.State, HTTP: cfg.HTTP, Device: cfg.Device, MQTT: cfg.MQTT,
+		Balancers: balancers,
+		Dir:       cfg.State, HTTP: cfg.HTTP, Device: cfg.Device, MQTT: cfg.MQTT,
 		Hosts: cfg.Hosts, HTTPPlain: cfg.HTTPPlain, Advertise: controller.Advertise(cfg.Advertise),
 		Database: cfg.Database, PasswordFile: cfg.PasswordFile, Blobs: cfg.Blobs, Retention: cfg.Retention.values(), Broker: cfg.Broker.options(),
 		Exports: cfg.exports(), Notify: cfg.notify(), Version: c.version,

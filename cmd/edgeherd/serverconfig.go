@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/netip"
 	"os"
 	"regexp"
 	"strconv"
@@ -30,6 +31,8 @@ type serverConfig struct {
 	HTTPPlain bool     `yaml:"http_plain"` // pages and API without TLS, on loopback only
 	// Where boxes dial a balancer; default: the addresses above.
 	Advertise advertiseConfig `yaml:"advertise"`
+	// Addresses and networks of balancers that speak the PROXY protocol.
+	ProxyProtocol []string `yaml:"proxy_protocol"` // default none
 	// Several controllers: a PostgreSQL they share, and a folder of blobs.
 	Database     string          `yaml:"database"`               // postgres://user@host/name; default SQLite in state
 	PasswordFile string          `yaml:"database_password_file"` // default: PGPASSWORD or the passfile
@@ -55,7 +58,22 @@ func (c serverConfig) check() error {
 	if c.HTTPPlain && c.Advertise.Pages != "" {
 		return errors.New("advertise.pages: http_plain serves pages to this machine alone; leave one of them out")
 	}
-	return errors.Join(c.Broker.check(), controller.Advertise(c.Advertise).Check())
+	_, err := c.balancers()
+	return errors.Join(err, c.Broker.check(), controller.Advertise(c.Advertise).Check())
+}
+
+func (c serverConfig) balancers() (nets []netip.Prefix, err error) {
+	for _, text := range c.ProxyProtocol {
+		p, err := netip.ParsePrefix(text)
+		if a, single := netip.ParseAddr(text); single == nil {
+			p, err = a.Prefix(a.BitLen())
+		}
+		if err != nil || p.Bits() == 0 {
+			return nil, fmt.Errorf("proxy_protocol: %q is no address of a balancer and no network of such, as 192.0.2.10 or 192.0.2.0/28 is", text)
+		}
+		nets = append(nets, p)
+	}
+	return nets, nil
 }
 
 // serverFlags are the flags that say where a controller is and listens.

@@ -145,12 +145,19 @@ func (b *Broker) mayConnect(id identity.ID) error {
 	return nil
 }
 
-// addressOf is the address of the other end; all that is not TCP shares one.
+// addressOf is the address of the other end; all that is not TCP shares one. Of
+// IPv6 it is the network, for whoever has one address of a /64 has them all.
 func addressOf(conn net.Conn) netip.Addr {
-	if tcp, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
-		return tcp.AddrPort().Addr().Unmap()
+	tcp, ok := conn.RemoteAddr().(*net.TCPAddr)
+	if !ok {
+		return netip.Addr{}
 	}
-	return netip.Addr{}
+	a := tcp.AddrPort().Addr().Unmap().WithZone("")
+	if a.Is6() {
+		p, _ := a.Prefix(64) // never more bits than an address has
+		return p.Addr()
+	}
+	return a
 }
 
 // park takes in a connection that was accepted; next has it served.

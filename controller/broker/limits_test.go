@@ -2,8 +2,13 @@ package broker_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
+	"fmt"
+	"io"
 	"log/slog"
+	"net"
+	"net/netip"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -14,6 +19,7 @@ import (
 	"github.com/edgeherd/edgeherd/controller/broker"
 	"github.com/edgeherd/edgeherd/controller/fault"
 	"github.com/edgeherd/edgeherd/internal/identity"
+	"github.com/edgeherd/edgeherd/internal/memnet"
 	"github.com/edgeherd/edgeherd/internal/wire"
 )
 
@@ -85,6 +91,75 @@ func TestABoxThatDoesNotReadHoldsUpNobody(t *testing.T) {
 			t.Error("the session stays")
 		}
 	})
+}
+
+// from gives the connections of a listener addresses, as a balancer does.
+type from struct {
+	net.Listener
+	addr netip.Addr
+}
+
+type fromConn struct {
+	net.Conn
+	addr net.Addr
+}
+
+func (l *from) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	return fromConn{c, net.TCPAddrFromAddrPort(netip.AddrPortFrom(l.addr, 4711))}, err
+}
+
+func (c fromConn) RemoteAddr() net.Addr { return c.addr }
+
+// What is done wrong at one address is held against that one. An IPv6 address
+// is its network of 64 bits.
+func TestOneAddressSlowsDownNoOther(t *testing.T) {
+	for _, tc := range []struct {
+		hostile, other string
+		slow           bool
+	}{
+		{"192.0.2.7", "192.0.2.8", false},
+		{"192.0.2.7", "192.0.2.7", true},
+		{"2001:db8::7", "2001:db8:0:1::7", false},
+		{"2001:db8::7", "2001:db8::8", true},
+	} {
+		inBubble(t, func(t *testing.T) {
+			ca, err := identity.OpenCA(t.TempDir(), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			cert, err := ca.IssueServer([]string{"ctl"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			network := memnet.New()
+			l, err := network.Listen("ctl:2")
+			if err != nil {
+				t.Fatal(err)
+			}
+			entry := &from{Listener: l, addr: netip.MustParseAddr(tc.hostile)}
+			start(t, broker.Options{Listeners: []net.Listener{tls.NewListener(entry, ca.ServerTLS(cert, func(identity.ID) error { return nil }))}})
+			knock := func() time.Duration { // until the controller refuses what is no TLS
+				began := time.Now()
+				c, err := network.Dial(t.Context(), "box", "ctl:2")
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer c.Close()
+				fmt.Fprint(c, "GET / HTTP/1.1\r\n\r\n")
+				io.Copy(io.Discard, c)
+				return time.Since(began)
+			}
+			for range 20 {
+				knock()
+			}
+			synctest.Wait()
+			entry.addr = netip.MustParseAddr(tc.other)
+			if took := knock(); took > 0 != tc.slow {
+				t.Errorf("after 20 attacks from %s, %s waits %v", tc.hostile, tc.other, took)
+			}
+		})
+	}
 }
 
 // departures blocks in OnDisconnect until it is let go.

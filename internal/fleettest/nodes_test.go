@@ -33,14 +33,22 @@ func handshake(ctx context.Context, raw net.Conn, id *identity.Identity) (net.Co
 	return conn, nil
 }
 
-// balance puts HAProxy before the MQTT ports of all controllers.
+// balance puts HAProxy before the MQTT ports of all controllers, as deploy has
+// it, but for addresses and patience.
 func (r *rig) balance() string {
 	r.t.Helper()
 	entry := freeAddr(r.t)
-	conf := "global\n  maxconn 2000\ndefaults\n  mode tcp\n  timeout connect 2s\n  timeout client 1h\n  timeout server 1h\n" +
-		"frontend boxes\n  bind " + entry + "\n  default_backend controllers\nbackend controllers\n  balance roundrobin\n  option redispatch\n"
+	text, err := os.ReadFile(filepath.Join("..", "..", "deploy", "haproxy.cfg"))
+	must(r.t, err)
+	_, defaults, _ := strings.Cut(string(text), "\ndefaults\n")
+	defaults, _, _ = strings.Cut(defaults, "\nfrontend ")
+	_, mqtt, _ := strings.Cut(string(text), "\nfrontend mqtt\n")
+	mqtt, servers, _ := strings.Cut(mqtt, "  server one ")
+	_, how, _ := strings.Cut(servers, ":8883 ")
+	how, _, _ = strings.Cut(how, "\n")
+	conf := "global\n  maxconn 2000\ndefaults\n" + defaults + "\nfrontend mqtt\n" + strings.Replace(mqtt, ":8883", entry, 1)
 	for i, h := range r.hosts {
-		conf += fmt.Sprintf("  server c%d %s check inter 500ms fall 1 rise 1\n", i, h.mqtt)
+		conf += fmt.Sprintf("  server c%d %s %s\n", i, h.mqtt, strings.Replace(how, "inter 2s fall 2", "inter 500ms fall 1 rise 1", 1))
 	}
 	file := filepath.Join(r.dir, "haproxy.cfg")
 	must(r.t, os.WriteFile(file, []byte(conf), 0o600))

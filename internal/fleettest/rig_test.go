@@ -187,6 +187,9 @@ func (r *rig) prepare(n, boxes int, brokerURL string) {
 		h.conf = filepath.Join(r.dir, fmt.Sprint("server", i, ".yaml"))
 		text := fmt.Sprintf("state: %s\nhttp: %s\nhttp_plain: true\ndevice: %s\nmqtt: %s\nhosts: [127.0.0.1]\ndatabase: %q\nblobs: %s\n",
 			h.state, h.http, freeAddr(t), h.mqtt, r.address, filepath.Join(r.dir, "blobs"))
+		if r.pg != nil && brokerURL == "" { // boxes come through HAProxy
+			text += "proxy_protocol: [127.0.0.1]\n"
+		}
 		if brokerURL != "" {
 			text += "broker:\n  url: " + brokerURL + "\n"
 		}
