@@ -93,7 +93,11 @@ func resetWords(b wire.ResetBody) string {
 		wire.ResetMemory: "it ran out of memory", wire.ResetPanic: "its kernel panicked", wire.ResetPowerCut: "power was cut",
 		wire.ResetClean: "it was stopped in order", wire.ResetUnknown: "nobody can tell why",
 	}[b.Cause]
-	return fmt.Sprintf("the box began anew: %s (%.0f %% sure); %s", what, 100*b.Confidence, strings.Join(b.Evidence, "; "))
+	var why []string
+	for _, p := range b.Evidence {
+		why = append(why, p.Text)
+	}
+	return fmt.Sprintf("the box began anew: %s (%.0f %% sure); %s", what, 100*b.Confidence, strings.Join(why, "; "))
 }
 
 // record keeps a reading for the case that it is the last one.

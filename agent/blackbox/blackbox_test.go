@@ -272,7 +272,7 @@ func TestCausesOfAReset(t *testing.T) {
 		{"no reading at all", func(r *Record) { r.Samples = nil }, Clues{}, wire.ResetPowerCut, 0.6, "holds no reading"},
 	} {
 		got := Judge(story(c.past), c.clues)
-		if got.Cause != c.cause || got.Confidence != c.sure || !strings.Contains(strings.Join(got.Evidence, "; "), c.says) {
+		if got.Cause != c.cause || got.Confidence != c.sure || !strings.Contains(fmt.Sprint(got.Evidence), c.says) {
 			t.Errorf("%s: %+v, want %s %.2f %q", c.name, got, c.cause, c.sure, c.says)
 		}
 		if got.UptimeS != 1200 || got.AtMs != day0.Add(20*time.Minute).UnixMilli() || got.PrevBoot != "0100000000000000" {

@@ -15,13 +15,20 @@ import (
 func FindingOf(f health.Finding) fleetapi.Finding {
 	out := fleetapi.Finding{
 		Box: identity.ID(f.Box), Site: f.Site, Family: f.Family, Cause: string(f.Cause), Level: LevelOf(f.Level), Confidence: f.Confidence,
-		Since: unix(f.Since), Opened: unix(f.Opened), ClosedBy: f.ClosedBy, Evidence: []fleetapi.Evidence{}, Forecast: ForecastOf(f.Forecast),
+		Since: unix(f.Since), Opened: unix(f.Opened), ClosedBy: f.ClosedBy, Forecast: ForecastOf(f.Forecast),
 	}
 	if f.Closed != 0 {
 		out.Closed = at(unix(f.Closed))
 	}
-	for _, e := range f.Evidence {
-		out.Evidence = append(out.Evidence, fleetapi.Evidence{Name: e.Name, Value: Number(float64(e.Value)), Text: e.Text})
+	out.Evidence = Evidences(f.Evidence)
+	return out
+}
+
+// Evidences are facts of internal/health as the API tells them.
+func Evidences(all []health.Evidence) []fleetapi.Evidence {
+	out := []fleetapi.Evidence{}
+	for _, e := range all {
+		out = append(out, fleetapi.Evidence{Name: e.Name, Value: Number(float64(e.Value)), Text: e.Text, Code: e.Code, Args: e.Args})
 	}
 	return out
 }

@@ -49,7 +49,9 @@ func careEffect(e *store.CareEffects, d store.Delivery, ev wire.Event, at int64)
 			return errors.New("a reset whose cause is no word, or with too much evidence")
 		}
 		for i := range r.Evidence {
-			r.Evidence[i] = sentence(r.Evidence[i])
+			p := &r.Evidence[i]
+			p.Text = sentence(p.Text)
+			p.Code, p.Args = sayable(p.Code, p.Args)
 		}
 		r.Confidence = min(max(r.Confidence, 0), 1)
 		if r.AtMs < 0 || r.AtMs > lastMs {
@@ -83,6 +85,21 @@ func sentence(s string) string {
 		s = strings.ToValidUTF8(s[:maxFindingText], "") + "…"
 	}
 	return s
+}
+
+// maxArgs of a sentence; those of ours have six.
+const maxArgs = 12
+
+// sayable is the code of a sentence with its arguments; one that is no code of
+// ours is left out, and the English sentence stands for it.
+func sayable(code string, args []string) (string, []string) {
+	if !word(code) || len(args) > maxArgs {
+		return "", nil
+	}
+	for i := range args {
+		args[i] = sentence(args[i])
+	}
+	return code, args
 }
 
 // hoursEffect takes closed hours. One that does not decode does not keep the
@@ -126,7 +143,9 @@ func findingEffect(e *store.CareEffects, d store.Delivery, ev wire.Event, at int
 		return errors.New("a finding whose family or cause is no word, without a time, or with too much evidence")
 	}
 	for i := range f.Evidence {
-		f.Evidence[i].Name, f.Evidence[i].Text = sentence(f.Evidence[i].Name), sentence(f.Evidence[i].Text)
+		e := &f.Evidence[i]
+		e.Name, e.Text = sentence(e.Name), sentence(e.Text)
+		e.Code, e.Args = sayable(e.Code, e.Args)
 	}
 	f.ClosedBy = sentence(f.ClosedBy)
 	f.Confidence = min(max(f.Confidence, 0), 1)

@@ -11,6 +11,7 @@ import (
 	"github.com/edgeherd/edgeherd/controller/ingest"
 	"github.com/edgeherd/edgeherd/controller/upkeep"
 	"github.com/edgeherd/edgeherd/internal/health"
+	"github.com/edgeherd/edgeherd/internal/phrase"
 	"github.com/edgeherd/edgeherd/internal/wire"
 )
 
@@ -33,7 +34,7 @@ func TestHeatOfABoxIsStoredOnce(t *testing.T) {
 		wire.Event{MonoMs: bootMs + 1, Type: wire.EventHours, Body: body(wire.HoursBody{Hours: []string{hourText(t, whole-7200), "not an hour", hourText(t, whole-3600), hourText(t, whole+7200)}})},
 		wire.Event{MonoMs: bootMs + 2, Type: wire.EventFinding, Text: "a clog", Body: body(health.Finding{Box: string(boxB), Family: "resistance", Cause: health.CauseAirflow, Level: health.Ticket, Opened: health.Unix(whole)})},
 		wire.Event{MonoMs: bootMs + 3, Type: wire.EventFinding, Body: body(health.Finding{Family: strings.Repeat("f", 300), Opened: 1})},
-		wire.Event{MonoMs: bootMs + 4, Type: wire.EventReset, Body: body(wire.ResetBody{Cause: wire.ResetPowerCut, Confidence: 0.9, Evidence: []string{"the ring ends in the middle"}})},
+		wire.Event{MonoMs: bootMs + 4, Type: wire.EventReset, Body: body(wire.ResetBody{Cause: wire.ResetPowerCut, Confidence: 0.9, Evidence: []phrase.Phrase{{Text: "the ring ends in the middle"}}})},
 		wire.Event{MonoMs: bootMs + 5, Type: wire.EventReset, Body: []byte("{")},
 		wire.Event{MonoMs: bootMs + 6, Type: wire.EventModelPhase, Body: body(wire.PhaseBody{Name: "ocr", Version: "2", Digest: "d", Phase: "active"})},
 	)
@@ -86,13 +87,16 @@ func TestWhatABoxMakesUpOfItsHeatCanBeShown(t *testing.T) {
 		}
 	}
 	e, err := ingest.CareEffect(wire.EventFinding, []byte(`{"family":"resistance","cause":"airflow","level":"urgent","confidence":1e300,"opened":"2026-03-01T00:00:00Z",
-		"forecast":{"day":2000000000,"low":1,"mid":2,"high":3},"evidence":[{"name":"a","value":1,"text":"red\u001b[31m\nline`+strings.Repeat("ü", 400)+`"}]}`), now)
+		"forecast":{"day":2000000000,"low":1,"mid":2,"high":3},"evidence":[{"name":"a","value":1,"code":"no code","args":["x"],"text":"red\u001b[31m\nline`+strings.Repeat("ü", 400)+`"}]}`), now)
 	check(t, err)
 	var f health.Finding
 	check(t, json.Unmarshal(e.Findings[0].Body, &f))
 	told := care.FindingOf(f)
 	if _, err := json.Marshal(told); err != nil || f.Forecast != nil || f.Confidence != 1 {
 		t.Errorf("finding %+v, %v", f, err)
+	}
+	if e := told.Evidence[0]; e.Code != "" || e.Args != nil {
+		t.Errorf("code %q, arguments %q", e.Code, e.Args)
 	}
 	if text := told.Evidence[0].Text; strings.ContainsAny(text, "\x1b\n") || !utf8.ValidString(text) || len(text) > 510 {
 		t.Errorf("evidence %q", text)

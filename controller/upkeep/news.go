@@ -140,10 +140,7 @@ func (d *Desk) lookAtRoom(ctx context.Context, c *store.CareTx, name string) ([]
 			}
 			boxes = append(boxes, p.BoxName)
 		}
-		evidence = nil
-		for _, e := range in.Evidence {
-			evidence = append(evidence, fleetapi.Evidence{Name: e.Name, Value: care.Number(float64(e.Value)), Text: e.Text})
-		}
+		evidence = care.Evidences(in.Evidence)
 		if at := time.Unix(int64(in.Since), 0).UTC(); since.IsZero() || at.Before(since) {
 			since = at
 		}

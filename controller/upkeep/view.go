@@ -329,13 +329,15 @@ func (d *Desk) addHeat(ctx context.Context, b fleetapi.Box, out *fleetapi.BoxCar
 
 // ResetOf is a stored reset as people see it.
 func ResetOf(r store.ResetRow) fleetapi.Reset {
-	out := fleetapi.Reset{Box: r.Box, Time: time.UnixMilli(r.TimeMs).UTC(), Cause: r.Cause, Evidence: []string{}}
+	out := fleetapi.Reset{Box: r.Box, Time: time.UnixMilli(r.TimeMs).UTC(), Cause: r.Cause, Evidence: []fleetapi.Evidence{}}
 	var body wire.ResetBody
 	if json.Unmarshal(r.Body, &body) != nil {
 		return out
 	}
 	out.Confidence = body.Confidence
-	out.Evidence = append(out.Evidence, body.Evidence...)
+	for _, p := range body.Evidence {
+		out.Evidence = append(out.Evidence, fleetapi.Evidence{Name: p.Code, Text: p.Text, Code: p.Code, Args: p.Args})
+	}
 	if body.AtMs > 0 {
 		t := time.UnixMilli(body.AtMs).UTC()
 		out.Last = &t

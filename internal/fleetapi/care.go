@@ -29,11 +29,13 @@ func TicketStates() []TicketState {
 // Ended reports whether nothing more is to be done.
 func (s TicketState) Ended() bool { return s == TicketVerified || s == TicketClosed }
 
-// Evidence is one fact that a finding rests on, for people in Text.
+// Evidence is one fact that a finding or the cause of a restart rests on.
 type Evidence struct {
 	Name  string   `json:"name"`
 	Value *float64 `json:"value,omitempty"`
-	Text  string   `json:"text"`
+	Text  string   `json:"text" doc:"in English"`
+	Code  string   `json:"code,omitempty" doc:"of the sentence, for other languages" example:"rise"`
+	Args  []string `json:"args,omitempty" doc:"what stands in the sentence, in its order" example:"13.2"`
 }
 
 // HeatForecast is in how many days a box will throttle: 10, 50 and 90 % of the

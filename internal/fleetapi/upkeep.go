@@ -212,7 +212,7 @@ type Reset struct {
 	Time       time.Time   `json:"time" doc:"when the box came back"`
 	Cause      string      `json:"cause" example:"power-cut"`
 	Confidence float64     `json:"confidence"`
-	Evidence   []string    `json:"evidence"`
+	Evidence   []Evidence  `json:"evidence"`
 	Last       *time.Time  `json:"last_record,omitempty" doc:"the last that the box had written before"`
 }
 

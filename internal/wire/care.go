@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+
+	"github.com/edgeherd/edgeherd/internal/phrase"
 )
 
 // Care tells a box what it cannot know by itself about its heat (dn/care,
@@ -84,12 +86,12 @@ const MaxEventHours = 48
 // ResetBody is the body of EventReset: why the box began anew, as far as can
 // be told from what it had recorded before.
 type ResetBody struct {
-	Cause      string   `json:"cause"`      // one of the Reset constants
-	Confidence float64  `json:"confidence"` // of the cause, 0..1
-	Evidence   []string `json:"evidence"`   // English sentences
-	PrevBoot   string   `json:"prev_boot"`  // BootID of the boot that ended
-	AtMs       int64    `json:"at_ms"`      // wall clock of the last record, Unix ms; 0: unknown
-	UptimeS    int64    `json:"uptime_s"`   // of that boot then
+	Cause      string          `json:"cause"`      // one of the Reset constants
+	Confidence float64         `json:"confidence"` // of the cause, 0..1
+	Evidence   []phrase.Phrase `json:"evidence"`
+	PrevBoot   string          `json:"prev_boot"` // BootID of the boot that ended
+	AtMs       int64           `json:"at_ms"`     // wall clock of the last record, Unix ms; 0: unknown
+	UptimeS    int64           `json:"uptime_s"`  // of that boot then
 }
 
 // Why a box began anew.
