@@ -12,6 +12,8 @@ import (
 //	steps      a table, each step with hysteresis
 //	target     an integrator that holds the die at a temperature
 //	open-loop  duty from inlet and power, blind to the die
+//	quiet      linear, but the duty rises with the square: silent until it is hot
+//	either     the higher of linear from the die and a line from the inlet
 //	none       no fan
 type control struct {
 	kind          string
@@ -23,6 +25,7 @@ type control struct {
 	target        float64 // °C
 	byInlet       float64 // duty per K above 20 °C
 	byPower       float64 // duty per share of full power
+	quiet         bool
 }
 
 func drawControl(f *recipe, r *rand.Rand, h *hardware) control {
@@ -32,6 +35,10 @@ func drawControl(f *recipe, r *rand.Rand, h *hardware) control {
 		c.kind = "none"
 	case h.fans > 2 && c.kind == "zero-rpm": // servers keep their fans turning
 		c.kind = "linear"
+	}
+	c.quiet = c.kind == "quiet"
+	if _, ok := f.Spans[fanHyst]; ok {
+		c.hyst = f.extra(fanHyst, r)
 	}
 	c.tLo, c.tHi = 40+8*r.Float64(), h.trip-5-7*r.Float64()
 	c.steps, c.tStart = 4+r.IntN(4), c.tLo+6
@@ -48,7 +55,16 @@ type ctlState struct {
 }
 
 func (c *control) curve(t float64) float64 {
+	if c.quiet {
+		x := clamp((t-c.tLo)/(c.tHi-c.tLo), 0, 1)
+		return c.dMin + (1-c.dMin)*x*x
+	}
 	return clamp(c.dMin+(1-c.dMin)*(t-c.tLo)/(c.tHi-c.tLo), c.dMin, 1)
+}
+
+// either is the higher of what die and inlet ask for.
+func (c *control) either(p *point) float64 {
+	return max(c.curve(p.die), clamp(c.dMin+2*c.byInlet*(p.inlet-20), c.dMin, 1))
 }
 
 // stair is the table of steps: the duty of the step that t lies on.
@@ -71,6 +87,9 @@ func (c *control) next(s *ctlState, p *point, seconds float64) float64 {
 		return s.duty
 	case "open-loop":
 		s.duty = c.blind(p)
+		return s.duty
+	case "either":
+		s.duty = c.either(p)
 		return s.duty
 	case "zero-rpm":
 		if s.off = s.off && p.die < c.tStart || p.die < c.tStop; s.off {
@@ -116,6 +135,8 @@ func (m *machine) settle(s *ctlState, watts, air float64) point {
 		return here
 	case "target":
 		return m.solve(s, &here, func(p *point) float64 { return p.die - c.target })
+	case "either":
+		return m.solve(s, &here, func(p *point) float64 { return (c.either(p) - p.duty) * 50 })
 	case "steps":
 		for range 2 * c.steps {
 			before := s.duty

@@ -3,6 +3,7 @@ package plant
 import (
 	"maps"
 	"math"
+	"math/rand/v2"
 	"slices"
 )
 
@@ -14,7 +15,8 @@ type recipe struct {
 	Spans map[string]span
 	// Structure are the weighted choices between kinds of things.
 	Structure map[string][]choice
-	// Rates are faults per box-year (hvac, heat waves and storms: per site-year).
+	// Rates are faults per box-year (hvac, heat waves, storms and propped
+	// doors: per site-year; firmware releases: per year; second: a share).
 	Rates map[Cause]float64
 }
 
@@ -58,6 +60,22 @@ const (
 	roomSensor  = "share of sites with room sensor" //
 )
 
+// Names of spans that only some families have: what they describe is not
+// there in the others.
+const (
+	fanHyst    = "fan hysteresis K"       // instead of the usual 1.5 to 4
+	stall      = "stall bulge"            // of the fan curve (1 − φ)(1 + b φ²); it must fall, so below 3
+	shedding   = "mats shed per year"     // how often a lint mat loses a part
+	drift      = "sensor drift K/y"       // sd of each thermistor; of power meters a fiftieth as much, relative
+	coupling   = "inlet coupling"         // share of the board's rise that the inlet sensor sees
+	inletStep  = "inlet step K"           //
+	powerStep  = "power step W"           //
+	altitude   = "altitude m"             // of the sites in the hills, two in five
+	loadGrowth = "load growth per year"   // relative
+	setBack    = "set-back K"             // of heating when closed
+	doorPull   = "pull of a propped door" // share of outdoors − room
+)
+
 // Names of structures.
 const (
 	chassisKind = "chassis"
@@ -66,6 +84,12 @@ const (
 	siteClass   = "site class"
 	backfill    = "backfill"
 	powerMeter  = "power meter"
+	loadPattern = "load pattern"
+
+	// Only some families have these; the others are of one kind.
+	fanCurve   = "fan curve"  // plain or stall
+	roomKind   = "room"       // see regime
+	hemisphere = "hemisphere" // north or south
 )
 
 // Families are the names that Options.Family may have.
@@ -92,10 +116,11 @@ func base() recipe {
 			siteClass:   {{"office", 4}, {"retail", 4}, {"industrial", 2}},
 			backfill:    {{"oldest-first", 1}},
 			powerMeter:  {{"package", 2}, {"board", 2}},
+			loadPattern: {{"shop", 5}, {"office", 2}, {"always", 2}, {"night", 1}},
 		},
 		Rates: map[Cause]float64{
 			Vent: 0.12, FanWear: 0.15, FanStop: 0.05, Paste: 0.12, Stuck: 0.05, Lint: 0.06, SSD: 0.05, PSU: 0.04,
-			HVAC: 0.25, heatWave: 0.6, storm: 0.15,
+			HVAC: 0.25, heatWave: 0.6, storm: 0.15, biosFlash: 0.7, powerMode: 0.12, second: 0.15,
 		},
 	}
 }
@@ -106,6 +131,24 @@ func (f recipe) with(name string, spans map[string]span, structure map[string][]
 	maps.Copy(f.Spans, spans)
 	maps.Copy(f.Structure, structure)
 	return f
+}
+
+// extra draws from a range that not every family has; without it nothing is
+// drawn and the value is 0.
+func (f *recipe) extra(name string, r *rand.Rand) float64 {
+	s, ok := f.Spans[name]
+	if !ok {
+		return 0
+	}
+	return s.draw(r)
+}
+
+// kind picks a structure that not every family has a choice of.
+func (f *recipe) kind(name, usual string, r *rand.Rand) string {
+	if from := f.Structure[name]; len(from) > 0 {
+		return pick(r, from)
+	}
+	return usual
 }
 
 // missing tells whether SKU number i lacks a sensor. Numbers take turns, so
@@ -168,5 +211,8 @@ func families() map[string]recipe {
 		siteClass:   {{"office", 2}, {"retail", 3}, {"industrial", 3}, {"workshop", 2}},
 		backfill:    {{"newest-first", 1}, {"interleaved", 1}},
 	}))
+	add(held3(dev1))
+	add(held4(dev2))
+	add(held5(dev2))
 	return all
 }

@@ -25,6 +25,13 @@ const (
 	// Confounders that have a rate and are no faults.
 	heatWave Cause = "heat wave"
 	storm    Cause = "dust storm"
+
+	biosFlash Cause = "bios flash"
+	powerMode Cause = "power mode"
+	doorOpen  Cause = "door propped open"
+
+	// second is the share of faults that bring another within weeks.
+	second Cause = "second fault"
 )
 
 // fault is a planned fault of a box; dust is not planned but grows.
@@ -121,6 +128,12 @@ func worn(law string, x float64) float64 {
 			return 0.15 * x / 0.6
 		}
 		return 0.15 + 0.85*(x-0.6)/0.4
+	case "linear": // coarse foam: dust settles in its depth, and Darcy's law adds layer to layer
+		return x
+	case "steps": // clumps of lint are drawn in now and then; between them little comes
+		k, part := math.Modf(5 * x)
+		s := clamp((part-0.6)/0.4, 0, 1)
+		return 0.25*x + 0.75*(k+s*s*(3-2*s))/5
 	case "saturating": // Kern and Seaton: deposit and removal balance
 		return math.Expm1(-2*x) / math.Expm1(-2)
 	}

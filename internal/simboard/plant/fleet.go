@@ -124,6 +124,7 @@ func (f *Fleet) addBox(s *site) {
 	k := r.IntN(len(f.skus))
 	b.sku = &f.skus[k]
 	b.hw = b.sku.piece(&f.family, r)
+	b.hw.lift(s.density)
 	b.fit = b.sku.sense.fit(r, b.seed)
 	b.load = drawLoad(&f.family, r, b.sku.chassis.bursty, b.seed)
 	if r.Float64() < 0.2 {

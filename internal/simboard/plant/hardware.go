@@ -17,6 +17,7 @@ type hardware struct {
 	fans        int
 	phi         float64 // design flow as a share of the fan's free flow
 	shape       float64 // linear share of the fan curve, 0 is a parabola
+	bulge       float64 // of a fan curve with a stall, instead of shape
 	backflow    float64 // reverse flow through a stopped fan
 	filterShare float64 // share of the filter in the clean pressure drop
 	filtered    bool    // dust loads a filter; without one it loads the fins
@@ -77,7 +78,7 @@ func (h *hardware) flow(c *condition, duty float64) float64 {
 	if s == 0 {
 		return 0
 	}
-	top := 1 / (1 - h.shape*h.phi - (1-h.shape)*h.phi*h.phi) // shut-off pressure at full speed
+	top := 1 / h.head(h.phi) // shut-off pressure at full speed
 	a, b := h.filterShare*c.filter, (1-h.filterShare)*c.chassis
 	equal := true
 	for i := 1; i < h.fans; i++ {
@@ -85,6 +86,12 @@ func (h *hardware) flow(c *condition, duty float64) float64 {
 	}
 	if equal {
 		s *= c.fan[0]
+		if h.bulge > 0 {
+			return s / h.phi * bisect(1, func(phi float64) bool {
+				y := phi * s / h.phi
+				return top*s*s*h.head(phi) > y*(a+b*y)
+			})
+		}
 		// top s²(1 − shape φ − (1−shape) φ²) = a y + b y², φ = phi·y/s: a quadratic in y.
 		qa := b + top*(1-h.shape)*h.phi*h.phi
 		qb := a + top*h.shape*h.phi*s
@@ -106,6 +113,36 @@ func (h *hardware) flow(c *condition, duty float64) float64 {
 	return system((lo + hi) / 2)
 }
 
+// head is the pressure of the fan curve at a share of free flow, of the
+// shut-off pressure. An axial fan has a knee where its blades stall.
+func (h *hardware) head(phi float64) float64 {
+	if h.bulge > 0 {
+		return (1 - phi) * (1 + h.bulge*phi*phi)
+	}
+	return 1 - h.shape*phi - (1-h.shape)*phi*phi
+}
+
+// against is the share of free flow at which the head is 1 − room.
+func (h *hardware) against(room float64) float64 {
+	if h.bulge > 0 {
+		return bisect(1, func(phi float64) bool { return h.head(phi) > 1-room })
+	}
+	return 2 * room / (h.shape + math.Sqrt(h.shape*h.shape+4*(1-h.shape)*room))
+}
+
+// bisect finds where below, which is true from 0 on, ends.
+func bisect(hi float64, below func(float64) bool) float64 {
+	lo := 0.0
+	for range 30 {
+		if mid := (lo + hi) / 2; below(mid) {
+			lo = mid
+		} else {
+			hi = mid
+		}
+	}
+	return (lo + hi) / 2
+}
+
 // fanFlow is what unequal fans in parallel move against a pressure, given as
 // a share of the shut-off pressure at full speed.
 func (h *hardware) fanFlow(c *condition, s, p float64) float64 {
@@ -117,9 +154,7 @@ func (h *hardware) fanFlow(c *condition, s, p float64) float64 {
 		case room < 0:
 			sum -= h.backflow * math.Sqrt(-room)
 		case v > 0:
-			k := 1 - h.shape
-			phi := 2 * room / (v * v) / (h.shape + math.Sqrt(h.shape*h.shape+4*k*room/(v*v)))
-			sum += phi * v / h.phi
+			sum += h.against(room/(v*v)) * v / h.phi
 		}
 	}
 	return sum / float64(h.fans)

@@ -154,6 +154,9 @@ func (r *runner) read(a *mean, at row, out *Row) {
 		board = m.board(&a.point)
 	}
 	values := [...]float64{a.die, a.inlet, board, m.nvme(&a.point, a.busy), 0, a.power * t.gain}
+	if t.kit.coupling > 0 {
+		values[inletGauge] += t.kit.coupling * (m.board(&a.point) - a.inlet)
+	}
 	values[exhaustGauge] = a.inlet + 0.92*a.airRise
 	for g, x := range values {
 		id := gaugeID(g)

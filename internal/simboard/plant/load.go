@@ -9,6 +9,9 @@ import (
 // load is what a box is asked to do: a weekly pattern with noise and bursts.
 type load struct {
 	pattern string
+	period  int     // hours from batch to batch
+	run     int     // hours of a batch
+	growth  float64 // relative, per year
 	low     float64 // utilisation when closed
 	high    float64 // when open
 	open    int     // hour of the day
@@ -21,11 +24,15 @@ type load struct {
 
 func drawLoad(f *recipe, r *rand.Rand, bursty float64, seed uint64) load {
 	l := load{
-		pattern: pick(r, []choice{{"shop", 5}, {"office", 2}, {"always", 2}, {"night", 1}}),
+		pattern: pick(r, f.Structure[loadPattern]),
 		low:     0.03 + 0.15*r.Float64(), high: 0.5 + 0.4*r.Float64(), open: 7 + r.IntN(3), close: 18 + r.IntN(5),
 		sunday: r.Float64() < 0.4, bursts: f.Spans[burst].draw(r) * bursty, jitter: f.Spans[jitter].draw(r),
 		noise: streamOf(seed, "load"),
 	}
+	more := streamOf(seed, "more load").rng()
+	l.growth = f.extra(loadGrowth, more)
+	l.period = []int{4, 6, 8, 12}[more.IntN(4)]
+	l.run = 1 + more.IntN(l.period/2)
 	return l
 }
 
@@ -38,6 +45,17 @@ func (l *load) week(t time.Time) float64 {
 		return l.high * (0.85 + 0.15*math.Sin(float64(hour-9)*math.Pi/12))
 	case "night":
 		in = hour < l.open-2 || hour >= l.close+1
+	case "batch": // jobs by the clock, day and night
+		in = (hour+l.open)%l.period < l.run
+	case "traffic": // cameras at a road: two peaks on working days, never quite still
+		u := l.low + (l.high-l.low)*(0.25+0.5*math.Sin(float64(hour-6)*math.Pi/18))
+		if hour < 6 {
+			u = l.low
+		}
+		if peak := hour >= 7 && hour < 9 || hour >= 16 && hour < 19; peak && day != time.Saturday && day != time.Sunday {
+			u = l.high
+		}
+		return u
 	case "office":
 		in = hour >= 8 && hour < 18 && day != time.Saturday && day != time.Sunday
 	default:
@@ -63,4 +81,6 @@ func (l *load) quarter(week, drift float64, h, q int) float64 {
 	return clamp(u, 0.01, 1)
 }
 
-func (l *load) drift(h int) float64 { return 0.06 * l.noise.smooth(h+1<<20, 40) }
+func (l *load) drift(h int) float64 {
+	return 0.06*l.noise.smooth(h+1<<20, 40) + l.growth*float64(h)/8760
+}

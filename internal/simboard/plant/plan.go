@@ -19,6 +19,7 @@ const (
 	flashBIOS
 	setPower
 	rollOut
+	shed // nobody did it: a part of the lint fell off
 )
 
 // action is a deed at an hour with its effects; the unused ones are zero.
@@ -72,7 +73,7 @@ func drawChanges(f *Fleet, r *rand.Rand) []change {
 			do: rollOut, sku: r.IntN(len(f.skus)+1) - 1, gain: either(fam.Spans[rollGain]), spread: either(fam.Spans[rollSpread]),
 		})
 	}
-	for range poisson(r, 0.7*years) {
+	for range poisson(r, fam.Rates[biosFlash]*years) {
 		all = append(all, change{
 			hour: r.IntN(f.hours), wave: 24 * (2 + r.IntN(20)), kind: "bios", detail: "fan curve", do: flashBIOS,
 			sku: r.IntN(len(f.skus)), shift: 8*r.Float64() - 4,
@@ -95,6 +96,7 @@ func (f *Fleet) planBox(b *box, skuIndex int) {
 	w.dust()
 	w.changes(skuIndex)
 	w.single(years)
+	w.sheds(years)
 	if !f.opts.Healthy {
 		w.faults(years)
 	}
@@ -134,7 +136,7 @@ func (w *planner) changes(sku int) {
 // single are changes and false entries of one box alone.
 func (w *planner) single(years float64) {
 	r := w.r
-	for range poisson(r, 0.12*years) {
+	for range poisson(r, w.f.family.Rates[powerMode]*years) {
 		w.act(action{hour: w.hour(), do: setPower, gain: 0.7 + 0.5*r.Float64()}, "power-mode", "set by hand")
 	}
 	for range poisson(r, 0.08*years) {
@@ -148,6 +150,17 @@ func (w *planner) single(years float64) {
 	}
 	for range poisson(r, 0.08*years) { // the shop's own vacuum cleaner
 		w.p.actions = append(w.p.actions, action{hour: w.hour(), do: wipe, keeps: 0.1 + 0.3*r.Float64()})
+	}
+}
+
+// sheds are the moments when a mat of lint has grown too heavy to hold on.
+func (w *planner) sheds(years float64) {
+	if w.b.sku.law != "steps" || w.b.hw.fans == 0 {
+		return
+	}
+	r := streamOf(w.b.seed, "sheds").rng()
+	for range poisson(r, w.f.family.extra(shedding, r)*years) {
+		w.p.actions = append(w.p.actions, action{hour: w.b.start + r.IntN(w.f.hours-w.b.start), do: shed, keeps: 0.6 + 0.3*r.Float64()})
 	}
 }
 

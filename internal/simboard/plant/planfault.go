@@ -5,8 +5,8 @@ import "math"
 // causes is the order in which faults are drawn; it is part of what a seed means.
 var causes = [...]Cause{Vent, FanWear, FanStop, Paste, Stuck, Lint, SSD, PSU}
 
-// faults draws what will break. One fault in seven brings a second within
-// weeks: dirt and heat wear several parts.
+// faults draws what will break. Some faults, one in seven in most families,
+// bring a second within weeks: dirt and heat wear several parts.
 func (w *planner) faults(years float64) {
 	for _, c := range causes {
 		n := poisson(w.r, w.f.family.Rates[c]*years)
@@ -16,8 +16,8 @@ func (w *planner) faults(years float64) {
 		for range min(n, 2) {
 			on := w.onset()
 			w.inflict(c, on)
-			if second := causes[w.r.IntN(len(causes))]; second != c && w.r.Float64() < 0.15 {
-				w.inflict(second, on+w.r.IntN(24*20))
+			if next := causes[w.r.IntN(len(causes))]; next != c && w.r.Float64() < w.f.family.Rates[second] {
+				w.inflict(next, on+w.r.IntN(24*20))
 			}
 		}
 	}

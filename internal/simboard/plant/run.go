@@ -121,6 +121,9 @@ func (r *runner) do(a action, h int) {
 			Time: r.f.time(float64(h)), Logged: a.logged, Before: float64(keep(before)), After: float64(keep(r.rise(c))),
 		})
 		return
+	case shed:
+		r.x *= a.keeps
+		return
 	case replaceFan:
 		r.m.hw.strength = a.gain * a.spread
 		r.m.hw.rpmMax = r.b.hw.rpmMax * a.gain

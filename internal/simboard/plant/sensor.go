@@ -33,6 +33,8 @@ type sensorKit struct {
 	period    int // s between readings
 	offset    span
 	missing   float64 // share of boxes with a dead optional sensor
+	drift     float64 // K a year, sd
+	coupling  float64 // share of the board's rise that the inlet sensor sees
 }
 
 func drawSensors(f *recipe, r *rand.Rand, s *sku) sensorKit {
@@ -66,6 +68,9 @@ func drawSensors(f *recipe, r *rand.Rand, s *sku) sensorKit {
 		k.step[dieGauge], k.step[inletGauge], k.step[boardGauge], k.step[exhaustGauge], k.step[powerGauge] = 1, 1, 1, 1, 5
 		rpmStep, k.period = []float64{100, 128, 166, 184}[r.IntN(4)], 60
 	}
+	k.drift, k.coupling = f.extra(drift, r), f.extra(coupling, r)
+	k.step[inletGauge] = max(k.step[inletGauge], f.extra(inletStep, r))
+	k.step[powerGauge] = max(k.step[powerGauge], f.extra(powerStep, r))
 	for i := range maxFans {
 		k.step[int(rpmGauge)+i], k.noise[int(rpmGauge)+i] = rpmStep, 0.004*s.hw.rpmMax
 	}
@@ -77,7 +82,8 @@ type fitting struct {
 	kit    *sensorKit
 	live   [gauges]bool
 	offset [gauges]float64
-	gain   float64 // of the power meter
+	drift  [gauges]float64 // K a year; of the power meter relative
+	gain   float64         // of the power meter
 	noise  stream
 }
 
@@ -89,6 +95,14 @@ func (k *sensorKit) fit(r *rand.Rand, seed uint64) fitting {
 		if g != dieGauge && r.Float64() < k.missing {
 			t.live[g] = false
 		}
+	}
+	if k.drift > 0 {
+		age := streamOf(seed, "drift").rng()
+		for g := dieGauge; g <= exhaustGauge; g++ {
+			t.drift[g] = k.drift * age.NormFloat64()
+		}
+		t.drift[powerGauge] = k.drift / 50 * age.NormFloat64()
+		t.drift[dieGauge] /= 5 // a diode on silicon is the steadiest of them
 	}
 	return t
 }
@@ -105,6 +119,11 @@ func (t *fitting) reading(g gaugeID, x, sd float64, at row) float64 {
 	i := at.index*int(gauges) + int(g)
 	if t.noise.uniform(2*i) < 1.5e-5 {
 		return sentinel(g, t.noise.bits(2*i))
+	}
+	if g == powerGauge {
+		x *= 1 + t.drift[g]*float64(at.hour)/8760
+	} else {
+		x += t.drift[g] * float64(at.hour) / 8760
 	}
 	x += t.offset[g] + noise*t.noise.normal(2*i+1)/at.root
 	spread := math.Sqrt(sd*sd+noise*noise) / step

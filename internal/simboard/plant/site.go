@@ -18,6 +18,9 @@ type site struct {
 	outages    []window // the link is down
 	backfill   string
 	hvac       []*fault
+	density    float64 // of its air, of that at sea level
+	south      bool
+	regime     regime
 }
 
 // window is from an hour up to but not including another.
@@ -49,6 +52,11 @@ func newSite(f *Fleet, index int) *site {
 		id: id, class: pick(r, fam.Structure[siteClass]), noise: streamOf(uint64(base), "room"),
 		roomOffset: 0.4 * r.NormFloat64(), backfill: pick(r, fam.Structure[backfill]),
 	}
+	place := streamOf(uint64(base), "place").rng()
+	s.south, s.density = fam.kind(hemisphere, "north", place) == "south", 1
+	if m := fam.extra(altitude, place); place.Float64() < 0.4 {
+		s.density = math.Exp(-m / 8400) // barometric: scale height of an atmosphere at 15 °C
+	}
 	s.hasSensor = r.Float64() < fam.Spans[roomSensor].draw(r)
 	years := float64(f.opts.Days) / 365
 	for range poisson(r, fam.Spans[outages].draw(r)*years) {
@@ -60,11 +68,12 @@ func newSite(f *Fleet, index int) *site {
 		rate *= 0.12 // a house whose ventilation filters the air
 	}
 	s.loadDust(f, rate)
-	if !f.opts.Healthy {
+	s.settle(f)
+	if !f.opts.Healthy && s.regime.kind != "unheated" { // there, no cooling can fail
 		for range poisson(r, fam.Rates[HVAC]*years) {
 			on := r.IntN(f.hours)
 			for range 4 { // cooling fails when it works hard
-				if summer(f.time(float64(on))) < 0 {
+				if s.summer(f.time(float64(on))) < 0 {
 					on = r.IntN(f.hours)
 				}
 			}
@@ -122,40 +131,42 @@ func (s *site) weather(f *Fleet) {
 	}
 	for h := range s.room {
 		t := f.opts.Start.Add(time.Duration(h) * time.Hour)
-		hour, warm := float64(t.Hour()), summer(t)
+		hour, warm := float64(t.Hour()), s.summer(t)
 		if warm < 0.2 {
 			waves[h] = 0
 		}
 		clear := clamp(0.6+0.5*sky.smooth(h, 30), 0, 1)
 		s.sunny[h] = float32(clear * max(0, math.Sin(math.Pi*(hour-7)/12)) * (0.6 + 0.4*warm))
 		out := mean + swing*warm + day*clear*math.Cos(2*math.Pi*(hour-15)/24) + 2.5*front.smooth(h, 60) + waves[h]
-		hold, pace := strength, 0.35 // 1/h: cooling answers within hours
-		if open := hour >= 8 && hour < 20 && t.Weekday() != time.Sunday; !open {
-			hold *= 0.85
+		k := s.regime.at(t, strength, set, gain)
+		hold, pace := k.hold, 0.35 // 1/h: cooling answers within hours
+		free := out + k.gain
+		if free < k.set {
+			free = k.set - (k.set-free)*k.leaks
 		}
-		free := out + gain
-		if free < set {
-			free = set - (set-free)*0.15 // heating always works
-		}
-		cooled += pace * (free + hold*(set-free) - cooled)
+		cooled += pace * (free + hold*(k.set-free) - cooled)
 		for _, x := range s.hvac {
 			if h >= x.on && h < x.off {
 				hold, pace = 0.05, 0.12
 			}
 		}
-		room += pace * (free + hold*(set-free) - room)
+		room += pace * (free + hold*(k.set-free) - room)
 		for _, x := range s.hvac {
 			if h >= x.on && h < x.off {
 				x.rise = max(x.rise, room-cooled)
 			}
 		}
-		s.room[h] = float32(room + 0.25*s.noise.smooth(h, 3) + s.door(doors, h, out-room))
+		s.room[h] = float32(room + 0.25*s.noise.smooth(h, 3) + s.door(doors, h, out-room) + s.regime.propped(h, t, out-room))
 	}
 }
 
-// summer is 1 in July, -1 in January.
-func summer(t time.Time) float64 {
-	return math.Cos(2 * math.Pi * (float64(t.YearDay()) - 200) / 365)
+// summer is 1 in the hottest time, -1 in the coldest.
+func (s *site) summer(t time.Time) float64 {
+	x := math.Cos(2 * math.Pi * (float64(t.YearDay()) - 200) / 365)
+	if s.south {
+		return -x
+	}
+	return x
 }
 
 // door is the gust of an hour in which a shop's door stood open.

@@ -30,6 +30,12 @@ func chassisOf(kind string) chassis {
 		return chassis{0, 0, span{10, 28}, span{92, 100}, span{}, 0, 0, 0.7, false, 1, 0.2, 0, 1}
 	case "cabinet":
 		return chassis{2, 3, span{40, 110}, span{88, 97}, span{2500, 5000}, 1, 0.3, 0.8, false, 1, 0.3, 0.08, 4}
+	case "kiosk": // stands on its own, often in the sun, behind a filter fan
+		return chassis{2, 3, span{30, 90}, span{90, 99}, span{2800, 5200}, 0.9, 0.2, 0.8, false, 1.4, 0.6, 0.06, 3}
+	case "ceiling": // under the lamps, in the warm layer of the room
+		return chassis{1, 2, span{25, 70}, span{88, 97}, span{2600, 5200}, 0.2, 0, 0.7, false, 1, 0.05, 0.03, 4}
+	case "blower": // a workstation around an accelerator card with a radial fan
+		return chassis{1, 2, span{60, 150}, span{86, 94}, span{3000, 5600}, 0.3, 0.4, 0.8, false, 1.5, 0.05, 0.02, 1}
 	}
 	return chassis{1, 3, span{45, 120}, span{85, 97}, span{2200, 4500}, 0.7, 0, 0.8, false, 1, 0.05, 0, 1}
 }
@@ -80,6 +86,9 @@ func trySKU(f *recipe, r *rand.Rand) sku {
 	h.filterShare = draw(filterShare)
 	if !h.filtered {
 		h.filterShare *= 0.3
+	}
+	if f.kind(fanCurve, "plain", r) == "stall" {
+		h.bulge = f.extra(stall, r)
 	}
 	leak := draw(leakShare)
 	h.pLeak, h.kLeak = leak*full, draw(leakSlope)
