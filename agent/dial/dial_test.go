@@ -182,7 +182,7 @@ func TestFaultsNameTheStageAndTheWayOut(t *testing.T) {
 	}
 	for _, c := range []site{
 		{"refused", func(w *world) { w.set(w.closed, w.id.Pages) }, dial.StageTCP, "no connection to"},
-		{"another CA", func(w *world) { w.moved[w.id.Pages] = stranger(w, nil) }, dial.StageTLS, "TLS is intercepted: the certificate is not of this controller's CA, its issuer is \"CN=edgeherd fleet CA\"; nothing was sent; exempt"},
+		{"another CA", func(w *world) { w.moved[w.id.Pages] = stranger(w, nil) }, dial.StageTLS, "TLS is intercepted: the certificate is not of this controller's CA, its issuer is \"CN=edgeherd server CA\"; nothing was sent; exempt"},
 		{"no TLS", func(w *world) {
 			w.moved[w.id.Pages] = w.serve(w.listen(), func(c net.Conn) { _, _ = io.WriteString(c, "HTTP/1.1 302 Found\r\n\r\n") })
 		}, dial.StageTLS, "does not speak TLS: a captive portal"},

@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -168,46 +167,6 @@ func (id *Identity) RenewTLS(now func() time.Time) *tls.Config {
 	c := id.ClientTLS(now)
 	c.NextProtos = []string{RenewProtocol, "http/1.1"}
 	return c
-}
-
-// PagesTLS is how one port serves browsers and boxes: to whom offers
-// BoxProtocol it is ServerTLS, with HTTP/1.1 inside; to everyone else it is
-// the TLS of web pages, and no certificate is asked for.
-func (ca *CA) PagesTLS(cert tls.Certificate, admit func(ID) error) *tls.Config {
-	boxes := ca.ServerTLS(cert, admit)
-	boxes.NextProtos = []string{"http/1.1"}
-	return &tls.Config{
-		MinVersion:   tls.VersionTLS12,
-		Certificates: []tls.Certificate{cert},
-		NextProtos:   []string{"h2", "http/1.1"},
-		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-			if slices.Contains(hello.SupportedProtos, BoxProtocol) {
-				return boxes, nil
-			}
-			return nil, nil // the configuration at hand
-		},
-	}
-}
-
-// ServerTLS is the device side of the controller: every client must prove to
-// be a box of this CA, and admit decides about it at each handshake, resumed
-// or not (VerifyPeerCertificate would be skipped on resumption).
-func (ca *CA) ServerTLS(cert tls.Certificate, admit func(ID) error) *tls.Config {
-	return &tls.Config{
-		MinVersion:             tls.VersionTLS13,
-		Certificates:           []tls.Certificate{cert},
-		ClientAuth:             tls.RequireAndVerifyClientCert,
-		ClientCAs:              ca.Pool(),
-		SessionTicketsDisabled: true,
-		Time:                   ca.now,
-		VerifyConnection: func(cs tls.ConnectionState) error {
-			id, _, err := PeerID(cs)
-			if err != nil {
-				return err
-			}
-			return admit(id)
-		},
-	}
 }
 
 // PeerID returns the box and site that a verified client certificate names.

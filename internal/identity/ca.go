@@ -15,6 +15,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/edgeherd/edgeherd/internal/durable"
@@ -22,48 +23,212 @@ import (
 
 // How long certificates live. Boxes renew at half life.
 const (
-	caLife     = 20 * 365 * 24 * time.Hour
-	serverLife = 365 * 24 * time.Hour
-	deviceLife = 30 * 24 * time.Hour
+	caLife      = 20 * 365 * 24 * time.Hour
+	issuingLife = 3 * 365 * 24 * time.Hour
+	serverLife  = 365 * 24 * time.Hour
+	deviceLife  = 30 * 24 * time.Hour
 )
 
-// A CA issues the certificates of one controller and its boxes.
+// Authorities begin before they were made: a box whose clock is behind judges by
+// the beginning of its own certificate, which may be as old as deviceLife.
+const authorityLead = 90 * 24 * time.Hour
+
+// A CA is the certificate authority of one fleet: a root, which boxes trust and
+// whose public key tokens pin, and below it one authority that issues for boxes
+// and one that issues for servers. In its folder:
+//
+//	ca.pem             roots that boxes trust; two while one replaces the other
+//	ca-key.pem         key of the root; it may be taken away once the others are there
+//	issuing-device.pem certificate and key, for boxes
+//	issuing-server.pem certificate and key, for listeners
+//
+// and during a rollover next-ca-key.pem, then cross.pem (see rollover.go).
 type CA struct {
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-	now  func() time.Time
+	roots  []*x509.Certificate // the active one first
+	key    *ecdsa.PrivateKey   // of the active root; nil: kept elsewhere
+	cross  *x509.Certificate   // the active root, signed by the one before; or nil
+	device issuing
+	server issuing
+	now    func() time.Time
 }
 
-// OpenCA reads DIR/ca.pem and DIR/ca-key.pem, and makes what is missing of
-// them. A certificate without its key is an error: a new CA would lock out
-// every box. now is the wall clock; nil means time.Now.
+// issuing is an authority below the root.
+type issuing struct {
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+}
+
+// OpenCA reads the folder of a CA, and makes what is missing. Roots without any
+// key are an error: new ones would lock out every box. now is the wall clock;
+// nil means time.Now.
 func OpenCA(dir string, now func() time.Time) (*CA, error) {
 	if now == nil {
 		now = time.Now
 	}
-	certPath, keyPath := filepath.Join(dir, "ca.pem"), filepath.Join(dir, "ca-key.pem")
-	key, err := readKey(keyPath)
-	if errors.Is(err, fs.ErrNotExist) {
-		if _, err := os.Stat(certPath); !errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("certificate authority in %s has no key: bring back ca-key.pem from a backup, or move ca.pem away and enrol every box anew", dir)
-		}
-		if key, err = newKey(keyPath); err != nil {
-			return nil, err
-		}
-	}
-	if err != nil {
+	ca := &CA{now: now}
+	if err := ca.open(dir); err != nil {
 		return nil, fmt.Errorf("open certificate authority in %s: %w", dir, err)
 	}
-	if _, err := os.Stat(certPath); errors.Is(err, fs.ErrNotExist) {
+	return ca, nil
+}
+
+func (ca *CA) open(dir string) (err error) {
+	certPath, keyPath := filepath.Join(dir, "ca.pem"), filepath.Join(dir, "ca-key.pem")
+	if ca.roots, err = readCerts(certPath); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	missing := err != nil
+	if ca.key, err = readKey(keyPath); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if ca.key == nil && missing {
+		if _, err := os.Stat(filepath.Join(dir, "issuing-device.pem")); !errors.Is(err, fs.ErrNotExist) {
+			return errors.New("ca.pem is missing, and so is the root's key: bring both back from a backup")
+		}
+		if ca.key, err = newKey(keyPath); err != nil {
+			return err
+		}
+	}
+	if missing {
 		// The first start, or one that was cut short. Boxes that trust an
 		// earlier certificate of this key trust what the new one issues.
-		return newCA(certPath, key, now)
+		if err := ca.makeRoot(certPath); err != nil {
+			return err
+		}
 	}
-	pair, err := tls.LoadX509KeyPair(certPath, keyPath)
+	if err := ca.openIssuing(dir); err != nil {
+		return err
+	}
+	if err := ca.activate(); err != nil {
+		return err
+	}
+	cross, err := readCerts(filepath.Join(dir, "cross.pem"))
+	if err == nil && samePublic(cross[0], ca.roots[0]) {
+		ca.cross = cross[0]
+	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// activate puts the root first that signs now: the one of the key, or else the
+// one above the issuing authorities.
+func (ca *CA) activate() error {
+	for i, r := range ca.roots {
+		if ca.key != nil && ca.key.PublicKey.Equal(r.PublicKey) || ca.key == nil && ca.device.cert.CheckSignatureFrom(r) == nil {
+			ca.roots[0], ca.roots[i] = r, ca.roots[0]
+			return nil
+		}
+	}
+	return errors.New("ca-key.pem is not the key of a certificate in ca.pem: bring both back from one backup")
+}
+
+// openIssuing reads the two authorities, and has the root make them anew when
+// they are missing, of another root, or in the last third of their life.
+func (ca *CA) openIssuing(dir string) error {
+	for _, k := range []struct {
+		file string
+		into *issuing
+		name string
+		use  x509.ExtKeyUsage
+	}{
+		{"issuing-device.pem", &ca.device, "edgeherd device CA", x509.ExtKeyUsageClientAuth},
+		{"issuing-server.pem", &ca.server, "edgeherd server CA", x509.ExtKeyUsageServerAuth},
+	} {
+		path := filepath.Join(dir, k.file)
+		have, err := readIssuing(path)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if err == nil {
+			*k.into = have
+		}
+		if ca.key == nil {
+			if err != nil {
+				return fmt.Errorf("%s is missing, and so is the root's key: bring back ca-key.pem from a backup, or move ca.pem away and enrol every box anew", k.file)
+			}
+			continue
+		}
+		if err := ca.activate(); err != nil {
+			return err
+		}
+		if err == nil && have.cert.CheckSignatureFrom(ca.roots[0]) == nil && have.cert.NotAfter.Sub(ca.now()) > issuingLife/3 {
+			continue
+		}
+		if *k.into, err = ca.makeIssuing(path, k.name, k.use); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (ca *CA) makeIssuing(path, name string, use x509.ExtKeyUsage) (issuing, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return nil, fmt.Errorf("open certificate authority in %s: %w", dir, err)
+		return issuing{}, fmt.Errorf("make key of %s: %w", name, err)
 	}
-	return &CA{cert: pair.Leaf, key: key, now: now}, nil
+	end := ca.now().Add(issuingLife)
+	if root := ca.roots[0].NotAfter; root.Before(end) {
+		end = root
+	}
+	cert, err := sign(&x509.Certificate{
+		Subject:               pkix.Name{CommonName: name},
+		NotBefore:             ca.now().Add(-authorityLead),
+		NotAfter:              end,
+		IsCA:                  true,
+		MaxPathLenZero:        true,
+		BasicConstraintsValid: true,
+		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+		// Binds all below it: no certificate of a server proves a box.
+		ExtKeyUsage: []x509.ExtKeyUsage{use},
+	}, ca.roots[0], key.Public(), ca.key)
+	if err != nil {
+		return issuing{}, err
+	}
+	keyPEM, err := encodeKey(key)
+	if err != nil {
+		return issuing{}, err
+	}
+	// One file: certificate and key are never of two different ones.
+	return issuing{cert, key}, durable.WriteFile(path, append(encodeCerts(cert.Raw), keyPEM...), 0o600)
+}
+
+func readIssuing(path string) (issuing, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return issuing{}, err
+	}
+	pair, err := tls.X509KeyPair(text, text)
+	if err != nil {
+		return issuing{}, fmt.Errorf("%s: %w", path, err)
+	}
+	key, ok := pair.PrivateKey.(*ecdsa.PrivateKey)
+	if !ok {
+		return issuing{}, fmt.Errorf("%s does not hold an ECDSA key", path)
+	}
+	return issuing{pair.Leaf, key}, nil
+}
+
+func readCerts(path string) (certs []*x509.Certificate, err error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		certs = append(certs, cert)
+	}
+	if len(certs) == 0 {
+		return nil, fmt.Errorf("%s holds no certificate", path)
+	}
+	return certs, nil
+}
+
+func samePublic(a, b *x509.Certificate) bool {
+	return string(a.RawSubjectPublicKeyInfo) == string(b.RawSubjectPublicKeyInfo)
 }
 
 func readKey(path string) (*ecdsa.PrivateKey, error) {
@@ -94,47 +259,67 @@ func newKey(path string) (*ecdsa.PrivateKey, error) {
 	return key, writeKey(path, key)
 }
 
-func newCA(certPath string, key *ecdsa.PrivateKey, now func() time.Time) (*CA, error) {
+// makeRoot certifies the root's key by itself.
+func (ca *CA) makeRoot(path string) error {
+	cert, err := newRoot(ca.key, ca.now())
+	if err != nil {
+		return err
+	}
+	ca.roots = []*x509.Certificate{cert}
+	return durable.WriteFile(path, encodeCerts(cert.Raw), 0o644)
+}
+
+func newRoot(key *ecdsa.PrivateKey, now time.Time) (*x509.Certificate, error) {
 	tmpl := &x509.Certificate{
-		SerialNumber:          serial(),
 		Subject:               pkix.Name{CommonName: "edgeherd fleet CA"},
-		NotBefore:             now().Add(-time.Hour),
-		NotAfter:              now().Add(caLife),
+		NotBefore:             now.Add(-authorityLead),
+		NotAfter:              now.Add(caLife),
 		IsCA:                  true,
 		BasicConstraintsValid: true,
 		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 	}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
-	if err != nil {
-		return nil, fmt.Errorf("make CA certificate: %w", err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		return nil, fmt.Errorf("read back CA certificate: %w", err)
-	}
-	if err := durable.WriteFile(certPath, encodeCerts(der), 0o644); err != nil {
-		return nil, err
-	}
-	return &CA{cert: cert, key: key, now: now}, nil
+	return sign(tmpl, tmpl, key.Public(), key)
 }
 
-// Pool holds the CA certificate alone.
+// sign makes a certificate and reads it back.
+func sign(tmpl, parent *x509.Certificate, public any, key *ecdsa.PrivateKey) (*x509.Certificate, error) {
+	tmpl.SerialNumber = serial()
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, parent, public, key)
+	if err != nil {
+		return nil, fmt.Errorf("make certificate of %s: %w", tmpl.Subject.CommonName, err)
+	}
+	return x509.ParseCertificate(der)
+}
+
+// Pool holds the roots.
 func (ca *CA) Pool() *x509.CertPool {
 	pool := x509.NewCertPool()
-	pool.AddCert(ca.cert)
+	for _, r := range ca.roots {
+		pool.AddCert(r)
+	}
 	return pool
 }
 
-// PEM returns the CA certificate for a box or a browser to trust.
-func (ca *CA) PEM() []byte { return encodeCerts(ca.cert.Raw) }
+// Roots are the certificates that boxes trust, the one that signs now first.
+func (ca *CA) Roots() []*x509.Certificate { return slices.Clone(ca.roots) }
 
-// IssueDevice certifies the public key of a box for 30 days. The subject is
-// ours: what the box asked for plays no part.
+// PEM returns the roots for a box or a browser to trust.
+func (ca *CA) PEM() []byte {
+	var out []byte
+	for _, r := range ca.roots {
+		out = append(out, encodeCerts(r.Raw)...)
+	}
+	return out
+}
+
+// IssueDevice certifies the public key of a box for 30 days, and returns the
+// chain below the root. The subject is ours: what the box asked for plays no
+// part.
 func (ca *CA) IssueDevice(id ID, site string, public any) (certPEM []byte, err error) {
 	if k, ok := public.(*ecdsa.PublicKey); !ok || k.Curve != elliptic.P256() {
 		return nil, errors.New("issue device certificate: the key is not ECDSA P-256")
 	}
-	return ca.issue(&x509.Certificate{
+	return ca.issue(ca.device, &x509.Certificate{
 		Subject:     pkix.Name{CommonName: string(id), OrganizationalUnit: []string{"site:" + site}},
 		NotAfter:    ca.now().Add(deviceLife),
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
@@ -163,9 +348,18 @@ func (ca *CA) IssueServer(hosts []string) (tls.Certificate, error) {
 			tmpl.DNSNames = append(tmpl.DNSNames, h)
 		}
 	}
-	certPEM, err := ca.issue(tmpl, key.Public())
+	certPEM, err := ca.issue(ca.server, tmpl, key.Public())
 	if err != nil {
 		return tls.Certificate{}, err
+	}
+	// The root goes along: a box that enrols finds its pin there. During a
+	// rollover the one before does so, too, with the link between them.
+	certPEM = append(certPEM, encodeCerts(ca.roots[0].Raw)...)
+	if ca.cross != nil {
+		certPEM = append(certPEM, encodeCerts(ca.cross.Raw)...)
+		for _, r := range ca.roots[1:] {
+			certPEM = append(certPEM, encodeCerts(r.Raw)...)
+		}
 	}
 	keyPEM, err := encodeKey(key)
 	if err != nil {
@@ -174,17 +368,20 @@ func (ca *CA) IssueServer(hosts []string) (tls.Certificate, error) {
 	return tls.X509KeyPair(certPEM, keyPEM)
 }
 
-func (ca *CA) issue(tmpl *x509.Certificate, public any) ([]byte, error) {
-	tmpl.SerialNumber = serial()
+// issue returns a new certificate and the one of its authority.
+func (ca *CA) issue(by issuing, tmpl *x509.Certificate, public any) ([]byte, error) {
 	if tmpl.NotBefore.IsZero() {
 		tmpl.NotBefore = ca.now().Add(-time.Hour)
 	}
-	tmpl.KeyUsage = x509.KeyUsageDigitalSignature
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, ca.cert, public, ca.key)
-	if err != nil {
-		return nil, fmt.Errorf("issue certificate for %s: %w", tmpl.Subject.CommonName, err)
+	if by.cert.NotAfter.Before(tmpl.NotAfter) {
+		tmpl.NotAfter = by.cert.NotAfter // nothing outlives who vouches for it
 	}
-	return encodeCerts(der), nil
+	tmpl.KeyUsage = x509.KeyUsageDigitalSignature
+	cert, err := sign(tmpl, by.cert, public, by.key)
+	if err != nil {
+		return nil, err
+	}
+	return encodeCerts(cert.Raw, by.cert.Raw), nil
 }
 
 func serial() *big.Int {

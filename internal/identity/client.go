@@ -47,7 +47,7 @@ func (ca *CA) issuePair(tmpl *x509.Certificate) (tls.Certificate, error) {
 	if err != nil {
 		return tls.Certificate{}, fmt.Errorf("make client key: %w", err)
 	}
-	certPEM, err := ca.issue(tmpl, key.Public())
+	certPEM, err := ca.issue(ca.device, tmpl, key.Public())
 	if err != nil {
 		return tls.Certificate{}, err
 	}

@@ -21,7 +21,11 @@ func TestAControllersCertificateCannotBeThatOfABox(t *testing.T) {
 	}
 	cert, err := ca.IssueClient("edgeherd-controller")
 	check(t, err)
-	_, err = cert.Leaf.Verify(x509.VerifyOptions{Roots: ca.Pool(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+	between := x509.NewCertPool()
+	issuer, err := x509.ParseCertificate(cert.Certificate[1])
+	check(t, err)
+	between.AddCert(issuer)
+	_, err = cert.Leaf.Verify(x509.VerifyOptions{Roots: ca.Pool(), Intermediates: between, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
 	check(t, err)
 	probe, err := ca.IssueProbe(identity.NewID())
 	check(t, err)

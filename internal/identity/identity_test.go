@@ -140,10 +140,25 @@ func TestTheCAIsNeverReplaced(t *testing.T) {
 	key, err := os.ReadFile(keyPath)
 	check(t, err)
 
+	// The root's key may lie in a safe.
 	check(t, os.Remove(keyPath))
-	if _, err := identity.OpenCA(dir, nil); err == nil || !strings.Contains(err.Error(), "ca-key.pem from a backup") {
-		t.Errorf("without its key: %v", err)
+	offline, err := identity.OpenCA(dir, nil)
+	check(t, err)
+	if err := shake(offline, enrol(t, offline, newBox(t)), nil, nil, everyone); err != nil {
+		t.Errorf("without the root's key: %v", err)
 	}
+	issuing, err := os.ReadFile(filepath.Join(dir, "issuing-device.pem"))
+	check(t, err)
+	check(t, os.Remove(filepath.Join(dir, "issuing-device.pem")))
+	if _, err := identity.OpenCA(dir, nil); err == nil || !strings.Contains(err.Error(), "ca-key.pem from a backup") {
+		t.Errorf("without any key: %v", err)
+	}
+	check(t, os.WriteFile(filepath.Join(dir, "issuing-device.pem"), issuing, 0o600))
+	check(t, os.Remove(certPath))
+	if _, err := identity.OpenCA(dir, nil); err == nil {
+		t.Error("a new root was made beside authorities of an old one")
+	}
+	check(t, os.WriteFile(certPath, cert, 0o600))
 	if now, err := os.ReadFile(certPath); err != nil || string(now) != string(cert) {
 		t.Error("the certificate was replaced")
 	}
