@@ -177,15 +177,18 @@ func Open(opts Options, log *slog.Logger) (_ *Agent, err error) {
 	a.log = log.With("device", a.id.ID)
 	a.sampler = sense.New(sense.Options{Root: opts.Root, StateDir: opts.State, Roles: opts.Sensors, Outside: opts.Outside}, a.log)
 	a.clock = newClock(opts, a.sampler.Board().BootID)
-	a.telemetry = newTelemetry(a.clock)
+	a.clock.notBefore(a.id.Certificate.Leaf.NotBefore)
 	a.disk.log, a.disk.changed = a.log, func() {}
 	a.spool, err = spool.Open(spool.Options{
 		Path: filepath.Join(opts.State, "spool.db"), MaxBytes: opts.SpoolBytes, Boot: a.clock.boot,
-		SinceBoot: opts.Uptime, Check: opts.CheckSpool, NoSync: opts.NoSync, WallClock: a.clock.wall,
+		SinceBoot: opts.Uptime, Check: opts.CheckSpool, NoSync: opts.NoSync,
+		WallClock: func() time.Time { _, wall := a.clock.now(); return time.UnixMilli(wall) },
 	}, a.log)
 	if err != nil {
 		return nil, err
 	}
+	a.clock.notBefore(a.spool.Known())
+	a.telemetry = newTelemetry(a.clock)
 	defer func() {
 		if err != nil {
 			a.spool.Close()

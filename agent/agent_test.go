@@ -257,6 +257,48 @@ func TestClockOfTLSStaysInTheLifeOfTheCertificate(t *testing.T) {
 	}
 }
 
+// TestABoxWithoutAClockGoesOnAfterTheLastKnownTime: after each power cut its
+// clock begins at 1970, and nobody tells it better. What it records has a place
+// after what it recorded before, not one that a controller deletes as old.
+func TestABoxWithoutAClockGoesOnAfterTheLastKnownTime(t *testing.T) {
+	w := newWorld(t)
+	var at []time.Time
+	record := func(up time.Duration) {
+		t.Helper()
+		o := Options{Uptime: func() time.Duration { return up }, WallClock: func() time.Time { return time.Unix(0, 0).Add(up) }}
+		a, err := w.tryOpen(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer a.spool.Close()
+		up += time.Hour
+		if err := a.event(wire.EventAlarm, "hot", nil); err != nil {
+			t.Fatal(err)
+		}
+		events := blocks(t, a, wire.KindEvents)
+		b := events[len(events)-1]
+		ev, err := wire.DecodeEvents(b.Payload)
+		if err != nil || b.Quality != wire.TimeFloor || ev[0].WallMs != b.WallMs {
+			t.Errorf("quality %d, block at %d, event at %d, %v", b.Quality, b.WallMs, ev[0].WallMs, err)
+		}
+		at = append(at, time.UnixMilli(b.WallMs))
+	}
+	record(time.Minute)
+	record(time.Minute)     // after a power cut
+	record(2 * time.Minute) // after another
+	leaf, err := identity.Load(filepath.Join(w.state, "identity"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := leaf.Certificate.Leaf.NotBefore
+	for i, now := range at {
+		if d := now.Sub(last); d < time.Hour || d > time.Hour+time.Second {
+			t.Errorf("record %d is %v after what came before, want an hour", i, d)
+		}
+		last = now
+	}
+}
+
 func TestRunStopsCleanlyWithoutNetworkAndRunner(t *testing.T) {
 	w := newWorld(t)
 	w.runner.down = true

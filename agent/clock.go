@@ -15,6 +15,10 @@ type clock struct {
 	uptime func() time.Duration
 	wall   func() time.Time
 	kernel bool // the wall clock is the kernel's
+	// A box without a clock begins at 1970 after each power cut. Its records are
+	// put after the last time that is known (floor, Unix ms), as if it had been
+	// that when this process began (floorUp, ms since boot). They say TimeFloor.
+	floor, floorUp int64
 }
 
 func newClock(opts Options, bootID string) clock {
@@ -35,13 +39,32 @@ func sinceBoot() time.Duration {
 	return time.Duration(ts.Nano())
 }
 
-// now returns milliseconds since boot and Unix milliseconds.
-func (c clock) now() (mono, wall int64) {
-	return c.uptime().Milliseconds(), c.wall().UnixMilli()
+// notBefore tells of a time that is past.
+func (c *clock) notBefore(t time.Time) {
+	if ms := t.UnixMilli(); !t.IsZero() && ms > c.floor {
+		c.floor, c.floorUp = ms, c.uptime().Milliseconds()
+	}
 }
 
-// quality says whether the kernel's clock is disciplined (adjtimex status).
-func (c clock) quality() wire.TimeQuality {
+// now returns milliseconds since boot and Unix milliseconds.
+func (c clock) now() (mono, wall int64) {
+	t := c.triple()
+	return t.MonoMs, t.WallMs
+}
+
+// quality says how far the wall clock can be trusted.
+func (c clock) quality() wire.TimeQuality { return c.triple().Quality }
+
+func (c clock) triple() wire.Clock {
+	t := wire.Clock{Boot: c.boot, MonoMs: c.uptime().Milliseconds(), WallMs: c.wall().UnixMilli(), Quality: c.disciplined()}
+	if least := c.floor + t.MonoMs - c.floorUp; c.floor > 0 && t.Quality != wire.TimeSynced && t.WallMs < least {
+		t.WallMs, t.Quality = least, wire.TimeFloor
+	}
+	return t
+}
+
+// disciplined says whether somebody sets the kernel's clock (adjtimex status).
+func (c clock) disciplined() wire.TimeQuality {
 	if !c.kernel {
 		return wire.TimeUnknown
 	}
@@ -50,9 +73,4 @@ func (c clock) quality() wire.TimeQuality {
 		return wire.TimeSynced
 	}
 	return wire.TimeUnknown
-}
-
-func (c clock) triple() wire.Clock {
-	mono, wall := c.now()
-	return wire.Clock{Boot: c.boot, MonoMs: mono, WallMs: wall, Quality: c.quality()}
 }

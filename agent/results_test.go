@@ -148,7 +148,7 @@ func TestResultsOfDaysStayReadable(t *testing.T) {
 	a := w.open()
 	// The box is enrolled, and up, for longer than that.
 	a.id.Certificate.Leaf.NotBefore = now.AddDate(0, 0, -10)
-	a.clock.uptime = func() time.Duration { return 20 * 24 * time.Hour }
+	a.clock.uptime, a.clock.floor = func() time.Duration { return 20 * 24 * time.Hour }, 0
 	takeAll(t, a)
 	if got := stored(t, a); !slices.Equal(got, upTo(40)) {
 		t.Errorf("stored %v", got)

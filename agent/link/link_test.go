@@ -1,6 +1,7 @@
 package link_test
 
 import (
+	"math"
 	"net"
 	"net/url"
 	"slices"
@@ -353,6 +354,37 @@ func TestTheBacklogWaitsAndTheLiveDoesNot(t *testing.T) {
 			t.Errorf("before the backlog may go: %+v", st)
 		}
 		r.until(10*time.Minute, "delivered", r.delivered)
+	})
+}
+
+// A controller that errs cannot silence the backlog for good, nor have live
+// samples sent for ever, whatever number it says.
+func TestWaitsAndWatchingAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := startFake(t)
+		f.welcome = wire.Welcome{DrainMs: math.MaxInt64, LiveMs: math.MaxInt64}
+		live := make(chan time.Duration, 2)
+		r := start(t, f, link.Options{OnLive: func(d time.Duration) { live <- d }})
+		r.until(time.Minute, "link up", r.Connected)
+		if d := <-live; d != 10*time.Minute {
+			t.Errorf("live samples for %v", d)
+		}
+		r.add(1) // younger than the connection
+		r.until(time.Minute, "delivered", r.delivered)
+		f.last().send(wire.TopicCmd, wire.Cmd{LiveMs: math.MaxInt64})
+		if d := <-live; d != 10*time.Minute {
+			t.Errorf("live samples for %v when asked", d)
+		}
+		f.net.CutAll("ctl")
+		r.until(5*time.Minute, "link lost", func() bool { return !r.Connected() })
+		r.add(20)
+		f.net.HealAll("ctl")
+		r.until(10*time.Minute, "link up again", r.Connected)
+		up := time.Now()
+		r.until(2*time.Hour, "delivered", r.delivered)
+		if waited := time.Since(up); waited < 59*time.Minute || waited > 61*time.Minute {
+			t.Errorf("the backlog waited %v, want an hour", waited)
+		}
 	})
 }
 

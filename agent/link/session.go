@@ -30,6 +30,19 @@ const (
 	helloPause      = 5 * time.Second // at least, between two HELLOs
 )
 
+// The most that a controller may ask for at once, so that no number in a
+// message stops the backlog or keeps live samples flowing for good.
+const (
+	maxDrainWait = time.Hour
+	maxLive      = 10 * time.Minute // who watches longer says so again
+)
+
+// upTo is a time of a message, bounded: as many milliseconds may be more than
+// a Duration holds.
+func upTo(ms int64, most time.Duration) time.Duration {
+	return time.Duration(min(ms, most.Milliseconds())) * time.Millisecond
+}
+
 // inboxSize bounds what the controller may send ahead of the session; the rest
 // is dropped, and asked for again by the protocol.
 const inboxSize = 64
@@ -350,7 +363,7 @@ func decoded[T any](s *session, m message, fn func(T) error) error {
 
 func (s *session) onCmd(c wire.Cmd) error {
 	if c.LiveMs > 0 {
-		s.link.opts.OnLive(time.Duration(c.LiveMs) * time.Millisecond)
+		s.link.opts.OnLive(upTo(c.LiveMs, maxLive))
 	}
 	if c.Hello {
 		return s.helloAgain()
@@ -387,7 +400,7 @@ func (s *session) onWelcome(w wire.Welcome) error {
 	s.window(w, time.Now())
 	if !s.welcomed {
 		s.welcomed = true
-		s.drainAt = time.Now().Add(time.Duration(w.DrainMs) * time.Millisecond)
+		s.drainAt = time.Now().Add(upTo(w.DrainMs, maxDrainWait))
 		s.link.log.Info("link up", "run", w.Run)
 	}
 	s.link.note(func(st *Status) {
@@ -401,7 +414,7 @@ func (s *session) onWelcome(w wire.Welcome) error {
 		s.link.opts.OnDesired(w.Desired)
 	}
 	if w.LiveMs > 0 {
-		s.link.opts.OnLive(time.Duration(w.LiveMs) * time.Millisecond)
+		s.link.opts.OnLive(upTo(w.LiveMs, maxLive))
 	}
 	return nil
 }

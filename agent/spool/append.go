@@ -109,6 +109,9 @@ func (t *txn) append(drafts []Draft) ([]wire.Key, error) {
 		if err := t.put(b); err != nil {
 			return nil, err
 		}
+		if b.Quality != wire.TimeUnknown {
+			t.state.known = max(t.state.known, b.WallMs+b.SpanMs)
+		}
 		t.state.seq[d.Lane]++
 		keys = append(keys, b.Key)
 	}

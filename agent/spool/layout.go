@@ -16,7 +16,7 @@ import (
 // one byte, n in one, span in two, H64 of the first member) and the encoded block
 // or pack.
 //
-//	meta      "format" → 1 byte; "counts" → counts
+//	meta      "format" → 1 byte; "counts" → counts; "known" → Unix ms, see Spool.Known
 //	lives     number of a life → SID, blocks per lane
 //	u0 u1 u2  place → entry: un-acked, one bucket per lane
 //	w0 w1 w2  place → run, LSN, entry: the window
@@ -31,6 +31,7 @@ var (
 	bucketNames = []string{"meta", "lives", "u0", "u1", "u2", "w0", "w1", "w2", "runs", "schemas", "cursors", "refused"}
 	keyFormat   = []byte("format")
 	keyCounts   = []byte("counts")
+	keyKnown    = []byte("known")
 )
 
 const (
@@ -70,6 +71,7 @@ type state struct {
 	seq    [wire.Lanes]uint64 // last given out in this life
 	named  bool               // this life is in bucket lives
 	counts counts
+	known  int64 // Unix ms, see Spool.Known
 	// packFrom is a place before which no loose blocks are that could be packed.
 	// It lives in memory: after a restart all are looked at again.
 	packFrom place
@@ -148,7 +150,11 @@ func (s *Spool) begin() error {
 		return err
 	}
 	return s.db.Update(func(tx *bbolt.Tx) error {
-		if v := tx.Bucket([]byte("meta")).Get(keyCounts); v != nil {
+		meta := tx.Bucket([]byte("meta"))
+		if v := meta.Get(keyKnown); len(v) == 8 {
+			s.state.known = int64(binary.BigEndian.Uint64(v))
+		}
+		if v := meta.Get(keyCounts); v != nil {
 			if _, err := binary.Decode(v, binary.BigEndian, &s.state.counts); err != nil {
 				return fmt.Errorf("read counts: %w", err)
 			}
@@ -182,6 +188,11 @@ func (s *Spool) readLives(b *bbolt.Bucket) error {
 
 // save writes the counts; the last thing of a transaction.
 func (t *txn) save() error {
+	if t.state.known > t.spool.state.known {
+		if err := t.meta.Put(keyKnown, binary.BigEndian.AppendUint64(nil, uint64(t.state.known))); err != nil {
+			return err
+		}
+	}
 	raw, err := binary.Append(nil, binary.BigEndian, t.state.counts)
 	if err != nil {
 		return err

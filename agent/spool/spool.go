@@ -358,3 +358,15 @@ func (s *Spool) view(fn func(*txn) error) error {
 	defer tx.Rollback()
 	return fn(t)
 }
+
+// Known is the latest time of a record whose clock could be trusted, or was said
+// to be no earlier than such a time; zero if there was none. It outlives the
+// records: a box without a clock goes on from it.
+func (s *Spool) Known() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state.known == 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(s.state.known)
+}
