@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/edgeherd/edgeherd/agent/sense/air"
+	"github.com/edgeherd/edgeherd/agent/sense/bmc"
 	"github.com/edgeherd/edgeherd/internal/health"
 )
 
@@ -128,6 +129,21 @@ func TestBMCStandsForWhatTheBoxDoesNotTell(t *testing.T) {
 	if f[health.Inlet] != 22 || f[health.RPM1] != 4200 || f[health.Power] != 180 || f[health.Exhaust] != 33 ||
 		f[health.PSUIn] != 180 || f[health.PSUOut] != 160 || f[health.PSUOK] != 0.5 {
 		t.Errorf("figures %v", f)
+	}
+}
+
+func TestControllersGlitchIsNotTold(t *testing.T) {
+	says := []float64{200, 201, 202, 3000, 203}
+	ask := askBMC(time.Millisecond, func(context.Context) ([]bmc.Sensor, error) {
+		v := says[0]
+		says = says[1:]
+		return []bmc.Sensor{{Name: "Pwr Consumption", Kind: bmc.Watts, Place: bmc.System, Value: v}}, nil
+	})
+	for i, want := range []float64{202, 0, 203} {
+		list, err := ask(t.Context())
+		if err != nil || want == 0 && len(list) > 0 || want > 0 && (len(list) != 1 || list[0].V != want || list[0].Plain != Power) {
+			t.Errorf("answer %d is %v (%v), want %v", i+1, list, err, want)
+		}
 	}
 }
 

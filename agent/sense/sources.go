@@ -33,11 +33,11 @@ func (b *builder) sources(o Outside) []*source {
 		client, err := bmc.NewRedfish(o.Redfish)
 		ask := func(context.Context) ([]value, error) { return nil, err }
 		if err == nil {
-			ask = askBMC(client.Read)
+			ask = askBMC(o.BMCPeriod, client.Read)
 		}
 		list = append(list, &source{name: "bmc", period: o.BMCPeriod, limit: 50 * time.Second, ask: ask})
 	} else if path := b.program(o.IPMITool, "ipmitool", hasIPMI); path != "" {
-		list = append(list, &source{name: "bmc", period: o.BMCPeriod, limit: 50 * time.Second, ask: askBMC(func(ctx context.Context) ([]bmc.Sensor, error) {
+		list = append(list, &source{name: "bmc", period: o.BMCPeriod, limit: 50 * time.Second, ask: askBMC(o.BMCPeriod, func(ctx context.Context) ([]bmc.Sensor, error) {
 			return bmc.IPMI(ctx, path)
 		})})
 	}
@@ -175,12 +175,35 @@ func askDrive(path, device string) func(ctx context.Context) ([]value, error) {
 	}
 }
 
-func askBMC(read func(ctx context.Context) ([]bmc.Sensor, error)) func(ctx context.Context) ([]value, error) {
+// askBMC reads a controller and believes what three readings agree on. Those are
+// taken in a row when it is asked for the first time.
+func askBMC(period time.Duration, read func(ctx context.Context) ([]bmc.Sensor, error)) func(ctx context.Context) ([]value, error) {
 	metrics := map[bmc.Kind]Metric{bmc.Celsius: Temp, bmc.RPM: FanRPM, bmc.DutyRatio: FanDuty, bmc.Watts: Power,
 		bmc.CFM: AirFlow, bmc.Intrusion: Intrusion,
 		bmc.SupplyIn: SupplyIn, bmc.SupplyOut: SupplyOut, bmc.SupplyOK: SupplyOK, bmc.SupplyRPM: SupplyFan}
+	steady, first := &bmc.Steady{}, true // of one goroutine at a time
 	return func(ctx context.Context) ([]value, error) {
+		begin, pause := time.Now(), period/30 // they measure every second or two
 		sensors, err := read(ctx)
+		sensors, young := steady.Take(sensors)
+		enough := 2 * (time.Since(begin) + pause)
+		for range 2 {
+			end, limited := ctx.Deadline()
+			if !first || !young || err != nil || limited && time.Until(end) < enough {
+				break // what is young grows older with the next question
+			}
+			wait := time.NewTimer(pause)
+			select {
+			case <-ctx.Done():
+			case <-wait.C:
+			}
+			wait.Stop()
+			var more []bmc.Sensor
+			if more, err = read(ctx); len(more) > 0 {
+				sensors, young = steady.Take(more)
+			}
+		}
+		first = first && err != nil
 		list := make([]value, 0, len(sensors))
 		for _, s := range sensors {
 			v := value{V: s.Value, Sensor: Sensor{Key: "bmc/" + string(s.Kind) + "/" + cleanLabel(s.Name), Metric: metrics[s.Kind], Label: "bmc/" + cleanLabel(s.Name)}}

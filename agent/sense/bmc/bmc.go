@@ -6,7 +6,8 @@
 // the controller does not read at the moment is left out, never zero.
 //
 // Controllers quantise: 1 °C, 100 to 184 rpm, 5 W, measured on 150 real nodes.
-// They glitch as well: 2550, 25450 and 25550 W are a byte of ones, scaled.
+// They glitch as well: 2550, 25450 and 25550 W are a byte of ones, scaled. Such
+// values are left out, and of the others what Steady does not let pass.
 //
 // The one rule a caller can break: an in-band read takes seconds and costs the
 // host CPU time; ask once a minute and not more often.
@@ -121,6 +122,10 @@ func plausible(s Sensor) bool {
 	return false
 }
 
+// fallbackInlet is what Supermicro calls the sensor nearest to the intake where
+// there is no "Inlet Temp".
+const fallbackInlet = "System Temp"
+
 // maxSensors bounds what one controller may name.
 const maxSensors = 300
 
@@ -128,6 +133,13 @@ const maxSensors = 300
 // order that stays.
 func sorted(list []Sensor) []Sensor {
 	list = slices.DeleteFunc(list, func(s Sensor) bool { return s.Name == "" || !plausible(s) })
+	if !slices.ContainsFunc(list, func(s Sensor) bool { return s.Place == Inlet }) {
+		for i := range list {
+			if list[i].Kind == Celsius && strings.EqualFold(list[i].Name, fallbackInlet) {
+				list[i].Place = Inlet
+			}
+		}
+	}
 	slices.SortStableFunc(list, func(x, y Sensor) int {
 		if c := strings.Compare(string(x.Kind), string(y.Kind)); c != 0 {
 			return c

@@ -201,11 +201,12 @@ func (p *poll) chassis(ctx context.Context, id string) {
 			}
 		}
 	}
+	parts, capacity := p.supplies(ctx, c.PowerSubsystem)
+	mine = append(mine, parts...)
 	var env environment
 	if p.fetch(ctx, c.Environment, &env) {
-		mine = append(mine, env.sensors()...)
+		mine = append(mine, env.sensors(capacity)...)
 	}
-	mine = append(mine, p.supplies(ctx, c.PowerSubsystem)...)
 	watts, supplies := has(mine, Watts), has(mine, SupplyOK)
 	if old := (power{}); !(watts && supplies) && p.fetch(ctx, c.Power, &old) {
 		for _, s := range old.sensors() {
@@ -246,14 +247,13 @@ func (p *poll) thermalNew(ctx context.Context, sub thermalSubsystem) []Sensor {
 	return list
 }
 
-// supplies reads the power supplies of the new model.
-func (p *poll) supplies(ctx context.Context, l *link) []Sensor {
+// supplies reads the power supplies of the new model, and what they can give.
+func (p *poll) supplies(ctx context.Context, l *link) (list []Sensor, capacity figure) {
 	var sub powerSubsystem
 	var all collection
 	if !p.fetch(ctx, l, &sub) || !p.fetch(ctx, sub.Supplies, &all) {
-		return nil
+		return nil, sub.Capacity
 	}
-	var list []Sensor
 	for _, member := range all.Members {
 		var one supply
 		if !p.fetch(ctx, &member, &one) {
@@ -262,11 +262,11 @@ func (p *poll) supplies(ctx context.Context, l *link) []Sensor {
 		list = append(list, one.Status.works(one.Name)...)
 		var m supplyMetrics
 		if p.fetch(ctx, one.Metrics, &m) {
-			list = add(list, one.Name, SupplyIn, m.In.Reading, "")
-			list = add(list, one.Name, SupplyOut, m.Out.Reading, "")
+			list = add(list, one.Name, SupplyIn, m.In.Reading.below(one.Rated), "")
+			list = add(list, one.Name, SupplyOut, m.Out.Reading.below(one.Rated), "")
 		}
 	}
-	return list
+	return list, sub.Capacity
 }
 
 // sensors reads the Sensors collection one by one: services that have neither

@@ -61,6 +61,15 @@ func (f *figure) UnmarshalJSON(data []byte) error {
 	return nil // anything else is no value, and no reason to lose the others
 }
 
+// below is nothing where a power is more than one and a half times what it is
+// rated for: such registers were seen, and a supply would have gone off.
+func (f figure) below(rated figure) figure {
+	if f.v != nil && rated.v != nil && *rated.v > 0 && *f.v > 1.5**rated.v {
+		return figure{}
+	}
+	return f
+}
+
 type reading struct {
 	Reading figure `json:"Reading"`
 }
@@ -128,11 +137,11 @@ type environment struct {
 	Power *reading `json:"PowerWatts"`
 }
 
-func (e environment) sensors() []Sensor {
+func (e environment) sensors(capacity figure) []Sensor {
 	if e.Power == nil {
 		return nil
 	}
-	return add(nil, "Total Power", Watts, e.Power.Reading, "")
+	return add(nil, "Total Power", Watts, e.Power.Reading.below(capacity), "")
 }
 
 type sensor struct {
@@ -204,14 +213,16 @@ func (t thermal) sensors() (list []Sensor) {
 
 type power struct {
 	Control []struct {
-		Name  string `json:"Name"`
-		Watts figure `json:"PowerConsumedWatts"`
+		Name     string `json:"Name"`
+		Watts    figure `json:"PowerConsumedWatts"`
+		Capacity figure `json:"PowerCapacityWatts"`
 	} `json:"PowerControl"`
 	Supplies []struct {
 		Name   string `json:"Name"`
 		Input  figure `json:"PowerInputWatts"`
 		Output figure `json:"PowerOutputWatts"`
 		Last   figure `json:"LastPowerOutputWatts"` // before Power 1.5
+		Rated  figure `json:"PowerCapacityWatts"`
 		Status status `json:"Status"`
 	} `json:"PowerSupplies"`
 }
@@ -222,7 +233,7 @@ func (p power) sensors() (list []Sensor) {
 		if i == 0 { // the first is the chassis itself (Power schema, PowerControl)
 			name = "Total Power"
 		}
-		list = add(list, name, Watts, c.Watts, "")
+		list = add(list, name, Watts, c.Watts.below(c.Capacity), "")
 	}
 	for _, s := range p.Supplies {
 		out := s.Output
@@ -230,18 +241,20 @@ func (p power) sensors() (list []Sensor) {
 			out = s.Last
 		}
 		list = append(list, s.Status.works(s.Name)...)
-		list = add(list, s.Name, SupplyIn, s.Input, "")
-		list = add(list, s.Name, SupplyOut, out, "")
+		list = add(list, s.Name, SupplyIn, s.Input.below(s.Rated), "")
+		list = add(list, s.Name, SupplyOut, out.below(s.Rated), "")
 	}
 	return list
 }
 
 type powerSubsystem struct {
-	Supplies *link `json:"PowerSupplies"`
+	Capacity figure `json:"CapacityWatts"` // of all supplies together
+	Supplies *link  `json:"PowerSupplies"`
 }
 
 type supply struct {
 	Name    string `json:"Name"`
+	Rated   figure `json:"PowerCapacityWatts"`
 	Status  status `json:"Status"`
 	Metrics *link  `json:"Metrics"`
 }
