@@ -31,9 +31,10 @@ type Outside struct {
 	// is not run.
 	Redfish bmc.Redfish `yaml:"redfish"`
 	// UPS are supplies behind NUT servers: "name@host", "name@host:port", or
-	// "@host" for all that a server knows; default none.
+	// "@host" for all that a server knows; or behind apcupsd, which has one:
+	// "apcupsd://host" or "apcupsd://host:port"; default none.
 	UPS []string `yaml:"ups"`
-	// UPSPeriod is between two questions to a NUT server; default 30 s.
+	// UPSPeriod is between two questions to a supply; default 30 s.
 	UPSPeriod time.Duration `yaml:"ups_period"`
 	// Dust are particle sensors on serial lines; default none.
 	Dust []air.Serial `yaml:"dust"`
@@ -43,6 +44,9 @@ type Outside struct {
 	// default 60 s.
 	AirPeriod time.Duration `yaml:"air_period"`
 }
+
+// apcupsd begins the address of one in Outside.UPS.
+const apcupsd = "apcupsd://"
 
 func (o Outside) withDefaults() Outside {
 	def := func(d *time.Duration, v time.Duration) {
@@ -76,8 +80,11 @@ func (o Outside) Check() error {
 		}
 	}
 	for _, u := range o.UPS {
+		if host, apc := strings.CutPrefix(u, apcupsd); apc && host != "" && !strings.ContainsAny(host, "/@ ") {
+			continue
+		}
 		if name, host, ok := strings.Cut(u, "@"); !ok || host == "" || strings.ContainsAny(name, " \"\\") {
-			return fmt.Errorf("supply %q: want name@host or @host", u)
+			return fmt.Errorf("supply %q: want name@host or @host of a NUT server, or apcupsd://host", u)
 		}
 	}
 	return nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -147,6 +148,26 @@ func TestControllersGlitchIsNotTold(t *testing.T) {
 	}
 }
 
+func TestSupplyOfAPCIsRead(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer l.Close()
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			fmt.Fprint(conn, "\x00\x0fSTATUS : ONLINE\x00\x17TIMELEFT : 20.0 Minutes\x00\x00")
+			conn.Close()
+		}
+	}()
+	s := New(Options{Root: plant(t, "x86"), Outside: Outside{UPS: []string{apcupsd + l.Addr().String()}}}, quiet())
+	want(t, until(t, s, "ups_runtime_seconds{ups/apcupsd}"), map[string]float64{
+		"ups_runtime_seconds{ups/apcupsd}": 1200, "ups_on_battery_state{ups/apcupsd}": 0,
+	})
+}
+
 func TestGraphicsCardMayBeTheDie(t *testing.T) {
 	here, err := os.Getwd()
 	must(t, err)
@@ -250,6 +271,8 @@ func TestOptionsThatCannotBeAreTold(t *testing.T) {
 	bad := []func(*Outside){
 		func(o *Outside) { o.Redfish.URL = "http://bmc.example" },
 		func(o *Outside) { o.UPS = []string{"rack"} },
+		func(o *Outside) { o.UPS = []string{"apcupsd://"} },
+		func(o *Outside) { o.UPS = []string{"apcupsd://a/b"} },
 		func(o *Outside) { o.Pressure.Address = 0x25 },
 		func(o *Outside) { o.Dust = []air.Serial{{Path: "/dev/ttyUSB0"}} },
 	}
@@ -259,7 +282,7 @@ func TestOptionsThatCannotBeAreTold(t *testing.T) {
 			t.Errorf("case %d is taken", i)
 		}
 	}
-	if err := (Outside{UPS: []string{"@nut.example", "rack@nut.example:3493"}}).Check(); err != nil {
+	if err := (Outside{UPS: []string{"@nut.example", "rack@nut.example:3493", "apcupsd://[::1]:3551"}}).Check(); err != nil {
 		t.Error(err)
 	}
 }

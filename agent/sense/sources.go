@@ -1,6 +1,7 @@
 package sense
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math"
@@ -229,8 +230,20 @@ func askBMC(period time.Duration, read func(ctx context.Context) ([]bmc.Sensor, 
 
 func askUPS(named string) func(ctx context.Context) ([]value, error) {
 	name, host, _ := strings.Cut(named, "@")
+	read := func(ctx context.Context) ([]ups.Supply, error) { return ups.Read(ctx, host, name) }
+	if address, apc := strings.CutPrefix(named, apcupsd); apc {
+		host = address
+		read = func(ctx context.Context) ([]ups.Supply, error) {
+			s, err := ups.ReadAPC(ctx, address)
+			if err != nil {
+				return nil, err
+			}
+			s.Name = cmp.Or(s.Name, "apcupsd")
+			return []ups.Supply{s}, nil
+		}
+	}
 	return func(ctx context.Context) ([]value, error) {
-		supplies, err := ups.Read(ctx, host, name)
+		supplies, err := read(ctx)
 		var l values
 		for _, s := range supplies {
 			key, label := "ups/"+cleanLabel(s.Name+"@"+host), "ups/"+s.Name

@@ -1,15 +1,15 @@
-// Package ups asks a Network UPS Tools server (upsd) how the supply stands:
-// charge, runtime, load, and the temperature that some supplies measure, which
-// is one more witness of the room.
+// Package ups asks a Network UPS Tools server (upsd) or apcupsd how the supply
+// stands: charge, runtime, load, and the temperature that some supplies measure,
+// which is one more witness of the room.
 //
 // Vocabulary: a supply is one UPS that the server knows by a name; a variable
 // is one of its figures, by NUT's names (docs/nut-names.txt). What a supply
 // does not say is nil, never zero.
 //
-// The protocol is lines of text on TCP port 3493 (RFC 9271). Reading needs no
-// login.
+// The protocol of upsd is lines of text on TCP port 3493 (RFC 9271), that of
+// apcupsd messages with a length on port 3551. Reading needs no login.
 //
-// The one rule a caller can break: a Read dials anew and is bounded by its
+// The one rule a caller can break: a read dials anew and is bounded by its
 // context alone; give it a deadline.
 package ups
 
