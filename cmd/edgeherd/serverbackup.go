@@ -82,6 +82,19 @@ func serverRestoreCommand(c *cli) *cobra.Command {
 	return cmd
 }
 
+func doctorOptions(cfg serverConfig) doctor.Options {
+	o := doctor.Options{
+		State: cfg.State, Database: cfg.Database, PasswordFile: cfg.PasswordFile, Retention: cfg.Retention.values(), Hosts: cfg.Hosts,
+		Broker: doctor.Broker{URL: cfg.Broker.URL, CA: cfg.Broker.CA, Cert: cfg.Broker.Cert, Key: cfg.Broker.Key},
+	}
+	if !cfg.HTTPPlain {
+		if o.HTTP = cfg.HTTP; o.HTTP == "" {
+			o.HTTP = "127.0.0.1:8443"
+		}
+	}
+	return o
+}
+
 func serverDoctorCommand(c *cli) *cobra.Command {
 	var s *serverFlags
 	cmd := c.verb("doctor", "Check database, disk, certificates and clock", func(ctx context.Context, _ []string) error {
@@ -89,7 +102,7 @@ func serverDoctorCommand(c *cli) *cobra.Command {
 		if err != nil {
 			return failure{exitUsage, err}
 		}
-		r := doctor.Examine(ctx, doctor.Options{State: cfg.State, Database: cfg.Database, PasswordFile: cfg.PasswordFile, Retention: cfg.Retention.values()})
+		r := doctor.Examine(ctx, doctorOptions(cfg))
 		sh := sheet{kind: "doctor", value: r, item: "finding", head: []string{"LEVEL", "CHECK", "FOUND", "WAY OUT"}}
 		for _, f := range r.Findings {
 			sh.items = append(sh.items, f)

@@ -11,13 +11,12 @@ package doctor
 
 import (
 	"context"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -44,9 +43,19 @@ type Options struct {
 	Database, PasswordFile string
 	// Retention is what the controller deletes by.
 	Retention store.Retention
+	// HTTP is where pages are served by TLS, under the first name of Hosts. Empty:
+	// nothing is looked at there.
+	HTTP  string
+	Hosts []string
+	// Broker is a broker of others; see controller.ExternalBroker.
+	Broker Broker
 	// WallClock is the clock that is judged; nil means time.Now.
 	WallClock func() time.Time
 }
+
+// Broker says where a broker of others is, who vouches for it (default our own
+// authority), and what it is shown (default: made at each start).
+type Broker struct{ URL, CA, Cert, Key string }
 
 // Report is what Examine found.
 type Report struct {
@@ -70,8 +79,10 @@ func Examine(ctx context.Context, opts Options) Report {
 			db.Path = filepath.Join(opts.State, "store.db")
 		}
 		r.Findings = append(r.Findings, store.Examine(ctx, db)...)
-		r.Findings = append(r.Findings, disk(opts.State), authority(filepath.Join(opts.State, "ca", "ca.pem"), opts.WallClock()),
-			secrets(opts.State))
+		r.Findings = append(r.Findings, disk(opts.State))
+		r.Findings = append(r.Findings, authority(filepath.Join(opts.State, "ca"), opts.WallClock())...)
+		r.Findings = append(r.Findings, opts.shown(ctx)...)
+		r.Findings = append(r.Findings, secrets(opts.State))
 	}
 	r.Findings = append(r.Findings, clock(opts.WallClock()))
 	for _, f := range r.Findings {
@@ -108,43 +119,12 @@ func disk(dir string) store.Finding {
 	return f
 }
 
-func authority(path string, now time.Time) store.Finding {
-	f := store.Finding{Check: "certificate authority", Level: store.Fail, Way: "restore ca/ from the last backup: boxes trust no other"}
-	text, err := os.ReadFile(path)
-	if err != nil {
-		f.Found = err.Error()
-		return f
-	}
-	block, _ := pem.Decode(text)
-	if block == nil {
-		f.Found = path + " is not a certificate"
-		return f
-	}
-	cert, err := x509.ParseCertificate(block.Bytes)
-	if err != nil {
-		f.Found = fmt.Sprintf("%s: %v", path, err)
-		return f
-	}
-	f.Found = "good until " + cert.NotAfter.Format(time.DateOnly)
-	switch {
-	case now.After(cert.NotAfter):
-		f.Found, f.Way = "ended on "+cert.NotAfter.Format(time.DateOnly), "set the clock if it is wrong; else enrol the boxes with a new authority"
-	case now.Before(cert.NotBefore):
-		f.Found, f.Way = "begins on "+cert.NotBefore.Format(time.DateOnly), "set the clock: it is behind"
-	case cert.NotAfter.Sub(now) < soon:
-		f.Level, f.Way = store.Warn, "plan a new authority before"
-	default:
-		f.Level, f.Way = store.OK, ""
-	}
-	return f
-}
-
 // secrets: private keys are for the controller's user alone.
 func secrets(dir string) store.Finding {
 	f := store.Finding{Check: "private keys", Level: store.OK, Found: "readable by their owner only"}
 	for _, top := range []string{"ca", "keys"} {
 		err := filepath.WalkDir(filepath.Join(dir, top), func(p string, d fs.DirEntry, err error) error {
-			if err != nil || d.IsDir() || filepath.Ext(p) != ".key" && filepath.Base(p) != "ca-key.pem" {
+			if err != nil || d.IsDir() || !holdsKey(filepath.Base(p)) {
 				return err
 			}
 			info, err := d.Info()
@@ -161,6 +141,12 @@ func secrets(dir string) store.Finding {
 		return store.Finding{Check: f.Check, Level: store.Fail, Found: err.Error(), Way: "restore keys/ from the last backup: boxes obey no other"}
 	}
 	return f
+}
+
+// holdsKey tells private keys by their names: signing.key, ca-key.pem and those
+// that wait beside it, issuing-*.pem.
+func holdsKey(name string) bool {
+	return strings.HasSuffix(name, ".key") || strings.HasSuffix(name, "-key.pem") || strings.HasPrefix(name, "issuing-")
 }
 
 // clock asks the kernel whether something disciplines its clock. Boxes are
