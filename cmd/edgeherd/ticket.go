@@ -64,7 +64,11 @@ func ticketSheet(kind string, value any, list []fleetapi.Ticket) sheet {
 		if t.Confidence > 0 {
 			sure = fmt.Sprintf("%.0f %%", 100*t.Confidence)
 		}
-		s.rows = append(s.rows, []string{t.ID, string(t.Level), string(t.State), orDash(t.Site), orDash(t.BoxName), t.Cause, sure, daysText(t.Forecast),
+		box := t.BoxName
+		if t.Box == "" && len(t.Boxes) > 0 {
+			box = fmt.Sprintf("%d boxes", len(t.Boxes))
+		}
+		s.rows = append(s.rows, []string{t.ID, string(t.Level), string(t.State), orDash(t.Site), orDash(box), t.Cause, sure, daysText(t.Forecast),
 			age(&t.Opened, now), orDash(t.Assignee), orDash(t.Visit), orDash(t.Part), orDash(t.Region), t.Do, orDash(t.Why)})
 		s.names = append(s.names, t.ID)
 	}
@@ -100,11 +104,14 @@ func (c *cli) printTicket(t fleetapi.Ticket) error {
 	if c.output != "table" && c.output != "wide" {
 		return c.print(ticketSheet("ticket", t, []fleetapi.Ticket{t}))
 	}
-	what := t.BoxName
-	if what == "" {
-		what = "the site"
+	what := t.BoxName + " at " + orDash(t.Site)
+	switch {
+	case t.Box == "" && t.Site == "":
+		what = "all boxes of " + t.SKU
+	case t.Box == "":
+		what = "the site " + t.Site
 	}
-	fmt.Fprintf(c.out, "%s  %s  %s  %s at %s\n", t.ID, t.State, t.Level, what, orDash(t.Site))
+	fmt.Fprintf(c.out, "%s  %s  %s  %s\n", t.ID, t.State, t.Level, what)
 	fmt.Fprintf(c.out, "%s", t.Cause)
 	if t.Confidence > 0 {
 		fmt.Fprintf(c.out, ", %.0f %% sure", 100*t.Confidence)
@@ -112,6 +119,7 @@ func (c *cli) printTicket(t fleetapi.Ticket) error {
 	fmt.Fprintf(c.out, "; to do: %s\n", t.Do)
 	for _, line := range []struct{ label, text string }{
 		{"place", t.Place}, {"part", t.Part}, {"assignee", t.Assignee}, {"visit", t.Visit}, {"boxes", strings.Join(t.Boxes, ", ")},
+		{"tickets of its boxes", strings.Join(t.Tickets, ", ")},
 		{"throttles in", strings.TrimPrefix(daysText(t.Forecast), "-")}, {"resolution", t.Resolution},
 	} {
 		if line.text != "" {
@@ -120,6 +128,9 @@ func (c *cli) printTicket(t fleetapi.Ticket) error {
 	}
 	for _, e := range t.Evidence {
 		fmt.Fprintf(c.out, "- %s\n", printable(e.Text))
+	}
+	if o := t.Opening; o != nil && t.Measured != nil && t.Measured.After(o.Time) && len(o.Evidence) > 0 {
+		fmt.Fprintf(c.out, "as of %s; when it was opened: %s\n", t.Measured.UTC().Format("2006-01-02 15:04Z"), printable(o.Evidence[0].Text))
 	}
 	if t.Check != nil {
 		fmt.Fprintf(c.out, "proof: %s\n", t.Check.Text)

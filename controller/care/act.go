@@ -71,6 +71,9 @@ func Act(t fleetapi.Ticket, a fleetapi.TicketAction, by string, excess float64, 
 		}
 		t.State, t.Closed, t.Resolution = fleetapi.TicketClosed, at(now), a.Resolution
 		t.NoFault = t.NoFault || a.Resolution == "false-alarm"
+		if t.Cause == CauseDustySite || t.Cause == CauseHotSKU { // those of boxes are muted by family
+			t.MutedUntil = at(now.AddDate(0, 0, MuteDays(a)))
+		}
 		step(&t, now, by, "closed", strings.TrimSuffix(a.Resolution+": "+a.Note, ": "))
 	case "note":
 		if a.Note == "" {
@@ -79,6 +82,18 @@ func Act(t fleetapi.Ticket, a fleetapi.TicketAction, by string, excess float64, 
 		step(&t, now, by, "note", a.Note)
 	}
 	return t, nil
+}
+
+// MuteDays is for how long what a person closed is not told again. A duplicate
+// and what is retired are quiet until the ticket could come back to life.
+func MuteDays(a fleetapi.TicketAction) int {
+	switch {
+	case a.Resolution != "false-alarm" && a.Resolution != "accepted":
+		return int(RecentlyEnded.Hours() / 24)
+	case a.MuteDays != 0:
+		return a.MuteDays
+	}
+	return 90
 }
 
 func hintOf(t fleetapi.Ticket) string {
@@ -122,7 +137,7 @@ func Undispatch(t *fleetapi.Ticket, why, by string, now time.Time) {
 }
 
 func reopen(t *fleetapi.Ticket, now time.Time, by, why string) {
-	t.State, t.Reopened, t.Closed, t.Verified, t.Resolution = fleetapi.TicketReopened, at(now), nil, nil, ""
+	t.State, t.Reopened, t.Closed, t.Verified, t.Resolution, t.MutedUntil = fleetapi.TicketReopened, at(now), nil, nil, "", nil
 	t.Reopens++
 	t.Visit, t.NoFault, t.Done, t.Cleared = "", false, nil, nil
 	step(t, now, by, "reopened", why)

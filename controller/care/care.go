@@ -4,7 +4,9 @@
 //
 // Vocabulary: a finding is what a box, or the site, says is wrong. A ticket is
 // one thing to do; of one cause a box has one ticket at a time, however many of
-// its findings say so, and a hot room is one ticket of the site. A visit is one
+// its findings say so, and a hot room is one ticket of the site. Boxes of a site,
+// or of a SKU, that do worse than their like together have one ticket of the
+// site or SKU, though none of them need be sure by itself. A visit is one
 // way to a site for all that is due there. A check is the proof of work: the
 // resistance of the box must lose half of its excess within one to two days. A
 // notice is what somebody should be told of a change of a ticket.
@@ -48,6 +50,8 @@ var jobs = map[string]job{
 	CauseHVAC:      {"see to the cooling of the room", "", false},
 	"drive-wear":   {"change the drive", "ssd", false},
 	"power-supply": {"change the power supply", "psu", false},
+	CauseDustySite: {"clean the filters of all boxes here, look for what makes the dust, and change filters more often", "filter", false},
+	CauseHotSKU:    {"look for what these boxes have in common: BIOS, firmware, power mode, fan curve, the paste of one batch", "", false},
 }
 
 // Do says what a cause asks for, in English.

@@ -85,6 +85,8 @@ func opened(f fleetapi.Finding, p Place, now time.Time) fleetapi.Ticket {
 		Families: []string{f.Family}, Since: f.Since, Opened: now, Evidence: []fleetapi.Evidence{}, Timeline: []fleetapi.TicketStep{},
 	}
 	take(&t, f)
+	t.Measured = at(now)
+	opening(&t)
 	step(&t, now, "", "opened", t.Why)
 	return t
 }
@@ -118,6 +120,7 @@ func retold(have []fleetapi.Ticket, i int, f fleetapi.Finding, now time.Time) []
 		}
 	}
 	take(&t, f)
+	t.Measured = at(now)
 	switch {
 	case t.Level != was.Level:
 		step(&t, now, "", "raised", string(t.Level)+": "+t.Why)

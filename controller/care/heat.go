@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
+	"github.com/edgeherd/edgeherd/internal/health"
 )
 
 // Heat is what lists of boxes show of the judgement of a box's hours.
@@ -15,7 +16,7 @@ type Heat struct {
 	Reference string                 `json:"reference,omitempty"`
 	LastHour  int64                  `json:"last_hour"` // Unix seconds
 	FirstHour int64                  `json:"first_hour"`
-	Steady    int                    `json:"steady"` // hours that are learnt from, while it is learnt
+	Learning  *health.Learning       `json:"learning,omitempty"` // while it is learnt
 	Forecast  *fleetapi.HeatForecast `json:"forecast,omitempty"`
 	InletC    *float64               `json:"inlet,omitempty"` // of the last hour
 	RoomC     *float64               `json:"room,omitempty"`

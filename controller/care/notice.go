@@ -70,7 +70,9 @@ func Notices(was *fleetapi.Ticket, is fleetapi.Ticket, now time.Time) []Notice {
 		Path: "/tickets/" + is.ID, Ticket: told(is), Active: !is.State.Ended(),
 	}
 	what := is.BoxName
-	if what == "" {
+	if what == "" && is.Site == "" {
+		what = "boxes of " + is.SKU
+	} else if what == "" {
 		what = "site " + is.Site
 	} else if is.Site != "" {
 		what += " at " + is.Site

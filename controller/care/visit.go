@@ -17,7 +17,7 @@ const bundle = 21 * 24 * time.Hour
 // visitBoxes with something due are worth a visit by themselves.
 const visitBoxes = 2
 
-// Due reports whether a ticket waits for somebody to go.
+// Due reports whether a ticket waits for somebody to take it up.
 func Due(t fleetapi.Ticket) bool {
 	switch t.State {
 	case fleetapi.TicketOpen, fleetapi.TicketAcknowledged, fleetapi.TicketReopened:
@@ -35,7 +35,7 @@ func VisitDue(tickets []fleetapi.Ticket, now time.Time) bool {
 		if !Due(t) {
 			continue
 		}
-		if t.Level == fleetapi.HealthUrgent || now.Sub(t.Opened) >= bundle || soon(t, bundle) {
+		if t.Level == fleetapi.HealthUrgent || len(t.Boxes) >= visitBoxes || now.Sub(t.Opened) >= bundle || soon(t, bundle) {
 			return true
 		}
 		boxes[string(t.Box)] = true
@@ -52,7 +52,7 @@ func soon(t fleetapi.Ticket, within time.Duration) bool {
 func Stops(tickets []fleetapi.Ticket) []fleetapi.VisitStop {
 	bySite := map[string][]fleetapi.Ticket{}
 	for _, t := range tickets {
-		if Due(t) {
+		if Due(t) && t.Site != "" { // nobody can go to a SKU
 			bySite[t.Site] = append(bySite[t.Site], t)
 		}
 	}
@@ -76,7 +76,7 @@ func Parts(tickets []fleetapi.Ticket) []fleetapi.Part {
 	count := map[string]int{}
 	for _, t := range tickets {
 		if t.Part != "" {
-			count[t.Part]++
+			count[t.Part] += max(1, len(t.Boxes))
 		}
 	}
 	out := []fleetapi.Part{}

@@ -12,6 +12,7 @@ package registry
 
 import (
 	"encoding/json"
+	"fmt"
 	"sort"
 	"time"
 
@@ -66,7 +67,7 @@ func link(b store.Box, now time.Time) fleetapi.Link {
 
 // heat says how urgent it is to look after a box, and how dirty it is.
 func heat(b store.Box) (fleetapi.Health, fleetapi.Thermal) {
-	t := fleetapi.Thermal{Causes: []string{}, Reason: "no hours yet: an agent sends its first one after an hour"}
+	t := fleetapi.Thermal{Causes: []string{}, ReasonCode: fleetapi.ReasonNoHours, Reason: "no hours yet: an agent sends its first one after an hour"}
 	level := fleetapi.HealthUnknown
 	if h, ok := care.ReadHeat(b.Heat); ok {
 		level, t = fleetapi.HealthHealthy, thermal(h)
@@ -89,12 +90,17 @@ func thermal(h care.Heat) fleetapi.Thermal {
 	t := fleetapi.Thermal{Causes: []string{}, Reference: h.Reference}
 	switch {
 	case !h.Judged:
-		t.Reason = "learning the clean box: it takes a week of steady load"
-		if at := time.Unix(h.FirstHour, 0); h.FirstHour > 0 {
-			t.Reason += ", since " + at.UTC().Format(time.DateOnly)
+		t.ReasonCode, t.Reason = fleetapi.ReasonLearning, "learning the clean box: it takes a week of steady load"
+		if at := time.Unix(h.FirstHour, 0).UTC(); h.FirstHour > 0 {
+			t.Reason += ", since " + at.Format(time.DateOnly)
+			t.LearningSince = &at
+		}
+		if l := h.Learning; l != nil {
+			t.Reason += fmt.Sprintf(" (day %d of %d, %d of %d steady hours)", l.Days, l.OfDays, l.Hours, l.OfHours)
+			t.Learning = &fleetapi.Learning{Days: l.Days, OfDays: l.OfDays, Hours: l.Hours, OfHours: l.OfHours}
 		}
 	case h.Percent == nil:
-		t.Reason = "no steady load for a day"
+		t.ReasonCode, t.Reason = fleetapi.ReasonIdle, "no steady load for a day"
 	default:
 		t.Known, t.Percent = true, *h.Percent
 	}

@@ -40,7 +40,7 @@ func TestHealthIsTheWorstOpenFinding(t *testing.T) {
 	found := func(level, cause string, muted bool) store.FindingRow {
 		return store.FindingRow{Family: cause, Muted: muted, Body: []byte(`{"family":"` + cause + `","cause":"` + cause + `","level":"` + level + `","forecast":{"low":9,"high":30}}`)}
 	}
-	learning, judged := `{"first_hour":1800000000}`, `{"judged":true,"percent":4.2,"sigma":0.8,"reference":"inlet"}`
+	learning, judged := `{"first_hour":1800000000,"learning":{"Days":3,"OfDays":7,"Hours":20,"OfHours":48}}`, `{"judged":true,"percent":4.2,"sigma":0.8,"reference":"inlet"}`
 	for _, c := range []struct {
 		name, heat string
 		findings   []store.FindingRow
@@ -60,6 +60,9 @@ func TestHealthIsTheWorstOpenFinding(t *testing.T) {
 		v := View(store.Box{Heat: []byte(c.heat), Findings: c.findings, LastSeenMs: ago(time.Hour)}, now)
 		if v.Health != c.want || v.Thermal.Known != c.known || (v.Thermal.Reason == "") != c.known || strings.Join(v.Thermal.Causes, " ") != c.causes {
 			t.Errorf("%s: %s, %+v", c.name, v.Health, v.Thermal)
+		}
+		if l := v.Thermal.Learning; (c.heat == learning) != (l != nil) || l != nil && (l.Days != 3 || l.OfHours != 48 || v.Thermal.ReasonCode != fleetapi.ReasonLearning || v.Thermal.LearningSince == nil) {
+			t.Errorf("%s: learning %+v, %+v", c.name, l, v.Thermal)
 		}
 		if c.findings != nil && (v.Thermal.LowDays == nil || *v.Thermal.LowDays != 9) {
 			t.Errorf("%s: no forecast", c.name)

@@ -17,9 +17,6 @@ import (
 	"github.com/edgeherd/edgeherd/internal/identity"
 )
 
-// muteDays is how long a false alarm, and what was accepted, is not told again.
-const muteDays = 90
-
 // acted is one transaction of a person, and what it leads to after it.
 type acted struct {
 	tx      *store.CareTx
@@ -120,12 +117,8 @@ func (d *Desk) mute(ctx context.Context, out *acted, t fleetapi.Ticket, a fleeta
 	if a.Action != "close" || a.Resolution != "false-alarm" && a.Resolution != "accepted" || t.Box == "" {
 		return nil
 	}
-	days := a.MuteDays
-	if days == 0 {
-		days = muteDays
-	}
 	for _, family := range t.Families {
-		m := store.Mute{Box: t.Box, Family: family, UntilMs: d.now().AddDate(0, 0, days).UnixMilli(), Why: strings.TrimSuffix(a.Resolution+": "+a.Note, ": "), By: by}
+		m := store.Mute{Box: t.Box, Family: family, UntilMs: d.now().AddDate(0, 0, care.MuteDays(a)).UnixMilli(), Why: strings.TrimSuffix(a.Resolution+": "+a.Note, ": "), By: by}
 		if err := c.Mute(ctx, m); err != nil {
 			return err
 		}

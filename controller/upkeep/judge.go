@@ -88,7 +88,7 @@ func (d *Desk) judgeBox(ctx context.Context, h store.Heat, skus map[string]learn
 	if err != nil {
 		return err
 	}
-	env := skus[s.Box.SKU].env()
+	env, was, last := skus[s.Box.SKU].env(), h.Judged, lastDay(s.Box)
 	for {
 		hours, err := d.opts.Store.Hours(ctx, h.Box, time.Unix(s.Box.Last.Start+1, 0), judgeHours)
 		if err != nil {
@@ -106,7 +106,6 @@ func (d *Desk) judgeBox(ctx context.Context, h store.Heat, skus map[string]learn
 			break
 		}
 	}
-	was := h.Judged
 	h.Judged = h.Hours
 	if h.Body, err = json.Marshal(summary(s.Box)); err != nil {
 		return err
@@ -119,7 +118,18 @@ func (d *Desk) judgeBox(ctx context.Context, h store.Heat, skus map[string]learn
 		return err
 	}
 	d.changedBox(h.Box)
+	if len(s.Box.Open) > 0 && lastDay(s.Box) != last {
+		return d.refresh(ctx, h.Box, s.Box)
+	}
 	return nil
+}
+
+// lastDay is the newest day that a box is judged by; 0: none.
+func lastDay(b *health.Box) int32 {
+	if n := len(b.Days); n > 0 {
+		return b.Days[n-1].Day
+	}
+	return 0
 }
 
 // log tells the box of changes up to an hour, each once, also of those that
@@ -151,10 +161,13 @@ func kindOf(kind string) string {
 // summary is what lists show of a box.
 func summary(b *health.Box) care.Heat {
 	h := care.Heat{
-		SKU: b.SKU, Judged: b.Base != nil, Reference: b.Basis.Ref, LastHour: b.Last.Start, FirstHour: b.First, Steady: len(b.Learn),
+		SKU: b.SKU, Judged: b.Base != nil, Reference: b.Basis.Ref, LastHour: b.Last.Start, FirstHour: b.First,
 		Forecast: care.ForecastOf(b.Trend), InletC: care.Number(float64(b.Last.V[health.Inlet])), RoomC: care.Number(float64(b.Last.V[health.Room])),
 	}
-	if b.Base != nil {
+	if b.Base == nil {
+		l := b.Learning()
+		h.Learning = &l
+	} else {
 		h.Sigma = care.Number(100 * b.Base.Sigma)
 	}
 	if n := len(b.Days); n > 0 && b.Base != nil {

@@ -4,6 +4,9 @@
 // The rules are those of internal/health and controller/care; this is the work
 // around them.
 //
+// It also compares boxes of a site and of a SKU with their like, and keeps the
+// figures of open tickets those of today.
+//
 // Vocabulary: the desk is where people act on tickets, the keeper what goes on
 // by itself. The heat of a box is its judged hours (health.Box). Air is what
 // boxes and sensors of a site measured in the room.
@@ -99,6 +102,7 @@ func New(opts Options, log *slog.Logger) *Desk {
 const (
 	judgeEvery  = time.Minute
 	verifyEvery = 10 * time.Minute
+	likeEvery   = time.Hour
 	airEvery    = 10 * time.Minute
 	mutesEvery  = time.Hour
 	learnEvery  = 24 * time.Hour
@@ -121,6 +125,7 @@ func (d *Desk) Run(ctx context.Context) error {
 		{what: "findings made tickets", do: d.TakeNews},
 		{what: "mutes ended", every: mutesEvery, do: d.opts.Store.EndMutes},
 		{what: "work proved", every: verifyEvery, do: d.Verify},
+		{what: "boxes compared", every: likeEvery, do: d.Compare},
 		{what: "SKUs learnt", every: learnEvery, do: d.Learn},
 		{what: "air told", every: airEvery, do: d.TellAir},
 		{what: "digest written", every: digestEvery, do: d.Digest},

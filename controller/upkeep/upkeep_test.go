@@ -132,12 +132,18 @@ func TestACleaningIsProvedByTheBox(t *testing.T) {
 			h := newHerd(t)
 			h.hours(till, 24*12, 0)
 			h.hours(till, 24*9, 0.09)
-			h.finds(airflow(health.Ticket), till)
+			found := airflow(health.Ticket)
+			found.Cause = health.CauseUndetermined // as the hours here are, which have no second sensor
+			h.finds(found, till)
 			all := h.tickets()
 			if len(all) != 1 || all[0].State != fleetapi.TicketOpen || all[0].BoxName != "till-1" || all[0].Part != "filter" || all[0].SKU != "Acme A1" {
 				t.Fatalf("tickets %+v", all)
 			}
 			ctx := t.Context()
+			h.hours(till, 30, 0.09)
+			if k := h.tickets()[0]; k.Evidence[0].Code != "rise" || k.Opening.Evidence[0].Text != "+9 % against the clean box" || !k.Measured.After(k.Opened) || len(k.Timeline) != 1 {
+				t.Errorf("a day later the ticket says %+v, at its opening %+v", k.Evidence, k.Opening)
+			}
 			plan, err := h.desk.Plan(ctx, fleetapi.PlanVisits{Assignee: "kim", Keep: true}, "ops")
 			h.check(err)
 			if len(plan.Made) != 1 || len(plan.Parts) != 1 || h.tickets()[0].State != fleetapi.TicketDispatched {

@@ -294,6 +294,7 @@ func (d *Desk) addHeat(ctx context.Context, b fleetapi.Box, out *fleetapi.BoxCar
 	out.Filter = v.advice(b.Site)
 	since := out.Upkeep.FilterInstalled
 	if s.Box != nil {
+		ofToday(out.Findings, s.Box.Open)
 		for i := range s.Box.Days {
 			day := &s.Box.Days[i]
 			out.Days = append(out.Days, fleetapi.CareDay{
@@ -325,6 +326,22 @@ func (d *Desk) addHeat(ctx context.Context, b fleetapi.Box, out *fleetapi.BoxCar
 		out.Cohort = &c
 	}
 	return nil
+}
+
+// ofToday gives open findings the figures of today; the box told of them when
+// they changed.
+func ofToday(found []fleetapi.Finding, open []health.Finding) {
+	for i := range found {
+		f := &found[i]
+		at := slices.IndexFunc(open, func(o health.Finding) bool { return o.Family == f.Family && string(o.Cause) == f.Cause })
+		if f.Closed != nil || at < 0 {
+			continue
+		}
+		f.Evidence = care.Evidences(open[at].Evidence)
+		if fc := care.ForecastOf(open[at].Forecast); fc != nil {
+			f.Forecast = fc
+		}
+	}
 }
 
 // ResetOf is a stored reset as people see it.

@@ -93,28 +93,42 @@ type TicketCheck struct {
 	Text       string     `json:"text,omitempty"`
 }
 
-// Ticket is one thing to do about a box or, without a box, about a site.
-type Ticket struct {
-	ID         string        `json:"id" example:"T-17"`
-	State      TicketState   `json:"state"`
+// TicketOpening is what a ticket rested on when it was opened. The ticket itself
+// is kept up to date.
+type TicketOpening struct {
+	Time       time.Time     `json:"time"`
 	Level      Health        `json:"level"`
-	Cause      string        `json:"cause" example:"airflow"`
-	Box        identity.ID   `json:"box,omitempty"`
-	BoxName    string        `json:"box_name,omitempty"`
-	Site       string        `json:"site"`
-	Region     string        `json:"region,omitempty"`
-	Place      string        `json:"place,omitempty" doc:"where at the site"`
-	SKU        string        `json:"sku,omitempty"`
-	Simulated  bool          `json:"simulated,omitempty"`
-	Boxes      []string      `json:"boxes,omitempty" doc:"names of the boxes that agree, of a ticket for a site"`
-	Do         string        `json:"do" doc:"what to do, in English"`
-	Why        string        `json:"why" doc:"the strongest evidence, in English"`
-	Part       string        `json:"part,omitempty" doc:"what to take along" example:"filter"`
-	Confidence float64       `json:"confidence" doc:"of the cause, 0 to 1"`
+	Confidence float64       `json:"confidence"`
 	Evidence   []Evidence    `json:"evidence"`
 	Forecast   *HeatForecast `json:"forecast,omitempty"`
-	Families   []string      `json:"families" doc:"of its findings that are open"`
-	Manual     bool          `json:"manual,omitempty" doc:"made by a person"`
+}
+
+// Ticket is one thing to do about a box or, without a box, about a site or,
+// without both, about all boxes of a SKU.
+type Ticket struct {
+	ID         string         `json:"id" example:"T-17"`
+	State      TicketState    `json:"state"`
+	Level      Health         `json:"level"`
+	Cause      string         `json:"cause" example:"airflow"`
+	Box        identity.ID    `json:"box,omitempty"`
+	BoxName    string         `json:"box_name,omitempty"`
+	Site       string         `json:"site"`
+	Region     string         `json:"region,omitempty"`
+	Place      string         `json:"place,omitempty" doc:"where at the site"`
+	SKU        string         `json:"sku,omitempty"`
+	Simulated  bool           `json:"simulated,omitempty"`
+	Boxes      []string       `json:"boxes,omitempty" doc:"names of the boxes that agree, of a ticket for a site or a SKU"`
+	Do         string         `json:"do" doc:"what to do, in English"`
+	Why        string         `json:"why" doc:"the strongest evidence, in English"`
+	Part       string         `json:"part,omitempty" doc:"what to take along" example:"filter"`
+	Tickets    []string       `json:"tickets,omitempty" doc:"of a ticket for a site or a SKU: those that its boxes have for the same"`
+	Confidence float64        `json:"confidence" doc:"of the cause, 0 to 1"`
+	Evidence   []Evidence     `json:"evidence"`
+	Forecast   *HeatForecast  `json:"forecast,omitempty"`
+	Measured   *time.Time     `json:"measured,omitempty" doc:"of when evidence and forecast are"`
+	Opening    *TicketOpening `json:"opening,omitempty" doc:"what it rested on when it was opened"`
+	Families   []string       `json:"families" doc:"of its findings that are open"`
+	Manual     bool           `json:"manual,omitempty" doc:"made by a person"`
 
 	Since        time.Time  `json:"since"`
 	Opened       time.Time  `json:"opened"`
@@ -132,6 +146,7 @@ type Ticket struct {
 	Assignee   string       `json:"assignee,omitempty"`
 	Visit      string       `json:"visit,omitempty"`
 	Resolution string       `json:"resolution,omitempty" example:"cleared"`
+	MutedUntil *time.Time   `json:"muted_until,omitempty" doc:"until when the same opens no ticket, of one that a person closed"`
 	NoFault    bool         `json:"no_fault_found,omitempty"`
 	Reopens    int          `json:"reopens,omitempty"`
 	Check      *TicketCheck `json:"check,omitempty"`

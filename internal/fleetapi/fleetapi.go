@@ -88,14 +88,34 @@ type Value struct {
 // Thermal is how much more the cooling path of a box resists than that of the
 // clean box, at equal load and airflow.
 type Thermal struct {
-	Known     bool     `json:"known"`
-	Reason    string   `json:"reason,omitempty"`             // why it is not known
-	Percent   float64  `json:"resistance_percent"`           // 6 is 6 % more heat for the same work; median of seven days
-	Sigma     float64  `json:"sigma_percent,omitempty"`      // by how much a day spreads
-	Reference string   `json:"reference,omitempty"`          // inlet, room, neighbour or none
-	Causes    []string `json:"causes"`                       // of what is found, the most urgent first
-	LowDays   *float64 `json:"throttles_low_days,omitempty"` // may throttle in so many days; 365: not within a year
-	HighDays  *float64 `json:"throttles_high_days,omitempty"`
+	Known  bool   `json:"known"`
+	Reason string `json:"reason,omitempty"` // why it is not known, in English
+	// ReasonCode is why it is not known: no-hours, learning or idle.
+	ReasonCode    string     `json:"reason_code,omitempty" enum:"no-hours,learning,idle"`
+	LearningSince *time.Time `json:"learning_since,omitempty"`
+	Learning      *Learning  `json:"learning,omitempty"`
+	Percent       float64    `json:"resistance_percent"`           // 6 is 6 % more heat for the same work; median of seven days
+	Sigma         float64    `json:"sigma_percent,omitempty"`      // by how much a day spreads
+	Reference     string     `json:"reference,omitempty"`          // inlet, room, neighbour or none
+	Causes        []string   `json:"causes"`                       // of what is found, the most urgent first
+	LowDays       *float64   `json:"throttles_low_days,omitempty"` // may throttle in so many days; 365: not within a year
+	HighDays      *float64   `json:"throttles_high_days,omitempty"`
+}
+
+// Why the resistance of a box is not known.
+const (
+	ReasonNoHours  = "no-hours" // an agent sends its first one after an hour
+	ReasonLearning = "learning" // it has no clean box to be compared with yet
+	ReasonIdle     = "idle"     // no steady load for a day
+)
+
+// Learning is how far a box is with learning how it is when it is clean: both
+// must be full.
+type Learning struct {
+	Days    int `json:"days"`
+	OfDays  int `json:"of_days"`
+	Hours   int `json:"steady_hours"`
+	OfHours int `json:"of_hours"`
 }
 
 // BoxModel is one model on one box: what shall serve, what serves.
