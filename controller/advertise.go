@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/edgeherd/edgeherd/internal/identity"
 	"github.com/edgeherd/edgeherd/internal/wire"
@@ -78,7 +79,8 @@ func (c *Controller) brokerAddress() string {
 	if c.opts.Broker.URL == "" {
 		return c.reachable(c.mqtt)
 	}
-	u, err := url.Parse(c.opts.Broker.URL)
+	first, _, _ := strings.Cut(c.opts.Broker.URL, ",")
+	u, err := url.Parse(first)
 	if err != nil {
 		return "" // Open has refused it
 	}

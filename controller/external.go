@@ -20,7 +20,7 @@ import (
 // ExternalBroker is an MQTT broker of others through which boxes are reached,
 // instead of the embedded one.
 type ExternalBroker struct {
-	URL string // mqtts://host:port; empty means the embedded broker
+	URL string // see broker.Remote; empty means the embedded broker
 	// Shared: the broker has shared subscriptions for MQTT 3.1.1.
 	Shared bool
 	// CA, Cert and Key are PEM files. CA is what the broker's certificate is

@@ -20,7 +20,7 @@ import (
 
 // brokerConfig is the key broker of server.yaml: an MQTT broker of others.
 type brokerConfig struct {
-	URL          string        `yaml:"url"`           // mqtts://host:port
+	URL          string        `yaml:"url"`           // mqtts://host:port, of a cluster several with commas
 	Shared       *bool         `yaml:"shared"`        // default true; false for NATS
 	CA           string        `yaml:"ca"`            // of the broker; default our own
 	Cert         string        `yaml:"cert"`          // of this controller; default made by our CA

@@ -144,6 +144,9 @@ func TestANATSClusterServesOneLeadingControllerAtATime(t *testing.T) {
 		m := &mosquitto{t: t, ca: c.ca, port: c.ports[i]}
 		xs = append(xs, m.external(sink, func(o *broker.ExternalOptions) {
 			o.Shared, o.Lead = false, func() bool { return int(leader.Load()) == i }
+			if i == 0 { // it is told of two servers, of which the first will be lost
+				o.Remote.URL += "," + c.remote(1).URL
+			}
 		}))
 	}
 	for turn := range 3 { // the lease passes on
@@ -173,6 +176,12 @@ func TestANATSClusterServesOneLeadingControllerAtATime(t *testing.T) {
 		return all[len(all)-1] == "up/data after the loss"
 	})
 	ok(t, box.Subscribe(wire.TopicDown.For(boxA), 1, nil))
+	leader.Store(0) // the controller that was connected to the server that is gone
+	until(t, 60*time.Second, "a controller finds another server", func() bool {
+		box.Publish(wire.TopicData.For(boxA), 1, false, "to another server").WaitTimeout(5 * time.Second)
+		return slices.Contains(sinks[0].of(boxA), "up/data to another server")
+	})
+	leader.Store(2)
 
 	// A box can neither speak for another one nor listen to it.
 	var overheard sync.Map

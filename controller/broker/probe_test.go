@@ -54,6 +54,7 @@ func TestAnAddressOfABrokerHoldsNoSecretsAndErrorsRepeatNone(t *testing.T) {
 		{"mqtts://fleet:hunter2@mqtt.example.com:8883", "username and password_file"},
 		{"mqtts://fleet:hunter2 @mqtt.example.com:8883", "not an address"},
 		{"mqtts://mqtt.example.com", "want mqtts://host:port"},
+		{"mqtts://nats-1.example.com:8883,nats-2.example.com:8883", "want mqtts://host:port"},
 		{"mqtts://mqtt.example.com:8883/mqtt", "nothing more"},
 		{"mqtt://mqtt.example.com:1883", "without TLS"},
 	} {

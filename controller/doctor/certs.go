@@ -166,7 +166,11 @@ func (o Options) shown(ctx context.Context) (out []store.Finding) {
 		}))
 	}
 	b := o.Broker
-	if u, err := url.Parse(b.URL); err == nil && u.Host != "" {
+	for address := range strings.SplitSeq(b.URL, ",") {
+		u, err := url.Parse(address)
+		if err != nil || u.Host == "" {
+			continue // none, or what the controller refuses to start with
+		}
 		ca := own
 		if b.CA != "" {
 			ca = b.CA
