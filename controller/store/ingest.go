@@ -140,8 +140,11 @@ func (s *Store) Ingest(ctx context.Context, ds []Delivery, effects func(Delivery
 		if c.Run, c.LSN, err = s.engine.stamp(ctx, t); err != nil {
 			return err
 		}
-		b := commit{s: s, tx: t, lsn: c.LSN, whole: packs, nowMs: s.now().UnixMilli(), reads: map[readsKey]Reads{}, boxes: map[identity.ID]*boxCommit{}}
-		if b.keys, err = loadKeys(ctx, t, ds); err != nil {
+		b := commit{s: s, tx: t, lsn: c.LSN, whole: packs, nowMs: s.now().UnixMilli(), reads: map[readsKey]Reads{}, boxes: map[identity.ID]*boxCommit{}, keys: &keySet{rows: map[chunkID]*chunk{}}}
+		if err := b.loadBoxes(ctx, ds); err != nil {
+			return err
+		}
+		if err := b.loadKeys(ctx, ds); err != nil {
 			return err
 		}
 		for i := range ds {

@@ -19,7 +19,8 @@ import (
 // The keys of all blocks that were ever stored, apart from what the blocks
 // held: a late copy is known however its samples are stored by then. One row
 // has the keys of 64 sequence numbers of a stream, 9 bytes a key: the low bits
-// of the number and the hash, in order.
+// of the number and the hash, in order. Rows that a box adds to now are in its
+// row of newest instead: openkeys.go.
 
 const (
 	chunkBits = 6
@@ -103,9 +104,10 @@ var (
 	}
 )
 
-// loadKeys reads the rows in which the keys of ds are or will be.
-func loadKeys(ctx context.Context, t *tx, ds []Delivery) (*keySet, error) {
-	set := &keySet{rows: map[chunkID]*chunk{}}
+// loadKeys reads the rows in which the keys of ds are or will be. Those of the
+// boxes' rows of newest are there already.
+func (c *commit) loadKeys(ctx context.Context, ds []Delivery) error {
+	set := c.keys
 	var all []*chunk
 	var args []any
 	for i := range ds {
@@ -120,7 +122,7 @@ func loadKeys(ctx context.Context, t *tx, ds []Delivery) (*keySet, error) {
 			all = append(all, set.last)
 		})
 	}
-	err := t.eachMany(ctx, readChunks, args, func(rows *sql.Rows) error {
+	err := c.tx.eachMany(ctx, readChunks, args, func(rows *sql.Rows) error {
 		var n int
 		var body []byte
 		if err := rows.Scan(&n, &body); err != nil {
@@ -133,9 +135,9 @@ func loadKeys(ctx context.Context, t *tx, ds []Delivery) (*keySet, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("look up keys: %w", err)
+		return fmt.Errorf("look up keys: %w", err)
 	}
-	return set, nil
+	return nil
 }
 
 // at returns the row of a name, if the transaction looks at it.
@@ -149,18 +151,18 @@ func (s *keySet) at(id chunkID) *chunk {
 // add notes the key as stored and reports whether it was not yet.
 func (s *keySet) add(id identity.ID, k wire.Key) bool { return s.at(chunkOf(id, k)).add(k) }
 
-// save writes the rows that changed.
-func (s *keySet) save(ctx context.Context, t *tx) error {
-	args := make([]any, 0, 5*len(s.rows))
-	for _, id := range slices.SortedFunc(maps.Keys(s.rows), chunkID.compare) { // neighbours share pages
-		if c := s.rows[id]; c.dirty {
-			if len(c.body) > maxChunkBytes {
-				return fmt.Errorf("%w: %d in stream %016x of %s", ErrForked, len(c.body)/entrySize, uint64(id.sid), id.box)
-			}
-			args = append(args, string(id.box), id.sid, int64(id.lane), id.chunk, c.body)
+// saveKeys writes the rows that changed, but for those that boxes keep open.
+func (c *commit) saveKeys(ctx context.Context) error {
+	done := c.shut()
+	args := make([]any, 0, 5*len(done))
+	for _, id := range slices.SortedFunc(maps.Keys(done), chunkID.compare) { // neighbours share pages
+		body := done[id].body
+		if len(body) > maxChunkBytes {
+			return fmt.Errorf("%w: %d in stream %016x of %s", ErrForked, len(body)/entrySize, uint64(id.sid), id.box)
 		}
+		args = append(args, string(id.box), id.sid, int64(id.lane), id.chunk, body)
 	}
-	if _, err := t.execMany(ctx, writeChunks, args); err != nil {
+	if _, err := c.tx.execMany(ctx, writeChunks, args); err != nil {
 		return fmt.Errorf("store keys: %w", err)
 	}
 	return nil
@@ -169,17 +171,31 @@ func (s *keySet) save(ctx context.Context, t *tx) error {
 // Keys calls each with the key of every block of a box that was ever stored;
 // ledger checks use it.
 func (s *Store) Keys(ctx context.Context, id identity.ID, each func(wire.Key)) error {
-	err := s.each(ctx, `SELECT sid, lane, chunk, body FROM block_key WHERE box = ? ORDER BY sid, lane, chunk`, []any{string(id)}, func(rows *sql.Rows) error {
-		of := chunkID{box: id}
-		var c chunk
-		if err := rows.Scan(&of.sid, &of.lane, &of.chunk, &c.body); err != nil {
+	var found map[chunkID]*chunk
+	err := s.snapshot(ctx, func(t *tx) error {
+		found = map[chunkID]*chunk{}
+		err := t.each(ctx, `SELECT sid, lane, chunk, body FROM block_key WHERE box = ?`, []any{string(id)}, func(rows *sql.Rows) error {
+			of, c := chunkID{box: id}, &chunk{}
+			err := rows.Scan(&of.sid, &of.lane, &of.chunk, &c.body)
+			found[of] = c
+			return err
+		})
+		if err != nil {
 			return err
 		}
-		c.each(of, each)
-		return nil
+		return t.each(ctx, `SELECT open_keys FROM newest WHERE box = ?`, []any{string(id)}, func(rows *sql.Rows) error {
+			var open []byte
+			if err := rows.Scan(&open); err != nil {
+				return err
+			}
+			return eachOpen(id, open, func(of chunkID, body []byte) { found[of] = &chunk{body: body} })
+		})
 	})
 	if err != nil {
 		return fmt.Errorf("list keys of %s: %w", id, err)
+	}
+	for _, of := range slices.SortedFunc(maps.Keys(found), chunkID.compare) {
+		found[of].each(of, each)
 	}
 	return nil
 }

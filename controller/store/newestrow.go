@@ -7,67 +7,82 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
+	"strings"
 	"sync"
 
 	"github.com/edgeherd/edgeherd/internal/wire"
 )
 
 // One row a box has all that changes with every message of it: when it was
-// heard, what waits there, which schemas it uses, and its newest values.
+// heard, what waits there, which schemas it uses, its newest values, and the
+// keys around those of the message.
 
 var (
 	readNewest = many{
 		head: `WITH want (n, box) AS (VALUES `, row: `(CAST(? AS BIGINT), CAST(? AS TEXT))`, width: 2,
-		tail: `) SELECT want.n, l.schemas, l.latest FROM want CROSS JOIN newest l WHERE l.box = want.box`,
+		tail: `) SELECT want.n, l.schemas, l.latest, l.open_keys FROM want CROSS JOIN newest l WHERE l.box = want.box`,
 	}
 	writeNewest = many{
-		head: `INSERT INTO newest (box, seen_ms, buffer, schemas, latest) VALUES `, row: `(?,?,?,?,?)`, width: 5,
+		head: `INSERT INTO newest (box, seen_ms, buffer, schemas, latest, open_keys) VALUES `, row: `(?,?,?,?,?,?)`, width: 6,
 		tail: ` ON CONFLICT (box) DO UPDATE SET seen_ms = excluded.seen_ms, buffer = coalesce(excluded.buffer, newest.buffer),
-			schemas = excluded.schemas, latest = excluded.latest`,
+			schemas = excluded.schemas, latest = excluded.latest, open_keys = excluded.open_keys`,
 	}
 	insertSchemas = many{head: `INSERT INTO schema (id, body) VALUES `, row: `(?,?)`, width: 2, tail: ` ON CONFLICT DO NOTHING`}
 )
 
 // newestRow is the row of a box.
 type newestRow struct {
-	schemas schemaIDs
-	latest  []byte
+	schemas  schemaIDs
+	latest   []byte
+	openKeys []byte
 }
 
-// saveBoxes writes the rows of all boxes that were heard.
-func (c *commit) saveBoxes(ctx context.Context) error {
-	args := make([]any, 0, 5*len(c.order))
-	rows := make([]newestRow, len(c.order))
+// loadBoxes reads the rows of all boxes that were heard.
+func (c *commit) loadBoxes(ctx context.Context, ds []Delivery) error {
+	for i := range ds {
+		c.box(ds[i].Box)
+	}
+	slices.SortFunc(c.order, func(a, b *boxCommit) int { return strings.Compare(string(a.id), string(b.id)) }) // neighbours share pages
+	args := make([]any, 0, 2*len(c.order))
 	for i, b := range c.order {
 		args = append(args, i, b.name)
 	}
 	err := c.tx.eachMany(ctx, readNewest, args, func(r *sql.Rows) error {
 		var i int
 		var row newestRow
-		if err := r.Scan(&i, &row.schemas, &row.latest); err != nil {
+		if err := r.Scan(&i, &row.schemas, &row.latest, &row.openKeys); err != nil {
 			return err
 		}
-		if i < 0 || i >= len(rows) {
-			return fmt.Errorf("row %d of %d", i, len(rows))
+		if i < 0 || i >= len(c.order) {
+			return fmt.Errorf("row %d of %d", i, len(c.order))
 		}
-		rows[i] = row
-		return nil
+		b := c.order[i]
+		b.row = row
+		return eachOpen(b.id, row.openKeys, func(id chunkID, body []byte) {
+			c.keys.rows[id], b.open = &chunk{body: body}, append(b.open, id)
+		})
 	})
 	if err != nil {
 		return fmt.Errorf("read newest values: %w", err)
 	}
-	known, added, err := c.schemasOf(rows)
+	return nil
+}
+
+// saveBoxes writes the rows of all boxes that were heard.
+func (c *commit) saveBoxes(ctx context.Context) error {
+	known, added, err := c.schemasOf()
 	if err != nil {
 		return err
 	}
 	if _, err := c.tx.execMany(ctx, insertSchemas, added); err != nil {
 		return fmt.Errorf("store schemas: %w", err)
 	}
-	errs := make([]error, len(rows))
+	errs := make([]error, len(c.order))
 	apply := func(i int, find func(wire.SchemaID) (*wire.Schema, error)) {
-		errs[i] = c.order[i].apply(&rows[i], find)
+		errs[i] = c.order[i].apply(find)
 	}
-	parallel(len(rows), func(i int) {
+	parallel(len(c.order), func(i int) {
 		apply(i, func(id wire.SchemaID) (*wire.Schema, error) {
 			if sc := known[id]; sc != nil {
 				return sc, nil
@@ -86,14 +101,15 @@ func (c *commit) saveBoxes(ctx context.Context) error {
 			})
 		}
 	}
-	return c.writeBoxes(ctx, args[:0], rows, errs)
+	return c.writeBoxes(ctx, errs)
 }
 
 // errUnknown says that a box has newest values of a schema that no delivery
 // brought.
 var errUnknown = errors.New("another schema")
 
-func (c *commit) writeBoxes(ctx context.Context, args []any, rows []newestRow, errs []error) error {
+func (c *commit) writeBoxes(ctx context.Context, errs []error) error {
+	args := make([]any, 0, writeNewest.width*len(c.order))
 	for i, b := range c.order {
 		if errs[i] != nil {
 			return fmt.Errorf("newest values of %s: %w", b.id, errs[i])
@@ -106,8 +122,7 @@ func (c *commit) writeBoxes(ctx context.Context, args []any, rows []newestRow, e
 			}
 			buffer = string(text)
 		}
-		r := &rows[i]
-		args = append(args, b.name, c.nowMs, buffer, append([]byte{}, r.schemas...), r.latest)
+		args = append(args, b.name, c.nowMs, buffer, append([]byte{}, b.row.schemas...), b.row.latest, append([]byte{}, b.row.openKeys...))
 	}
 	if _, err := c.tx.execMany(ctx, writeNewest, args); err != nil {
 		return fmt.Errorf("store newest values: %w", err)
@@ -117,16 +132,16 @@ func (c *commit) writeBoxes(ctx context.Context, args []any, rows []newestRow, e
 
 // schemasOf notes the schemas that a box uses for the first time and returns
 // them as arguments of insertSchemas, and all that the deliveries have.
-func (c *commit) schemasOf(rows []newestRow) (known map[wire.SchemaID]*wire.Schema, added []any, err error) {
+func (c *commit) schemasOf() (known map[wire.SchemaID]*wire.Schema, added []any, err error) {
 	known = map[wire.SchemaID]*wire.Schema{}
-	for i, b := range c.order {
+	for _, b := range c.order {
 		for _, d := range b.fresh {
 			id := d.schemaID()
 			known[id] = d.Schema
-			if rows[i].schemas.has(id) {
+			if b.row.schemas.has(id) {
 				continue
 			}
-			rows[i].schemas = rows[i].schemas.with(id)
+			b.row.schemas = b.row.schemas.with(id)
 			body, err := wire.Encode(*d.Schema)
 			if err != nil {
 				return nil, nil, err
@@ -139,16 +154,16 @@ func (c *commit) schemasOf(rows []newestRow) (known map[wire.SchemaID]*wire.Sche
 
 // apply brings the row of a box up to date. It changes nothing when find does
 // not know a schema.
-func (b *boxCommit) apply(row *newestRow, find func(wire.SchemaID) (*wire.Schema, error)) error {
+func (b *boxCommit) apply(find func(wire.SchemaID) (*wire.Schema, error)) error {
 	if len(b.fresh) > 0 {
-		newest, err := decodeNewest(row.latest, find)
+		newest, err := decodeNewest(b.row.latest, find)
 		if err != nil {
 			return err
 		}
 		for _, d := range b.fresh {
 			d.updateNewest(&newest)
 		}
-		row.latest = newest.encode()
+		b.row.latest = newest.encode()
 	}
 	return nil
 }

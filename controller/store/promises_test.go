@@ -23,6 +23,7 @@ var promises = []struct {
 	{"a block counts once however often it comes", countsOnce},
 	{"another content under the same number is another block", exactKey},
 	{"four writers at once lose and double nothing", fourWriters},
+	{"the keys of a box are known wherever they lie", keysStayKnown},
 	{"a failed batch leaves nothing behind", allOrNothing},
 	{"late news change neither the newest value nor what runs", lateNews},
 	{"within a boot its own clock orders reports", bootClock},
@@ -48,6 +49,10 @@ var promises = []struct {
 	{"old hours and findings go, but none that nobody has seen", oldHoursGo},
 	{"sketches count once and add up, apart from the first week of a version", sketchesAddUp},
 	{"a box has no more sketches than an hour can have", sketchesAreBounded},
+	{"a token is what its account is at this moment", tokensFollowAccounts},
+	{"names and subjects of users are taken once, and the last admin stays", accountsAreKept},
+	{"a name is locked after failures, whether somebody has it or not", namesAreLocked},
+	{"a change and its audit record come together or not at all", changesAreRecorded},
 }
 
 func countsOnce(t *testing.T, open func(t *testing.T) *store.Store) {

@@ -49,7 +49,7 @@ type commit struct {
 	reads                                  map[readsKey]Reads
 	drift                                  map[driftKey][]drift.Sketch
 	boxes                                  map[identity.ID]*boxCommit
-	order                                  []*boxCommit // of boxes, as they came
+	order                                  []*boxCommit // of boxes, by id
 }
 
 type readsKey struct {
@@ -63,6 +63,8 @@ type boxCommit struct {
 	name   any // id as an argument of statements: each box has many
 	behind *wire.Buffer
 	fresh  []*Delivery // with samples
+	row    newestRow   // as it was, and as it is to be
+	open   []chunkID   // of row
 }
 
 func (c *commit) box(id identity.ID) *boxCommit {
@@ -143,7 +145,7 @@ func (c *commit) derive(d *Delivery) error {
 
 // save writes all that was collected but what changes of boxes.
 func (c *commit) save(ctx context.Context) error {
-	if err := c.keys.save(ctx, c.tx); err != nil {
+	if err := c.saveKeys(ctx); err != nil {
 		return err
 	}
 	var reads []any

@@ -31,22 +31,44 @@ func audit(t *testing.T, data string) int {
 	defer db.Close()
 	seqs := map[stream]map[uint64]int{}
 	// A row has the keys of 64 numbers, 9 bytes each: the low bits, then a hash.
+	chunks := map[stream]map[int64][]byte{}
+	put := func(s stream, sid, chunk int64, keys []byte) {
+		s.sid = fmt.Sprintf("%016x", uint64(sid))
+		if chunks[s] == nil {
+			chunks[s] = map[int64][]byte{}
+		}
+		chunks[s][chunk] = keys
+	}
 	must(t, each(db, `SELECT box, sid, lane, chunk, body FROM block_key`, func(rows *sql.Rows) error {
 		var s stream
 		var sid, chunk int64
 		var keys []byte
-		if err := rows.Scan(&s.box, &sid, &s.lane, &chunk, &keys); err != nil {
-			return err
-		}
-		s.sid = fmt.Sprintf("%016x", uint64(sid))
-		if seqs[s] == nil {
-			seqs[s] = map[uint64]int{}
-		}
-		for ; len(keys) >= 9; keys = keys[9:] {
-			seqs[s][uint64(chunk)<<6|uint64(keys[0])]++
-		}
-		return nil
+		err := rows.Scan(&s.box, &sid, &s.lane, &chunk, &keys)
+		put(s, sid, chunk, keys)
+		return err
 	}))
+	// Rows that a box adds to now count in place of those: 8 bytes of the life, 1
+	// of the lane, 8 of the chunk, and how many keys follow.
+	must(t, each(db, `SELECT box, open_keys FROM newest`, func(rows *sql.Rows) error {
+		var s stream
+		var open []byte
+		err := rows.Scan(&s.box, &open)
+		for len(open) > 0 {
+			s.lane = wire.Lane(open[8])
+			keys := open[18:][:9*int(open[17])]
+			put(s, int64(binary.BigEndian.Uint64(open)), int64(binary.BigEndian.Uint64(open[9:])), keys)
+			open = open[18+len(keys):]
+		}
+		return err
+	}))
+	for s, numbers := range chunks {
+		seqs[s] = map[uint64]int{}
+		for chunk, keys := range numbers {
+			for ; len(keys) >= 9; keys = keys[9:] {
+				seqs[s][uint64(chunk)<<6|uint64(keys[0])]++
+			}
+		}
+	}
 	cursors := map[string]map[uint64]int{}
 	results, declared := map[string]int{}, map[string]int{}
 	sketches := map[string]int{} // of them, which have a table of their own

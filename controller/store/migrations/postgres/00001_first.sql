@@ -25,7 +25,8 @@ CREATE TABLE schema (id BYTEA PRIMARY KEY, body BYTEA NOT NULL);
 
 -- The keys of all blocks that were ever stored, those of 64 sequence numbers in
 -- a row: 1 byte of the number and 8 of the hash for each. Never deleted while
--- the box may send them again. Keys never contain time.
+-- the box may send them again. Keys never contain time. Rows that a box adds to
+-- now are in open_keys of newest instead, which counts.
 CREATE TABLE block_key (
   box TEXT NOT NULL, sid BIGINT NOT NULL, lane BIGINT NOT NULL, chunk BIGINT NOT NULL, body BYTEA NOT NULL,
   PRIMARY KEY (box, sid, lane, chunk)
@@ -61,7 +62,7 @@ CREATE TABLE rollup_hour_other PARTITION OF rollup_hour DEFAULT;
 -- What changes with every message of a box. buffer is NULL until a message says
 -- it after a HELLO.
 CREATE TABLE newest (
-  box TEXT PRIMARY KEY, seen_ms BIGINT NOT NULL, buffer TEXT, schemas BYTEA NOT NULL, latest BYTEA
+  box TEXT PRIMARY KEY, seen_ms BIGINT NOT NULL, buffer TEXT, schemas BYTEA NOT NULL, latest BYTEA, open_keys BYTEA NOT NULL
 ) WITH (fillfactor = 60); -- room on the page for the next version of a row
 
 -- Sealed blocks of all other kinds as they came, and samples that could not be
@@ -129,8 +130,29 @@ CREATE TABLE rollout_target (
 CREATE TABLE rollout_record (rollout TEXT NOT NULL, seq BIGINT NOT NULL, t_ms BIGINT NOT NULL, body TEXT NOT NULL, PRIMARY KEY (rollout, seq));
 CREATE TABLE rollout_lock (id TEXT PRIMARY KEY, until_ms BIGINT NOT NULL, body TEXT NOT NULL);
 
--- Operators' tokens: only the SHA-256 is kept. One-use tokens become sessions.
-CREATE TABLE token (hash BYTEA PRIMARY KEY, name TEXT NOT NULL, role TEXT NOT NULL, kind TEXT NOT NULL, created_ms BIGINT NOT NULL, expires_ms BIGINT NOT NULL);
+-- Secrets of people and programs: only the SHA-256 is kept. kind says what it
+-- opens: a session, the API, a login or the setting of a password. Who has an
+-- account has its role and sites; the token's own count without one.
+CREATE TABLE token (
+  hash BYTEA PRIMARY KEY, id TEXT NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL, account TEXT NOT NULL,
+  role TEXT NOT NULL, sites TEXT NOT NULL, verbs TEXT NOT NULL, made_by TEXT NOT NULL,
+  created_ms BIGINT NOT NULL, expires_ms BIGINT NOT NULL, used_ms BIGINT NOT NULL
+);
+CREATE UNIQUE INDEX token_id ON token (id);
+-- People. password is an argon2id text, empty for none; issuer and subject are
+-- those of the OIDC provider that vouches for the person, empty for none.
+CREATE TABLE account (
+  name TEXT PRIMARY KEY, role TEXT NOT NULL, sites TEXT NOT NULL, password TEXT NOT NULL, issuer TEXT NOT NULL, subject TEXT NOT NULL,
+  disabled BOOLEAN NOT NULL, created_ms BIGINT NOT NULL, login_ms BIGINT NOT NULL
+);
+CREATE UNIQUE INDEX account_subject ON account (issuer, subject) WHERE subject <> '';
+-- Failed logins by name, whether somebody has that name or not.
+CREATE TABLE login_failure (name TEXT PRIMARY KEY, failures BIGINT NOT NULL, last_ms BIGINT NOT NULL, until_ms BIGINT NOT NULL);
+-- The audit log: line is the record, the other columns are for finding it.
+CREATE TABLE audit (seq BIGINT PRIMARY KEY, actor TEXT NOT NULL, line BYTEA NOT NULL);
+CREATE INDEX audit_actor ON audit (actor, seq);
+CREATE TABLE audit_head (one BIGINT PRIMARY KEY, seq BIGINT NOT NULL, hash TEXT NOT NULL);
+CREATE TABLE audit_seal (seq BIGINT PRIMARY KEY, sealed_ms BIGINT NOT NULL, envelope BYTEA NOT NULL);
 CREATE TABLE idempotency (key TEXT PRIMARY KEY, request BYTEA NOT NULL, status BIGINT NOT NULL, reply BYTEA NOT NULL, created_ms BIGINT NOT NULL);
 
 -- Who talks with a box: the node, and the process and connection of the box

@@ -21,7 +21,8 @@ CREATE TABLE schema (id BLOB PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
 
 -- The keys of all blocks that were ever stored, those of 64 sequence numbers in
 -- a row: 1 byte of the number and 8 of the hash for each. Never deleted while
--- the box may send them again. Keys never contain time.
+-- the box may send them again. Keys never contain time. Rows that a box adds to
+-- now are in open_keys of newest instead, which counts.
 CREATE TABLE block_key (
   box TEXT NOT NULL, sid INTEGER NOT NULL, lane INTEGER NOT NULL, chunk INTEGER NOT NULL, body BLOB NOT NULL,
   PRIMARY KEY (box, sid, lane, chunk)
@@ -51,7 +52,7 @@ CREATE TABLE rollup_hour (
 -- What changes with every message of a box. buffer is NULL until a message says
 -- it after a HELLO.
 CREATE TABLE newest (
-  box TEXT PRIMARY KEY, seen_ms INTEGER NOT NULL, buffer TEXT, schemas BLOB NOT NULL, latest BLOB
+  box TEXT PRIMARY KEY, seen_ms INTEGER NOT NULL, buffer TEXT, schemas BLOB NOT NULL, latest BLOB, open_keys BLOB NOT NULL
 ) WITHOUT ROWID;
 
 -- Sealed blocks of all other kinds as they came, and samples that could not be
@@ -119,8 +120,29 @@ CREATE TABLE rollout_target (
 CREATE TABLE rollout_record (rollout TEXT NOT NULL, seq INTEGER NOT NULL, t_ms INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY (rollout, seq)) WITHOUT ROWID;
 CREATE TABLE rollout_lock (id TEXT PRIMARY KEY, until_ms INTEGER NOT NULL, body TEXT NOT NULL) WITHOUT ROWID;
 
--- Operators' tokens: only the SHA-256 is kept. One-use tokens become sessions.
-CREATE TABLE token (hash BLOB PRIMARY KEY, name TEXT NOT NULL, role TEXT NOT NULL, kind TEXT NOT NULL, created_ms INTEGER NOT NULL, expires_ms INTEGER NOT NULL) WITHOUT ROWID;
+-- Secrets of people and programs: only the SHA-256 is kept. kind says what it
+-- opens: a session, the API, a login or the setting of a password. Who has an
+-- account has its role and sites; the token's own count without one.
+CREATE TABLE token (
+  hash BLOB PRIMARY KEY, id TEXT NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL, account TEXT NOT NULL,
+  role TEXT NOT NULL, sites TEXT NOT NULL, verbs TEXT NOT NULL, made_by TEXT NOT NULL,
+  created_ms INTEGER NOT NULL, expires_ms INTEGER NOT NULL, used_ms INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX token_id ON token (id);
+-- People. password is an argon2id text, empty for none; issuer and subject are
+-- those of the OIDC provider that vouches for the person, empty for none.
+CREATE TABLE account (
+  name TEXT PRIMARY KEY, role TEXT NOT NULL, sites TEXT NOT NULL, password TEXT NOT NULL, issuer TEXT NOT NULL, subject TEXT NOT NULL,
+  disabled INTEGER NOT NULL, created_ms INTEGER NOT NULL, login_ms INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX account_subject ON account (issuer, subject) WHERE subject <> '';
+-- Failed logins by name, whether somebody has that name or not.
+CREATE TABLE login_failure (name TEXT PRIMARY KEY, failures INTEGER NOT NULL, last_ms INTEGER NOT NULL, until_ms INTEGER NOT NULL) WITHOUT ROWID;
+-- The audit log: line is the record, the other columns are for finding it.
+CREATE TABLE audit (seq INTEGER PRIMARY KEY, actor TEXT NOT NULL, line BLOB NOT NULL);
+CREATE INDEX audit_actor ON audit (actor, seq);
+CREATE TABLE audit_head (one INTEGER PRIMARY KEY, seq INTEGER NOT NULL, hash TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE audit_seal (seq INTEGER PRIMARY KEY, sealed_ms INTEGER NOT NULL, envelope BLOB NOT NULL);
 CREATE TABLE idempotency (key TEXT PRIMARY KEY, request BLOB NOT NULL, status INTEGER NOT NULL, reply BLOB NOT NULL, created_ms INTEGER NOT NULL) WITHOUT ROWID;
 
 -- Who talks with a box: the node, and the process and connection of the box
