@@ -1,6 +1,7 @@
 package sense
 
 import (
+	"cmp"
 	"os"
 	"runtime"
 	"strings"
@@ -46,9 +47,10 @@ func readBoard(root string) Board {
 		Class: chassisClass(dmi("chassis_type")), Arch: runtime.GOARCH,
 		BootID: text(b.path("proc/sys/kernel/random/boot_id")),
 	}
-	if board.Serial == "" {
-		board.Serial = dmi("board_serial")
-	}
+	// White boxes fill in the board and leave the system at "Default string".
+	board.Vendor = cmp.Or(board.Vendor, dmi("board_vendor"))
+	board.Product = cmp.Or(board.Product, dmi("board_name"))
+	board.Serial = cmp.Or(board.Serial, dmi("board_serial"))
 	if model := text(b.path("proc/device-tree/model")); model != "" {
 		board.Product = model
 		board.Vendor, _, _ = strings.Cut(model, " ")

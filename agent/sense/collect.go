@@ -28,6 +28,8 @@ type track struct {
 	fails    atomic.Int32 // failed reads since the last good one
 	positive atomic.Bool  // has ever been above zero: a fan has turned
 	ends     atomic.Bool  // has ever ended with a new line
+	// late is what came after its Read was over.
+	late atomic.Pointer[result]
 }
 
 // trackSet hands out one track per path. A discovery may run beside a Read.
@@ -114,6 +116,19 @@ func retry(call func() (int, error)) (int, error) {
 	}
 }
 
+// lateFor is how old a late answer may be. Two thermometers on one 1-wire bus
+// take turns, 0.75 s each: the second is late at every Read, and of use.
+const lateFor = time.Minute
+
+// lateAnswers fills in what was asked for by an earlier Read and came after it.
+func lateAnswers(probes []*probe, results []result) {
+	for i := range results {
+		if late := probes[i].track.late.Swap(nil); results[i].err == errDeadline && late != nil && time.Since(late.at) < lateFor {
+			results[i] = *late
+		}
+	}
+}
+
 // collect reads all probes. One goroutine reads them in turn, which is cheapest;
 // whenever nothing came back for a tenth of the timeout, the number of readers
 // is doubled, so that files that hang cannot keep the others from being read
@@ -139,6 +154,9 @@ func collect(ctx context.Context, probes []*probe, timeout time.Duration) []resu
 			}
 			s, err := probes[i].read(buf)
 			answers <- answer{i, result{s, err}}
+			if over.Load() && err != errHung {
+				probes[i].track.late.Store(&result{s, err})
+			}
 		}
 	}
 	defer over.Store(true)
@@ -161,6 +179,7 @@ func collect(ctx context.Context, probes []*probe, timeout time.Duration) []resu
 			}
 			before = got
 		case <-deadline.C:
+			lateAnswers(probes, results)
 			return results
 		case <-ctx.Done():
 			return results

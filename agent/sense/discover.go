@@ -22,6 +22,7 @@ type found struct {
 
 	dummies []float64 // see quirks.go
 	above   float64
+	means   string
 }
 
 // probe adds what reads f. A fault file comes second; one that cannot be read
@@ -73,7 +74,7 @@ func (b *builder) discover(opts Options) *plan {
 	all = append(all, b.iioTemps()...)
 	all = append(all, b.oldJetsonFan()...)
 	all = append(all, b.apex()...)
-	all = withQuirks(readBoard(b.root).Product, all)
+	all = withQuirks([]string{readBoard(b.root).Product, text(b.path("sys/class/dmi/id/board_name"))}, all)
 	all = slices.DeleteFunc(all, func(f found) bool { return b.roles[f.key] == "none" })
 	b.temps(all)
 	b.fans(all)

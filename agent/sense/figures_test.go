@@ -204,6 +204,8 @@ func TestRarerSensors(t *testing.T) {
 		"temp_room_celsius": 23.41, "humidity_ratio{bme280}": 0.452, "air_pressure_pascals{bme280}": 101325,
 		"filter_pressure_pascals{sdp500}": 720 * 0.016667, "temp_celsius{xadc/temp1}": 46.87853394,
 		"temp_celsius{apex/apex_1}": 51.05, "gpu_busy_ratio{0000:03:00.0}": 0.37, "gpu_clock_hertz{0000:00:02.0}": 1.3e9,
+		"gpu_memory_used_ratio{0000:03:00.0}": 0.25, "gpu_clock_hertz{0000:03:00.0}": 2.105e9,
+		"gpu_clock_hertz{0000:04:00.0}": 2.4e9, "throttled_ratio{0000:04:00.0}": 0, // pl1 is a limit of power
 		"throttled_ratio{0000:00:02.0}": 1, "throttled_ratio": 1, "cooling_state_ratio": 1,
 		"temp_celsius{amdgpu/edge}": 55, "temp_celsius{amdgpu/junction}": 66, "power_watts{amdgpu/power1}": 88, "fan_rpm{amdgpu/fan1}": 1500,
 		"temp_celsius{max6696/temp3}": 48, "fan_rpm": 1200, "rail_volts{pmbus/vin}": 230, "rail_amperes{pmbus/iin}": 0.5,
@@ -226,6 +228,9 @@ func TestQuirksAreInTheDocument(t *testing.T) {
 	for _, q := range quirks {
 		if q.why == "" || q.chip == "" {
 			t.Errorf("quirk %+v lacks its chip or its reason", q)
+		}
+		if !strings.Contains(string(text), q.board) {
+			t.Errorf("quirks of %s are not in docs/sensors.md", q.board)
 		}
 		if q.chip == "zone" && q.dummies == nil && !strings.Contains(string(text), q.label) {
 			t.Errorf("quirk of zone %s is not in docs/sensors.md", q.label)

@@ -20,17 +20,30 @@ func (b *builder) graphics() {
 		if label == "" || label == "device" {
 			label = name
 		}
-		gpu := func(metric Metric, file string, parse func([]byte) (sample, error)) {
-			if path := filepath.Join(dir, file); exists(path) {
-				b.output(Sensor{Key: key + "/" + string(metric), Metric: metric, Label: label},
-					false, last, b.probe(path, parse))
+		// gpu adds the highest of what a card has of a metric.
+		gpu := func(metric Metric, scale, lo, hi float64, files ...string) {
+			var from []int
+			for _, file := range files {
+				paths, _ := filepath.Glob(filepath.Join(dir, file)) // the patterns are ours and well formed
+				for _, path := range paths {
+					from = append(from, b.probe(path, number(scale, lo, hi)))
+				}
+			}
+			if len(from) > 0 {
+				b.output(Sensor{Key: key + "/" + string(metric), Metric: metric, Label: label}, true, highest, from...)
 			}
 		}
-		gpu(GPUBusy, "device/gpu_busy_percent", number(100, 0, 1))
-		gpu(GPUClock, "gt/gt0/rps_act_freq_mhz", number(1e-6, 1e6, 1e10))
-		// i915 and xe name the reason; "status" is any of them, power limits too.
-		gpu(Throttled, "gt/gt0/throttle_reason_thermal", number(1, 0, 1))
-		gpu(Throttled, "device/tile0/gt0/freq0/throttle/reason_thermal", number(1, 0, 1))
+		gpu(GPUBusy, 100, 0, 1, "device/gpu_busy_percent")
+		// i915, xe (both MHz) and amdgpu (Hz; freq1 is the shader clock).
+		gpu(GPUClock, 1e-6, 1e6, 1e10, "gt/gt*/rps_act_freq_mhz", "device/tile*/gt*/freq0/act_freq")
+		gpu(GPUClock, 1, 1e6, 1e10, "device/hwmon/hwmon*/freq1_input")
+		// i915 and xe name the reasons; "status" is any of them, power limits too.
+		var reasons []string
+		for _, heat := range []string{"thermal", "prochot", "ratl", "vr_thermalert"} { // ratl: the running average of it
+			reasons = append(reasons, "gt/gt*/throttle_reason_"+heat, "device/tile*/gt*/freq0/throttle/reason_"+heat)
+		}
+		gpu(Throttled, 1, 0, 1, reasons...)
+		b.videoMemory(dir, key, label)
 	}
 	for _, name := range dirNames(b.path("sys/class/devfreq")) {
 		dir := b.path("sys/class/devfreq", name)
@@ -50,6 +63,17 @@ func (b *builder) graphics() {
 			b.output(s, false, last, b.probe(clock, number(1, 1e6, 1e11)))
 		}
 	}
+}
+
+// videoMemory adds how much of an AMD card's memory is in use.
+func (b *builder) videoMemory(dir, key, label string) {
+	used, total := filepath.Join(dir, "device/mem_info_vram_used"), filepath.Join(dir, "device/mem_info_vram_total")
+	if !exists(used) || !exists(total) {
+		return
+	}
+	b.output(Sensor{Key: key + "/" + string(GPUMemory), Metric: GPUMemory, Label: label}, false,
+		func(_ *output, in []sample) (float64, bool) { return in[0].a / in[1].a, in[0].a <= in[1].a },
+		b.probe(used, number(1, 0, 1e13)), b.probe(total, number(1, 1, 1e13)))
 }
 
 // parseDevfreqLoad reads "437", which is ‰ (Tegra), or "43@300000000Hz", which

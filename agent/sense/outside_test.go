@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -158,6 +159,7 @@ func TestSupplyOfAPCIsRead(t *testing.T) {
 			if err != nil {
 				return
 			}
+			io.CopyN(io.Discard, conn, 8) // what is unread when it closes would reset the connection
 			fmt.Fprint(conn, "\x00\x0fSTATUS : ONLINE\x00\x17TIMELEFT : 20.0 Minutes\x00\x00")
 			conn.Close()
 		}

@@ -1,6 +1,7 @@
 package sense
 
 import (
+	"cmp"
 	"path"
 	"slices"
 	"strings"
@@ -9,18 +10,20 @@ import (
 // quirk is one thing that a driver or a board says and that is not so. Chip,
 // label and kind are path.Match patterns, "" matches anything; a thermal zone
 // has the chip "zone" and its type as label. With neither dummies nor a limit
-// the sensor is not read at all.
+// nor a meaning the sensor is not read at all.
 type quirk struct {
-	board       string // prefix of Board.Product; "" for all
-	chip, label string
+	board       string // prefix of Board.Product or of DMI's board_name; "" for all
+	chip, label string // of a sensor without a label its file, such as temp2
 	kind        string
 	dummies     []float64 // values that mean nothing, in the unit of the metric
 	above       float64   // greater values mean nothing; 0 means no limit
+	means       string    // the role that the sensor has on this board
 	why         string
 }
 
 // quirks is data; docs/sensors.md shows it. Sources: the kernel's hwmon
-// documentation and the bug trackers of lm-sensors, node_exporter and frigate.
+// documentation, the bug trackers of lm-sensors, node_exporter and frigate, and
+// for single boards what their owners found out (lm-sensors, configs).
 var quirks = []quirk{
 	{chip: "zone", label: "PMIC-Die", why: "a constant 100 °C on Jetsons before JetPack 5"},
 	{chip: "zone", label: "thermal-fan-est", why: "the fan governor's weighted mean of other zones"},
@@ -35,36 +38,62 @@ var quirks = []quirk{
 	{chip: "*", label: "[TR]X_power", kind: "power", why: "light in a fibre, in µW"},
 	{chip: "*", label: "bias", kind: "curr", why: "the laser's current in an SFP module"},
 	{chip: "amd_energy", label: "Ecore*", kind: "energy", why: "one counter per core beside that of the socket"},
-	{board: "Jetson", chip: "ina3221", label: "sum of shunt voltages", why: "no rail"},
-	{board: "NVIDIA Jetson", chip: "ina3221", label: "sum of shunt voltages", why: "no rail"},
+
+	{board: "A300M-STX", chip: "nct6793", label: "SYSTIN", why: notConnected},
+	{board: "A300M-STX", chip: "nct6793", label: "AUXTIN[1-3]", why: notConnected},
+	{board: "A300M-STX", chip: "nct6793", label: "intrusion*", why: "the case of a DeskMini has no switch"},
+	{board: "B450 Gaming-ITX/ac", chip: "nct6792", label: "SYSTIN", why: notConnected},
+	{board: "B450 Gaming-ITX/ac", chip: "nct6792", label: "AUXTIN[1-3]", why: notConnected},
+	{board: "B450 Gaming-ITX/ac", chip: "nct6792", label: "intrusion*", why: notConnected},
+	{board: "Z390M-ITX/ac", chip: "nct6793", label: "SYSTIN", why: notConnected},
+	{board: "Z390M-ITX/ac", chip: "nct6793", label: "AUXTIN0", means: "board", why: "found by touch"},
+	{board: "Z390M-ITX/ac", chip: "nct6793", label: "AUXTIN[1-3]", why: notConnected},
+	{board: "Z390M-ITX/ac", chip: "nct6793", label: "intrusion1", why: notConnected},
+	{board: "J5005-ITX", chip: "nct6796", label: "AUXTIN*", why: notConnected},
+	{board: "J5005-ITX", chip: "nct6796", label: "intrusion1", why: notConnected},
+	{board: "X470D4U", chip: "nct6779", label: "AUXTIN3", why: "repeats SYSTIN"},
+	{board: "X470D4U", chip: "nct6779", label: "intrusion1", why: notConnected},
+	{board: "P10S-M WS", chip: "nct6791", label: "AUXTIN[01]", why: "constants of 23 and 26 °C"},
+	{board: "P10S-M WS", chip: "nct6791", label: "AUXTIN2", means: "board", why: "SYSTIN is not connected"},
+	{board: "TUF GAMING X570-PLUS", chip: "nct6798", label: "intrusion*", why: notConnected},
+	{board: "C1037UN-EU", chip: "it8728", label: "temp2", why: notConnected},
+	{board: "C1037UN-EU", chip: "it8728", label: "intrusion0", why: notConnected},
 }
 
-func (q quirk) matches(product string, f found) bool {
+const notConnected = "not connected"
+
+func (q quirk) matches(board []string, f found) bool {
 	chip := f.chip
 	if chip == "" {
 		chip = "zone"
+	}
+	label := f.label
+	if label == "" {
+		label = path.Base(f.key)
 	}
 	like := func(pattern, name string) bool {
 		ok, err := path.Match(pattern, name)
 		return pattern == "" || ok && err == nil
 	}
-	return strings.HasPrefix(product, q.board) && like(q.chip, chip) && like(q.label, f.label) && like(q.kind, f.kind)
+	here := slices.ContainsFunc(board, func(name string) bool { return strings.HasPrefix(name, q.board) })
+	return here && like(q.chip, chip) && like(q.label, label) && like(q.kind, f.kind)
 }
 
 // withQuirks leaves out what is known to say nothing and returns the rest with
 // what their parsers must refuse.
-func withQuirks(product string, all []found) []found {
+func withQuirks(board []string, all []found) []found {
 	var kept []found
 	for _, f := range all {
 		drop := false
 		for _, q := range quirks {
-			if !q.matches(product, f) {
+			if !q.matches(board, f) {
 				continue
 			}
-			if q.dummies == nil && q.above == 0 {
+			if q.dummies == nil && q.above == 0 && q.means == "" {
 				drop = true
 				break
 			}
+			f.means = cmp.Or(q.means, f.means)
 			f.dummies = append(slices.Clone(f.dummies), q.dummies...)
 			if q.above > 0 && (f.above == 0 || q.above < f.above) {
 				f.above = q.above

@@ -19,7 +19,7 @@ import (
 //	            room sensor chip (sht3x, sht4x, shtc1, bme280, DS18B20 on 1-wire)
 //	temp_room   the next room sensor chip
 //	temp_exhaust  a label or zone that says exhaust or outlet
-//	temp_board  a label SYSTIN, Motherboard, MB, System or Board; zone Tboard_tegra
+//	temp_board  what quirks.go says of this board; a label SYSTIN, Motherboard, MB, System or Board; zone Tboard_tegra
 //	temp_ssd    nvme Composite; drivetemp
 //	fan_rpm     a label that says cpu; a chip that is a tachometer; the first fan.
 //	            A fan that has never turned since the process began looks like a
@@ -92,9 +92,12 @@ func exhaustRank(f found) int {
 }
 
 func boardRank(f found) int {
+	if f.means == "board" {
+		return 1
+	}
 	switch strings.ToLower(f.label) {
 	case "systin", "motherboard", "mb", "system", "board", "tboard_tegra":
-		return 1
+		return 2
 	}
 	return 0
 }
@@ -210,7 +213,7 @@ func fanRank(f found) int {
 	switch {
 	case strings.Contains(strings.ToLower(f.label), "cpu"):
 		return 1
-	case strings.Contains(f.chip, "tach"), f.chip == "pwmfan", f.chip == "pwm-fan":
+	case strings.Contains(f.chip, "tach"), pwmFan(f):
 		return 2
 	case slices.Contains([]string{"amdgpu", "radeon", "nouveau", "i915", "xe", "corsairpsu"}, f.chip):
 		return 100 + f.n // that of a card or a power supply does not cool the box
@@ -220,10 +223,7 @@ func fanRank(f found) int {
 
 func (b *builder) fans(all []found) {
 	main := b.mainFan(all)
-	pwm := -1
-	if main >= 0 {
-		pwm = pwmOf(all, all[main])
-	}
+	pwm := pwmOf(all, main)
 	for i, f := range all {
 		switch {
 		case f.kind == "fan":
@@ -268,7 +268,7 @@ func (b *builder) duty(all []found, i int, isMain bool) {
 	eval := last
 	if j := slices.IndexFunc(all, func(g found) bool { return g.kind == "fan" && g.dir == f.dir && g.n == f.n }); j >= 0 {
 		eval = ifTurned(b.tracks.get(all[j].path))
-	} else if !isMain && f.chip != "pwmfan" {
+	} else if !isMain && !pwmFan(f) {
 		return
 	}
 	s := Sensor{Key: f.key, Metric: FanDuty}
@@ -285,18 +285,23 @@ func ifTurned(tr *track) func(*output, []sample) (float64, bool) {
 	}
 }
 
+// pwmFan tells the driver that is nothing but a fan: there is one behind it, with
+// a tachometer or without.
+func pwmFan(f found) bool { return f.chip == "pwmfan" || f.chip == "pwm-fan" }
+
 // pwmOf finds the channel that drives a fan: the same number on the same chip,
-// else the only pwmfan (Jetsons have tachometer and pwm as separate devices).
-func pwmOf(all []found, fan found) int {
+// else the only pwmfan (Jetsons have tachometer and pwm as separate devices, and
+// some have no tachometer: fan is then below 0).
+func pwmOf(all []found, fan int) int {
 	var separate []int
 	for i, f := range all {
 		if f.kind != "pwm" {
 			continue
 		}
-		if f.dir == fan.dir && f.n == fan.n {
+		if fan >= 0 && f.dir == all[fan].dir && f.n == all[fan].n {
 			return i
 		}
-		if f.chip == "pwmfan" {
+		if pwmFan(f) {
 			separate = append(separate, i)
 		}
 	}

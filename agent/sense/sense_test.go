@@ -262,6 +262,46 @@ func TestHungSensorsDelayNobodyElse(t *testing.T) {
 	}
 }
 
+// Two DS18B20 on one wire: each measures for 0.75 s, one after the other.
+func TestSlowSensorOfASharedBusIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		root := plant(t, "x86")
+		for i, v := range []string{"21000", "33000"} {
+			dir := filepath.Join(root, fmt.Sprintf("sys/class/hwmon/hwmon2%d", i))
+			must(t, os.Mkdir(dir, 0o755))
+			put(t, dir, "name", "w1_slave_temp")
+			put(t, dir, "temp1_input", v)
+		}
+		s := New(Options{Root: root}, quiet())
+		bus := make(chan struct{}, 1)
+		s.read = func(path string, buf []byte) (int, error) {
+			if strings.Contains(path, "/hwmon2") && strings.HasSuffix(path, "temp1_input") && len(filepath.Base(filepath.Dir(path))) == 7 {
+				bus <- struct{}{}
+				time.Sleep(750 * time.Millisecond)
+				<-bus
+			}
+			return rawRead(path, buf)
+		}
+		for i := range 4 {
+			list, _ := s.Read(t.Context())
+			got := asMap(t, list)
+			if has(got, "temp_inlet_celsius") && has(got, "temp_room_celsius") != (i > 0) {
+				t.Errorf("read %d: %v", i+1, got)
+			}
+			if v := got["temp_inlet_celsius"] + got["temp_room_celsius"]; i > 0 && v != 54 {
+				t.Errorf("read %d: the two say %v together, want 54", i+1, v)
+			}
+			time.Sleep(10 * time.Second)
+		}
+		time.Sleep(2 * lateFor)
+		list, _ := s.Read(t.Context())
+		if got := asMap(t, list); has(got, "temp_inlet_celsius") && has(got, "temp_room_celsius") {
+			t.Error("an answer of minutes ago is told")
+		}
+		time.Sleep(time.Minute) // lets the last reader end
+	})
+}
+
 func TestCancelledReadReturns(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
