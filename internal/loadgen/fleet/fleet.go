@@ -113,8 +113,12 @@ func Certificates(state string, ids []identity.ID) ([]tls.Certificate, *tls.Conf
 		if err != nil {
 			return nil, nil, err
 		}
-		block, _ := pem.Decode(text)
-		certs[i] = tls.Certificate{Certificate: [][]byte{block.Bytes}, PrivateKey: key}
+		certs[i] = tls.Certificate{PrivateKey: key}
+		for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+			certs[i].Certificate = append(certs[i].Certificate, block.Bytes)
+		}
+		// The authority above is the same for all: kept once.
+		copy(certs[i].Certificate[1:], certs[0].Certificate[1:])
 	}
 	return certs, &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: ca.Pool(), ServerName: "127.0.0.1"}, nil
 }
