@@ -69,6 +69,7 @@ type Recorder struct {
 	pending  []Sample
 	urgent   bool // the last sample was
 	lowVolts uint32
+	sags     uint32 // readings at which the voltage was too low
 	failing  bool
 }
 
@@ -165,7 +166,10 @@ const hotBelow = 3
 // Note takes a reading. limitC is where the die throttles, 0 when unknown; wall
 // is zero when nobody vouches for the clock.
 func (r *Recorder) Note(s Sample, limitC float64, wall time.Time) {
-	low := r.counts.lowVolts()
+	if r.counts.sagging() {
+		r.sags++
+	}
+	low := r.counts.lowVolts() + r.sags
 	urgent := s.Throttled > 0 || limitC > 0 && s.Die >= limitC-hotBelow || low > r.lowVolts
 	r.lowVolts = low
 	began := urgent && !r.urgent

@@ -324,6 +324,53 @@ func TestCluesAreReadFromTheKernelsFiles(t *testing.T) {
 	if n := findCounts(root); n.oomKills() != 4 || n.lowVolts() != 7 {
 		t.Errorf("counts %d and %d", n.oomKills(), n.lowVolts())
 	}
+	put("sys/class/hwmon/hwmon3/name", "rpi_volt\n")
+	put("sys/class/hwmon/hwmon4/name", "nct6798\n") // its first voltage is the core's
+	put("sys/class/hwmon/hwmon4/in0_lcrit_alarm", "1\n")
+	for path, c := range map[string]struct{ good, low string }{
+		"sys/class/hwmon/hwmon3/in0_lcrit_alarm":                                    {"0", "1"},
+		"sys/devices/platform/soc/soc:firmware/get_throttled":                       {"50000", "50005"},
+		"sys/devices/platform/soc@107c000000/soc@107c000000:firmware/get_throttled": {"0x0", "0x1"},
+	} {
+		put(path, c.good+"\n")
+		if findCounts(root).sagging() {
+			t.Errorf("%s: %s is told to be too low", path, c.good)
+		}
+		put(path, c.low+"\n")
+		if !findCounts(root).sagging() {
+			t.Errorf("%s: %s is not told to be too low", path, c.low)
+		}
+		put(path, c.good+"\n")
+	}
+}
+
+func TestLowVoltageOfARaspberryPiIsABrownOut(t *testing.T) {
+	root := t.TempDir()
+	dir := filepath.Join(root, "sys/devices/platform/soc/soc:firmware")
+	say := func(bits string) {
+		if err := os.WriteFile(filepath.Join(dir, "get_throttled"), []byte(bits+"\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	say("0")
+	path := filepath.Join(t.TempDir(), "ring")
+	r, _ := ring(t, Options{Path: path, Boot: boot1, Root: root})
+	end := live(r, time.Minute, 60)
+	before := r.seq
+	say("50005")
+	s := sample(end)
+	s.Volts = math.NaN()
+	r.Note(s, 95, time.Time{})
+	if r.seq != before+1 {
+		t.Error("low voltage waits for its minute")
+	}
+	_, past := ring(t, Options{Path: path, Boot: boot2, Root: root})
+	if got := Judge(*past, Clues{Gap: -1, LimitC: 95}); got.Cause != wire.ResetBrownOut || got.Confidence < 0.7 {
+		t.Errorf("%+v", got)
+	}
 }
 
 func TestACleanStopIsMarked(t *testing.T) {

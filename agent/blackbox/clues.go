@@ -4,6 +4,7 @@ import (
 	"context"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -93,12 +94,18 @@ func crashOf(dump string) (Crash, bool) {
 type counts struct {
 	vmstat string
 	low    []string // under-voltage events of a Tegra
+	sags   []string // of a Raspberry Pi: 1 while the voltage is too low
+	pi     []string // bit 0 says so as well, on kernels without the former
 }
 
 func findCounts(root string) counts {
 	return counts{
 		vmstat: filepath.Join(root, "proc/vmstat"),
 		low:    glob(root, "sys/devices/platform/soctherm-oc-event/hwmon/hwmon*/oc1_event_cnt"),
+		sags: slices.DeleteFunc(glob(root, "sys/class/hwmon/hwmon*/in0_lcrit_alarm"), func(path string) bool {
+			return text(filepath.Join(filepath.Dir(path), "name"), 64) != "rpi_volt"
+		}),
+		pi: glob(root, "sys/devices/platform/soc*/soc*:firmware/get_throttled"),
 	}
 }
 
@@ -116,6 +123,21 @@ func (c counts) lowVolts() uint32 {
 		sum += uint32(n)
 	}
 	return sum
+}
+
+// sagging tells whether the supply's voltage is too low now.
+func (c counts) sagging() bool {
+	for _, path := range c.sags {
+		if text(path, 64) == "1" {
+			return true
+		}
+	}
+	for _, path := range c.pi {
+		if bits, err := strconv.ParseUint(strings.TrimPrefix(text(path, 64), "0x"), 16, 32); err == nil && bits&1 != 0 {
+			return true
+		}
+	}
+	return false
 }
 
 func glob(root, pattern string) []string {

@@ -101,8 +101,10 @@ func (b *builder) throttle(chips []chip) {
 		states = append(states, b.probe(filepath.Join(dir, name, "cur_state"), number(float64(limit), 0, 1)))
 	}
 	// The firmware of a Raspberry Pi says in bits 1 to 3 that the clock is
-	// capped, throttled or at its soft limit now.
-	if pi := b.path("sys/devices/platform/soc/soc:firmware/get_throttled"); exists(pi) {
+	// capped, throttled or at its soft limit now. It is soc@107c000000 on a Pi 5;
+	// kernels of other makers do not have the file.
+	firmware, _ := filepath.Glob(b.path("sys/devices/platform/soc*/soc*:firmware/get_throttled"))
+	for _, pi := range firmware {
 		states = append(states, b.probe(pi, func(b []byte) (sample, error) {
 			bits, err := strconv.ParseUint(strings.TrimPrefix(strings.TrimSpace(string(b)), "0x"), 16, 32)
 			if err != nil {
