@@ -2,7 +2,9 @@
 // it senses, buffers, syncs, fetches, activates and updates. Serving is the
 // runner's, another process.
 //
-//	STATE/identity/     who the box is (package identity)
+//	STATE/identity/     who the box is (packages identity and enrol)
+//	STATE/fence.json    how often an agent has started on this disk
+//	STATE/retired.json  the box is about to wipe itself
 //	STATE/spool.db      what waits for the controller (package spool)
 //	STATE/desired.json  the newest signed desired state that was accepted
 //	STATE/activate.json, STATE/models/active.json, STATE/blobs/   (package activate)
@@ -34,6 +36,7 @@ import (
 	"github.com/edgeherd/edgeherd/agent/activate"
 	"github.com/edgeherd/edgeherd/agent/condition"
 	"github.com/edgeherd/edgeherd/agent/dial"
+	"github.com/edgeherd/edgeherd/agent/enrol"
 	"github.com/edgeherd/edgeherd/agent/fan"
 	"github.com/edgeherd/edgeherd/agent/fetch"
 	"github.com/edgeherd/edgeherd/agent/govern"
@@ -146,6 +149,7 @@ type Agent struct {
 	sampler  *sense.Sampler
 	spool    *spool.Spool
 	dialer   *dial.Dialer
+	renewer  *enrol.Renewer
 	link     *link.Link
 	blobs    *blob.Store
 	fetcher  *fetch.Fetcher
@@ -171,7 +175,7 @@ func Open(opts Options, log *slog.Logger) (_ *Agent, err error) {
 	opts = opts.withDefaults()
 	// Not a named result: a return of nil would hide what is to be closed.
 	a := &Agent{opts: opts, log: log, slot: slot.ID(os.Getenv(slot.EnvSlot))}
-	if a.id, err = identity.Load(filepath.Join(opts.State, "identity")); err != nil {
+	if a.id, err = enrol.Load(IdentityDir(opts.State)); err != nil {
 		return nil, err
 	}
 	a.log = log.With("device", a.id.ID)
@@ -209,11 +213,12 @@ func Open(opts Options, log *slog.Logger) (_ *Agent, err error) {
 func (a *Agent) openParts() (err error) {
 	a.dialer, err = dial.New(dial.Options{
 		Identity: a.id, Server: a.opts.Server, Proxy: a.opts.Proxy, ProxyAuth: a.opts.ProxyAuth,
-		Net: a.opts.Dial, Memory: filepath.Join(a.opts.State, "way.json"), WallClock: a.id.TLSTime(a.clock.wall),
+		Net: a.opts.Dial, Memory: filepath.Join(a.opts.State, "way.json"), WallClock: a.clock.wall,
 	}, a.log)
 	if err != nil {
 		return err
 	}
+	a.openRenewer()
 	a.fetcher, err = fetch.New(fetch.Options{
 		Blobs: a.blobs, BaseURL: "https://" + a.id.HTTPS, MinFreeBytes: a.opts.MinFreeBytes, Client: &http.Client{Transport: &http.Transport{
 			DialTLSContext: a.dialer.Files, ResponseHeaderTimeout: time.Minute, IdleConnTimeout: time.Minute,
@@ -274,7 +279,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.must(a.started()) // a full disk is no reason to stop looking after the box
 	g, ctx := errgroup.WithContext(ctx)
 	for name, run := range map[string]func(context.Context) error{
-		"link": a.link.Run, "activate": a.activate.Run, "update": a.update.Run,
+		"link": a.link.Run, "renew": a.renewer.Run, "activate": a.activate.Run, "update": a.update.Run,
 		"sense": a.senseLoop, "results": a.resultLoop, "status": a.statusLoop, "spool": a.spool.Run,
 	} {
 		g.Go(func() error {
@@ -282,18 +287,33 @@ func (a *Agent) Run(ctx context.Context) error {
 			if err == nil && ctx.Err() == nil {
 				return fmt.Errorf("%s stopped by itself", name)
 			}
-			if err != nil && !errors.Is(err, update.ErrRestart) {
+			if err != nil && !errors.Is(err, update.ErrRestart) && !errors.Is(err, enrol.ErrRetired) {
 				return fmt.Errorf("%s: %w", name, err)
 			}
 			return err
 		})
 	}
 	err := g.Wait()
+	if errors.Is(err, enrol.ErrRetired) {
+		return a.retire()
+	}
 	if err == nil {
 		// This end was asked for: it must not count against an agent on trial.
 		return a.update.CleanStop()
 	}
 	return err
+}
+
+// openRenewer prepares what keeps the certificate good.
+func (a *Agent) openRenewer() {
+	starts, err := enrol.CountStart(filepath.Join(a.opts.State, "fence.json"))
+	if err != nil {
+		a.log.Warn("start not counted: a copy of this disk would be noticed later", "err", err)
+	}
+	a.renewer = enrol.NewRenewer(enrol.RenewOptions{
+		Dir: IdentityDir(a.opts.State), Root: a.opts.Root, Version: a.opts.Version, Fence: starts, Box: a.id,
+		Dial: a.dialer.Renewals, Renewed: a.dialer.Renewed, WallClock: a.clock.wall,
+	}, a.log)
 }
 
 // fetchPath brings a blob of a release to the box and returns where it lies.

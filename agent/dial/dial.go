@@ -25,6 +25,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/edgeherd/edgeherd/internal/durable"
@@ -48,7 +49,8 @@ type Options struct {
 	Net func(ctx context.Context, network, address string) (net.Conn, error)
 	// Memory is a file for the way that worked; empty forgets it at the end.
 	Memory string
-	// WallClock judges certificates; nil means time.Now.
+	// WallClock stamps faults, and judges certificates as far as it lies within
+	// the life of the box's own; nil means time.Now.
 	WallClock func() time.Time
 }
 
@@ -71,6 +73,7 @@ type way struct {
 type Dialer struct {
 	opts   Options
 	log    *slog.Logger
+	id     atomic.Pointer[identity.Identity]
 	proxy  string // host:port
 	broker []way  // for MQTT, best first
 	files  []way  // for downloads, best first
@@ -82,7 +85,7 @@ type Dialer struct {
 	first  string     // the way to try first; empty for the order as it is
 	kept   string     // the way in the memory file
 	until  time.Time  // when first is forgotten
-	file   int        // index in files of the one that worked last
+	best   int        // index in files of the one that worked last
 	faults map[string]Tried
 }
 
@@ -116,6 +119,7 @@ func New(opts Options, log *slog.Logger) (*Dialer, error) {
 		opts.WallClock = time.Now
 	}
 	d := &Dialer{opts: opts, log: log, faults: map[string]Tried{}, memory: durable.Journal{Path: opts.Memory, Version: 1}}
+	d.id.Store(opts.Identity)
 	var err error
 	if d.proxy, err = ParseProxy(opts.Proxy); err != nil {
 		return nil, err
@@ -131,6 +135,25 @@ func New(opts Options, log *slog.Logger) (*Dialer, error) {
 		d.kept, d.first, d.until = was.Way, was.Way, time.Now().Add(recall)
 	}
 	return d, nil
+}
+
+// Open opens a TLS connection to host:port, directly or through the proxy: for a
+// box that is no member yet. Of opts, only Net, Proxy and ProxyAuth play a part.
+func Open(ctx context.Context, opts Options, address string, conf *tls.Config) (net.Conn, error) {
+	if opts.Net == nil {
+		opts.Net = new(net.Dialer).DialContext
+	}
+	opts.WallClock = time.Now
+	d := &Dialer{opts: opts, faults: map[string]Tried{}}
+	var err error
+	if d.proxy, err = ParseProxy(opts.Proxy); err != nil {
+		return nil, err
+	}
+	ways := []way{{address: address, name: "https://" + address}}
+	if d.proxy != "" {
+		ways = append(ways, d.throughProxy(ways)...)
+	}
+	return d.along(ctx, ways, func(ctx context.Context, w way) (net.Conn, error) { return d.open(ctx, w, conf) })
 }
 
 // layWays lists the ways, best first: a direct one costs the site least.
@@ -205,7 +228,8 @@ func (d *Dialer) Broker(ctx context.Context) (net.Conn, error) {
 }
 
 func (d *Dialer) openBroker(ctx context.Context, w way) (net.Conn, error) {
-	conn, err := d.open(ctx, w)
+	id := d.id.Load()
+	conn, err := d.open(ctx, w, d.membersTLS(id, w))
 	if err != nil {
 		return nil, err
 	}
@@ -214,7 +238,7 @@ func (d *Dialer) openBroker(ctx context.Context, w way) (net.Conn, error) {
 			return nil, d.upgradeFault(w, err)
 		}
 	}
-	return &answered{Conn: conn, way: w.name, notAfter: d.opts.Identity.Certificate.Leaf.NotAfter}, nil
+	return &answered{Conn: conn, way: w.name, notAfter: id.Certificate.Leaf.NotAfter}, nil
 }
 
 // Each tries every way to the broker, also after one that works: for whoever
@@ -246,11 +270,26 @@ func (d *Dialer) try(ctx context.Context, w way, limit time.Duration, look func(
 // Files opens a TLS connection for downloads, as http.Transport.DialTLSContext.
 // The address is not looked at: all ways lead to the one controller.
 func (d *Dialer) Files(ctx context.Context, _, _ string) (net.Conn, error) {
+	id := d.id.Load()
+	return d.file(ctx, func(w way) *tls.Config { return d.membersTLS(id, w) })
+}
+
+// Renewals is Files for what a box may ask also when its certificate has ended.
+func (d *Dialer) Renewals(ctx context.Context, _, _ string) (net.Conn, error) {
+	id := d.id.Load()
+	return d.file(ctx, func(way) *tls.Config { return id.RenewTLS(id.TLSTime(d.opts.WallClock)) })
+}
+
+// Renewed has the box prove itself with another certificate from now on;
+// connections that are open stay as they are. It must be of the same box.
+func (d *Dialer) Renewed(id *identity.Identity) { d.id.Store(id) }
+
+func (d *Dialer) file(ctx context.Context, conf func(way) *tls.Config) (net.Conn, error) {
 	d.mu.Lock()
-	ways := append(append([]way{}, d.files[d.file:]...), d.files[:d.file]...)
+	ways := append(append([]way{}, d.files[d.best:]...), d.files[:d.best]...)
 	d.mu.Unlock()
 	return d.along(ctx, ways, func(ctx context.Context, w way) (net.Conn, error) {
-		conn, err := d.open(ctx, w)
+		conn, err := d.open(ctx, w, conf(w))
 		if err != nil {
 			return nil, err
 		}
@@ -259,7 +298,7 @@ func (d *Dialer) Files(ctx context.Context, _, _ string) (net.Conn, error) {
 		delete(d.faults, w.name)
 		for i := range d.files {
 			if d.files[i] == w {
-				d.file = i
+				d.best = i
 			}
 		}
 		return conn, nil
@@ -333,16 +372,20 @@ func (d *Dialer) note(w way, err error) {
 	d.faults[w.name] = Tried{Way: w.name, Err: err.Error(), At: d.opts.WallClock().UTC()}
 }
 
+// membersTLS is how a box proves itself on a way.
+func (d *Dialer) membersTLS(id *identity.Identity, w way) *tls.Config {
+	now := id.TLSTime(d.opts.WallClock)
+	if w.pages {
+		return id.PagesTLS(now)
+	}
+	return id.ClientTLS(now)
+}
+
 // open goes a way up to the end of TLS.
-func (d *Dialer) open(ctx context.Context, w way) (net.Conn, error) {
+func (d *Dialer) open(ctx context.Context, w way, conf *tls.Config) (net.Conn, error) {
 	raw, err := d.reach(ctx, w)
 	if err != nil {
 		return nil, err
-	}
-	id := d.opts.Identity
-	conf := id.ClientTLS(d.opts.WallClock)
-	if w.pages {
-		conf = id.PagesTLS(d.opts.WallClock)
 	}
 	conn := tls.Client(raw, conf)
 	if err := conn.HandshakeContext(ctx); err != nil {

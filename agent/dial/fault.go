@@ -56,6 +56,10 @@ func tcpFault(w way, address string, err error) error {
 		return &Fault{w.name, StageDNS, "the name in " + address + " is not found; ask who runs the network for its DNS, or use an address", err}
 	case timedOut(err):
 		return &Fault{w.name, StageTCP, "nothing answers at " + address + "; a firewall that drops packets looks like this", nil}
+	case errors.Is(err, syscall.ENETUNREACH) || errors.Is(err, syscall.ENETDOWN):
+		return &Fault{w.name, StageTCP, "this box has no network that leads to " + address + "; is the cable in, and did the site give it an address?", err}
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return &Fault{w.name, StageTCP, "nothing listens at " + address + "; is the controller running, and the port right?", err}
 	}
 	return &Fault{w.name, StageTCP, "no connection to " + address, err}
 }

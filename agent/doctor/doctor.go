@@ -32,6 +32,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/edgeherd/edgeherd/agent"
+	"github.com/edgeherd/edgeherd/agent/enrol"
 	"github.com/edgeherd/edgeherd/agent/sense"
 	"github.com/edgeherd/edgeherd/internal/identity"
 	"github.com/edgeherd/edgeherd/internal/runnerapi"
@@ -116,7 +117,7 @@ type examination struct {
 
 func (e examination) identity() (*identity.Identity, Finding) {
 	f := Finding{Check: "identity", Level: Fail}
-	id, err := identity.Load(filepath.Join(e.opts.State, "identity"))
+	id, err := enrol.Load(agent.IdentityDir(e.opts.State))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		f.Found, f.Way = "this box is not enrolled", "ask ops for a token, then: edgeherd-agent enroll TOKEN"

@@ -18,7 +18,7 @@ import (
 func (e examination) ways(ctx context.Context, id *identity.Identity) []Finding {
 	d, err := dial.New(dial.Options{
 		Identity: id, Server: e.opts.Server, Proxy: e.opts.Proxy, ProxyAuth: e.opts.ProxyAuth,
-		Net: e.opts.Net, WallClock: id.TLSTime(e.now),
+		Net: e.opts.Net, WallClock: e.now,
 	}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return []Finding{{"ways", Fail, err.Error(), "mend server and proxy in agent.yaml"}}

@@ -30,6 +30,8 @@ import (
 var version = "dev"
 
 const usage = `usage:
+  edgeherd-agent enroll [TOKEN | -] [--file FILE] [--name NAME] [--tpm auto|off|DEVICE] [--re-enroll]
+                 [--offline DIR] [--import ANSWER] [--config FILE] [--state DIR] [--root DIR]
   edgeherd-agent run [--config FILE] [--state DIR] [--root DIR] [--runner SOCKET] [--log LEVEL]
   edgeherd-agent status [--config FILE] [--state DIR] [--json]
   edgeherd-agent health [--config FILE] [--state DIR] [-o json]
@@ -71,6 +73,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return fmt.Errorf("%w: no command", errUsage)
 	}
 	switch args[0] {
+	case "enroll":
+		return enroll(ctx, args[1:], os.Stdin, stdout)
 	case "run":
 		return runAgent(ctx, args[1:], stderr)
 	case "status":
@@ -107,15 +111,20 @@ func runAgent(ctx context.Context, args []string, stderr io.Writer) error {
 	debug.SetGCPercent(50)
 	debug.SetMemoryLimit(32 << 20)
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: c.Log}))
-	a, err := whenTheDiskPermits(ctx, log, func() (*agent.Agent, error) {
-		return agent.Open(agent.Options{
-			State: c.State, Root: c.Root, Runner: runnerapi.Dial(c.Runner), Version: version,
-			SensePeriod: c.SensePeriod, SealPeriod: c.SealPeriod, Trial: c.Trial, Probation: c.Probation,
-			FirstDelay: c.FirstDelay, SpoolBytes: c.SpoolBytes, CheckSpool: checkSpool, MinFreeBytes: c.MinFreeBytes,
-			Server: c.Server, Proxy: c.Proxy, ProxyAuth: c.ProxyAuthFile, Sensors: c.Sensors, Outside: c.Outside,
-			Fans: c.Fan, FanGuard: startFanGuard, NoBlackbox: !c.Blackbox, BlackboxPeriod: c.BlackboxPeriod,
-		}, log)
-	})
+	opts := agent.Options{
+		State: c.State, Root: c.Root, Runner: runnerapi.Dial(c.Runner), Version: version,
+		SensePeriod: c.SensePeriod, SealPeriod: c.SealPeriod, Trial: c.Trial, Probation: c.Probation,
+		FirstDelay: c.FirstDelay, SpoolBytes: c.SpoolBytes, CheckSpool: checkSpool, MinFreeBytes: c.MinFreeBytes,
+		Server: c.Server, Proxy: c.Proxy, ProxyAuth: c.ProxyAuthFile, Sensors: c.Sensors, Outside: c.Outside,
+		Fans: c.Fan, FanGuard: startFanGuard, NoBlackbox: !c.Blackbox, BlackboxPeriod: c.BlackboxPeriod,
+	}
+	if err := agent.Retire(ctx, opts, log); err != nil {
+		return err
+	}
+	if err := waitForEnrolment(ctx, c.State, log); err != nil {
+		return nil // stopped
+	}
+	a, err := whenTheDiskPermits(ctx, log, func() (*agent.Agent, error) { return agent.Open(opts, log) })
 	if a == nil {
 		return err
 	}
