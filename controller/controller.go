@@ -31,6 +31,7 @@ import (
 	"github.com/edgeherd/edgeherd/controller/fault"
 	"github.com/edgeherd/edgeherd/controller/ingest"
 	"github.com/edgeherd/edgeherd/controller/notify"
+	"github.com/edgeherd/edgeherd/controller/people"
 	"github.com/edgeherd/edgeherd/controller/store"
 	"github.com/edgeherd/edgeherd/controller/upkeep"
 	"github.com/edgeherd/edgeherd/internal/blob"
@@ -71,6 +72,8 @@ type Options struct {
 	HTTPPlain bool
 	// Exports is what programs of others are told; default nothing.
 	Exports Exports
+	// OIDC vouches for people besides local users; nil: nobody does.
+	OIDC *people.Provider
 	// Notify is where notices of tickets go; default nowhere.
 	Notify  []notify.Endpoint
 	Version string
@@ -120,6 +123,7 @@ type Controller struct {
 	blobs  *blob.Store
 	ca     *identity.CA
 	key    trust.PrivateKey
+	people *people.People
 	hub    *api.Hub
 	faults *fault.Book
 	api    *api.API
@@ -157,7 +161,8 @@ func Open(ctx context.Context, opts Options, log *slog.Logger) (_ *Controller, e
 	if err := c.openState(ctx); err != nil {
 		return nil, err
 	}
-	if err := c.listen(); err != nil {
+	c.people = people.New(people.Options{Store: c.store, OIDC: c.opts.OIDC, WallClock: c.opts.WallClock}, log)
+	if err := c.listen(ctx); err != nil {
 		return nil, err
 	}
 	c.faults = fault.New(fault.Options{Keep: c.store.KeepFaults, WallClock: c.opts.WallClock}, log)
@@ -177,7 +182,7 @@ func Open(ctx context.Context, opts Options, log *slog.Logger) (_ *Controller, e
 		LiveFor: c.liveFor, Pace: c.pace, Faults: c.faults, Ask: c.askHello, Observer: c.exports.metrics.Ingest, WallClock: c.opts.WallClock,
 	}, log)
 	c.api, err = api.New(api.Options{
-		Store: c.store, Blobs: c.blobs, Keyring: c.Keyring(), Hub: c.hub, Wake: c.act, SitesChanged: c.pacer.changed,
+		Store: c.store, People: c.people, Blobs: c.blobs, Keyring: c.Keyring(), Hub: c.hub, Wake: c.act, SitesChanged: c.pacer.changed,
 		Version: c.opts.Version, WallClock: c.opts.WallClock, SecureCookies: !c.opts.HTTPPlain,
 		Metrics: c.exports.metrics.Handler(), Faults: c.faults, Trouble: c.ingest.Trouble,
 		SamplesFor: c.opts.Retention.Samples, Desk: c.desk, Notify: c.notify,

@@ -174,6 +174,9 @@ func TestPagesForThisMachineAloneAreNotToldToBoxes(t *testing.T) {
 		told         bool
 	}{{"127.0.0.1:0", "127.0.0.1:0", true}, {"127.0.0.1:0", "0.0.0.0:0", false}, {"0.0.0.0:0", "0.0.0.0:0", true}} {
 		opts := options(t.TempDir())
+		if c.http == "0.0.0.0:0" {
+			addAdmin(t, opts)
+		}
 		opts.HTTPPlain, opts.HTTP, opts.Device = false, c.http, c.device
 		ctl := mustOpen(t, opts)
 		if box := ctl.boxFile(identity.NewID(), "box", "site"); (box.Pages != "") != c.told {

@@ -2,43 +2,13 @@ package controller
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/base64"
 	"errors"
 	"fmt"
-	"net/url"
 	"path/filepath"
-	"time"
 
 	"github.com/edgeherd/edgeherd/controller/store"
 	"github.com/edgeherd/edgeherd/internal/identity"
 )
-
-// loginLife is how long a login URL may be used, once.
-const loginLife = time.Hour
-
-// LoginURL makes an address that logs its first visitor in as admin.
-func (c *Controller) LoginURL(ctx context.Context) (string, error) {
-	secret := newSecret()
-	t := store.Token{Name: "owner", Role: "admin", Kind: store.TokenLogin, Expires: c.opts.WallClock().Add(loginLife)}
-	if err := c.store.AddToken(ctx, secret, t); err != nil {
-		return "", err
-	}
-	return c.URL() + "/login?token=" + url.QueryEscape(secret), nil
-}
-
-// NewAPIToken makes a secret for the command line. It is shown once.
-func (c *Controller) NewAPIToken(ctx context.Context, name, role string, life time.Duration) (string, error) {
-	secret := "eht_" + newSecret()
-	t := store.Token{Name: name, Role: role, Kind: store.TokenAPI, Expires: c.opts.WallClock().Add(life)}
-	return secret, c.store.AddToken(ctx, secret, t)
-}
-
-func newSecret() string {
-	var raw [32]byte
-	rand.Read(raw[:]) // never fails since Go 1.24
-	return base64.RawURLEncoding.EncodeToString(raw[:])
-}
 
 // EnrolBox writes the identity files of a box into dir and registers it. A
 // directory that holds an identity of a registered box keeps it, with a new

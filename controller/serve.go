@@ -49,7 +49,7 @@ func (c *Controller) reachable(l net.Listener) string {
 	return l.Addr().String()
 }
 
-func (c *Controller) listen() error {
+func (c *Controller) listen(ctx context.Context) error {
 	hosts := c.opts.Advertise.Hosts(c.opts.Hosts)
 	// The operator at this machine needs no name for it.
 	for _, self := range []string{"127.0.0.1", "::1", "localhost"} {
@@ -70,6 +70,9 @@ func (c *Controller) listen() error {
 			return err
 		}
 	} else {
+		if err := c.mustBeSettled(ctx, c.http.Addr()); err != nil {
+			return err
+		}
 		c.http = tls.NewListener(c.http, c.ca.PagesTLS(cert, c.admit))
 	}
 	if c.device, err = c.listenOn("device", c.opts.Device); err != nil {
@@ -160,6 +163,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	g.Go(func() error { return c.retain(ctx) })
 	g.Go(func() error { return c.compact(ctx) })
 	g.Go(func() error { return c.checkpoint(ctx) })
+	g.Go(func() error { return c.seal(ctx) })
 	g.Go(func() error { return c.desk.Run(ctx) })
 	g.Go(func() error { return c.notify.Run(ctx) })
 	c.runExports(ctx, g)

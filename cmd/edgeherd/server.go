@@ -94,7 +94,7 @@ func localContext(ctx context.Context, ctl *controller.Controller, cfg serverCon
 	}
 	if time.Until(oc.Expires) < localTokenLife/12 {
 		oc.Expires = time.Now().Add(localTokenLife).UTC().Truncate(time.Second)
-		if oc.Token, err = ctl.NewAPIToken(ctx, "local", "admin", localTokenLife); err != nil {
+		if oc.Token, err = ctl.NewAPIToken(ctx, "local", "owner", localTokenLife); err != nil {
 			return err
 		}
 	}

@@ -2,10 +2,10 @@
 // the HTTP API under /api/v1, the pages of the dashboard, the login, and the
 // blobs that boxes download.
 //
-// Vocabulary: a route is a method with a path; the table access says which
-// role it needs, and what is not in the table is refused. A session is a
-// browser's cookie, made from a one-use login URL; a command line shows a token
-// instead. A problem is an error as RFC 9457 writes it, with a hint.
+// Vocabulary: a route is a method with a path; the table access says what one
+// must be allowed to do there (package authz) and where its site is found, and
+// what is not in the table is refused. Lists hold what the caller's sites have,
+// and what is of another site is not found. A problem is an error as RFC 9457 writes it, with a hint.
 //
 // The types are those of internal/fleetapi; web/openapi.json is written from
 // the routes registered here.
@@ -19,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"mime"
 	"net/http"
 	"sync"
 	"time"
@@ -28,6 +29,7 @@ import (
 
 	"github.com/edgeherd/edgeherd/controller/fault"
 	"github.com/edgeherd/edgeherd/controller/notify"
+	"github.com/edgeherd/edgeherd/controller/people"
 	"github.com/edgeherd/edgeherd/controller/store"
 	"github.com/edgeherd/edgeherd/controller/upkeep"
 	"github.com/edgeherd/edgeherd/internal/blob"
@@ -64,6 +66,8 @@ type Options struct {
 	// them; nil: there are none.
 	Desk   *upkeep.Desk
 	Notify *notify.Sender
+	// People knows who asks; nil: local users of Store.
+	People *people.People
 	// Version of the program, for pages.
 	Version string
 	// WallClock stamps rows and tokens; nil means time.Now.
@@ -139,6 +143,9 @@ func build(opts Options, log *slog.Logger) *API {
 	if opts.Notify == nil {
 		opts.Notify, _ = notify.New(notify.Options{Store: opts.Store, WallClock: opts.WallClock}, log) // no endpoint that could be wrong
 	}
+	if opts.People == nil {
+		opts.People = people.New(people.Options{Store: opts.Store, WallClock: opts.WallClock}, log)
+	}
 	a := &API{opts: opts, log: log}
 	a.routes = &router{mux: http.NewServeMux(), guard: a.guard}
 	config := huma.Config{
@@ -168,7 +175,7 @@ func build(opts Options, log *slog.Logger) *API {
 	a.registerCare()
 	a.registerPeople()
 	a.registerPlain()
-	a.operator = secure(crossOrigin(a.routes))
+	a.operator = secure(crossOrigin(onlyJSON(a.routes)))
 	return a
 }
 
@@ -194,6 +201,18 @@ func secure(next http.Handler) http.Handler {
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Referrer-Policy", "no-referrer")
 		h.Set("Cross-Origin-Opener-Policy", "same-origin")
+		next.ServeHTTP(w, r)
+	})
+}
+
+// onlyJSON refuses bodies that a form of another page could send.
+func onlyJSON(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
+		if r.ContentLength != 0 && r.Method != http.MethodPut && kind != "application/json" {
+			writeProblem(w, fleetapi.Problem(http.StatusUnsupportedMediaType, "the body is not application/json", "Send the header Content-Type: application/json."))
+			return
+		}
 		next.ServeHTTP(w, r)
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/edgeherd/edgeherd/controller/audit"
 	"github.com/edgeherd/edgeherd/controller/store"
 	"github.com/edgeherd/edgeherd/firmware"
 	"github.com/edgeherd/edgeherd/internal/blob"
@@ -93,6 +94,9 @@ func (a *API) getModel(ctx context.Context, in *modelInput) (fleetapi.Model, err
 	}
 	for _, m := range all {
 		if m.Name == in.Name {
+			if !who(ctx).Everywhere() {
+				return m, nil // a line of drift tells of the whole fleet
+			}
 			return m, a.addDrift(ctx, &m)
 		}
 	}
@@ -141,6 +145,8 @@ func (a *API) pushModel(ctx context.Context, in *pushModelInput) (fleetapi.Model
 	if err := a.opts.Blobs.Put(bytes.NewReader(in.Body.Envelope), digest); err != nil {
 		return fleetapi.ModelVersion{}, err
 	}
+	d := audit.Of(ctx)
+	d.Object, d.After = "model "+m.Name+":"+m.Version, digest.String()
 	if err := a.opts.Store.AddModel(ctx, digest, m); err != nil {
 		return fleetapi.ModelVersion{}, err
 	}
@@ -286,6 +292,8 @@ func (a *API) pushRelease(ctx context.Context, in *pushReleaseInput) (fleetapi.R
 	if err := a.opts.Blobs.Put(bytes.NewReader(in.Body.Envelope), digest); err != nil {
 		return fleetapi.Release{}, err
 	}
+	d := audit.Of(ctx)
+	d.Object, d.After = "release "+r.Version, digest.String()
 	if err := a.opts.Store.AddRelease(ctx, digest, r); err != nil {
 		return fleetapi.Release{}, err
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/edgeherd/edgeherd/controller/authz"
 	"github.com/edgeherd/edgeherd/controller/registry"
 	"github.com/edgeherd/edgeherd/controller/store"
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
@@ -31,7 +32,7 @@ func (a *API) registerBoxes() {
 	route(a, get("/boxes/{id}/results", "boxResults", "Newest results of the pipelines of a box", "boxes"), a.boxResults)
 }
 
-// boxes are all boxes as they are now.
+// boxes are all boxes that the caller sees, as they are now.
 func (a *API) boxes(ctx context.Context) ([]fleetapi.Box, error) {
 	now := a.opts.WallClock()
 	stored, err := a.opts.Store.Boxes(ctx, now.Add(-readsSpan).UnixMilli())
@@ -40,7 +41,9 @@ func (a *API) boxes(ctx context.Context) ([]fleetapi.Box, error) {
 	}
 	out := make([]fleetapi.Box, 0, len(stored))
 	for _, b := range stored {
-		out = append(out, registry.View(b, now))
+		if sees(ctx, b.Site) {
+			out = append(out, registry.View(b, now))
+		}
 	}
 	return out, nil
 }
@@ -156,7 +159,14 @@ func (a *API) mustKnow(ctx context.Context, id string) error {
 	if err == nil && !known {
 		err = fmt.Errorf("box %s: %w", id, store.ErrNotFound)
 	}
-	return err
+	if err != nil || who(ctx).Everywhere() {
+		return err
+	}
+	site, err := a.opts.Store.SiteOf(ctx, identity.ID(id))
+	if err != nil {
+		return err
+	}
+	return mayAt(ctx, authz.See, site)
 }
 
 // csvColumns are the columns of boxes as CSV.

@@ -168,7 +168,7 @@ func TestBadInputIsAClearProblem(t *testing.T) {
 		{"release that is not signed", "POST", "/releases", `{"envelope":"e30="}`, 422, "envelope"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got := w.ask("admin", c.method, "/api/v1"+c.path, c.body)
+			got := w.ask("owner", c.method, "/api/v1"+c.path, c.body)
 			if got.status != c.status {
 				t.Fatalf("status %d, want %d: %s", got.status, c.status, got.body)
 			}

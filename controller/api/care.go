@@ -1,9 +1,14 @@
 package api
 
 import (
+	"cmp"
 	"context"
+	"maps"
+	"slices"
 	"time"
 
+	"github.com/edgeherd/edgeherd/controller/authz"
+	"github.com/edgeherd/edgeherd/controller/store"
 	"github.com/edgeherd/edgeherd/controller/upkeep"
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
 	"github.com/edgeherd/edgeherd/internal/identity"
@@ -25,7 +30,11 @@ type spanInput struct {
 func daysBefore(now time.Time, days int) time.Time { return now.UTC().AddDate(0, 0, -days) }
 
 func (a *API) care(ctx context.Context, in *spanInput) (fleetapi.CareReport, error) {
-	r, err := a.opts.Desk.Report(ctx, daysBefore(a.opts.WallClock(), in.Days))
+	from := daysBefore(a.opts.WallClock(), in.Days)
+	if !who(ctx).Everywhere() {
+		return a.ownCare(ctx, from)
+	}
+	r, err := a.opts.Desk.Report(ctx, from)
 	if err != nil {
 		return r, err
 	}
@@ -34,7 +43,9 @@ func (a *API) care(ctx context.Context, in *spanInput) (fleetapi.CareReport, err
 }
 
 func (a *API) careSites(ctx context.Context, _ *nothing) (fleetapi.SiteCareList, error) {
-	return a.opts.Desk.Sites(ctx)
+	list, err := a.opts.Desk.Sites(ctx)
+	list.Items = slices.DeleteFunc(list.Items, func(s fleetapi.SiteCare) bool { return !sees(ctx, s.Site) })
+	return list, err
 }
 
 func (a *API) boxCare(ctx context.Context, in *boxInput) (fleetapi.BoxCare, error) {
@@ -67,18 +78,40 @@ type listResetsInput struct {
 
 func (a *API) listResets(ctx context.Context, in *listResetsInput) (fleetapi.ResetList, error) {
 	list := fleetapi.ResetList{Items: []fleetapi.Reset{}, From: daysBefore(a.opts.WallClock(), in.Days)}
-	rows, err := a.opts.Store.Resets(ctx, identity.ID(in.Box), list.From, in.Limit)
+	names := map[identity.ID]fleetapi.Box{}
+	boxes, err := a.boxes(ctx)
 	if err != nil {
 		return list, err
 	}
-	if list.Causes, err = a.opts.Store.ResetCauses(ctx, identity.ID(in.Box), list.From); err != nil {
-		return list, err
-	}
-	names := map[identity.ID]fleetapi.Box{}
-	boxes, err := a.boxes(ctx)
 	for _, b := range boxes {
 		names[b.ID] = b
 	}
+	asked := []identity.ID{identity.ID(in.Box)} // "" is all
+	if !who(ctx).Everywhere() {
+		if in.Box == "" {
+			asked = slices.Collect(maps.Keys(names))
+		} else if _, own := names[asked[0]]; !own {
+			return list, refused(authz.ErrForeign)
+		}
+	}
+	var rows []store.ResetRow
+	list.Causes = map[string]int{}
+	for _, id := range asked {
+		some, err := a.opts.Store.Resets(ctx, id, list.From, in.Limit)
+		if err != nil {
+			return list, err
+		}
+		rows = append(rows, some...)
+		causes, err := a.opts.Store.ResetCauses(ctx, id, list.From)
+		if err != nil {
+			return list, err
+		}
+		for cause, n := range causes {
+			list.Causes[cause] += n
+		}
+	}
+	slices.SortStableFunc(rows, func(x, y store.ResetRow) int { return cmp.Compare(y.TimeMs, x.TimeMs) })
+	rows = rows[:min(len(rows), in.Limit)]
 	for _, r := range rows {
 		v := upkeep.ResetOf(r)
 		v.BoxName, v.Site = names[r.Box].Name, names[r.Box].Site

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/edgeherd/edgeherd/controller/authz"
 	"github.com/edgeherd/edgeherd/controller/store"
 	"github.com/edgeherd/edgeherd/internal/drift"
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
@@ -41,6 +42,9 @@ func (a *API) modelDrift(ctx context.Context, in *driftInput) (fleetapi.Drift, e
 			return fleetapi.Drift{}, err
 		}
 	}
+	if err := onlyOwn(ctx, in); err != nil {
+		return fleetapi.Drift{}, err
+	}
 	if in.Version == "" {
 		m, err := a.getModel(ctx, &modelInput{Name: in.Name})
 		if err != nil {
@@ -57,6 +61,21 @@ func (a *API) modelDrift(ctx context.Context, in *driftInput) (fleetapi.Drift, e
 		_, err = a.opts.Store.Model(ctx, in.Name, in.Version)
 	}
 	return d, err
+}
+
+// onlyOwn keeps a comparison at the sites that the caller sees.
+func onlyOwn(ctx context.Context, in *driftInput) error {
+	c := who(ctx)
+	if c.Everywhere() || in.Box != "" {
+		return nil // mustKnow has seen the box
+	}
+	if in.Site == "" && len(c.Sites) == 1 {
+		in.Site = c.Sites[0]
+	}
+	if in.Site == "" {
+		return badRequest("", "name a site: you see %s", strings.Join(c.Sites, ", "))
+	}
+	return mayAt(ctx, authz.See, in.Site)
 }
 
 // drift compares, and returns how many inputs showed the version anything.

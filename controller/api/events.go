@@ -53,10 +53,18 @@ func (a *API) events(w http.ResponseWriter, r *http.Request) {
 		case <-r.Context().Done():
 			return
 		case <-beat.C:
+			if !a.stillIn(r) {
+				return // who comes back is told why, or sees something else
+			}
 			text = ": still here\n\n"
 		case <-s.ready:
 			for _, c := range a.opts.Hub.take(s) {
-				text += eventText(c)
+				if c, ok := a.ownChange(r.Context(), c); ok {
+					text += eventText(c)
+				}
+			}
+			if text == "" {
+				continue
 			}
 		}
 		if !send(text) {

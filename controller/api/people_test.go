@@ -2,6 +2,8 @@ package api
 
 import (
 	"bytes"
+	"context"
+	"encoding/json"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -13,25 +15,32 @@ import (
 	"testing/fstest"
 	"time"
 
+	"github.com/edgeherd/edgeherd/controller/authz"
+	"github.com/edgeherd/edgeherd/controller/people"
 	"github.com/edgeherd/edgeherd/controller/store"
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
+	"github.com/edgeherd/edgeherd/internal/identity"
 )
 
-func TestEveryRouteHasARole(t *testing.T) {
+func TestEveryRouteHasAnEntry(t *testing.T) {
 	w := newWorld(t)
 	for _, p := range w.api.routes.patterns {
 		if _, ok := access[p]; !ok {
 			t.Errorf("route %q has no entry in the access table", p)
 		}
 	}
-	for p := range access {
+	for p, e := range access {
 		if !slices.Contains(w.api.routes.patterns, p) {
 			t.Errorf("the access table names %q, which is no route", p)
+		}
+		method, _, _ := strings.Cut(p, " ")
+		if reads := slices.Contains([]string{"POST /api/v1/passwords:check", "POST /api/v1/blobs:missing", "POST /api/v1/rollouts/{id}/replay"}, p); method != "GET" && strings.Contains(p, " ") && (e.does == "") != reads {
+			t.Errorf("%s changes something and says nothing to the audit log, or the other way round", p)
 		}
 	}
 }
 
-func TestRouteWithoutARoleIsRefused(t *testing.T) {
+func TestRouteWithoutAnEntryIsRefused(t *testing.T) {
 	w := newWorld(t)
 	w.api.routes.HandleFunc("GET /api/v1/forgotten", func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(http.StatusOK) })
 	if got := w.ask("admin", "GET", "/api/v1/forgotten", ""); got.status != http.StatusForbidden {
@@ -39,30 +48,202 @@ func TestRouteWithoutARoleIsRefused(t *testing.T) {
 	}
 }
 
-func TestRolesAreEnforcedOnEveryRoute(t *testing.T) {
+// filled is a route's path with what a world has at a site.
+func (c *corner) filled(pattern string) (method, path string) {
+	method, path, _ = strings.Cut(pattern, " ")
+	what := "none"
+	switch {
+	case strings.Contains(path, "/boxes/"):
+		what = string(c.box)
+	case strings.Contains(path, "/tickets/"):
+		what = c.ticket
+	case strings.Contains(path, "/visits/"):
+		what = c.visit
+	case strings.Contains(path, "/rmas/"):
+		what = c.rma
+	case strings.Contains(path, "/rollouts/"):
+		what = "r-none"
+	case strings.Contains(path, "/rollout-locks/"):
+		what = "l-none"
+	}
+	return method, strings.NewReplacer("{id}", what, "{hex}", strings.Repeat("0", 64), "{name}", "m", "{site}", c.site).Replace(path)
+}
+
+// corner is what a world has at one site.
+type corner struct {
+	site               string
+	box                identity.ID
+	ticket, visit, rma string
+}
+
+func (w *world) corner(site string) *corner {
+	w.t.Helper()
+	c := &corner{site: site, box: w.box("box-"+site, site, "amd64")}
+	ops := w.client("ops")
+	ticket, err := ops.OpenTicket(w.t.Context(), fleetapi.NewTicket{Box: string(c.box), Cause: "airflow"})
+	must(w.t, err)
+	visit, err := ops.AddVisit(w.t.Context(), fleetapi.NewVisit{Site: site})
+	must(w.t, err)
+	rma, err := ops.OpenRMA(w.t.Context(), fleetapi.NewRMA{Box: string(c.box), Part: "fan"})
+	must(w.t, err)
+	c.ticket, c.visit, c.rma = ticket.ID, visit.ID, rma.ID
+	return c
+}
+
+// T32: somebody asks for what belongs to another site. Every route, every role,
+// at the own and at a foreign site.
+func TestT32EveryRouteForEveryRoleAtOwnAndForeignSites(t *testing.T) {
 	w := newWorld(t)
+	corners := map[bool]*corner{true: w.corner("a"), false: w.corner("b")}
 	for _, p := range w.api.routes.patterns {
-		need := access[p]
-		if need == public {
+		e := access[p]
+		if e.public {
 			continue
 		}
-		method, path, _ := strings.Cut(p, " ")
-		path = strings.NewReplacer("{id}", "d-aaaaaaaaaaaaa", "{hex}", strings.Repeat("0", 64), "{name}", "m").Replace(path)
-		if got := w.ask("", method, path, ""); got.status != http.StatusUnauthorized || got.problem(t).Hint == "" {
-			t.Errorf("%s for nobody: %d %s", p, got.status, got.body)
-		}
-		for name, r := range roleNames {
-			got := w.ask(name, method, path, "")
-			if refused := got.status == http.StatusForbidden || got.status == http.StatusUnauthorized; refused != (r < need) {
-				t.Errorf("%s for %s: %d, needs %s", p, name, got.status, need)
+		for own, c := range corners {
+			method, path := c.filled(p)
+			if got := w.ask("", method, path, ""); got.status != http.StatusUnauthorized || got.problem(t).Hint == "" {
+				t.Errorf("%s for nobody: %d %s", p, got.status, got.body)
 			}
+			for _, role := range authz.Roles() {
+				for _, sites := range [][]string{{"a"}, {authz.AllSites}} {
+					subject := authz.Subject{Name: "x", Role: role, Sites: sites}
+					where, foreign := authz.Somewhere(), http.StatusForbidden
+					if e.fleet {
+						where = authz.Fleet()
+					} else if e.site != nil {
+						where = authz.At(c.site)
+						if sites[0] == "a" && !own {
+							foreign = http.StatusNotFound
+						}
+					}
+					allowed := authz.Allow(subject, e.verb, where) == nil
+					w.grant("x", role, sites...)
+					got := w.ask("x", method, path, "")
+					if refused := got.status == foreign; refused == allowed || got.status == http.StatusUnauthorized {
+						t.Errorf("%s for %s of %v at %s: %d %s, allowed %v", p, role, sites, c.site, got.status, got.body, allowed)
+					}
+					if foreign == http.StatusNotFound && (strings.Contains(got.body, "box-b") || strings.Contains(got.body, string(c.box))) {
+						t.Errorf("%s tells of a foreign site: %s", p, got.body)
+					}
+				}
+			}
+		}
+	}
+}
+
+// T32: lists, counts, bodies and the stream of events hold nothing of a foreign
+// site.
+func TestT32ListsHoldNothingOfAForeignSite(t *testing.T) {
+	w := newWorld(t)
+	a, b := w.corner("a"), w.corner("b")
+	w.event(b.box, 1, testStart, "started", "x")
+	w.grant("tech-a", authz.Tech, "a")
+	strange := []string{string(b.box), "box-b", `"b"`, `"` + b.ticket + `"`, `"` + b.visit + `"`, `"` + b.rma + `"`}
+	for _, p := range w.api.routes.patterns {
+		e := access[p]
+		method, path := a.filled(p)
+		if e.public || e.fleet || e.verb == authz.Self || method != "GET" || strings.HasSuffix(path, "/events") && e.site == nil {
+			continue
+		}
+		for _, accept := range []string{"application/json", "text/csv"} {
+			got := w.ask("tech-a", method, path, "", "Accept", accept)
+			for _, word := range strange {
+				if strings.Contains(got.body, word) {
+					t.Errorf("%s as %s tells %s: %.300s", path, accept, word, got.body)
+				}
+			}
+		}
+	}
+	var s fleetapi.Summary
+	must(t, json.Unmarshal([]byte(w.ask("tech-a", "GET", "/api/v1/summary", "").body), &s))
+	counts, err := w.client("tech-a").CountTickets(t.Context(), "")
+	must(t, err)
+	if s.Total != 1 || counts.Total != 1 {
+		t.Errorf("counts %+v %+v", s, counts)
+	}
+	for _, q := range []struct{ path, body string }{
+		{"/api/v1/tickets", `{"box":"box-b","cause":"airflow"}`},
+		{"/api/v1/tickets", `{"box":"` + string(b.box) + `","site":"a","cause":"airflow"}`},
+		{"/api/v1/tickets", `{"site":"b","cause":"airflow"}`},
+		{"/api/v1/tickets", `{"box":"box-none","cause":"airflow"}`},
+		{"/api/v1/visits", `{"site":"b"}`},
+		{"/api/v1/visits", `{"site":"a","tickets":["` + b.ticket + `"]}`},
+		{"/api/v1/visits:plan", `{"sites":["b"]}`},
+		{"/api/v1/rmas", `{"box":"box-b","part":"fan"}`},
+		{"/api/v1/rmas", `{"ticket":"` + b.ticket + `","part":"fan"}`},
+		{"/api/v1/tickets/" + a.ticket + "/actions", `{"action":"done","work":[{"box":"box-b","kind":"cleaned"}]}`},
+		{"/api/v1/visits/" + a.visit + "/actions", `{"action":"done","work":[{"box":"box-b","kind":"cleaned"}]}`},
+	} {
+		if got := w.ask("tech-a", "POST", q.path, q.body); got.status != http.StatusNotFound {
+			t.Errorf("%s %s: %d %s", q.path, q.body, got.status, got.body)
+		}
+	}
+	if got := w.ask("tech-a", "GET", "/api/v1/boxes?filter=site+%3D+%22b%22", ""); got.status != http.StatusOK || !strings.Contains(got.body, `"total_size":0`) {
+		t.Errorf("a filter finds a foreign site: %s", got.body)
+	}
+}
+
+func TestT32RolloutsShowOwnBoxesOnly(t *testing.T) {
+	w := newWorld(t)
+	w.corner("a")
+	w.corner("b")
+	w.push("m", "1.0.0", "x", "y", 2)
+	r, err := w.client("ops").Plan(t.Context(), fleetapi.PlanRequest{Model: "m:1.0.0"})
+	must(t, err)
+	w.grant("tech-a", authz.Tech, "a")
+	w.grant("tech-c", authz.Tech, "c")
+	got, err := w.client("tech-a").Rollout(t.Context(), r.ID)
+	must(t, err)
+	n := 0
+	for _, wave := range got.Waves {
+		for _, target := range wave.Targets {
+			n++
+			if target.Site != "a" {
+				t.Errorf("a tech of a sees %+v", target)
+			}
+		}
+	}
+	if n != 1 || got.Sheet != nil || got.Sentence != "" {
+		t.Errorf("%d targets, %+v", n, got)
+	}
+	if answer := w.ask("tech-c", "GET", "/api/v1/rollouts/"+r.ID, ""); answer.status != http.StatusNotFound {
+		t.Errorf("a rollout without an own box: %d", answer.status)
+	}
+}
+
+func TestT32EventsAreOfOwnSites(t *testing.T) {
+	w := newWorld(t)
+	a, b := w.corner("a"), w.corner("b")
+	w.grant("tech-a", authz.Tech, "a")
+	ctx := context.WithValue(t.Context(), whoKey{}, people.Caller{Subject: authz.Subject{Role: authz.Tech, Sites: []string{"a"}}})
+	for _, c := range []struct {
+		change fleetapi.Change
+		told   bool
+		id     string
+	}{
+		{fleetapi.Change{Topic: "boxes", ID: string(a.box)}, true, string(a.box)},
+		{fleetapi.Change{Topic: "boxes", ID: string(b.box)}, false, ""},
+		{fleetapi.Change{Topic: "live", ID: string(b.box)}, false, ""},
+		{fleetapi.Change{Topic: "live", ID: "d-gone"}, false, ""},
+		{fleetapi.Change{Topic: "boxes", ID: "d-gone"}, true, ""},
+		{fleetapi.Change{Topic: "boxes"}, true, ""},
+		{fleetapi.Change{Topic: "sites", ID: "b"}, false, ""},
+		{fleetapi.Change{Topic: "tickets", ID: a.ticket}, true, a.ticket},
+		{fleetapi.Change{Topic: "tickets", ID: b.ticket}, false, ""},
+		{fleetapi.Change{Topic: "visits", ID: b.visit}, false, ""},
+		{fleetapi.Change{Topic: "rollouts", ID: "r-1"}, true, ""},
+		{fleetapi.Change{Topic: "models", ID: "m"}, true, "m"},
+	} {
+		if got, ok := w.api.ownChange(ctx, c.change); ok != c.told || ok && got.ID != c.id {
+			t.Errorf("%+v: %+v, %v", c.change, got, ok)
 		}
 	}
 }
 
 func TestTokensOfOtherKindsOpenNothing(t *testing.T) {
 	w := newWorld(t)
-	for _, kind := range []store.TokenKind{store.TokenLogin, store.TokenSession} {
+	for _, kind := range []store.TokenKind{store.TokenLogin, store.TokenSession, store.TokenPassword} {
 		w.tokens["odd"] = "odd-" + string(kind)
 		must(t, w.store.AddToken(t.Context(), w.tokens["odd"], store.Token{Name: "x", Role: "admin", Kind: kind, Expires: testStart.AddDate(1, 0, 0)}))
 		if got := w.ask("odd", "GET", "/api/v1/session", ""); got.status != http.StatusUnauthorized {
@@ -118,7 +299,7 @@ func TestSessionsAndLoginURLsExpire(t *testing.T) {
 	if got := w.ask("", "GET", strings.TrimPrefix(late, w.server.URL), ""); got.status != http.StatusUnauthorized {
 		t.Errorf("old login URL: %d", got.status)
 	}
-	w.clock.add(sessionLife)
+	w.clock.add(people.SessionLife)
 	got := w.ask("", "GET", "/api/v1/summary", "", "Cookie", session)
 	if got.status != http.StatusUnauthorized || !strings.Contains(got.problem(t).Hint, "edgeherd login --url") {
 		t.Errorf("old session: %d %s", got.status, got.body)
@@ -145,7 +326,7 @@ func TestPagesOfOtherSitesCannotAct(t *testing.T) {
 
 func TestNewTokenHasItsRoleAndEnd(t *testing.T) {
 	w := newWorld(t)
-	tok, err := w.client("admin").NewToken(t.Context(), fleetapi.NewToken{Name: "ci", Role: "viewer", TTLSeconds: 60})
+	tok, err := w.client("admin").NewToken(t.Context(), fleetapi.NewToken{Name: "ci", Role: "viewer", Sites: []string{"a"}, TTLSeconds: 60})
 	must(t, err)
 	c := fleetapi.New(w.server.URL, tok.Secret, nil)
 	if s, err := c.Session(t.Context()); err != nil || s.User != "ci" || s.Role != "viewer" {

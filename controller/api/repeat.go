@@ -16,6 +16,9 @@ import (
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
 )
 
+// replayed is the header of an answer that was given before.
+const replayed = "Idempotency-Replayed"
+
 // maxKeyBytes bounds an idempotency key.
 const maxKeyBytes = 255
 
@@ -77,7 +80,7 @@ func (a *API) once(ctx huma.Context, next func(huma.Context)) {
 	}
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	sum := sha256.Sum256(append([]byte(r.Method+" "+r.URL.RequestURI()+"\n"), body...))
-	key = who(r.Context()).Name + "\n" + key // one's key never meets another's
+	key = who(r.Context()).Key() + "\n" + key // one's key never meets another's
 	if !a.running.begin(key) {
 		a.fail(w, r, conflict("Wait for its answer.", "a request with this Idempotency-Key is being answered"))
 		return
@@ -89,7 +92,7 @@ func (a *API) once(ctx huma.Context, next func(huma.Context)) {
 		a.fail(w, r, refuse("Use a new key for a new request.", "this Idempotency-Key was used for another request"))
 	case err == nil:
 		w.Header().Set("Content-Type", "application/json")
-		w.Header().Set("Idempotency-Replayed", "true")
+		w.Header().Set(replayed, "true")
 		w.WriteHeader(kept.Status)
 		w.Write(kept.Body)
 	case errors.Is(err, store.ErrNotFound):

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/edgeherd/edgeherd/controller/audit"
+	"github.com/edgeherd/edgeherd/controller/authz"
 	"github.com/edgeherd/edgeherd/controller/rollout"
 	"github.com/edgeherd/edgeherd/internal/blob"
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
@@ -18,6 +20,11 @@ type actInput struct {
 }
 
 func (a *API) actOnRollout(ctx context.Context, in *actInput) (fleetapi.Rollout, error) {
+	if in.Body.Action != rollout.ActPause && in.Body.Action != rollout.ActCancel {
+		if err := refused(authz.Allow(who(ctx).Subject, authz.Roll, authz.Fleet())); err != nil {
+			return fleetapi.Rollout{}, err
+		}
+	}
 	act := rollout.Act{Action: in.Body.Action, By: who(ctx).Name, Wave: in.Body.Wave, Box: in.Body.Box, Reason: in.Body.Reason}
 	// Of two rollouts that clash, started at once, one must see the other.
 	a.deciding.Lock()
@@ -45,6 +52,9 @@ func (a *API) act(ctx context.Context, id string, act rollout.Act) (fleetapi.Rol
 		if err != nil {
 			return r, rollout.Record{}, conflict("See its state: edgeherd rollout status "+r.ID, "%s", err)
 		}
+		d := audit.Of(ctx)
+		d.Again("rollout " + id)
+		d.Verb, d.Before, d.After, d.Note = "rollout."+act.Action, audit.Digest(r), audit.Digest(next), act.String()
 		return next, rollout.Record{At: now, Inputs: []rollout.Input{{Act: &act}}, Decisions: rollout.Diff(r, next)}, nil
 	})
 	if err != nil {
@@ -169,6 +179,9 @@ func (a *API) planBack(ctx context.Context, r fleetapi.Rollout, g backGroup, box
 		back.Created = r.Created.Add(time.Millisecond)
 	}
 	back.RollbackOf = r.ID
+	d := audit.Of(ctx)
+	d.Again("rollout " + back.ID)
+	d.Verb, d.After, d.Note = "rollout.plan", audit.Digest(back), "takes back "+r.ID
 	return back, a.opts.Store.PutRollout(ctx, back)
 }
 

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/edgeherd/edgeherd/controller/audit"
+	"github.com/edgeherd/edgeherd/controller/authz"
 	"github.com/edgeherd/edgeherd/controller/registry"
 	"github.com/edgeherd/edgeherd/controller/rollout"
 	"github.com/edgeherd/edgeherd/controller/site"
@@ -32,7 +34,9 @@ func (a *API) listRollouts(ctx context.Context, _ *nothing) (fleetapi.RolloutLis
 	list := fleetapi.RolloutList{Items: []fleetapi.Rollout{}}
 	all, err := a.opts.Store.Rollouts(ctx)
 	for _, r := range all {
-		list.Items = append(list.Items, whole(r))
+		if r, ok := seen(ctx, r); ok {
+			list.Items = append(list.Items, r)
+		}
 	}
 	return list, err
 }
@@ -53,7 +57,14 @@ type rolloutInput struct {
 
 func (a *API) getRollout(ctx context.Context, in *rolloutInput) (fleetapi.Rollout, error) {
 	r, err := a.opts.Store.Rollout(ctx, in.ID)
-	return whole(r), err
+	if err != nil {
+		return r, err
+	}
+	r, ok := seen(ctx, r)
+	if !ok {
+		return r, refused(authz.ErrForeign)
+	}
+	return r, nil
 }
 
 type planInput struct {
@@ -89,7 +100,10 @@ func (a *API) planRollout(ctx context.Context, in *planInput) (fleetapi.Rollout,
 	if err != nil {
 		return fleetapi.Rollout{}, err
 	}
+	d := audit.Of(ctx)
+	d.Object, d.After, d.Note = "rollout "+r.ID, audit.Digest(r), c.target.String()
 	if err := a.free(ctx, r); err != nil || in.DryRun {
+		d.Drop()
 		return r, err
 	}
 	if err := a.opts.Store.PutRollout(ctx, r); err != nil {

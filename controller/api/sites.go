@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/edgeherd/edgeherd/controller/audit"
 	"github.com/edgeherd/edgeherd/controller/site"
 	"github.com/edgeherd/edgeherd/controller/store"
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
@@ -55,6 +56,7 @@ func (a *API) listSites(ctx context.Context, _ *nothing) (fleetapi.SiteList, err
 			names = append(names, name)
 		}
 	}
+	names = slices.DeleteFunc(names, func(name string) bool { return !sees(ctx, name) })
 	slices.Sort(names)
 	list := fleetapi.SiteList{Items: []fleetapi.Site{}, Defaults: h.defaults()}
 	for _, name := range names {
@@ -155,6 +157,8 @@ func (a *API) applySite(ctx context.Context, name string, change fleetapi.SiteCh
 		was = *s
 		merge(s, change)
 		is = *s
+		d := audit.Of(ctx)
+		d.Object, d.Before, d.After, d.Note = "site "+name, audit.Digest(was), audit.Digest(is), text(was)+" → "+text(is)
 		return nil
 	})
 	if err != nil {

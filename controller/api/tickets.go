@@ -13,6 +13,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/edgeherd/edgeherd/controller/audit"
 	"github.com/edgeherd/edgeherd/controller/care"
 	"github.com/edgeherd/edgeherd/controller/registry"
 	"github.com/edgeherd/edgeherd/controller/store"
@@ -93,7 +94,7 @@ func (a *API) matchingTickets(ctx context.Context, filter, order string) ([]flee
 	if err != nil {
 		return nil, err
 	}
-	all = slices.DeleteFunc(all, func(t fleetapi.Ticket) bool { return !f.Match(t) })
+	all = slices.DeleteFunc(all, func(t fleetapi.Ticket) bool { return !sees(ctx, t.Site) || !f.Match(t) })
 	if err := ticketFields.Sort(all, order); err != nil {
 		return nil, badRequest("", "%s", err)
 	}
@@ -162,6 +163,9 @@ func (a *API) getTicket(ctx context.Context, in *ticketInput) (t fleetapi.Ticket
 type openTicketInput struct{ Body fleetapi.NewTicket }
 
 func (a *API) openTicket(ctx context.Context, in *openTicketInput) (fleetapi.Ticket, error) {
+	if err := a.mayName(ctx, named{boxes: []string{in.Body.Box}, sites: []string{in.Body.Site}}); err != nil {
+		return fleetapi.Ticket{}, err
+	}
 	t, err := a.opts.Desk.Open(ctx, in.Body, who(ctx).Name)
 	a.acted(ctx, err, "ticket opened", "ticket", t.ID)
 	return t, refusal(err)
@@ -173,6 +177,10 @@ type actOnTicketInput struct {
 }
 
 func (a *API) actOnTicket(ctx context.Context, in *actOnTicketInput) (fleetapi.Ticket, error) {
+	if err := a.mayName(ctx, named{boxes: boxesOf(in.Body.Work)}); err != nil {
+		return fleetapi.Ticket{}, err
+	}
+	audit.Of(ctx).Note = in.Body.Action
 	t, err := a.opts.Desk.Act(ctx, in.ID, in.Body, who(ctx).Name)
 	a.acted(ctx, err, "ticket moved on", "ticket", in.ID, "action", in.Body.Action)
 	return t, refusal(err)

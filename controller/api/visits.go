@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/edgeherd/edgeherd/controller/audit"
 	"github.com/edgeherd/edgeherd/controller/store"
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
 )
@@ -39,7 +40,7 @@ func (a *API) listVisits(ctx context.Context, in *listVisitsInput) (fleetapi.Vis
 	list := fleetapi.VisitList{Items: []fleetapi.Visit{}}
 	err := a.opts.Store.CareView(ctx, func(c *store.CareTx) error {
 		all, err := c.Visits(ctx, since)
-		list.Items = slices.DeleteFunc(all, func(v fleetapi.Visit) bool { return in.Site != "" && v.Site != in.Site })
+		list.Items = slices.DeleteFunc(all, func(v fleetapi.Visit) bool { return in.Site != "" && v.Site != in.Site || !sees(ctx, v.Site) })
 		return err
 	})
 	slices.SortStableFunc(list.Items, func(a, b fleetapi.Visit) int {
@@ -63,6 +64,9 @@ func (a *API) getVisit(ctx context.Context, in *visitInput) (v fleetapi.Visit, e
 type addVisitInput struct{ Body fleetapi.NewVisit }
 
 func (a *API) addVisit(ctx context.Context, in *addVisitInput) (fleetapi.Visit, error) {
+	if err := a.mayName(ctx, named{sites: []string{in.Body.Site}, tickets: in.Body.Tickets, boxes: boxesOf(in.Body.Work)}); err != nil {
+		return fleetapi.Visit{}, err
+	}
 	v, err := a.opts.Desk.AddVisit(ctx, in.Body, who(ctx).Name)
 	a.acted(ctx, err, "visit added", "visit", v.ID, "site", v.Site)
 	return v, refusal(err)
@@ -71,6 +75,15 @@ func (a *API) addVisit(ctx context.Context, in *addVisitInput) (fleetapi.Visit, 
 type planVisitsInput struct{ Body fleetapi.PlanVisits }
 
 func (a *API) planVisits(ctx context.Context, in *planVisitsInput) (fleetapi.VisitPlan, error) {
+	if err := a.mayName(ctx, named{sites: in.Body.Sites}); err != nil {
+		return fleetapi.VisitPlan{}, err
+	}
+	if len(in.Body.Sites) == 0 && !who(ctx).Everywhere() {
+		in.Body.Sites = who(ctx).Sites
+	}
+	if !in.Body.Keep {
+		audit.Of(ctx).Drop()
+	}
 	p, err := a.opts.Desk.Plan(ctx, in.Body, who(ctx).Name)
 	if in.Body.Keep {
 		a.acted(ctx, err, "visits planned", "visits", len(p.Made))
@@ -84,6 +97,10 @@ type actOnVisitInput struct {
 }
 
 func (a *API) actOnVisit(ctx context.Context, in *actOnVisitInput) (fleetapi.Visit, error) {
+	if err := a.mayName(ctx, named{boxes: boxesOf(in.Body.Work)}); err != nil {
+		return fleetapi.Visit{}, err
+	}
+	audit.Of(ctx).Note = in.Body.Action
 	v, err := a.opts.Desk.ActVisit(ctx, in.ID, in.Body, who(ctx).Name)
 	a.acted(ctx, err, "visit moved on", "visit", in.ID, "action", in.Body.Action)
 	return v, refusal(err)
@@ -92,7 +109,8 @@ func (a *API) actOnVisit(ctx context.Context, in *actOnVisitInput) (fleetapi.Vis
 func (a *API) listRMAs(ctx context.Context, _ *nothing) (fleetapi.RMAList, error) {
 	list := fleetapi.RMAList{Items: []fleetapi.RMA{}}
 	err := a.opts.Store.CareView(ctx, func(c *store.CareTx) (err error) {
-		list.Items, err = c.RMAs(ctx, time.UnixMilli(0))
+		all, err := c.RMAs(ctx, time.UnixMilli(0))
+		list.Items = slices.DeleteFunc(all, func(r fleetapi.RMA) bool { return !sees(ctx, r.Site) })
 		return err
 	})
 	slices.SortStableFunc(list.Items, func(a, b fleetapi.RMA) int { return b.Opened.Compare(a.Opened) })
@@ -102,6 +120,16 @@ func (a *API) listRMAs(ctx context.Context, _ *nothing) (fleetapi.RMAList, error
 type openRMAInput struct{ Body fleetapi.NewRMA }
 
 func (a *API) openRMA(ctx context.Context, in *openRMAInput) (fleetapi.RMA, error) {
+	n := named{}
+	if in.Body.Box != "" || in.Body.Ticket == "" { // an RMA of no box is of no site
+		n.boxes = []string{in.Body.Box}
+	}
+	if in.Body.Ticket != "" {
+		n.tickets = []string{in.Body.Ticket}
+	}
+	if err := a.mayName(ctx, n); err != nil {
+		return fleetapi.RMA{}, err
+	}
 	r, err := a.opts.Desk.OpenRMA(ctx, in.Body)
 	a.acted(ctx, err, "RMA opened", "rma", r.ID)
 	return r, refusal(err)
@@ -113,6 +141,7 @@ type actOnRMAInput struct {
 }
 
 func (a *API) actOnRMA(ctx context.Context, in *actOnRMAInput) (fleetapi.RMA, error) {
+	audit.Of(ctx).Note = in.Body.Action
 	r, err := a.opts.Desk.ActRMA(ctx, in.ID, in.Body)
 	a.acted(ctx, err, "RMA moved on", "rma", in.ID, "action", in.Body.Action)
 	return r, refusal(err)

@@ -16,6 +16,8 @@ import (
 
 	"google.golang.org/protobuf/encoding/protowire"
 
+	"github.com/edgeherd/edgeherd/controller/authz"
+	"github.com/edgeherd/edgeherd/controller/people"
 	"github.com/edgeherd/edgeherd/controller/store"
 	"github.com/edgeherd/edgeherd/internal/blob"
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
@@ -88,11 +90,19 @@ func newWorld(t *testing.T) *world {
 	must(t, err)
 	w.server = httptest.NewServer(w.api.Operator())
 	t.Cleanup(w.server.Close)
-	for role := range roleNames {
-		w.tokens[role] = "secret-of-" + role
-		must(t, w.store.AddToken(t.Context(), w.tokens[role], store.Token{Name: role, Role: role, Kind: store.TokenAPI, Expires: testStart.AddDate(1, 0, 0)}))
+	for _, role := range authz.Roles() {
+		w.grant(string(role), role, authz.AllSites)
 	}
+	w.grant("owner", authz.Owner, authz.AllSites)
 	return w
+}
+
+// grant makes a token under a name that ask and client know.
+func (w *world) grant(name string, role authz.Role, sites ...string) {
+	w.t.Helper()
+	secret, _, err := w.api.opts.People.GiveToken(w.t.Context(), people.NewToken{Name: name, Role: role, Sites: sites, Life: 365 * 24 * time.Hour})
+	must(w.t, err)
+	w.tokens[name] = secret
 }
 
 type testLog struct{ t *testing.T }

@@ -22,6 +22,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -55,6 +56,33 @@ type Record struct {
 type Head struct {
 	Seq  int64  `json:"seq"`
 	Hash string `json:"hash"`
+}
+
+// seal is what a controller signs.
+type seal struct {
+	V    int       `json:"v"`
+	Seq  int64     `json:"seq"`
+	Hash string    `json:"hash"`
+	Time time.Time `json:"time"`
+}
+
+// Seal is what is signed of a head.
+func (h Head) Seal(now time.Time) ([]byte, error) {
+	return encode(seal{1, h.Seq, h.Hash, now.UTC().Truncate(time.Second)})
+}
+
+// ParseSeal reads what was signed.
+func ParseSeal(payload []byte) (Head, error) {
+	var s seal
+	dec := json.NewDecoder(bytes.NewReader(payload))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&s); err != nil {
+		return Head{}, fmt.Errorf("seal of the audit log: %w", err)
+	}
+	if s.V != 1 || s.Seq < 1 || len(s.Hash) != len(First) {
+		return Head{}, errors.New("seal of the audit log: not of a known form")
+	}
+	return Head{s.Seq, s.Hash}, nil
 }
 
 // Empty is the head of a chain without records.

@@ -56,7 +56,8 @@ const (
 	Halt      Verb = "rollout.stop"   // pause and cancel
 	Set       Verb = "site.set"       // settings of sites, tests of notices
 	People    Verb = "people.manage"  // users, tokens, sign-in
-	Audit     Verb = "audit.read"
+	Audit     Verb = "audit.read"     // what one did oneself
+	AuditAll  Verb = "audit.read-all" // what anybody did
 	Export    Verb = "audit.export"
 )
 
@@ -75,6 +76,7 @@ var table = map[Verb][]Role{
 	Set:       {Ops, Admin, Owner},
 	People:    {Admin, Owner},
 	Audit:     {Tech, Ops, Admin, Owner},
+	AuditAll:  {Ops, Admin, Owner},
 	Export:    {Admin, Owner},
 }
 

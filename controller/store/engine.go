@@ -12,6 +12,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/edgeherd/edgeherd/controller/audit"
 	"github.com/edgeherd/edgeherd/internal/wire"
 )
 
@@ -180,9 +181,14 @@ func forPostgres(query string) string {
 	return b.String()
 }
 
-// write runs f in one transaction that changes things. f may run twice.
+// write runs f in one transaction that changes things, with the audit record of
+// what is changed where ctx has one. f may run twice.
 func (s *Store) write(ctx context.Context, f func(*tx) error) error {
-	return s.engine.write(ctx, fenced(ctx, f))
+	err := s.engine.write(ctx, fenced(ctx, s.recorded(ctx, f)))
+	if d := audit.Of(ctx); err == nil && d.Pending() {
+		d.Written()
+	}
+	return err
 }
 
 // read runs f, whose statements may each see a newer state.

@@ -82,7 +82,7 @@ func runController(t *testing.T, dir, identityDir string) (*fleetapi.Client, ide
 	check(t, err)
 	id, err := c.EnrolBox(t.Context(), identityDir, "box-1", "site-1")
 	check(t, err)
-	token, err := c.NewAPIToken(t.Context(), "bench", "admin", time.Hour)
+	token, err := c.NewAPIToken(t.Context(), "bench", "owner", time.Hour)
 	check(t, err)
 	background(t, c.Run)
 	return fleetapi.New(c.URL(), token, nil), id

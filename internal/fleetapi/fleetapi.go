@@ -280,6 +280,12 @@ type PushRelease struct {
 type Session struct {
 	User string `json:"user"`
 	Role string `json:"role"`
+	// Sites that are seen; * is all.
+	Sites []string `json:"sites"`
+	// Can are the things that may be done somewhere.
+	Can []string `json:"can"`
+	// Person says that this is an account, not a program or a login address.
+	Person bool `json:"person"`
 }
 
 // Change is one server-sent event of GET /api/v1/events: something under a

@@ -155,7 +155,7 @@ func (f *Fleet) StartController() {
 	f.keyPath = c.SigningKeyPath()
 	if f.token == "" {
 		var err error
-		if f.token, err = c.NewAPIToken(context.Background(), "test", "admin", 100*365*24*time.Hour); err != nil {
+		if f.token, err = c.NewAPIToken(context.Background(), "test", "owner", 100*365*24*time.Hour); err != nil {
 			f.T.Fatal(err)
 		}
 		f.API = fleetapi.New("http://"+httpAddr, f.token, f.transport)

@@ -211,7 +211,7 @@ func (r *rig) enrol(boxes int) {
 		HTTP: "127.0.0.1:0", Device: "127.0.0.1:0", MQTT: "127.0.0.1:0", HTTPPlain: true,
 	}, r.logging)
 	must(r.t, err)
-	r.token, err = c.NewAPIToken(ctx, "test", "admin", time.Hour)
+	r.token, err = c.NewAPIToken(ctx, "test", "owner", time.Hour)
 	must(r.t, err)
 	r.keyPath = c.SigningKeyPath()
 	for i := range boxes {

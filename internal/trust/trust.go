@@ -28,6 +28,7 @@ const (
 	TypeModel   = "application/vnd.edgeherd.model+json"
 	TypeRelease = "application/vnd.edgeherd.release+json"
 	TypeDesired = "application/vnd.edgeherd.desired+json"
+	TypeAudit   = "application/vnd.edgeherd.audit-head+json"
 )
 
 // MaxEnvelopeBytes bounds what Open parses.
@@ -116,7 +117,7 @@ type Keyring struct {
 // DevelopmentKeyring trusts key for every payload type.
 func DevelopmentKeyring(key PublicKey) Keyring {
 	return Keyring{Development: true, Keys: map[string][]PublicKey{
-		TypeModel: {key}, TypeRelease: {key}, TypeDesired: {key},
+		TypeModel: {key}, TypeRelease: {key}, TypeDesired: {key}, TypeAudit: {key},
 	}}
 }
 

@@ -201,7 +201,7 @@ func (f *Fleet) server(ctx context.Context) error {
 		return err
 	}
 	if f.plan.Token == "" {
-		if f.plan.Token, err = c.NewAPIToken(ctx, "demo", "admin", tokenLife); err != nil {
+		if f.plan.Token, err = c.NewAPIToken(ctx, "demo", "owner", tokenLife); err != nil {
 			return err
 		}
 		j := durable.Journal{Path: filepath.Join(f.opts.Data, "up.json"), Version: planVersion}

@@ -4,6 +4,65 @@ export type ClientOptions = {
     baseUrl: `${string}://${string}` | (string & {});
 };
 
+export type ApiToken = {
+    created: string;
+    expires: string;
+    id: string;
+    made_by: string;
+    name: string;
+    role: string;
+    scope: Array<string>;
+    sites: Array<string>;
+    /**
+     * to about ten minutes
+     */
+    used: string;
+};
+
+export type ApiTokenList = {
+    items: Array<ApiToken>;
+};
+
+export type AuditList = {
+    items: Array<AuditRecord>;
+    next: number;
+};
+
+export type AuditRecord = {
+    actor: string;
+    /**
+     * digest
+     */
+    after?: string;
+    /**
+     * digest
+     */
+    before?: string;
+    note?: string;
+    object?: string;
+    role?: string;
+    seq: number;
+    /**
+     * address it came from
+     */
+    source: string;
+    time: string;
+    verb: string;
+};
+
+export type AuditState = {
+    broken: string;
+    broken_seq?: number;
+    /**
+     * hash of the newest record
+     */
+    head: string;
+    records: number;
+    seal?: string;
+    sealed?: string;
+    seals: number;
+};
+
 export type BatchCost = {
     cpu_seconds_per_item: number;
     items: number;
@@ -141,6 +200,10 @@ export type CarePrior = {
     sigma_percent: number;
     slope_air: number;
     slope_load: number;
+    /**
+     * die temperature at which it throttles, from its throttled hours
+     */
+    trip_celsius?: number;
 };
 
 export type CareReport = {
@@ -296,7 +359,18 @@ export type EventList = {
 };
 
 export type Evidence = {
+    /**
+     * what stands in the sentence, in its order
+     */
+    args?: Array<string>;
+    /**
+     * of the sentence, for other languages
+     */
+    code?: string;
     name: string;
+    /**
+     * in English
+     */
     text: string;
     value?: number;
 };
@@ -389,6 +463,22 @@ export type Inventory = {
     vendor: string;
 };
 
+export type Invitation = {
+    secret: string;
+};
+
+export type Invited = {
+    role: string;
+    user: string;
+};
+
+export type Learning = {
+    days: number;
+    of_days: number;
+    of_hours: number;
+    steady_hours: number;
+};
+
 export type LiveSample = {
     box: string;
     buffer: Buffer;
@@ -459,6 +549,15 @@ export type NewLock = {
     seconds: number;
 };
 
+export type NewPassword = {
+    /**
+     * of the first admin
+     */
+    name?: string;
+    password: string;
+    secret: string;
+};
+
 export type NewRma = {
     /**
      * name or id
@@ -489,7 +588,21 @@ export type NewTicket = {
 export type NewToken = {
     name: string;
     role: 'viewer' | 'tech' | 'ops' | 'admin';
+    scope?: Array<string>;
+    /**
+     * names, or * alone for all; ops and admin see all when none are named
+     */
+    sites?: Array<string>;
     ttl_seconds?: number;
+};
+
+export type NewUser = {
+    name: string;
+    role: 'viewer' | 'tech' | 'ops' | 'admin';
+    /**
+     * names, or * alone for all; ops and admin see all when none are named
+     */
+    sites?: Array<string>;
 };
 
 export type NewVisit = {
@@ -713,7 +826,7 @@ export type Reset = {
     box_name?: string;
     cause: string;
     confidence: number;
-    evidence: Array<string>;
+    evidence: Array<Evidence>;
     /**
      * the last that the box had written before
      */
@@ -809,8 +922,21 @@ export type SeriesReply = {
 };
 
 export type Session = {
+    can: Array<string>;
+    person: boolean;
     role: string;
+    sites: Array<string>;
     user: string;
+};
+
+export type SignIn = {
+    name: string;
+    password: string;
+};
+
+export type SignInWays = {
+    provider: string;
+    setup: boolean;
 };
 
 export type Signature = {
@@ -982,7 +1108,10 @@ export type TensorSpec = {
 export type Thermal = {
     causes: Array<string>;
     known: boolean;
+    learning?: Learning;
+    learning_since?: string;
     reason?: string;
+    reason_code?: 'no-hours' | 'learning' | 'idle';
     reference?: string;
     resistance_percent: number;
     sigma_percent?: number;
@@ -996,7 +1125,7 @@ export type Ticket = {
     box?: string;
     box_name?: string;
     /**
-     * names of the boxes that agree, of a ticket for a site
+     * names of the boxes that agree, of a ticket for a site or a SKU
      */
     boxes?: Array<string>;
     cause: string;
@@ -1026,9 +1155,21 @@ export type Ticket = {
      * made by a person
      */
     manual?: boolean;
+    /**
+     * of when evidence and forecast are
+     */
+    measured?: string;
+    /**
+     * until when the same opens no ticket, of one that a person closed
+     */
+    muted_until?: string;
     no_fault_found?: boolean;
     on_site?: string;
     opened: string;
+    /**
+     * what it rested on when it was opened
+     */
+    opening?: TicketOpening;
     /**
      * what to take along
      */
@@ -1049,6 +1190,10 @@ export type Ticket = {
     site: string;
     sku?: string;
     state: string;
+    /**
+     * of a ticket for a site or a SKU: those that its boxes have for the same
+     */
+    tickets?: Array<string>;
     timeline: Array<TicketStep>;
     verified?: string;
     visit?: string;
@@ -1145,6 +1290,14 @@ export type TicketList = {
     total_size: number;
 };
 
+export type TicketOpening = {
+    confidence: number;
+    evidence: Array<Evidence>;
+    forecast?: HeatForecast;
+    level: string;
+    time: string;
+};
+
 export type TicketStep = {
     /**
      * who; empty: the controller
@@ -1160,10 +1313,19 @@ export type TicketStep = {
 };
 
 export type Token = {
+    created: string;
     expires: string;
+    id: string;
+    made_by: string;
     name: string;
     role: string;
+    scope: Array<string>;
     secret: string;
+    sites: Array<string>;
+    /**
+     * to about ten minutes
+     */
+    used: string;
 };
 
 export type Traits = {
@@ -1181,6 +1343,48 @@ export type Upkeep = {
     note?: string;
     place?: string;
     serial?: string;
+};
+
+export type User = {
+    created: string;
+    disabled: boolean;
+    /**
+     * of the OIDC provider that vouches for the person
+     */
+    issuer?: string;
+    last_login?: string;
+    name: string;
+    role: string;
+    sessions: number;
+    /**
+     * * is all
+     */
+    sites: Array<string>;
+    /**
+     * has set no password yet
+     */
+    waiting: boolean;
+};
+
+export type UserAction = {
+    action: 'disable' | 'enable' | 'reset' | 'role' | 'sign-out';
+    /**
+     * of role
+     */
+    role?: 'viewer' | 'tech' | 'ops' | 'admin';
+    /**
+     * of role
+     */
+    sites?: Array<string>;
+};
+
+export type UserChanged = {
+    invitation?: LoginUrl;
+    user: User;
+};
+
+export type UserList = {
+    items: Array<User>;
 };
 
 export type Value = {
@@ -1397,6 +1601,111 @@ export type WorkWritable = {
     part?: string;
     serial?: string;
 };
+
+export type ListAuditData = {
+    body?: never;
+    path?: never;
+    query?: {
+        actor?: string;
+        /**
+         * next of the page before
+         */
+        before?: number;
+        limit?: number;
+    };
+    url: '/api/v1/audit';
+};
+
+export type ListAuditErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type ListAuditError = ListAuditErrors[keyof ListAuditErrors];
+
+export type ListAuditResponses = {
+    /**
+     * OK
+     */
+    200: AuditList;
+};
+
+export type ListAuditResponse = ListAuditResponses[keyof ListAuditResponses];
+
+export type ExportAuditData = {
+    body?: never;
+    path?: never;
+    query?: {
+        after?: number;
+        limit?: number;
+    };
+    url: '/api/v1/audit:export';
+};
+
+export type ExportAuditErrors = {
+    /**
+     * Error
+     */
+    default: Error;
+};
+
+export type ExportAuditError = ExportAuditErrors[keyof ExportAuditErrors];
+
+export type ExportAuditResponses = {
+    /**
+     * OK
+     */
+    200: string;
+};
+
+export type ExportAuditResponse = ExportAuditResponses[keyof ExportAuditResponses];
+
+export type VerifyAuditData = {
+    body?: never;
+    path?: never;
+    query?: never;
+    url: '/api/v1/audit:verify';
+};
+
+export type VerifyAuditErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type VerifyAuditError = VerifyAuditErrors[keyof VerifyAuditErrors];
+
+export type VerifyAuditResponses = {
+    /**
+     * OK
+     */
+    200: AuditState;
+};
+
+export type VerifyAuditResponse = VerifyAuditResponses[keyof VerifyAuditResponses];
 
 export type PutBlobData = {
     body: Blob | File;
@@ -2146,6 +2455,80 @@ export type TestNotifyResponses = {
 
 export type TestNotifyResponse = TestNotifyResponses[keyof TestNotifyResponses];
 
+export type SetPasswordData = {
+    body: NewPassword;
+    path?: never;
+    query?: never;
+    url: '/api/v1/passwords';
+};
+
+export type SetPasswordErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Too Many Requests
+     */
+    429: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type SetPasswordError = SetPasswordErrors[keyof SetPasswordErrors];
+
+export type SetPasswordResponses = {
+    /**
+     * OK
+     */
+    200: Session;
+};
+
+export type SetPasswordResponse = SetPasswordResponses[keyof SetPasswordResponses];
+
+export type CheckInvitationData = {
+    body: Invitation;
+    path?: never;
+    query?: never;
+    url: '/api/v1/passwords:check';
+};
+
+export type CheckInvitationErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type CheckInvitationError = CheckInvitationErrors[keyof CheckInvitationErrors];
+
+export type CheckInvitationResponses = {
+    /**
+     * OK
+     */
+    200: Invited;
+};
+
+export type CheckInvitationResponse = CheckInvitationResponses[keyof CheckInvitationResponses];
+
 export type ListReleasesData = {
     body?: never;
     path?: never;
@@ -2781,6 +3164,43 @@ export type SessionResponses = {
 
 export type SessionResponse = SessionResponses[keyof SessionResponses];
 
+export type SignInData = {
+    body: SignIn;
+    path?: never;
+    query?: never;
+    url: '/api/v1/sessions';
+};
+
+export type SignInErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Too Many Requests
+     */
+    429: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type SignInError = SignInErrors[keyof SignInErrors];
+
+export type SignInResponses = {
+    /**
+     * OK
+     */
+    200: Session;
+};
+
+export type SignInResponse = SignInResponses[keyof SignInResponses];
+
 export type LoginUrlData = {
     body?: never;
     path?: never;
@@ -2813,6 +3233,39 @@ export type LoginUrlResponses = {
 };
 
 export type LoginUrlResponse = LoginUrlResponses[keyof LoginUrlResponses];
+
+export type SignInWaysData = {
+    body?: never;
+    path?: never;
+    query?: never;
+    url: '/api/v1/sign-in';
+};
+
+export type SignInWaysErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type SignInWaysError = SignInWaysErrors[keyof SignInWaysErrors];
+
+export type SignInWaysResponses = {
+    /**
+     * OK
+     */
+    200: SignInWays;
+};
+
+export type SignInWaysResponse = SignInWaysResponses[keyof SignInWaysResponses];
 
 export type ChangeSiteDefaultsData = {
     body: SiteChange;
@@ -3215,6 +3668,39 @@ export type CountTicketsResponses = {
 
 export type CountTicketsResponse = CountTicketsResponses[keyof CountTicketsResponses];
 
+export type ListTokensData = {
+    body?: never;
+    path?: never;
+    query?: never;
+    url: '/api/v1/tokens';
+};
+
+export type ListTokensErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type ListTokensError = ListTokensErrors[keyof ListTokensErrors];
+
+export type ListTokensResponses = {
+    /**
+     * OK
+     */
+    200: ApiTokenList;
+};
+
+export type ListTokensResponse = ListTokensResponses[keyof ListTokensResponses];
+
 export type CreateTokenData = {
     body: NewToken;
     path?: never;
@@ -3251,6 +3737,154 @@ export type CreateTokenResponses = {
 };
 
 export type CreateTokenResponse = CreateTokenResponses[keyof CreateTokenResponses];
+
+export type RevokeTokenData = {
+    body?: never;
+    path: {
+        id: string;
+    };
+    query?: never;
+    url: '/api/v1/tokens/{id}';
+};
+
+export type RevokeTokenErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type RevokeTokenError = RevokeTokenErrors[keyof RevokeTokenErrors];
+
+export type RevokeTokenResponses = {
+    /**
+     * OK
+     */
+    200: ApiTokenList;
+};
+
+export type RevokeTokenResponse = RevokeTokenResponses[keyof RevokeTokenResponses];
+
+export type ListUsersData = {
+    body?: never;
+    path?: never;
+    query?: never;
+    url: '/api/v1/users';
+};
+
+export type ListUsersErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type ListUsersError = ListUsersErrors[keyof ListUsersErrors];
+
+export type ListUsersResponses = {
+    /**
+     * OK
+     */
+    200: UserList;
+};
+
+export type ListUsersResponse = ListUsersResponses[keyof ListUsersResponses];
+
+export type AddUserData = {
+    body: NewUser;
+    path?: never;
+    query?: never;
+    url: '/api/v1/users';
+};
+
+export type AddUserErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type AddUserError = AddUserErrors[keyof AddUserErrors];
+
+export type AddUserResponses = {
+    /**
+     * Created
+     */
+    201: UserChanged;
+};
+
+export type AddUserResponse = AddUserResponses[keyof AddUserResponses];
+
+export type ActOnUserData = {
+    body: UserAction;
+    path: {
+        name: string;
+    };
+    query?: never;
+    url: '/api/v1/users/{name}/actions';
+};
+
+export type ActOnUserErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type ActOnUserError = ActOnUserErrors[keyof ActOnUserErrors];
+
+export type ActOnUserResponses = {
+    /**
+     * OK
+     */
+    200: UserChanged;
+};
+
+export type ActOnUserResponse = ActOnUserResponses[keyof ActOnUserResponses];
 
 export type ListVisitsData = {
     body?: never;
