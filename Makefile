@@ -78,7 +78,7 @@ webtest:
 
 prove: assets web build ## full counts and fault matrices: hours
 	EDGEHERD_REQUIRE_ASSETS=1 EDGEHERD_PROVE=1 go test -race -shuffle=on -count=1 -timeout 8h ./...
-	$(MAKE) fuzz FUZZTIME=5m
+	.ci/fuzz.sh 5m "$$(go env GOCACHE)/fuzz/$$(go list -m)"
 
 bench: assets web build ## all figures, as ratios against their yardsticks
 	rm -f build/bench.jsonl
