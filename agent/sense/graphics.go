@@ -44,6 +44,7 @@ func (b *builder) graphics() {
 		}
 		gpu(Throttled, 1, 0, 1, reasons...)
 		b.videoMemory(dir, key, label)
+		b.amdThrottle(dir, key, label)
 	}
 	for _, name := range dirNames(b.path("sys/class/devfreq")) {
 		dir := b.path("sys/class/devfreq", name)

@@ -1,12 +1,16 @@
 package sense
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -18,7 +22,12 @@ func FuzzParsers(f *testing.F) {
 		"pmode:0002", "437", "43@300000000Hz"} {
 		f.Add([]byte(seed))
 	}
+	f.Add(amdTable(1, 3, 1<<36))
+	f.Add(amdTable(2, 4, 1))
 	f.Fuzz(func(t *testing.T, data []byte) {
+		if s, err := parseAMDTable(data); err == nil && s.a != 0 && s.a != 1 {
+			t.Errorf("throttled %v of %x", s.a, data)
+		}
 		if n, err := parseInt(data); err == nil {
 			if again, err := parseInt([]byte(strconv.FormatInt(n, 10))); err != nil || again != n {
 				t.Errorf("%q: %d, then %d %v", data, n, again, err)
@@ -48,6 +57,54 @@ func FuzzParsers(f *testing.F) {
 			t.Errorf("%v of %q", s.a, data)
 		}
 	})
+}
+
+// amdTable is a table as the driver of AMD's cards fills it in.
+func amdTable(format, revision byte, status uint64) []byte {
+	at := map[byte]int{1: 112, 2: 120}[format]
+	b := bytes.Repeat([]byte{0x0A}, at+8+16) // what is not the status looks like lines
+	b[0], b[1], b[2], b[3] = byte(len(b)), 0, format, revision
+	binary.LittleEndian.PutUint64(b[at:], status)
+	return b
+}
+
+func TestHeatOfAnAMDChipIsTold(t *testing.T) {
+	for name, c := range map[string]struct {
+		table []byte
+		want  float64
+		err   error
+	}{
+		"hot spot of a card":      {amdTable(1, 3, 1<<36), 1, nil},
+		"PROCHOT of a processor":  {amdTable(2, 2, 1<<46), 1, nil},
+		"power limit":             {amdTable(2, 4, 1<<5|1<<16), 0, nil},
+		"nothing":                 {amdTable(1, 3, 0), 0, nil},
+		"not filled in":           {amdTable(2, 2, ^uint64(0)), 0, errNoValue},
+		"before the word existed": {amdTable(1, 1, 1<<36), 0, errNoValue},
+		"cut short":               {amdTable(1, 3, 1<<36)[:100], 0, errFormat},
+	} {
+		if s, err := parseAMDTable(c.table); s.a != c.want || !errors.Is(err, c.err) {
+			t.Errorf("%s: %v, %v; want %v, %v", name, s.a, err, c.want, c.err)
+		}
+	}
+	root := plant(t, "zoo")
+	path := filepath.Join(root, "sys/devices/pci0000:00/0000:03:00.0/gpu_metrics")
+	must(t, os.WriteFile(path, amdTable(2, 2, 1<<33), 0o644))
+	s := New(Options{Root: root}, quiet())
+	for range 2 { // lines or not: a table is no text
+		want(t, readings(t, s), map[string]float64{"throttled_ratio{0000:03:00.0}": 1})
+		must(t, os.WriteFile(path, append(amdTable(2, 2, 1<<33), 7), 0o644))
+	}
+	asleep := s.read
+	s.read = func(file string, buf []byte) (int, error) {
+		if file == filepath.Join(root, "sys/class/drm/card0/device/gpu_metrics") {
+			return 0, syscall.EPERM
+		}
+		return asleep(file, buf)
+	}
+	s.stale, s.planned = true, time.Time{}
+	if got := readings(t, s); has(got, "throttled_ratio{0000:03:00.0}") {
+		t.Error("a card that sleeps is told to run free")
+	}
 }
 
 func FuzzNames(f *testing.F) {

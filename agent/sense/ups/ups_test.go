@@ -169,7 +169,14 @@ func TestRealServer(t *testing.T) {
 func FuzzAnswer(f *testing.F) {
 	f.Add(variables)
 	f.Add("BEGIN LIST UPS\nUPS a \"\\\"\"\nEND LIST UPS\n")
+	f.Add(string(messages(report)))
+	f.Add("\x00\x05A : B\xff\xff")
 	f.Fuzz(func(t *testing.T, text string) {
+		if lines, err := nisReport(strings.NewReader(text)); err == nil {
+			if s, err := apc(lines); err == nil && (s.Celsius != nil && *s.Celsius == 0 || s.ChargeRatio != nil && !(*s.ChargeRatio <= 1) || s.Watts != nil && !(*s.Watts > 0)) {
+				t.Errorf("%q: %s", text, show(s))
+			}
+		}
 		for line := range strings.Lines(text) {
 			w, err := words(strings.TrimRight(line, "\r\n"))
 			if err != nil && w != nil || err == nil && len(w) == 0 {
