@@ -24,6 +24,7 @@ import (
 type world struct {
 	t      *testing.T
 	state  string
+	ca     *identity.CA
 	id     identity.ID
 	key    trust.PrivateKey
 	runner *outbox
@@ -36,12 +37,11 @@ func newWorld(t *testing.T) *world {
 	if w.key, err = trust.NewKey(); err != nil {
 		t.Fatal(err)
 	}
-	ca, err := identity.OpenCA(t.TempDir(), nil)
-	if err != nil {
+	if w.ca, err = identity.OpenCA(t.TempDir(), nil); err != nil {
 		t.Fatal(err)
 	}
 	box := identity.Box{ID: w.id, Name: "box", Server: "ctl", MQTT: "ctl:1", HTTPS: "ctl:2", Keyring: trust.DevelopmentKeyring(w.key.Public())}
-	if err := identity.Enrol(filepath.Join(w.state, "identity"), ca, box); err != nil {
+	if err := identity.Enrol(filepath.Join(w.state, "identity"), w.ca, box); err != nil {
 		t.Fatal(err)
 	}
 	return w
@@ -125,6 +125,10 @@ func (o *outbox) RoundTrip(r *http.Request) (*http.Response, error) {
 			}
 		}
 		if err := json.NewEncoder(rec).Encode(out); err != nil {
+			return nil, err
+		}
+	case "/edge/v1/reload":
+		if _, err := rec.WriteString("{}"); err != nil {
 			return nil, err
 		}
 	case "/edge/v1/results/ack":

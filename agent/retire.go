@@ -65,11 +65,14 @@ func Retire(ctx context.Context, opts Options, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	if err := wipe(ctx, opts); err != nil {
+	wiped, err := wipe(ctx, opts)
+	if err != nil {
 		return fmt.Errorf("wipe a retired box: %w", err)
 	}
 	log.Warn("this box was retired: models and telemetry are removed", "blocks_lost", r.Lost)
-	if err := sendReceipt(ctx, opts, id, r, log); err != nil {
+	if err := sendReceipt(ctx, opts, id, wireenrol.Receipt{
+		Wiped: wiped, Lost: r.Lost, Time: time.Now().UTC(), Version: opts.Version,
+	}, log); err != nil {
 		return err
 	}
 	if err := enrol.Forget(dir); err != nil {
@@ -78,11 +81,12 @@ func Retire(ctx context.Context, opts Options, log *slog.Logger) error {
 	return durable.Remove(filepath.Join(opts.State, "retired.json"))
 }
 
-// wipe removes what the box has; it may be repeated.
-func wipe(ctx context.Context, opts Options) error {
+// wipe removes what the box has and says what that was; it may be repeated.
+func wipe(ctx context.Context, opts Options) ([]string, error) {
+	wiped := []string{"spool", "models"}
 	entries, err := os.ReadDir(opts.State)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, e := range entries {
 		keep := false
@@ -93,35 +97,41 @@ func wipe(ctx context.Context, opts Options) error {
 			continue
 		}
 		if err := os.RemoveAll(filepath.Join(opts.State, e.Name())); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	if err := durable.SyncDir(opts.State); err != nil {
-		return err
+		return nil, err
 	}
-	return emptyRunner(ctx, opts)
+	emptied, err := emptyRunner(ctx, opts)
+	if emptied {
+		wiped = append(wiped, "results")
+	}
+	return wiped, err
 }
 
 // emptyRunner takes results and models from a runner that runs. One that does
-// not finds no models when it starts.
-func emptyRunner(ctx context.Context, opts Options) error {
-	if _, err := opts.Runner.Reload(ctx); err != nil {
-		return nil
-	}
+// not run finds no models when it starts, and keeps its results.
+func emptyRunner(ctx context.Context, opts Options) (emptied bool, err error) {
 	for after := uint64(0); ; {
 		r, err := opts.Runner.Results(ctx, after, 1000)
-		if err != nil || len(r.Records) == 0 {
-			return err
+		if err != nil {
+			return false, nil
 		}
-		after = r.Records[len(r.Records)-1].Cursor
+		if len(r.Records) == 0 {
+			break
+		}
+		after = r.Next
 		if err := opts.Runner.Ack(ctx, r.Outbox, after); err != nil {
-			return err
+			return false, err
 		}
 	}
+	_, err = opts.Runner.Reload(ctx)
+	return true, err
 }
 
 // sendReceipt tries until the controller has it.
-func sendReceipt(ctx context.Context, opts Options, id *identity.Identity, r retirement, log *slog.Logger) error {
+func sendReceipt(ctx context.Context, opts Options, id *identity.Identity, r wireenrol.Receipt, log *slog.Logger) error {
 	d, err := dial.New(dial.Options{
 		Identity: id, Server: opts.Server, Proxy: opts.Proxy, ProxyAuth: opts.ProxyAuth, Net: opts.Dial, WallClock: opts.WallClock,
 	}, log)
@@ -129,9 +139,7 @@ func sendReceipt(ctx context.Context, opts Options, id *identity.Identity, r ret
 		return err
 	}
 	for pause := time.Second; ; pause = min(2*pause, 5*time.Minute) {
-		err := enrol.SendReceipt(ctx, id, d.Renewals, wireenrol.Receipt{
-			Wiped: []string{"spool", "models", "results"}, Lost: r.Lost, Time: time.Now().UTC(), Version: opts.Version,
-		})
+		err := enrol.SendReceipt(ctx, id, d.Renewals, r)
 		var no *enrol.Refused
 		if err == nil || errors.As(err, &no) && no.Answer.Code == wireenrol.Revoked {
 			return nil // nobody waits for the receipt of a revoked box

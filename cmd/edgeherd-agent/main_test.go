@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/edgeherd/edgeherd/agent"
 	"github.com/edgeherd/edgeherd/agent/spool"
+	wireenrol "github.com/edgeherd/edgeherd/internal/enrol"
 )
 
 func noEnv(string) string { return "" }
@@ -91,7 +93,7 @@ func TestFlagsWinOverTheEnvironmentAndThatOverTheFile(t *testing.T) {
 }
 
 func TestWrongUseIsToldApart(t *testing.T) {
-	for _, args := range [][]string{nil, {"walk"}, {"run", "--nonsense"}, {"run", "x"}, {"run", "--log", "loud"}, {"check-spool"}} {
+	for _, args := range [][]string{nil, {"walk"}, {"run", "--nonsense"}, {"run", "x"}, {"run", "--log", "loud"}, {"check-spool"}, {"enroll", "--root", "/nonexistent"}, {"enroll", "A", "B"}, {"enroll", "--tpm"}, {"doctor", "-o"}} {
 		if err := run(t.Context(), args, new(bytes.Buffer), new(bytes.Buffer)); !errors.Is(err, errUsage) {
 			t.Errorf("%q: %v, want wrong use", args, err)
 		}
@@ -276,5 +278,42 @@ func TestAGuardThatReadsNoMoreHoldsUpNobody(t *testing.T) {
 	defer w.Close()
 	if _, err := (pipe{w, nil}).Write(make([]byte, 1<<20)); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("%v, want that it is not waited for", err)
+	}
+}
+
+// TestATokenIsFoundOnAStick: the one that is there, not one of several.
+func TestATokenIsFoundOnAStick(t *testing.T) {
+	root, token := t.TempDir(), wireenrol.NewToken("fleet.example.com", 8443, wireenrol.Pin{1})
+	put := func(stick string) string {
+		dir := filepath.Join(root, stick, wireenrol.KitDir)
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(dir, wireenrol.KitToken)
+		if err := os.WriteFile(path, []byte("# for hamburg-3\n\n"+strings.ToLower(token.String())+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	first := put("media/usb")
+	got, from, err := findToken(enrollFlags{}, nil, root)
+	if err != nil || from != first || got.Secret != token.Secret {
+		t.Fatalf("%v from %q, %v", got, from, err)
+	}
+	var said bytes.Buffer
+	destroy(first, &said)
+	if _, err := os.Stat(first); !errors.Is(err, fs.ErrNotExist) || said.Len() > 0 {
+		t.Errorf("the token is still there: %v, %s", err, said.String())
+	}
+	put("media/usb")
+	put("run/media/tech/kit")
+	if _, _, err := findToken(enrollFlags{}, nil, root); !errors.Is(err, errUsage) || !strings.Contains(err.Error(), "--file") {
+		t.Errorf("two sticks: %v", err)
+	}
+	if got, _, err := findToken(enrollFlags{token: "-"}, strings.NewReader(token.String()), root); err != nil || got.ID != token.ID {
+		t.Errorf("from standard input: %v, %v", got, err)
+	}
+	if _, _, err := findToken(enrollFlags{token: strings.Replace(token.String(), "8443", "8444", 1)}, nil, root); err == nil || !strings.Contains(err.Error(), "address") {
+		t.Errorf("a typing error in the port: %v", err)
 	}
 }
