@@ -53,6 +53,8 @@ var promises = []struct {
 	{"names and subjects of users are taken once, and the last admin stays", accountsAreKept},
 	{"a name is locked after failures, whether somebody has it or not", namesAreLocked},
 	{"a change and its audit record come together or not at all", changesAreRecorded},
+	{"a token is used once", aTokenIsUsedOnce},
+	{"certificates take turns", certificatesTakeTurns},
 }
 
 func countsOnce(t *testing.T, open func(t *testing.T) *store.Store) {

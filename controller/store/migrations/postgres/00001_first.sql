@@ -167,6 +167,41 @@ CREATE TABLE lease (name TEXT PRIMARY KEY, node TEXT NOT NULL, token BIGINT NOT 
 CREATE TABLE fleet (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE INDEX session_node ON session (node);
 
+-- Tokens that machines enrol with: only the hash of the secret is kept. body is
+-- what was asked for when it was made. off says why it is no longer good.
+CREATE TABLE enrol_token (
+  id TEXT PRIMARY KEY, hash BYTEA NOT NULL, made_ms BIGINT NOT NULL, expires_ms BIGINT NOT NULL,
+  uses_left BIGINT NOT NULL, refused BIGINT NOT NULL, off TEXT NOT NULL, body TEXT NOT NULL
+);
+-- Machines that asked, by their key; a machine that asks again is the same row.
+CREATE TABLE enrol_request (
+  key TEXT PRIMARY KEY, token TEXT NOT NULL, state TEXT NOT NULL, box TEXT NOT NULL, changed_ms BIGINT NOT NULL, body TEXT NOT NULL
+);
+CREATE INDEX enrol_request_state ON enrol_request (state, changed_ms);
+CREATE INDEX enrol_request_token ON enrol_request (token);
+-- Certificates of boxes. Of those that a box was given one is current, and one
+-- at most pending: not used yet. What was replaced stays, for it tells copies.
+CREATE TABLE device_cert (
+  serial TEXT PRIMARY KEY, box TEXT NOT NULL, key TEXT NOT NULL, state TEXT NOT NULL, changed_ms BIGINT NOT NULL,
+  ends_ms BIGINT NOT NULL, address TEXT NOT NULL, pem TEXT NOT NULL
+);
+CREATE INDEX device_cert_box ON device_cert (box);
+CREATE INDEX device_cert_key ON device_cert (key);
+-- How boxes stand. No row: active, and nothing is known of its machine. A box is
+-- a place with its history; generation counts the machines that stood there.
+CREATE TABLE standing (
+  box TEXT PRIMARY KEY, state TEXT NOT NULL, since_ms BIGINT NOT NULL, why TEXT NOT NULL, author TEXT NOT NULL,
+  generation BIGINT NOT NULL, fence BIGINT NOT NULL, labels TEXT NOT NULL, hardware TEXT NOT NULL
+);
+-- Serial numbers by which the machine of a box is known again.
+CREATE TABLE machine_mark (mark TEXT NOT NULL, box TEXT NOT NULL, PRIMARY KEY (mark, box));
+CREATE INDEX machine_mark_box ON machine_mark (box);
+-- What happened to the identity of a box.
+CREATE TABLE identity_event (
+  id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY, box TEXT NOT NULL, t_ms BIGINT NOT NULL, state TEXT NOT NULL, author TEXT NOT NULL, text TEXT NOT NULL, body TEXT NOT NULL
+);
+CREATE INDEX identity_event_box ON identity_event (box);
+
 -- What people set for a site, as JSON; the defaults of all sites have no name.
 CREATE TABLE site (name TEXT PRIMARY KEY, settings TEXT NOT NULL, changed_ms BIGINT NOT NULL, changed_by TEXT NOT NULL);
 -- Counting the connected boxes of a site must not read the rows of boxes.

@@ -149,6 +149,41 @@ CREATE TABLE idempotency (key TEXT PRIMARY KEY, request BLOB NOT NULL, status IN
 -- that said the last HELLO. No row: the box is not there.
 CREATE TABLE session (box TEXT PRIMARY KEY, node TEXT NOT NULL, sid BLOB NOT NULL, conn INTEGER NOT NULL) WITHOUT ROWID;
 
+-- Tokens that machines enrol with: only the hash of the secret is kept. body is
+-- what was asked for when it was made. off says why it is no longer good.
+CREATE TABLE enrol_token (
+  id TEXT PRIMARY KEY, hash BLOB NOT NULL, made_ms INTEGER NOT NULL, expires_ms INTEGER NOT NULL,
+  uses_left INTEGER NOT NULL, refused INTEGER NOT NULL, off TEXT NOT NULL, body TEXT NOT NULL
+) WITHOUT ROWID;
+-- Machines that asked, by their key; a machine that asks again is the same row.
+CREATE TABLE enrol_request (
+  key TEXT PRIMARY KEY, token TEXT NOT NULL, state TEXT NOT NULL, box TEXT NOT NULL, changed_ms INTEGER NOT NULL, body TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX enrol_request_state ON enrol_request (state, changed_ms);
+CREATE INDEX enrol_request_token ON enrol_request (token);
+-- Certificates of boxes. Of those that a box was given one is current, and one
+-- at most pending: not used yet. What was replaced stays, for it tells copies.
+CREATE TABLE device_cert (
+  serial TEXT PRIMARY KEY, box TEXT NOT NULL, key TEXT NOT NULL, state TEXT NOT NULL, changed_ms INTEGER NOT NULL,
+  ends_ms INTEGER NOT NULL, address TEXT NOT NULL, pem TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX device_cert_box ON device_cert (box);
+CREATE INDEX device_cert_key ON device_cert (key);
+-- How boxes stand. No row: active, and nothing is known of its machine. A box is
+-- a place with its history; generation counts the machines that stood there.
+CREATE TABLE standing (
+  box TEXT PRIMARY KEY, state TEXT NOT NULL, since_ms INTEGER NOT NULL, why TEXT NOT NULL, author TEXT NOT NULL,
+  generation INTEGER NOT NULL, fence INTEGER NOT NULL, labels TEXT NOT NULL, hardware TEXT NOT NULL
+) WITHOUT ROWID;
+-- Serial numbers by which the machine of a box is known again.
+CREATE TABLE machine_mark (mark TEXT NOT NULL, box TEXT NOT NULL, PRIMARY KEY (mark, box)) WITHOUT ROWID;
+CREATE INDEX machine_mark_box ON machine_mark (box);
+-- What happened to the identity of a box.
+CREATE TABLE identity_event (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, box TEXT NOT NULL, t_ms INTEGER NOT NULL, state TEXT NOT NULL, author TEXT NOT NULL, text TEXT NOT NULL, body TEXT NOT NULL
+);
+CREATE INDEX identity_event_box ON identity_event (box);
+
 -- What people set for a site, as JSON; the defaults of all sites have no name.
 CREATE TABLE site (name TEXT PRIMARY KEY, settings TEXT NOT NULL, changed_ms INTEGER NOT NULL, changed_by TEXT NOT NULL) WITHOUT ROWID;
 -- Counting the connected boxes of a site must not read the rows of boxes.
