@@ -307,3 +307,8 @@ func twoOutputs() []byte {
 	}
 	return bytes.Join([][]byte{num(1, 8), msg(7, value(11, "x"), value(12, "y"), value(12, "z")), msg(8, num(2, 17))}, nil)
 }
+
+// contextOf is that of a request which the guard let in.
+func contextOf(t *testing.T, c people.Caller) context.Context {
+	return context.WithValue(t.Context(), whoKey{}, c)
+}

@@ -76,6 +76,7 @@ func NewProvider(opts ProviderOptions) (*Provider, error) {
 	if opts.ClientID == "" || opts.Redirect == "" || len(opts.Grants) == 0 {
 		return nil, errors.New("client_id and at least one of grants are needed")
 	}
+	opts.Grants = slices.Clone(opts.Grants)
 	for i, g := range opts.Grants {
 		g.Sites = authz.SitesFor(g.Role, g.Sites)
 		if err := authz.Check(g.Role, g.Sites, nil); err != nil || g.Group == "" {

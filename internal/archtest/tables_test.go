@@ -64,7 +64,7 @@ var rows = []row{
 	{"agent", "agent/... firmware internal/blob internal/durable internal/enrol internal/health internal/identity internal/runnerapi internal/slot internal/trust internal/wire models"},
 	{"controller/authz", ""},
 	{"controller/audit", ""},
-	{"controller/people", "controller/audit controller/authz controller/store internal/outbound internal/trust"},
+	{"controller/people/...", "controller/audit controller/authz controller/store internal/outbound internal/trust"},
 	{"controller/fault", "internal/identity"},
 	{"controller/balancer", ""},
 	{"controller/broker", "controller/fault internal/identity internal/wire"},
