@@ -180,7 +180,7 @@ func (w *hourWork) load(ctx context.Context, t *tx, r *reading) error {
 		return err
 	}
 	errFull := errors.New("enough for this time")
-	err = t.each(ctx, `SELECT id, t0_ms, t1_ms, body FROM sample WHERE box = ? AND t0_ms >= ? AND t0_ms < ? ORDER BY t0_ms, id LIMIT ?`,
+	err = t.each(ctx, ofBox(`id, t0_ms, t1_ms, body`)+`t0_ms >= ? AND t0_ms < ? ORDER BY t0_ms, id LIMIT ?`,
 		[]any{string(w.box), w.hourMs, w.hourMs + hourMs, maxHourRows}, func(rows *sql.Rows) error {
 			var id, from, to int64
 			var body sql.RawBytes

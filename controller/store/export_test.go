@@ -19,6 +19,9 @@ func (s *Store) Each(ctx context.Context, query string, scan func(*sql.Rows) err
 	return s.each(ctx, query, nil, scan)
 }
 
+// NextEra has the rows that come next be in another part of the index of sample.
+func (s *Store) NextEra() { s.eras.took(eraRows) }
+
 // SchemasInMemory is how many schemas are kept there.
 func (s *Store) SchemasInMemory() (n int) {
 	s.schemas.Range(func(any, any) bool { n++; return true })

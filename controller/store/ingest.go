@@ -135,12 +135,13 @@ func (s *Store) Ingest(ctx context.Context, ds []Delivery, effects func(Delivery
 	if err != nil {
 		return c, err
 	}
+	rows := 0
 	err = s.write(ctx, func(t *tx) (err error) {
 		c = Committed{}
 		if c.Run, c.LSN, err = s.engine.stamp(ctx, t); err != nil {
 			return err
 		}
-		b := commit{s: s, tx: t, lsn: c.LSN, whole: packs, nowMs: s.now().UnixMilli(), reads: map[readsKey]Reads{}, boxes: map[identity.ID]*boxCommit{}, keys: &keySet{rows: map[chunkID]*chunk{}}}
+		b := commit{s: s, tx: t, lsn: c.LSN, era: s.eras.at(c.LSN), whole: packs, nowMs: s.now().UnixMilli(), reads: map[readsKey]Reads{}, boxes: map[identity.ID]*boxCommit{}, keys: &keySet{rows: map[chunkID]*chunk{}}}
 		if err := b.loadBoxes(ctx, ds); err != nil {
 			return err
 		}
@@ -175,8 +176,12 @@ func (s *Store) Ingest(ctx context.Context, ds []Delivery, effects func(Delivery
 		if c.NoRoom, err = b.saveDrift(ctx); err != nil {
 			return err
 		}
+		rows = int(b.rows)
 		return b.saveBoxes(ctx)
 	})
+	if err == nil {
+		s.eras.took(rows)
+	}
 	return c, err
 }
 

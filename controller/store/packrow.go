@@ -121,7 +121,7 @@ func (c *commit) addPack(d *Delivery, fresh int, box any) error {
 	for _, r := range rows {
 		var id any = c.id()
 		if r.rollups == nil {
-			c.samples = append(c.samples, id, box, r.fromMs, r.toMs, r.body)
+			c.samples = append(c.samples, id, c.era, box, r.fromMs, r.toMs, r.body)
 			continue
 		}
 		var hour any = hourOf(r.fromMs)

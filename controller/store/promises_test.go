@@ -264,6 +264,7 @@ func charted(t *testing.T, open func(t *testing.T) *store.Store) {
 	check(t, s.AddSchemas(ctx, []wire.Schema{schema}))
 	for _, i := range []int{3, 0, 2, 1} {
 		ingest(t, s, samples(boxA, 1, uint64(i+1), epoch+int64(i)*60_000, float64(i), float64(i), float64(i)), samples(boxB, 1, uint64(i+1), epoch, 9))
+		s.NextEra()
 	}
 	// The block of minute 0 ends at 40 s: a span from there on touches it.
 	for _, c := range []struct {

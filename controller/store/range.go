@@ -54,7 +54,7 @@ func (s *Store) walk(ctx context.Context, id identity.ID, from, to int64, each f
 		if err != nil {
 			return err
 		}
-		return t.each(ctx, `SELECT body FROM sample WHERE box = ? AND t0_ms >= ? AND t0_ms < ? AND t1_ms >= ? ORDER BY t0_ms, id`,
+		return t.each(ctx, ofBox(`body`)+`t0_ms >= ? AND t0_ms < ? AND t1_ms >= ? ORDER BY t0_ms, id`,
 			[]any{string(id), earliest, to, from}, scan(t))
 	})
 }
@@ -166,7 +166,7 @@ func (s *Store) Rollups(ctx context.Context, q Question, each func(hourMs int64,
 			return err
 		}
 		var open content // of hours that are not closed yet, or were opened again
-		err = t.each(ctx, `SELECT body FROM sample WHERE box = ? AND t0_ms >= ? AND t0_ms < ? AND t1_ms >= ? ORDER BY t0_ms, id`,
+		err = t.each(ctx, ofBox(`body`)+`t0_ms >= ? AND t0_ms < ? AND t1_ms >= ? ORDER BY t0_ms, id`,
 			[]any{string(id), earliest, hi, lo}, func(rows *sql.Rows) error {
 				var body sql.RawBytes
 				if err := rows.Scan(&body); err != nil {

@@ -48,7 +48,7 @@ func ofResults(r Retention) time.Duration { return r.Results }
 func ofEvents(r Retention) time.Duration  { return r.Events }
 
 var agedTables = []aged{
-	{"sample", "t0_ms", "id", true, ofOpen},
+	{"sample", "t0_ms", "id", false, ofOpen},
 	{"sample_hour", "hour_ms", "box, hour_ms, part", true, ofSamples},
 	{"rollup_hour", "hour_ms", "box, hour_ms, part", true, ofRollups},
 	{"drift_hour", "hour_ms", "box, hour_ms, model, version, input", true, ofRollups},

@@ -62,6 +62,7 @@ type Options struct {
 type Store struct {
 	schemas     sync.Map     // wire.SchemaID to *wire.Schema, as they were read
 	schemaBytes atomic.Int64 // of schemas, encoded
+	eras        eras
 	engine      engine
 	now         func() time.Time
 	node        string

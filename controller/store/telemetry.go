@@ -20,7 +20,7 @@ import (
 const rowBits = 20
 
 var (
-	insertSamples = many{head: `INSERT INTO sample (id, box, t0_ms, t1_ms, body) VALUES `, row: `(?,?,?,?,?)`, width: 5}
+	insertSamples = many{head: `INSERT INTO sample (id, era, box, t0_ms, t1_ms, body) VALUES `, row: `(?,?,?,?,?,?)`, width: 6}
 	insertHours   = many{head: `INSERT INTO sample_hour (box, hour_ms, part, rev, lsn, t0_ms, t1_ms, body) VALUES `, row: `(?,?,?,1,?,?,?,?)`, width: 7}
 	insertRollups = many{head: `INSERT INTO rollup_hour (box, hour_ms, part, body) VALUES `, row: `(?,?,?,?)`, width: 4}
 	insertBlocks  = many{head: `INSERT INTO block (id, box, kind, t0_ms, t1_ms, received_ms, body) VALUES `, row: `(?,?,?,?,?,?,?)`, width: 7}
@@ -39,6 +39,7 @@ type commit struct {
 	s     *Store
 	tx    *tx
 	lsn   uint64
+	era   any // of its rows of sample
 	nowMs int64
 	keys  *keySet
 	rows  int64       // numbered so far
@@ -99,7 +100,7 @@ func (c *commit) take(d *Delivery) (fresh int, err error) {
 	if d.Pack != nil {
 		err = c.addPack(d, fresh, b.name)
 	} else if body := encodeBlock(&d.Block, d.StartMs); d.Samples != nil {
-		c.samples = append(c.samples, c.id(), b.name, d.StartMs, d.StartMs+d.Block.SpanMs, body)
+		c.samples = append(c.samples, c.id(), c.era, b.name, d.StartMs, d.StartMs+d.Block.SpanMs, body)
 	} else {
 		c.blocks = append(c.blocks, c.id(), b.name, int64(d.Block.Kind), d.StartMs, d.StartMs+d.Block.SpanMs, c.nowMs, body)
 	}

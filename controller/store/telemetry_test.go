@@ -116,6 +116,7 @@ func grainsOverlap(t *rapid.T, empty store.Options) {
 		if c, err := s.Ingest(ctx, []store.Delivery{d}, effects); err != nil || c.New != fresh {
 			t.Fatalf("%d new keys, want %d: %v", c.New, fresh, err)
 		}
+		s.NextEra()
 	}
 	for range rapid.IntRange(0, 8).Draw(t, "deliveries") {
 		from := rapid.IntRange(0, n-1).Draw(t, "from")

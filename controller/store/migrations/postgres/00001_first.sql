@@ -33,9 +33,10 @@ CREATE TABLE block_key (
 ) WITH (fillfactor = 60);
 
 -- Samples as they came, a row a block or pack, until their hour is closed. The
--- upper bits of an id are the LSN, the lower 20 number the rows of a commit.
-CREATE TABLE sample (id BIGINT PRIMARY KEY, box TEXT NOT NULL, t0_ms BIGINT NOT NULL, t1_ms BIGINT NOT NULL, body BYTEA NOT NULL);
-CREATE INDEX sample_time ON sample (box, t0_ms);
+-- upper bits of an id are the LSN, the lower 20 number the rows of a commit. An
+-- era is some thousand rows that came after each other.
+CREATE TABLE sample (id BIGINT PRIMARY KEY, era BIGINT NOT NULL, box TEXT NOT NULL, t0_ms BIGINT NOT NULL, t1_ms BIGINT NOT NULL, body BYTEA NOT NULL);
+CREATE INDEX sample_time ON sample (era, box, t0_ms);
 
 -- Samples of closed hours, a row a box and hour; more parts when one would grow
 -- too large. lsn is the highest of what is in it, rev counts its changes.
