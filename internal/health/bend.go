@@ -42,6 +42,7 @@ func ownSlopes(rows []row, prior *Prior) Slopes {
 			}
 		}
 	}
+	own.Slopes.Warm = warmSlope([][]row{rows}, own.Slopes, prior.Slopes.Warm, warmOwn)
 	return own.Slopes
 }
 

@@ -7,7 +7,8 @@ import (
 // The slow rise of the resistance: dust, lint, paste. s7 must lie above the
 // line on three days in a row; below half of it for five it is over. Storms of
 // dust do not wait for a week's median: two days above the fast line will do.
-// A box that may throttle soon gets its ticket at the watch line.
+// A box that may throttle soon gets its ticket at the watch line, if a sensor
+// knows its air.
 const (
 	watchRise    = 0.0344           // ln 1.035
 	forecastRise = 0.75 * watchRise // from which there is a forecast
@@ -44,7 +45,8 @@ func (b *Box) watchSlow() {
 	} else {
 		b.SlowHigh = 0
 	}
-	due := c.Watch >= fireDays && b.Trend != nil && d.Day-b.Trend.Day < forecastAgain && b.Trend.Low < dueDays
+	// Without a sensor of the air the watch line is within what a season does.
+	due := b.Basis.outer() && c.Watch >= fireDays && b.Trend != nil && d.Day-b.Trend.Day < forecastAgain && b.Trend.Low < dueDays
 	switch {
 	case c.Calm >= calmDays:
 		if b.SlowHigh > line {

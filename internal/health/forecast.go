@@ -27,6 +27,7 @@ const (
 
 	// The spread of pairwise slopes is far wider than that of their median.
 	slopeMiddle = 0.5
+	slopeYoung  = 0.7 // more where the trend is young
 	slopeSigma  = 0.3 // a slope is multiplied by exp(N(0, σ)): dust does not go on as it did
 	// A storm, works next door, paste that lets go: where the last week rises
 	// much faster than the trend, more than half of the draws follow the week.
@@ -85,7 +86,7 @@ func (b *Box) forecast() {
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(b.Name))
 	rng := rand.New(rand.NewPCG(h.Sum64(), uint64(last.Day)))
-	days := draw(rng, fitFamilies(t, e), needs, &b.Trip)
+	days := draw(rng, fitFamilies(t, e), needs, outlook{trip: &b.Trip, borne: b.borne(), spread: slopeSpread(-t[0])})
 	c, known := b.Trip.estimate()
 	b.Trend = &Forecast{
 		Day: last.Day, Low: quantile(days, lowDraw), Mid: quantile(days, 0.5), High: quantile(days, highDraw),
@@ -119,6 +120,34 @@ func (b *Box) needs() []need {
 		}
 	}
 	return out
+}
+
+// borne is how far above 95 °C the box has shown that it works: a day that did
+// not throttle had a need above its rise, whatever the sum of power, air and
+// trip point says.
+func (b *Box) borne() float64 {
+	now := b.Days[len(b.Days)-1].Day
+	most := math.Inf(-1)
+	for i := range b.Days {
+		d := &b.Days[i]
+		if d.Need.OK() && d.R.OK() && d.Hot == 0 && now-d.Day < loadDays {
+			most = max(most, (math.Exp(float64(d.R))-1-float64(d.Need))/float64(d.PerK))
+		}
+	}
+	return most
+}
+
+// slopeSpread is the σ of a slope that was fitted to so many days: few of them
+// may be a storm that is over tomorrow.
+func slopeSpread(days float64) float64 {
+	return slopeSigma + slopeYoung*(1-min(days, trendDays)/trendDays)
+}
+
+// outlook is what a draw needs to know beside trend and needs.
+type outlook struct {
+	trip   *trip
+	borne  float64 // K
+	spread float64 // of ln slope
 }
 
 // path is one family fitted to the days.
@@ -169,7 +198,7 @@ func bent(e, power float64) float64 {
 // draw walks forward: a family by its weight, a slope out of the middle of the
 // pairwise ones, a trip point where none is known, a season that makes the air
 // warmer or colder, and for each day one of the days that were.
-func draw(rng *rand.Rand, paths []path, needs []need, trip *trip) []float64 {
+func draw(rng *rand.Rand, paths []path, needs []need, o outlook) []float64 {
 	if len(paths) == 0 {
 		return []float64{horizon}
 	}
@@ -188,8 +217,8 @@ func draw(rng *rand.Rand, paths []path, needs []need, trip *trip) []float64 {
 		p := &paths[k]
 		q := 0.5 + (rng.Float64()-0.5)*slopeMiddle
 		w := walk{
-			at: p.line.at, slope: p.slopes[int(q*float64(len(p.slopes)))] * math.Exp(slopeSigma*rng.NormFloat64()), power: p.power,
-			above: trip.draw(rng) - defaultTrip, drift: rng.NormFloat64() * seasonKelvin / seasonDays,
+			at: p.line.at, slope: p.slopes[int(q*float64(len(p.slopes)))] * math.Exp(o.spread*rng.NormFloat64()), power: p.power,
+			above: max(o.trip.draw(rng)-defaultTrip, o.borne), drift: rng.NormFloat64() * seasonKelvin / seasonDays,
 		}
 		out = append(out, w.firstDay(rng, needs))
 	}

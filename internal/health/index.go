@@ -168,6 +168,9 @@ func (b *Basis) row(h *Hour) (row, bool) {
 	ref, p := b.reference(h), b.load(h)
 	rise := float64(h.V[Die]) - ref
 	r := row{y: math.Log(rise / p), x: b.air(h), p: math.Log(p)}
+	if b.outer() {
+		r.w = ref
+	}
 	return r, rise >= leastRise && r.y == r.y && r.x == r.x && r.p == r.p
 }
 
@@ -189,7 +192,8 @@ type Baseline struct {
 	Provisional bool // of a week; the final one comes after four
 	Slopes      Slopes
 	PriorBoxes  int
-	Level       float64 // of ln R, at x = p = 0
+	Level       float64 // of ln R, at x = p = 0 and in air of WarmAt
+	WarmAt      float64 // °C
 	Bend        bend    // of ln R over ln load, on top of the slope
 	Tilt        float64 // of the clean box: residual over the speed of the fans
 	TiltSigma   float64 // of an hour about it
@@ -264,16 +268,21 @@ func commission(hours []Hour, basis *Basis, prior *Prior) (*Baseline, bool) {
 const leastLearn = 48
 
 func (base *Baseline) learnLevel(hours []Hour, basis *Basis) bool {
-	var levels, rises []float64
+	var levels, rises, airs []float64
 	var days [][]float64
 	day := int32(-1)
-	base.Bend = learnBend(basis.rows(hours), base.Slopes)
+	rows := basis.rows(hours)
+	for _, r := range rows {
+		airs = append(airs, r.w)
+	}
+	base.WarmAt = median(airs)
+	base.Bend = learnBend(rows, base.Slopes)
 	for i := range hours {
 		r, ok := basis.row(&hours[i])
 		if !ok {
 			continue
 		}
-		v := r.y - base.Slopes.Air*r.x - base.Slopes.Load*r.p - base.Bend.at(r.p)
+		v := r.y - base.Slopes.Air*r.x - base.Slopes.Load*r.p - base.Bend.at(r.p) - base.warmth(r.w)
 		levels = append(levels, v)
 		rises = append(rises, float64(hours[i].V[Die])-basis.reference(&hours[i]))
 		if d := hours[i].day(); d != day {
@@ -318,7 +327,7 @@ func floorOf(b *Basis) float64 {
 // airflow and load.
 func (base *Baseline) residual(h *Hour, basis *Basis) (float64, bool) {
 	r, ok := basis.row(h)
-	return r.y - base.Level - base.Slopes.Air*r.x - base.Slopes.Load*r.p - base.Bend.at(r.p), ok
+	return r.y - base.Level - base.Slopes.Air*r.x - base.Slopes.Load*r.p - base.Bend.at(r.p) - base.warmth(r.w), ok
 }
 
 // predicted is the clean rise, K, of a load at an airflow (without a
@@ -334,7 +343,7 @@ func learnWitness(hours []Hour, basis *Basis, f Field) witness {
 	for i := range hours {
 		p := basis.load(&hours[i])
 		rise := float64(hours[i].V[f]) - basis.reference(&hours[i])
-		r := row{math.Log(rise / p), basis.air(&hours[i]), math.Log(p)}
+		r := row{y: math.Log(rise / p), x: basis.air(&hours[i]), p: math.Log(p)}
 		if rise >= 1.5 && r.x == r.x && r.p == r.p {
 			g = append(g, r)
 		}

@@ -225,6 +225,38 @@ func TestDustRateComesFromTheTimeBetweenCleanings(t *testing.T) {
 	}
 }
 
+// TestWarmSeasonIsNoDust: R goes with the warmth of the air, and summer comes
+// after the box was learnt.
+func TestWarmSeasonIsNoDust(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		clog float64
+		want []Cause
+	}{{"summer", 0, nil}, {"summer and dust", 0.5, []Cause{CauseAirflow}}} {
+		f := formula{name: "a", seed: 1, days: 120, how: func(d float64, s *state) { s.clog = ramp(d, 50, 60, tt.clog) }}
+		r := with(f, func(d float64, h *Hour) {
+			rise, warmer := float64(h.V[Die]-h.V[Inlet]), min(max(d-40, 0)/4, 12)
+			h.V[Inlet] += Value(warmer)
+			h.V[Board] += Value(warmer)
+			h.V[Die] = h.V[Inlet] + Value(rise*math.Exp(0.005*(float64(h.V[Inlet])-22)))
+		})
+		if got := causes(r.Findings); !slices.Equal(got, tt.want) {
+			t.Errorf("%s: causes %v, want %v; %+v", tt.name, got, tt.want, r.Boxes[0])
+		}
+	}
+}
+
+func TestForecastBelievesTheDaysThatDidNotThrottle(t *testing.T) {
+	b := New("a", "s", "sku")
+	for d := range int32(40) {
+		b.Days = append(b.Days, Day{Day: d, R: Value(math.Log(1.1 + 0.0001*float64(d))), S7: Value(math.Log(1.1)), Need: 0.05, PerK: 0.02})
+	}
+	b.forecast()
+	if b.Trend == nil || b.Trend.Mid < 10 {
+		t.Errorf("%+v; by the sums it throttles since a month, yet it does not: want it to be no sooner than dust makes it", b.Trend)
+	}
+}
+
 func TestTripIsLearntFromThrottledHours(t *testing.T) {
 	var x trip
 	if c, known := x.estimate(); known || c != defaultTrip {
@@ -252,7 +284,7 @@ func TestForecastFollowsTheStorm(t *testing.T) {
 	}
 	needs := []need{{0.6, 0.02}, {0.7, 0.02}, {0.65, 0.02}}
 	day := func(e []float64) float64 {
-		return median(draw(rand.New(rand.NewPCG(1, 1)), fitFamilies(days, e), needs, &trip{Told: 95}))
+		return median(draw(rand.New(rand.NewPCG(1, 1)), fitFamilies(days, e), needs, outlook{trip: &trip{Told: 95}, borne: math.Inf(-1), spread: slopeSigma}))
 	}
 	if q, s := day(quiet), day(storm); q < 100 || s > 40 {
 		t.Errorf("quiet dust throttles in %.0f days, a storm in %.0f; want over 100 and under 40", q, s)

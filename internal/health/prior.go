@@ -36,11 +36,12 @@ const (
 	shippedStill = -0.2 // natural convection: T_die−T_amb ∝ P^0.8
 )
 
-// Slopes say how the resistance of a healthy box moves with airflow and load:
-// d ln R / d ln rpm and d ln R / d ln P.
+// Slopes say how the resistance of a healthy box moves with airflow, load and
+// the warmth of its air: d ln R / d ln rpm, d ln R / d ln P and d ln R / d T, 1/K.
 type Slopes struct {
 	Air  float64 `json:"air"`
 	Load float64 `json:"load"`
+	Warm float64 `json:"warm,omitempty"`
 }
 
 // Prior is what is known of a SKU before a box of it is: the slopes and the
@@ -62,9 +63,9 @@ type Prior struct {
 
 // Shipped is the prior of a SKU that is new.
 func Shipped(air, load string) Prior {
-	p := Prior{Air: air, Load: load, Slopes: Slopes{shippedAir, shippedLoad}, Sigma: 0.03}
+	p := Prior{Air: air, Load: load, Slopes: Slopes{Air: shippedAir, Load: shippedLoad}, Sigma: 0.03}
 	if air == AirNone {
-		p.Slopes = Slopes{0, shippedStill}
+		p.Slopes = Slopes{Load: shippedStill}
 	}
 	if load == LoadNone {
 		p.Slopes.Load, p.Sigma = 0, 0.15
@@ -77,8 +78,8 @@ func Shipped(air, load string) Prior {
 }
 
 // row is one steady hour of the learning window: y = ln R, x = ln airflow,
-// p = ln load.
-type row struct{ y, x, p float64 }
+// p = ln load, w = °C of the air; 0 where no sensor is in it.
+type row struct{ y, x, p, w float64 }
 
 // FitPrior pools the learning hours of boxes of one SKU. boxes that were made
 // from other sources than most are left out.
@@ -114,6 +115,7 @@ func FitPrior(sku string, boxes [][]Hour) Prior {
 	p.Curve = fitCurve(boxes)
 	if len(groups) > 0 {
 		p.Slopes, p.Sigma, p.Bound = pooledHuber(groups, p)
+		p.Slopes.Warm = warmSlope(groups, p.Slopes, 0, warmPull)
 	}
 	return p
 }
