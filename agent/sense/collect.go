@@ -116,9 +116,10 @@ func retry(call func() (int, error)) (int, error) {
 	}
 }
 
-// lateFor is how old a late answer may be. Two thermometers on one 1-wire bus
-// take turns, 0.75 s each: the second is late at every Read, and of use.
-const lateFor = time.Minute
+// lateFor is how old a late answer may be: from one Read to the next, which is
+// 10 s, and some. Two thermometers on one 1-wire bus take turns, 0.75 s each: the
+// second is late at every Read, and of use.
+const lateFor = 20 * time.Second
 
 // lateAnswers fills in what was asked for by an earlier Read and came after it.
 func lateAnswers(probes []*probe, results []result) {

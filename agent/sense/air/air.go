@@ -1,6 +1,6 @@
 // Package air reads dust and pressure sensors that a box may carry: Plantower
 // PMS5003 and PMS7003, Nova SDS011 and Sensirion SPS30 on serial lines, and
-// Sensirion SDP8xx on I²C.
+// Sensirion SPS30 and SDP8xx on I²C.
 //
 // Vocabulary: dust is mass in the air by size, in µg/m³ (PM2.5: particles up
 // to 2.5 µm); a frame is one message of a sensor. A frame whose checksum is
@@ -112,6 +112,10 @@ func sdsPeriod(minutes byte) []byte {
 const (
 	spsStart = 0x00
 	spsRead  = 0x03
+	// And on I²C.
+	spsBegin  = "\x00\x10\x03\x00\xAC" // with floats, and the checksum of that word
+	spsReady  = "\x02\x02"
+	spsValues = "\x03\x00"
 )
 
 // shdlc frames a command: 7E, address 0, command, length, data, complement of
@@ -187,20 +191,17 @@ func spsDust(data []byte) (Dust, error) {
 // Pressure is what an SDP8xx says.
 type Pressure struct{ Pascals, Celsius float64 }
 
-var errCRC = errors.New("checksum of the pressure sensor is wrong")
+var errCRC = errors.New("checksum of the sensor is wrong")
 
-// sdp decodes nine bytes: three words with the high byte first and a checksum
-// each: pressure, temperature in 1/200 °C, and counts per Pa.
+// sdp decodes three words: pressure, temperature in 1/200 °C, and counts per Pa.
 func sdp(b []byte) (Pressure, error) {
-	if len(b) != 9 {
-		return Pressure{}, errCRC
+	data, err := sensirionWords(b, 3)
+	if err != nil {
+		return Pressure{}, err
 	}
 	var w [3]int16
 	for i := range w {
-		if crc8(b[3*i:3*i+2]) != b[3*i+2] {
-			return Pressure{}, errCRC
-		}
-		w[i] = int16(binary.BigEndian.Uint16(b[3*i:]))
+		w[i] = int16(binary.BigEndian.Uint16(data[2*i:]))
 	}
 	p := Pressure{Celsius: float64(w[1]) / 200}
 	if w[2] <= 0 || p.Celsius <= -40 || p.Celsius > 85 {
@@ -208,6 +209,22 @@ func sdp(b []byte) (Pressure, error) {
 	}
 	p.Pascals = float64(w[0]) / float64(w[2])
 	return p, nil
+}
+
+// sensirionWords takes the checksums out of words on I²C: two bytes, the higher
+// first, and their checksum.
+func sensirionWords(b []byte, words int) ([]byte, error) {
+	if len(b) != 3*words {
+		return nil, errCRC
+	}
+	data := make([]byte, 0, 2*words)
+	for ; len(b) > 0; b = b[3:] {
+		if crc8(b[:2]) != b[2] {
+			return nil, errCRC
+		}
+		data = append(data, b[0], b[1])
+	}
+	return data, nil
 }
 
 // crc8 is Sensirion's: polynomial 0x31, first value 0xFF.

@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math"
 	"os"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -224,10 +226,95 @@ func TestStandingFanIsNoCleanAir(t *testing.T) {
 	}
 }
 
+// chip is a device on I²C: what it says to the commands that it was told.
+type chip struct {
+	says    map[string][][]byte // by command; nil refuses, the last answer stays
+	command string
+	told    []string
+}
+
+func (c *chip) Write(b []byte) (int, error) {
+	c.command = string(b)
+	c.told = append(c.told, c.command)
+	if answers, known := c.says[c.command]; !known || answers == nil {
+		return 0, unix.EREMOTEIO
+	}
+	return len(b), nil
+}
+
+func (c *chip) Read(b []byte) (int, error) {
+	answers := c.says[c.command]
+	if len(answers) == 0 || answers[0] == nil {
+		return 0, unix.EREMOTEIO
+	}
+	n := copy(b, answers[0])
+	if len(answers) > 1 {
+		c.says[c.command] = answers[1:]
+	}
+	return n, nil
+}
+
+// words adds the checksums.
+func words(b []byte) (out []byte) {
+	for ; len(b) >= 2; b = b[2:] {
+		out = append(out, b[0], b[1], crc8(b[:2]))
+	}
+	return out
+}
+
+func TestSPS30OnI2CIsStartedAndAsked(t *testing.T) {
+	values := words(spsFloats(3.5, 7.25, 8, 9.5, 20, 25, 26, 26, 26.5, 0.6))
+	broken := bytes.Clone(values)
+	broken[4] ^= 1
+	for name, c := range map[string]struct {
+		says map[string][][]byte
+		want Dust
+		err  error
+	}{
+		"begins": {map[string][][]byte{spsBegin: {nil}, spsReady: {words([]byte{0, 0}), words([]byte{0, 1})}, spsValues: {values}}, Dust{3.5, 7.25, 9.5}, nil},
+		"runs":   {map[string][][]byte{spsBegin: nil, spsReady: {words([]byte{0, 1})}, spsValues: {broken, values}}, Dust{3.5, 7.25, 9.5}, nil},
+		"broken": {map[string][][]byte{spsBegin: nil, spsReady: {words([]byte{0, 1})}, spsValues: {broken}}, Dust{}, errCRC},
+		"gone":   {map[string][][]byte{}, Dust{}, unix.EREMOTEIO},
+		"never":  {map[string][][]byte{spsBegin: nil, spsReady: {words([]byte{0, 0})}}, Dust{}, errIdle},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			device := &chip{says: c.says}
+			if d, err := askSPS30OnI2C(ctx, device); d != c.want || !errors.Is(err, c.err) {
+				t.Errorf("%s: %v, %v; want %v, %v", name, d, err, c.want, c.err)
+			}
+			if n := strings.Count(strings.Join(device.told, " "), spsBegin); n != 1 {
+				t.Errorf("%s: begun %d times", name, n)
+			}
+		})
+	}
+}
+
+func TestSDPIsAskedUntilItAnswers(t *testing.T) {
+	frame := words([]byte{0xFB, 0x50, 0x11, 0x94, 0, 60})
+	for name, c := range map[string]struct {
+		says [][]byte
+		want Pressure
+		err  error
+	}{"first": {[][]byte{frame}, Pressure{-20, 22.5}, nil}, "third": {[][]byte{{1}, frame[:6], frame}, Pressure{-20, 22.5}, nil},
+		"never": {nil, Pressure{}, unix.EREMOTEIO}, "broken": {[][]byte{frame[:8]}, Pressure{}, errCRC}} {
+		synctest.Test(t, func(t *testing.T) {
+			p, err := askSDP(t.Context(), &chip{says: map[string][][]byte{"\x36\x15": c.says}})
+			if p != c.want || !errors.Is(err, c.err) {
+				t.Errorf("%s: %v, %v; want %v, %v", name, p, err, c.want, c.err)
+			}
+		})
+	}
+}
+
 // The worked examples of the makers' documents.
 func TestKnownFrames(t *testing.T) {
 	if got := crc8([]byte{0xBE, 0xEF}); got != 0x92 { // Sensirion's example
 		t.Errorf("CRC of BEEF is %02X", got)
+	}
+	if got := crc8([]byte(spsBegin)[2:4]); got != spsBegin[4] {
+		t.Errorf("CRC of the word for floats is %02X", got)
 	}
 	if got, want := shdlc(spsStart, 1, 3), []byte{0x7E, 0, 0, 2, 1, 3, 0xF9, 0x7E}; !bytes.Equal(got, want) {
 		t.Errorf("start is % X, want % X", got, want)
@@ -249,6 +336,14 @@ func TestKnownFrames(t *testing.T) {
 	frame[2]++
 	if p, err := sdp(frame); err == nil {
 		t.Errorf("pressure %v of a broken frame", p)
+	}
+	for _, bad := range []Serial{{Path: "/dev/i2c-1", Kind: PMS5003, Address: 0x69}, {Path: "/dev/i2c-1", Kind: SPS30, Address: 0x100}} {
+		if bad.Check() == nil {
+			t.Errorf("%+v is taken", bad)
+		}
+	}
+	if _, err := (Serial{Path: t.TempDir() + "/i2c-9", Kind: SPS30, Address: 0x69}).Read(t.Context()); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a bus that is not there: %v", err)
 	}
 	for _, bad := range []I2C{{Address: 0x25}, {Path: "/dev/i2c-1"}, {Path: "/dev/i2c-1", Address: 0x77}} {
 		if bad.Check() == nil {

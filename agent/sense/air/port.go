@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
+	"io"
 	"os"
 	"time"
 
@@ -18,6 +18,9 @@ type Serial struct {
 	// PeriodMinutes makes an SDS011 rest between measurements, 1 to 30; 0 leaves
 	// it as it is. Only SDS011.
 	PeriodMinutes int `yaml:"period_minutes"`
+	// Address is that of an SPS30 on I²C, 0x69, and Path then the bus, such as
+	// /dev/i2c-1; 0 for a serial line.
+	Address int `yaml:"address"`
 }
 
 // Check tells what is wrong with the options.
@@ -27,6 +30,8 @@ func (s Serial) Check() error {
 		return errors.New("serial sensor without a path")
 	case s.Kind != PMS5003 && s.Kind != SDS011 && s.Kind != SPS30:
 		return fmt.Errorf("serial sensor on %s: kind %q, want %s, %s or %s", s.Path, s.Kind, PMS5003, SDS011, SPS30)
+	case s.Address != 0 && (s.Kind != SPS30 || s.Address < 0x08 || s.Address > 0x77):
+		return fmt.Errorf("sensor on %s at 0x%02x: only an %s has an address, 0x69", s.Path, s.Address, SPS30)
 	case s.PeriodMinutes < 0 || s.PeriodMinutes > 30:
 		return fmt.Errorf("serial sensor on %s: period of %d minutes, want 0 to 30", s.Path, s.PeriodMinutes)
 	}
@@ -35,6 +40,18 @@ func (s Serial) Check() error {
 
 // Read waits for one reading.
 func (s Serial) Read(ctx context.Context) (d Dust, err error) {
+	if s.Address != 0 {
+		if err = s.Check(); err == nil {
+			err = onI2C(s.Path, s.Address, func(bus io.ReadWriter) (err error) {
+				d, err = askSPS30OnI2C(ctx, bus)
+				return err
+			})
+		}
+		if err != nil {
+			return Dust{}, fmt.Errorf("read %s at 0x%02x on %s: %w", s.Kind, s.Address, s.Path, err)
+		}
+		return d, nil
+	}
 	err = s.with(ctx, func(port *os.File) error {
 		if s.Kind == SPS30 {
 			d, err = askSPS30(ctx, port)
@@ -194,26 +211,52 @@ func (i I2C) Check() error {
 
 const i2cSlave = 0x0703 // I2C_SLAVE of linux/i2c-dev.h; refused when a kernel driver has the device
 
-// Read measures once. The first reading after the start command takes 8 ms;
-// the sensor does not answer before it is there.
+// Read measures once. The first reading after the start command takes 8 ms; the
+// sensor does not answer before it is there.
 func (i I2C) Read(ctx context.Context) (Pressure, error) {
 	if err := i.Check(); err != nil {
 		return Pressure{}, err
 	}
-	fail := func(err error) (Pressure, error) {
+	var p Pressure
+	err := onI2C(i.Path, i.Address, func(bus io.ReadWriter) (err error) {
+		p, err = askSDP(ctx, bus)
+		return err
+	})
+	if err != nil {
 		return Pressure{}, fmt.Errorf("read pressure sensor 0x%02x on %s: %w", i.Address, i.Path, err)
 	}
-	fd, err := unix.Open(i.Path, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	return p, nil
+}
+
+// i2cDevice is one device of a bus: each Read and Write is a message of its own.
+type i2cDevice int
+
+func (d i2cDevice) Read(b []byte) (int, error)  { return unix.Read(int(d), b) }
+func (d i2cDevice) Write(b []byte) (int, error) { return unix.Write(int(d), b) }
+
+// onI2C opens a device for one use.
+func onI2C(path string, address int, use func(bus io.ReadWriter) error) error {
+	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return fail(err)
+		return err
 	}
 	defer unix.Close(fd)
-	if err := unix.IoctlSetInt(fd, i2cSlave, i.Address); err != nil {
-		return fail(err)
+	if err := unix.IoctlSetInt(fd, i2cSlave, address); err != nil {
+		return err
 	}
-	// Started already is refused, and then it measures.
-	if _, err := unix.Write(fd, []byte{0x36, 0x15}); err != nil && !errors.Is(err, unix.EREMOTEIO) && !errors.Is(err, unix.EIO) {
-		return fail(err)
+	return use(i2cDevice(fd))
+}
+
+// refused tells that a device did not acknowledge: a command that it does not
+// take now, or a reading that is not there yet.
+func refused(err error) bool {
+	return errors.Is(err, unix.EREMOTEIO) || errors.Is(err, unix.EIO) || errors.Is(err, unix.ENXIO)
+}
+
+// askSDP measures once. Started already is refused, and then it measures.
+func askSDP(ctx context.Context, bus io.ReadWriter) (p Pressure, err error) {
+	if _, err := bus.Write([]byte{0x36, 0x15}); err != nil && !refused(err) {
+		return p, err
 	}
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -221,16 +264,63 @@ func (i I2C) Read(ctx context.Context) (Pressure, error) {
 	for range 5 {
 		select {
 		case <-ctx.Done():
-			return fail(ctx.Err())
+			return p, ctx.Err()
 		case <-tick.C:
 		}
-		n, readErr := unix.Read(fd, buf)
+		n, readErr := bus.Read(buf)
 		if err = readErr; err == nil {
-			var p Pressure
-			if p, err = sdp(buf[:n]); err == nil && !math.IsNaN(p.Pascals) {
+			if p, err = sdp(buf[:n]); err == nil {
 				return p, nil
 			}
 		}
 	}
-	return fail(err)
+	return Pressure{}, err
+}
+
+// askSPS30OnI2C starts the measurement with floats, which is refused when it
+// runs already, and asks each second until there is a reading. A command is two
+// bytes, of which the higher goes first; each word of data has its checksum.
+func askSPS30OnI2C(ctx context.Context, bus io.ReadWriter) (Dust, error) {
+	if _, err := bus.Write([]byte(spsBegin)); err != nil && !refused(err) {
+		return Dust{}, err
+	}
+	again := time.NewTicker(time.Second)
+	defer again.Stop()
+	for {
+		d, err := spsOnI2C(bus)
+		if err == nil {
+			return d, nil
+		}
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			return Dust{}, err
+		}
+	}
+}
+
+func spsOnI2C(bus io.ReadWriter) (Dust, error) {
+	ask := func(command string, words int) ([]byte, error) {
+		if _, err := bus.Write([]byte(command)); err != nil {
+			return nil, err
+		}
+		buf := make([]byte, 3*words)
+		n, err := bus.Read(buf)
+		if err != nil {
+			return nil, err
+		}
+		return sensirionWords(buf[:n], words)
+	}
+	ready, err := ask(spsReady, 1)
+	if err != nil {
+		return Dust{}, err
+	}
+	if ready[1] != 1 {
+		return Dust{}, errIdle
+	}
+	data, err := ask(spsValues, 20)
+	if err != nil {
+		return Dust{}, err
+	}
+	return spsDust(data)
 }
