@@ -16,6 +16,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"os/user"
@@ -42,20 +43,27 @@ type Cluster struct {
 	bin    string
 	who    *syscall.Credential // nil: ourselves
 	server *exec.Cmd
+	// Tracer, if set, is a command that runs the server as its child's child, such
+	// as strace -D with its arguments.
+	Tracer []string
 	ended  chan struct{} // closed when server has ended
 }
 
-// New makes a cluster, which is not started.
-func New() (*Cluster, error) {
+// New makes a cluster, which is not started. args are for initdb.
+func New(args ...string) (*Cluster, error) {
 	c, err := empty()
 	if err != nil {
 		return nil, err
 	}
-	if _, err := c.Tool("initdb", "-D", c.data(), "--no-sync", "-E", "UTF8", "--locale=C", "-U", "edgeherd", "-A", "trust"); err != nil {
+	args = append([]string{"-D", c.data(), "--no-sync", "-E", "UTF8", "--locale=C", "-U", "edgeherd", "-A", "trust"}, args...)
+	if _, err := c.Tool("initdb", args...); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(c.Dir))
 	}
 	return c, nil
 }
+
+// Data is the folder of the cluster's files.
+func (c *Cluster) Data() string { return c.data() }
 
 func (c *Cluster) data() string   { return filepath.Join(c.Dir, "data") }
 func (c *Cluster) socket() string { return filepath.Join(c.Dir, "s") }
@@ -116,10 +124,12 @@ func (c *Cluster) as(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: c.who, Setpgid: true, Pdeathsig: syscall.SIGQUIT}
 }
 
-// Start starts the server and waits until it takes connections.
+// Start starts the server and waits until it takes connections. It syncs only
+// where all is proved, or with the setting fsync=on: that a process is killed
+// loses nothing of what the kernel has. Power cuts are the business of powertest.
 func (c *Cluster) Start(settings ...string) error {
 	args := []string{"-D", c.data(), "-c", "listen_addresses=", "-c", "unix_socket_directories=" + c.socket(),
-		"-c", "fsync=off", "-c", "max_connections=200", "-c", "shared_buffers=16MB", "-c", "logging_collector=off"}
+		"-c", "fsync=" + fsync(), "-c", "max_connections=200", "-c", "shared_buffers=16MB", "-c", "logging_collector=off"}
 	for _, s := range settings {
 		args = append(args, "-c", s)
 	}
@@ -135,13 +145,21 @@ func (c *Cluster) Start(settings ...string) error {
 	}
 }
 
+func fsync() string {
+	if os.Getenv("EDGEHERD_PROVE") != "" {
+		return "on"
+	}
+	return "off"
+}
+
 func (c *Cluster) start(args []string) error {
 	log, err := os.Create(filepath.Join(c.Dir, "log"))
 	if err != nil {
 		return err
 	}
 	defer log.Close()
-	c.server = exec.Command(filepath.Join(c.bin, "postgres"), args...)
+	args = append(slices.Clone(c.Tracer), append([]string{filepath.Join(c.bin, "postgres")}, args...)...)
+	c.server = exec.Command(args[0], args[1:]...)
 	c.as(c.server)
 	c.server.Stdout, c.server.Stderr = log, log
 	if err := c.server.Start(); err != nil {
@@ -218,6 +236,16 @@ func (c *Cluster) Copy() (*Cluster, error) {
 		return nil, fmt.Errorf("copy cluster: %w\n%s", err, out)
 	}
 	return to, nil
+}
+
+// Own gives the files of the cluster to the server's user.
+func (c *Cluster) Own() error {
+	if c.who == nil {
+		return nil
+	}
+	return filepath.WalkDir(c.data(), func(path string, _ fs.DirEntry, err error) error {
+		return errors.Join(err, os.Lchown(path, int(c.who.Uid), int(c.who.Gid)))
+	})
 }
 
 // Standby makes a copy of the running server that follows it.
