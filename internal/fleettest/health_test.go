@@ -70,6 +70,7 @@ func TestADustyBoxIsKnownToTheController(t *testing.T) {
 		learnt, days, away, period = 0, 60, 40, 5*time.Minute
 		dust = func(d float64) float64 { return max(0, d-30) * 0.03 }
 	}
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		f := fleettest.New(t, 1)
 		b := f.Boxes[0]

@@ -33,6 +33,7 @@ func TestKillsUnderLoadLoseAndDoubleNothing(t *testing.T) {
 	if testing.Short() {
 		t.Skip("real processes")
 	}
+	t.Parallel() // most of the time is waiting
 	prove := os.Getenv("EDGEHERD_PROVE") != ""
 	for _, tc := range []struct {
 		name  string
@@ -61,7 +62,7 @@ func TestKillsUnderLoadLoseAndDoubleNothing(t *testing.T) {
 			continue
 		}
 		t.Run(tc.name, func(t *testing.T) {
-			t.Parallel() // most of the time is waiting
+			t.Parallel()
 			r, entry, victims := tc.prepare(t)
 			r.killUnderLoad(entry, victims)
 		})

@@ -131,6 +131,7 @@ func TestThreeControllersServeOneFleetAndAnyOfThemMayDie(t *testing.T) {
 	if testing.Short() {
 		t.Skip("real processes")
 	}
+	t.Parallel()
 	assets.Program(t, "haproxy")
 	r := newRig(t, 3, 6, "")
 	r.startAll()
@@ -164,6 +165,7 @@ func TestAControllerWithOtherKeysOrBlobsIsRefused(t *testing.T) {
 	if testing.Short() {
 		t.Skip("real processes")
 	}
+	t.Parallel()
 	r := newRig(t, 2, 1, "")
 	for _, tc := range []struct {
 		name    string
@@ -250,6 +252,7 @@ func TestTwoControllersBehindMosquittoLoseNothingWhenAnyOfTheThreeDies(t *testin
 	if testing.Short() {
 		t.Skip("real processes")
 	}
+	t.Parallel()
 	assets.Program(t, "mosquitto")
 	r, m := newBrokerRig(t, 2, 4)
 	r.startAll()

@@ -49,6 +49,7 @@ func TestControllersOutliveTheirDatabase(t *testing.T) {
 	if testing.Short() {
 		t.Skip("real processes")
 	}
+	t.Parallel()
 	assets.Program(t, "haproxy")
 	r := newRig(t, 2, 4, "")
 	r.startAll()

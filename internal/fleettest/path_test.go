@@ -193,6 +193,7 @@ func (s *site) status() agent.Status {
 // the pages' port. MQTT gets through, a restart goes there at once, a wrong
 // password is named, and it stands nowhere.
 func TestABoxBehindAProxyIsServed(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	box := s.run("wrong")
 	s.until("the wrong password is told", func() bool { return strings.Contains(s.log.String(), "refuses the user or password (407)") })
@@ -251,6 +252,7 @@ func (s *site) nothingTold() {
 // TestABoxComesInByThePagesPort: a site that closes 8883 and 8444 needs no
 // proxy, and no setting either.
 func TestABoxComesInByThePagesPort(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	s.open[s.id.Pages] = true // before anything runs
 	box := s.run(proxyPassword)

@@ -149,6 +149,32 @@ func freeAddr(t *testing.T) string {
 	return l.Addr().String()
 }
 
+// builtIn is where TestMain lets the program be built.
+var builtIn string
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "eh")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	builtIn = dir
+	code := m.Run()
+	os.RemoveAll(dir)
+	os.Exit(code)
+}
+
+// program builds edgeherd, once for all rigs.
+var program = sync.OnceValues(func() (string, error) {
+	out := filepath.Join(builtIn, "edgeherd")
+	build := exec.Command("go", "build", "-o", out, "./cmd/edgeherd")
+	build.Dir = filepath.Join("..", "..")
+	if text, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build: %w\n%s", err, text)
+	}
+	return out, nil
+})
+
 // newRig prepares a database with boxes that nobody serves yet, and n state
 // directories with the same keys. brokerURL is for a broker of others.
 func newRig(t *testing.T, n, boxes int, brokerURL string) *rig {
@@ -176,12 +202,8 @@ func (r *rig) prepare(n, boxes int, brokerURL string) {
 	r.dir, err = os.MkdirTemp("", "eh")
 	must(t, err)
 	t.Cleanup(func() { os.RemoveAll(r.dir) })
-	r.program = filepath.Join(r.dir, "edgeherd")
-	build := exec.Command("go", "build", "-o", r.program, "./cmd/edgeherd")
-	build.Dir = filepath.Join("..", "..")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
-	}
+	r.program, err = program()
+	must(t, err)
 	for i := range n {
 		h := &host{rig: r, state: filepath.Join(r.dir, fmt.Sprint("state", i)), http: freeAddr(t), mqtt: freeAddr(t)}
 		h.conf = filepath.Join(r.dir, fmt.Sprint("server", i, ".yaml"))

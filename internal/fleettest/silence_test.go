@@ -17,6 +17,7 @@ func TestBoxesWithNothingToSayBehindABrokerAreNotGone(t *testing.T) {
 	if testing.Short() {
 		t.Skip("real processes")
 	}
+	t.Parallel()
 	assets.Program(t, "mosquitto")
 	r, m := newBrokerRig(t, 2, 3)
 	const silence = 12 * time.Second

@@ -3,7 +3,6 @@ package fleettest
 import (
 	"context"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
@@ -35,9 +34,7 @@ func (f *Fleet) events() int {
 // TestQuietTimesHoldBackTelemetryButNoAlarms: from the moment that a person
 // sets them until they end, whatever connects and restarts meanwhile.
 func TestQuietTimesHoldBackTelemetryButNoAlarms(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := New(t, 1)
-		defer f.Close()
+	story(t, 1, func(f *Fleet) {
 		settled(f)
 		if f.measured().IsZero() {
 			t.Fatal("nothing measured arrives at all")
@@ -68,9 +65,7 @@ func TestQuietTimesHoldBackTelemetryButNoAlarms(t *testing.T) {
 
 // TestQuietEndsWhenItIsTakenBack, at once.
 func TestQuietEndsWhenItIsTakenBack(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := New(t, 1)
-		defer f.Close()
+	story(t, 1, func(f *Fleet) {
 		f.setDefaults(fleetapi.SiteChange{Set: fleetapi.SiteSettings{Quiet: &[]string{"00:00-24:00"}}})
 		time.Sleep(20 * time.Minute)
 		last := f.measured()

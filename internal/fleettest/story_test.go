@@ -179,6 +179,7 @@ func TestGoodModelReachesEveryBoxInWaves(t *testing.T) {
 }
 
 func TestBadModelStopsInTheFirstWave(t *testing.T) {
+	t.Parallel()
 	for _, bad := range []Model{
 		{Name: "vad", Version: "6.0.0", FailsGolden: true},
 		{Name: "vad", Version: "6.0.0", FailsInTrial: true},
@@ -227,6 +228,7 @@ func TestOtherSignatureIsRefusedBeforeAnyBoxHearsOfIt(t *testing.T) {
 // TestAgentKilledBetweenJournalWrites kills the agent at the n-th write of its
 // activation journal, for every n that occurs, and expects the same end.
 func TestAgentKilledBetweenJournalWrites(t *testing.T) {
+	t.Parallel()
 	writes := 0 // of a whole rollout
 	t.Run("none", func(t *testing.T) { bubble(t, 1, func(f *Fleet) { writes = killAtWrite(f, 0) }) })
 	if writes < 5 {
