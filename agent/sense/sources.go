@@ -184,7 +184,7 @@ func askBMC(period time.Duration, read func(ctx context.Context) ([]bmc.Sensor, 
 		bmc.SupplyIn: SupplyIn, bmc.SupplyOut: SupplyOut, bmc.SupplyOK: SupplyOK, bmc.SupplyRPM: SupplyFan}
 	steady, first := &bmc.Steady{}, true // of one goroutine at a time
 	return func(ctx context.Context) ([]value, error) {
-		begin, pause := time.Now(), period/30 // they measure every second or two
+		begin, pause := time.Now(), period/60 // they measure every second or two
 		sensors, err := read(ctx)
 		sensors, young := steady.Take(sensors)
 		enough := 2 * (time.Since(begin) + pause)
