@@ -19,6 +19,7 @@ var verbs = []func(*cli) *cobra.Command{
 	upCommand, serverCommand, loginCommand, contextCommand,
 	boxCommand, siteCommand, fleetCommand, modelCommand, releaseCommand, rolloutCommand, healthCommand,
 	ticketCommand, visitCommand, rmaCommand, notifyCommand,
+	userCommand, tokenCommand, auditCommand,
 	completionCommand, versionCommand,
 }
 

@@ -109,7 +109,7 @@ func readContext(path string) (operatorContext, error) {
 	if err != nil {
 		return oc, fmt.Errorf("read context: %w", err)
 	}
-	// A context that `server token create -o json` printed names its schema.
+	// A context that `token create -o json` printed names its schema.
 	var file struct {
 		operatorContext
 		Schema string `json:"schema"`

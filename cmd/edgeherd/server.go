@@ -14,7 +14,6 @@ import (
 
 	"github.com/edgeherd/edgeherd/controller"
 	"github.com/edgeherd/edgeherd/controller/api"
-	"github.com/edgeherd/edgeherd/internal/fleetapi"
 )
 
 // localTokenLife is how long the token of a controller's own context is good.
@@ -36,7 +35,6 @@ func serverCommand(c *cli) *cobra.Command {
 		serverDoctorCommand(c),
 		serverBrokerConfigCommand(c),
 		serverCertCommand(c),
-		c.group("token", "Tokens of command lines", tokenCreateCommand(c)),
 	)
 }
 
@@ -49,12 +47,19 @@ func serverRunCommand(c *cli) *cobra.Command {
 		}
 		log := slog.New(slog.NewTextHandler(c.words, nil))
 		frugal(c.env)
-		ctl, err := controller.Open(ctx, c.controllerOptions(cfg), log)
+		opts := c.controllerOptions(cfg)
+		if opts.OIDC, err = cfg.provider(); err != nil {
+			return failure{exitUsage, err}
+		}
+		ctl, err := controller.Open(ctx, opts, log)
 		if err != nil {
 			return err
 		}
 		file := filepath.Join(cfg.State, "context.json")
 		if err := localContext(ctx, ctl, cfg, file); err != nil {
+			return errors.Join(err, ctl.Close())
+		}
+		if err := c.sayHowToBegin(ctx, ctl); err != nil {
 			return errors.Join(err, ctl.Close())
 		}
 		at := ctl.Addrs()
@@ -63,6 +68,16 @@ func serverRunCommand(c *cli) *cobra.Command {
 	})
 	s = addServerFlags(cmd)
 	return cmd
+}
+
+// sayHowToBegin prints where the first admin sets a password, while there is
+// none.
+func (c *cli) sayHowToBegin(ctx context.Context, ctl *controller.Controller) error {
+	address, err := ctl.SetupURL(ctx)
+	if err == nil && address != "" {
+		c.say("Nobody can sign in yet. Make the first admin here, within three days; the address works once:\n%s", address)
+	}
+	return err
 }
 
 // frugal has garbage collected at half of the live memory instead of all of it:
@@ -128,28 +143,4 @@ func reachable(addr string, hosts []string) string {
 		host = hosts[0] // the certificate bears it
 	}
 	return net.JoinHostPort(host, port)
-}
-
-func tokenCreateCommand(c *cli) *cobra.Command {
-	var role string
-	var ttl time.Duration
-	cmd := c.verb("create NAME", "Make a token for a command line; it is shown once", func(ctx context.Context, args []string) error {
-		client, oc, err := c.client()
-		if err != nil {
-			return err
-		}
-		t, err := client.NewToken(ctx, fleetapi.NewToken{Name: args[0], Role: role, TTLSeconds: ttl.Seconds()})
-		if err != nil {
-			return err
-		}
-		c.say("Token for %s, role %s, until %s. It is shown this once; with -o json this is a context file for `edgeherd context use`.", t.Name, t.Role, t.Expires.Format(time.DateOnly))
-		ca, err := oc.authority()
-		if err != nil {
-			return err
-		}
-		return c.print(sheet{kind: "context", value: operatorContext{URL: oc.URL, Token: t.Secret, CA: ca, Expires: t.Expires}, head: []string{"TOKEN"}, rows: [][]string{{t.Secret}}, names: []string{t.Secret}, bare: true})
-	})
-	cmd.Flags().StringVar(&role, "role", "viewer", "viewer, tech, ops or admin")
-	cmd.Flags().DurationVar(&ttl, "ttl", 90*24*time.Hour, "how long it is good")
-	return cmd
 }

@@ -44,6 +44,9 @@ type serverConfig struct {
 	RemoteWrite remoteWriteConfig `yaml:"remote_write"`
 	Sparkplug   sparkplugConfig   `yaml:"sparkplug"`
 	Notify      []notifyConfig    `yaml:"notify"` // who hears of tickets
+	OIDC        oidcConfig        `yaml:"oidc"`   // who vouches for people; default nobody
+	// Networks that webhooks and oidc may lead to, beside the public internet.
+	OutboundAllow []string `yaml:"outbound_allow"`
 }
 
 // advertiseConfig is the key advertise of server.yaml: host:port each.
@@ -59,7 +62,8 @@ func (c serverConfig) check() error {
 		return errors.New("advertise.pages: http_plain serves pages to this machine alone; leave one of them out")
 	}
 	_, err := c.balancers()
-	return errors.Join(err, c.Broker.check(), controller.Advertise(c.Advertise).Check())
+	_, wrong := c.guard()
+	return errors.Join(wrong, err, c.Broker.check(), controller.Advertise(c.Advertise).Check())
 }
 
 func (c serverConfig) balancers() (nets []netip.Prefix, err error) {

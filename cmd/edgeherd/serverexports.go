@@ -119,6 +119,9 @@ func keysOf(typeName string) string {
 			break
 		}
 	}
+	if typeName == "grantConfig" { // a list within oidc
+		t = reflect.TypeFor[grantConfig]()
+	}
 	var keys []string
 	for i := range t.NumField() {
 		keys = append(keys, t.Field(i).Tag.Get("yaml"))

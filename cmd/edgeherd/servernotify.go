@@ -30,8 +30,11 @@ func (c notifyConfig) endpoint() notify.Endpoint {
 
 func (c serverConfig) notify() []notify.Endpoint {
 	var out []notify.Endpoint
+	guard, _ := c.guard() // check has told what is wrong with it
 	for _, n := range c.Notify {
-		out = append(out, n.endpoint())
+		e := n.endpoint()
+		e.Guard = guard
+		out = append(out, e)
 	}
 	return out
 }

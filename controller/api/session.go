@@ -172,6 +172,8 @@ func peopleProblem(err error) error {
 		return unauthorized("the address was used already or has expired", "Ask an admin for a new one: `edgeherd user reset NAME`.")
 	case errors.As(err, &l):
 		return fleetapi.Problem(http.StatusTooManyRequests, err.Error(), "An admin can help: `edgeherd user reset NAME`.")
+	case errors.As(err, &f) && f.Taken:
+		return conflict(f.Hint, "%s", f.Why)
 	case errors.As(err, &f):
 		return refuse(f.Hint, "%s", f.Why)
 	}

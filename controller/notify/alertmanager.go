@@ -32,7 +32,7 @@ func newAlertmanager(e Endpoint) (*alertmanager, error) {
 			return nil, err
 		}
 	}
-	c, err := newCaller("alertmanager", strings.TrimSuffix(e.Alertmanager, "/")+"/api/v2/alerts", token)
+	c, err := newCaller("alertmanager", strings.TrimSuffix(e.Alertmanager, "/")+"/api/v2/alerts", token, e.Guard)
 	return &alertmanager{c}, err
 }
 

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/edgeherd/edgeherd/controller/care"
+	"github.com/edgeherd/edgeherd/internal/outbound"
 )
 
 // caller posts JSON.
@@ -28,7 +29,7 @@ type caller struct {
 	http    *http.Client
 }
 
-func newCaller(key, address, token string) (caller, error) {
+func newCaller(key, address, token string, guard outbound.Guard) (caller, error) {
 	u, err := url.Parse(address)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 		return caller{}, fmt.Errorf("`%s` is not an address such as https://example.com/hook", key)
@@ -36,10 +37,13 @@ func newCaller(key, address, token string) (caller, error) {
 	if token != "" && u.Scheme == "http" && !loopback(u.Hostname()) {
 		return caller{}, fmt.Errorf("`%s`: a token does not travel in the clear; use https", key)
 	}
-	return caller{url: address, token: token, secrets: append(secretsOf(u.RequestURI()), secretsOf(token)...), http: &http.Client{
-		// A redirect would carry what is signed to another place.
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}, nil
+	client, err := guard.Client(address)
+	if err != nil {
+		return caller{}, fmt.Errorf("`%s`: %w", key, err)
+	}
+	// A redirect would carry what is signed to another place.
+	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return caller{url: address, token: token, secrets: append(secretsOf(u.RequestURI()), secretsOf(token)...), http: client}, nil
 }
 
 func loopback(host string) bool {
@@ -95,7 +99,7 @@ func newWebhook(e Endpoint) (*webhook, error) {
 		return nil, fmt.Errorf("the secret in %s is shorter than 16 characters: make one with `openssl rand -base64 32`", e.SecretFile)
 	}
 	w := &webhook{secret: secretBytes(text)}
-	w.caller, err = newCaller("webhook", e.Webhook, "")
+	w.caller, err = newCaller("webhook", e.Webhook, "", e.Guard)
 	return w, err
 }
 

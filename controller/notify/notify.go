@@ -29,6 +29,7 @@ import (
 	"github.com/edgeherd/edgeherd/controller/site"
 	"github.com/edgeherd/edgeherd/controller/store"
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
+	"github.com/edgeherd/edgeherd/internal/outbound"
 )
 
 // Endpoint is one place to tell. Exactly one of Shoutrrr, ShoutrrrFile, Webhook
@@ -52,6 +53,8 @@ type Endpoint struct {
 	// Quiet are times ("22:00-06:00 mon-fri") of the site in which only what is
 	// urgent is told.
 	Quiet []string
+	// Guard keeps webhook and Alertmanager out of networks that nobody meant.
+	Guard outbound.Guard
 }
 
 // Kind is how an endpoint is told.

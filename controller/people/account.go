@@ -14,12 +14,15 @@ import (
 )
 
 // Faulty is what is wrong with what somebody asked for, with a way out.
-type Faulty struct{ Why, Hint string }
+type Faulty struct {
+	Why, Hint string
+	Taken     bool // by what is there already
+}
 
 func (f *Faulty) Error() string { return f.Why }
 
 func faulty(hint, format string, args ...any) error {
-	return &Faulty{fmt.Sprintf(format, args...), hint}
+	return &Faulty{Why: fmt.Sprintf(format, args...), Hint: hint}
 }
 
 // Locked says that a name or an address has failed too often.
@@ -163,7 +166,7 @@ func (p *People) Add(ctx context.Context, name string, role authz.Role, sites []
 	d.Object, d.After, d.Note = name, audit.Digest(standing(string(role), sites, false)), standing(string(role), sites, false)
 	err := p.opts.Store.AddAccount(ctx, store.Account{Name: name, Role: string(role), Sites: sites})
 	if errors.Is(err, store.ErrConflict) {
-		return &Faulty{fmt.Sprintf("there is a user %s already", name), "Change the role with `edgeherd user role`, the password with `edgeherd user reset`."}
+		return &Faulty{fmt.Sprintf("there is a user %s already", name), "Change the role with `edgeherd user role`, the password with `edgeherd user reset`.", true}
 	}
 	return err
 }
