@@ -393,31 +393,15 @@ func TestSparesAreEnoughInMostCases(t *testing.T) {
 }
 
 func TestFilterIntervalFollowsTheDustOfTheSite(t *testing.T) {
-	var days []int32
-	var s7 []float64
-	for d := range 40 { // the root of the excess grows by 0.004 a day
-		root := 0.004 * float64(d)
-		days, s7 = append(days, int32(d)), append(s7, math.Log(1+root*root))
-	}
-	s7[7] = math.NaN()
-	root, span := care.RootOf(days, s7)
-	if math.Abs(root-0.004) > 1e-4 || span != 39 {
-		t.Fatalf("growth %v over %d days", root, span)
-	}
-	all := []care.Dust{{"a", "mill", root, span}, {"b", "mill", root, span}, {"c", "shop", root / 4, 60}, {"d", "shop", root / 4, 60}, {"e", "shop", root / 4, 60}, {"f", "new", root * 9, 5}}
-	sites, fleet := care.SiteDust(all)
-	if len(sites) != 2 || !(sites["mill"] > sites["shop"]) || sites["mill"] > root || !(sites["shop"] > 0.99*root/4) || math.Abs(fleet-root/4) > 1e-9 {
-		t.Errorf("dust %v, fleet %v", sites, fleet)
-	}
-	mill, shop := care.Advise("industrial", root, true), care.Advise("office", sites["shop"], true)
-	if mill.IntervalDays != 61 || shop.IntervalDays <= mill.IntervalDays || !mill.Learnt { // √0.06 / 0.004 = 61
+	mill, shop := care.Advise("industrial", &health.SiteDust{FilterDays: 61}), care.Advise("office", &health.SiteDust{FilterDays: 365})
+	if mill.IntervalDays != 61 || shop.IntervalDays != 365 || !mill.Learnt || !strings.Contains(mill.Text, "61 days") {
 		t.Errorf("mill %+v, shop %+v", mill, shop)
 	}
-	if a := care.Advise("wood", 0, false); a.IntervalDays != 30 || a.Learnt {
-		t.Errorf("wood %+v", a)
+	if a := care.Advise("industrial", &health.SiteDust{FilterDays: 200}); a.IntervalDays != 91 {
+		t.Errorf("a clean workshop: %+v; want no later than its class", a)
 	}
-	if a := care.Advise("office", 0.1, true); a.IntervalDays != 14 {
-		t.Errorf("a storm of dust: %+v", a)
+	if a := care.Advise("wood", nil); a.IntervalDays != 30 || a.Learnt {
+		t.Errorf("wood %+v", a)
 	}
 }
 

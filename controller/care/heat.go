@@ -20,9 +20,9 @@ type Heat struct {
 	Forecast  *fleetapi.HeatForecast `json:"forecast,omitempty"`
 	InletC    *float64               `json:"inlet,omitempty"` // of the last hour
 	RoomC     *float64               `json:"room,omitempty"`
-	// Root and RootDays are Dust of this box.
-	Root     *float64 `json:"root,omitempty"`
-	RootDays int      `json:"root_days,omitempty"`
+	// DustRate is how fast it clogs, and how unsure that is; see health.Box.
+	DustRate  *float64 `json:"dust_rate,omitempty"`
+	DustSigma float64  `json:"dust_sigma,omitempty"`
 }
 
 // ReadHeat reads a stored Heat; false: there is none that can be read.

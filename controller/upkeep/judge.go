@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"math"
 	"slices"
 	"time"
 
@@ -173,15 +172,8 @@ func summary(b *health.Box) care.Heat {
 	if n := len(b.Days); n > 0 && b.Base != nil {
 		h.Percent = percentOf(b.Days[n-1].S7)
 	}
-	var days []int32
-	var s7 []float64
-	for i := range b.Days {
-		if b.Days[i].Day >= b.CleanDay {
-			days, s7 = append(days, b.Days[i].Day), append(s7, float64(b.Days[i].S7))
-		}
-	}
-	if root, span := care.RootOf(days, s7); !math.IsNaN(root) {
-		h.Root, h.RootDays = &root, span
+	if rate, sigma, ok := b.DustRate(); ok {
+		h.DustRate, h.DustSigma = &rate, sigma
 	}
 	return h
 }

@@ -32,8 +32,8 @@ type view struct {
 	tickets  []fleetapi.Ticket
 	visits   []fleetapi.Visit
 	settings map[string]store.Site
-	dust     map[string]float64
-	fleet    float64 // typical dust
+	dust     map[string]*health.SiteDust
+	fleet    float64 // rate of the middle site
 	now      time.Time
 }
 
@@ -53,18 +53,25 @@ func (d *Desk) look(ctx context.Context, since time.Time) (v view, err error) {
 		return err
 	})
 	v.heats = map[string]care.Heat{}
-	var dust []care.Dust
+	var dust []health.BoxDust
 	for _, b := range v.boxes {
 		h, ok := care.ReadHeat(b.Heat)
 		if !ok {
 			continue
 		}
 		v.heats[string(b.ID)] = h
-		if h.Root != nil {
-			dust = append(dust, care.Dust{Box: string(b.ID), Site: b.Site, Root: *h.Root, Days: h.RootDays})
+		if h.DustRate != nil {
+			dust = append(dust, health.BoxDust{Site: b.Site, Rate: *h.DustRate, Sigma: h.DustSigma})
 		}
 	}
-	v.dust, v.fleet = care.SiteDust(dust)
+	v.dust = map[string]*health.SiteDust{}
+	var rates []float64
+	for _, s := range health.Dust(dust) {
+		v.dust[s.Site], rates = &s, append(rates, s.Rate)
+	}
+	if slices.Sort(rates); len(rates) > 0 {
+		v.fleet = rates[len(rates)/2]
+	}
 	return v, err
 }
 
@@ -81,8 +88,7 @@ func (v *view) effect(site string) (region, class string) {
 
 func (v *view) advice(site string) fleetapi.FilterAdvice {
 	_, class := v.effect(site)
-	root, ok := v.dust[site]
-	return care.Advise(class, root, ok)
+	return care.Advise(class, v.dust[site])
 }
 
 // levelOf is the level of a box, as registry shows it.
@@ -111,8 +117,8 @@ func (d *Desk) Sites(ctx context.Context) (fleetapi.SiteCareList, error) {
 		if s == nil {
 			s = &fleetapi.SiteCare{Site: b.Site, Levels: map[string]int{}, Level: fleetapi.HealthUnknown, Filter: v.advice(b.Site)}
 			s.Region, s.Class = v.effect(b.Site)
-			if root, ok := v.dust[b.Site]; ok {
-				s.Dust, s.DustRatio = care.Number(care.PerMonth(root)), care.Number(root/v.fleet)
+			if d := v.dust[b.Site]; d != nil {
+				s.Dust, s.DustRatio = care.Number(d.PercentPerMonth()), care.Number(d.Rate/max(v.fleet, 1e-3))
 			}
 			sites[b.Site] = s
 		}

@@ -10,7 +10,7 @@ import (
 // there. The root of a box's rise grows about evenly with the dust that it has
 // breathed: filters load as x^2.4, seen through the fans as about x².
 const (
-	dustyRise  = 0.15 // to which a filter may be used up: a ticket is made at 0.06
+	dustyRise  = 0.06 // where boxes ask for a visit: filters are due before they do
 	dustyLeast = 30   // days since it was clean that say anything
 	dustyKeep  = 8    // periods between cleanings
 	filterMin  = 14   // days
@@ -83,8 +83,15 @@ type SiteDust struct {
 	Rate  float64 `json:"rate"` // root of the relative rise, a year
 	Sigma float64 `json:"sigma"`
 	// FilterDays is after how long its filters should be cleaned: when the rise
-	// of an average box reaches 15 %, between two weeks and a year.
+	// of an average box reaches the line of a ticket, between two weeks and a year.
 	FilterDays int `json:"filter_days"`
+}
+
+// PercentPerMonth is what an average box of the site rises by in the first 30
+// days after it was cleaned.
+func (s SiteDust) PercentPerMonth() float64 {
+	root := s.Rate * 30 / 365
+	return 100 * root * root
 }
 
 // Dust pools boxes by site. What few boxes say is pulled towards the fleet, the

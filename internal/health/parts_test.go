@@ -203,7 +203,7 @@ func TestSitesSayHowOftenToClean(t *testing.T) {
 	for _, s := range Dust(boxes) {
 		got[s.Site] = s
 	}
-	if len(got) != 4 || got["flour"].FilterDays >= 90 || got["office"].FilterDays < 300 || got["clean"].FilterDays != filterMax {
+	if len(got) != 4 || got["flour"].FilterDays >= 90 || got["office"].FilterDays < 200 || got["clean"].FilterDays != filterMax {
 		t.Errorf("%+v", got)
 	}
 	// One box that hardly knows anything is pulled half way to the fleet.
