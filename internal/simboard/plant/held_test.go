@@ -3,9 +3,75 @@ package plant
 import (
 	"math"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
+
+func TestHeldFamiliesLieOutsideTheDevRanges(t *testing.T) {
+	all := families()
+	known := map[string]map[string]bool{}
+	for _, name := range []string{"dev0", "dev1", "dev2"} {
+		for kind, choices := range all[name].Structure {
+			if known[kind] == nil {
+				known[kind] = map[string]bool{}
+			}
+			for _, c := range choices {
+				known[kind][c.Name] = true
+			}
+		}
+	}
+	mechanisms := map[string]int{} // how many families of any kind have a structure or an extra range
+	for _, f := range all {
+		for kind, choices := range f.Structure {
+			for _, c := range choices {
+				mechanisms[kind+" "+c.Name]++
+			}
+		}
+		for key := range f.Spans {
+			mechanisms[key]++
+		}
+	}
+	for _, name := range slices.DeleteFunc(Families(), func(x string) bool { return !strings.HasPrefix(x, "held") }) {
+		outside, unknown := 0, map[string]bool{}
+		for key, s := range all[name].Spans {
+			beyond := true
+			for _, dev := range []string{"dev0", "dev1", "dev2"} {
+				d, ok := all[dev].Spans[key]
+				beyond = beyond && (!ok || s.Lo > d.Hi || s.Hi < d.Lo)
+			}
+			if beyond {
+				outside++
+			}
+		}
+		for kind, choices := range all[name].Structure {
+			for _, c := range choices {
+				if !known[kind][c.Name] {
+					unknown[kind] = true
+				}
+			}
+		}
+		if outside < 8 || len(unknown) < 2 {
+			t.Errorf("%s has %d ranges outside all of dev and %d structures unknown there, want 8 and 2", name, outside, len(unknown))
+		}
+		own := 0 // what at most the other two of held3 to held5 have as well
+		for kind, choices := range all[name].Structure {
+			for _, c := range choices {
+				if n := mechanisms[kind+" "+c.Name]; n <= 3 && name > "held2" {
+					own++
+				}
+			}
+		}
+		for key := range all[name].Spans {
+			if mechanisms[key] <= 3 && name > "held2" {
+				own++
+			}
+		}
+		if name > "held2" && own < 10 {
+			t.Errorf("%s has %d mechanisms that held0 to held2 lack, want 10", name, own)
+		}
+	}
+}
 
 func TestFanCurveWithAStallHasOneWorkingPoint(t *testing.T) {
 	for _, b := range []float64{1, 2, 2.7} {
