@@ -95,7 +95,7 @@ func held4(from recipe) recipe {
 //     and hardly a site has a room sensor. Die and inlet read in whole degrees
 //     and power in whole watts.
 //   - Three in ten faults bring a second one within weeks, twice as many as
-//     elsewhere; each firmware line is released every eight months.
+//     elsewhere, and so are new fan curves and power modes set by hand.
 func held5(from recipe) recipe {
 	return from.with("held5", map[string]span{
 		convExp: {0.69, 0.75}, filterShare: {0.14, 0.27}, fanPoint: {0.44, 0.54}, fanShape: {0.72, 0.92}, airRise: {2.8, 4.8},
