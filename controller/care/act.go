@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
+	"github.com/edgeherd/edgeherd/internal/phrase"
 )
 
 // Refusal is why an action cannot be done now, with the way out.
@@ -50,7 +51,7 @@ func Act(t fleetapi.Ticket, a fleetapi.TicketAction, by string, excess float64, 
 	case "acknowledge":
 		t.State = fleetapi.TicketAcknowledged
 		first(&t.Acknowledged, now)
-		step(&t, now, by, "acknowledged", a.Note)
+		step(&t, now, by, "acknowledged", plain(a.Note))
 	case "assign":
 		if strings.TrimSpace(a.Assignee) == "" {
 			return t, Refusal{"assign names nobody", "Give the assignee."}
@@ -60,11 +61,11 @@ func Act(t fleetapi.Ticket, a fleetapi.TicketAction, by string, excess float64, 
 		t.State = fleetapi.TicketOnSite
 		first(&t.Acknowledged, now)
 		t.OnSite = at(now)
-		step(&t, now, by, "on site", a.Note)
+		step(&t, now, by, "on site", plain(a.Note))
 	case "done":
 		done(&t, a, by, excess, now)
 	case "reopen":
-		reopen(&t, now, by, a.Note)
+		reopen(&t, now, by, plain(a.Note))
 	case "close":
 		if a.Resolution == "" {
 			return t, Refusal{"close does not say why", "Give a resolution: false-alarm, accepted, duplicate or retired."}
@@ -74,12 +75,12 @@ func Act(t fleetapi.Ticket, a fleetapi.TicketAction, by string, excess float64, 
 		if t.Cause == CauseDustySite || t.Cause == CauseHotSKU { // those of boxes are muted by family
 			t.MutedUntil = at(now.AddDate(0, 0, MuteDays(a)))
 		}
-		step(&t, now, by, "closed", strings.TrimSuffix(a.Resolution+": "+a.Note, ": "))
+		step(&t, now, by, "closed", plain(strings.TrimSuffix(a.Resolution+": "+a.Note, ": ")))
 	case "note":
 		if a.Note == "" {
 			return t, Refusal{"the note is empty", "Give a note."}
 		}
-		step(&t, now, by, "note", a.Note)
+		step(&t, now, by, "note", plain(a.Note))
 	}
 	return t, nil
 }
@@ -127,16 +128,16 @@ func Dispatch(t *fleetapi.Ticket, o Order, now time.Time) {
 	if o.Note != "" {
 		text += ": " + o.Note
 	}
-	step(t, now, o.By, "dispatched", text)
+	step(t, now, o.By, "dispatched", plain(text))
 }
 
 // Undispatch takes a ticket out of a visit that did not help it.
 func Undispatch(t *fleetapi.Ticket, why, by string, now time.Time) {
 	t.State, t.Visit, t.Assignee = fleetapi.TicketAcknowledged, "", ""
-	step(t, now, by, "due again", why)
+	step(t, now, by, "due again", plain(why))
 }
 
-func reopen(t *fleetapi.Ticket, now time.Time, by, why string) {
+func reopen(t *fleetapi.Ticket, now time.Time, by string, why phrase.Phrase) {
 	t.State, t.Reopened, t.Closed, t.Verified, t.Resolution, t.MutedUntil = fleetapi.TicketReopened, at(now), nil, nil, "", nil
 	t.Reopens++
 	t.Visit, t.NoFault, t.Done, t.Cleared = "", false, nil, nil
@@ -157,9 +158,9 @@ func done(t *fleetapi.Ticket, a fleetapi.TicketAction, by string, excess float64
 	if a.Note != "" {
 		did = append(did, a.Note)
 	}
-	step(t, now, by, "done", strings.Join(did, "; "))
+	step(t, now, by, "done", plain(strings.Join(did, "; ")))
 	begin(t, excess, now)
 	if len(t.Families) == 0 && t.Cleared != nil { // it closed while somebody was under way
-		verified(t, now, "the finding had closed already")
+		verified(t, now, phrase.Of("closed-already", "the finding had closed already"))
 	}
 }

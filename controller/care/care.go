@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
+	"github.com/edgeherd/edgeherd/internal/phrase"
 )
 
 // Causes that are no finding's own.
@@ -91,12 +92,24 @@ func AtLeast(h, least fleetapi.Health) bool { return rank(h) >= rank(least) }
 const maxTimeline = 200
 
 // step adds a line to the history of t.
-func step(t *fleetapi.Ticket, now time.Time, by, what, text string) {
+func step(t *fleetapi.Ticket, now time.Time, by, what string, p phrase.Phrase) {
 	t.Changed = now
-	t.Timeline = append(slices.Clone(t.Timeline), fleetapi.TicketStep{Time: now, By: by, What: what, State: t.State, Text: text})
+	t.Timeline = append(slices.Clone(t.Timeline), fleetapi.TicketStep{Time: now, By: by, What: what, State: t.State, Text: p.Text, Code: p.Code, Args: p.Args})
 	if n := len(t.Timeline); n > maxTimeline {
 		t.Timeline = slices.Delete(t.Timeline, 1, 1+n-maxTimeline)
 	}
+}
+
+// plain is what a person wrote, and what all languages write alike.
+func plain(text string) phrase.Phrase { return phrase.Phrase{Text: text} }
+
+// why is the strongest evidence of a ticket.
+func why(t *fleetapi.Ticket) phrase.Phrase {
+	if len(t.Evidence) == 0 {
+		return plain(t.Why)
+	}
+	e := t.Evidence[0]
+	return phrase.Phrase{Code: e.Code, Args: e.Args, Text: e.Text}
 }
 
 func at(t time.Time) *time.Time { return &t }

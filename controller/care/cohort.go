@@ -209,9 +209,9 @@ func Agreed(have []fleetapi.Ticket, s Standing, own []fleetapi.Ticket, now time.
 	t := have[i]
 	switch {
 	case s.clear():
-		return leave(t, s.Cause, now, "its boxes are like others again")
+		return leave(t, s.Cause, now, phrase.Of("like-others", "its boxes are like others again"))
 	case covered && Due(t):
-		return leave(t, s.Cause, now, "boxes have tickets of their own for it: "+strings.Join(covering, ", "))
+		return leave(t, s.Cause, now, phrase.Of("own-tickets", "boxes have tickets of their own for it: %s", strings.Join(covering, ", ")))
 	}
 	if !slices.Equal(t.Boxes, names) || !slices.Equal(t.Tickets, covering) || stale(t, now) {
 		t.Boxes, t.Tickets = names, covering
@@ -231,7 +231,7 @@ func Lost(have []fleetapi.Ticket, now time.Time) []fleetapi.Ticket {
 	for _, t := range have {
 		of := slices.ContainsFunc(t.Families, func(f string) bool { return f == CauseDustySite || f == CauseHotSKU })
 		if of && !t.State.Ended() && t.Measured != nil && now.Sub(*t.Measured) >= lostAfter {
-			changed = append(changed, leave(t, t.Families[0], now, "too few boxes are left to compare")...)
+			changed = append(changed, leave(t, t.Families[0], now, phrase.Of("too-few", "too few boxes are left to compare"))...)
 		}
 	}
 	return changed

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
+	"github.com/edgeherd/edgeherd/internal/phrase"
 )
 
 // reopenWithin: a finding so soon after work of the same cause says that the
@@ -37,14 +38,14 @@ func Find(have []fleetapi.Ticket, f fleetapi.Finding, p Place, now time.Time) []
 		}
 		t.Families, t.Cleared = append(slices.Clone(t.Families), f.Family), nil
 		take(&t, f)
-		step(&t, now, "", "found again", f.Family)
+		step(&t, now, "", "found again", plain(f.Family))
 		return []fleetapi.Ticket{t}
 	}
 	for _, t := range have {
 		if t.Cause == f.Cause && t.State == fleetapi.TicketVerified && t.Verified != nil && now.Sub(*t.Verified) <= reopenWithin {
 			t.Families = []string{f.Family}
 			take(&t, f)
-			reopen(&t, now, "", fmt.Sprintf("%s is back %s after the work was proved", f.Cause, days(now.Sub(*t.Verified))))
+			reopen(&t, now, "", phrase.Of("is-back", "%s is back %s after the work was proved", f.Cause, days(now.Sub(*t.Verified))))
 			return []fleetapi.Ticket{t}
 		}
 	}
@@ -87,7 +88,7 @@ func opened(f fleetapi.Finding, p Place, now time.Time) fleetapi.Ticket {
 	take(&t, f)
 	t.Measured = at(now)
 	opening(&t)
-	step(&t, now, "", "opened", t.Why)
+	step(&t, now, "", "opened", why(&t))
 	return t
 }
 
@@ -115,17 +116,17 @@ func retold(have []fleetapi.Ticket, i int, f fleetapi.Finding, now time.Time) []
 			o := have[other]
 			o.Families = append(slices.Clone(o.Families), f.Family)
 			take(&o, f)
-			step(&o, now, "", "joined", t.ID)
-			return append([]fleetapi.Ticket{o}, leave(t, f.Family, now, "it is the cause of "+o.ID)...)
+			step(&o, now, "", "joined", plain(t.ID))
+			return append([]fleetapi.Ticket{o}, leave(t, f.Family, now, phrase.Of("joined-to", "it is the cause of %s", o.ID))...)
 		}
 	}
 	take(&t, f)
 	t.Measured = at(now)
 	switch {
 	case t.Level != was.Level:
-		step(&t, now, "", "raised", string(t.Level)+": "+t.Why)
+		step(&t, now, "", "raised", why(&t))
 	case t.Cause != was.Cause:
-		step(&t, now, "", "cause changed", was.Cause+" → "+t.Cause)
+		step(&t, now, "", "cause changed", phrase.Of("from-to", "%s → %s", was.Cause, t.Cause))
 	}
 	return []fleetapi.Ticket{t}
 }
@@ -133,7 +134,7 @@ func retold(have []fleetapi.Ticket, i int, f fleetapi.Finding, now time.Time) []
 func closed(have []fleetapi.Ticket, f fleetapi.Finding, now time.Time) []fleetapi.Ticket {
 	for _, t := range have {
 		if !t.State.Ended() && slices.Contains(t.Families, f.Family) {
-			return leave(t, f.Family, now, f.ClosedBy)
+			return leave(t, f.Family, now, plain(f.ClosedBy))
 		}
 	}
 	return nil
@@ -142,10 +143,10 @@ func closed(have []fleetapi.Ticket, f fleetapi.Finding, now time.Time) []fleetap
 // leave takes a family from a ticket. When it was the last, a ticket that
 // nobody works on ends, and one whose work waits for its proof is proved; one
 // that somebody is under way for stays for that person to end.
-func leave(t fleetapi.Ticket, family string, now time.Time, why string) []fleetapi.Ticket {
+func leave(t fleetapi.Ticket, family string, now time.Time, why phrase.Phrase) []fleetapi.Ticket {
 	t.Families = slices.DeleteFunc(slices.Clone(t.Families), func(f string) bool { return f == family })
 	if len(t.Families) > 0 {
-		step(&t, now, "", "partly cleared", family+": "+why)
+		step(&t, now, "", "partly cleared", phrase.Of("of-family", "%s: %s", family, why.Text))
 		return []fleetapi.Ticket{t}
 	}
 	t.Cleared = at(now)
@@ -154,9 +155,9 @@ func leave(t fleetapi.Ticket, family string, now time.Time, why string) []fleeta
 		t.State, t.Closed, t.Resolution = fleetapi.TicketClosed, at(now), "cleared"
 		step(&t, now, "", "cleared", why)
 	case fleetapi.TicketDone:
-		verified(&t, now, "the finding closed: "+why)
+		verified(&t, now, phrase.Of("finding-closed", "the finding closed: %s", why.Text))
 	default:
-		step(&t, now, "", "cleared", why+"; the visit is under way, so the ticket stays")
+		step(&t, now, "", "cleared", phrase.Of("cleared-on-the-way", "%s; the visit is under way, so the ticket stays", why.Text))
 	}
 	return []fleetapi.Ticket{t}
 }

@@ -1,12 +1,12 @@
 package care
 
 import (
-	"fmt"
 	"math"
 	"slices"
 	"time"
 
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
+	"github.com/edgeherd/edgeherd/internal/phrase"
 )
 
 // How work is proved.
@@ -31,13 +31,15 @@ func begin(t *fleetapi.Ticket, excess float64, now time.Time) {
 	c := &fleetapi.TicketCheck{Need: needFell, From: now, Until: now.Add(checkUntil)}
 	if math.IsNaN(excess) || excess < leastExcess || !jobs[t.Cause].cooling {
 		c.Unmeasured, c.Until = true, now.Add(giveUp)
-		c.Text = "the finding itself must close"
+		says(c, phrase.Of("must-close", "the finding itself must close"))
 	} else {
 		c.Before = math.Round(10*excess) / 10
-		c.Text = fmt.Sprintf("%.1f %% above the clean box must become %.1f %% or less", c.Before, c.Before*(1-needFell))
+		says(c, phrase.Of("must-fall", "%.1f %% above the clean box must become %.1f %% or less", c.Before, c.Before*(1-needFell)))
 	}
 	t.Check = c
 }
+
+func says(c *fleetapi.TicketCheck, p phrase.Phrase) { c.Text, c.Code, c.Args = p.Text, p.Code, p.Args }
 
 // Reading is what a box measured since its work was done.
 type Reading struct {
@@ -64,13 +66,14 @@ func Verify(t fleetapi.Ticket, r Reading, now time.Time) (fleetapi.Ticket, bool)
 	}
 	switch {
 	case measured && age >= checkAfter && *c.FellRatio >= c.Need:
-		verified(&t, now, fmt.Sprintf("%.1f %% became %.1f %%: %.0f %% of the excess is gone", c.Before, *c.After, 100**c.FellRatio))
+		verified(&t, now, phrase.Of("excess-gone", "%.1f %% became %.1f %%: %.0f %% of the excess is gone", c.Before, *c.After, 100**c.FellRatio))
 	case measured && age >= checkUntil:
 		c.Decided = at(now)
-		c.Text = fmt.Sprintf("%.1f %% is %.1f %% after %s: the work did not help enough", c.Before, *c.After, days(age))
-		reopen(&t, now, "", c.Text)
+		p := phrase.Of("not-enough", "%.1f %% is %.1f %% after %s: the work did not help enough", c.Before, *c.After, days(age))
+		says(&c, p)
+		reopen(&t, now, "", p)
 	case age >= giveUp:
-		unproved(&t, now, "the box had no steady hours for a week after the work")
+		unproved(&t, now, phrase.Of("no-steady-hours", "the box had no steady hours for a week after the work"))
 	default:
 		return t, false
 	}
@@ -82,31 +85,35 @@ func unmeasured(t fleetapi.Ticket, now time.Time, age time.Duration) (fleetapi.T
 	case age < checkUntil:
 		return t, false
 	case len(t.Families) == 0:
-		unproved(&t, now, "it was made by a person, and no measurement tells")
+		unproved(&t, now, phrase.Of("by-hand", "it was made by a person, and no measurement tells"))
 	case age < giveUp:
 		return t, false
 	default:
-		t.Check.Decided, t.Check.Text = at(now), fmt.Sprintf("%s is still found %s after the work", t.Cause, days(age))
-		reopen(&t, now, "", t.Check.Text)
+		p := phrase.Of("still-found", "%s is still found %s after the work", t.Cause, days(age))
+		t.Check.Decided = at(now)
+		says(t.Check, p)
+		reopen(&t, now, "", p)
 	}
 	return t, true
 }
 
-func verified(t *fleetapi.Ticket, now time.Time, why string) {
+func verified(t *fleetapi.Ticket, now time.Time, why phrase.Phrase) {
 	t.State, t.Verified = fleetapi.TicketVerified, at(now)
 	if t.Check != nil {
 		c := *t.Check
-		c.Decided, c.Helped, c.Text = at(now), true, why
+		c.Decided, c.Helped = at(now), true
+		says(&c, why)
 		t.Check = &c
 	}
 	step(t, now, "", "verified", why)
 }
 
 // unproved ends a ticket whose work nothing proves or disproves.
-func unproved(t *fleetapi.Ticket, now time.Time, why string) {
+func unproved(t *fleetapi.Ticket, now time.Time, why phrase.Phrase) {
 	t.State, t.Closed, t.Resolution = fleetapi.TicketClosed, at(now), "unproved"
-	t.Check.Decided, t.Check.Text = at(now), why
-	step(t, now, "", "closed", "unproved: "+why)
+	t.Check.Decided = at(now)
+	says(t.Check, why)
+	step(t, now, "", "closed", why)
 }
 
 // MedianOf returns the reading of hours that began at or after a time.

@@ -74,7 +74,9 @@ type TicketStep struct {
 	By    string      `json:"by,omitempty" doc:"who; empty: the controller"`
 	What  string      `json:"what" example:"acknowledged"`
 	State TicketState `json:"state" doc:"after it"`
-	Text  string      `json:"text,omitempty"`
+	Text  string      `json:"text,omitempty" doc:"in English, or as a person wrote it"`
+	Code  string      `json:"code,omitempty" doc:"of the sentence, for other languages"`
+	Args  []string    `json:"args,omitempty"`
 }
 
 // TicketCheck is how a box proves that work helped: its excess over the clean
@@ -90,7 +92,9 @@ type TicketCheck struct {
 	Decided    *time.Time `json:"decided,omitempty"`
 	Helped     bool       `json:"helped"`
 	Unmeasured bool       `json:"unmeasured,omitempty" doc:"the cause shows in no resistance; the finding itself must close"`
-	Text       string     `json:"text,omitempty"`
+	Text       string     `json:"text,omitempty" doc:"in English"`
+	Code       string     `json:"code,omitempty" doc:"of the sentence, for other languages"`
+	Args       []string   `json:"args,omitempty"`
 }
 
 // TicketOpening is what a ticket rested on when it was opened. The ticket itself

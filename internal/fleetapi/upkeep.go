@@ -304,7 +304,10 @@ type SpareDemand struct {
 
 // NotifyState is how an endpoint of notifications does.
 type NotifyState struct {
-	Kind    string     `json:"kind"`
+	Kind    string     `json:"kind" doc:"shoutrrr, webhook or alertmanager"`
+	Level   Health     `json:"level" doc:"from which on it is told; watch hears the weekly digest"`
+	Sites   []string   `json:"sites" doc:"that it is told of; empty: all"`
+	Quiet   []string   `json:"quiet" doc:"times of the site in which only what is urgent is told"`
 	Waiting int        `json:"waiting"`
 	Failed  int        `json:"failed" doc:"given up"`
 	LastOK  *time.Time `json:"last_ok,omitempty"`

@@ -87,8 +87,13 @@ async function allPages() {
     tickets: "/tickets",
     "tickets-all": "/tickets?state=all&order=low_days",
     visits: "/tickets?view=visits",
+    parts: "/tickets?view=parts",
+    notices: "/tickets?view=notices",
+    numbers: "/tickets?view=numbers",
   };
   for (const t of tickets) list[`ticket-${t.state}`] ??= `/tickets/${t.id}`;
+  const whole = tickets.find((t) => !t.box && !t.site);
+  if (whole) list["ticket-sku"] = `/tickets/${whole.id}`;
   if (boxes.length > 0) list.box = `/boxes/${boxes[0].id}`;
   const silent = boxes.find((b) => b.link === "silent");
   if (silent) list["box-silent"] = `/boxes/${silent.id}`;
@@ -97,8 +102,8 @@ async function allPages() {
     if (box) list[`box-${what}`] = `/boxes/${box.id}`;
   };
   first("urgent", (b) => b.health === "urgent");
-  first("learning", (b) => b.thermal.reason?.startsWith("learning"));
-  first("unjudged", (b) => !b.thermal.known && !b.thermal.reason?.startsWith("learning"));
+  first("learning", (b) => b.thermal.reason_code === "learning");
+  first("unjudged", (b) => !b.thermal.known && b.thermal.reason_code !== "learning");
   for (const r of rollouts) list[`rollout-${r.state}`] ??= `/rollouts/${r.id}`;
   return list;
 }
@@ -505,6 +510,45 @@ async function boxHealth() {
   await context.close();
 }
 
+/** partsAndNotices sends a part back and tries the endpoints, by keys alone. */
+async function partsAndNotices() {
+  if (!mock) return;
+  const { page, context, complaints } = await open({ width: 390 });
+  await visit(page, "/tickets?view=parts");
+  await page.getByRole("button", { name: "Send a part back" }).focus();
+  await page.keyboard.press("Enter");
+  const dialog = page.locator("dialog[open]");
+  await dialog.waitFor();
+  await page.evaluate(axeSource);
+  const found = await page.evaluate(() => globalThis.axe.run(document.querySelector("dialog[open]")));
+  check(
+    "the form of a part to send back: axe finds nothing",
+    found.violations.length === 0,
+    JSON.stringify(found.violations.map((v) => v.id)),
+  );
+  await dialog.getByLabel("Vendor", { exact: true }).fill("Acme");
+  await page.keyboard.press("Enter");
+  await dialog.waitFor({ state: "detached" });
+  const mine = page.getByRole("button", { name: "It is sent: R-4" });
+  await mine.focus();
+  await page.keyboard.press("Enter");
+  await dialog.waitFor();
+  await dialog.getByLabel("Number at the vendor").press("Enter");
+  await page.getByRole("button", { name: "It has arrived: R-4" }).waitFor();
+  check("a part is sent back by keys", true);
+  await visit(page, "/tickets?view=notices");
+  for (const [name, told] of [
+    ["chat", "told"],
+    ["cmms", "not told: the endpoint answers 503"],
+  ]) {
+    await page.getByRole("button", { name: `Send a test: ${name}` }).click();
+    await page.getByRole("status").filter({ hasText: told }).last().waitFor();
+  }
+  check("a test says who was told and who was not", true);
+  check("no complaints of parts and notices", complaints.length === 0, complaints.join("\n     "));
+  await context.close();
+}
+
 async function signedOut() {
   const closed = await startMock({ signedOut: true });
   const context = await browser.newContext();
@@ -535,6 +579,7 @@ for (const part of [
   ticketWork,
   visits,
   boxHealth,
+  partsAndNotices,
   signedOut,
 ]) {
   if (process.env.ONLY && !process.env.ONLY.split(",").includes(part.name)) continue;

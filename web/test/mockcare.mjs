@@ -177,7 +177,7 @@ export function careOf(box, sample) {
   };
 }
 
-/** answerCare serves /tickets, /visits, /care, /resets and /boxes/{id}/care; undefined: not one of these. */
+/** answerCare serves /tickets, /visits, /rmas, /care, /notify, /resets and /boxes/{id}/care; undefined: not one of these. */
 export function answerCare(path, query, body, world) {
   const { sample, shift, refuse } = world;
   const { care } = sample;
@@ -192,6 +192,30 @@ export function answerCare(path, query, body, world) {
     return shift({ ...careOf(box, sample), ...upkeep });
   }
   if (kind === "care") return shift(id === "sites" ? { items: care.sites } : care.report);
+  if (kind === "notify") {
+    return {
+      items: Object.entries(care.report.notify)
+        .filter(([name]) => !body.endpoint || name === body.endpoint)
+        .map(([endpoint, state]) => ({
+          endpoint,
+          kind: state.kind,
+          ok: !state.last_error,
+          error: state.last_error,
+        })),
+    };
+  }
+  if (kind === "rmas") {
+    if (!body) return shift({ items: care.rmas });
+    if (!id) {
+      const rma = { id: `R-${care.rmas.length + 1}`, state: "open", opened: world.now(), ...body };
+      care.rmas.unshift(rma);
+      return shift(rma);
+    }
+    const rma = found(care.rmas.find((r) => r.id === id));
+    const { action, ...rest } = body;
+    const state = { close: "closed" }[action] ?? action;
+    return shift(Object.assign(rma, rest, { state, [state]: world.now() }));
+  }
   if (kind === "resets") {
     return shift({ items: care.resets, causes: care.report.resets, from: care.report.from });
   }

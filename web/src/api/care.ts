@@ -4,6 +4,7 @@ import { get, post, url } from "./client";
 import type {
   BoxCare,
   CareReport,
+  RmaList,
   SiteCareList,
   Ticket,
   TicketCounts,
@@ -20,6 +21,9 @@ export const carePaths = {
   visits: "/api/v1/visits",
   visitPlan: "/api/v1/visits:plan",
   visitActions: "/api/v1/visits/{id}/actions",
+  rmas: "/api/v1/rmas",
+  rmaActions: "/api/v1/rmas/{id}/actions",
+  notifyTest: "/api/v1/notify:test",
   report: "/api/v1/care",
   sites: "/api/v1/care/sites",
   box: "/api/v1/boxes/{id}/care",
@@ -75,6 +79,11 @@ export const careReportQuery = queryOptions({
   queryKey: ["care", "report"],
   queryFn: ({ signal }) => get<CareReport>(carePaths.report, signal),
   refetchInterval: slowly,
+});
+
+export const rmasQuery = queryOptions({
+  queryKey: ["care", "rmas"],
+  queryFn: ({ signal }) => get<RmaList>(carePaths.rmas, signal),
 });
 
 export const boxCareQuery = (id: string) =>

@@ -192,7 +192,7 @@ function Measured({ box }: { box: Box }) {
   ) : (
     <span className="text-soft">
       {t("box.unknown")}
-      {thermal.reason && <span lang="en">: {thermal.reason}</span>}
+      {thermal.reason_code && `: ${t(`health.short.${thermal.reason_code}`, { defaultValue: "" })}`}
     </span>
   );
   const value = (name: string): [string, React.ReactNode] => [

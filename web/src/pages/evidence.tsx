@@ -2,8 +2,9 @@
 import { useTranslation } from "react-i18next";
 import type { Evidence } from "../api/generated";
 import { Icon } from "../ui/icons";
+import { Said } from "./phrase";
 
-/** Evidences are the facts that a finding rests on, as the box words them. */
+/** Evidences are the facts that a finding rests on. */
 export function Evidences({ items }: { items: Evidence[] }) {
   const { t } = useTranslation();
   if (items.length === 0) return <p className="text-soft">{t("finding.noEvidence")}</p>;
@@ -14,9 +15,7 @@ export function Evidences({ items }: { items: Evidence[] }) {
           <span className="pt-0.5 text-soft">
             <Icon name="check" size={14} />
           </span>
-          <span lang="en" className="min-w-0">
-            {e.text}
-          </span>
+          <Said phrase={e} className="min-w-0" />
         </li>
       ))}
     </ul>

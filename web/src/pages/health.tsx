@@ -4,14 +4,14 @@ import { useQuery } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
 import { useTranslation } from "react-i18next";
 import { boxCareQuery } from "../api/care";
-import type { Box, BoxCare, Finding, Reset } from "../api/generated";
-import { now } from "../api/now";
+import type { Box, BoxCare, Finding, Learning, Reset } from "../api/generated";
 import { number, signedPercent } from "../format";
 import { Forecast, newest, Sure } from "../ui/forecast";
 import { Icon } from "../ui/icons";
 import { Card, Clock, Day, Fault, Loading } from "../ui/parts";
 import { State, useWord } from "../ui/state";
 import { Evidences } from "./evidence";
+import { Said } from "./phrase";
 import { isDrawn, Resistance } from "./resistance";
 import { ended } from "./ticketfilter";
 import { UpkeepCard } from "./upkeepcard";
@@ -72,14 +72,6 @@ function Standing({ box, care }: { box: Box; care: BoxCare }) {
   );
 }
 
-/** weekOf is how far the first week is, from the day that the controller names; undefined: it names none. */
-export function weekOf(reason: string | undefined, at: number): number | undefined {
-  const since = /since (\d{4}-\d\d-\d\d)$/.exec(reason ?? "")?.[1];
-  if (!since) return undefined;
-  const days = Math.floor((at - Date.parse(since)) / 86_400_000);
-  return Math.max(0, Math.min(7, days));
-}
-
 /** Level says how much heat the same work makes, or why that is not known yet. */
 export function Level({ care, simulated }: { care: BoxCare; simulated?: boolean }) {
   const { t, i18n } = useTranslation();
@@ -98,31 +90,39 @@ export function Level({ care, simulated }: { care: BoxCare; simulated?: boolean 
       </p>
     );
   }
-  const learning = thermal.reason?.startsWith("learning");
-  const idle = thermal.reason?.startsWith("no steady load");
-  const days = learning ? weekOf(thermal.reason, now()) : undefined;
+  const why = { learning: "learning", idle: "idle", "no-hours": "notJudged", "": "notJudged" }[
+    thermal.reason_code ?? ""
+  ];
   return (
     <div className="hatched rounded border border-line p-2">
       <div className="rounded bg-card px-2 py-1.5">
         <p className="flex items-center gap-2 font-semibold">
           <Icon name="waiting" />
-          {t(learning ? "health.learning" : idle ? "health.idle" : "health.notJudged")}
+          {t(`health.${why}`)}
         </p>
-        {days !== undefined && (
-          <div className="mt-1.5">
-            <span aria-hidden="true" className="block h-2 overflow-hidden rounded bg-line">
-              <span className="block h-full bg-accent" style={{ width: `${(100 * days) / 7}%` }} />
-            </span>
-            <p className="num text-xs text-soft">{t("health.learningDay", { day: days, of: 7 })}</p>
-          </div>
-        )}
-        <p className="mt-1 text-sm text-soft">
-          {t(learning ? "health.learningHint" : idle ? "health.idleHint" : "health.notJudgedHint")}
-        </p>
+        {thermal.learning && <Progress learning={thermal.learning} />}
+        <p className="mt-1 text-sm text-soft">{t(`health.${why}Hint`)}</p>
         {simulated && <p className="mt-1 text-xs text-soft">{t("health.simulated")}</p>}
       </div>
     </div>
   );
+}
+
+/** Progress is how far the first week is: its days and its steady hours, of which both must be full. */
+function Progress({ learning }: { learning: Learning }) {
+  const { t } = useTranslation();
+  const rows: [string, number, number][] = [
+    ["health.learningDay", learning.days, learning.of_days],
+    ["health.learningHours", learning.steady_hours, learning.of_hours],
+  ];
+  return rows.map(([key, have, of]) => (
+    <div key={key} className="mt-1.5">
+      <span aria-hidden="true" className="block h-2 overflow-hidden rounded bg-line">
+        <span className="block h-full bg-accent" style={{ width: `${(100 * Math.min(have, of)) / of}%` }} />
+      </span>
+      <p className="num text-xs text-soft">{t(key, { day: Math.min(have, of), of })}</p>
+    </div>
+  ));
 }
 
 function Found({ finding, care }: { finding: Finding; care: BoxCare }) {
@@ -232,9 +232,11 @@ function Resets({ resets }: { resets: Reset[] }) {
                   <summary className="min-h-6 py-0.5">
                     {t("resets.evidence", { count: reset.evidence.length })}
                   </summary>
-                  <ul lang="en" className="list-disc pl-4">
-                    {reset.evidence.map((text) => (
-                      <li key={text}>{text}</li>
+                  <ul className="list-disc pl-4">
+                    {reset.evidence.map((e) => (
+                      <li key={e.text}>
+                        <Said phrase={e} />
+                      </li>
                     ))}
                   </ul>
                 </details>
@@ -267,11 +269,7 @@ function Past({ findings }: { findings: Finding[] }) {
             <span className="text-xs text-soft">
               <Day time={f.opened} /> – {f.closed && <Day time={f.closed} />}
             </span>
-            {f.closed_by && (
-              <span className="block text-xs text-soft" lang="en">
-                {f.closed_by}
-              </span>
-            )}
+            {f.closed_by && <Said phrase={{ text: f.closed_by }} className="block text-xs text-soft" />}
           </li>
         ))}
       </ul>

@@ -8,8 +8,8 @@ import { usePrefs } from "../ui/prefs";
 import { useWidth } from "../ui/width";
 
 /** The lines of internal/health above which a box is watched or gets a ticket, in percent. */
-const watchLine = 4;
-const ticketLine = 6;
+const watchLine = 3.5;
+const ticketLine = 5;
 
 const height = 168;
 const pad = { left: 38, right: 8, top: 8, bottom: 20 };

@@ -5,20 +5,22 @@ import { useTranslation } from "react-i18next";
 import { boxCareQuery, ticketQuery } from "../api/care";
 import type { BoxCare, Ticket, TicketCheck } from "../api/generated";
 import { number, percent, signedPercent } from "../format";
-import { Forecast, newest, Sure } from "../ui/forecast";
+import { Forecast, newest, Sure, useInterval } from "../ui/forecast";
 import { Icon } from "../ui/icons";
 import { Ago, Card, Clock, Day, Facts, Fault, Loading, Page, Simulated } from "../ui/parts";
 import { State, useWord } from "../ui/state";
 import { Evidences } from "./evidence";
 import { Level } from "./health";
+import { Said } from "./phrase";
 import { isDrawn, Resistance } from "./resistance";
 import { TicketActions } from "./ticketactions";
 import { ended } from "./ticketfilter";
+import { useName } from "./tickets";
 
 const route = getRouteApi("/tickets/$id");
 
 export function TicketPage() {
-  const { t } = useTranslation();
+  const name = useName();
   const { id } = route.useParams();
   const query = useQuery(ticketQuery(id));
   const ticket = query.data;
@@ -38,16 +40,17 @@ export function TicketPage() {
     <Page
       title={
         <>
-          {ticket.box_name || t("ticket.wholeSite", { site: ticket.site })}{" "}
-          {ticket.simulated && <Simulated />}
+          {name(ticket)} {ticket.simulated && <Simulated />}
         </>
       }
       aside={
         <span className="flex flex-wrap items-center gap-x-4 gap-y-1">
           <span className="num">{ticket.id}</span>
-          <Link to="/tickets" search={{ site: ticket.site }} className="link">
-            {ticket.site}
-          </Link>
+          {ticket.site && (
+            <Link to="/tickets" search={{ site: ticket.site }} className="link">
+              {ticket.site}
+            </Link>
+          )}
           <State kind="health" value={ticket.level} />
           <State kind="ticket" value={ticket.state} />
         </span>
@@ -175,11 +178,18 @@ function Why({ ticket, care }: { ticket: Ticket; care: BoxCare | undefined }) {
       aside={
         <>
           {t("finding.since")} <Day time={ticket.since} />
+          {ticket.measured && (
+            <>
+              {" · "}
+              {t("ticket.asOf")} <Clock time={ticket.measured} />
+            </>
+          )}
         </>
       }
     >
       <div className="px-3 pb-3">
         <Evidences items={ticket.evidence} />
+        <Opening ticket={ticket} />
         {forecast && !ended(ticket.state) && (
           <div className="mt-3 border-t border-line pt-3">
             <Forecast forecast={forecast} />
@@ -187,6 +197,28 @@ function Why({ ticket, care }: { ticket: Ticket; care: BoxCare | undefined }) {
         )}
       </div>
     </Card>
+  );
+}
+
+/** Opening is what the ticket rested on when it was opened, for the record. */
+function Opening({ ticket: { opening, measured } }: { ticket: Ticket }) {
+  const { t } = useTranslation();
+  const interval = useInterval();
+  if (!opening || !measured || Date.parse(measured) - Date.parse(opening.time) < 3_600_000) return null;
+  return (
+    <details className="mt-2 text-sm text-soft">
+      <summary className="min-h-6 py-0.5">
+        {t("ticket.opening")} <Day time={opening.time} />
+      </summary>
+      <Evidences items={opening.evidence} />
+      {opening.forecast && (
+        <p className="mt-1">
+          {t("forecast.throttles", {
+            when: interval(opening.forecast.low_days, opening.forecast.high_days),
+          })}
+        </p>
+      )}
+    </details>
   );
 }
 
@@ -272,11 +304,7 @@ function Check({ check }: { check: TicketCheck }) {
             </>
           )}
         </p>
-        {check.text && (
-          <p className="mt-1 text-xs text-soft" lang="en">
-            {check.text}
-          </p>
-        )}
+        {check.text && <Said phrase={check} className="mt-1 block text-xs text-soft" />}
       </div>
     </Card>
   );
@@ -294,6 +322,18 @@ function About({ ticket }: { ticket: Ticket }) {
     ]);
   }
   if (ticket.boxes?.length) items.push([t("ticket.boxes"), ticket.boxes.join(", ")]);
+  if (ticket.tickets?.length) {
+    items.push([
+      t("ticket.theirs"),
+      <span key="theirs">
+        {ticket.tickets.map((id) => (
+          <Link key={id} to="/tickets/$id" params={{ id }} className="link num mr-2 inline-block min-h-7">
+            {id}
+          </Link>
+        ))}
+      </span>,
+    ]);
+  }
   const plain: [string, string | undefined][] = [
     [t("ticket.place"), ticket.place],
     [t("ticket.region"), ticket.region],
@@ -340,8 +380,8 @@ function Timeline({ ticket }: { ticket: Ticket }) {
                 {step.by ? t("ticket.by", { name: step.by }) : t("ticket.byItself")}
               </span>
               {step.text && (
-                <span className="block break-words text-soft" lang="en">
-                  {step.text}
+                <span className="block break-words text-soft">
+                  {step.by ? step.text : <Said phrase={step} />}
                 </span>
               )}
             </span>

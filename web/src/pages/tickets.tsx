@@ -10,6 +10,9 @@ import { Icon, type IconName } from "../ui/icons";
 import { Ago, Card, Command, Empty, Fault, Loading, Page, Scroll, Simulated } from "../ui/parts";
 import { SortHead } from "../ui/sort";
 import { State, useWord } from "../ui/state";
+import { NumbersView } from "./carenumbers";
+import { NoticesView } from "./notices";
+import { PartsView } from "./spares";
 import { filterOf, ranked, type TicketSearch, ticketStates } from "./ticketfilter";
 import { VisitsView } from "./visits";
 
@@ -22,6 +25,14 @@ function useChange() {
     void navigate({ search: (s) => ({ ...s, ...change }), resetScroll: false });
 }
 
+const views: Record<string, IconName> = {
+  list: "tickets",
+  visits: "rollouts",
+  parts: "models",
+  notices: "live",
+  numbers: "waiting",
+};
+
 export function TicketsPage() {
   const { t } = useTranslation();
   const { view } = route.useSearch();
@@ -32,7 +43,7 @@ export function TicketsPage() {
       aside={counts.data && t("count.ticketsOpen", { count: counts.data.open })}
     >
       <nav aria-label={t("tickets.views")} className="mb-3 flex flex-wrap gap-1">
-        {["list", "visits"].map((name) => {
+        {Object.entries(views).map(([name, icon]) => {
           const on = (view ?? "list") === name;
           return (
             <Link
@@ -42,7 +53,7 @@ export function TicketsPage() {
               aria-current={on ? "page" : undefined}
               className={`flex min-h-8 items-center gap-1.5 rounded border px-3 ${on ? "border-accent bg-accent font-semibold text-accent-ink" : "border-edge text-text hover:bg-sunk"}`}
             >
-              <Icon name={name === "list" ? "tickets" : "rollouts"} size={14} />
+              <Icon name={icon} size={14} />
               {t(`tickets.view.${name}`)}
             </Link>
           );
@@ -51,6 +62,12 @@ export function TicketsPage() {
       {counts.error && <Fault error={counts.error} retry={() => void counts.refetch()} />}
       {view === "visits" ? (
         <VisitsView />
+      ) : view === "parts" ? (
+        <PartsView />
+      ) : view === "notices" ? (
+        <NoticesView />
+      ) : view === "numbers" ? (
+        <NumbersView />
       ) : (
         <div className="grid grid-cols-[minmax(0,1fr)] gap-3">
           {counts.data && <Cards counts={counts.data} />}
@@ -168,7 +185,10 @@ function Filters({ counts }: { counts: TicketCounts }) {
     [
       "site",
       t("tickets.all"),
-      withOwn(ranked(counts.sites), search.site).map(([s, n]) => [s, `${s} (${n})`]),
+      withOwn(
+        ranked(counts.sites).filter(([s]) => s),
+        search.site,
+      ).map(([s, n]) => [s, `${s} (${n})`]),
     ],
   ];
   const some = search.state || search.level || search.cause || search.site;
@@ -297,14 +317,22 @@ function Table({ fleetHasNone }: { fleetHasNone: boolean }) {
   );
 }
 
+/** useName says what a ticket is about: a box, a whole site, or all boxes of a product. */
+export function useName(): (ticket: Ticket) => string {
+  const { t } = useTranslation();
+  return ({ box_name: box, site, sku = "" }) =>
+    box || (site ? t("ticket.wholeSite", { site }) : t("ticket.wholeSKU", { sku }));
+}
+
 function Row({ ticket }: { ticket: Ticket }) {
   const { t } = useTranslation();
+  const name = useName();
   const word = useWord();
   return (
     <tr>
       <td>
         <Link to="/tickets/$id" params={{ id: ticket.id }} className="link font-medium">
-          {ticket.box_name || t("ticket.wholeSite", { site: ticket.site })}
+          {name(ticket)}
         </Link>
         <span className="block text-xs text-soft">
           <span className="num">{ticket.id}</span> <span className="lg:hidden">{ticket.site} </span>

@@ -68,9 +68,15 @@ const looks: Record<string, Record<string, Look>> = {
     done: { icon: "ok", colour: "text-ok" },
     canceled: { icon: "canceled", colour: soft },
   },
+  rma: {
+    open: { icon: "draft", colour: "text-warm" },
+    shipped: { icon: "rollouts", colour: "text-busy" },
+    received: { icon: "waiting", colour: "text-busy" },
+    closed: { icon: "ok", colour: soft },
+  },
 };
 
-export type Kind = "health" | "link" | "update" | "rollout" | "wave" | "target" | "ticket" | "visit";
+export type Kind = "health" | "link" | "update" | "rollout" | "wave" | "target" | "ticket" | "visit" | "rma";
 
 /** Words of the API that have no look of their own. */
 type Plain = "phase" | "class" | "heatCause" | "reset" | "work" | "part" | "siteClass" | "reference";

@@ -6,7 +6,6 @@ import type { BoxCare, CareDay, Ticket, TicketAction } from "../../src/api/gener
 import { signedPercent } from "../../src/format";
 import { fillOf, levelSteps, steps } from "../../src/hostmap/ramp";
 import en from "../../src/i18n/en.json";
-import { weekOf } from "../../src/pages/health";
 import { linesOf as curve, scaleOf } from "../../src/pages/resistance";
 import { stepsOf } from "../../src/pages/ticket";
 import { actionsOf, bodyOf, type Form } from "../../src/pages/ticketactions";
@@ -157,13 +156,6 @@ describe("course of the resistance", () => {
     expect(curve(days, scale)).toHaveLength(1);
     expect(curve([...days, day("2026-01-11", 23)], scaleOf(days, 400))).toHaveLength(2);
   });
-});
-
-test("the first week is counted from the day that the controller names", () => {
-  const at = Date.parse("2026-01-15T12:00:00Z");
-  expect(weekOf("learning the clean box: it takes a week of steady load, since 2026-01-11", at)).toBe(4);
-  expect(weekOf("learning …, since 2025-01-11", at)).toBe(7);
-  expect(weekOf("no steady load for a day", at)).toBeUndefined();
 });
 
 test("an unchanged day of a filter keeps its moment", () => {

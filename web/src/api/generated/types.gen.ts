@@ -626,9 +626,24 @@ export type NotifyState = {
      * given up
      */
     failed: number;
+    /**
+     * shoutrrr, webhook or alertmanager
+     */
     kind: string;
     last_error?: string;
     last_ok?: string;
+    /**
+     * from which on it is told; watch hears the weekly digest
+     */
+    level: string;
+    /**
+     * times of the site in which only what is urgent is told
+     */
+    quiet: Array<string>;
+    /**
+     * that it is told of; empty: all
+     */
+    sites: Array<string>;
     waiting: number;
 };
 
@@ -1224,10 +1239,15 @@ export type TicketCheck = {
      * newest since
      */
     after_percent?: number;
+    args?: Array<string>;
     /**
      * resistance above the clean box when the work was done
      */
     before_percent: number;
+    /**
+     * of the sentence, for other languages
+     */
+    code?: string;
     decided?: string;
     /**
      * part of the excess that is gone
@@ -1240,6 +1260,9 @@ export type TicketCheck = {
      */
     hours: number;
     need_ratio: number;
+    /**
+     * in English
+     */
     text?: string;
     /**
      * the cause shows in no resistance; the finding itself must close
@@ -1299,14 +1322,22 @@ export type TicketOpening = {
 };
 
 export type TicketStep = {
+    args?: Array<string>;
     /**
      * who; empty: the controller
      */
     by?: string;
     /**
+     * of the sentence, for other languages
+     */
+    code?: string;
+    /**
      * after it
      */
     state: string;
+    /**
+     * in English, or as a person wrote it
+     */
     text?: string;
     time: string;
     what: string;
