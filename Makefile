@@ -65,10 +65,8 @@ build/tools/staticcheck: .ci/tools/go.mod .ci/tools/go.sum
 
 test: deps assets web build lint gotest fuzz webtest ## everything CI checks
 
-# Property tests draw from a fixed seed here, so that a run can be repeated;
-# prove draws afresh.
 gotest:
-	EDGEHERD_REQUIRE_ASSETS=1 RAPID_SEED=1 go test -race -shuffle=on -timeout 20m ./...
+	.ci/gotest.sh
 
 fuzz: ## every fuzz target for FUZZTIME (3s)
 	.ci/fuzz.sh $(FUZZTIME)

@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Runs all Go tests as CI does, with go test's further flags as arguments.
+#
+# - Packages that take longest come first (go test keeps the order), or one of
+#   them would run alone in the end.
+# - One package more than there are cores, and twice as many tests that say
+#   t.Parallel: much of what they do is waiting for processes.
+# - Temporary files are in memory where there is room, since syncing thousands
+#   of small databases is half of the time else. No test pulls the plug: those
+#   of power loss record what is written and synced, and replay it.
+# - vet has been run by make lint, on everything.
+# - Property tests draw from a fixed seed, so that a run can be repeated; make
+#   prove draws afresh.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+cores=$(nproc)
+long='./internal/fleettest ./internal/e2e ./agent/spool ./cmd/edgeherd ./agent/activate ./agent/inputs ./agent/serve ./agent/worker ./controller/store ./controller/broker ./controller/cluster'
+
+# room is a folder in memory that holds 6 GiB and runs programs, or nothing.
+room() {
+	local dir
+	[ "$(df -k --output=fstype /dev/shm 2>/dev/null | tail -n 1)" = tmpfs ] || return 0
+	[ "$(df -k --output=avail /dev/shm | tail -n 1)" -ge $((6 << 20)) ] || return 0
+	[ "$(awk '/^MemAvailable:/ { print $2 }' /proc/meminfo)" -ge $((12 << 20)) ] || return 0
+	dir=$(mktemp -d /dev/shm/eh.XXXX) || return 0
+	printf '#!/bin/sh\n' >"$dir/run" && chmod 755 "$dir/run"
+	if ! "$dir/run" 2>/dev/null; then rm -rf "$dir"; return 0; fi
+	chmod 1777 "$dir" # databases and brokers of tests run as users of their own
+	echo "$dir"
+}
+memory=$(room)
+if [ -n "$memory" ]; then
+	trap 'rm -rf "$memory"' EXIT
+	export GOTMPDIR=${GOTMPDIR:-${TMPDIR:-/tmp}} TMPDIR=$memory # what the compiler leaves is large
+fi
+# shellcheck disable=SC2086 # one word per package
+EDGEHERD_REQUIRE_ASSETS=1 RAPID_SEED=1 go test -race -shuffle=on -vet=off -timeout 20m \
+	-p $((cores + 1)) -parallel $((2 * cores)) "$@" $long ./...
