@@ -11,9 +11,12 @@ import (
 
 // Bounds of what waits between a broker and the sink. A box has at most its
 // window of WELCOME under way, so none reaches its own bound honestly; what is
-// over a bound is forgotten, and its box sends it again.
+// over a bound is forgotten, and its box sends it again. That takes longest with
+// a HELLO, without which a box sends nothing, so there is room for them that
+// telemetry cannot take.
 const (
 	maxWaiting      = 4096
+	maxHellos       = 1024 // beyond maxWaiting
 	maxWaitingBytes = 32 << 20
 	maxWaitingOfBox = 64
 	workers         = 64 // at work at once: so many messages share a commit
@@ -41,7 +44,7 @@ type queue struct {
 }
 
 func newQueue() *queue {
-	return &queue{ready: make(chan identity.ID, maxWaiting), boxes: map[identity.ID][]arrival{}}
+	return &queue{ready: make(chan identity.ID, maxWaiting+maxHellos), boxes: map[identity.ID][]arrival{}}
 }
 
 // put takes an arrival, or reports false when there is no room for it.
@@ -49,7 +52,11 @@ func (q *queue) put(a arrival) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	mine, busy := q.boxes[a.id]
-	if q.count >= maxWaiting || q.bytes+len(a.payload) > maxWaitingBytes || len(mine) >= maxWaitingOfBox {
+	room, own := maxWaiting, maxWaitingOfBox
+	if a.topic == wire.TopicHello || a.topic == wire.TopicWill {
+		room, own = room+maxHellos, own+1
+	}
+	if q.count >= room || q.bytes+len(a.payload) > maxWaitingBytes || len(mine) >= own {
 		return false
 	}
 	q.count++
