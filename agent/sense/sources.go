@@ -185,12 +185,12 @@ func askBMC(period time.Duration, read func(ctx context.Context) ([]bmc.Sensor, 
 	steady, first := &bmc.Steady{}, true // of one goroutine at a time
 	return func(ctx context.Context) ([]value, error) {
 		begin, pause := time.Now(), period/60 // they measure every second or two
-		sensors, err := read(ctx)
-		sensors, young := steady.Take(sensors)
+		said, err := read(ctx) // a part of it even with an error
+		sensors, young := steady.Take(said)
 		enough := 2 * (time.Since(begin) + pause)
 		for range 2 {
 			end, limited := ctx.Deadline()
-			if !first || !young || err != nil || limited && time.Until(end) < enough {
+			if !first || !young || len(said) == 0 || limited && time.Until(end) < enough {
 				break // what is young grows older with the next question
 			}
 			wait := time.NewTimer(pause)
@@ -199,12 +199,11 @@ func askBMC(period time.Duration, read func(ctx context.Context) ([]bmc.Sensor, 
 			case <-wait.C:
 			}
 			wait.Stop()
-			var more []bmc.Sensor
-			if more, err = read(ctx); len(more) > 0 {
-				sensors, young = steady.Take(more)
+			if said, err = read(ctx); len(said) > 0 {
+				sensors, young = steady.Take(said)
 			}
 		}
-		first = first && err != nil
+		first = first && len(said) == 0
 		list := make([]value, 0, len(sensors))
 		for _, s := range sensors {
 			v := value{V: s.Value, Sensor: Sensor{Key: "bmc/" + string(s.Kind) + "/" + cleanLabel(s.Name), Metric: metrics[s.Kind], Label: "bmc/" + cleanLabel(s.Name)}}
