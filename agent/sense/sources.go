@@ -185,7 +185,7 @@ func askBMC(period time.Duration, read func(ctx context.Context) ([]bmc.Sensor, 
 	steady, first := &bmc.Steady{}, true // of one goroutine at a time
 	return func(ctx context.Context) ([]value, error) {
 		begin, pause := time.Now(), period/60 // they measure every second or two
-		said, err := read(ctx) // a part of it even with an error
+		said, err := read(ctx)                // a part of it even with an error
 		sensors, young := steady.Take(said)
 		enough := 2 * (time.Since(begin) + pause)
 		for range 2 {
