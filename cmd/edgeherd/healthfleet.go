@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strconv"
@@ -219,7 +220,27 @@ func healthSetCommand(c *cli) *cobra.Command {
 }
 
 func notifyCommand(c *cli) *cobra.Command {
-	return c.group("notify", "Notices of tickets", c.verb("test [ENDPOINT]", "Tell one endpoint, or all, a test", func(ctx context.Context, args []string) error {
+	list := c.verb("list", "Endpoints, what each wants to hear and how it does", func(ctx context.Context, _ []string) error {
+		client, _, err := c.client()
+		if err != nil {
+			return err
+		}
+		r, err := client.Care(ctx, 1)
+		if err != nil {
+			return err
+		}
+		s := sheet{kind: "notify-list", value: r.Notify, head: []string{"ENDPOINT", "KIND", "FROM", "SITES", "QUIET", "WAITING", "GIVEN UP", "LAST", "ERROR"}}
+		now := time.Now()
+		for _, name := range sortedKeys(r.Notify) {
+			n := r.Notify[name]
+			s.rows = append(s.rows, []string{name, n.Kind, string(n.Level), cmp.Or(strings.Join(n.Sites, ", "), "all"), orDash(strings.Join(n.Quiet, ", ")),
+				strconv.Itoa(n.Waiting), strconv.Itoa(n.Failed), age(n.LastOK, now), orDash(n.LastErr)})
+			s.names = append(s.names, name)
+		}
+		c.say("The weekly digest goes to endpoints from watch on; %d findings are in the next one.", len(r.Watch))
+		return c.print(s)
+	})
+	return c.group("notify", "Notices of tickets", list, c.verb("test [ENDPOINT]", "Tell one endpoint, or all, a test", func(ctx context.Context, args []string) error {
 		client, _, err := c.client()
 		if err != nil {
 			return err
@@ -252,6 +273,26 @@ func notifyCommand(c *cli) *cobra.Command {
 		}
 		return nil
 	}))
+}
+
+// healthSparesCommand lists the parts that regions should have.
+func healthSparesCommand(c *cli) *cobra.Command {
+	return c.verb("spares", "Parts that each region should have for the next 90 days", func(ctx context.Context, _ []string) error {
+		client, _, err := c.client()
+		if err != nil {
+			return err
+		}
+		r, err := client.Care(ctx, 1)
+		if err != nil {
+			return err
+		}
+		s := sheet{kind: "spare-list", item: "spare", value: r.Spares, items: items(r.Spares), head: []string{"REGION", "PART", "HAVE", "EXPECTED", "BOXES", "DAYS"}}
+		for _, v := range r.Spares {
+			s.rows = append(s.rows, []string{orDash(v.Region), v.Part, strconv.Itoa(v.Stock), fmt.Sprintf("%.1f", v.Mean), strconv.Itoa(v.Boxes), strconv.Itoa(v.Days)})
+			s.names = append(s.names, v.Part)
+		}
+		return c.print(s)
+	})
 }
 
 func rmaCommand(c *cli) *cobra.Command {
