@@ -13,6 +13,7 @@ package controller
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -28,6 +29,7 @@ import (
 	"github.com/edgeherd/edgeherd/controller/balancer"
 	"github.com/edgeherd/edgeherd/controller/broker"
 	"github.com/edgeherd/edgeherd/controller/cluster"
+	"github.com/edgeherd/edgeherd/controller/enrol"
 	"github.com/edgeherd/edgeherd/controller/fault"
 	"github.com/edgeherd/edgeherd/controller/ingest"
 	"github.com/edgeherd/edgeherd/controller/notify"
@@ -122,6 +124,7 @@ type Controller struct {
 	store  *store.Store
 	blobs  *blob.Store
 	ca     *identity.CA
+	server tls.Certificate // of the listeners
 	key    trust.PrivateKey
 	people *people.People
 	hub    *api.Hub
@@ -143,6 +146,9 @@ type Controller struct {
 	underWay map[string]*underWay // of the conductor alone: rollouts by id
 
 	exports    exports
+	members    *enrol.Desk
+	swept      time.Time // of sweep alone
+	downloads  downloads
 	desk       *upkeep.Desk
 	notify     *notify.Sender
 	pacer      *pacer
@@ -166,6 +172,9 @@ func Open(ctx context.Context, opts Options, log *slog.Logger) (_ *Controller, e
 		return nil, err
 	}
 	c.faults = fault.New(fault.Options{Keep: c.store.KeepFaults, WallClock: c.opts.WallClock}, log)
+	if err := c.openMembers(); err != nil {
+		return nil, err
+	}
 	if err := c.openBroker(); err != nil {
 		return nil, err
 	}
@@ -186,6 +195,7 @@ func Open(ctx context.Context, opts Options, log *slog.Logger) (_ *Controller, e
 		Version: c.opts.Version, WallClock: c.opts.WallClock, SecureCookies: !c.opts.HTTPPlain,
 		Metrics: c.exports.metrics.Handler(), Faults: c.faults, Trouble: c.ingest.Trouble,
 		SamplesFor: c.opts.Retention.Samples, Desk: c.desk, Notify: c.notify,
+		Members: api.Members{Desk: c.members, At: c.TokenBase, Server: c.server, Changed: c.memberChanged},
 	}, log)
 	return c, err
 }

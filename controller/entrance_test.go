@@ -198,7 +198,7 @@ func TestPlainPagesHaveNoDoorForBoxes(t *testing.T) {
 		t.Errorf("boxes are told of %q, %v", id.Pages, err)
 	}
 	rec := httptest.NewRecorder()
-	c.entrance(http.NotFoundHandler(), http.NotFoundHandler()).ServeHTTP(rec, httptest.NewRequest(http.MethodGet, "/mqtt", nil))
+	c.entrance(http.NotFoundHandler()).ServeHTTP(rec, httptest.NewRequest(http.MethodGet, "/mqtt", nil))
 	if rec.Code != http.StatusForbidden {
 		t.Errorf("%d", rec.Code)
 	}

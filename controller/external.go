@@ -38,7 +38,7 @@ type ExternalBroker struct {
 // openBroker prepares the embedded broker, and the connection to another one
 // if there is one. The embedded one serves WebSockets in either case.
 func (c *Controller) openBroker() (err error) {
-	opts := broker.Options{Sink: sink{c}, OnDisconnect: c.left, Faults: c.faults, WallClock: c.opts.WallClock}
+	opts := broker.Options{Sink: sink{c}, OnDisconnect: c.left, Greet: c.greet, Faults: c.faults, WallClock: c.opts.WallClock}
 	if c.mqtt != nil {
 		opts.Listeners = append(opts.Listeners, c.mqtt)
 	}
@@ -62,7 +62,7 @@ func (c *Controller) openBroker() (err error) {
 	}
 	probe := broker.Probe{Remote: r, Shared: x.Shared, BoxTLS: c.probeTLS(r.TLS), Log: c.log}
 	c.remote, err = broker.NewExternal(broker.ExternalOptions{
-		Remote: r, Sink: remoteSink{c, &marks{at: map[identity.ID]time.Time{}}}, Known: c.store.Known, Faults: c.faults, Shared: x.Shared,
+		Remote: r, Sink: remoteSink{c, &marks{at: map[identity.ID]time.Time{}}}, Known: c.mayTalk, Faults: c.faults, Shared: x.Shared,
 		Lead: c.leads, Probe: probe.Run,
 	}, c.log)
 	return err
@@ -165,7 +165,7 @@ func (s remoteSink) Deliver(ctx context.Context, id identity.ID, topic wire.Topi
 // tell sends a message to a box, by whichever way it is connected.
 func (c *Controller) tell(id identity.ID, topic wire.Topic, payload []byte, qos byte) error {
 	if topic == wire.TopicWant {
-		if held, err := c.contested(id); err != nil || held {
+		if held, err := c.withheld(id); err != nil || held {
 			return err
 		}
 	}

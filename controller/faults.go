@@ -1,20 +1,9 @@
 package controller
 
 import (
-	"context"
-	"time"
-
 	"github.com/edgeherd/edgeherd/internal/identity"
 	"github.com/edgeherd/edgeherd/internal/wire"
 )
-
-// contested reports whether two machines are one box: neither is told what to
-// run then.
-func (c *Controller) contested(id identity.ID) (bool, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	return c.store.Contested(ctx, id)
-}
 
 // askHello asks all sessions of a box for a HELLO, wherever they are: which of
 // two machines answers tells whether there are two.

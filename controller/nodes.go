@@ -189,8 +189,7 @@ func (c *Controller) hearTell(id identity.ID, topic wire.Topic, payload []byte) 
 func (c *Controller) want(id identity.ID) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	held, err := c.store.Contested(ctx, id)
-	if err != nil || held {
+	if held, err := c.withheld(id); err != nil || held {
 		return nil, err
 	}
 	envelope, err := c.store.DesiredEnvelope(ctx, id)

@@ -15,8 +15,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/edgeherd/edgeherd/controller/balancer"
-	"github.com/edgeherd/edgeherd/controller/broker"
-	"github.com/edgeherd/edgeherd/internal/identity"
 )
 
 // Addrs are the addresses that are listened on.
@@ -61,7 +59,7 @@ func (c *Controller) listen(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	deviceTLS := c.ca.ServerTLS(cert, c.admit)
+	c.server = cert
 	if c.http, err = c.listenOn("http", c.opts.HTTP); err != nil {
 		return err
 	}
@@ -78,14 +76,14 @@ func (c *Controller) listen(ctx context.Context) error {
 	if c.device, err = c.listenOn("device", c.opts.Device); err != nil {
 		return err
 	}
-	c.device = tls.NewListener(c.device, deviceTLS)
+	c.device = tls.NewListener(c.device, c.ca.DeviceTLS(cert, c.admit))
 	if c.opts.Broker.URL != "" {
 		return nil // boxes go to the broker of others
 	}
 	if c.mqtt, err = c.listenOn("mqtt", c.opts.MQTT); err != nil {
 		return err
 	}
-	c.mqtt = tls.NewListener(c.mqtt, deviceTLS)
+	c.mqtt = tls.NewListener(c.mqtt, c.ca.ServerTLS(cert, c.admit))
 	return nil
 }
 
@@ -118,18 +116,6 @@ func isLoopback(a net.Addr) bool {
 	return err == nil && ip != nil && ip.IsLoopback()
 }
 
-// admit decides about each TLS handshake of a box.
-func (c *Controller) admit(id identity.ID) error {
-	known, err := c.store.Known(context.Background(), id)
-	if err != nil {
-		return fmt.Errorf("box %s: %w: %w", id, broker.ErrUnsure, err)
-	}
-	if !known {
-		return fmt.Errorf("box %s is not enrolled here", id)
-	}
-	return nil
-}
-
 // Run serves until ctx is done or a part fails, then releases everything.
 //
 // The order of the end matters: operators' requests first, so that they learn
@@ -148,8 +134,8 @@ func (c *Controller) Run(ctx context.Context) error {
 		g.Go(func() error { return l.Run(ctx) })
 	}
 	// Streams of events last; each of their writes has a deadline of its own.
-	g.Go(func() error { return c.serveHTTP(ctx, c.http, c.entrance(c.api.Operator(), c.api.Device()), 0) })
-	g.Go(func() error { return c.serveHTTP(ctx, c.device, c.api.Device(), time.Hour) })
+	g.Go(func() error { return c.serveHTTP(ctx, c.http, c.entrance(c.api.Operator()), 0) })
+	g.Go(func() error { return c.serveHTTP(ctx, c.device, c.deviceEntrance(c.api.Device()), time.Hour) })
 	g.Go(func() error { return c.broker.Run(ctx) })
 	if c.remote != nil {
 		g.Go(func() error { return c.remote.Run(ctx) })
@@ -158,6 +144,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	if c.node != nil {
 		g.Go(func() error { return c.node.Run(ctx) })
 		g.Go(func() error { return c.catchUp(ctx) })
+		g.Go(func() error { return c.sweep(ctx) })
 	}
 	g.Go(func() error { return c.conduct(ctx) })
 	g.Go(func() error { return c.retain(ctx) })

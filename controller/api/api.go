@@ -68,6 +68,8 @@ type Options struct {
 	Notify *notify.Sender
 	// People knows who asks; nil: local users of Store.
 	People *people.People
+	// Members makes machines boxes; without a Desk nobody does.
+	Members Members
 	// Version of the program, for pages.
 	Version string
 	// WallClock stamps rows and tokens; nil means time.Now.
@@ -173,6 +175,7 @@ func build(opts Options, log *slog.Logger) *API {
 	a.registerTickets()
 	a.registerVisits()
 	a.registerCare()
+	a.registerEnrol()
 	a.registerPeople()
 	a.registerPlain()
 	a.operator = secure(crossOrigin(onlyJSON(a.routes)))

@@ -142,7 +142,16 @@ var access = map[string]entry{
 	"GET /api/v1/boxes/{id}/care":        ofBox(authz.See),
 	"POST /api/v1/boxes/{id}/care":       ofBox(authz.Tend).do("box.care"),
 	"GET /api/v1/resets":                 filtered(authz.See),
-	"POST /api/v1/notify:test":           ofFleet(authz.Set).do("notify.test"),
+	// The sites of tokens and machines are found, and asked about, in the routes.
+	"GET /api/v1/enrolment/tokens":                      filtered(authz.Enrol),
+	"POST /api/v1/enrolment/tokens":                     filtered(authz.Enrol).do("enrol.token"),
+	"DELETE /api/v1/enrolment/tokens/{token}":           filtered(authz.Enrol).do("enrol.revoke"),
+	"GET /api/v1/enrolment/requests":                    filtered(authz.Approve),
+	"POST /api/v1/enrolment/requests/{request}/actions": filtered(authz.Approve).do("enrol.decide"),
+	"POST /api/v1/enrolment/files":                      filtered(authz.Approve).do("enrol.sign"),
+	"GET /api/v1/boxes/{id}/identity":                   ofBox(authz.See),
+	"POST /api/v1/boxes/{id}/identity/actions":          ofBox(authz.Enrol).do("box.identity"),
+	"POST /api/v1/notify:test":                          ofFleet(authz.Set).do("notify.test"),
 }
 
 // allow asks the gate whether the caller of a request may use the route.

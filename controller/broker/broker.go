@@ -66,6 +66,9 @@ type Options struct {
 	// to have gone is told of by neither.
 	OnConnect    func(identity.ID, wire.SID)
 	OnDisconnect func(context.Context, identity.ID, wire.SID)
+	// Greet judges a box whose CONNECT is in order, when its session is known to
+	// Disconnect already; an error ends it. nil lets all in.
+	Greet func(ctx context.Context, peer Peer, from netip.Addr) error
 	// SessionAge is how long a session may last before it must show its
 	// certificate again; the end of the certificate may shorten it, chance
 	// shortens it by up to a tenth. Default 24 h.
@@ -115,6 +118,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.WallClock == nil {
 		o.WallClock = time.Now
+	}
+	if o.Greet == nil {
+		o.Greet = func(context.Context, Peer, netip.Addr) error { return nil }
 	}
 	if o.OnConnect == nil {
 		o.OnConnect = func(identity.ID, wire.SID) {}
@@ -325,6 +331,7 @@ func (b *Broker) handshake(ctx context.Context, conn net.Conn, wait time.Duratio
 // Peer is the box at the other end of a connection.
 type Peer struct {
 	ID       identity.ID
+	Serial   string    // of its certificate, hexadecimal
 	NotAfter time.Time // when its certificate ends; zero: never
 }
 
@@ -334,7 +341,8 @@ func PeerOf(cs tls.ConnectionState) (Peer, error) {
 	if err != nil {
 		return Peer{}, err
 	}
-	return Peer{ID: id, NotAfter: cs.VerifiedChains[0][0].NotAfter}, nil
+	leaf := cs.VerifiedChains[0][0]
+	return Peer{ID: id, Serial: leaf.SerialNumber.Text(16), NotAfter: leaf.NotAfter}, nil
 }
 
 // ServeConn serves one connection whose peer has been proved, such as a

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -56,12 +57,33 @@ func (h *hook) OnConnect(cl *mqtt.Client, pk packets.Packet) error {
 	if err == nil {
 		err = h.broker.enter(s, cl, sid)
 	}
+	if err == nil {
+		if err = h.greet(s); err != nil {
+			return err // told there, and no fault of a message
+		}
+	}
 	if err != nil {
 		h.broker.opts.Faults.Note(s.peer.ID, causeOf(err), 1, fmt.Errorf("connection refused: %w", err))
 		return fmt.Errorf("%w: %w", ErrOffence, err)
 	}
 	s.greeted()
 	return nil
+}
+
+// greet asks whether the box may be here. It comes after enter: whoever ends the
+// sessions of a box meanwhile ends this one, too.
+func (h *hook) greet(s *session) error {
+	ctx, cancel := context.WithTimeout(context.Background(), h.broker.opts.HandshakeTimeout)
+	defer cancel()
+	err := h.broker.opts.Greet(ctx, s.peer, addressOf(s.conn))
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, ErrUnsure):
+		return err
+	}
+	h.broker.log.Info("box refused", "device", s.peer.ID, "remote", addressOf(s.conn), "err", err)
+	return fmt.Errorf("%w: %w", ErrOffence, err)
 }
 
 var (

@@ -90,7 +90,11 @@ func (in *Ingest) judge(ctx context.Context, id identity.ID, h wire.Hello) (with
 		in.asks[id] = time.Now().Add(c.Ask.Sub(in.opts.WallClock()))
 		in.mu.Unlock()
 	}
-	return c.Now, nil
+	if c.Now {
+		return true, nil
+	}
+	m, err := in.opts.Store.Membership(ctx, id)
+	return m.State == store.StateQuarantined, err
 }
 
 // disk notes what a box says of its own.

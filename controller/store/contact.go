@@ -232,6 +232,14 @@ func (s *Store) addCert(ctx context.Context, t *tx, c Cert) error {
 	return nil
 }
 
+// HasCert says whether a certificate is recorded.
+func (s *Store) HasCert(ctx context.Context, serial string) (has bool, err error) {
+	if err = s.one(ctx, `SELECT count(*) > 0 FROM device_cert WHERE serial = ?`, []any{serial}, &has); err != nil {
+		return false, fmt.Errorf("look up certificate %s: %w", serial, err)
+	}
+	return has, nil
+}
+
 // Certs lists the certificates of a box, newest first.
 func (s *Store) Certs(ctx context.Context, id identity.ID) (out []Cert, err error) {
 	err = s.read(ctx, func(t *tx) error { out, err = certsIn(ctx, t, id); return err })

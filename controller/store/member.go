@@ -257,6 +257,20 @@ func settleCerts(ctx context.Context, t *tx, c Change, nowMs int64) error {
 	return err
 }
 
+// ChangedMembers lists boxes that stand otherwise since a time.
+func (s *Store) ChangedMembers(ctx context.Context, since time.Time) (ids []identity.ID, err error) {
+	err = s.each(ctx, `SELECT box FROM standing WHERE since_ms >= ?`, []any{since.UnixMilli()}, func(rows *sql.Rows) error {
+		var id identity.ID
+		err := rows.Scan(&id)
+		ids = append(ids, id)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list boxes that changed: %w", err)
+	}
+	return ids, nil
+}
+
 // IdentityEvents lists what happened to the identity of a box, newest first.
 func (s *Store) IdentityEvents(ctx context.Context, id identity.ID) (out []IdentityEvent, err error) {
 	err = s.each(ctx, `SELECT t_ms, state, author, text, body FROM identity_event WHERE box = ? ORDER BY id DESC LIMIT 200`, []any{id}, func(rows *sql.Rows) error {

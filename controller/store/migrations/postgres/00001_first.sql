@@ -194,6 +194,7 @@ CREATE TABLE standing (
   box TEXT PRIMARY KEY, state TEXT NOT NULL, since_ms BIGINT NOT NULL, why TEXT NOT NULL, author TEXT NOT NULL,
   generation BIGINT NOT NULL, fence BIGINT NOT NULL, labels TEXT NOT NULL, hardware TEXT NOT NULL
 );
+CREATE INDEX standing_since ON standing (since_ms);
 -- Serial numbers by which the machine of a box is known again.
 CREATE TABLE machine_mark (mark TEXT NOT NULL, box TEXT NOT NULL, PRIMARY KEY (mark, box));
 CREATE INDEX machine_mark_box ON machine_mark (box);

@@ -130,6 +130,17 @@ export type BoxCare = {
     upkeep: Upkeep;
 };
 
+export type BoxCertificate = {
+    /**
+     * From where it was first used
+     */
+    address?: string;
+    changed: string;
+    ends: string;
+    serial: string;
+    state: 'pending' | 'current' | 'superseded' | 'dead';
+};
+
 export type BoxFault = {
     cause: string;
     /**
@@ -146,6 +157,26 @@ export type BoxFault = {
 
 export type BoxFaultList = {
     items: Array<BoxFault>;
+};
+
+export type BoxIdentity = {
+    box: string;
+    by?: string;
+    certificates: Array<BoxCertificate>;
+    /**
+     * Counts the machines that stood in this place
+     */
+    generation: number;
+    hardware: Hardware;
+    history: Array<IdentityEvent>;
+    labels?: {
+        [key: string]: string;
+    };
+    name: string;
+    since?: string;
+    site: string;
+    state: 'enrolled' | 'active' | 'quarantined' | 'revoked' | 'retired';
+    why?: string;
 };
 
 export type BoxList = {
@@ -339,6 +370,183 @@ export type DriftShift = {
     reference: number;
 };
 
+export type EnrolDecision = {
+    action: 'approve' | 'deny';
+    /**
+     * What the box will be called
+     */
+    name?: string;
+};
+
+export type EnrolFile = {
+    box?: string;
+    /**
+     * The file, base64
+     */
+    data: string;
+    name?: string;
+};
+
+export type EnrolRequest = {
+    address: string;
+    agent: string;
+    asked: string;
+    box?: string;
+    /**
+     * Who decided
+     */
+    by?: string;
+    hardware: Hardware;
+    /**
+     * Names the key of the machine
+     */
+    id: string;
+    /**
+     * What it would like to be called
+     */
+    name?: string;
+    /**
+     * Shown on the machine as well
+     */
+    short_code: string;
+    site: string;
+    state: 'challenge' | 'pending' | 'approved' | 'denied' | 'issued';
+    token: string;
+    /**
+     * SHA-256 of the endorsement key of its TPM
+     */
+    tpm?: string;
+    /**
+     * Its key lives in that TPM
+     */
+    tpm_proved?: boolean;
+};
+
+export type EnrolRequestList = {
+    items: Array<EnrolRequest>;
+};
+
+export type EnrolToken = {
+    /**
+     * Who agrees to a machine; default auto for one use, else manual
+     */
+    approve?: 'auto' | 'manual' | 'rules';
+    /**
+     * The machine takes the place of this box: name, models and history stay
+     */
+    box?: string;
+    by: string;
+    expires: string;
+    /**
+     * Networks (CIDR) whose machines need nobody's approval
+     */
+    from?: Array<string>;
+    id: string;
+    /**
+     * Labels of the boxes
+     */
+    labels?: {
+        [key: string]: string;
+    };
+    made: string;
+    /**
+     * Networks (CIDR) from which alone it may be used
+     */
+    networks?: Array<string>;
+    /**
+     * Why it is no longer good
+     */
+    off?: string;
+    /**
+     * Uses that were refused
+     */
+    refused: number;
+    /**
+     * Serial number of the only machine that may use it
+     */
+    serial?: string;
+    /**
+     * Serial numbers of boards that need nobody's approval
+     */
+    serials?: Array<string>;
+    /**
+     * Where the boxes will stand; of a token for a box, its site
+     */
+    site?: string;
+    /**
+     * SHA-256 of endorsement keys that need nobody's approval
+     */
+    tpms?: Array<string>;
+    /**
+     * How many machines may use it; default 1
+     */
+    uses?: number;
+    uses_left: number;
+};
+
+export type EnrolTokenList = {
+    items: Array<EnrolToken>;
+};
+
+export type EnrolTokenMade = {
+    /**
+     * Who agrees to a machine; default auto for one use, else manual
+     */
+    approve?: 'auto' | 'manual' | 'rules';
+    /**
+     * The machine takes the place of this box: name, models and history stay
+     */
+    box?: string;
+    by: string;
+    expires: string;
+    /**
+     * Networks (CIDR) whose machines need nobody's approval
+     */
+    from?: Array<string>;
+    id: string;
+    /**
+     * Labels of the boxes
+     */
+    labels?: {
+        [key: string]: string;
+    };
+    made: string;
+    /**
+     * Networks (CIDR) from which alone it may be used
+     */
+    networks?: Array<string>;
+    /**
+     * Why it is no longer good
+     */
+    off?: string;
+    /**
+     * Uses that were refused
+     */
+    refused: number;
+    /**
+     * Serial number of the only machine that may use it
+     */
+    serial?: string;
+    /**
+     * Serial numbers of boards that need nobody's approval
+     */
+    serials?: Array<string>;
+    /**
+     * Where the boxes will stand; of a token for a box, its site
+     */
+    site?: string;
+    token: string;
+    /**
+     * SHA-256 of endorsement keys that need nobody's approval
+     */
+    tpms?: Array<string>;
+    /**
+     * How many machines may use it; default 1
+     */
+    uses?: number;
+    uses_left: number;
+};
+
 export type Error = {
     detail?: string;
     errors?: Array<Fault>;
@@ -432,6 +640,16 @@ export type Gate = {
     sample: number;
 };
 
+export type Hardware = {
+    arch?: string;
+    board_serial?: string;
+    disk_serial?: string;
+    dmi_product_uuid?: string;
+    dt_serial?: string;
+    macs?: Array<string>;
+    model?: string;
+};
+
 export type Heat = {
     busy_ratio: number;
     rise_kelvin: number;
@@ -444,6 +662,25 @@ export type HeatForecast = {
     mid_days: number;
     trip_celsius: number;
     trip_known: boolean;
+};
+
+export type IdentityAction = {
+    action: 'quarantine' | 'release' | 'revoke' | 'retire';
+    /**
+     * release: the serial number of the certificate that alone stays good; default the one that was used last
+     */
+    keep?: string;
+    /**
+     * Goes into the history of the box
+     */
+    why?: string;
+};
+
+export type IdentityEvent = {
+    by: string;
+    state: string;
+    text: string;
+    time: string;
 };
 
 export type Inventory = {
@@ -540,6 +777,55 @@ export type ModelVersion = {
     signature: Signature;
     size_bytes: number;
     version: string;
+};
+
+export type NewEnrolToken = {
+    /**
+     * Who agrees to a machine; default auto for one use, else manual
+     */
+    approve?: 'auto' | 'manual' | 'rules';
+    /**
+     * The machine takes the place of this box: name, models and history stay
+     */
+    box?: string;
+    /**
+     * Networks (CIDR) whose machines need nobody's approval
+     */
+    from?: Array<string>;
+    /**
+     * Labels of the boxes
+     */
+    labels?: {
+        [key: string]: string;
+    };
+    /**
+     * Networks (CIDR) from which alone it may be used
+     */
+    networks?: Array<string>;
+    /**
+     * Serial number of the only machine that may use it
+     */
+    serial?: string;
+    /**
+     * Serial numbers of boards that need nobody's approval
+     */
+    serials?: Array<string>;
+    /**
+     * Where the boxes will stand; of a token for a box, its site
+     */
+    site?: string;
+    /**
+     * SHA-256 of endorsement keys that need nobody's approval
+     */
+    tpms?: Array<string>;
+    /**
+     * How long it is good; default a day
+     */
+    ttl_seconds?: number;
+    /**
+     * How many machines may use it; default 1
+     */
+    uses?: number;
 };
 
 export type NewLock = {
@@ -2056,6 +2342,84 @@ export type BoxFaultsResponses = {
 
 export type BoxFaultsResponse = BoxFaultsResponses[keyof BoxFaultsResponses];
 
+export type BoxIdentityData = {
+    body?: never;
+    path: {
+        id: string;
+    };
+    query?: never;
+    url: '/api/v1/boxes/{id}/identity';
+};
+
+export type BoxIdentityErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type BoxIdentityError = BoxIdentityErrors[keyof BoxIdentityErrors];
+
+export type BoxIdentityResponses = {
+    /**
+     * OK
+     */
+    200: BoxIdentity;
+};
+
+export type BoxIdentityResponse = BoxIdentityResponses[keyof BoxIdentityResponses];
+
+export type ChangeIdentityData = {
+    body: IdentityAction;
+    path: {
+        id: string;
+    };
+    query?: never;
+    url: '/api/v1/boxes/{id}/identity/actions';
+};
+
+export type ChangeIdentityErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type ChangeIdentityError = ChangeIdentityErrors[keyof ChangeIdentityErrors];
+
+export type ChangeIdentityResponses = {
+    /**
+     * OK
+     */
+    200: BoxIdentity;
+};
+
+export type ChangeIdentityResponse = ChangeIdentityResponses[keyof ChangeIdentityResponses];
+
 export type BoxResultsData = {
     body?: never;
     path: {
@@ -2227,6 +2591,236 @@ export type CareSitesResponses = {
 };
 
 export type CareSitesResponse = CareSitesResponses[keyof CareSitesResponses];
+
+export type SignEnrolData = {
+    body: EnrolFile;
+    path?: never;
+    query?: never;
+    url: '/api/v1/enrolment/files';
+};
+
+export type SignEnrolErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type SignEnrolError = SignEnrolErrors[keyof SignEnrolErrors];
+
+export type SignEnrolResponses = {
+    /**
+     * OK
+     */
+    200: EnrolFile;
+};
+
+export type SignEnrolResponse = SignEnrolResponses[keyof SignEnrolResponses];
+
+export type EnrolRequestsData = {
+    body?: never;
+    path?: never;
+    query?: {
+        /**
+         * Only those in this state
+         */
+        state?: 'challenge' | 'pending' | 'approved' | 'denied' | 'issued' | '';
+    };
+    url: '/api/v1/enrolment/requests';
+};
+
+export type EnrolRequestsErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type EnrolRequestsError = EnrolRequestsErrors[keyof EnrolRequestsErrors];
+
+export type EnrolRequestsResponses = {
+    /**
+     * OK
+     */
+    200: EnrolRequestList;
+};
+
+export type EnrolRequestsResponse = EnrolRequestsResponses[keyof EnrolRequestsResponses];
+
+export type DecideEnrolData = {
+    body: EnrolDecision;
+    path: {
+        /**
+         * The id of a request, or its short code
+         */
+        request: string;
+    };
+    query?: never;
+    url: '/api/v1/enrolment/requests/{request}/actions';
+};
+
+export type DecideEnrolErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type DecideEnrolError = DecideEnrolErrors[keyof DecideEnrolErrors];
+
+export type DecideEnrolResponses = {
+    /**
+     * OK
+     */
+    200: EnrolRequest;
+};
+
+export type DecideEnrolResponse = DecideEnrolResponses[keyof DecideEnrolResponses];
+
+export type EnrolTokensData = {
+    body?: never;
+    path?: never;
+    query?: never;
+    url: '/api/v1/enrolment/tokens';
+};
+
+export type EnrolTokensErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type EnrolTokensError = EnrolTokensErrors[keyof EnrolTokensErrors];
+
+export type EnrolTokensResponses = {
+    /**
+     * OK
+     */
+    200: EnrolTokenList;
+};
+
+export type EnrolTokensResponse = EnrolTokensResponses[keyof EnrolTokensResponses];
+
+export type CreateEnrolTokenData = {
+    body: NewEnrolToken;
+    path?: never;
+    query?: never;
+    url: '/api/v1/enrolment/tokens';
+};
+
+export type CreateEnrolTokenErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type CreateEnrolTokenError = CreateEnrolTokenErrors[keyof CreateEnrolTokenErrors];
+
+export type CreateEnrolTokenResponses = {
+    /**
+     * Created
+     */
+    201: EnrolTokenMade;
+};
+
+export type CreateEnrolTokenResponse = CreateEnrolTokenResponses[keyof CreateEnrolTokenResponses];
+
+export type RevokeEnrolTokenData = {
+    body?: never;
+    path: {
+        token: string;
+    };
+    query?: never;
+    url: '/api/v1/enrolment/tokens/{token}';
+};
+
+export type RevokeEnrolTokenErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type RevokeEnrolTokenError = RevokeEnrolTokenErrors[keyof RevokeEnrolTokenErrors];
+
+export type RevokeEnrolTokenResponses = {
+    /**
+     * OK
+     */
+    200: EnrolToken;
+};
+
+export type RevokeEnrolTokenResponse = RevokeEnrolTokenResponses[keyof RevokeEnrolTokenResponses];
 
 export type EventsData = {
     body?: never;
