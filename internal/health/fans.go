@@ -10,6 +10,9 @@ const (
 	heatBins  = 16
 	heatLow   = 24.0
 	heatWidth = 4.0
+	// A fan that idles answers to the air more than to the die; wear slows it at
+	// every speed. Boxes that are warm so often are judged by these hours alone.
+	heatBusy = 0.25
 )
 
 func heatBin(h *Hour) (int, bool) {
@@ -33,11 +36,19 @@ func (base *Baseline) learnHeat(hours []Hour, basis *Basis) {
 			}
 		}
 	}
+	low, high, n := heatBins, 0, 0
 	for k, b := range bins {
 		base.Heat[k] = Missing()
-		if len(b) >= 2*curveLeast {
-			base.Heat[k] = Value(median(b))
+		if n += len(b); len(b) >= 2*curveLeast {
+			base.Heat[k], low, high = Value(median(b)), min(low, k), k
 		}
+	}
+	busy := 0
+	for _, b := range bins[(2*low+high+2)/3:] {
+		busy += len(b)
+	}
+	if base.HeatFrom = 0; float64(busy) >= heatBusy*float64(n) {
+		base.HeatFrom = (2*low + high + 2) / 3
 	}
 }
 
@@ -52,7 +63,7 @@ func (base *Baseline) overPeers(h *Hour, basis *Basis, fan int) float64 {
 	if n > 0 {
 		return lnSpeed(h, fan) - sum/n
 	}
-	if k, ok := heatBin(h); ok {
+	if k, ok := heatBin(h); ok && k >= base.HeatFrom {
 		return lnSpeed(h, fan) - float64(base.Heat[k])
 	}
 	return math.NaN()

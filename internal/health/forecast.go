@@ -27,7 +27,7 @@ const (
 
 	// The spread of pairwise slopes is far wider than that of their median.
 	slopeMiddle = 0.5
-	slopeYoung  = 0.7 // more where the trend is young
+	slopeYoung  = 1.2 // more where the trend is young
 	slopeSigma  = 0.3 // a slope is multiplied by exp(N(0, σ)): dust does not go on as it did
 	// A storm, works next door, paste that lets go: where the last week rises
 	// much faster than the trend, more than half of the draws follow the week.

@@ -209,6 +209,7 @@ type Baseline struct {
 	RPMSD       [Fans]Value // median relative spread of each fan
 	Curve       [curveBins]Value
 	Heat        [heatBins]Value // ln rpm over the die's temperature, where no duty is told
+	HeatFrom    int             // the coolest bin that is judged
 }
 
 // witness is a second place in the same air: ln(rise/P) of board, NVMe or

@@ -155,6 +155,19 @@ func TestFanIsJudgedWithoutItsDuty(t *testing.T) {
 	}
 }
 
+// TestFanThatIdlesSlowerIsNotWorn: in cool air it rests at a lower speed while
+// the die is as warm; at work it turns as it did.
+func TestFanThatIdlesSlowerIsNotWorn(t *testing.T) {
+	r := with(formula{name: "a", seed: 1, days: 110}, func(d float64, h *Hour) {
+		if h.V[PWM], h.V[PWMSD] = Missing(), Missing(); d > 60 && h.V[Die] < 44 {
+			h.V[RPM1] *= 0.8
+		}
+	})
+	if got := causes(r.Findings); slices.Contains(got, CauseFanWear) {
+		t.Errorf("causes %v, want no worn fan", got)
+	}
+}
+
 func TestSpreadOfAnyFanIsSeen(t *testing.T) {
 	for fan, column := range []Field{RPMSD, RPMSD2, RPMSD3} {
 		rng := rand.New(rand.NewPCG(3, 3))
