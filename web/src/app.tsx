@@ -79,6 +79,31 @@ const ticketRoute = createRoute({
   component: lazyRouteComponent(() => import("./pages/ticket"), "TicketPage"),
 });
 
+const peopleRoute = createRoute({
+  getParentRoute: () => root,
+  path: "/people",
+  component: lazyRouteComponent(() => import("./pages/people"), "PeoplePage"),
+});
+
+export const auditRoute = createRoute({
+  getParentRoute: () => root,
+  path: "/audit",
+  validateSearch: (search: Record<string, unknown>): { actor?: string } => ({ actor: text(search.actor) }),
+  component: lazyRouteComponent(() => import("./pages/audit"), "AuditPage"),
+});
+
+const signInRoute = createRoute({
+  getParentRoute: () => root,
+  path: "/sign-in",
+  component: lazyRouteComponent(() => import("./pages/signin"), "SignInPage"),
+});
+
+const setPasswordRoute = createRoute({
+  getParentRoute: () => root,
+  path: "/set-password",
+  component: lazyRouteComponent(() => import("./pages/signin"), "SetPasswordPage"),
+});
+
 export const makeRouter = () =>
   createRouter({
     routeTree: root.addChildren([
@@ -90,6 +115,10 @@ export const makeRouter = () =>
       rolloutsRoute,
       rolloutRoute,
       sitesRoute,
+      peopleRoute,
+      auditRoute,
+      signInRoute,
+      setPasswordRoute,
     ]),
     defaultPreload: "intent",
     defaultErrorComponent: ({ error, reset }) => <Fault error={error} retry={reset} />,

@@ -5,6 +5,7 @@
 import { existsSync, mkdirSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { chromium } from "playwright-core";
+import { peopleParts } from "./browserpeople.mjs";
 import { startMock } from "./mock.mjs";
 
 const axeSource = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
@@ -87,6 +88,10 @@ async function allPages() {
     tickets: "/tickets",
     "tickets-all": "/tickets?state=all&order=low_days",
     visits: "/tickets?view=visits",
+    people: "/people",
+    audit: "/audit",
+    "sign-in": "/sign-in",
+    "set-password": "/set-password#first",
     parts: "/tickets?view=parts",
     notices: "/tickets?view=notices",
     numbers: "/tickets?view=numbers",
@@ -581,6 +586,7 @@ for (const part of [
   boxHealth,
   partsAndNotices,
   signedOut,
+  ...(mock ? Object.values(peopleParts({ open, visit, check, dialogClean })) : []),
 ]) {
   if (process.env.ONLY && !process.env.ONLY.split(",").includes(part.name)) continue;
   const began = Date.now();

@@ -6,6 +6,7 @@ import { createServer } from "node:http";
 import { extname, join, normalize } from "node:path";
 import { fileURLToPath } from "node:url";
 import { answerCare } from "./mockcare.mjs";
+import { answerPeople } from "./mockpeople.mjs";
 
 const here = fileURLToPath(new URL(".", import.meta.url));
 const dist = join(here, "../../controller/api/web/dist");
@@ -178,6 +179,8 @@ function answer(path, query, body) {
   const refuse = (status, detail, hint) => new Refused(status, detail, hint);
   const care = answerCare(path, query, body, { sample, shift, refuse, tell, now });
   if (care !== undefined) return care;
+  const people = answerPeople(path, query, body, { shift, refuse, now });
+  if (people !== undefined) return people;
   const [, kind, id, part] = /^\/api\/v1\/([\w-]+)(?:\/([^/]+))?(?:\/(\w+))?$/.exec(path) ?? [];
   if (kind === "session" || kind === "summary") return shift(sample[kind]);
   if (kind === "models" || kind === "releases") return shift({ items: sample[kind] });
@@ -235,7 +238,7 @@ export async function startMock({ port = 0, signedOut = false } = {}) {
     let status = 200;
     let value;
     try {
-      if (signedOut) throw new Refused(401, "no session");
+      if (signedOut && pathname !== "/api/v1/sign-in") throw new Refused(401, "no session");
       value = answer(pathname, searchParams, await read(request));
     } catch (err) {
       status = err.status ?? 500;

@@ -67,6 +67,11 @@ export function post<T>(address: string, body: unknown, key?: string): Promise<T
   });
 }
 
+/** remove ends something. */
+export function remove<T>(address: string): Promise<T> {
+  return send<T>(address, { method: "DELETE", headers: { Accept: "application/json" } });
+}
+
 /** newKey draws an idempotency key; randomUUID is missing on plain http hosts. */
 export function newKey(): string {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (b) => b.toString(16).padStart(2, "0")).join(

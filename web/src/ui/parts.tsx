@@ -196,6 +196,11 @@ function SignedOut() {
       <p className="mb-2 flex items-center gap-2 text-base font-semibold">
         <Icon name="key" /> {t("signedOut.title")}
       </p>
+      <p className="mb-3">
+        <a href="/sign-in" className="button primary">
+          {t("signIn.title")}
+        </a>
+      </p>
       <p>{t("signedOut.how")}</p>
       <Command>edgeherd login --url</Command>
       <p className="text-soft">{t("signedOut.after")}</p>

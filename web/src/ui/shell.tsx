@@ -1,10 +1,11 @@
 // The frame of every page: rail on the left, or bar at the bottom of a phone.
 import { useQuery } from "@tanstack/react-query";
-import { Link, Outlet } from "@tanstack/react-router";
+import { Link, Outlet, useLocation } from "@tanstack/react-router";
 import { DropdownMenu } from "radix-ui";
 import type { ReactNode } from "react";
 import { useTranslation } from "react-i18next";
 import { useOnline } from "../api/live";
+import { can, leave } from "../api/people";
 import { sessionQuery, summaryQuery } from "../api/queries";
 import type { Zone } from "../format";
 import { type Language, languages, setLanguage } from "../i18n";
@@ -20,8 +21,12 @@ const doors: { to: "/" | "/tickets" | "/models" | "/rollouts" | "/sites"; icon: 
   { to: "/sites", icon: "sites", word: "nav.sites" },
 ];
 
+/** Places without a session show nothing of the fleet, and ask nothing about it. */
+const open = ["/sign-in", "/set-password"];
+
 export function Shell() {
   const { t } = useTranslation();
+  if (open.includes(useLocation().pathname)) return <Porch />;
   return (
     <div className="min-h-dvh md:pl-44">
       <a
@@ -67,6 +72,23 @@ export function Shell() {
         tabIndex={-1}
         className="mx-auto max-w-[1600px] px-3 pt-4 pb-20 outline-none md:px-5 md:pb-8"
       >
+        <Outlet />
+      </main>
+    </div>
+  );
+}
+
+/** Porch is the frame of the pages before somebody has come in. */
+function Porch() {
+  return (
+    <div className="min-h-dvh">
+      <header className="flex h-12 items-center gap-2 border-b border-line bg-card px-3 font-semibold md:px-5">
+        <Brand />
+        <div className="ml-auto font-normal">
+          <Settings />
+        </div>
+      </header>
+      <main id="main" tabIndex={-1} className="px-3 pb-8 outline-none">
         <Outlet />
       </main>
     </div>
@@ -144,6 +166,7 @@ function Settings() {
           sideOffset={6}
           className="card z-40 max-h-[calc(100dvh-70px)] w-56 overflow-y-auto p-1 shadow-lg"
         >
+          <Doors />
           <Choice
             label={t("settings.language")}
             value={i18n.language}
@@ -172,6 +195,41 @@ function Settings() {
         </DropdownMenu.Content>
       </DropdownMenu.Portal>
     </DropdownMenu.Root>
+  );
+}
+
+/** Doors are the pages that only some may see, and the way out. */
+function Doors() {
+  const { t } = useTranslation();
+  const inside = !open.includes(useLocation().pathname);
+  const { data } = useQuery({ ...sessionQuery, enabled: inside });
+  if (!inside || !data) return null;
+  const style =
+    "flex min-h-7 w-full cursor-pointer items-center gap-2 rounded px-2 outline-none data-[highlighted]:bg-sunk data-[highlighted]:text-accent";
+  return (
+    <>
+      {can(data, "people.manage") && (
+        <DropdownMenu.Item asChild>
+          <Link to="/people" className={style}>
+            <Icon name="person" />
+            {t("people.title")}
+          </Link>
+        </DropdownMenu.Item>
+      )}
+      {can(data, "audit.read") && (
+        <DropdownMenu.Item asChild>
+          <Link to="/audit" className={style}>
+            <Icon name="draft" />
+            {t("auditLog.title")}
+          </Link>
+        </DropdownMenu.Item>
+      )}
+      <DropdownMenu.Item className={style} onSelect={() => void leave()}>
+        <Icon name="cross" />
+        {t("signIn.leave")}
+      </DropdownMenu.Item>
+      <DropdownMenu.Separator className="my-1 border-t border-line" />
+    </>
   );
 }
 

@@ -1,0 +1,6 @@
+export const peopleSample: {
+  users: object[];
+  tokens: object[];
+  records: object[];
+  state: object;
+};
