@@ -86,14 +86,18 @@ func BenchmarkFleet(b *testing.B) {
 		}
 	}
 	check(b, tx.Commit())
-	b.Run("Boxes with the reads of a day", func(b *testing.B) {
-		for b.Loop() {
-			all, err := s.Boxes(ctx, epoch-24*3_600_000)
-			if err != nil || len(all) != n {
-				b.Fatal(len(all), err)
+	for _, hours := range []int64{1, 24} {
+		b.Run(fmt.Sprintf("Boxes with the reads of %d hours before", hours), func(b *testing.B) {
+			began := cpuTime()
+			for b.Loop() {
+				all, err := s.Boxes(ctx, epoch-hours*3_600_000)
+				if err != nil || len(all) != n {
+					b.Fatal(len(all), err)
+				}
 			}
-		}
-	})
+			b.ReportMetric(float64((cpuTime()-began).Microseconds())/1e3/float64(b.N), "cpu-ms")
+		})
+	}
 }
 
 // BenchmarkIngest times group commits of 200 blocks of 100 boxes, each with 30

@@ -19,6 +19,14 @@ func (s *Store) Each(ctx context.Context, query string, scan func(*sql.Rows) err
 	return s.each(ctx, query, nil, scan)
 }
 
+// Put changes rows as no method does.
+func (s *Store) Put(ctx context.Context, query string) error {
+	return s.write(ctx, func(t *tx) error {
+		_, err := t.Exec(ctx, query)
+		return err
+	})
+}
+
 // NextEra has the rows that come next be in another part of the index of sample.
 func (s *Store) NextEra() { s.eras.took(eraRows) }
 

@@ -7,8 +7,10 @@ import (
 
 // A pack that covers some minutes is about as compact as an hour, and whoever
 // stores it has just decoded it: it is put among the closed hours at once, as a
-// part of its own with its own rollups, and is never read to be merged. A box
-// that comes back after days offline costs no more than its way in. Of an exact
+// part of its own, and is never read to be merged. Its rollups are in the same
+// row: in a table by box each would touch another page. They get a row of
+// rollup_hour when the samples go for their age. A box that comes back after
+// days offline costs no more than its way in. Of an exact
 // pack the row is a piece of formSealed, or of formRows when only some of its
 // members count; both are read by columns.
 
@@ -109,8 +111,7 @@ func prepare(ds []Delivery) ([][]packRow, error) {
 func (c *commit) addPack(d *Delivery, fresh int, box any) error {
 	rows := d.whole
 	if c.packs == nil { // room for all, if they are like this one
-		n := len(c.whole) * len(rows)
-		c.packs, c.rollups = make([]any, 0, insertHours.width*n), make([]any, 0, insertRollups.width*n)
+		c.packs = make([]any, 0, insertHours.width*len(c.whole)*len(rows))
 	}
 	if fresh < len(d.Pack.Members) {
 		var err error
@@ -124,9 +125,7 @@ func (c *commit) addPack(d *Delivery, fresh int, box any) error {
 			c.samples = append(c.samples, id, c.era, box, r.fromMs, r.toMs, r.body)
 			continue
 		}
-		var hour any = hourOf(r.fromMs)
-		c.packs = append(c.packs, box, hour, id, int64(c.lsn), r.fromMs, r.toMs, r.body)
-		c.rollups = append(c.rollups, box, hour, id, r.rollups)
+		c.packs = append(c.packs, box, hourOf(r.fromMs), id, int64(c.lsn), r.fromMs, r.toMs, r.rollups, r.body)
 	}
 	return nil
 }

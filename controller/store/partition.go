@@ -34,6 +34,15 @@ const (
 	partitionWait = "1s"
 )
 
+// leaveRollups keeps the hourly values that rows of a partition have with them.
+const leaveRollups = `DO $$ BEGIN
+	IF to_regclass('%[1]s') IS NOT NULL THEN
+		LOCK TABLE %[1]s;
+		INSERT INTO rollup_hour (box, hour_ms, part, body)
+			SELECT box, hour_ms, part, rollups FROM %[1]s WHERE rollups IS NOT NULL ON CONFLICT DO NOTHING;
+	END IF;
+END $$`
+
 func monthOf(t time.Time) time.Time {
 	t = t.UTC()
 	return time.Date(t.Year(), t.Month(), 1, 0, 0, 0, 0, time.UTC)
@@ -46,7 +55,8 @@ func (e *postgres) tidy(ctx context.Context, keep Retention, now time.Time) erro
 	if err != nil {
 		return e.explain(fmt.Errorf("list partitions: %w", err))
 	}
-	var make, drop []string
+	var make []string
+	var drop [][]string
 	for _, p := range parted {
 		first := monthOf(now).AddDate(0, -monthsBack, 0)
 		oldest := time.Time{}
@@ -67,7 +77,11 @@ func (e *postgres) tidy(ctx context.Context, keep Retention, now time.Time) erro
 			if !ours || err != nil || !month.Before(oldest) {
 				continue
 			}
-			drop = append(drop, `DROP TABLE IF EXISTS `+name)
+			texts := []string{`DROP TABLE IF EXISTS ` + name}
+			if p.table == "sample_hour" {
+				texts = append([]string{fmt.Sprintf(leaveRollups, name)}, texts...)
+			}
+			drop = append(drop, texts)
 		}
 	}
 	if done, err := e.alter(ctx, make...); done || err != nil {
@@ -76,8 +90,11 @@ func (e *postgres) tidy(ctx context.Context, keep Retention, now time.Time) erro
 			return err
 		}
 	}
-	for _, text := range append(make, drop...) {
-		if _, err := e.alter(ctx, text); err != nil {
+	for _, text := range make {
+		drop = append(drop, []string{text})
+	}
+	for _, texts := range drop {
+		if _, err := e.alter(ctx, texts...); err != nil {
 			return err
 		}
 	}

@@ -152,8 +152,11 @@ func (s *Store) Rollups(ctx context.Context, q Question, each func(hourMs int64,
 	}
 	earliest := lo - MaxSpan.Milliseconds()
 	err = s.snapshot(ctx, func(t *tx) error {
-		err := t.each(ctx, `SELECT body FROM rollup_hour WHERE box = ? AND hour_ms >= ? AND hour_ms < ? ORDER BY hour_ms, part`,
-			[]any{string(id), hourOf(earliest), hi}, func(rows *sql.Rows) error {
+		for _, query := range []string{
+			`SELECT body FROM rollup_hour WHERE box = ? AND hour_ms >= ? AND hour_ms < ?`,
+			`SELECT rollups FROM sample_hour WHERE box = ? AND hour_ms >= ? AND hour_ms < ? AND rollups IS NOT NULL`, // of packs
+		} {
+			err := t.each(ctx, query+` ORDER BY hour_ms, part`, []any{string(id), hourOf(earliest), hi}, func(rows *sql.Rows) error {
 				var body sql.RawBytes
 				if err := rows.Scan(&body); err != nil {
 					return err
@@ -162,11 +165,12 @@ func (s *Store) Rollups(ctx context.Context, q Question, each func(hourMs int64,
 				tell(groups)
 				return err
 			})
-		if err != nil {
-			return err
+			if err != nil {
+				return err
+			}
 		}
 		var open content // of hours that are not closed yet, or were opened again
-		err = t.each(ctx, ofBox(`body`)+`t0_ms >= ? AND t0_ms < ? AND t1_ms >= ? ORDER BY t0_ms, id`,
+		err := t.each(ctx, ofBox(`body`)+`t0_ms >= ? AND t0_ms < ? AND t1_ms >= ? ORDER BY t0_ms, id`,
 			[]any{string(id), earliest, hi, lo}, func(rows *sql.Rows) error {
 				var body sql.RawBytes
 				if err := rows.Scan(&body); err != nil {

@@ -109,6 +109,10 @@ func (s *Store) retainTable(ctx context.Context, a aged, before int64, limit int
 		// Only the first rows are looked at: what came first is the oldest.
 		return s.remove(ctx, remove+`(SELECT `+a.key+`, `+a.column+` AS aged FROM `+a.table+` ORDER BY `+a.key+` LIMIT ?) AS first WHERE aged < ?)`, limit, before)
 	}
+	gone := s.remove
+	if a.table == "sample_hour" {
+		gone = s.removeHours
+	}
 	for deleted < limit {
 		var boxes []string
 		err := s.each(ctx, `SELECT id FROM box WHERE EXISTS (SELECT 1 FROM `+a.table+` WHERE `+a.table+`.box = box.id AND `+a.column+` < ?) LIMIT ?`,
@@ -122,13 +126,38 @@ func (s *Store) retainTable(ctx context.Context, a aged, before int64, limit int
 			return deleted, err
 		}
 		for _, id := range boxes {
-			n, err := s.remove(ctx, remove+a.table+` WHERE box = ? AND `+a.column+` < ? LIMIT ?)`, id, before, limit-deleted)
+			n, err := gone(ctx, remove+a.table+` WHERE box = ? AND `+a.column+` < ? LIMIT ?)`, id, before, limit-deleted)
 			if deleted += n; err != nil || deleted >= limit {
 				return deleted, err
 			}
 		}
 	}
 	return deleted, nil
+}
+
+// removeHours deletes rows of sample_hour and leaves the hourly values that
+// some of them have.
+func (s *Store) removeHours(ctx context.Context, query string, args ...any) (n int, err error) {
+	err = s.write(ctx, func(t *tx) error {
+		n = 0
+		var left []any
+		err := t.each(ctx, query+` RETURNING box, hour_ms, part, rollups`, args, func(rows *sql.Rows) error {
+			var box string
+			var hour, part int64
+			var rollups []byte
+			err := rows.Scan(&box, &hour, &part, &rollups)
+			if n++; rollups != nil {
+				left = append(left, box, hour, part, rollups)
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		_, err = t.execMany(ctx, insertRollups, left)
+		return err
+	})
+	return n, err
 }
 
 func (s *Store) remove(ctx context.Context, query string, args ...any) (n int, err error) {

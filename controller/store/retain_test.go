@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/edgeherd/edgeherd/controller/store"
+	"github.com/edgeherd/edgeherd/internal/wire"
 )
 
 const dayMs = 24 * 3_600_000
@@ -35,6 +36,8 @@ func retains(t *testing.T, open func(t *testing.T) *store.Store) {
 		seq := uint64(d + 1)
 		batch = append(batch, samples(boxA, 1, seq, at, 40, 50), results(boxA, 2, seq, at, "good"), event(boxA, 1, seq, at, "x", nil))
 	}
+	const old = epoch - 20*dayMs // a pack has its hourly values with it
+	batch = append(batch, packOf(wire.GrainExact, samples(boxA, 3, 1, old, 45), samples(boxA, 3, 2, old+6*60_000, 45)))
 	sameOldest(t, s)
 	ingest(t, s, batch...)
 	sameOldest(t, s)
@@ -65,8 +68,8 @@ func retains(t *testing.T, open func(t *testing.T) *store.Store) {
 			t.Errorf("%d rows of %s are left, want %d", got, table, want)
 		}
 	}
-	if n, _, _ := countOf(t, s, boxA, 40*dayMs, true); n != 60 {
-		t.Errorf("%d samples count in the rollups, want 60", n)
+	if n, _, _ := countOf(t, s, boxA, 40*dayMs, true); n != 62 {
+		t.Errorf("%d samples count in the rollups, want 62", n)
 	}
 	if n, more, err := s.Retain(ctx, keep, 7); n != 0 || more || err != nil {
 		t.Errorf("again: %d rows, more %v, %v", n, more, err)

@@ -21,8 +21,8 @@ const rowBits = 20
 
 var (
 	insertSamples = many{head: `INSERT INTO sample (id, era, box, t0_ms, t1_ms, body) VALUES `, row: `(?,?,?,?,?,?)`, width: 6}
-	insertHours   = many{head: `INSERT INTO sample_hour (box, hour_ms, part, rev, lsn, t0_ms, t1_ms, body) VALUES `, row: `(?,?,?,1,?,?,?,?)`, width: 7}
-	insertRollups = many{head: `INSERT INTO rollup_hour (box, hour_ms, part, body) VALUES `, row: `(?,?,?,?)`, width: 4}
+	insertHours   = many{head: `INSERT INTO sample_hour (box, hour_ms, part, rev, lsn, t0_ms, t1_ms, rollups, body) VALUES `, row: `(?,?,?,1,?,?,?,?,?)`, width: 8}
+	insertRollups = many{head: `INSERT INTO rollup_hour (box, hour_ms, part, body) VALUES `, row: `(?,?,?,?)`, width: 4, tail: ` ON CONFLICT DO NOTHING`}
 	insertBlocks  = many{head: `INSERT INTO block (id, box, kind, t0_ms, t1_ms, received_ms, body) VALUES `, row: `(?,?,?,?,?,?,?)`, width: 7}
 	insertEvents  = many{head: `INSERT INTO event (box, t_ms, type, text, body) VALUES `, row: `(?,?,?,?,?)`, width: 5}
 	insertResults = many{head: `INSERT INTO result (box, t_ms, input, pipeline, item, text, want, score, latency, models) VALUES `, row: `(?,?,?,?,?,?,?,?,?,?)`, width: 10}
@@ -46,7 +46,7 @@ type commit struct {
 	whole [][]packRow // of all deliveries, see prepare
 
 	samples, blocks, events, results, gaps []any
-	packs, rollups                         []any // of sample_hour and rollup_hour
+	packs                                  []any
 	reads                                  map[readsKey]Reads
 	drift                                  map[driftKey][]drift.Sketch
 	boxes                                  map[identity.ID]*boxCommit
@@ -158,7 +158,7 @@ func (c *commit) save(ctx context.Context) error {
 		many many
 		args []any
 	}{
-		{"samples", insertSamples, c.samples}, {"packs", insertHours, c.packs}, {"hourly values", insertRollups, c.rollups},
+		{"samples", insertSamples, c.samples}, {"packs", insertHours, c.packs},
 		{"blocks", insertBlocks, c.blocks}, {"events", insertEvents, c.events},
 		{"results", insertResults, c.results}, {"counts of results", countReads, reads}, {"gaps", insertGaps, c.gaps},
 	} {

@@ -39,23 +39,24 @@ CREATE TABLE sample (id BIGINT PRIMARY KEY, era BIGINT NOT NULL, box TEXT NOT NU
 CREATE INDEX sample_time ON sample (era, box, t0_ms);
 
 -- Samples of closed hours, a row a box and hour; more parts when one would grow
--- too large. lsn is the highest of what is in it, rev counts its changes.
+-- too large. lsn is the highest of what is in it, rev counts its changes. A pack
+-- has its hourly values with it.
 CREATE TABLE sample_hour (
   box TEXT NOT NULL, hour_ms BIGINT NOT NULL, part BIGINT NOT NULL, rev BIGINT NOT NULL, lsn BIGINT NOT NULL,
-  t0_ms BIGINT NOT NULL, t1_ms BIGINT NOT NULL, body BYTEA NOT NULL,
+  t0_ms BIGINT NOT NULL, t1_ms BIGINT NOT NULL, rollups BYTEA, body BYTEA NOT NULL,
   PRIMARY KEY (box, hour_ms, part)
 ) PARTITION BY RANGE (hour_ms); -- by the month: partition.go
 CREATE INDEX sample_hour_lsn ON sample_hour (lsn);
 
 -- Least, middle, greatest value, sum and number of every metric of the row of
--- sample_hour of the same name, by hour.
+-- sample_hour of the same name, by hour, unless that has them.
 CREATE TABLE rollup_hour (
   box TEXT NOT NULL, hour_ms BIGINT NOT NULL, part BIGINT NOT NULL, body BYTEA NOT NULL,
   PRIMARY KEY (box, hour_ms, part)
 ) PARTITION BY RANGE (hour_ms);
 
 -- Bodies are compressed already.
-ALTER TABLE sample_hour ALTER COLUMN body SET STORAGE EXTERNAL;
+ALTER TABLE sample_hour ALTER COLUMN body SET STORAGE EXTERNAL, ALTER COLUMN rollups SET STORAGE EXTERNAL;
 ALTER TABLE rollup_hour ALTER COLUMN body SET STORAGE EXTERNAL;
 CREATE TABLE sample_hour_other PARTITION OF sample_hour DEFAULT;
 CREATE TABLE rollup_hour_other PARTITION OF rollup_hour DEFAULT;

@@ -35,16 +35,17 @@ CREATE TABLE sample (id INTEGER PRIMARY KEY, era INTEGER NOT NULL, box TEXT NOT 
 CREATE INDEX sample_time ON sample (era, box, t0_ms);
 
 -- Samples of closed hours, a row a box and hour; more parts when one would grow
--- too large. lsn is the highest of what is in it, rev counts its changes.
+-- too large. lsn is the highest of what is in it, rev counts its changes. A pack
+-- has its hourly values with it.
 CREATE TABLE sample_hour (
   box TEXT NOT NULL, hour_ms INTEGER NOT NULL, part INTEGER NOT NULL, rev INTEGER NOT NULL, lsn INTEGER NOT NULL,
-  t0_ms INTEGER NOT NULL, t1_ms INTEGER NOT NULL, body BLOB NOT NULL,
+  t0_ms INTEGER NOT NULL, t1_ms INTEGER NOT NULL, rollups BLOB, body BLOB NOT NULL,
   PRIMARY KEY (box, hour_ms, part)
 );
 CREATE INDEX sample_hour_lsn ON sample_hour (lsn);
 
 -- Least, middle, greatest value, sum and number of every metric of the row of
--- sample_hour of the same name, by hour.
+-- sample_hour of the same name, by hour, unless that has them.
 CREATE TABLE rollup_hour (
   box TEXT NOT NULL, hour_ms INTEGER NOT NULL, part INTEGER NOT NULL, body BLOB NOT NULL,
   PRIMARY KEY (box, hour_ms, part)
