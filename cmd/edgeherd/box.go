@@ -18,10 +18,10 @@ import (
 )
 
 func boxCommand(c *cli) *cobra.Command {
-	return c.group("box", "Boxes", boxListCommand(c),
+	return c.group("box", "Boxes", append([]*cobra.Command{boxListCommand(c),
 		c.verb("show BOX", "One box by name or id", c.boxShow),
 		boxEnrolCommand(c),
-	)
+	}, identityCommands(c)...)...)
 }
 
 func fleetCommand(c *cli) *cobra.Command {

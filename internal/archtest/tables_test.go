@@ -80,7 +80,7 @@ var rows = []row{
 	{"controller/upkeep", "controller/care controller/site controller/store internal/fleetapi internal/health internal/identity internal/wire"},
 	{"controller/rollout", "controller/site firmware internal/blob internal/fleetapi internal/identity internal/runnerapi internal/wire models"},
 	{"controller/store/storetest", "internal/assets"},
-	{"controller/store/...", "controller/audit controller/care controller/fault controller/rollout controller/series firmware internal/blob internal/drift internal/fleetapi internal/identity internal/runnerapi internal/trust internal/wire models"},
+	{"controller/store/...", "controller/audit controller/care controller/fault controller/rollout controller/series firmware internal/blob internal/drift internal/enrol internal/fleetapi internal/identity internal/runnerapi internal/trust internal/wire models"},
 	{"controller/backup", "controller/store internal/durable"},
 	{"controller/doctor", "controller/store"},
 	{"controller/enrol", "controller/store internal/enrol internal/identity"},
