@@ -19,6 +19,7 @@ import (
 	"github.com/edgeherd/edgeherd/controller/enrol"
 	"github.com/edgeherd/edgeherd/controller/store"
 	contract "github.com/edgeherd/edgeherd/internal/enrol"
+	"github.com/edgeherd/edgeherd/internal/fleetapi"
 	"github.com/edgeherd/edgeherd/internal/identity"
 )
 
@@ -177,5 +178,10 @@ func TestAReplacementInheritsThePlace(t *testing.T) {
 	m, err := c.store.Membership(t.Context(), is.ID)
 	if err != nil || m.State != store.StateActive || m.Generation != 2 || m.Hardware.BoardSerial != "SN-1002" || m.Labels["line"] != "a" {
 		t.Errorf("%+v, %v", m, err)
+	}
+	again := join(t, c, enrol.Terms{TokenTerms: store.TokenTerms{Box: was.ID}}, "SN-1002") // the same machine with a new disk
+	changes, err := c.store.Changes(t.Context(), again.ID, time.Time{})
+	if err != nil || len(changes) != 1 || changes[0].Kind != fleetapi.WorkBoxReplaced || changes[0].Detail != "SN-1002" {
+		t.Errorf("its heat is judged anew for %+v, %v", changes, err)
 	}
 }

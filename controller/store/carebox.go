@@ -284,3 +284,16 @@ func (c *CareTx) PartsUsed(ctx context.Context, since time.Time) (map[[2]string]
 	}
 	return out, nil
 }
+
+// noteSwap logs that other hardware took the place of a box: its heat is judged
+// anew. A machine that comes back to its own place, as after a new disk, is the
+// same to the air.
+func noteSwap(ctx context.Context, t *tx, i EnrolIssue, nowMs int64) error {
+	for _, m := range i.Marks {
+		var own bool
+		if err := t.QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM machine_mark WHERE mark = ? AND box = ?)`, m, i.Cert.Box).Scan(&own); err != nil || own {
+			return err
+		}
+	}
+	return putChange(ctx, t, ChangeRow{Box: i.Cert.Box, TimeMs: nowMs, Kind: fleetapi.WorkBoxReplaced, Detail: i.Member.Hardware.BoardSerial, By: i.Member.By})
+}

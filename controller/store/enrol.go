@@ -329,6 +329,9 @@ func (s *Store) storeIssue(ctx context.Context, t *tx, i EnrolIssue) error {
 		if _, err := t.Exec(ctx, `UPDATE device_cert SET state = ?, changed_ms = ? WHERE box = ?`, string(CertDead), now, id); err != nil {
 			return err
 		}
+		if err := noteSwap(ctx, t, i, now); err != nil {
+			return err
+		}
 		if _, err := t.Exec(ctx, `DELETE FROM machine_mark WHERE box = ?`, id); err != nil {
 			return err
 		}

@@ -153,6 +153,8 @@ func kindOf(kind string) string {
 	switch kind {
 	case health.Rollout, health.PowerMode, health.BIOS, health.Visit, health.Cleaned, health.FanReplaced, health.PasteReplaced, health.FilterInstalled, health.Moved:
 		return kind
+	case fleetapi.WorkBoxReplaced:
+		return health.Moved // other hardware in the same place: the clean box is learnt anew
 	}
 	return health.Visit
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/edgeherd/edgeherd/controller/care"
 	"github.com/edgeherd/edgeherd/controller/store"
 	"github.com/edgeherd/edgeherd/controller/upkeep"
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
@@ -204,6 +205,30 @@ func TestBoxesHearWhereTheirSKUThrottles(t *testing.T) {
 	h.check(err)
 	if p := r.Priors["Acme A1"]; p.TripC != 90.5 {
 		t.Errorf("the report says %+v", p)
+	}
+}
+
+// Other hardware in the place of a box is judged anew; the findings about the
+// hardware of before are over.
+func TestABoxThatWasReplacedIsLearntAnew(t *testing.T) {
+	h := newHerd(t)
+	h.hours(till, 24*12, 0)
+	b := fleetapi.Box{ID: till, Name: "till-1", Site: "shop-7"}
+	if v, err := h.desk.Box(t.Context(), b); err != nil || len(v.Days) == 0 {
+		t.Fatalf("days %+v, %v", v.Days, err)
+	}
+	_, err := h.desk.AddVisit(t.Context(), fleetapi.NewVisit{Site: "shop-7", Done: true, Work: []fleetapi.Work{{Box: "till-1", Kind: fleetapi.WorkBoxReplaced, Part: "A1"}}}, "kim")
+	h.check(err)
+	if told := h.told[till]; len(told) == 0 || len(told[len(told)-1].Changes) != 1 || told[len(told)-1].Changes[0].Kind != health.Moved {
+		t.Errorf("the box was told %+v", told)
+	}
+	h.hours(till, 2, 0.3)
+	boxes, err := h.store.CareBoxes(t.Context())
+	h.check(err)
+	for _, b := range boxes {
+		if heat, ok := care.ReadHeat(b.Heat); b.ID == till && (!ok || heat.Judged || heat.Learning == nil || heat.Learning.Days > 1) {
+			t.Errorf("after it was replaced: %s", b.Heat)
+		}
 	}
 }
 
