@@ -93,11 +93,24 @@ func (p *People) failed(ctx context.Context, name string) error {
 
 // Invited tells whom an invitation is for; the first admin has no name yet.
 func (p *People) Invited(ctx context.Context, secret string) (name, role string, err error) {
-	t, err := p.opts.Store.Token(ctx, secret, store.TokenPassword)
-	if errors.Is(err, store.ErrNotFound) {
-		err = ErrUnknown
-	}
+	t, err := p.invitation(ctx, secret)
 	return t.Account, t.Role, err
+}
+
+// invitation looks a secret up. One for the first admin opens nothing once
+// there is an admin: each start of the controller has printed another.
+func (p *People) invitation(ctx context.Context, secret string) (store.Token, error) {
+	t, err := p.opts.Store.Token(ctx, secret, store.TokenPassword)
+	if err == nil && t.Account == "" {
+		var settled bool
+		if settled, err = p.Settled(ctx); err == nil && settled {
+			err = store.ErrNotFound
+		}
+	}
+	if errors.Is(err, store.ErrNotFound) {
+		return store.Token{}, ErrUnknown
+	}
+	return t, err
 }
 
 // Redeeming is what somebody with an invitation asks for.
@@ -108,10 +121,7 @@ type Redeeming struct {
 // SetPassword sets the password of an invitation's account, or makes the first
 // admin, and begins a session.
 func (p *People) SetPassword(ctx context.Context, r Redeeming) (Session, error) {
-	t, err := p.opts.Store.Token(ctx, r.Secret, store.TokenPassword)
-	if errors.Is(err, store.ErrNotFound) {
-		return Session{}, ErrUnknown
-	}
+	t, err := p.invitation(ctx, r.Secret)
 	if err != nil {
 		return Session{}, err
 	}
