@@ -2,6 +2,7 @@ package upkeep
 
 import (
 	"context"
+	"encoding/json"
 	"slices"
 	"time"
 
@@ -45,13 +46,62 @@ func (d *Desk) Compare(ctx context.Context) error {
 		}
 		lost := care.Lost(groups, d.now())
 		changed = append(changed, lost...)
-		return d.putAll(ctx, c, groups, lost)
+		if err := d.putAll(ctx, c, groups, lost); err != nil {
+			return err
+		}
+		rooms, err := d.refreshRooms(ctx, c, groups)
+		changed = append(changed, rooms...)
+		return err
 	})
 	if err != nil {
 		return err
 	}
 	d.changed(changed)
 	return nil
+}
+
+// refreshRooms brings the tickets of hot rooms up to date with what the air of
+// their boxes was in the last hour that is judged.
+func (d *Desk) refreshRooms(ctx context.Context, c *store.CareTx, groups []fleetapi.Ticket) ([]fleetapi.Ticket, error) {
+	var changed []fleetapi.Ticket
+	for _, t := range groups {
+		if t.State.Ended() || !slices.Contains(t.Families, care.CauseHVAC) {
+			continue
+		}
+		rows, err := c.FindingsAt(ctx, t.Site, string(health.CauseAmbient))
+		if err != nil {
+			return nil, err
+		}
+		var open []health.Finding
+		for _, row := range rows {
+			s, err := c.HeatState(ctx, row.Box)
+			if err != nil {
+				return nil, err
+			}
+			open = append(open, ambientOf(s)...)
+		}
+		for _, in := range health.Agree(t.Site, open) {
+			if in.Closed != 0 {
+				continue
+			}
+			care.Refresh(&t, fleetapi.Finding{Evidence: care.Evidences(in.Evidence)}, d.now())
+			if err := c.PutTicket(ctx, &t); err != nil {
+				return nil, err
+			}
+			changed = append(changed, t)
+			break
+		}
+	}
+	return changed, nil
+}
+
+// ambientOf is the open finding about the air in a stored state of a box.
+func ambientOf(state []byte) []health.Finding {
+	var s stored
+	if state == nil || json.Unmarshal(state, &s) != nil || s.Box == nil {
+		return nil
+	}
+	return slices.DeleteFunc(s.Box.Open, func(f health.Finding) bool { return f.Cause != health.CauseAmbient || len(f.Evidence) == 0 })
 }
 
 // members are the boxes that can be compared. What people muted they know of.

@@ -33,6 +33,31 @@ func (h *herd) stands(box identity.ID, sku string, percent float64, was int64) {
 	}
 }
 
+func TestATicketOfAHotRoomSaysHowHotItIsNow(t *testing.T) {
+	h := newHerd(t)
+	ctx := t.Context()
+	warm := func(k float64) health.Finding {
+		return health.Finding{Family: "ambient", Cause: health.CauseAmbient, Level: health.Watch, Opened: health.Unix(start.Unix()),
+			Evidence: []health.Evidence{{Name: "above_usual_k", Value: health.Value(k), Text: "warmer"}}}
+	}
+	for _, id := range []identity.ID{till, shelf} {
+		h.finds(warm(5), id)
+		h.stands(id, "", 0, 0)
+		f := warm(9)
+		f.Box = string(id)
+		state, err := json.Marshal(map[string]any{"box": &health.Box{Name: string(id), Open: []health.Finding{f}}})
+		h.check(err)
+		_, err = h.store.KeepHeat(ctx, store.Heat{Box: id, Hours: 1, Judged: 2, Body: []byte("{}")}, 1, state)
+		h.check(err)
+	}
+	h.now = h.now.Add(time.Hour)
+	h.check(h.desk.Compare(ctx))
+	all := h.tickets()
+	if len(all) != 1 || *all[0].Evidence[0].Value != 9 || *all[0].Opening.Evidence[0].Value != 5 || !all[0].Measured.Equal(h.now) || len(all[0].Timeline) != 1 {
+		t.Errorf("tickets %+v", all)
+	}
+}
+
 // TestADustySiteAndAPoorSKUAreOneTicketEach: no box of them is sure by itself;
 // what they say together is told once, goes to the route where somebody can go,
 // and ends by itself.
