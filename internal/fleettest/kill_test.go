@@ -140,7 +140,7 @@ func (r *rig) startLoad(entry string, devices int) *load {
 	l.opts = loadgen.Options{
 		Addr: netip.MustParseAddrPort(entry), Boxes: boxes, TLS: side, Certificates: certs, Seed: rand.Uint64(),
 		Every: 500 * time.Millisecond, For: 24 * time.Hour, Enough: l.enough, Resend: time.Second, MaxPause: 2 * time.Second,
-		Drain:      10 * time.Minute, // a block that many kills have hit waits four minutes by then
+		Drain:      time.Hour, // a block that many kills have hit waits four minutes by then; over when none waits
 		Handshakes: 16, Ledger: file,
 		Progress: func(p loadgen.Progress) { l.last.Store(&p) },
 	}
