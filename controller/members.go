@@ -318,7 +318,7 @@ func (c *Controller) register(ctx context.Context, name, site string) (identity.
 	if !errors.Is(err, store.ErrConflict) {
 		return id, err
 	}
-	boxes, listErr := c.store.Boxes(ctx, 0)
+	boxes, listErr := c.store.Boxes(ctx, c.opts.WallClock().UnixMilli())
 	if listErr != nil {
 		return "", listErr
 	}

@@ -71,7 +71,7 @@ func Enrol(ctx context.Context, state string, n int) ([]identity.ID, error) {
 
 // Add is Enrol for a database that is open.
 func Add(ctx context.Context, s *store.Store, n int) ([]identity.ID, error) {
-	all, err := s.Boxes(ctx, 0)
+	all, err := s.Places(ctx)
 	if err != nil {
 		return nil, err
 	}
