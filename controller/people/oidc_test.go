@@ -34,6 +34,7 @@ func abroad(t *testing.T) (*house, *peopletest.Provider) {
 	})
 	must(t, err)
 	h.People = New(Options{Store: h.store, OIDC: p, WallClock: h.clock}, slog.New(slog.DiscardHandler))
+	h.cheap()
 	return h, idp
 }
 

@@ -14,12 +14,11 @@ import (
 
 // Cost of a password: one of those that OWASP's Password Storage Cheat Sheet
 // names for argon2id. 46 MiB keep graphics cards from trying many at once.
+var usual = cost{memory: 46 << 10, time: 1, threads: 1}
+
 const (
-	argonMemory  = 46 << 10 // KiB
-	argonTime    = 1
-	argonThreads = 1
-	argonKey     = 32
-	saltBytes    = 16
+	argonKey  = 32
+	saltBytes = 16
 )
 
 const (
@@ -51,16 +50,17 @@ func checkPassword(name, password string) error {
 func (p *People) hash(ctx context.Context, password string) (string, error) {
 	var salt [saltBytes]byte
 	rand.Read(salt[:]) // never fails since Go 1.24
-	key, err := p.derive(ctx, password, salt[:], cost{argonMemory, argonTime, argonThreads})
+	key, err := p.derive(ctx, password, salt[:], p.cost)
 	if err != nil {
 		return "", err
 	}
-	return phc(cost{argonMemory, argonTime, argonThreads}, salt[:], key), nil
+	return phc(p.cost, salt[:], key), nil
 }
 
 type cost struct {
-	memory, time uint32
-	threads      uint8
+	memory  uint32 // KiB
+	time    uint32
+	threads uint8
 }
 
 func phc(c cost, salt, key []byte) string {
@@ -68,12 +68,12 @@ func phc(c cost, salt, key []byte) string {
 	return fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, c.memory, c.time, c.threads, enc(salt), enc(key))
 }
 
-// dummyHash is of the same cost and matches nothing: its key is no hash.
-func dummyHash() string {
+// dummyHash costs as much and matches nothing: its key is no hash.
+func dummyHash(c cost) string {
 	var salt, key [32]byte
 	rand.Read(salt[:])
 	rand.Read(key[:])
-	return phc(cost{argonMemory, argonTime, argonThreads}, salt[:saltBytes], key[:argonKey])
+	return phc(c, salt[:saltBytes], key[:argonKey])
 }
 
 // matches compares a password with its hash, in a time that does not tell how

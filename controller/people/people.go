@@ -64,6 +64,7 @@ type People struct {
 	log   *slog.Logger
 	limit limiter
 	work  chan struct{} // buffer: passwords that are hashed at once, 46 MB each
+	cost  cost          // of new passwords
 	dummy string        // hash for names that nobody has
 }
 
@@ -72,7 +73,7 @@ func New(opts Options, log *slog.Logger) *People {
 	if opts.WallClock == nil {
 		opts.WallClock = time.Now
 	}
-	return &People{opts: opts, log: log, work: make(chan struct{}, 2), dummy: dummyHash()}
+	return &People{opts: opts, log: log, work: make(chan struct{}, 2), cost: usual, dummy: dummyHash(usual)}
 }
 
 // Caller is who asks.

@@ -49,7 +49,32 @@ func newHouse(t *testing.T) *house {
 	must(t, err)
 	t.Cleanup(func() { h.store.Close() })
 	h.People = New(Options{Store: h.store, WallClock: h.clock}, slog.New(slog.DiscardHandler))
+	h.cheap()
 	return h
+}
+
+// cheap makes passwords cost little: the race detector makes memory dear.
+func (h *house) cheap() {
+	h.cost = cost{memory: 64, time: 1, threads: 1}
+	h.dummy = dummyHash(h.cost)
+}
+
+func TestAPasswordIsStoredAtItsUsualCost(t *testing.T) {
+	p := New(Options{}, slog.New(slog.DiscardHandler))
+	hash, err := p.hash(t.Context(), good)
+	if err != nil || !strings.HasPrefix(hash, "$argon2id$v=19$m=47104,t=1,p=1$") || !strings.HasPrefix(p.dummy, "$argon2id$v=19$m=47104,t=1,p=1$") {
+		t.Fatalf("stored as %q, dummy %q, %v", hash, p.dummy, err)
+	}
+	for password, want := range map[string]bool{good: true, good + " ": false, "": false} {
+		if fits, err := p.matches(t.Context(), hash, password); err != nil || fits != want {
+			t.Errorf("%q: %v, %v", password, fits, err)
+		}
+	}
+	for _, bad := range []string{"", "x", "$argon2i$v=19$m=1,t=1,p=1$AAAA$AAAA", strings.Replace(hash, "v=19", "v=16", 1), strings.Replace(hash, "m=47104", "m=999999999", 1), strings.Replace(hash, "t=1", "t=0", 1), hash[:len(hash)-2]} {
+		if fits, err := p.matches(t.Context(), bad, good); err == nil || fits {
+			t.Errorf("%q is taken for a hash", bad)
+		}
+	}
 }
 
 func must(t *testing.T, err error) {
@@ -106,7 +131,7 @@ func TestTheFirstAdminComesByOneAddressOnce(t *testing.T) {
 	if ok, err := h.Settled(ctx); err != nil || !ok {
 		t.Errorf("settled %v, %v", ok, err)
 	}
-	if a, err := h.store.Account(ctx, "anna"); err != nil || !strings.HasPrefix(a.Password, "$argon2id$v=19$m=47104,t=1,p=1$") || strings.Contains(a.Password, good) {
+	if a, err := h.store.Account(ctx, "anna"); err != nil || !strings.HasPrefix(a.Password, "$argon2id$v=19$m=64,t=1,p=1$") || strings.Contains(a.Password, good) {
 		t.Errorf("stored as %q, %v", a.Password, err)
 	}
 }
