@@ -87,19 +87,19 @@ func seen(ctx context.Context, r fleetapi.Rollout) (fleetapi.Rollout, bool) {
 	if who(ctx).Everywhere() {
 		return r, true
 	}
-	out, any := r, false
+	out, mine := r, false
 	out.Sentence, out.Affected, out.Request, out.Sheet = "", "", fleetapi.PlanRequest{Model: r.Request.Model, Release: r.Request.Release}, nil
 	out.Warnings, out.Waves = []string{}, []fleetapi.Wave{}
 	for _, w := range r.Waves {
-		mine := fleetapi.Wave{State: w.State, Tail: w.Tail, Started: w.Started, Ended: w.Ended, SoakEnds: w.SoakEnds, Targets: []fleetapi.Target{}}
+		part := fleetapi.Wave{State: w.State, Tail: w.Tail, Started: w.Started, Ended: w.Ended, SoakEnds: w.SoakEnds, Targets: []fleetapi.Target{}}
 		for _, t := range w.Targets {
 			if sees(ctx, t.Site) {
-				mine.Targets, any = append(mine.Targets, t), true
+				part.Targets, mine = append(part.Targets, t), true
 			}
 		}
-		out.Waves = append(out.Waves, mine)
+		out.Waves = append(out.Waves, part)
 	}
-	return out, any
+	return out, mine
 }
 
 // ownCare is the report of the upkeep of the sites that the caller sees. What is
