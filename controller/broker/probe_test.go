@@ -3,6 +3,7 @@ package broker_test
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"log/slog"
 	"net"
 	"strings"
@@ -46,6 +47,42 @@ func TestAProbeLeavesNoConnectionBehind(t *testing.T) {
 	until(t, 20*time.Second, "all connections are closed", func() bool { return open.Load() == 0 })
 	if all.Load() < 5 {
 		t.Errorf("the probe made %d connections, so this test shows nothing", all.Load())
+	}
+}
+
+// deadly is a connection in the middle of which the broker dies.
+type deadly struct {
+	net.Conn
+	left int
+	kill func()
+}
+
+func (c *deadly) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if c.left -= n; c.left <= 0 {
+		c.kill()
+	}
+	return n, err
+}
+
+// A controller that starts while the broker is restarted must not take what is
+// lost by that for wrong settings, for it ends with those.
+func TestABrokerThatDiesWhileItIsProbedIsNotCalledUnfit(t *testing.T) {
+	m := startMosquitto(t, nil)
+	p := m.probe()
+	dials := 0
+	p.Remote.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := new(net.Dialer).DialContext(ctx, network, address)
+		if dials++; err == nil && dials == 5 { // the one for which 3000 messages wait
+			conn = &deadly{conn, 90_000, sync.OnceFunc(m.kill)} // more than the window lets through
+		}
+		return conn, err
+	}
+	if err := p.Run(t.Context()); err == nil || errors.Is(err, broker.ErrUnfit) {
+		t.Errorf("got %v, want an error to try again after", err)
+	}
+	if dials < 6 {
+		t.Errorf("%d connections only: nothing died", dials)
 	}
 }
 
