@@ -13,7 +13,6 @@ package controller
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -124,7 +123,6 @@ type Controller struct {
 	store  *store.Store
 	blobs  *blob.Store
 	ca     *identity.CA
-	server tls.Certificate // of the listeners
 	key    trust.PrivateKey
 	people *people.People
 	hub    *api.Hub
@@ -195,7 +193,7 @@ func Open(ctx context.Context, opts Options, log *slog.Logger) (_ *Controller, e
 		Version: c.opts.Version, WallClock: c.opts.WallClock, SecureCookies: !c.opts.HTTPPlain,
 		Metrics: c.exports.metrics.Handler(), Faults: c.faults, Trouble: c.ingest.Trouble,
 		SamplesFor: c.opts.Retention.Samples, Desk: c.desk, Notify: c.notify,
-		Members: api.Members{Desk: c.members, At: c.TokenBase, Server: c.server, Changed: c.memberChanged},
+		Members: api.Members{Desk: c.members, At: c.TokenBase, Server: c.signer, Changed: c.memberChanged},
 	}, log)
 	return c, err
 }

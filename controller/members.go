@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -252,6 +253,16 @@ func (c *Controller) TokenBase() (contract.Token, error) {
 		base.Pins = append(base.Pins, contract.PinOf(root))
 	}
 	return base, nil
+}
+
+// signer makes the certificate by which a machine without a network believes an
+// answer: as it would believe the address of its token.
+func (c *Controller) signer() (tls.Certificate, error) {
+	base, err := c.TokenBase()
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	return c.ca.IssueServer([]string{base.Host})
 }
 
 // EnrolBox writes the identity files of a box into dir and registers it. A

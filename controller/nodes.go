@@ -3,7 +3,6 @@ package controller
 import (
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/edgeherd/edgeherd/controller/cluster"
 	"github.com/edgeherd/edgeherd/internal/durable"
+	contract "github.com/edgeherd/edgeherd/internal/enrol"
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
 	"github.com/edgeherd/edgeherd/internal/identity"
 	"github.com/edgeherd/edgeherd/internal/wire"
@@ -80,16 +80,23 @@ func (c *Controller) agreeOnKeys(ctx context.Context) error {
 	if !c.store.Shared() {
 		return nil
 	}
-	ca := sha256.Sum256(c.ca.PEM())
-	for _, k := range []struct{ key, value, folder string }{
-		{agreedCA, hex.EncodeToString(ca[:]), "ca"},
-		{agreedSigning, string(c.key.Public().ID()), "keys"},
+	var roots []string // the one that signs first
+	for _, r := range c.ca.Roots() {
+		roots = append(roots, contract.PinOf(r).String())
+	}
+	for _, k := range []struct {
+		key    string
+		values []string
+		folder string
+	}{
+		{agreedCA, roots, "ca"},
+		{agreedSigning, []string{string(c.key.Public().ID())}, "keys"},
 	} {
-		agreed, err := c.store.Agree(ctx, k.key, k.value)
+		agreed, err := c.store.Agree(ctx, k.key, k.values[0], k.values[1:]...)
 		if err != nil {
 			return err
 		}
-		if agreed != k.value {
+		if agreed != k.values[0] {
 			return fmt.Errorf("the %s in %s differs from that of the other controllers on this database: copy the folder %s from the state directory of one of them, or use a database of its own",
 				k.key, filepath.Join(c.opts.Dir, k.folder), k.folder)
 		}

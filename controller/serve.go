@@ -59,7 +59,6 @@ func (c *Controller) listen(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c.server = cert
 	if c.http, err = c.listenOn("http", c.opts.HTTP); err != nil {
 		return err
 	}

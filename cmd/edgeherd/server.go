@@ -35,7 +35,7 @@ func serverCommand(c *cli) *cobra.Command {
 		serverRestoreCommand(c),
 		serverDoctorCommand(c),
 		serverBrokerConfigCommand(c),
-		serverCertCommand(c),
+		serverCertCommand(c), serverCACommand(c),
 	)
 }
 

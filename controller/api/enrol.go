@@ -20,8 +20,8 @@ type Members struct {
 	Desk *enrol.Desk
 	// At is what all tokens have in common: pins and address.
 	At func() (contract.Token, error)
-	// Server is the controller's certificate, with which files are signed.
-	Server tls.Certificate
+	// Server makes a certificate of the controller, with which a file is signed.
+	Server func() (tls.Certificate, error)
 	// Changed is told of boxes that stand otherwise.
 	Changed func(identity.ID)
 }
@@ -208,7 +208,11 @@ func (a *API) signEnrol(ctx context.Context, in *signEnrolInput) (fleetapi.Enrol
 	if err != nil {
 		return none, notTold(err)
 	}
-	out, answer, err := m.Desk.SignFile(ctx, in.Body.Data, who(ctx).Name, m.Server)
+	server, err := m.Server()
+	if err != nil {
+		return none, err
+	}
+	out, answer, err := m.Desk.SignFile(ctx, in.Body.Data, who(ctx).Name, server)
 	switch {
 	case enrol.Unusable(err):
 		return none, badRequest("", "%s", err)

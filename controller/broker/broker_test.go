@@ -244,7 +244,7 @@ func TestPubackFollowsTheSink(t *testing.T) {
 	})
 }
 
-func TestConnectMustFitTheCertificate(t *testing.T) {
+func TestT14ConnectMustFitTheCertificate(t *testing.T) {
 	will := func(sid wire.SID) []byte {
 		raw, err := wire.Encode(wire.Will{SID: sid, Conn: 1})
 		if err != nil {
@@ -301,9 +301,9 @@ func TestConnectMustFitTheCertificate(t *testing.T) {
 	}
 }
 
-// TestNobodyTakesOverAnothersSession has box B use the client id of box A,
+// TestT13NobodyTakesOverAnothersSession has box B use the client id of box A,
 // which is connected.
-func TestNobodyTakesOverAnothersSession(t *testing.T) {
+func TestT13NobodyTakesOverAnothersSession(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		b := start(t, broker.Options{})
 		victim := b.join(boxA, sid1)
@@ -321,7 +321,7 @@ func TestNobodyTakesOverAnothersSession(t *testing.T) {
 	})
 }
 
-func TestTopicsAreTheBoxsOwn(t *testing.T) {
+func TestT12T15TopicsAreTheBoxsOwn(t *testing.T) {
 	a := func(s string) string { return "eh/1/default/" + string(boxA) + "/" + s }
 	other := "eh/1/default/" + string(boxB) + "/"
 	for topic, ok := range map[string]bool{

@@ -25,7 +25,7 @@ import (
 
 // A box that sends too much is read more slowly: it loses nothing, and its
 // session stays.
-func TestAFloodIsSlowedDownAndNotLost(t *testing.T) {
+func TestT17AFloodIsSlowedDownAndNotLost(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		b := start(t, broker.Options{MessageRate: 10})
 		c := b.join(boxA, sid1)

@@ -132,9 +132,9 @@ func TestUnknownSchemaAsksForHello(t *testing.T) {
 	}
 }
 
-// TestBlocksArePlacedByTheClockThatCanBeTrusted: HELLO says that the box was up
+// TestT20BlocksArePlacedByTheClockThatCanBeTrusted: HELLO says that the box was up
 // for bootMs at now; the block began 60 s before.
-func TestBlocksArePlacedByTheClockThatCanBeTrusted(t *testing.T) {
+func TestT20BlocksArePlacedByTheClockThatCanBeTrusted(t *testing.T) {
 	const minute, year = int64(60_000), int64(365 * 24 * 3600 * 1000)
 	for _, c := range []struct {
 		name    string
@@ -257,8 +257,8 @@ func until(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// TestAPoisonedBatchHoldsUpNobodyElse: the row of box B cannot be updated.
-func TestAPoisonedBatchHoldsUpNobodyElse(t *testing.T) {
+// TestT21APoisonedBatchHoldsUpNobodyElse: the row of box B cannot be updated.
+func TestT21APoisonedBatchHoldsUpNobodyElse(t *testing.T) {
 	w := idle(t)
 	_, err := w.sql().Exec(`CREATE TRIGGER poison BEFORE INSERT ON sample WHEN NEW.box = '` + string(boxB) + `' BEGIN SELECT RAISE(ABORT, 'poisoned'); END`)
 	check(t, err)

@@ -139,9 +139,9 @@ func TestBadPacksAreRefused(t *testing.T) {
 	}
 }
 
-// TestAFewBytesDoNotFillTheMemory: the values of a message wait for their
+// TestT18AFewBytesDoNotFillTheMemory: the values of a message wait for their
 // commit unpacked.
-func TestAFewBytesDoNotFillTheMemory(t *testing.T) {
+func TestT18AFewBytesDoNotFillTheMemory(t *testing.T) {
 	wide := wire.Schema{}
 	for i := range 1024 {
 		wide.Metrics = append(wide.Metrics, wire.Metric{Name: fmt.Sprint("m", i)})

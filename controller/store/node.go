@@ -128,10 +128,16 @@ func (s *Store) Agreed(ctx context.Context, key string) (value string, err error
 	return value, err
 }
 
-// Agree proposes a value and returns the one that holds: that of the first.
-func (s *Store) Agree(ctx context.Context, key, value string) (string, error) {
+// Agree proposes a value and returns the one that holds: that of the first. It
+// takes the place of earlier values that are named after it.
+func (s *Store) Agree(ctx context.Context, key, value string, earlier ...string) (string, error) {
 	err := s.write(ctx, func(t *tx) error {
 		_, err := t.Exec(ctx, `INSERT INTO fleet (key, value) VALUES (?,?) ON CONFLICT DO NOTHING`, key, value)
+		for _, was := range earlier {
+			if err == nil {
+				_, err = t.Exec(ctx, `UPDATE fleet SET value = ? WHERE key = ? AND value = ?`, value, key, was)
+			}
+		}
 		return err
 	})
 	if err != nil {

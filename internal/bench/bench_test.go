@@ -53,6 +53,7 @@ var measurements = []measurement{
 	{"wdelta", weightDeltas},
 	{"ladder", ladderFigures},
 	{"rollout", rolloutFigures},
+	{"handshake", handshakeCost},
 }
 
 // TestBench measures when -bench.out names a file; `make bench` does. Without

@@ -13,7 +13,7 @@ import (
 // off for two hours. outageSpan is the least fake time it takes: the outage
 // and, before and after it, the three minutes in which the fleet settles.
 const (
-	outageStory = "TestTwoHourOutageLosesAndDoublesNothing"
+	outageStory = "TestT10TwoHourOutageLosesAndDoublesNothing"
 	outageSpan  = 2*time.Hour + 2*3*time.Minute
 )
 

@@ -121,7 +121,7 @@ func checkHoles(f *Fleet, s *store.Store, b *Box) {
 	}
 }
 
-func TestTwoHourOutageLosesAndDoublesNothing(t *testing.T) {
+func TestT10TwoHourOutageLosesAndDoublesNothing(t *testing.T) {
 	story(t, 3, func(f *Fleet) {
 		settled(f)
 		f.Boxes[0].Cut()

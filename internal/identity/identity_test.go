@@ -325,6 +325,15 @@ func TestPeerIDComesFromTheVerifiedChain(t *testing.T) {
 	}
 }
 
+// T16: an id that means more in a topic, a path or an access list is none.
+func TestT16NoIDWithAWildcardIsAccepted(t *testing.T) {
+	for _, s := range []string{"d-aaaaaaaaaaaa+", "d-aaaaaaaaaaaa#", "d-aaaaaa/aaaaaa", "$share/aaaaaaa", "d-aaaaaaaaaaaa%", "D-AAAAAAAAAAAAA", "d-aaaaaaaaaaaaa:1", ""} {
+		if id, err := identity.ParseID(s); err == nil || id != "" {
+			t.Errorf("%q is accepted as %q", s, id)
+		}
+	}
+}
+
 func TestNewIDsDiffer(t *testing.T) {
 	seen := map[identity.ID]bool{}
 	for range 1000 {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -18,9 +19,9 @@ func (ca *CA) PagesTLS(cert tls.Certificate, admit func(ID) error) *tls.Config {
 	boxes.NextProtos = []string{"http/1.1"}
 	renewals := ca.renewTLS(cert)
 	return &tls.Config{
-		MinVersion:   tls.VersionTLS12,
-		Certificates: []tls.Certificate{cert},
-		NextProtos:   []string{"h2", "http/1.1"},
+		MinVersion:     tls.VersionTLS12,
+		GetCertificate: ca.serving(cert),
+		NextProtos:     []string{"h2", "http/1.1"},
 		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 			switch {
 			case slices.Contains(hello.SupportedProtos, BoxProtocol):
@@ -51,7 +52,7 @@ func (ca *CA) DeviceTLS(cert tls.Certificate, admit func(ID) error) *tls.Config 
 func (ca *CA) ServerTLS(cert tls.Certificate, admit func(ID) error) *tls.Config {
 	return &tls.Config{
 		MinVersion:             tls.VersionTLS13,
-		Certificates:           []tls.Certificate{cert},
+		GetCertificate:         ca.serving(cert),
 		ClientAuth:             tls.RequireAndVerifyClientCert,
 		ClientCAs:              ca.Pool(),
 		SessionTicketsDisabled: true,
@@ -71,7 +72,7 @@ func (ca *CA) ServerTLS(cert tls.Certificate, admit func(ID) error) *tls.Config 
 func (ca *CA) renewTLS(cert tls.Certificate) *tls.Config {
 	return &tls.Config{
 		MinVersion:             tls.VersionTLS13,
-		Certificates:           []tls.Certificate{cert},
+		GetCertificate:         ca.serving(cert),
 		ClientAuth:             tls.RequireAnyClientCert,
 		ClientCAs:              ca.Pool(),
 		SessionTicketsDisabled: true,
@@ -81,6 +82,31 @@ func (ca *CA) renewTLS(cert tls.Certificate) *tls.Config {
 			_, err := ca.Renewing(cs)
 			return err
 		},
+	}
+}
+
+// serving shows a server's certificate, and makes the next one for the same
+// names when half of its life is over: a controller may run for years.
+func (ca *CA) serving(cert tls.Certificate) func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	var mu sync.Mutex
+	now := &cert
+	return func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		leaf := now.Leaf
+		if leaf == nil || ca.now().Before(leaf.NotBefore.Add(leaf.NotAfter.Sub(leaf.NotBefore)/2)) {
+			return now, nil
+		}
+		hosts := slices.Clone(leaf.DNSNames)
+		for _, ip := range leaf.IPAddresses {
+			hosts = append(hosts, ip.String())
+		}
+		next, err := ca.IssueServer(hosts)
+		if err != nil {
+			return now, nil // it is good for as long again
+		}
+		now = &next
+		return now, nil
 	}
 }
 
