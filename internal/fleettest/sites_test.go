@@ -42,20 +42,20 @@ func TestQuietTimesHoldBackTelemetryButNoAlarms(t *testing.T) {
 		now := time.Now().UTC()
 		until := now.Add(3 * time.Hour).Truncate(time.Hour)
 		f.setDefaults(fleetapi.SiteChange{Set: fleetapi.SiteSettings{Quiet: &[]string{"00:00-" + until.Format("15:04")}}})
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		last, known := f.measured(), f.events()
-		time.Sleep(30 * time.Minute)
+		pass(30 * time.Minute)
 		// A restart is an event, and a new connection, which must not be louder.
 		if err := f.Boxes[0].StopAgent(); err != nil {
 			t.Fatal(err)
 		}
 		f.Boxes[0].StartAgent()
 		f.Until("the event of the restart", time.Minute, func() bool { return f.events() > known })
-		time.Sleep(30 * time.Minute)
+		pass(30 * time.Minute)
 		if got := f.measured(); !got.Equal(last) {
 			t.Errorf("measured at %s arrived in the quiet time, after %s", got, last)
 		}
-		time.Sleep(time.Until(until))
+		pass(time.Until(until))
 		f.Until("all that was measured in the quiet time", 10*time.Minute, func() bool { return time.Since(f.measured()) < 3*time.Minute })
 		if b := f.boxes()[0].Buffer; b.DroppedBlocks != 0 {
 			t.Errorf("%+v", b)
@@ -67,7 +67,7 @@ func TestQuietTimesHoldBackTelemetryButNoAlarms(t *testing.T) {
 func TestQuietEndsWhenItIsTakenBack(t *testing.T) {
 	story(t, 1, func(f *Fleet) {
 		f.setDefaults(fleetapi.SiteChange{Set: fleetapi.SiteSettings{Quiet: &[]string{"00:00-24:00"}}})
-		time.Sleep(20 * time.Minute)
+		pass(20 * time.Minute)
 		last := f.measured()
 		f.setDefaults(fleetapi.SiteChange{Unset: []string{"quiet"}})
 		f.Until("what was measured", 3*time.Minute, func() bool { return f.measured().Sub(last) > 15*time.Minute })
