@@ -115,6 +115,12 @@ func judgeCrash(t *testing.T, place string, told map[byte]uint64, lsn uint64) {
 	s := openAt(t, optionsAt(place))
 	defer s.Close()
 	keys := keysOf(t, s, boxA)
+	// PostgreSQL may be at the commit of a client that was killed.
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for late := time.Now().Add(10 * time.Second); rowCount(t, s, `SELECT count(*) FROM result`) != int64(len(keys)) && time.Now().Before(late); <-tick.C {
+		keys = keysOf(t, s, boxA)
+	}
 	for life, last := range told {
 		for seq := uint64(1); seq <= last+1; seq++ {
 			if keys[crashBlock(life, seq).Block.Key] != 1 {
