@@ -121,9 +121,8 @@ func renewing(ca *identity.CA, cert tls.Certificate, id *identity.Identity, now 
 	served := make(chan error, 1)
 	go func() { served <- server.Handshake(); a.Close() }()
 	client := tls.Client(b, id.RenewTLS(now))
-	err := client.Handshake()
-	if err == nil {
-		_, err = client.Read(make([]byte, 1)) // the server judges after our handshake
+	if client.Handshake() == nil {
+		client.Read(make([]byte, 1)) // the server judges after our handshake
 	}
 	if err := <-served; err != nil {
 		return nil, err
