@@ -34,6 +34,7 @@ const (
 	Unreadable     Cause = "unreadable"      // sealed, but its content cannot be read; kept as it is
 	Replayed       Cause = "replayed"        // a HELLO of an earlier connection
 	FromTheFuture  Cause = "from-the-future" // a clock called right is more than 5 min ahead
+	Undated        Cause = "undated"         // from before any clock was right, and nothing says when
 	Bomb           Cause = "bomb"            // a pack that would expand beyond the limit
 	SchemaConflict Cause = "schema-conflict" // samples without their schema, or that do not fit it
 	Flood          Cause = "flood"           // more connections or messages than a box may make
@@ -55,7 +56,7 @@ const (
 
 // Causes are all of them.
 func Causes() []Cause {
-	return []Cause{Malformed, Oversized, WrongTopic, BadSeal, Unreadable, Replayed, FromTheFuture, Bomb, SchemaConflict, Flood,
+	return []Cause{Malformed, Oversized, WrongTopic, BadSeal, Unreadable, Replayed, FromTheFuture, Undated, Bomb, SchemaConflict, Flood,
 		DuplicateIdentity, RefusedByStore, SpoolFull, SpoolDamaged, SetAside, DiskRefuses}
 }
 

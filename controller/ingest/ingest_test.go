@@ -151,7 +151,8 @@ func TestT20BlocksArePlacedByTheClockThatCanBeTrusted(t *testing.T) {
 		{"unknown boot in the past", false, wire.TimeUnknown, now - year, now - year},
 		{"unknown boot in the future", false, wire.TimeUnknown, now + year, now - 10_000},
 		{"the end of time", false, wire.TimeSynced, math.MaxInt64, now - 10_000},
-		{"before 1970", false, wire.TimeSynced, math.MinInt64, 0},
+		{"before 1970", false, wire.TimeSynced, math.MinInt64, now - 10_000},
+		{"1970 and nothing to count from", false, wire.TimeUnknown, 3, now - 10_000},
 	} {
 		w := running(t)
 		if c.hello {

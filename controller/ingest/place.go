@@ -15,6 +15,10 @@ import (
 // maxAhead is how far a synchronised clock may be ahead of ours.
 const maxAhead = 5 * time.Minute
 
+// firstMs is before any box: an earlier clock was never set. 2020-01-01, in Unix
+// milliseconds.
+const firstMs = 1_577_836_800_000
+
 // place decodes a verified block and puts it on the controller's calendar. An
 // error that is store.ErrNotFound means that its schema is unknown.
 func (m *message) place(ctx context.Context, b wire.Block) (store.Delivery, error) {
@@ -67,9 +71,14 @@ func (m *message) start(ctx context.Context, b wire.Block) (int64, error) {
 		}
 	}
 	if start > limit {
-		start = m.now - span(b)
+		return m.now - span(b), nil
 	}
-	return max(0, start), nil
+	if start < firstMs {
+		// Where it lies it would be deleted at once, for its age.
+		m.in.opts.Faults.Note(m.id, fault.Undated, 1, fmt.Errorf("a clock that was never set says %s, and no HELLO says when that was: placed at its arrival", stamp(b.WallMs)))
+		return m.now - span(b), nil
+	}
+	return start, nil
 }
 
 // stamp shows a time that a box claims, however far away it is.
