@@ -216,6 +216,11 @@ func (o Options) show(ctx context.Context, l look) store.Finding {
 		f.Level, f.Found, f.Way = l.absent, "nobody listens on "+l.address, l.start
 		return f
 	}
+	var plain tls.RecordHeaderError
+	if errors.As(err, &plain) && loopback(l.address) {
+		f.Level, f.Found = store.OK, l.address+" serves this machine without TLS"
+		return f
+	}
 	if err != nil {
 		f.Found, f.Way = fmt.Sprintf("TLS with %s: %v", l.address, err), "look who listens there"
 		return f
@@ -237,6 +242,14 @@ func (o Options) show(ctx context.Context, l look) store.Finding {
 		return f
 	}
 	return lasts(l.check, chain[0], now, serverSoon, l.way)
+}
+
+// loopback says whether only this machine reaches an address: pages may be
+// plain there, as those of edgeherd up are.
+func loopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	ip := net.ParseIP(host)
+	return err == nil && (host == "localhost" || ip != nil && ip.IsLoopback())
 }
 
 // chainOf is what a listener shows. Nothing is sent to it, so whom it is needs

@@ -3,6 +3,7 @@ package doctor_test
 import (
 	"crypto/tls"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -180,5 +181,16 @@ func TestWhatListenersShowIsJudged(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestPlainPagesOfThisMachineAreNoFault(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer l.Close()
+	go http.Serve(l, http.NotFoundHandler()) // until l is closed
+	level, found := newWorld(t).examine("certificate of the pages", doctor.Options{HTTP: l.Addr().String()})
+	if level != store.OK || !strings.Contains(found, "without TLS") {
+		t.Errorf("%s: %s", level, found)
 	}
 }
