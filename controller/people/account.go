@@ -35,6 +35,9 @@ func (l *Locked) Error() string {
 // ErrWrong is all that is told about a name and a password that do not fit.
 var ErrWrong = errors.New("the name or the password is wrong")
 
+// noName stands for all texts that are no name.
+const noName = "-"
+
 // SignIn makes a session for a name and its password. source is the address of
 // the asking machine.
 func (p *People) SignIn(ctx context.Context, name, password, source string) (Session, error) {
@@ -42,7 +45,9 @@ func (p *People) SignIn(ctx context.Context, name, password, source string) (Ses
 	if wait := p.limit.ask(source, now); wait > 0 {
 		return Session{}, &Locked{wait}
 	}
-	name = name[:min(len(name), 63)]
+	if CheckName(name) != nil {
+		name = noName // nobody has it: it fails as any other does, and no such text reaches the database
+	}
 	until, err := p.opts.Store.LoginLocked(ctx, name)
 	if err != nil {
 		return Session{}, err
@@ -64,6 +69,14 @@ func (p *People) SignIn(ctx context.Context, name, password, source string) (Ses
 	}
 	if !fits || a.Password == "" || a.Disabled {
 		return Session{}, p.failed(ctx, name)
+	}
+	// Of many attempts at once, those that waited while the name was locked are
+	// not told that they were right.
+	if until, err = p.opts.Store.LoginLocked(ctx, name); err != nil {
+		return Session{}, err
+	}
+	if !until.IsZero() {
+		return Session{}, &Locked{until.Sub(now)}
 	}
 	if err := p.opts.Store.ForgetFailures(withoutAudit(ctx), name); err != nil {
 		return Session{}, err
@@ -136,6 +149,11 @@ func (p *People) SetPassword(ctx context.Context, r Redeeming) (Session, error) 
 	if err != nil {
 		return Session{}, err
 	}
+	if t.Account == "" { // the address is not used up by a name that is taken
+		if _, err := p.opts.Store.Account(ctx, name); err == nil {
+			return Session{}, nameTaken(name)
+		}
+	}
 	if _, err := p.opts.Store.UseToken(withoutAudit(ctx), r.Secret, store.TokenPassword); errors.Is(err, store.ErrNotFound) {
 		return Session{}, ErrUnknown // another was faster
 	} else if err != nil {
@@ -153,7 +171,7 @@ func (p *People) SetPassword(ctx context.Context, r Redeeming) (Session, error) 
 		})
 	}
 	if errors.Is(err, store.ErrConflict) {
-		return Session{}, faulty("Take another name.", "there is a user %s already", name)
+		return Session{}, nameTaken(name)
 	}
 	if err != nil {
 		return Session{}, err
@@ -164,6 +182,10 @@ func (p *People) SetPassword(ctx context.Context, r Redeeming) (Session, error) 
 	d.Again(name)
 	d.Verb = "login"
 	return p.beginAs(ctx, name)
+}
+
+func nameTaken(name string) error {
+	return faulty("Take another name.", "there is a user %s already", name)
 }
 
 // Add makes a user who can sign in once the invitation was used.
@@ -191,7 +213,7 @@ func standing(role string, sites []string, disabled bool) string {
 }
 
 // Invite makes the secret under which a local user sets a password. The old one
-// holds until then.
+// holds until then; secrets of before end.
 func (p *People) Invite(ctx context.Context, name string) (string, time.Time, error) {
 	a, err := p.opts.Store.Account(ctx, name)
 	if err != nil {

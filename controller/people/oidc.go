@@ -123,7 +123,13 @@ func (p *Provider) discover(ctx context.Context) (*oidc.Provider, error) {
 		return nil, fmt.Errorf("ask %s about itself: %w", p.opts.Issuer, err)
 	}
 	end := found.Endpoint()
-	for _, address := range []string{end.AuthURL, end.TokenURL} {
+	var more struct {
+		Keys string `json:"jwks_uri"`
+	}
+	if err := found.Claims(&more); err != nil {
+		return nil, fmt.Errorf("read what %s says of itself: %w", p.opts.Issuer, err)
+	}
+	for _, address := range []string{end.AuthURL, end.TokenURL, more.Keys} {
 		if u, err := url.Parse(address); err != nil || u.Scheme != "https" {
 			return nil, fmt.Errorf("%s names %q, which is no https address", p.opts.Issuer, address)
 		}
@@ -203,6 +209,9 @@ func (p *Provider) finish(ctx context.Context, t Trip, state, code string) (iden
 		return identityOf{}, fmt.Errorf("read the ID token: %w", err)
 	}
 	out := identityOf{subject: id.Subject}
+	if out.subject == "" {
+		return identityOf{}, errors.New("the ID token has no subject")
+	}
 	if out.name, ok = claims[p.opts.UserClaim].(string); !ok {
 		return identityOf{}, fmt.Errorf("the ID token has no claim %q; set oidc.user_claim", p.opts.UserClaim)
 	}
@@ -263,7 +272,8 @@ func (p *People) Finish(ctx context.Context, r Return) (Session, error) {
 	d := audit.Of(ctx)
 	if role == "" {
 		p.log.Warn("sign-in refused: no group has a role", "user", id.name)
-		return Session{}, faulty("Ask an admin to give one of your groups a role: oidc.grants in server.yaml.", "none of your groups may use this controller")
+		return Session{}, p.turnedAway(ctx, id.name, "no group has a role",
+			faulty("Ask an admin to give one of your groups a role: oidc.grants in server.yaml.", "none of your groups may use this controller"))
 	}
 	a, err := p.opts.Store.AccountOf(ctx, o.opts.Issuer, id.subject)
 	if errors.Is(err, store.ErrNotFound) {
@@ -281,7 +291,7 @@ func (p *People) Finish(ctx context.Context, r Return) (Session, error) {
 		return Session{}, err
 	}
 	if a.Disabled {
-		return Session{}, faulty("Ask an admin.", "%s is disabled here", a.Name)
+		return Session{}, p.turnedAway(ctx, a.Name, "disabled", faulty("Ask an admin.", "%s is disabled here", a.Name))
 	}
 	if a.Role != string(role) || !slices.Equal(a.Sites, sites) {
 		d.Verb, d.Actor = "user.role", a.Name
@@ -292,4 +302,14 @@ func (p *People) Finish(ctx context.Context, r Return) (Session, error) {
 	}
 	d.Verb = "login"
 	return p.beginAs(ctx, a.Name)
+}
+
+// turnedAway records that the provider vouched for somebody who may not come in.
+func (p *People) turnedAway(ctx context.Context, name, why string, told error) error {
+	d := audit.Of(ctx)
+	d.Verb, d.Actor, d.Note = "login.failed", name, why
+	if CheckName(name) != nil {
+		d.Actor = "nobody"
+	}
+	return errors.Join(told, p.opts.Store.RecordAudit(ctx))
 }

@@ -19,6 +19,7 @@
 package people
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
@@ -84,6 +85,7 @@ type Caller struct {
 	Account string // empty for a program
 
 	used time.Time
+	by   string // ID of the token that a session without an account comes from
 }
 
 // Key tells callers apart: a person has the same in every session.
@@ -128,7 +130,7 @@ func (p *People) Look(ctx context.Context, kind store.TokenKind, secret string) 
 	if err != nil {
 		return Caller{}, err
 	}
-	c := Caller{used: t.Used, Subject: authz.Subject{Name: t.Name, Role: authz.Role(t.Role), Sites: t.Sites}, ID: t.ID, Kind: kind, Account: t.Account}
+	c := Caller{used: t.Used, by: t.MadeBy, Subject: authz.Subject{Name: t.Name, Role: authz.Role(t.Role), Sites: t.Sites}, ID: t.ID, Kind: kind, Account: t.Account}
 	for _, v := range t.Verbs {
 		c.Verbs = append(c.Verbs, authz.Verb(v))
 	}
@@ -152,12 +154,28 @@ func newSecret() string {
 func (p *People) begin(ctx context.Context, t store.Token) (Session, error) {
 	s := Session{Secret: newSecret()}
 	t.ID, t.Kind, t.Expires = "", store.TokenSession, p.opts.WallClock().Add(SessionLife)
+	if t.Account == "" {
+		if err := p.bound(ctx, &t); err != nil {
+			return Session{}, err
+		}
+	}
 	if err := p.opts.Store.AddToken(ctx, s.Secret, t); err != nil {
 		return Session{}, err
 	}
 	var err error
 	s.Caller, err = p.Caller(ctx, store.TokenSession, s.Secret)
 	return s, err
+}
+
+// bound ends what comes from a token of a program no later than that token.
+func (p *People) bound(ctx context.Context, t *store.Token) error {
+	all, err := p.Tokens(ctx)
+	for _, from := range all {
+		if from.ID == t.MadeBy && from.Expires.Before(t.Expires) {
+			t.Expires = from.Expires
+		}
+	}
+	return err
 }
 
 // beginAs makes the session of a person who has proved to be it.
@@ -183,10 +201,14 @@ func (p *People) End(ctx context.Context, secret string) error {
 	return nil
 }
 
-// LoginSecret makes a secret that becomes the session of a subject once.
+// LoginSecret makes a secret that becomes the session of a subject once. What
+// comes from a token of a program ends with that token.
 func (p *People) LoginSecret(ctx context.Context, who Caller, life time.Duration) (string, time.Time, error) {
 	secret, end := newSecret(), p.opts.WallClock().Add(life)
-	t := store.Token{Kind: store.TokenLogin, Name: who.Name, Account: who.Account, Role: string(who.Role), Sites: who.Sites, MadeBy: who.Name, Expires: end}
+	t := store.Token{Kind: store.TokenLogin, Name: who.Name, Account: who.Account, Role: string(who.Role), Sites: who.Sites, MadeBy: cmp.Or(who.by, who.Name), Expires: end}
+	if who.Kind == store.TokenAPI {
+		t.MadeBy = who.ID
+	}
 	for _, v := range who.Verbs {
 		t.Verbs = append(t.Verbs, string(v))
 	}
@@ -195,7 +217,12 @@ func (p *People) LoginSecret(ctx context.Context, who Caller, life time.Duration
 
 // Redeem turns a login secret into a session.
 func (p *People) Redeem(ctx context.Context, secret string) (Session, error) {
-	t, err := p.opts.Store.UseToken(ctx, secret, store.TokenLogin)
+	t, err := p.opts.Store.Token(ctx, secret, store.TokenLogin)
+	if err == nil {
+		d := audit.Of(ctx)
+		d.Actor, d.Role, d.Object, d.Note = t.Name, t.Role, t.Name, "by a login address"
+		_, err = p.opts.Store.UseToken(ctx, secret, store.TokenLogin)
+	}
 	if errors.Is(err, store.ErrNotFound) {
 		return Session{}, ErrUnknown
 	}

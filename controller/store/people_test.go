@@ -110,6 +110,19 @@ func namesAreLocked(t *testing.T, open func(t *testing.T) *store.Store) {
 	if until, err := s.LoginLocked(ctx, "ghost"); err != nil || !until.IsZero() {
 		t.Errorf("forgotten: %v, %v", until, err)
 	}
+	check(t, s.AddAccount(ctx, store.Account{Name: "anna", Role: "admin", Password: "x"}))
+	_, err := s.FailLogin(ctx, "anna", 2, time.Hour)
+	check(t, err)
+	check(t, s.Put(ctx, fmt.Sprintf(`INSERT INTO login_failure (name, failures, last_ms, until_ms)
+		WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i < 10000) SELECT 'ghost-' || i, 1, %d, 0 FROM n`, epoch)))
+	if until, err := s.FailLogin(ctx, "anna", 2, time.Hour); err != nil || until.IsZero() {
+		t.Errorf("somebody tried thousands of names, and anna is not locked: %v", err)
+	}
+	for i := range 2 {
+		if until, err := s.FailLogin(ctx, "another", 2, time.Hour); err != nil || until.IsZero() != (i < 1) {
+			t.Errorf("a name without an account: locked until %v, %v", until, err)
+		}
+	}
 }
 
 func changesAreRecorded(t *testing.T, open func(t *testing.T) *store.Store) {

@@ -63,7 +63,8 @@ func words(list []string) string {
 
 // AddToken stores the hash of secret; the secret itself is never stored. The
 // secrets are random and long, so a plain SHA-256 is enough. Expired tokens go.
-// An empty ID is made of the hash; an ID that is taken is ErrConflict.
+// An empty ID is made of the hash; an ID that is taken is ErrConflict. One that
+// sets a person's password ends those before it.
 func (s *Store) AddToken(ctx context.Context, secret string, t Token) error {
 	hash := sha256.Sum256([]byte(secret))
 	if t.ID == "" {
@@ -73,6 +74,11 @@ func (s *Store) AddToken(ctx context.Context, secret string, t Token) error {
 		now := s.now().UnixMilli()
 		if _, err := tx.Exec(ctx, `DELETE FROM token WHERE expires_ms <= ?`, now); err != nil {
 			return fmt.Errorf("forget expired tokens: %w", err)
+		}
+		if t.Kind == TokenPassword && t.Account != "" {
+			if _, err := tx.Exec(ctx, `DELETE FROM token WHERE kind = 'password' AND account = ?`, t.Account); err != nil {
+				return fmt.Errorf("end earlier invitations of %s: %w", t.Account, err)
+			}
 		}
 		var n int
 		if err := tx.QueryRow(ctx, `SELECT count(*) FROM token WHERE id = ?`, t.ID).Scan(&n); err != nil || n > 0 {
@@ -107,13 +113,24 @@ func (s *Store) Token(ctx context.Context, secret string, kinds ...TokenKind) (T
 }
 
 // UseToken takes a one-use token out of the database and returns it. Of two
-// racing calls one gets ErrNotFound.
+// racing calls one gets ErrNotFound. All invitations of a first admin are one:
+// each start of a controller makes another.
 func (s *Store) UseToken(ctx context.Context, secret string, kind TokenKind) (Token, error) {
 	t, err := s.Token(ctx, secret, kind)
 	if err != nil {
 		return Token{}, err
 	}
-	if err := s.DropToken(ctx, secret); err != nil {
+	hash := sha256.Sum256([]byte(secret))
+	err = s.write(ctx, func(tx *tx) error {
+		if err := dropTokens(ctx, tx, `DELETE FROM token WHERE hash = ?`, hash[:]); err != nil || kind != TokenPassword || t.Account != "" {
+			return err
+		}
+		if _, err := tx.Exec(ctx, `DELETE FROM token WHERE kind = 'password' AND account = ''`); err != nil {
+			return fmt.Errorf("drop the other invitations of a first admin: %w", err)
+		}
+		return nil
+	})
+	if err != nil {
 		return Token{}, err
 	}
 	return t, nil
@@ -146,24 +163,30 @@ func (s *Store) TouchToken(ctx context.Context, id string) error {
 // DropToken forgets a token; an unknown one is ErrNotFound.
 func (s *Store) DropToken(ctx context.Context, secret string) error {
 	hash := sha256.Sum256([]byte(secret))
-	return s.dropTokens(ctx, `DELETE FROM token WHERE hash = ?`, hash[:])
+	return s.write(ctx, func(t *tx) error { return dropTokens(ctx, t, `DELETE FROM token WHERE hash = ?`, hash[:]) })
 }
 
-// RevokeToken forgets the token of a kind with an ID; an unknown one is
-// ErrNotFound.
+// RevokeToken forgets the token of a kind with an ID, and the logins that were
+// made with it; an unknown one is ErrNotFound.
 func (s *Store) RevokeToken(ctx context.Context, kind TokenKind, id string) error {
-	return s.dropTokens(ctx, `DELETE FROM token WHERE kind = ? AND id = ?`, string(kind), id)
-}
-
-func (s *Store) dropTokens(ctx context.Context, query string, args ...any) error {
 	return s.write(ctx, func(t *tx) error {
-		res, err := t.Exec(ctx, query, args...)
-		if err != nil {
-			return fmt.Errorf("drop token: %w", err)
+		if err := dropTokens(ctx, t, `DELETE FROM token WHERE kind = ? AND id = ?`, string(kind), id); err != nil {
+			return err
 		}
-		if n, err := res.RowsAffected(); err != nil || n == 0 {
-			return errors.Join(err, fmt.Errorf("token: %w", ErrNotFound))
+		if _, err := t.Exec(ctx, `DELETE FROM token WHERE kind IN ('login', 'session') AND account = '' AND made_by = ?`, id); err != nil {
+			return fmt.Errorf("drop logins made by a token: %w", err)
 		}
 		return nil
 	})
+}
+
+func dropTokens(ctx context.Context, t *tx, query string, args ...any) error {
+	res, err := t.Exec(ctx, query, args...)
+	if err != nil {
+		return fmt.Errorf("drop token: %w", err)
+	}
+	if n, err := res.RowsAffected(); err != nil || n == 0 {
+		return errors.Join(err, fmt.Errorf("token: %w", ErrNotFound))
+	}
+	return nil
 }

@@ -157,12 +157,8 @@ func (s *Store) FailLogin(ctx context.Context, name string, most int, span time.
 		if err != nil {
 			return fmt.Errorf("forget old failures: %w", err)
 		}
-		var have int
-		if err := t.QueryRow(ctx, `SELECT count(*) FROM login_failure`).Scan(&have); err != nil {
-			return fmt.Errorf("count failures: %w", err)
-		}
-		if have >= maxFailures {
-			return nil // somebody tries thousands of names; addresses are limited elsewhere
+		if err := roomForFailure(ctx, t); err != nil {
+			return err
 		}
 		var n int
 		err = t.QueryRow(ctx, `INSERT INTO login_failure (name, failures, last_ms, until_ms) VALUES (?,1,?,0)
@@ -180,6 +176,22 @@ func (s *Store) FailLogin(ctx context.Context, name string, most int, span time.
 		return nil
 	})
 	return until, err
+}
+
+// roomForFailure forgets the oldest failure of a name that nobody has, when
+// somebody tries thousands: names of people are counted in any case.
+func roomForFailure(ctx context.Context, t *tx) error {
+	var have int
+	if err := t.QueryRow(ctx, `SELECT count(*) FROM login_failure`).Scan(&have); err != nil {
+		return fmt.Errorf("count failures: %w", err)
+	}
+	if have < maxFailures {
+		return nil
+	}
+	if _, err := t.Exec(ctx, `DELETE FROM login_failure WHERE name = (SELECT f.name FROM login_failure f WHERE NOT EXISTS (SELECT 1 FROM account a WHERE a.name = f.name) ORDER BY f.last_ms LIMIT 1)`); err != nil {
+		return fmt.Errorf("forget the oldest failure: %w", err)
+	}
+	return nil
 }
 
 // LoginLocked returns until when a name is locked, zero for not.
