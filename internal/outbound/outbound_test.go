@@ -21,6 +21,7 @@ func TestT33OnlyPublicAddressesAreDialled(t *testing.T) {
 		"10.0.0.1:80": false, "172.16.3.4:80": false, "192.168.1.1:80": false, "[fd00::1]:80": false,
 		"169.254.169.254:80": false, "[fe80::1%eth0]:80": false, "[fd00:ec2::254]:80": false, "100.100.100.200:80": false,
 		"[::ffff:127.0.0.1]:80": false, "[::ffff:169.254.169.254]:80": false, "[64:ff9b::7f00:1]:80": false, "[2002:7f00:1::]:80": false,
+		"[64:ff9b:1::7f00:1]:80": false, "[::7f00:1]:80": false, "[::ffff:0:7f00:1]:80": false, "[fec0::1]:80": false, "[100::1]:80": false, "[5f00::1]:80": false,
 		"224.0.0.1:80": false, "[ff02::1]:80": false, "255.255.255.255:80": false, "nonsense": false,
 	} {
 		d := &dialer{meant: meant("hook.example.com")}
