@@ -8,21 +8,25 @@ import (
 // The air at the inlet against the same hour, one either side, of the last two
 // weeks, and of the last three days: a heat wave comes day by day, a cooling
 // that fails does not. Where the air swings from day to day anyway, because the
-// site is cooled badly or by open windows, it must be further off.
+// site is cooled badly or by open windows, it must be further off. And it must
+// be warmer than in the same hours of the week before: cooling that rests at
+// night or at week-ends is a habit of the house.
 const (
 	ambientKelvin = 4.2
 	ambientSudden = 3.3
 	ambientSigma  = 3.0 // of the hours' own spread about the two weeks
 	ambientTop    = 7.0 // K: no site may learn to live with more
+	ambientHabit  = 4.0 // K above the warmest of the same hours of the last five weeks
 	ambientMemory = 30 * 24
 	ambientFirst  = 1.0 // K, the spread of air that is not known yet
 	ambientHours  = 3
 	ambientCalm   = 5
-	airHours      = 15 * 24
+	habitDays     = 5 * 7
+	airHours      = (habitDays + 1) * 24
 	agreeWithin   = 6 * hourSeconds
 )
 
-// airRing holds the reference of each hour of fifteen days.
+// airRing holds the reference of each hour of 36 days.
 type airRing struct {
 	V      []Value // airHours long once in use
 	Last   int64
@@ -66,6 +70,19 @@ func (r *airRing) usual(start, days int64, buf []float64) []float64 {
 	return buf
 }
 
+// habit is the warmest of the same hour of the week, ±1, of the last five weeks.
+func (r *airRing) habit(start int64) float64 {
+	hour, top := start/hourSeconds, math.Inf(-1)
+	for d := int64(7); d <= habitDays; d += 7 {
+		for o := int64(-1); o <= 1; o++ {
+			if v := r.V[(hour-24*d+o)%airHours]; v.OK() {
+				top = max(top, float64(v))
+			}
+		}
+	}
+	return top
+}
+
 func (b *Box) watchAmbient(h *Hour) {
 	ref := b.Basis.reference(h)
 	if ref != ref || !b.Basis.outer() {
@@ -93,7 +110,8 @@ func (b *Box) watchAmbient(h *Hour) {
 	above := ref - median(usual)
 	var late [9]float64
 	sudden := ref - median(b.Air.usual(h.Start, 3, late[:0]))
-	count(&c.Watch, above > limit && (sudden > ambientSudden || b.has("ambient")))
+	news := sudden > ambientSudden && ref > b.Air.habit(h.Start)+ambientHabit
+	count(&c.Watch, above > limit && (news || b.has("ambient")))
 	count(&c.Calm, above < limit/2)
 	at := h.Start + hourSeconds
 	switch {

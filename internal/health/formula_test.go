@@ -98,6 +98,15 @@ func ramp(day, from, over, top float64) float64 {
 	return top * x * x
 }
 
+// resting is how much warmer a room is whose cooling rests at week-ends; day 0
+// is a Thursday.
+func resting(day float64) float64 {
+	if d := int(day) % 7; d == 2 || d == 3 {
+		return 8
+	}
+	return 0
+}
+
 func TestEachCauseIsNamed(t *testing.T) {
 	noWitness := []Field{Board}
 	tests := []struct {
@@ -120,6 +129,12 @@ func TestEachCauseIsNamed(t *testing.T) {
 		{"a sensor that sticks", func(d float64, s *state) { s.stuck = d > 60.3 && d < 62 }, []Cause{CauseSensor}},
 		{"a room that gets hot", func(d float64, s *state) {
 			if d > 60.3 && d < 61.5 {
+				s.room = 9
+			}
+		}, []Cause{CauseAmbient}},
+		{"a cooling that rests at week-ends", func(d float64, s *state) { s.room = resting(d) }, nil},
+		{"one that rests at week-ends and fails on a Wednesday", func(d float64, s *state) {
+			if s.room = resting(d); d > 62.3 && d < 63 {
 				s.room = 9
 			}
 		}, []Cause{CauseAmbient}},
