@@ -50,6 +50,9 @@ func addRoleFlags(cmd *cobra.Command, role *string, sites *[]string) {
 }
 
 func (c *cli) printInvitation(u fleetapi.UserChanged) error {
+	for _, t := range u.Tokens {
+		c.say("The token %s for %s, which %s made, goes on until %s. To end it: edgeherd token revoke %s", t.ID, t.Name, u.User.Name, t.Expires.Format(time.DateOnly), t.ID)
+	}
 	if u.Invitation == nil {
 		return c.printUsers([]fleetapi.User{u.User})
 	}

@@ -159,12 +159,15 @@ func (a *API) mustKnow(ctx context.Context, id string) error {
 	if err == nil && !known {
 		err = fmt.Errorf("box %s: %w", id, store.ErrNotFound)
 	}
-	if err != nil || who(ctx).Everywhere() {
+	if who(ctx).Everywhere() {
 		return err
 	}
-	site, err := a.opts.Store.SiteOf(ctx, identity.ID(id))
+	site := ""
+	if err == nil {
+		site, err = a.opts.Store.SiteOf(ctx, identity.ID(id))
+	}
 	if err != nil {
-		return err
+		return notTold(err)
 	}
 	return mayAt(ctx, authz.See, site)
 }

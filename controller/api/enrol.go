@@ -1,12 +1,15 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net/http"
 	"time"
 
+	"github.com/edgeherd/edgeherd/controller/audit"
 	"github.com/edgeherd/edgeherd/controller/authz"
 	"github.com/edgeherd/edgeherd/controller/enrol"
 	"github.com/edgeherd/edgeherd/controller/store"
@@ -72,6 +75,7 @@ func (a *API) newEnrolToken(ctx context.Context, in *newEnrolTokenInput) (fleeta
 			return none, err
 		}
 	}
+	audit.Of(ctx).Note = fmt.Sprintf("%d uses at site %s, for the place of box %s", max(q.Uses, 1), q.Site, cmp.Or(string(q.Box), "none"))
 	base, err := m.At()
 	if err != nil {
 		return none, refuse("", "%s", err)
@@ -178,6 +182,8 @@ func (a *API) decideEnrol(ctx context.Context, in *decideEnrolInput) (fleetapi.E
 	if err != nil {
 		return none, notTold(err)
 	}
+	d := audit.Of(ctx)
+	d.Verb, d.Object, d.Note = "enrol."+in.Body.Action, r.Key, "of token "+k.ID+" at site "+k.Site+", "+r.ShortCode
 	r, err = a.opts.Store.DecideEnrol(ctx, r.Key, in.Body.Action == "approve", who(ctx).Name, in.Body.Name)
 	if errors.Is(err, store.ErrConflict) {
 		return none, conflict("", "%s", err)
@@ -208,6 +214,8 @@ func (a *API) signEnrol(ctx context.Context, in *signEnrolInput) (fleetapi.Enrol
 	if err != nil {
 		return none, notTold(err)
 	}
+	d := audit.Of(ctx)
+	d.Object, d.Note = "token "+k.ID, "at site "+k.Site
 	server, err := m.Server()
 	if err != nil {
 		return none, err
@@ -291,6 +299,8 @@ func (a *API) changeIdentity(ctx context.Context, in *identityActionInput) (flee
 	if why == "" {
 		why = in.Body.Action + " by " + who(ctx).Name
 	}
+	d := audit.Of(ctx)
+	d.Verb, d.Object, d.Note = "box."+in.Body.Action, string(in.ID), why
 	_, err = a.opts.Store.ChangeStanding(ctx, store.Change{Box: in.ID, From: change.from, To: change.to, Why: why, By: who(ctx).Name, Keep: in.Body.Keep})
 	if errors.Is(err, store.ErrState) {
 		return none, conflict("`edgeherd box identity` shows how it stands.", "%s", err)

@@ -24,8 +24,8 @@ func (a *API) mayName(ctx context.Context, n named) error {
 		return nil
 	}
 	for _, site := range n.sites {
-		if site == "" {
-			continue // the box says where
+		if site == "" && len(n.boxes)+len(n.tickets) > 0 {
+			continue // they say where
 		}
 		if err := mayAt(ctx, authz.Tend, site); err != nil {
 			return err

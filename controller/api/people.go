@@ -109,8 +109,17 @@ func (a *API) actOnUser(ctx context.Context, in *actOnUserInput) (fleetapi.UserC
 	if err != nil {
 		return fleetapi.UserChanged{}, peopleProblem(err)
 	}
-	u, err := a.userNow(ctx, in.Name)
-	return fleetapi.UserChanged{User: u}, err
+	out := fleetapi.UserChanged{}
+	if out.User, err = a.userNow(ctx, in.Name); err != nil || in.Body.Action != "disable" {
+		return out, err
+	}
+	all, err := p.Tokens(ctx)
+	for _, t := range all {
+		if t.MadeBy == in.Name {
+			out.Tokens = append(out.Tokens, tokenOf(t))
+		}
+	}
+	return out, err
 }
 
 func (a *API) listTokens(ctx context.Context, _ *nothing) (fleetapi.APITokenList, error) {

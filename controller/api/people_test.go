@@ -173,6 +173,7 @@ func TestT32ListsHoldNothingOfAForeignSite(t *testing.T) {
 		{"/api/v1/visits", `{"site":"b"}`},
 		{"/api/v1/visits", `{"site":"a","tickets":["` + b.ticket + `"]}`},
 		{"/api/v1/visits:plan", `{"sites":["b"]}`},
+		{"/api/v1/visits:plan", `{"sites":[""]}`},
 		{"/api/v1/rmas", `{"box":"box-b","part":"fan"}`},
 		{"/api/v1/rmas", `{"ticket":"` + b.ticket + `","part":"fan"}`},
 		{"/api/v1/tickets/" + a.ticket + "/actions", `{"action":"done","work":[{"box":"box-b","kind":"cleaned"}]}`},
@@ -181,6 +182,10 @@ func TestT32ListsHoldNothingOfAForeignSite(t *testing.T) {
 		if got := w.ask("tech-a", "POST", q.path, q.body); got.status != http.StatusNotFound {
 			t.Errorf("%s %s: %d %s", q.path, q.body, got.status, got.body)
 		}
+	}
+	drift := "/api/v1/models/m/drift?box="
+	if foreign, unknown := w.ask("tech-a", "GET", drift+string(b.box), ""), w.ask("tech-a", "GET", drift+"d-aaaaaaaaaaaaa", ""); foreign.status != http.StatusNotFound || foreign.body != unknown.body {
+		t.Errorf("a box of a foreign site is told from one that is not: %s and %s", foreign.body, unknown.body)
 	}
 	if got := w.ask("tech-a", "GET", "/api/v1/boxes?filter=site+%3D+%22b%22", ""); got.status != http.StatusOK || !strings.Contains(got.body, `"total_size":0`) {
 		t.Errorf("a filter finds a foreign site: %s", got.body)
@@ -264,6 +269,8 @@ func TestLoginURLWorksOnceAndBecomesASession(t *testing.T) {
 	u, err := w.client("admin").LoginURL(t.Context())
 	must(t, err)
 	path := strings.TrimPrefix(u, w.server.URL)
+	w.ask("", "HEAD", path, "") // programs that only look
+	w.ask("", "GET", path, "", "Sec-Purpose", "prefetch;prerender")
 	first := w.ask("", "GET", path, "")
 	if first.status != http.StatusSeeOther || first.header.Get("Location") != "/" {
 		t.Fatalf("login: %d to %q", first.status, first.header.Get("Location"))

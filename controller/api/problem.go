@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net/http"
 
+	"github.com/danielgtaylor/huma/v2"
+
 	"github.com/edgeherd/edgeherd/controller/store"
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
 )
@@ -30,7 +32,10 @@ func conflict(hint, format string, args ...any) error {
 // own are logged and told without their inside.
 func (a *API) problem(ctx context.Context, what string, err error) error {
 	var p *fleetapi.Error
+	var told huma.HeadersError
 	switch {
+	case errors.As(err, &told):
+		return err
 	case errors.As(err, &p):
 		return p
 	case errors.Is(err, store.ErrNotFound):

@@ -3,10 +3,12 @@ package api
 import (
 	"context"
 	"errors"
+	"math"
 	"net"
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -171,7 +173,8 @@ func peopleProblem(err error) error {
 	case errors.Is(err, people.ErrUnknown):
 		return unauthorized("the address was used already or has expired", "Ask an admin for a new one: `edgeherd user reset NAME`.")
 	case errors.As(err, &l):
-		return fleetapi.Problem(http.StatusTooManyRequests, err.Error(), "An admin can help: `edgeherd user reset NAME`.")
+		return huma.ErrorWithHeaders(fleetapi.Problem(http.StatusTooManyRequests, err.Error(), "An admin can help: `edgeherd user reset NAME`."),
+			http.Header{"Retry-After": {strconv.Itoa(int(math.Ceil(l.For.Seconds())))}})
 	case errors.As(err, &f) && f.Taken:
 		return conflict(f.Hint, "%s", f.Why)
 	case errors.As(err, &f):
@@ -209,6 +212,10 @@ func (a *API) loginURL(ctx context.Context, _ *nothing) (fleetapi.LoginURL, erro
 // login turns a one-use token into a session.
 func (a *API) login(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
+	if r.Method != http.MethodGet || strings.Contains(r.Header.Get("Sec-Purpose"), "prefetch") {
+		w.WriteHeader(http.StatusNoContent) // a program that only looks does not use the address up
+		return
+	}
 	secret := r.URL.Query().Get("token")
 	if secret == "" {
 		http.Redirect(w, r, "/sign-in", http.StatusSeeOther)

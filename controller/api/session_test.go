@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -66,14 +67,51 @@ func TestAPersonIsInvitedSignsInAndIsOutWhenDisabled(t *testing.T) {
 			t.Errorf("cookie %q lacks %s", second.header.Get("Set-Cookie"), h)
 		}
 	}
-	if _, err := admin.ActOnUser(t.Context(), "tom", fleetapi.UserAction{Action: "disable"}); err != nil {
-		t.Fatal(err)
+	_, own, err := w.api.opts.People.AddToken(t.Context(), people.NewToken{Name: "ci", Role: authz.Viewer, Sites: []string{"a"}, By: "tom"})
+	must(t, err)
+	out, err := admin.ActOnUser(t.Context(), "tom", fleetapi.UserAction{Action: "disable"})
+	must(t, err)
+	if len(out.Tokens) != 1 || out.Tokens[0].ID != own.ID {
+		t.Errorf("tokens that go on: %+v", out.Tokens)
 	}
 	if got := w.ask("", "GET", "/api/v1/session", "", "Cookie", cookieOf(second)); got.status != http.StatusUnauthorized || !strings.Contains(got.problem(t).Hint, "/sign-in") {
 		t.Errorf("disabled and still in: %d %s", got.status, got.body)
 	}
 	if got := w.ask("", "POST", "/api/v1/sessions", `{"name":"tom","password":"`+goodPassword+`"}`); got.status != http.StatusUnauthorized || got.header.Get("Set-Cookie") != "" {
 		t.Errorf("disabled and in again: %d %s", got.status, got.body)
+	}
+}
+
+func TestT31WhoIsLockedOutIsToldForHowLong(t *testing.T) {
+	w := newWorld(t)
+	for range 10 {
+		_, err := w.store.FailLogin(t.Context(), "anna", 10, 15*time.Minute)
+		must(t, err)
+	}
+	got := w.ask("", "POST", "/api/v1/sessions", `{"name":"anna","password":"x"}`)
+	if got.status != http.StatusTooManyRequests || got.header.Get("Retry-After") != "900" || got.problem(t).Hint == "" {
+		t.Errorf("%d, Retry-After %q, %s", got.status, got.header.Get("Retry-After"), got.body)
+	}
+}
+
+func TestTheLogTellsWhatWasDoneToABoxAndWhoCameByALoginAddress(t *testing.T) {
+	w := newWorld(t)
+	id := w.box("one", "a", "amd64")
+	if got := w.ask("tech", "POST", "/api/v1/boxes/"+string(id)+"/identity/actions", `{"action":"quarantine","why":"smells"}`); got.status != http.StatusOK {
+		t.Fatalf("%d %s", got.status, got.body)
+	}
+	u, err := w.client("admin").LoginURL(t.Context())
+	must(t, err)
+	w.ask("", "GET", strings.TrimPrefix(u, w.server.URL), "")
+	list, err := w.client("admin").Audit(t.Context(), 0, 100)
+	must(t, err)
+	var got []string
+	for _, r := range list.Items {
+		got = append(got, strings.Join([]string{r.Actor, r.Role, r.Verb, r.Object, r.Note}, "|"))
+	}
+	want := []string{"admin|admin|login|admin|by a login address", "admin|admin|login.url|/api/v1/sessions/login-url|", "tech|tech|box.quarantine|" + string(id) + "|smells"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got  %q\nwant %q", got, want)
 	}
 }
 

@@ -28,6 +28,7 @@ import (
 	"log/slog"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/edgeherd/edgeherd/controller/audit"
@@ -255,6 +256,9 @@ var nameForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._@-]{0,62}$`)
 func CheckName(name string) error {
 	if !nameForm.MatchString(name) {
 		return fmt.Errorf("name %q: want letters, digits and . _ @ -, at most 63, a letter or digit first", name)
+	}
+	if slices.Contains([]string{"nobody", "controller", "owner"}, strings.ToLower(name)) {
+		return fmt.Errorf("the name %s stands for something else in the audit log", name)
 	}
 	return nil
 }

@@ -115,6 +115,9 @@ type UserChanged struct {
 	User User `json:"user"`
 	// Invitation is where the person sets a password; give it to nobody else.
 	Invitation *LoginURL `json:"invitation,omitempty"`
+	// Tokens are those of programs that a person made who was disabled. They go
+	// on until they are revoked.
+	Tokens []APIToken `json:"tokens,omitempty"`
 }
 
 // AuditRecord is one record of the audit log.

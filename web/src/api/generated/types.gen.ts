@@ -1697,6 +1697,7 @@ export type UserAction = {
 
 export type UserChanged = {
     invitation?: LoginUrl;
+    tokens?: Array<ApiToken>;
     user: User;
 };
 
