@@ -19,10 +19,22 @@ export const peoplePaths = {
 } as const;
 
 /** What a session may do, as the controller names it. */
-export type Verb = "people.manage" | "audit.read" | "audit.read-all" | "audit.export";
+export type Verb =
+  | "people.manage"
+  | "audit.read"
+  | "audit.read-all"
+  | "audit.export"
+  | "care.act"
+  | "rollout.run"
+  | "rollout.stop"
+  | "site.set";
 
 export const can = (session: Session | undefined, verb: Verb): boolean =>
   session?.can.includes(verb) ?? false;
+
+/** canEverywhere is for what concerns all sites at once: the controller refuses it to who sees some only. */
+export const canEverywhere = (session: Session | undefined, verb: Verb): boolean =>
+  can(session, verb) && session?.sites.includes("*") === true;
 
 export const waysQuery = queryOptions({
   queryKey: ["ways"],

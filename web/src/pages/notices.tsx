@@ -6,6 +6,7 @@ import { useTranslation } from "react-i18next";
 import { carePaths, careReportQuery } from "../api/care";
 import { post } from "../api/client";
 import type { CareReport, NotifyState, NotifyTestResult, NotifyTestResults } from "../api/generated";
+import { canEverywhere } from "../api/people";
 import { sessionQuery } from "../api/queries";
 import { number } from "../format";
 import { Icon } from "../ui/icons";
@@ -16,7 +17,7 @@ import { Said } from "./phrase";
 export function NoticesView() {
   const { t } = useTranslation();
   const report = useQuery(careReportQuery);
-  const role = useQuery(sessionQuery).data?.role;
+  const session = useQuery(sessionQuery).data;
   if (!report.data) {
     return (
       <Card title={t("notices.title")}>
@@ -25,7 +26,7 @@ export function NoticesView() {
     );
   }
   const names = Object.keys(report.data.notify).sort();
-  const may = role === "ops" || role === "admin";
+  const may = canEverywhere(session, "site.set");
   return (
     <div className="grid grid-cols-[minmax(0,1fr)] items-start gap-3 xl:grid-cols-2">
       <div className="grid grid-cols-[minmax(0,1fr)] gap-3">
@@ -75,16 +76,18 @@ function Endpoint({ name, state, may }: { name: string; state: NotifyState; may:
         </p>
       )}
       <div className="flex flex-wrap items-center gap-3 px-3 pb-3">
-        <button
-          type="button"
-          className="button"
-          disabled={!may || test.isPending}
-          aria-label={`${t("notices.test")}: ${name}`}
-          onClick={() => test.mutate()}
-        >
-          <Icon name="play" />
-          {test.isPending ? t("notices.testing") : t("notices.test")}
-        </button>
+        {may && (
+          <button
+            type="button"
+            className="button"
+            disabled={test.isPending}
+            aria-label={`${t("notices.test")}: ${name}`}
+            onClick={() => test.mutate()}
+          >
+            <Icon name="play" />
+            {test.isPending ? t("notices.testing") : t("notices.test")}
+          </button>
+        )}
         <span role="status" className="min-w-0">
           {test.data?.items.map((result) => (
             <Outcome key={result.endpoint} result={result} />

@@ -134,7 +134,7 @@ function Users() {
   const [made, setMade] = useState<UserChanged>();
   const changed = async (u: UserChanged) => {
     await client.invalidateQueries({ queryKey: ["people", "users"] });
-    setMade(u.invitation ? u : undefined);
+    setMade(u.invitation || u.tokens?.length ? u : undefined);
     setAdding(undefined);
     setChanging(undefined);
   };
@@ -171,6 +171,14 @@ function Users() {
           secret={location.origin + made.invitation.path}
           close={() => setMade(undefined)}
         />
+      )}
+      {made?.tokens && (
+        <p role="alert" className="mx-3 mb-3 rounded border border-warm bg-warm-tint p-2">
+          {t("people.tokensGoOn", {
+            name: made.user.name,
+            tokens: made.tokens.map((token) => `${token.name} (${token.id})`).join(", "),
+          })}
+        </p>
       )}
       {act.error && !changing && <Fault error={act.error} />}
       {users.error && <Fault error={users.error} retry={() => void users.refetch()} />}

@@ -52,11 +52,13 @@ export function Returns() {
         </ul>
       )}
       <div className="px-3 pt-1 pb-3">
-        <button type="button" className="button" disabled={!may} onClick={() => open(true)}>
-          <Icon name="models" />
-          {t("rma.new")}
-        </button>
-        {may === false && <p className="mt-2 text-soft">{t("tickets.readOnly")}</p>}
+        {may !== false && (
+          <button type="button" className="button" disabled={!may} onClick={() => open(true)}>
+            <Icon name="models" />
+            {t("rma.new")}
+          </button>
+        )}
+        {may === false && <p className="text-soft">{t("tickets.readOnly")}</p>}
       </div>
       {opening && <Open close={() => open(false)} />}
     </Card>
@@ -113,7 +115,7 @@ function Return({ rma }: { rma: Rma }) {
         )}
       </p>
       <div className="mt-1.5 flex flex-wrap gap-2">
-        {nextOf(rma.state).map((action) => (
+        {(may === false ? [] : nextOf(rma.state)).map((action) => (
           <button
             key={action}
             type="button"

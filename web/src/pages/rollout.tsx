@@ -4,7 +4,8 @@ import { getRouteApi, Link } from "@tanstack/react-router";
 import { useRef } from "react";
 import { useTranslation } from "react-i18next";
 import { newKey, post, url } from "../api/client";
-import type { Rollout, Target, Wave } from "../api/generated";
+import type { Rollout, Session, Target, Wave } from "../api/generated";
+import { canEverywhere } from "../api/people";
 import { paths, rolloutQuery, sessionQuery } from "../api/queries";
 import { bytes, duration } from "../format";
 import { Icon, type IconName } from "../ui/icons";
@@ -132,6 +133,11 @@ function useActions(rollout: Rollout): Action[] {
   return (offered[rollout.state] ?? []).map((name) => actions[name] as Action);
 }
 
+/** mayAct: what ends or halts a rollout is open to more roles than what brings software to boxes. */
+export const mayAct = (session: Session | undefined, action: string): boolean =>
+  canEverywhere(session, "rollout.stop") &&
+  (action === "pause" || action === "cancel" || canEverywhere(session, "rollout.run"));
+
 function Actions({ rollout }: { rollout: Rollout }) {
   const { t } = useTranslation();
   const client = useQueryClient();
@@ -146,20 +152,20 @@ function Actions({ rollout }: { rollout: Rollout }) {
     onSuccess: (after) => client.setQueryData(rolloutQuery(rollout.id).queryKey, after),
     onSettled: () => client.invalidateQueries({ queryKey: ["rollouts"] }),
   });
-  const may = session.data?.role === "ops" || session.data?.role === "admin";
   if (actions.length === 0) return null;
+  const allowed = actions.filter(({ action }) => mayAct(session.data, action));
   const run = (action: string) => act.mutate({ action, key: newKey() });
   const counts = tally(targetsOf(rollout));
   const kept = counts.total - countOf(counts, "scheduled");
   return (
     <div className="mt-3">
       <div className="flex flex-wrap gap-2">
-        {actions.map(({ action, icon, className, words }) => (
+        {allowed.map(({ action, icon, className, words }) => (
           <button
             key={action}
             type="button"
             className={`button ${className}`}
-            disabled={!may || act.isPending}
+            disabled={act.isPending}
             onClick={() => (action === "cancel" ? dialog.current?.showModal() : run(action))}
           >
             <Icon name={icon} />
@@ -167,7 +173,7 @@ function Actions({ rollout }: { rollout: Rollout }) {
           </button>
         ))}
       </div>
-      {session.data && !may && <p className="mt-1.5 text-soft">{t("rollout.readOnly")}</p>}
+      {session.data && allowed.length === 0 && <p className="mt-1.5 text-soft">{t("rollout.readOnly")}</p>}
       {act.error && <Fault error={act.error} />}
       <dialog
         ref={dialog}

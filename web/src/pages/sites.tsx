@@ -4,6 +4,7 @@ import { Link } from "@tanstack/react-router";
 import { useState } from "react";
 import { useTranslation } from "react-i18next";
 import type { Site, SiteEffect, SiteList } from "../api/generated";
+import { can, canEverywhere } from "../api/people";
 import { sessionQuery, sitesQuery } from "../api/queries";
 import { bytes } from "../format";
 import { Icon } from "../ui/icons";
@@ -16,7 +17,8 @@ export function SitesPage() {
   const sites = useQuery(sitesQuery);
   const session = useQuery(sessionQuery);
   const [editing, edit] = useState<string>();
-  const may = session.data?.role === "ops" || session.data?.role === "admin";
+  const may = can(session.data, "site.set");
+  const mayAll = canEverywhere(session.data, "site.set");
   const items = sites.data?.items;
   return (
     <Page title={t("sites.title")} aside={items && t("count.sites", { count: items.length })}>
@@ -24,7 +26,7 @@ export function SitesPage() {
       {sites.isPending && <Loading height={300} />}
       {sites.data && (
         <div className="grid grid-cols-[minmax(0,1fr)] gap-3">
-          <Defaults list={sites.data} edit={may ? () => edit("") : undefined} />
+          <Defaults list={sites.data} edit={mayAll ? () => edit("") : undefined} />
           {sites.data.items.length === 0 ? (
             <Card>
               <Empty title={t("sites.empty")}>

@@ -6,6 +6,7 @@ import { useTranslation } from "react-i18next";
 import { carePaths, ticketQuery } from "../api/care";
 import { newKey, post, url } from "../api/client";
 import type { Ticket, TicketAction } from "../api/generated";
+import { can } from "../api/people";
 import { sessionQuery } from "../api/queries";
 import { Ask, Field } from "../ui/dialog";
 import { Icon, type IconName } from "../ui/icons";
@@ -38,10 +39,10 @@ const offered: Record<string, Action[]> = {
 
 export const actionsOf = (state: string): Action[] => offered[state] ?? ["note"];
 
-/** useMayAct tells whether the reader's role may act on tickets and visits; undefined: not known yet. */
+/** useMayAct tells whether the reader may act on tickets and visits; undefined: not known yet. */
 export function useMayAct(): boolean | undefined {
-  const role = useQuery(sessionQuery).data?.role;
-  return role === undefined ? undefined : role === "tech" || role === "ops" || role === "admin";
+  const session = useQuery(sessionQuery).data;
+  return session && can(session, "care.act");
 }
 
 /** What a form of an action holds. */
@@ -90,7 +91,7 @@ export function TicketActions({ ticket }: { ticket: Ticket }) {
   return (
     <div className="mt-3">
       <div className="flex flex-wrap gap-2">
-        {actionsOf(ticket.state).map((action, i) => (
+        {(may === false ? [] : actionsOf(ticket.state)).map((action, i) => (
           <button
             key={action}
             type="button"

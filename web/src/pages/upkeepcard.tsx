@@ -64,12 +64,14 @@ export function UpkeepCard({ care }: { care: BoxCare }) {
         ]}
       />
       <Worked care={care} />
-      <div className="px-3 pb-3">
-        <button type="button" className="button" disabled={!may} onClick={() => edit(true)}>
-          <Icon name="draft" />
-          {t("upkeep.change")}
-        </button>
-      </div>
+      {may !== false && (
+        <div className="px-3 pb-3">
+          <button type="button" className="button" disabled={!may} onClick={() => edit(true)}>
+            <Icon name="draft" />
+            {t("upkeep.change")}
+          </button>
+        </div>
+      )}
       {editing && <Form care={care} close={() => edit(false)} />}
     </Card>
   );

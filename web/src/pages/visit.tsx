@@ -63,7 +63,7 @@ export function VisitCard({ visit }: { visit: Visit }) {
       </p>
       {visit.note && <p className="text-sm text-soft">{visit.note}</p>}
       <div className="mt-1.5 flex flex-wrap gap-2">
-        {(offered[visit.state] ?? []).map((action) => (
+        {((may !== false && offered[visit.state]) || []).map((action) => (
           <button
             key={action}
             type="button"

@@ -132,7 +132,7 @@ function Sites() {
                   </td>
                   <td>
                     <span className="num">{t("count.tickets", { count: site.due })}</span>
-                    {site.due > 0 && (
+                    {site.due > 0 && may !== false && (
                       <span className="block text-xs text-soft">
                         {t(site.visit_due ? "visits.worth" : "visits.wait")}
                       </span>

@@ -2,7 +2,8 @@
 // mock answers as the controller does.
 import { expect, test } from "vitest";
 import openapi from "../../openapi.json";
-import { can, peoplePaths } from "../../src/api/people";
+import { can, canEverywhere, peoplePaths } from "../../src/api/people";
+import { mayAct } from "../../src/pages/rollout";
 import { peopleSample } from "../mockpeople.mjs";
 import { faults } from "./schema";
 
@@ -22,4 +23,27 @@ test.each([
 
 test("without a session nothing is offered", () => {
   expect(can(undefined, "people.manage")).toBe(false);
+});
+
+test("buttons are those that the controller does not refuse", () => {
+  const session = (role: string, sites: string[], ...verbs: string[]) => ({
+    user: "x",
+    role,
+    sites,
+    can: verbs,
+    person: true,
+  });
+  const actions = ["start", "pause", "resume", "cancel"];
+  for (const [who, want] of [
+    [undefined, []],
+    [session("viewer", ["*"], "fleet.see"), []],
+    [session("admin", ["*"], "rollout.stop", "site.set"), ["pause", "cancel"]],
+    [session("ops", ["*"], "rollout.run", "rollout.stop"), actions],
+    [session("owner", ["*"], "rollout.run", "rollout.stop"), actions],
+    [session("ops", ["berlin-1"], "rollout.run", "rollout.stop"), []],
+  ] as const) {
+    expect(actions.filter((action) => mayAct(who as never, action))).toEqual(want);
+  }
+  expect(canEverywhere(session("ops", ["berlin-1"], "site.set"), "site.set")).toBe(false);
+  expect(canEverywhere(session("admin", ["*"], "site.set"), "site.set")).toBe(true);
 });
