@@ -7,8 +7,7 @@ import (
 // The slow rise of the resistance: dust, lint, paste. s7 must lie above the
 // line on three days in a row; below half of it for five it is over. Storms of
 // dust do not wait for a week's median: two days above the fast line will do.
-// A box that may throttle soon gets its ticket at the watch line, if a sensor
-// knows its air.
+// A box that may throttle soon gets its ticket at the watch line.
 const (
 	watchRise    = 0.0344           // ln 1.035
 	forecastRise = 0.75 * watchRise // from which there is a forecast
@@ -22,6 +21,7 @@ const (
 	hotShare     = 0.02 // of the hours of a day throttled: urgent
 	soonDays     = 7    // forecast that makes a ticket urgent
 	dueDays      = 60   // forecast (low) that makes a watch a ticket
+	dueBoard     = 30   // where the board stands for the air
 	nearDays     = 21   // and one that makes a ticket below the watch line
 )
 
@@ -45,8 +45,7 @@ func (b *Box) watchSlow() {
 	} else {
 		b.SlowHigh = 0
 	}
-	// Without a sensor of the air the watch line is within what a season does.
-	due := b.Basis.outer() && c.Watch >= fireDays && b.Trend != nil && d.Day-b.Trend.Day < forecastAgain && b.Trend.Low < dueDays
+	due := c.Watch >= fireDays && b.Trend != nil && d.Day-b.Trend.Day < forecastAgain && b.Trend.Low < b.dueWithin()
 	switch {
 	case c.Calm >= calmDays:
 		if b.SlowHigh > line {
@@ -58,6 +57,16 @@ func (b *Box) watchSlow() {
 	case c.Watch >= fireDays:
 		b.raise(b.resistance(Watch), at)
 	}
+}
+
+// dueWithin is how soon a box may throttle whose ticket comes at the watch
+// line. By the board that line is within what a season does; with no reference
+// at all it lies so high that no season reaches it.
+func (b *Box) dueWithin() float64 {
+	if b.Basis.Ref == RefBoard {
+		return dueBoard
+	}
+	return dueDays
 }
 
 // stormed: the last two days lie above the fast line, both since the last
