@@ -72,6 +72,7 @@ func serverRestoreCommand(c *cli) *cobra.Command {
 		if len(r.Missing) > 0 {
 			c.say("%d files of models and releases are missing: copy the old blobs folder, or push them again.", len(r.Missing))
 		}
+		c.say("All people sign in again. Users who were disabled and tokens that were revoked after the backup are as before: look at `edgeherd user list` and `edgeherd token list`.")
 		c.say("Start the controller; boxes send again what this backup lacks, as far as they have it.")
 		sh := backupSheet(args[0], r.Manifest)
 		sh.kind, sh.value = "restore", r

@@ -75,6 +75,10 @@ func TestARestoredBackupIsWhatWasSaved(t *testing.T) {
 			}
 			s := open(t, opts)
 			check(t, s.AddBox(ctx, box, "a", "x"))
+			kinds := []store.TokenKind{store.TokenAPI, store.TokenSession, store.TokenLogin, store.TokenPassword}
+			for _, kind := range kinds {
+				check(t, s.AddToken(ctx, string(kind), store.Token{Kind: kind, Name: "x", Expires: time.Now().Add(time.Hour)}))
+			}
 			kept := commit(t, s, 1)
 			stop, stopped := make(chan struct{}), make(chan uint64)
 			go func() {
@@ -118,6 +122,11 @@ func TestARestoredBackupIsWhatWasSaved(t *testing.T) {
 				}
 			}
 			again := open(t, opts)
+			for _, kind := range kinds {
+				if _, err := again.Token(ctx, string(kind), kind); (err == nil) != (kind == store.TokenAPI) {
+					t.Errorf("a %s from before the backup: %v", kind, err)
+				}
+			}
 			l, err := again.Lineage(ctx, []wire.RunID{lost.Run})
 			check(t, err)
 			if l.Run == lost.Run || len(l.Valid) != 1 || l.Valid[0].LSN >= lost.LSN || l.Valid[0].LSN < m.LSN {

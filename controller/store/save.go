@@ -21,6 +21,11 @@ type Saved struct {
 	LSN uint64 // at least
 }
 
+// dropLogins ends sessions and one-use addresses where a database comes back:
+// some of them were used up or ended after it was saved. What programs hold
+// stays, else nothing that runs by itself would come back.
+const dropLogins = `DELETE FROM token WHERE kind <> 'api'`
+
 // Save writes a consistent copy of a database to a new file, while controllers
 // go on: a SQLite file, or an archive of pg_dump. The caller syncs it.
 func Save(ctx context.Context, opts Options, file string) (Saved, error) {
@@ -79,6 +84,9 @@ func saveSQLite(ctx context.Context, path, file string) (s Saved, err error) {
 	if err := sound(ctx, t, "quick_check"); err != nil {
 		return s, fmt.Errorf("check the copy of %s: %w", path, err)
 	}
+	if _, err := t.Exec(ctx, dropLogins); err != nil {
+		return s, fmt.Errorf("leave sessions out of the copy of %s: %w", path, err)
+	}
 	return standingOf(ctx, t)
 }
 
@@ -99,7 +107,8 @@ func sound(ctx context.Context, t *tx, pragma string) error {
 }
 
 // Fill loads what Save wrote into a PostgreSQL database. What is there already
-// is replaced only with force; without, it is ErrConflict.
+// is replaced only with force; without, it is ErrConflict. Sessions and one-use
+// addresses do not come back.
 func Fill(ctx context.Context, opts Options, file string, force bool) error {
 	e, err := connectPostgres(opts)
 	if err != nil {
@@ -117,7 +126,8 @@ func Fill(ctx context.Context, opts Options, file string, force bool) error {
 	if err := postgresTool(ctx, opts, "pg_restore", "--no-owner", "--no-privileges", "--file="+script, file); err != nil {
 		return err
 	}
-	err = postgresTool(ctx, opts, "psql", "--no-psqlrc", "--quiet", "--single-transaction", "--set=ON_ERROR_STOP=1", "--command="+dropAll, "--file="+script)
+	err = postgresTool(ctx, opts, "psql", "--no-psqlrc", "--quiet", "--single-transaction", "--set=ON_ERROR_STOP=1", "--command="+dropAll, "--file="+script,
+		"--command=RESET search_path; "+dropLogins) // the script has set it to nothing
 	return errors.Join(err, os.Remove(script))
 }
 
