@@ -7,8 +7,9 @@ import (
 	"testing"
 )
 
-// documented are the commands in the fenced blocks of a document, in order.
-func documented(t *testing.T, file string) []string {
+// documented are the lines in the fenced blocks of a document that begin with
+// one of starts, in order.
+func documented(t *testing.T, file string, starts ...string) []string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("..", "..", file))
 	must(t, err)
@@ -20,7 +21,7 @@ func documented(t *testing.T, file string) []string {
 			fenced = !fenced
 			continue
 		}
-		for _, start := range []string{"edgeherd ", "! edgeherd ", "curl "} {
+		for _, start := range starts {
 			if fenced && strings.HasPrefix(line, start) {
 				lines = append(lines, line)
 			}
@@ -39,7 +40,7 @@ func readmeCommands(t *testing.T, f *fleet, file string) {
 	must(t, os.MkdirAll(filepath.Join(f.root, "backup"), 0o700))
 	places := strings.NewReplacer("http://127.0.0.1:8000", f.oip["box-1"],
 		"/backup/edgeherd-2027-05-01.tar", "backup/*.tar", "/backup/", "backup/")
-	for _, line := range documented(t, file) {
+	for _, line := range documented(t, file, "edgeherd ", "! edgeherd ", "curl ") {
 		shown := line
 		line, mustFail := strings.CutPrefix(places.Replace(line), "! ")
 		if rest, ok := strings.CutPrefix(line, "curl "); ok {

@@ -1,0 +1,210 @@
+package e2e
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/edgeherd/edgeherd/internal/fleetapi"
+)
+
+// TestTheGuideToEnrolmentWorks runs docs/enrolment.md line by line, with a
+// controller as it is installed and agents as they are: what it says of boxes is
+// asked after each step.
+func TestTheGuideToEnrolmentWorks(t *testing.T) {
+	w := newGuide(t)
+	steps := map[string]func(){ // after the line that begins so
+		"edgeherd-agent enroll TOKEN --name till-3": func() {
+			w.agent()
+			w.link("till-3", "live", time.Minute)
+		},
+		"edgeherd box replace till-3": func() { w.machine("second") },
+		"edgeherd box identity till-3": func() {
+			w.agent()
+			w.link("till-3", "live", time.Minute)
+		},
+		"edgeherd enroll token --site hamburg-4": func() { w.machine("third") },
+		"edgeherd-agent enroll TOKEN --import": func() {
+			w.agent()
+			w.link("till-4", "live", time.Minute)
+			w.machine("second")
+		},
+		"edgeherd box revoke till-3": func() {
+			eventually(t, time.Minute, "the revoked box is let in no more", func() error {
+				if s := w.status(); strings.Contains(s, "link       connected") {
+					return errors.New(s)
+				}
+				return nil
+			})
+			w.machine("third")
+		},
+		"edgeherd box retire till-4": func() { w.wiped() },
+	}
+	done := 0
+	for _, line := range documented(t, "docs/enrolment.md", "edgeherd ", "edgeherd-agent ") {
+		w.run(line)
+		for start, check := range steps {
+			if strings.HasPrefix(line, start) {
+				check()
+				done++
+			}
+		}
+	}
+	if done != len(steps) {
+		t.Errorf("%d of %d steps were found in the guide", done, len(steps))
+	}
+}
+
+// guide is a controller and the machines of the guide.
+type guide struct {
+	t      *testing.T
+	dir    string // where the commands run
+	at     string // the machine in front of us
+	token  string
+	agents map[string]*exec.Cmd
+}
+
+func newGuide(t *testing.T) *guide {
+	w := &guide{t: t, dir: checkout(t), agents: map[string]*exec.Cmd{}}
+	must(t, os.MkdirAll(filepath.Join(w.dir, "usb"), 0o755))
+	w.start("controller", "edgeherd", "server", "run", "--config", "/dev/null", "--state", filepath.Join(w.dir, "server"),
+		"--http", "127.0.0.1:0", "--device", "127.0.0.1:0", "--mqtt", "127.0.0.1:0")
+	eventually(t, time.Minute, "the controller's context file", func() error {
+		_, err := os.Stat(filepath.Join(w.dir, "server", "context.json"))
+		return err
+	})
+	w.machine("first")
+	return w
+}
+
+// start starts a program that is ended with the test.
+func (w *guide) start(name, program string, args ...string) *exec.Cmd {
+	w.t.Helper()
+	cmd := exec.Command(filepath.Join(w.dir, "build", "bin", program), args...)
+	cmd.Dir, cmd.Env = w.dir, w.environ()
+	log, err := os.Create(filepath.Join(w.dir, name+".log"))
+	must(w.t, err)
+	cmd.Stdout, cmd.Stderr = log, log
+	must(w.t, cmd.Start())
+	w.t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended
+		_ = cmd.Wait()
+		log.Close()
+		if text, err := os.ReadFile(log.Name()); err == nil && w.t.Failed() {
+			w.t.Logf("%s said:\n%s", name, text)
+		}
+	})
+	return cmd
+}
+
+func (w *guide) environ() []string {
+	return append(environ(w.dir), "EDGEHERD_STATE="+filepath.Join(w.dir, w.at), "EDGEHERD_ROOT="+filepath.Join(w.dir, w.at+"-root"),
+		"EDGEHERD_RUNNER="+filepath.Join(w.dir, "none.sock"), "EDGEHERD_CONTEXT="+filepath.Join(w.dir, "server", "context.json"))
+}
+
+// machine goes to another one.
+func (w *guide) machine(name string) {
+	w.at = name
+	must(w.t, os.MkdirAll(filepath.Join(w.dir, name+"-root"), 0o755))
+}
+
+// agent starts the agent of the machine, as its service would.
+func (w *guide) agent() { w.agents[w.at] = w.start("agent-"+w.at, "edgeherd-agent", "run") }
+
+var tokenForm = regexp.MustCompile(`EH1\.[A-Z0-9.:-]+`)
+
+// run runs a line of the guide on the machine at hand. Of tokens it takes the
+// newest that needs nobody's approval.
+func (w *guide) run(line string) {
+	w.t.Helper()
+	shown := line
+	line = strings.ReplaceAll(line, "TOKEN", w.token)
+	if strings.Contains(line, "--offline") { // where ops have no say in the name
+		line += " --name till-4"
+	}
+	cmd := exec.CommandContext(w.t.Context(), "bash", "-c", line)
+	cmd.Dir, cmd.Env = w.dir, w.environ()
+	out, err := cmd.CombinedOutput()
+	if strings.HasPrefix(line, "edgeherd-agent doctor") { // there is no runner here
+		var exit *exec.ExitError
+		if errors.As(err, &exit) && exit.ExitCode() == 1 && strings.Count(string(out), "fail  ") == 1 && strings.Contains(string(out), "fail  runner") {
+			err = nil
+		}
+	}
+	if err != nil {
+		w.t.Fatalf("%s: %v\n%s", shown, err, out)
+	}
+	if made := tokenForm.FindString(string(out)); made != "" && !strings.Contains(line, "--uses") {
+		w.token = made
+	}
+}
+
+func (w *guide) status() string {
+	cmd := exec.CommandContext(w.t.Context(), filepath.Join(w.dir, "build", "bin", "edgeherd-agent"), "status")
+	cmd.Env = w.environ()
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return err.Error()
+	}
+	return string(out)
+}
+
+// link waits for how a box stands on the dashboard.
+func (w *guide) link(name, want string, within time.Duration) {
+	w.t.Helper()
+	eventually(w.t, within, name+" is "+want, func() error {
+		cmd := exec.CommandContext(w.t.Context(), filepath.Join(w.dir, "build", "bin", "edgeherd"), "box", "show", name, "-o", "json")
+		cmd.Env = w.environ()
+		out, err := cmd.Output()
+		if err != nil {
+			return err
+		}
+		var shown struct{ fleetapi.Box }
+		if err := json.Unmarshal(out, &shown); err != nil {
+			return err
+		}
+		if string(shown.Link) != want {
+			return fmt.Errorf("it is %q", shown.Link)
+		}
+		return nil
+	})
+}
+
+// wiped waits until the agent at hand has heard that its box was retired, starts
+// the next one as the launcher would, and looks at what is left.
+func (w *guide) wiped() {
+	w.t.Helper()
+	ended := make(chan error, 1)
+	cmd := w.agents[w.at]
+	// The agent asks how it stands at its start and every few hours: here it is
+	// started again.
+	must(w.t, cmd.Process.Signal(syscall.SIGTERM))
+	_ = cmd.Wait()
+	next := w.start("agent-"+w.at+"-2", "edgeherd-agent", "run")
+	go func() { ended <- next.Wait() }()
+	select {
+	case <-ended: // into another version of itself
+	case <-time.After(time.Minute):
+		w.t.Fatal("the agent did not hear that its box was retired")
+	}
+	w.start("agent-"+w.at+"-3", "edgeherd-agent", "run")
+	eventually(w.t, time.Minute, "the box has wiped itself", func() error {
+		left, err := os.ReadDir(filepath.Join(w.dir, w.at))
+		if err != nil || len(left) > 0 {
+			return fmt.Errorf("left: %v, %v", left, err)
+		}
+		return nil
+	})
+	out, err := runs(w.t, w.dir, "EDGEHERD_CONTEXT=server/context.json edgeherd box identity till-4")
+	if err != nil || !strings.Contains(out, "wiped itself") {
+		w.t.Errorf("after the receipt: %v\n%s", err, out)
+	}
+}
