@@ -4,7 +4,7 @@ package health
 // −10 to −20 %; 5 % leaves time. Tachometers of BMCs step by 1 to 2.5 %.
 const (
 	wearLeast   = 0.05
-	wearHeat    = 0.09 // where only the die's temperature stands for the duty
+	wearHeat    = 0.075 // where only the die's temperature stands for the duty
 	wearSigma   = 6
 	wearSpread  = 2.2 // times the clean spread, for five days
 	stopSamples = 3
