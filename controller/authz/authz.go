@@ -154,7 +154,9 @@ func Allow(s Subject, v Verb, r Resource) error {
 	if !slices.Contains(may, s.Role) {
 		return &Denied{fmt.Sprintf("%s has the role %q; this needs %s", s.Name, s.Role, list(may)), "Ask an admin for that role: `edgeherd user role`, or for a token with it: `edgeherd token create`."}
 	}
-	if len(s.Verbs) > 0 && v != Self && !slices.Contains(s.Verbs, v) {
+	// Who may run rollouts may stop them.
+	scoped := slices.Contains(s.Verbs, v) || v == Halt && slices.Contains(s.Verbs, Roll)
+	if len(s.Verbs) > 0 && v != Self && !scoped {
 		return &Denied{fmt.Sprintf("the token %s is for %s; this needs %s", s.Name, join(s.Verbs), v), "Ask an admin for a token with that scope: `edgeherd token create --scope`."}
 	}
 	if r.place == inFleet && !s.Everywhere() {

@@ -94,6 +94,14 @@ func TestScopeNarrowsAndNeverWidens(t *testing.T) {
 	if Allow(s, Roll, Fleet()) == nil || Allow(s, See, Somewhere()) == nil {
 		t.Error("a token does more than its scope says")
 	}
+	s = Subject{Name: "cd", Role: Ops, Sites: []string{AllSites}, Verbs: []Verb{Roll}}
+	if err := Allow(s, Halt, Fleet()); err != nil {
+		t.Errorf("who starts rollouts cannot stop them: %v", err)
+	}
+	s.Verbs = []Verb{Halt}
+	if Allow(s, Roll, Fleet()) == nil {
+		t.Error("who stops rollouts can start them")
+	}
 	s = Subject{Role: Viewer, Sites: []string{AllSites}, Verbs: []Verb{Push}}
 	if Allow(s, Push, Fleet()) == nil {
 		t.Error("a scope gave what the role has not")

@@ -68,7 +68,7 @@ func (p *People) SignIn(ctx context.Context, name, password, source string) (Ses
 		return Session{}, err
 	}
 	if !fits || a.Password == "" || a.Disabled {
-		return Session{}, p.failed(ctx, name)
+		return Session{}, p.failed(ctx, name, a.Name != "")
 	}
 	// Of many attempts at once, those that waited while the name was locked are
 	// not told that they were right.
@@ -91,11 +91,18 @@ func withoutAudit(ctx context.Context) context.Context {
 	return audit.With(ctx, d)
 }
 
-func (p *People) failed(ctx context.Context, name string) error {
+func (p *People) failed(ctx context.Context, name string, known bool) error {
 	d := audit.Of(ctx)
 	d.Verb, d.Actor = "login.failed", name
 	if CheckName(name) != nil {
 		d.Actor = "nobody" // some type the password into the field of the name
+	}
+	// The log is kept for ever: names that somebody makes up must not fill the
+	// disk. Those of people are bounded by their locks.
+	if !known && !p.limit.record(p.opts.WallClock()) {
+		d.Drop()
+	} else if !known {
+		d.Note = p.limit.unlisted()
 	}
 	if _, err := p.opts.Store.FailLogin(ctx, name, lockAfter, lockFor); err != nil {
 		return err

@@ -1,6 +1,7 @@
 package people
 
 import (
+	"fmt"
 	"net/netip"
 	"sync"
 	"time"
@@ -14,8 +15,35 @@ const maxSources = 10_000
 // limiter bounds the attempts of one address. It forgets at a restart; the
 // locks of names do not.
 type limiter struct {
-	mu      sync.Mutex // guards sources
+	mu      sync.Mutex // guards all below
 	sources map[string]*rate.Limiter
+	ghosts  *rate.Limiter // records of names that nobody has
+	silent  int           // how many had no record since the last
+}
+
+// record says whether a failure of a name that nobody has is to be recorded.
+func (l *limiter) record(now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ghosts == nil {
+		l.ghosts = rate.NewLimiter(rate.Limit(float64(ghostsMinute)/60), ghostsBurst)
+	}
+	ok := l.ghosts.AllowN(now, 1)
+	if !ok {
+		l.silent++
+	}
+	return ok
+}
+
+// unlisted tells of the failures that had no record; it begins to count anew.
+func (l *limiter) unlisted() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := l.silent
+	if l.silent = 0; n == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d more failed under names that nobody has", n)
 }
 
 // ask returns how long an address has to wait, 0 for not.

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/edgeherd/edgeherd/controller/audit"
 	"github.com/edgeherd/edgeherd/controller/authz"
 	"github.com/edgeherd/edgeherd/controller/people/peopletest"
 	"github.com/edgeherd/edgeherd/controller/store"
@@ -92,8 +93,20 @@ func TestAProviderVouchesAndGroupsGiveTheRole(t *testing.T) {
 	}
 	must(t, h.Disable(ctx, "tom", true))
 	idp.SetPerson(peopletest.Person{Subject: "7", Name: "tom", Groups: []string{"edge-ops"}})
-	if _, err := h.Finish(ctx, h.visit(idp)); err == nil {
+	if _, err := h.Finish(audit.With(ctx, &audit.Draft{Verb: "login"}), h.visit(idp)); err == nil {
 		t.Error("who is disabled here comes in by the provider")
+	}
+	idp.SetPerson(peopletest.Person{Subject: "8", Name: "eve", Groups: []string{"all"}})
+	if _, err := h.Finish(audit.With(ctx, &audit.Draft{Verb: "login"}), h.visit(idp)); err == nil {
+		t.Error("who has no group with a role comes in")
+	}
+	lines, err := h.store.AuditNewest(ctx, store.AuditQuery{Limit: 2})
+	must(t, err)
+	for i, want := range []string{`"actor":"eve","source":"","verb":"login.failed","note":"no group has a role"`, `"actor":"tom","source":"","verb":"login.failed","note":"disabled"`} {
+		if len(lines) != 2 || !strings.Contains(string(lines[i]), want) {
+			t.Errorf("recorded %s, want %s", lines, want)
+			break
+		}
 	}
 }
 

@@ -47,8 +47,10 @@ const (
 	touchedSeldom  = 10 * time.Minute // tokens, of which only people want to know
 	lockAfter      = 10               // failures
 	lockFor        = 15 * time.Minute
-	attemptsBurst  = 30 // logins of one address at once; a proxy is one address
-	attemptsMinute = 10 // and then
+	attemptsBurst  = 30   // logins of one address at once; a proxy is one address
+	attemptsMinute = 10   // and then
+	ghostsBurst    = 1000 // records of failures under names that nobody has; half a megabyte
+	ghostsMinute   = 60   // and then; 43 MB a day
 )
 
 // Options of People. Store is required.
@@ -257,7 +259,7 @@ func CheckName(name string) error {
 	if !nameForm.MatchString(name) {
 		return fmt.Errorf("name %q: want letters, digits and . _ @ -, at most 63, a letter or digit first", name)
 	}
-	if slices.Contains([]string{"nobody", "controller", "owner"}, strings.ToLower(name)) {
+	if slices.Contains([]string{"nobody", "controller", "owner", "local"}, strings.ToLower(name)) {
 		return fmt.Errorf("the name %s stands for something else in the audit log", name)
 	}
 	return nil

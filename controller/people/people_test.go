@@ -232,6 +232,38 @@ func TestT31WhatWaitsWhileANameIsLockedIsNotToldThatItWasRight(t *testing.T) {
 	}
 }
 
+// Made-up names do not fill the disk with records, and hide nobody's.
+func TestT31RecordsOfNamesThatNobodyHasAreBounded(t *testing.T) {
+	h := newHouse(t)
+	h.person("anna", authz.Admin)
+	for range ghostsBurst {
+		h.limit.record(start)
+	}
+	records := func(name string) string {
+		ctx := audit.With(t.Context(), &audit.Draft{Verb: "login"})
+		if _, err := h.SignIn(ctx, name, "wrong", "192.0.2.1"); !errors.Is(err, ErrWrong) {
+			t.Fatal(err)
+		}
+		lines, err := h.store.AuditNewest(t.Context(), store.AuditQuery{Limit: 1})
+		must(t, err)
+		if len(lines) == 0 {
+			return ""
+		}
+		r, err := audit.Parse(lines[0])
+		must(t, err)
+		return r.Actor + " " + r.Note
+	}
+	for _, c := range []struct{ name, newest string }{{"ghost-1", ""}, {"ghost-2", ""}, {"anna", "anna "}} {
+		if got := records(c.name); got != c.newest {
+			t.Errorf("%s: the newest record is of %q", c.name, got)
+		}
+	}
+	h.wait(time.Minute)
+	if got := records("ghost-3"); got != "ghost-3 2 more failed under names that nobody has" {
+		t.Errorf("the newest record is %q", got)
+	}
+}
+
 func TestT31TextsThatAreNoNameFailAsOthersDo(t *testing.T) {
 	h := newHouse(t)
 	for _, name := range []string{"", "\x00", "\xff", strings.Repeat("a", 1<<16)} {

@@ -90,6 +90,18 @@ func accountsAreKept(t *testing.T, open func(t *testing.T) *store.Store) {
 	if err := s.ChangeAccount(ctx, "nobody", false, nil); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("nobody was changed: %v", err)
 	}
+	check(t, s.AddAccount(ctx, store.Account{Name: "dora", Role: "admin", Sites: []string{"*"}, Password: "p"}))
+	var ended [2]error // two admins disable each other at once
+	var wait sync.WaitGroup
+	for i, name := range []string{"carl", "dora"} {
+		wait.Go(func() {
+			ended[i] = s.ChangeAccount(ctx, name, true, func(a *store.Account) error { a.Disabled = true; return nil })
+		})
+	}
+	wait.Wait()
+	if (ended[0] == nil) == (ended[1] == nil) || !errors.Is(errors.Join(ended[:]...), store.ErrLastAdmin) {
+		t.Errorf("nobody is admin any more: %v, %v", ended[0], ended[1])
+	}
 }
 
 func namesAreLocked(t *testing.T, open func(t *testing.T) *store.Store) {

@@ -121,12 +121,14 @@ func (s *Store) ChangeAccount(ctx context.Context, name string, out bool, f func
 			return err
 		}
 		if wasAdmin && (a.Role != "admin" || !a.usable()) {
-			var others int
-			if err := t.QueryRow(ctx, `SELECT count(*) FROM account WHERE role = 'admin' AND name <> ? AND disabled = ? AND (password <> '' OR subject <> '')`, name, false).Scan(&others); err != nil {
-				return fmt.Errorf("look for other admins: %w", err)
-			}
-			if others == 0 {
+			// Of two admins who end each other, one waits here and sees it.
+			var other string
+			err := t.QueryRow(ctx, `SELECT name FROM account WHERE role = 'admin' AND name <> ? AND disabled = ? AND (password <> '' OR subject <> '') ORDER BY name LIMIT 1 FOR UPDATE`, name, false).Scan(&other)
+			if errors.Is(err, sql.ErrNoRows) {
 				return ErrLastAdmin
+			}
+			if err != nil {
+				return fmt.Errorf("look for other admins: %w", err)
 			}
 		}
 		login := int64(0)
@@ -157,7 +159,7 @@ func (s *Store) FailLogin(ctx context.Context, name string, most int, span time.
 		if err != nil {
 			return fmt.Errorf("forget old failures: %w", err)
 		}
-		if err := roomForFailure(ctx, t); err != nil {
+		if err := roomForFailure(ctx, t, name); err != nil {
 			return err
 		}
 		var n int
@@ -178,9 +180,9 @@ func (s *Store) FailLogin(ctx context.Context, name string, most int, span time.
 	return until, err
 }
 
-// roomForFailure forgets the oldest failure of a name that nobody has, when
-// somebody tries thousands: names of people are counted in any case.
-func roomForFailure(ctx context.Context, t *tx) error {
+// roomForFailure forgets the oldest failure of another name that nobody has,
+// when somebody tries thousands: names of people are counted in any case.
+func roomForFailure(ctx context.Context, t *tx, name string) error {
 	var have int
 	if err := t.QueryRow(ctx, `SELECT count(*) FROM login_failure`).Scan(&have); err != nil {
 		return fmt.Errorf("count failures: %w", err)
@@ -188,7 +190,7 @@ func roomForFailure(ctx context.Context, t *tx) error {
 	if have < maxFailures {
 		return nil
 	}
-	if _, err := t.Exec(ctx, `DELETE FROM login_failure WHERE name = (SELECT f.name FROM login_failure f WHERE NOT EXISTS (SELECT 1 FROM account a WHERE a.name = f.name) ORDER BY f.last_ms LIMIT 1)`); err != nil {
+	if _, err := t.Exec(ctx, `DELETE FROM login_failure WHERE name = (SELECT f.name FROM login_failure f WHERE f.name <> ? AND NOT EXISTS (SELECT 1 FROM account a WHERE a.name = f.name) ORDER BY f.last_ms LIMIT 1)`, name); err != nil {
 		return fmt.Errorf("forget the oldest failure: %w", err)
 	}
 	return nil
