@@ -17,10 +17,14 @@ import (
 func TestOfTwoAddressesOfAFirstAdminOneIsUsed(t *testing.T) {
 	h := newHouse(t)
 	var got [2]error
-	var wait sync.WaitGroup
-	for i := range got {
-		secret, err := h.SetupSecret(t.Context())
+	var secrets [2]string
+	for i := range secrets {
+		var err error
+		secrets[i], err = h.SetupSecret(t.Context())
 		must(t, err)
+	}
+	var wait sync.WaitGroup
+	for i, secret := range secrets {
 		wait.Go(func() { _, got[i] = h.store.UseToken(t.Context(), secret, store.TokenPassword) })
 	}
 	wait.Wait()
