@@ -17,10 +17,10 @@ const (
 
 // events is the stream of server-sent events (WHATWG HTML §9.2).
 func (a *API) events(w http.ResponseWriter, r *http.Request) {
-	s := a.opts.Hub.open()
+	s := a.opts.Hub.open(who(r.Context()).Key())
 	if s == nil {
 		w.Header().Set("Retry-After", "30")
-		a.fail(w, r, fleetapi.Problem(http.StatusServiceUnavailable, fmt.Sprintf("%d streams of events are open", maxStreams), "Close dashboards that nobody looks at."))
+		a.fail(w, r, fleetapi.Problem(http.StatusServiceUnavailable, fmt.Sprintf("%d streams of events are open, or %d of yours", maxStreams, ownStreams), "Close dashboards that nobody looks at."))
 		return
 	}
 	defer a.opts.Hub.close(s)

@@ -121,7 +121,7 @@ func TestReopenedStreamSaysThatAllMayHaveChanged(t *testing.T) {
 
 func TestSlowStreamLosesDetailButNoTopic(t *testing.T) {
 	h := NewHub()
-	s := h.open()
+	s := h.open("")
 	for i := range 3 * maxQueue {
 		h.Publish(fleetapi.Change{Topic: "boxes", ID: fmt.Sprint(i)})
 	}
@@ -144,7 +144,7 @@ func TestSlowStreamLosesDetailButNoTopic(t *testing.T) {
 
 func TestRepeatedChangesWaitOnce(t *testing.T) {
 	h := NewHub()
-	s := h.open()
+	s := h.open("")
 	for i := range 10 {
 		h.Publish(fleetapi.Change{Topic: "boxes", ID: "a"})
 		h.Publish(fleetapi.Change{Topic: "live", ID: "a", Live: &fleetapi.LiveSample{UnixMs: int64(i)}})
@@ -156,8 +156,14 @@ func TestRepeatedChangesWaitOnce(t *testing.T) {
 
 func TestStreamsAreBounded(t *testing.T) {
 	w := newWorld(t)
-	for range maxStreams {
-		w.hub.open()
+	for range ownStreams {
+		w.hub.open("user anna")
+	}
+	if w.hub.open("user anna") != nil || w.hub.open("user tom") == nil {
+		t.Error("one keeps the others out")
+	}
+	for i := range maxStreams {
+		w.hub.open(fmt.Sprint(i))
 	}
 	if got := w.ask("viewer", "GET", "/api/v1/events", ""); got.status != http.StatusServiceUnavailable {
 		t.Errorf("one more stream: %d", got.status)

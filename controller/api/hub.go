@@ -11,6 +11,7 @@ import (
 const (
 	maxQueue   = 1024 // changes waiting for one stream
 	maxStreams = 256
+	ownStreams = 32 // of one caller: nobody keeps all others out
 )
 
 // topics are all that a change may be about, except live samples.
@@ -27,6 +28,7 @@ type Hub struct {
 
 // stream is one open stream of events.
 type stream struct {
+	who   string
 	queue []fleetapi.Change
 	all   bool          // the queue overflowed: everything changed
 	ready chan struct{} // buffer 1: there is something to take
@@ -102,14 +104,20 @@ func (s *stream) add(c fleetapi.Change) {
 	s.queue, s.all = nil, true
 }
 
-// open begins a stream, or returns nil when there are too many.
-func (h *Hub) open() *stream {
+// open begins a stream of a caller, or returns nil when there are too many.
+func (h *Hub) open(who string) *stream {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if len(h.streams) >= maxStreams {
+	own := 0
+	for s := range h.streams {
+		if s.who == who {
+			own++
+		}
+	}
+	if len(h.streams) >= maxStreams || own >= ownStreams {
 		return nil
 	}
-	s := &stream{ready: make(chan struct{}, 1)}
+	s := &stream{who: who, ready: make(chan struct{}, 1)}
 	h.streams[s] = true
 	return s
 }
