@@ -119,7 +119,7 @@ func (o Options) withDefaults() Options {
 type Controller struct {
 	opts   Options
 	log    *slog.Logger
-	lock   *os.File
+	lock   *durable.Lock
 	store  *store.Store
 	blobs  *blob.Store
 	ca     *identity.CA

@@ -30,6 +30,7 @@ func box(t *testing.T, code byte) (doctor.Options, net.Listener) {
 	go answer(broker, code)
 	files := httptest.NewUnstartedServer(http.NotFoundHandler())
 	files.TLS = ca.ServerTLS(cert, admit)
+	files.TLS.Certificates = []tls.Certificate{cert} // or httptest shows one of its own
 	files.StartTLS()
 	t.Cleanup(files.Close)
 	state := t.TempDir()

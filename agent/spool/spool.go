@@ -39,7 +39,6 @@ import (
 
 	"go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
-	"golang.org/x/sys/unix"
 
 	"github.com/edgeherd/edgeherd/internal/durable"
 	"github.com/edgeherd/edgeherd/internal/wire"
@@ -110,7 +109,7 @@ type Spool struct {
 	log     *slog.Logger
 	sid     wire.SID // never changes
 	life    uint32   // never changes: the number of sid
-	lock    *os.File
+	lock    *durable.Lock
 	changed chan struct{}
 	broken  chan struct{}           // closed when the disk has failed
 	step    func(what string) error // never changes; nil, but in tests of crashes
@@ -205,16 +204,12 @@ func openDB(opts Options, path string) (*bbolt.DB, error) {
 	return db, nil
 }
 
-func lockFile(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
+func lockFile(path string) (*durable.Lock, error) {
+	lock, err := durable.LockFile(path)
+	if errors.Is(err, durable.ErrLocked) {
 		return nil, fmt.Errorf("%s is held by another process, stop that one first: %w", path, err)
 	}
-	return f, nil
+	return lock, err
 }
 
 // Close ends the life cleanly. What was acked and cannot be written any more

@@ -56,11 +56,11 @@ func serverRunCommand(c *cli) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		file := filepath.Join(cfg.State, "context.json")
-		if err := localContext(ctx, ctl, cfg, file); err != nil {
+		if err := c.sayHowToBegin(ctx, ctl); err != nil {
 			return errors.Join(err, ctl.Close())
 		}
-		if err := c.sayHowToBegin(ctx, ctl); err != nil {
+		file := filepath.Join(cfg.State, "context.json") // last: who waits for it takes the controller to be up
+		if err := localContext(ctx, ctl, cfg, file); err != nil {
 			return errors.Join(err, ctl.Close())
 		}
 		at := ctl.Addrs()

@@ -15,9 +15,9 @@ import (
 // maxAhead is how far a synchronised clock may be ahead of ours.
 const maxAhead = 5 * time.Minute
 
-// firstMs is before any box: an earlier clock was never set. 2020-01-01, in Unix
-// milliseconds.
-const firstMs = 1_577_836_800_000
+// unset is how far behind a clock must be to be one that was never set: makers
+// let them begin in 1970, 2000 or the year of the board.
+const unset = 5 * 365 * 24 * time.Hour
 
 // place decodes a verified block and puts it on the controller's calendar. An
 // error that is store.ErrNotFound means that its schema is unknown.
@@ -73,7 +73,7 @@ func (m *message) start(ctx context.Context, b wire.Block) (int64, error) {
 	if start > limit {
 		return m.now - span(b), nil
 	}
-	if start < firstMs {
+	if start < m.now-unset.Milliseconds() {
 		// Where it lies it would be deleted at once, for its age.
 		m.in.opts.Faults.Note(m.id, fault.Undated, 1, fmt.Errorf("a clock that was never set says %s, and no HELLO says when that was: placed at its arrival", stamp(b.WallMs)))
 		return m.now - span(b), nil

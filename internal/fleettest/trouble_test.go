@@ -155,8 +155,9 @@ func (c *bad) misbehave(other *Box) {
 	junk := c.block(func(b *wire.Block) { b.Kind = wire.KindEvents })
 	lost := c.block(func(b *wire.Block) { b.Kind, b.Schema = wire.KindSamples, wire.SchemaID{9} })
 	future := c.block(func(b *wire.Block) { b.Quality, b.WallMs = wire.TimeSynced, time.Now().AddDate(3, 0, 0).UnixMilli() })
+	undated := c.block(func(b *wire.Block) { b.Boot, b.WallMs = wire.BootID{7}, 3 })
 	pack, schema := c.bomb()
-	c.say(wire.TopicData, wire.Data{Blocks: []wire.Block{forged, junk, lost, future}, Packs: []wire.Pack{pack}, Schemas: []wire.Schema{schema}})
+	c.say(wire.TopicData, wire.Data{Blocks: []wire.Block{forged, junk, lost, future, undated}, Packs: []wire.Pack{pack}, Schemas: []wire.Schema{schema}})
 	for _, reason := range []string{wire.ReasonSpace, wire.ReasonCorrupt, wire.ReasonRefused} {
 		payload, err := wire.EncodeGap(wire.Gap{Lane: 1, From: 1, To: 5, Count: 5, Reason: reason})
 		if err != nil {

@@ -126,7 +126,7 @@ func (f *Fleet) shortSocket(b *box) error {
 // lockData makes sure that one fleet runs in a folder. The controller has a
 // lock of its own, but that one is free while the controller is started again,
 // and it comes too late to keep the ports of up.json.
-func lockData(data string) (*os.File, error) {
+func lockData(data string) (*durable.Lock, error) {
 	lock, err := durable.LockDir(data)
 	if errors.Is(err, durable.ErrLocked) {
 		return nil, fmt.Errorf("a fleet is running in %s already; end it with Ctrl-C there, or start another with --data FOLDER or --ephemeral", data)

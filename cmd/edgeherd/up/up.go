@@ -25,6 +25,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/edgeherd/edgeherd/internal/durable"
 	"github.com/edgeherd/edgeherd/internal/runnerapi"
 	"github.com/edgeherd/edgeherd/internal/simboard"
 )
@@ -68,7 +69,7 @@ type Fleet struct {
 	// login opens the page once.
 	login string
 	token string
-	lock  *os.File // DATA/lock
+	lock  *durable.Lock // DATA/lock
 	// leavings are folders to remove at the end.
 	leavings []string
 }
