@@ -2,12 +2,9 @@ package enrol
 
 import (
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -67,7 +64,8 @@ const (
 func openKey(dir string) (key, error) {
 	text, err := os.ReadFile(filepath.Join(dir, tpmName))
 	if errors.Is(err, fs.ErrNotExist) {
-		return openFileKey(filepath.Join(dir, keyName))
+		private, err := identity.ReadKey(filepath.Join(dir, keyName))
+		return key{Signer: private}, err
 	}
 	var k key
 	if err == nil {
@@ -87,26 +85,6 @@ func openKey(dir string) (key, error) {
 	return k, nil
 }
 
-func openFileKey(path string) (key, error) {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return key{}, err
-	}
-	block, _ := pem.Decode(text)
-	if block == nil {
-		return key{}, fmt.Errorf("%s is not PEM", path)
-	}
-	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	if err != nil {
-		return key{}, fmt.Errorf("%s: %w", path, err)
-	}
-	private, ok := parsed.(*ecdsa.PrivateKey)
-	if !ok {
-		return key{}, fmt.Errorf("%s is not an ECDSA key", path)
-	}
-	return key{Signer: private}, nil
-}
-
 // makeKey returns the key in dir, and makes one where there is none: in a TPM
 // if the options want that. It is on the disk when makeKey returns.
 func (o Options) makeKey(dir string) (key, error) {
@@ -121,7 +99,8 @@ func (o Options) makeKey(dir string) (key, error) {
 	case err != nil:
 		return key{}, err
 	case chip == nil:
-		return makeFileKey(dir)
+		private, err := identity.MakeKey(filepath.Join(dir, keyName))
+		return key{Signer: private}, err
 	}
 	return makeTPMKey(dir, o.device(), *chip)
 }
@@ -146,19 +125,6 @@ func (o Options) chip() (*tpm.TPM, error) {
 		return nil, fmt.Errorf("%w; to keep the key in a file, use --tpm off", err)
 	}
 	return &chip, nil
-}
-
-func makeFileKey(dir string) (key, error) {
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return key{}, fmt.Errorf("make box key: %w", err)
-	}
-	der, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		return key{}, fmt.Errorf("encode box key: %w", err)
-	}
-	text := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
-	return key{Signer: private}, durable.WriteFile(filepath.Join(dir, keyName), text, 0o600)
 }
 
 func makeTPMKey(dir, device string, chip tpm.TPM) (key, error) {

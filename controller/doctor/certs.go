@@ -2,21 +2,21 @@ package doctor
 
 import (
 	"context"
-	"crypto"
+	"crypto/ecdsa"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net"
 	"net/url"
-	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/edgeherd/edgeherd/controller/store"
+	"github.com/edgeherd/edgeherd/internal/identity"
 )
 
 // serverSoon is for certificates that last a year and are made anew by a
@@ -30,7 +30,7 @@ const dialWait = 5 * time.Second
 // each private key is that of its certificate.
 func authority(dir string, now time.Time) []store.Finding {
 	const check = "certificate authority"
-	roots, err := certificates(filepath.Join(dir, "ca.pem"))
+	roots, err := identity.ReadCertificates(filepath.Join(dir, "ca.pem"))
 	if err != nil {
 		return []store.Finding{{Check: check, Level: store.Fail, Found: err.Error(), Way: "restore ca/ from the last backup: boxes trust no other"}}
 	}
@@ -68,65 +68,22 @@ func authority(dir string, now time.Time) []store.Finding {
 // rootKey compares the key of the root, which may lie elsewhere, with the roots.
 func rootKey(path string, roots []*x509.Certificate) store.Finding {
 	f := store.Finding{Check: "key of the authority", Level: store.OK, Found: "it is that of " + roots[0].Subject.CommonName}
-	text, err := os.ReadFile(path)
+	key, err := identity.ReadKey(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		f.Found = "kept elsewhere"
 		return f
 	}
-	if err == nil {
-		var key crypto.Signer
-		if key, err = privateKey(text); err == nil && !ofOne(key, roots) {
-			err = errors.New("it is the key of none of the certificates in ca.pem")
-		}
+	if err == nil && !ofOne(key, roots) {
+		err = fmt.Errorf("%s is the key of none of the certificates in ca.pem", path)
 	}
 	if err != nil {
-		f.Level, f.Found, f.Way = store.Fail, fmt.Sprintf("%s: %v", path, err), "restore ca.pem and ca-key.pem from one backup"
+		f.Level, f.Found, f.Way = store.Fail, err.Error(), "restore ca.pem and ca-key.pem from one backup"
 	}
 	return f
 }
 
-func ofOne(key crypto.Signer, certs []*x509.Certificate) bool {
-	public, ok := key.Public().(interface{ Equal(crypto.PublicKey) bool })
-	for _, c := range certs {
-		if ok && public.Equal(c.PublicKey) {
-			return true
-		}
-	}
-	return false
-}
-
-func privateKey(text []byte) (crypto.Signer, error) {
-	block, _ := pem.Decode(text)
-	if block == nil {
-		return nil, errors.New("it is no key in PEM")
-	}
-	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	if err != nil {
-		return nil, err
-	}
-	key, ok := parsed.(crypto.Signer)
-	if !ok {
-		return nil, fmt.Errorf("a key of type %T", parsed)
-	}
-	return key, nil
-}
-
-func certificates(path string) (certs []*x509.Certificate, err error) {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
-		cert, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
-		}
-		certs = append(certs, cert)
-	}
-	if len(certs) == 0 {
-		return nil, fmt.Errorf("%s holds no certificate", path)
-	}
-	return certs, nil
+func ofOne(key *ecdsa.PrivateKey, certs []*x509.Certificate) bool {
+	return slices.ContainsFunc(certs, func(c *x509.Certificate) bool { return key.PublicKey.Equal(c.PublicKey) })
 }
 
 // inside is now, or when the certificate was good: its end is told by itself.
@@ -205,7 +162,7 @@ type look struct {
 
 func (o Options) show(ctx context.Context, l look) store.Finding {
 	f := store.Finding{Check: l.check, Level: store.Fail}
-	roots, err := certificates(l.ca)
+	roots, err := identity.ReadCertificates(l.ca)
 	if err != nil {
 		f.Found, f.Way = err.Error(), "see certificate authority"
 		return f

@@ -82,7 +82,7 @@ var rows = []row{
 	{"controller/store/storetest", "internal/assets"},
 	{"controller/store/...", "controller/audit controller/care controller/fault controller/rollout controller/series firmware internal/blob internal/drift internal/enrol internal/fleetapi internal/identity internal/runnerapi internal/trust internal/wire models"},
 	{"controller/backup", "controller/store internal/durable"},
-	{"controller/doctor", "controller/store"},
+	{"controller/doctor", "controller/store internal/identity"},
 	{"controller/enrol", "controller/store internal/enrol internal/identity"},
 	{"controller/ingest", "controller/fault controller/registry controller/series controller/store internal/blob internal/drift internal/fleetapi internal/health internal/identity internal/runnerapi internal/wire models"},
 	{"controller/api/...", "controller/... firmware internal/blob internal/drift internal/enrol internal/fleetapi internal/health internal/identity internal/runnerapi internal/trust internal/wire models"},

@@ -3,8 +3,6 @@ package identity
 import (
 	"crypto"
 	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -48,11 +46,8 @@ type Identity struct {
 // Enrol writes the files of a new box into dir: a fresh key, its certificate
 // from ca, the CA and box.json last, so that a directory with box.json is whole.
 func Enrol(dir string, ca *CA, box Box) error {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	key, err := MakeKey(filepath.Join(dir, "key.pem"))
 	if err != nil {
-		return fmt.Errorf("make box key: %w", err)
-	}
-	if err := writeKey(filepath.Join(dir, "key.pem"), key); err != nil {
 		return err
 	}
 	cert, err := ca.IssueDevice(box.ID, box.Site, key.Public())
@@ -79,7 +74,7 @@ func (b Box) Write(dir string) error {
 
 // Load reads the identity of an enrolled box whose key is in a file.
 func Load(dir string) (*Identity, error) {
-	return LoadKeyed(dir, func(dir string) (crypto.Signer, error) { return readKey(filepath.Join(dir, "key.pem")) })
+	return LoadKeyed(dir, func(dir string) (crypto.Signer, error) { return ReadKey(filepath.Join(dir, "key.pem")) })
 }
 
 // LoadKeyed is Load for a key that open finds, such as one in a TPM.

@@ -74,18 +74,18 @@ func OpenCA(dir string, now func() time.Time) (*CA, error) {
 
 func (ca *CA) open(dir string) (err error) {
 	certPath, keyPath := filepath.Join(dir, "ca.pem"), filepath.Join(dir, "ca-key.pem")
-	if ca.roots, err = readCerts(certPath); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if ca.roots, err = ReadCertificates(certPath); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	missing := err != nil
-	if ca.key, err = readKey(keyPath); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if ca.key, err = ReadKey(keyPath); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	if ca.key == nil && missing {
 		if _, err := os.Stat(filepath.Join(dir, "issuing-device.pem")); !errors.Is(err, fs.ErrNotExist) {
 			return errors.New("ca.pem is missing, and so is the root's key: bring both back from a backup")
 		}
-		if ca.key, err = newKey(keyPath); err != nil {
+		if ca.key, err = MakeKey(keyPath); err != nil {
 			return err
 		}
 	}
@@ -102,7 +102,7 @@ func (ca *CA) open(dir string) (err error) {
 	if err := ca.activate(); err != nil {
 		return err
 	}
-	cross, err := readCerts(filepath.Join(dir, "cross.pem"))
+	cross, err := ReadCertificates(filepath.Join(dir, "cross.pem"))
 	if err == nil && samePublic(cross[0], ca.roots[0]) {
 		ca.cross = cross[0]
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -209,7 +209,8 @@ func readIssuing(path string) (issuing, error) {
 	return issuing{pair.Leaf, key}, nil
 }
 
-func readCerts(path string) (certs []*x509.Certificate, err error) {
+// ReadCertificates reads a file of certificates, PEM; at least one is in it.
+func ReadCertificates(path string) (certs []*x509.Certificate, err error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
@@ -231,7 +232,8 @@ func samePublic(a, b *x509.Certificate) bool {
 	return string(a.RawSubjectPublicKeyInfo) == string(b.RawSubjectPublicKeyInfo)
 }
 
-func readKey(path string) (*ecdsa.PrivateKey, error) {
+// ReadKey reads the file of a private key: ECDSA, PKCS #8, PEM.
+func ReadKey(path string) (*ecdsa.PrivateKey, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
@@ -251,10 +253,11 @@ func readKey(path string) (*ecdsa.PrivateKey, error) {
 	return key, nil
 }
 
-func newKey(path string) (*ecdsa.PrivateKey, error) {
+// MakeKey makes a P-256 key and its file, which is on the disk when it returns.
+func MakeKey(path string) (*ecdsa.PrivateKey, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return nil, fmt.Errorf("make CA key: %w", err)
+		return nil, fmt.Errorf("make key %s: %w", path, err)
 	}
 	return key, writeKey(path, key)
 }

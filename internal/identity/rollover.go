@@ -29,9 +29,9 @@ func BeginRollover(ca *CA, dir string) error {
 	if len(ca.roots) > 1 {
 		return errors.New("a rollover has begun already: switch to the new root, or finish")
 	}
-	key, err := readKey(filepath.Join(dir, nextKey))
+	key, err := ReadKey(filepath.Join(dir, nextKey))
 	if errors.Is(err, fs.ErrNotExist) {
-		key, err = newKey(filepath.Join(dir, nextKey))
+		key, err = MakeKey(filepath.Join(dir, nextKey))
 	}
 	if err != nil {
 		return err
@@ -50,7 +50,7 @@ func BeginRollover(ca *CA, dir string) error {
 
 // SwitchRollover lets the next root sign.
 func SwitchRollover(ca *CA, dir string) error {
-	key, err := readKey(filepath.Join(dir, nextKey))
+	key, err := ReadKey(filepath.Join(dir, nextKey))
 	if errors.Is(err, fs.ErrNotExist) || len(ca.roots) < 2 {
 		return errors.New("no rollover has begun, or it was switched already")
 	}
