@@ -312,7 +312,7 @@ func (a *Agent) openRenewer() {
 	}
 	a.renewer = enrol.NewRenewer(enrol.RenewOptions{
 		Dir: IdentityDir(a.opts.State), Root: a.opts.Root, Version: a.opts.Version, Fence: starts, Box: a.id,
-		Dial: a.dialer.Renewals, Renewed: a.dialer.Renewed, WallClock: a.clock.wall,
+		Dial: a.dialer.Renewals, Renewed: a.dialer.Renewed, Connected: func() bool { return a.link.Status().Connected }, WallClock: a.clock.wall,
 	}, a.log)
 }
 

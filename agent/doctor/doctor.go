@@ -1,6 +1,7 @@
 // Package doctor looks at a box and says what is wrong with it and what to do.
 //
-// It works beside a running agent and without one, and changes nothing. Each
+// It works beside a running agent and without one, and changes nothing, but for
+// an exchange of identities that a power cut left half done. Each
 // check gives one finding: ok, warn (works, but look at it some day) or fail
 // (someone must act), with cause and way out in words for the person in front of
 // the box.

@@ -19,7 +19,7 @@ import (
 // itself.
 var ErrRetired = errors.New("the box was retired")
 
-// RenewOptions of a Renewer. All but WallClock are required.
+// RenewOptions of a Renewer. All but Connected and WallClock are required.
 type RenewOptions struct {
 	Dir     string // of the identity
 	Root    string // of sysfs
@@ -30,6 +30,9 @@ type RenewOptions struct {
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Renewed is told of each new identity.
 	Renewed func(*identity.Identity)
+	// Connected says whether the broker lets the box in; nil means it does. A box
+	// that is kept out asks why soon: it may have been retired.
+	Connected func() bool
 	// WallClock says when half of a certificate's life is over; nil means time.Now.
 	WallClock func() time.Time
 }
@@ -44,9 +47,10 @@ type Renewer struct {
 }
 
 const (
-	// lookEvery is how often the time is looked at.
+	// lookEvery is how often the time is looked at, and how often a box that the
+	// broker keeps out asks how it stands.
 	lookEvery = 5 * time.Minute
-	// standEvery is how often the controller is asked how the box stands.
+	// standEvery is how often one that is connected does.
 	standEvery = 6 * time.Hour
 )
 
@@ -54,6 +58,9 @@ const (
 func NewRenewer(opts RenewOptions, log *slog.Logger) *Renewer {
 	if opts.WallClock == nil {
 		opts.WallClock = time.Now
+	}
+	if opts.Connected == nil {
+		opts.Connected = func() bool { return true }
 	}
 	return &Renewer{opts: opts, log: log, http: &http.Client{
 		Timeout:       time.Minute,
@@ -75,7 +82,7 @@ func (r *Renewer) Run(ctx context.Context) error {
 				r.log.Warn("certificate not renewed yet", "ends", r.opts.Box.Certificate.Leaf.NotAfter, "err", err)
 			}
 		}
-		if asked.IsZero() || time.Since(asked) >= standEvery {
+		if asked.IsZero() || time.Since(asked) >= r.patience() {
 			err := r.stand(ctx)
 			switch {
 			case errors.Is(err, ErrRetired):
@@ -92,6 +99,13 @@ func (r *Renewer) Run(ctx context.Context) error {
 		case <-tick.C:
 		}
 	}
+}
+
+func (r *Renewer) patience() time.Duration {
+	if r.opts.Connected() {
+		return standEvery
+	}
+	return lookEvery
 }
 
 // due is at half of the certificate's life, give or take a tenth of it: boxes
