@@ -102,6 +102,7 @@ func TestWebhookGetsEveryResultInOrder(t *testing.T) {
 	if r.names[0] == "" || r.names[0] != r.names[4] {
 		t.Errorf("a batch sent again is called %q, before %q", r.names[4], r.names[0])
 	}
+	within(t, "it is written down that all have come", func() bool { return h.Targets()[0].Waiting == 0 })
 	stop()
 	// Down for the whole life of the runner: it waits for the next one.
 	h, stop = start(t, Options{Config: cfg, Dir: dir})

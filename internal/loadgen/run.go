@@ -153,9 +153,7 @@ func (r *run) phases(ctx context.Context, before int64) error {
 	if err := r.steady(ctx); err != nil {
 		return err
 	}
-	for _, s := range r.shards {
-		s.post(s.rest)
-	}
+	r.askAll((*shard).rest) // all of them first: for a moment nothing may wait while blocks are made
 	began = time.Now()
 	err := r.until(ctx, r.opts.Drain, func() bool { return r.stats.waiting.Load() == 0 })
 	rep.DrainSeconds = time.Since(began).Seconds()
@@ -207,14 +205,9 @@ func (r *run) enough() bool {
 func (r *run) storm(ctx context.Context) error {
 	r.stats.phase() // what a storm delays is told by the storm
 	before := r.stats.failures.Load() + r.stats.lost.Load()
-	var asked sync.WaitGroup
 	began := time.Now()
 	left := r.stats.connects.Load()
-	for _, s := range r.shards {
-		asked.Add(1)
-		s.post(func(int64) { defer asked.Done(); s.storm(r.opts.StormShare, r.opts.StormSpread) })
-	}
-	asked.Wait()
+	r.askAll(func(s *shard, _ int64) { s.storm(r.opts.StormShare, r.opts.StormSpread) })
 	target := int64(r.report.Connected)
 	err := r.until(ctx, r.opts.Connect, func() bool { return r.stats.welcomed.Load() >= target })
 	r.report.Storms = append(r.report.Storms, Storm{
@@ -222,6 +215,16 @@ func (r *run) storm(ctx context.Context) error {
 		Back: r.stats.welcomed.Load() >= target, Errors: int(r.stats.failures.Load() + r.stats.lost.Load() - before),
 	})
 	return err
+}
+
+// askAll has every shard do something and waits until all have.
+func (r *run) askAll(what func(s *shard, now int64)) {
+	var asked sync.WaitGroup
+	for _, s := range r.shards {
+		asked.Add(1)
+		s.post(func(now int64) { defer asked.Done(); what(s, now) })
+	}
+	asked.Wait()
 }
 
 // until waits until done, or for most; being cancelled is an error.
