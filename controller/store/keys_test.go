@@ -32,6 +32,24 @@ func TestNoBoxMakesARowOfKeysGrowWithoutEnd(t *testing.T) {
 	}
 }
 
+// TestAStreamThatEndedIsNotRewrittenWithEveryMessage, and its keys are known
+// as before.
+func TestAStreamThatEndedIsNotRewrittenWithEveryMessage(t *testing.T) {
+	s := fresh(t)
+	enrolTwo(t, s)
+	old, born := samples(boxA, 1, 7, epoch, 50), samples(boxA, 2, 1, epoch+60, 50)
+	ingest(t, s, old, samples(boxA, 1, 8, epoch+30, 50))
+	ingest(t, s, born)
+	var n int
+	const head, key = 8 + 1 + 8 + 1, 9 // bytes
+	if check(t, s.Ask(ctx, `SELECT length(open_keys) FROM newest WHERE box = ?`, []any{string(boxA)}, &n)); n != head+key {
+		t.Errorf("%d bytes of keys are rewritten with every message, want those of one block, %d", n, head+key)
+	}
+	if c := ingest(t, s, old, born); c.New != 0 {
+		t.Errorf("%d blocks are new once more", c.New)
+	}
+}
+
 // keysStayKnown: the keys of a box are known wherever they lie by then, in its
 // row of newest or in rows of their own, and the former stays small.
 func keysStayKnown(t *testing.T, open func(t *testing.T) *store.Store) {

@@ -21,7 +21,9 @@ import (
 const (
 	openHead = 8 + 1 + 8 + 1
 	// maxOpenBytes bounds what is rewritten with every message of a box: some
-	// streams, as a box has one a lane, and one more for what it sends late.
+	// rows, as a box has one a lane, and one more for what it sends late. Those
+	// of a stream that ended are not kept: they would make each of its messages
+	// dirty a page of its own.
 	maxOpenBytes = 1 << 10
 	// maxOpenKeys: a row with as many has all that is likely to come.
 	maxOpenKeys = 1<<chunkBits - 1
@@ -64,10 +66,16 @@ func (c *commit) shut() map[chunkID]*chunk {
 		slices.SortFunc(ids, chunkID.compare)
 		ids = append(slices.DeleteFunc(b.open, func(id chunkID) bool { return c.keys.rows[id].dirty }), ids...)
 		size, stay := 0, len(ids)
+		streams := map[wire.Lane]int64{} // that are used now
 		for i := len(ids) - 1; i >= 0; i-- { // the last used first
 			k := c.keys.rows[ids[i]]
 			need := openHead + len(k.body)
-			if len(k.body)/entrySize > maxOpenKeys || size+need > maxOpenBytes {
+			now, ok := streams[ids[i].lane]
+			if !ok {
+				streams[ids[i].lane] = ids[i].sid
+			}
+			ended := ok && now != ids[i].sid && !k.dirty // its spool began anew
+			if ended || len(k.body)/entrySize > maxOpenKeys || size+need > maxOpenBytes {
 				done[ids[i]] = k
 				continue
 			}
