@@ -9,6 +9,7 @@
 //	STATE/desired.json  the newest signed desired state that was accepted
 //	STATE/activate.json, STATE/models/active.json, STATE/blobs/   (package activate)
 //	STATE/update.json   (package update)
+//	STATE/downloads.json bytes of this month, if they are bounded (package fetch)
 //	STATE/health.json   hours and findings of the box's heat (package condition)
 //	STATE/blackbox.ring the last hour, for the case of a reset (package blackbox)
 //	STATE/fan.json      a fan that is raised (package fan)
@@ -85,6 +86,9 @@ type Options struct {
 	SpoolBytes int64
 	// MinFreeBytes of the disk are left free by downloads; default 1 GiB.
 	MinFreeBytes int64
+	// DownloadRate bounds downloads in bytes a second, MonthBytes in bytes a
+	// calendar month; default no bounds.
+	DownloadRate, MonthBytes int64
 	// CheckSpool looks at a spool that was not closed cleanly, before it is
 	// opened: in a child process, since damage can end the one that looks. Nil
 	// checks in this process.
@@ -139,6 +143,9 @@ func (o Options) withDefaults() Options {
 	}
 	return o
 }
+
+// stageAge is how long a download that nobody goes on with keeps its room.
+const stageAge = 7 * 24 * time.Hour
 
 // Agent is an opened agent. Run it once.
 type Agent struct {
@@ -220,7 +227,8 @@ func (a *Agent) openParts() (err error) {
 	}
 	a.openRenewer()
 	a.fetcher, err = fetch.New(fetch.Options{
-		Blobs: a.blobs, BaseURL: "https://" + a.id.HTTPS, MinFreeBytes: a.opts.MinFreeBytes, Client: &http.Client{Transport: &http.Transport{
+		Blobs: a.blobs, BaseURL: "https://" + a.id.HTTPS, MinFreeBytes: a.opts.MinFreeBytes, WallClock: a.clock.wall,
+		RateBytesPerSec: a.opts.DownloadRate, MonthBytes: a.opts.MonthBytes, Ledger: filepath.Join(a.opts.State, "downloads.json"), Client: &http.Client{Transport: &http.Transport{
 			DialTLSContext: a.dialer.Files, ResponseHeaderTimeout: time.Minute, IdleConnTimeout: time.Minute,
 		}},
 	}, a.log)
@@ -233,7 +241,7 @@ func (a *Agent) openParts() (err error) {
 	a.activate, err = activate.New(activate.Options{
 		Journal:    durable.Journal{Path: filepath.Join(a.opts.State, "activate.json"), Version: activate.JournalVersion, OnSave: a.opts.OnJournal},
 		ActivePath: filepath.Join(a.opts.State, "models", "active.json"),
-		Blobs:      a.blobs, Keyring: a.id.Keyring, Fetch: a.fetcher.Blob, Runner: a.opts.Runner,
+		Blobs:      a.blobs, Keyring: a.id.Keyring, Fetch: a.fetcher.File, Runner: a.opts.Runner,
 		Report: a.reportModel, Trial: a.opts.Trial,
 	}, a.log)
 	if err != nil {
@@ -254,6 +262,7 @@ func (a *Agent) openParts() (err error) {
 			a.dialer.Worked()
 			a.update.Connected()
 			a.condition.SetClock(a.clock.uptime(), time.UnixMilli(w.WallMs))
+			a.paceDownloads(w)
 		},
 		OnDesired: a.accept, OnLive: a.telemetry.liveFor, OnCare: a.condition.SetCare,
 		FirstDelay: a.opts.FirstDelay,
@@ -277,6 +286,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer a.fetcher.Close()
 	defer a.opts.Runner.Close()
 	a.must(a.started()) // a full disk is no reason to stop looking after the box
+	if err := a.blobs.SweepStage(time.Now().Add(-stageAge)); err != nil {
+		a.log.Warn("old downloads stay", "err", err)
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	for name, run := range map[string]func(context.Context) error{
 		"link": a.link.Run, "renew": a.renewer.Run, "activate": a.activate.Run, "update": a.update.Run,
@@ -314,6 +326,17 @@ func (a *Agent) openRenewer() {
 		Dir: IdentityDir(a.opts.State), Root: a.opts.Root, Version: a.opts.Version, Fence: starts, Box: a.id,
 		Dial: a.dialer.Renewals, Renewed: a.dialer.Renewed, Connected: func() bool { return a.link.Status().Connected }, WallClock: a.clock.wall,
 	}, a.log)
+}
+
+// paceDownloads keeps the quiet times of the site.
+func (a *Agent) paceDownloads(w wire.Welcome) {
+	var quiet []fetch.Quiet
+	now := time.Now()
+	for _, q := range w.Quiet {
+		from := now.Add(time.Duration(q.InMs) * time.Millisecond)
+		quiet = append(quiet, fetch.Quiet{From: from, To: from.Add(time.Duration(q.ForMs) * time.Millisecond)})
+	}
+	a.fetcher.SetPace(a.opts.DownloadRate, quiet)
 }
 
 // fetchPath brings a blob of a release to the box and returns where it lies.

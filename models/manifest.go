@@ -53,7 +53,14 @@ type File struct {
 	Path      string      `json:"path"`
 	Digest    blob.Digest `json:"digest"`
 	SizeBytes int64       `json:"size_bytes"`
+	// Frames is the digest of the list of the file's frames (blob.Frames), which
+	// lets a box check a part of the file, whoever it came from. A file of one
+	// frame has none.
+	Frames blob.Digest `json:"frames,omitzero"`
 }
+
+// Framed reports whether the file is delivered in frames.
+func (f File) Framed() bool { return f.SizeBytes > blob.FrameBytes && !f.Frames.IsZero() }
 
 // Ref names a version of a model and where its manifest is.
 type Ref struct {

@@ -171,9 +171,13 @@ func hashFile(dir, name string) (File, error) {
 	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
 		return File{}, errors.Join(fmt.Errorf("file %q of %s is not a regular file", name, DescriptionFile), err)
 	}
-	digest, size, err := blob.SumReader(f)
+	frames, digest, err := blob.FramesOf(f)
 	if err != nil {
 		return File{}, fmt.Errorf("hash file %q: %w", name, err)
 	}
-	return File{Path: name, Digest: digest, SizeBytes: size}, nil
+	file := File{Path: name, Digest: digest, SizeBytes: frames.Size}
+	if len(frames.Sums) > 1 {
+		file.Frames = blob.Sum(frames.Encode())
+	}
+	return file, nil
 }

@@ -130,7 +130,7 @@ func TestDemoModelsPack(t *testing.T) {
 }
 
 func FuzzDecodeManifest(f *testing.F) {
-	m := Manifest{V: 1, Name: "a", Version: "1", Files: []File{{ModelFile, blob.Sum(nil), 0}},
+	m := Manifest{V: 1, Name: "a", Version: "1", Files: []File{{Path: ModelFile, Digest: blob.Sum(nil)}},
 		Signature: Signature{[]TensorSpec{{"x", FP32, nil}}, []TensorSpec{{"y", FP32, []int64{-1}}}}}
 	data, err := m.Encode()
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 // detector is a manifest to hang pipelines on: one picture in, scores and boxes out.
 func detector() Manifest {
 	return Manifest{V: ManifestVersion, Name: "det", Version: "1",
-		Files: []File{{ModelFile, blob.Sum(nil), 0}, {"names.txt", blob.Sum([]byte("n")), 1}},
+		Files: []File{{Path: ModelFile, Digest: blob.Sum(nil)}, {Path: "names.txt", Digest: blob.Sum([]byte("n")), SizeBytes: 1}},
 		Signature: Signature{
 			Inputs: []TensorSpec{{"x", FP32, []int64{-1, 3, 64, 96}}},
 			Outputs: []TensorSpec{
@@ -26,7 +26,7 @@ func detector() Manifest {
 }
 
 func listener() Manifest {
-	return Manifest{V: ManifestVersion, Name: "ear", Version: "1", Files: []File{{ModelFile, blob.Sum(nil), 0}},
+	return Manifest{V: ManifestVersion, Name: "ear", Version: "1", Files: []File{{Path: ModelFile, Digest: blob.Sum(nil)}},
 		Signature: Signature{
 			Inputs:  []TensorSpec{{"input", FP32, []int64{-1, -1}}, {"state", FP32, []int64{2, -1, 8}}, {"sr", INT64, nil}},
 			Outputs: []TensorSpec{{"output", FP32, []int64{-1, 1}}, {"stateN", FP32, []int64{2, -1, 4}}},

@@ -58,10 +58,10 @@ type Options struct {
 	Blobs *blob.Store
 	// Keyring says who may sign manifests.
 	Keyring trust.Keyring
-	// Fetch brings a blob into Blobs; size 0 is unknown. Errors that are
+	// Fetch brings a file into Blobs; size 0 is unknown. Errors that are
 	// blob.ErrMismatch or blob.ErrNoRoom end the candidate, others are tried
 	// again. Required.
-	Fetch func(ctx context.Context, d blob.Digest, size int64, progress func(done, total int64)) error
+	Fetch func(ctx context.Context, f models.File, progress func(done, total int64)) error
 	// Runner tries and serves models. Required.
 	Runner Runner
 	// Report makes a phase durable before the next effect happens. Reports of

@@ -227,9 +227,25 @@ func (a *Activator) syncActive(ctx context.Context) error {
 	return nil
 }
 
-// sweep deletes blobs that no kept version needs.
+// sweep deletes blobs that no kept version needs, nor one that the runner still
+// has: requests may be on their way through it, and its worker may start again.
 func (a *Activator) sweep(ctx context.Context) error {
 	need := a.book.needed()
+	for _, m := range a.status.Models {
+		if need[m.Digest] || !slices.Contains(a.book.Known, m.Digest) {
+			continue
+		}
+		need[m.Digest] = true
+		v, err := a.open(m.Ref)
+		if err != nil {
+			continue // what cannot be read cannot be started again either
+		}
+		for _, f := range v.Files {
+			if slices.Contains(a.book.Known, f.Digest) {
+				need[f.Digest] = true
+			}
+		}
+	}
 	if len(need) == len(a.book.Known) {
 		return nil
 	}

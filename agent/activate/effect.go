@@ -143,7 +143,7 @@ func failed(err error) Event {
 }
 
 func (a *Activator) fetchManifest(ctx context.Context, s State) Event {
-	if err := a.opts.Fetch(ctx, s.Candidate.Digest, 0, func(_, _ int64) {}); err != nil {
+	if err := a.opts.Fetch(ctx, models.File{Digest: s.Candidate.Digest}, func(_, _ int64) {}); err != nil {
 		return failed(err)
 	}
 	m, err := a.manifest(s.Candidate.Ref)
@@ -170,11 +170,11 @@ func (a *Activator) fetchFiles(ctx context.Context, s State, id int) Event {
 		}
 	}
 	// The manifest too: the runner reads it, and it may be lost since.
-	if err := a.opts.Fetch(ctx, s.Candidate.Digest, 0, func(_, _ int64) {}); err != nil {
+	if err := a.opts.Fetch(ctx, models.File{Digest: s.Candidate.Digest}, func(_, _ int64) {}); err != nil {
 		return failed(err)
 	}
 	for _, f := range s.Candidate.Files {
-		if err := a.opts.Fetch(ctx, f.Digest, f.SizeBytes, progress); err != nil {
+		if err := a.opts.Fetch(ctx, f, progress); err != nil {
 			return failed(err)
 		}
 		before += f.SizeBytes

@@ -102,7 +102,8 @@ func (w *world) report(p Phase) {
 	w.phases = append(w.phases, p)
 }
 
-func (w *world) fetch(ctx context.Context, d blob.Digest, size int64, progress func(done, total int64)) error {
+func (w *world) fetch(ctx context.Context, f models.File, progress func(done, total int64)) error {
+	d, size := f.Digest, f.SizeBytes
 	if err := w.point(); err != nil {
 		return err
 	}

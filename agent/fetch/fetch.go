@@ -1,15 +1,19 @@
 // Package fetch downloads blobs over thin and broken links.
 //
 // A blob is named by its digest, so a download may stop anywhere and go on
-// later, against the same server or another: bytes collect in the blob store's
-// stage file, whose length says where to go on, and the file gets its final
-// name only after its digest has been read back from disk. Nothing else is
-// kept on disk, so there is nothing to repair after a power cut.
+// later, against the same server or another. A file of a model comes in frames
+// of 1 MiB (blob.Frames), whose digests are signed with the manifest: the stage
+// file has its full length and its room from the start, only right frames are
+// written into it, and after a stop its own bytes tell which are there. Small
+// files, and those without a list of frames, come from the first byte to the
+// last. Either way a file gets its final name only after its digest has been
+// read back from disk, and there is nothing to repair after a power cut.
 //
 // A server is believed in nothing: what it calls the blob, how long it says
 // the blob is and which range it sends are compared with what was asked for,
 // and it cannot send the box to another host. The disk budget is checked
-// before the first byte: a full disk would cost telemetry.
+// before the first byte: a full disk would cost telemetry. Rates, quiet times
+// and a budget of bytes a month hold for all downloads together.
 //
 // The one rule a caller can break: a digest that ended in blob.ErrMismatch is
 // wrong at the server; remember it and do not ask again and again.
@@ -32,9 +36,9 @@ import (
 
 	"github.com/hashicorp/go-retryablehttp"
 	"golang.org/x/sys/unix"
-	"golang.org/x/time/rate"
 
 	"github.com/edgeherd/edgeherd/internal/blob"
+	"github.com/edgeherd/edgeherd/models"
 )
 
 // ErrNotFound says that the server does not have the blob.
@@ -53,6 +57,13 @@ type Options struct {
 	BaseURL string
 	// RateBytesPerSec bounds all downloads together; 0 is no bound.
 	RateBytesPerSec int64
+	// MonthBytes bounds what all downloads of a calendar month (UTC) may take,
+	// for lines that are paid by volume; 0 is no bound. Ledger is where it is
+	// counted, required with it.
+	MonthBytes int64
+	Ledger     string
+	// WallClock tells the month; nil means time.Now.
+	WallClock func() time.Time
 	// MaxBytes is the largest blob that is accepted; default 16 GiB.
 	MaxBytes int64
 	// MinFreeBytes stay free on the disk; default 1 GiB.
@@ -71,21 +82,31 @@ type Options struct {
 const (
 	backoffMin   = 500 * time.Millisecond
 	retryWaitMax = 15 * time.Minute // the longest Retry-After that is obeyed
-	chunkBytes   = 64 << 10         // read, rate and progress step
+	refuseMin    = time.Minute      // before wrong content is asked for again,
+	refuseMax    = 6 * time.Hour    // doubled each time up to this
+	chunkBytes   = 32 << 10         // read, rate and progress step
 	syncBytes    = 32 << 20         // a power cut costs at most this much
 )
 
 // A Fetcher downloads blobs. Safe for concurrent use.
 type Fetcher struct {
-	opts    Options
-	base    *url.URL
-	log     *slog.Logger
-	limiter *rate.Limiter
-	http    *http.Client
-	retry   *retryablehttp.Client
+	opts  Options
+	base  *url.URL
+	log   *slog.Logger
+	gate  *gate
+	http  *http.Client
+	retry *retryablehttp.Client
 
-	mu   sync.Mutex
-	busy map[blob.Digest]chan struct{} // guarded by mu; closed when the download ends
+	mu      sync.Mutex                    // guards the fields below
+	busy    map[blob.Digest]chan struct{} // closed when the download ends
+	refused map[blob.Digest]refusal
+}
+
+// refusal remembers content that was wrong at the server.
+type refusal struct {
+	err   error
+	until time.Time
+	wait  time.Duration
 }
 
 // New returns a Fetcher. It connects at the first download.
@@ -105,10 +126,13 @@ func New(opts Options, log *slog.Logger) (*Fetcher, error) {
 	if opts.FreeBytes == nil {
 		opts.FreeBytes = freeBytes
 	}
-	f := &Fetcher{opts: opts, base: base, log: log, busy: map[blob.Digest]chan struct{}{}}
-	if opts.RateBytesPerSec > 0 {
-		f.limiter = rate.NewLimiter(rate.Limit(opts.RateBytesPerSec), chunkBytes)
+	if opts.MonthBytes > 0 && opts.Ledger == "" {
+		return nil, errors.New("fetch: Options.MonthBytes needs a Ledger")
 	}
+	if opts.WallClock == nil {
+		opts.WallClock = time.Now
+	}
+	f := &Fetcher{opts: opts, base: base, log: log, gate: newGate(opts, log), busy: map[blob.Digest]chan struct{}{}, refused: map[blob.Digest]refusal{}}
 	client := *opts.Client
 	client.CheckRedirect = f.checkRedirect
 	client.Transport = watchdog{cmp.Or(client.Transport, http.DefaultTransport), opts.Stall}
@@ -128,6 +152,13 @@ func New(opts Options, log *slog.Logger) (*Fetcher, error) {
 // Close drops idle connections. Downloads that run are not stopped.
 func (f *Fetcher) Close() { f.opts.Client.CloseIdleConnections() }
 
+// SetPace says how many bytes a second may come, 0 for no bound, and when
+// nothing may. It holds at once, for downloads under way as well.
+func (f *Fetcher) SetPace(bytesPerSec int64, quiet []Quiet) {
+	f.gate.setRate(bytesPerSec)
+	f.gate.setQuiet(quiet)
+}
+
 // Blob makes sure that the blob d is in the store. size is its length, or 0 if
 // it is not known; progress, if set, hears of every step. When ctx ends the
 // bytes so far stay and a later call goes on with them.
@@ -135,6 +166,12 @@ func (f *Fetcher) Close() { f.opts.Client.CloseIdleConnections() }
 // Errors that matter to callers: blob.ErrMismatch (the server's content is
 // wrong for good), blob.ErrNoRoom (disk or size limit), ErrNotFound.
 func (f *Fetcher) Blob(ctx context.Context, d blob.Digest, size int64, progress func(done, total int64)) error {
+	return f.File(ctx, models.File{Digest: d, SizeBytes: size}, progress)
+}
+
+// File is Blob for a file of a model, in frames if it has a list of them.
+func (f *Fetcher) File(ctx context.Context, file models.File, progress func(done, total int64)) error {
+	d, size := file.Digest, file.SizeBytes
 	if err := f.claim(ctx, d); err != nil {
 		return err
 	}
@@ -149,6 +186,24 @@ func (f *Fetcher) Blob(ctx context.Context, d blob.Digest, size int64, progress 
 	if size > f.opts.MaxBytes {
 		return fmt.Errorf("fetch %s: %d bytes are more than the limit of %d: %w", d.Short(), size, f.opts.MaxBytes, blob.ErrNoRoom)
 	}
+	if err := f.mayTry(d); err != nil {
+		return fmt.Errorf("fetch %s: %w", d.Short(), err)
+	}
+	var err error
+	if file.Framed() {
+		err = f.framed(ctx, file, progress)
+	} else {
+		err = f.plain(ctx, d, size, progress)
+	}
+	f.learn(d, err)
+	if err != nil {
+		return fmt.Errorf("fetch %s: %w", d.Short(), err)
+	}
+	return nil
+}
+
+// plain downloads a file from its first byte to its last.
+func (f *Fetcher) plain(ctx context.Context, d blob.Digest, size int64, progress func(done, total int64)) error {
 	resumed, err := f.download(ctx, d, size, progress)
 	if errors.Is(err, blob.ErrMismatch) && resumed {
 		// The bytes from before may have been hurt by a power cut: once more
@@ -156,10 +211,31 @@ func (f *Fetcher) Blob(ctx context.Context, d blob.Digest, size int64, progress 
 		f.log.Warn("resumed download was damaged, starting over", "digest", d, "err", err)
 		_, err = f.download(ctx, d, size, progress)
 	}
-	if err != nil {
-		return fmt.Errorf("fetch %s: %w", d.Short(), err)
+	return err
+}
+
+// mayTry refuses to ask again for what was wrong a short while ago.
+func (f *Fetcher) mayTry(d blob.Digest) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if r, ok := f.refused[d]; ok && time.Now().Before(r.until) {
+		return fmt.Errorf("not asked again before %s: %w", r.until.UTC().Format(time.RFC3339), r.err)
 	}
 	return nil
+}
+
+// learn remembers wrong content, each time for longer.
+func (f *Fetcher) learn(d blob.Digest, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch r := f.refused[d]; {
+	case err == nil:
+		delete(f.refused, d)
+	case errors.Is(err, blob.ErrMismatch):
+		r.wait = min(max(2*r.wait, refuseMin), refuseMax)
+		r.err, r.until = err, time.Now().Add(r.wait)
+		f.refused[d] = r
+	}
 }
 
 // claim waits until no other call downloads d.

@@ -17,13 +17,16 @@ import (
 	"time"
 
 	"github.com/edgeherd/edgeherd/internal/blob"
+	"github.com/edgeherd/edgeherd/models"
 )
 
 // origin serves one blob and spoils answers as told.
 type origin struct {
 	content []byte
 	etag    string
-	served  atomic.Int64 // body bytes handed to the network
+	digest  func() blob.Digest
+	frames  func() []byte // the list of the content's frames
+	served  atomic.Int64  // body bytes handed to the network
 	// spoil, if set, may answer request number n (from 0) itself.
 	spoil func(n int, w http.ResponseWriter, r *http.Request) bool
 
@@ -35,11 +38,17 @@ func newOrigin(seed uint64, size int) *origin {
 	rng := rand.NewChaCha8([32]byte{byte(seed)})
 	o := &origin{content: make([]byte, size)}
 	_, _ = rng.Read(o.content)
-	o.etag = `"` + blob.Sum(o.content).String() + `"`
+	o.digest = sync.OnceValue(func() blob.Digest { return blob.Sum(o.content) })
+	o.frames = sync.OnceValue(func() []byte {
+		frames, _, err := blob.FramesOf(bytes.NewReader(o.content))
+		if err != nil {
+			panic("reading memory: " + err.Error())
+		}
+		return frames.Encode()
+	})
+	o.etag = `"` + o.digest().String() + `"`
 	return o
 }
-
-func (o *origin) digest() blob.Digest { return blob.Sum(o.content) }
 
 func (o *origin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	o.mu.Lock()
@@ -53,7 +62,16 @@ func (o *origin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	o.serve(cw, r)
 }
 
+// file is the content as a manifest names it, in frames.
+func (o *origin) file() models.File {
+	return models.File{Digest: o.digest(), SizeBytes: int64(len(o.content)), Frames: blob.Sum(o.frames())}
+}
+
 func (o *origin) serve(w http.ResponseWriter, r *http.Request) {
+	if list := o.frames(); r.URL.Path == "/device/v1/blobs/"+blob.Sum(list).Hex() {
+		_, _ = w.Write(list)
+		return
+	}
 	if r.URL.Path != "/device/v1/blobs/"+o.digest().Hex() {
 		http.NotFound(w, r)
 		return
@@ -126,8 +144,10 @@ func wantBlob(t *testing.T, store *blob.Store, o *origin) {
 	if err != nil || !bytes.Equal(got, o.content) {
 		t.Errorf("stored %d bytes, %v, want the %d that were served", len(got), err, len(o.content))
 	}
-	if _, err := os.Stat(store.StagePath(o.digest())); err == nil {
-		t.Error("stage file is still there")
+	for _, left := range []string{store.StagePath(o.digest()), store.FramesPath(o.digest())} {
+		if _, err := os.Stat(left); err == nil {
+			t.Errorf("%s is still there", left)
+		}
 	}
 }
 

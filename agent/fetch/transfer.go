@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -44,30 +43,44 @@ func (t *transfer) run(ctx context.Context) error {
 			return err
 		}
 	}
-	for idle := 0; t.total < 0 || t.done < t.total; {
-		before := t.done
-		finished, err := t.attempt(ctx)
-		if finished {
-			break
+	return t.f.insist(ctx, t.d, func() int64 { return t.done }, func(ctx context.Context) (bool, error) {
+		if t.total >= 0 && t.done >= t.total {
+			return true, nil
 		}
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		if !errors.Is(err, errAgain) {
+		return t.attempt(ctx)
+	})
+}
+
+// insist repeats an attempt until it says that it has finished. It gives up on
+// errors that will not pass and after too many attempts that brought nothing.
+func (f *Fetcher) insist(ctx context.Context, d blob.Digest, done func() int64, attempt func(context.Context) (finished bool, err error)) error {
+	for idle := 0; ; {
+		if err := f.gate.wait(ctx); err != nil {
 			return err
 		}
-		if t.done > before {
+		before := done()
+		finished, err := attempt(ctx)
+		switch {
+		case finished:
+			return nil
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case err == nil || errors.Is(err, errClosed):
+			continue
+		case !errors.Is(err, errAgain) || errors.Is(err, blob.ErrMismatch):
+			return err
+		}
+		if done() > before {
 			idle = 0
 		}
-		if idle++; idle > t.f.opts.Attempts {
-			return fmt.Errorf("gave up after %d attempts without progress at %d of %d bytes: %w", idle, t.done, t.total, err)
+		if idle++; idle > f.opts.Attempts {
+			return fmt.Errorf("gave up after %d attempts without progress at byte %d: %w", idle, done(), err)
 		}
-		t.f.log.Debug("download interrupted", "digest", t.d, "done", t.done, "total", t.total, "err", err)
-		if err := sleep(ctx, t.f.backoff(idle-1, nil)); err != nil {
+		f.log.Debug("download interrupted", "digest", d, "done", done(), "err", err)
+		if err := sleep(ctx, f.backoff(idle-1, nil)); err != nil {
 			return err
 		}
 	}
-	return nil
 }
 
 // attempt makes one request and takes what it delivers. It reports finished
@@ -117,7 +130,7 @@ func (t *transfer) accept(resp *http.Response) (length int64, err error) {
 		return 0, fmt.Errorf("server sends the blob with Content-Encoding %q though identity was asked for", enc)
 	}
 	tag := resp.Header.Get("ETag")
-	if err := t.checkETag(tag); err != nil {
+	if err := checkETag(t.d, tag); err != nil {
 		return 0, err
 	}
 	if resp.StatusCode == http.StatusPartialContent {
@@ -141,11 +154,11 @@ func (t *transfer) accept(resp *http.Response) (length int64, err error) {
 }
 
 // checkETag refuses an answer that is about another blob.
-func (t *transfer) checkETag(tag string) error {
+func checkETag(d blob.Digest, tag string) error {
 	if tag == "" || strings.HasPrefix(tag, "W/") {
 		return nil // says nothing; the digest is checked at the end anyway
 	}
-	for _, want := range etags(t.d) {
+	for _, want := range etags(d) {
 		if tag == want {
 			return nil
 		}
@@ -221,18 +234,25 @@ func (t *transfer) budget() error {
 	if t.budgeted {
 		return nil
 	}
-	dir := filepath.Dir(t.file.Name())
-	free, err := t.f.opts.FreeBytes(dir)
+	// An unknown length needs at least the reserve; copy watches the rest.
+	if err := t.f.budget(max(t.total-t.done, 0)); err != nil {
+		return err
+	}
+	t.budgeted = true
+	return nil
+}
+
+// budget checks that the disk has room for n more bytes.
+func (f *Fetcher) budget(n int64) error {
+	dir := f.opts.Blobs.Dir()
+	free, err := f.opts.FreeBytes(dir)
 	if err != nil {
 		return err
 	}
-	// An unknown length needs at least the reserve; copy watches the rest.
-	need := max(t.total-t.done, 0) + t.f.opts.MinFreeBytes
-	if free < need {
+	if free < n+f.opts.MinFreeBytes {
 		return fmt.Errorf("%d bytes to come and %d to stay free, but %s has only %d: %w; free some space, or lower min_free_bytes of agent.yaml",
-			need-t.f.opts.MinFreeBytes, t.f.opts.MinFreeBytes, dir, free, blob.ErrNoRoom)
+			n, f.opts.MinFreeBytes, dir, free, blob.ErrNoRoom)
 	}
-	t.budgeted = true
 	return nil
 }
 
@@ -271,10 +291,8 @@ func (t *transfer) write(ctx context.Context, p []byte) error {
 	if end := t.done + int64(len(p)); t.total >= 0 && end > t.total {
 		return fmt.Errorf("body goes on to byte %d, want %d: %w", end, t.total, blob.ErrMismatch)
 	}
-	if t.f.limiter != nil {
-		if err := t.f.limiter.WaitN(ctx, len(p)); err != nil {
-			return err
-		}
+	if err := t.f.gate.take(ctx, len(p)); err != nil {
+		return err
 	}
 	n, err := t.file.WriteAt(p, t.done)
 	t.done += int64(n)

@@ -34,6 +34,9 @@ type config struct {
 	SpoolBytes  int64         `yaml:"spool_bytes"`  // default 64 MiB
 	// MinFreeBytes of the disk are left free by downloads; default 1 GiB.
 	MinFreeBytes int64 `yaml:"min_free_bytes"`
+	// Downloads: bytes a second and a calendar month; default no bounds.
+	DownloadRate int64 `yaml:"download_bytes_per_second"`
+	MonthBytes   int64 `yaml:"download_bytes_per_month"`
 	// How to reach the controller; see dial.Options.
 	Server        string `yaml:"server"`          // default auto
 	Proxy         string `yaml:"proxy"`           // default none
@@ -167,7 +170,7 @@ func (c *config) check() error {
 	for _, n := range []struct {
 		key string
 		v   int64
-	}{{"spool_bytes", c.SpoolBytes}, {"min_free_bytes", c.MinFreeBytes}} {
+	}{{"spool_bytes", c.SpoolBytes}, {"min_free_bytes", c.MinFreeBytes}, {"download_bytes_per_second", c.DownloadRate}, {"download_bytes_per_month", c.MonthBytes}} {
 		if n.v < 0 {
 			return fmt.Errorf("%s is %d: want 0 for the default, or more", n.key, n.v)
 		}

@@ -130,6 +130,9 @@ func (a *API) pushModel(ctx context.Context, in *pushModelInput) (fleetapi.Model
 		if err := a.mustHold(f.Path, f.Digest, f.SizeBytes); err != nil {
 			return fleetapi.ModelVersion{}, err
 		}
+		if err := a.keepFrames(f); err != nil {
+			return fleetapi.ModelVersion{}, err
+		}
 	}
 	if err := a.checkContent(m); err != nil {
 		return fleetapi.ModelVersion{}, err

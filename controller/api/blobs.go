@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"github.com/edgeherd/edgeherd/internal/blob"
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
 	"github.com/edgeherd/edgeherd/internal/identity"
+	"github.com/edgeherd/edgeherd/models"
 )
 
 // maxBlobBytes bounds one uploaded file.
@@ -58,6 +60,28 @@ func (a *API) putBlob(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	writeJSON(w, http.StatusCreated, fleetapi.Blob{Digest: d, SizeBytes: r.ContentLength})
+}
+
+// keepFrames makes the list of a file's frames, which boxes fetch by its digest,
+// and checks that the manifest names it.
+func (a *API) keepFrames(f models.File) error {
+	if f.SizeBytes <= blob.FrameBytes {
+		return nil
+	}
+	file, err := a.opts.Blobs.Get(f.Digest)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	frames, _, err := blob.FramesOf(file)
+	if err != nil {
+		return fmt.Errorf("hash the frames of %s: %w", f.Path, err)
+	}
+	list := frames.Encode()
+	if got := blob.Sum(list); got != f.Frames {
+		return refuse("Pack it again: edgeherd model push DIR.", "the manifest says that the list of frames of %s is %q, it is %s", f.Path, f.Frames, got)
+	}
+	return a.opts.Blobs.Put(bytes.NewReader(list), f.Frames)
 }
 
 func uploadProblem(r *http.Request, err error) error {

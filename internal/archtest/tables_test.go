@@ -52,7 +52,7 @@ var rows = []row{
 	{"agent/tpm", ""},
 	{"agent/enrol", "agent/dial agent/tpm internal/durable internal/enrol internal/identity"},
 	{"agent/doctor", "agent agent/dial agent/enrol agent/link agent/sense internal/identity internal/runnerapi"},
-	{"agent/fetch", "internal/blob"},
+	{"agent/fetch", "internal/blob internal/durable models models/wdelta"},
 	{"agent/activate", "internal/blob internal/durable internal/runnerapi internal/trust internal/wire models"},
 	{"agent/update", "firmware internal/blob internal/durable internal/slot internal/trust internal/wire"},
 	{"agent/worker/onnxtest", "agent/worker internal/assets models"},

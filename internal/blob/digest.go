@@ -5,6 +5,7 @@
 //
 //	DIR/sha256/<hex>     verified content, mode 0444
 //	DIR/stage/<hex>.part content on its way in
+//	DIR/stage/<hex>.frames the list of its frames meanwhile
 //
 // The one rule a caller can break: a file gets its final name only after its
 // digest has been checked and its bytes are synced; use Put or Adopt, never

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/edgeherd/edgeherd/internal/durable"
 )
@@ -125,8 +126,33 @@ func (s *Store) finish(f *os.File, d Digest) error {
 // Delete removes a blob. A missing blob is not an error.
 func (s *Store) Delete(d Digest) error { return durable.Remove(s.Path(d)) }
 
+// FramesPath is where a download of the blob keeps its list of frames.
+func (s *Store) FramesPath(d Digest) string {
+	return filepath.Join(s.dir, "stage", d.Hex()+".frames")
+}
+
 // Unstage removes what a stopped download of the blob left behind.
-func (s *Store) Unstage(d Digest) error { return durable.Remove(s.StagePath(d)) }
+func (s *Store) Unstage(d Digest) error {
+	return errors.Join(durable.Remove(s.StagePath(d)), durable.Remove(s.FramesPath(d)))
+}
+
+// SweepStage removes what downloads and uploads left behind that nobody touched
+// since before.
+func (s *Store) SweepStage(before time.Time) error {
+	dir := filepath.Join(s.dir, "stage")
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("sweep stage: %w", err)
+	}
+	var errs []error
+	for _, e := range entries {
+		// One that is gone by now needs no sweeping.
+		if info, err := e.Info(); err == nil && info.ModTime().Before(before) {
+			errs = append(errs, durable.Remove(filepath.Join(dir, e.Name())))
+		}
+	}
+	return errors.Join(errs...)
+}
 
 // List returns the digests present, in no order.
 func (s *Store) List() ([]Digest, error) {
