@@ -7,6 +7,7 @@ import (
 	"github.com/edgeherd/edgeherd/controller/upkeep"
 	"github.com/edgeherd/edgeherd/internal/identity"
 	"github.com/edgeherd/edgeherd/internal/wire"
+	"github.com/edgeherd/edgeherd/web/src/i18n"
 )
 
 // openUpkeep prepares tickets and the notices of them.
@@ -19,7 +20,11 @@ func (c *Controller) openUpkeep() (err error) {
 	}
 	opts := upkeep.Options{Store: c.store, Leader: c.asLeader, Changed: c.hub.Publish, Tell: c.sendCare, WallClock: c.opts.WallClock}
 	for _, e := range c.opts.Notify {
-		opts.Channels = append(opts.Channels, upkeep.Channel{Name: e.Name, Least: e.Least, Sites: e.Sites, Quiet: e.Quiet})
+		words, err := i18n.Open(e.Language)
+		if err != nil {
+			return err
+		}
+		opts.Channels = append(opts.Channels, upkeep.Channel{Name: e.Name, Words: words, Least: e.Least, Sites: e.Sites, Quiet: e.Quiet})
 	}
 	c.desk = upkeep.New(opts, c.log)
 	return nil

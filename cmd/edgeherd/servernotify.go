@@ -18,13 +18,14 @@ type notifyConfig struct {
 	TokenFile    string   `yaml:"token_file"`   // bearer token for it
 	Level        string   `yaml:"level"`        // least level: watch, ticket or urgent; default ticket
 	Sites        []string `yaml:"sites"`        // default all
+	Language     string   `yaml:"language"`     // of what it says: en, de, pl or zh; default en
 	Quiet        []string `yaml:"quiet"`        // times in which only what is urgent is told
 }
 
 func (c notifyConfig) endpoint() notify.Endpoint {
 	return notify.Endpoint{
 		Name: c.Name, Shoutrrr: c.URL, ShoutrrrFile: c.URLFile, Webhook: c.Webhook, SecretFile: c.SecretFile, Alertmanager: c.Alertmanager,
-		TokenFile: c.TokenFile, Least: fleetapi.Health(c.Level), Sites: c.Sites, Quiet: c.Quiet,
+		TokenFile: c.TokenFile, Least: fleetapi.Health(c.Level), Sites: c.Sites, Language: c.Language, Quiet: c.Quiet,
 	}
 }
 

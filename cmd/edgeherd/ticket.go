@@ -119,7 +119,7 @@ func (c *cli) printTicket(t fleetapi.Ticket) error {
 	fmt.Fprintf(c.out, "; to do: %s\n", t.Do)
 	for _, line := range []struct{ label, text string }{
 		{"place", t.Place}, {"part", t.Part}, {"assignee", t.Assignee}, {"visit", t.Visit}, {"boxes", strings.Join(t.Boxes, ", ")},
-		{"tickets of its boxes", strings.Join(t.Tickets, ", ")},
+		{"tickets of its boxes", strings.Join(t.Tickets, ", ")}, {"told with", t.Within},
 		{"throttles in", strings.TrimPrefix(daysText(t.Forecast), "-")}, {"resolution", t.Resolution},
 	} {
 		if line.text != "" {

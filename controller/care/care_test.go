@@ -15,6 +15,7 @@ import (
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
 	"github.com/edgeherd/edgeherd/internal/health"
 	"github.com/edgeherd/edgeherd/internal/identity"
+	"github.com/edgeherd/edgeherd/web/src/i18n"
 )
 
 var now = time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC)
@@ -191,7 +192,7 @@ func TestADigestIsShortEnoughForAChat(t *testing.T) {
 		f.BoxName, f.Site, f.Evidence[0].Text = fmt.Sprint("box-", i), fmt.Sprint("site-", i%50), strings.Repeat("ü", 300)
 		watch = append(watch, f)
 	}
-	n, ok := care.Digest(watch, "2026-W11", now)
+	n, ok := care.Digest(watch, "2026-W11", now, nil)
 	if !ok || len(n.Text) > 2500 || !strings.HasPrefix(n.Text, "site-0, box-0: airflow, ") || !strings.Contains(n.Text, "and 4980 more") || !strings.Contains(n.Title, "5000 to watch at 50 sites") {
 		t.Errorf("%d bytes: %s\n%.300s", len(n.Text), n.Title, n.Text)
 	}
@@ -429,7 +430,7 @@ func TestNoticesTellOfChangesThatMatter(t *testing.T) {
 	k.ID = "T-1"
 	kinds := func(was *fleetapi.Ticket, is fleetapi.Ticket) string {
 		var out []string
-		for _, n := range care.Notices(was, is, now) {
+		for _, n := range care.Notices(was, is, now, nil) {
 			out = append(out, n.Kind)
 		}
 		return strings.Join(out, " ")
@@ -448,15 +449,23 @@ func TestNoticesTellOfChangesThatMatter(t *testing.T) {
 			t.Errorf("to %s: %q, want %q", c.is.State, got, c.want)
 		}
 	}
-	n := care.Notices(nil, k, now)[0]
+	n := care.Notices(nil, k, now, nil)[0]
 	if n.Title != "till-1 at shop-7: airflow likely (80 %), opened" || !strings.Contains(n.Text, "To do: clean or change the filter") || !n.Active || !n.Quietly() {
 		t.Errorf("notice %+v", n)
 	}
+	de, err := i18n.Open("de")
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.BoxName = "load" // a name that is a word
+	if n := care.Notices(nil, k, now, de)[0]; n.Title != "load in shop-7: Filter oder Kühlrippen verstopft wahrscheinlich (80 %), eröffnet" || !strings.Contains(n.Text, "Zu tun: Filter reinigen oder wechseln") {
+		t.Errorf("in German: %+v", n)
+	}
 	// A restored database gives numbers anew, and histories have a bound.
-	if other := care.Notices(nil, k, now.Add(time.Hour))[0]; other.Key == n.Key {
+	if other := care.Notices(nil, k, now.Add(time.Hour), nil)[0]; other.Key == n.Key {
 		t.Errorf("two notices have the key %s", n.Key)
 	}
-	if care.Notices(nil, hot, now)[0].Quietly() {
+	if care.Notices(nil, hot, now, nil)[0].Quietly() {
 		t.Error("what is urgent waits for the end of the night")
 	}
 }

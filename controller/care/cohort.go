@@ -192,7 +192,7 @@ func Agreed(have []fleetapi.Ticket, s Standing, own []fleetapi.Ticket, now time.
 	have = slices.DeleteFunc(slices.Clone(have), func(t fleetapi.Ticket) bool {
 		return t.Box != "" || t.Site != s.Site || t.Site == "" && t.SKU != s.SKU
 	})
-	names, covering := cooling(s, own)
+	names, sites, covering := cooling(s, own)
 	covered := s.Cause == CauseDustySite && len(covering) >= visitBoxes
 	f := fleetapi.Finding{Family: s.Cause, Cause: s.Cause, Level: fleetapi.HealthTicket, Since: now, Opened: now, Evidence: s.Evidence, Site: s.Site}
 	i := slices.IndexFunc(have, func(t fleetapi.Ticket) bool { return !t.State.Ended() && slices.Contains(t.Families, s.Cause) })
@@ -202,7 +202,7 @@ func Agreed(have []fleetapi.Ticket, s Standing, own []fleetapi.Ticket, now time.
 		}
 		changed := Find(have, f, s.Place, now)
 		for i := range changed {
-			changed[i].Boxes, changed[i].Tickets = names, covering
+			changed[i].Boxes, changed[i].Sites, changed[i].Tickets = names, sites, covering
 		}
 		return changed
 	}
@@ -211,10 +211,11 @@ func Agreed(have []fleetapi.Ticket, s Standing, own []fleetapi.Ticket, now time.
 	case s.clear():
 		return leave(t, s.Cause, now, phrase.Of("like-others", "its boxes are like others again"))
 	case covered && Due(t):
+		t.Tickets = covering
 		return leave(t, s.Cause, now, phrase.Of("own-tickets", "boxes have tickets of their own for it: %s", strings.Join(covering, ", ")))
 	}
 	if !slices.Equal(t.Boxes, names) || !slices.Equal(t.Tickets, covering) || stale(t, now) {
-		t.Boxes, t.Tickets = names, covering
+		t.Boxes, t.Sites, t.Tickets = names, sites, covering
 		Refresh(&t, f, now)
 		return []fleetapi.Ticket{t}
 	}
@@ -237,20 +238,53 @@ func Lost(have []fleetapi.Ticket, now time.Time) []fleetapi.Ticket {
 	return changed
 }
 
-// cooling names the boxes of a group, and their open tickets that ask for what
-// the group's would.
-func cooling(s Standing, own []fleetapi.Ticket) (names, tickets []string) {
+// cooling names the boxes of a group, the sites of a SKU's, and their open
+// tickets that ask for what the group's would.
+func cooling(s Standing, own []fleetapi.Ticket) (names, sites, tickets []string) {
 	for _, b := range s.Boxes {
 		names = append(names, b.Name)
+		if s.Site == "" && b.Site != "" {
+			sites = append(sites, b.Site)
+		}
 	}
+	slices.Sort(sites)
 	for _, t := range own {
 		if jobs[t.Cause].cooling && !t.State.Ended() && slices.ContainsFunc(s.Boxes, func(m Member) bool { return m.Box == t.Box }) {
 			tickets = append(tickets, t.ID)
 		}
 	}
 	slices.Sort(tickets)
-	return names, tickets
+	return names, slices.Compact(sites), tickets
 }
+
+// Within is the open ticket of a site or SKU that a box's new ticket is part
+// of; empty: none. People are told of that one alone, unless the box's is urgent
+// or a person made it.
+func Within(t fleetapi.Ticket, groups []fleetapi.Ticket) string {
+	if t.Box == "" || t.Manual || t.Level == fleetapi.HealthUrgent || t.State.Ended() {
+		return ""
+	}
+	for _, g := range groups {
+		dust := g.Cause == CauseDustySite && g.Site == t.Site && (t.Cause == "airflow" || t.Cause == "undetermined")
+		common := g.Cause == CauseHotSKU && g.SKU == t.SKU && jobs[t.Cause].cooling
+		if !g.State.Ended() && g.Box == "" && (dust || common) {
+			return g.ID
+		}
+	}
+	return ""
+}
+
+// Apart takes a box's ticket out of one that ended. What that one gave way to
+// its end has named, so nobody needs to be told again.
+func Apart(t, of fleetapi.Ticket) (is fleetapi.Ticket, tell bool) {
+	t.Within = ""
+	n := len(of.Timeline)
+	named := n > 0 && of.Timeline[n-1].Code == gaveWay && slices.Contains(of.Tickets, t.ID)
+	return t, !named && !t.State.Ended()
+}
+
+// gaveWay is the code of the end of a ticket that gave way to those it names.
+const gaveWay = "own-tickets"
 
 // quiet: a person ended the last ticket of a cause, and does not want it again
 // so soon.

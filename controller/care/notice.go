@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
+	"github.com/edgeherd/edgeherd/internal/phrase"
+	"github.com/edgeherd/edgeherd/web/src/i18n"
 )
 
 // Notice is what somebody should be told. Of one Key there is one notice, ever.
@@ -17,6 +19,7 @@ type Notice struct {
 	Time   time.Time       `json:"time"`
 	Level  fleetapi.Health `json:"level"`
 	Site   string          `json:"site,omitempty"`
+	Sites  []string        `json:"sites,omitempty"` // of a SKU's ticket: where its boxes stand
 	Title  string          `json:"title"`
 	Text   string          `json:"text"`
 	Path   string          `json:"path,omitempty"` // of the page
@@ -43,12 +46,15 @@ type Told struct {
 	Simulated  bool                   `json:"simulated,omitempty"`
 }
 
-// Notices says what is worth telling of a ticket that changed. was is nil for
-// a new one.
-func Notices(was *fleetapi.Ticket, is fleetapi.Ticket, now time.Time) []Notice {
+// Notices says what is worth telling of a ticket that changed, in the language
+// of a dictionary (nil: English). was is nil for a new one. Of one that is part
+// of another's people are not told.
+func Notices(was *fleetapi.Ticket, is fleetapi.Ticket, now time.Time, d *i18n.Dictionary) []Notice {
 	kind := ""
 	switch {
-	case was == nil:
+	case is.Within != "":
+		return nil
+	case was == nil || was.Within != "" && !is.State.Ended():
 		kind = "opened"
 	case was.State == is.State && was.Level != is.Level && AtLeast(is.Level, was.Level):
 		kind = "raised"
@@ -63,23 +69,26 @@ func Notices(was *fleetapi.Ticket, is fleetapi.Ticket, now time.Time) []Notice {
 	default:
 		return nil
 	}
-	n := Notice{
+	return []Notice{{
 		// The time keeps keys apart that a database restored from a backup would
 		// give anew: receivers drop what they had.
-		Key: fmt.Sprintf("%s/%s/%d", is.ID, kind, now.UnixMilli()), Kind: kind, Time: now, Level: is.Level, Site: is.Site,
+		Key: fmt.Sprintf("%s/%s/%d", is.ID, kind, now.UnixMilli()), Kind: kind, Time: now, Level: is.Level, Site: is.Site, Sites: is.Sites,
 		Path: "/tickets/" + is.ID, Ticket: told(is), Active: !is.State.Ended(),
+		Title: whose(d, is) + ": " + words(d, is) + ", " + d.Word(kind), Text: lines(d, is),
+	}}
+}
+
+// whose names what a ticket is about.
+func whose(d *i18n.Dictionary, t fleetapi.Ticket) string {
+	switch {
+	case t.BoxName == "" && t.Site == "":
+		return d.Put(phrase.Of("boxes-of", "boxes of %s", t.SKU))
+	case t.BoxName == "":
+		return d.Put(phrase.Of("a-site", "site %s", t.Site))
+	case t.Site == "":
+		return t.BoxName
 	}
-	what := is.BoxName
-	if what == "" && is.Site == "" {
-		what = "boxes of " + is.SKU
-	} else if what == "" {
-		what = "site " + is.Site
-	} else if is.Site != "" {
-		what += " at " + is.Site
-	}
-	n.Title = fmt.Sprintf("%s: %s, %s", what, words(is), kind)
-	n.Text = lines(is)
-	return []Notice{n}
+	return d.Put(phrase.Of("box-at-site", "%s at %s", t.BoxName, t.Site))
 }
 
 func told(t fleetapi.Ticket) *Told {
@@ -88,38 +97,75 @@ func told(t fleetapi.Ticket) *Told {
 }
 
 // words hedges: a cause is likely, not certain, and says how likely.
-func words(t fleetapi.Ticket) string {
-	s := strings.ReplaceAll(t.Cause, "-", " ")
+func words(d *i18n.Dictionary, t fleetapi.Ticket) string {
+	cause := causeIn(d, t.Cause)
 	if t.Confidence > 0 && t.Cause != "undetermined" {
-		s += fmt.Sprintf(" likely (%.0f %%)", 100*t.Confidence)
+		return d.Put(phrase.Of("likely", "%s likely (%.0f %%)", cause, 100*t.Confidence))
 	}
-	return s
+	return cause
 }
 
-func lines(t fleetapi.Ticket) string {
+func causeIn(d *i18n.Dictionary, cause string) string {
+	if w := d.Word(cause); w != cause {
+		return w
+	}
+	return strings.ReplaceAll(cause, "-", " ")
+}
+
+func lines(d *i18n.Dictionary, t fleetapi.Ticket) string {
 	var out []string
 	if t.State.Ended() || t.State == fleetapi.TicketReopened {
 		if n := len(t.Timeline); n > 0 && t.Timeline[n-1].Text != "" {
-			out = append(out, t.Timeline[n-1].Text)
+			last := t.Timeline[n-1]
+			out = append(out, d.Say(phrase.Phrase{Code: last.Code, Args: last.Args, Text: last.Text}))
 		}
 	}
 	if t.Why != "" {
-		out = append(out, t.Why)
+		out = append(out, d.Say(why(&t)))
 	}
 	if !t.State.Ended() {
-		out = append(out, "To do: "+t.Do)
+		out = append(out, d.Put(phrase.Of("to-do", "To do: %s", d.Word(t.Do))))
 		if t.Place != "" {
-			out = append(out, "Place: "+t.Place)
+			out = append(out, d.Put(phrase.Of("at-place", "Place: %s", t.Place)))
 		}
 		if f := t.Forecast; f != nil && f.LowDays < 365 {
-			out = append(out, fmt.Sprintf("May throttle in %.0f to %.0f days", f.LowDays, f.HighDays))
+			out = append(out, d.Put(phrase.Of("may-throttle", "May throttle in %.0f to %.0f days", f.LowDays, f.HighDays)))
+		}
+		if len(t.Boxes) > 0 {
+			out = append(out, d.Put(phrase.Of("its-boxes", "Boxes: %s", short(t.Boxes))))
+		}
+		if len(t.Tickets) > 0 {
+			out = append(out, d.Put(phrase.Of("its-tickets", "Their own tickets: %s", short(t.Tickets))))
 		}
 	}
 	if t.Simulated {
-		out = append(out, "This box is simulated.")
+		out = append(out, d.Put(phrase.Of("is-simulated", "This box is simulated.")))
 	}
-	out = append(out, "Ticket "+t.ID)
+	out = append(out, d.Put(phrase.Of("ticket-id", "Ticket %s", t.ID)))
 	return strings.Join(out, "\n")
+}
+
+// short is a list that a chat can show.
+func short(names []string) string {
+	if n := len(names) - digestLines; n > 0 {
+		return strings.Join(names[:digestLines], ", ") + fmt.Sprintf(" +%d", n)
+	}
+	return strings.Join(names, ", ")
+}
+
+// Trial is a notice that means nothing, to try an endpoint with.
+func Trial(endpoint string, now time.Time, d *i18n.Dictionary) Notice {
+	return Notice{
+		Key: fmt.Sprintf("test/%s/%d", endpoint, now.UnixNano()), Kind: "test", Time: now, Level: fleetapi.HealthTicket, Path: "/tickets",
+		Title: d.Put(phrase.Of("test-title", "edgeherd: test")),
+		Text:  d.Put(phrase.Of("test-text", "This is a test of the endpoint %s. Nothing is wrong.", endpoint)),
+	}
+}
+
+// About reports whether a notice is about one of the sites, or the SKU of boxes
+// there; of no sites all are.
+func (n Notice) About(sites []string) bool {
+	return len(sites) == 0 || slices.Contains(sites, n.Site) || slices.ContainsFunc(n.Sites, func(s string) bool { return slices.Contains(sites, s) })
 }
 
 // Quietly reports whether a notice may wait until quiet hours are over. What
@@ -133,16 +179,17 @@ const (
 )
 
 // Digest is the weekly word about what is only watched; false: nothing is.
-func Digest(watch []fleetapi.Finding, week string, now time.Time) (Notice, bool) {
+func Digest(watch []fleetapi.Finding, week string, now time.Time, d *i18n.Dictionary) (Notice, bool) {
 	if len(watch) == 0 {
 		return Notice{}, false
 	}
 	sites := map[string]bool{}
 	lines := make([]string, 0, len(watch))
 	for _, f := range watch {
-		line := f.Site + ", " + cmp.Or(f.BoxName, string(f.Box)) + ": " + f.Cause
+		line := f.Site + ", " + cmp.Or(f.BoxName, string(f.Box)) + ": " + causeIn(d, f.Cause)
 		if len(f.Evidence) > 0 {
-			line += ", " + f.Evidence[0].Text
+			e := f.Evidence[0]
+			line += ", " + d.Say(phrase.Phrase{Code: e.Code, Args: e.Args, Text: e.Text})
 		}
 		if len(line) > digestLine {
 			line = strings.ToValidUTF8(line[:digestLine], "") + "…"
@@ -151,10 +198,10 @@ func Digest(watch []fleetapi.Finding, week string, now time.Time) (Notice, bool)
 	}
 	slices.Sort(lines)
 	if n := len(lines) - digestLines; n > 0 {
-		lines = append(lines[:digestLines], fmt.Sprintf("and %d more: `edgeherd health fleet` shows the sites", n))
+		lines = append(lines[:digestLines], d.Put(phrase.Of("and-more", "and %d more: `edgeherd health fleet` shows the sites", n)))
 	}
 	return Notice{
 		Key: "digest/" + week, Kind: "digest", Time: now, Level: fleetapi.HealthWatch, Path: "/tickets", Active: true,
-		Title: fmt.Sprintf("edgeherd: %d to watch at %d sites, nothing to do yet", len(watch), len(sites)), Text: strings.Join(lines, "\n"),
+		Title: d.Put(phrase.Of("digest-title", "edgeherd: %d to watch at %d sites, nothing to do yet", len(watch), len(sites))), Text: strings.Join(lines, "\n"),
 	}, true
 }

@@ -116,8 +116,8 @@ func (s *Sender) refresh(ctx context.Context) error {
 		}
 		var alerts []alert
 		for _, t := range open {
-			for _, n := range care.Notices(nil, t, now) {
-				if care.AtLeast(t.Level, e.least()) && (len(e.Sites) == 0 || slices.Contains(e.Sites, t.Site)) {
+			for _, n := range care.Notices(nil, t, now, s.in[e.Name]) {
+				if care.AtLeast(t.Level, e.least()) && n.About(e.Sites) {
 					alerts = append(alerts, alertOf(n, s.link(n), now))
 				}
 			}

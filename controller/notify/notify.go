@@ -31,6 +31,7 @@ import (
 	"github.com/edgeherd/edgeherd/controller/store"
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
 	"github.com/edgeherd/edgeherd/internal/outbound"
+	"github.com/edgeherd/edgeherd/web/src/i18n"
 )
 
 // Endpoint is one place to tell. Exactly one of Shoutrrr, ShoutrrrFile, Webhook
@@ -49,11 +50,14 @@ type Endpoint struct {
 	// Least is the level from which on it is told: watch, ticket or urgent;
 	// default ticket. The weekly digest goes to those that want watch.
 	Least fleetapi.Health
-	// Sites are those that it is told of; default all.
+	// Sites are those that it is told of, with what is about the SKU of boxes
+	// there; default all.
 	Sites []string
 	// Quiet are times ("22:00-06:00 mon-fri") of the site in which only what is
 	// urgent is told.
 	Quiet []string
+	// Language of what chats, mails and alerts say: en, de, pl or zh; default en.
+	Language string
 	// Guard keeps webhook and Alertmanager out of networks that nobody meant.
 	Guard outbound.Guard
 }
@@ -91,6 +95,7 @@ type Sender struct {
 	opts Options
 	log  *slog.Logger
 	to   map[string]teller
+	in   map[string]*i18n.Dictionary // of each endpoint
 
 	mu    sync.Mutex // guards the fields below
 	ill   map[string]string
@@ -119,7 +124,7 @@ func New(opts Options, log *slog.Logger) (*Sender, error) {
 	if opts.WallClock == nil {
 		opts.WallClock = time.Now
 	}
-	s := &Sender{opts: opts, log: log, to: map[string]teller{}, ill: map[string]string{}, lastN: map[string]time.Time{}}
+	s := &Sender{opts: opts, log: log, to: map[string]teller{}, in: map[string]*i18n.Dictionary{}, ill: map[string]string{}, lastN: map[string]time.Time{}}
 	for _, e := range opts.Endpoints {
 		t, err := open(e)
 		if err != nil {
@@ -129,6 +134,9 @@ func New(opts Options, log *slog.Logger) (*Sender, error) {
 			return nil, fmt.Errorf("notify %q: two endpoints have this name; rename one", e.Name)
 		}
 		s.to[e.Name] = t
+		if s.in[e.Name], err = i18n.Open(e.Language); err != nil {
+			return nil, fmt.Errorf("notify %q: %w", e.Name, err)
+		}
 	}
 	return s, nil
 }
@@ -171,6 +179,9 @@ func (e Endpoint) CheckForm() error {
 	case "", fleetapi.HealthWatch, fleetapi.HealthTicket, fleetapi.HealthUrgent:
 	default:
 		return fmt.Errorf("level %q: want watch, ticket or urgent", e.Least)
+	}
+	if _, err := i18n.Open(e.Language); err != nil {
+		return err
 	}
 	if e.Alertmanager != "" && len(e.Quiet) > 0 {
 		return errors.New("an Alertmanager has quiet times of its own: take `quiet` away and set a mute time interval there")
@@ -341,12 +352,8 @@ func (s *Sender) Test(ctx context.Context, name string) ([]fleetapi.NotifyTestRe
 			continue
 		}
 		now := s.opts.WallClock().UTC()
-		n := care.Notice{
-			Key: fmt.Sprintf("test/%s/%d", e.Name, now.UnixNano()), Kind: "test", Time: now, Level: fleetapi.HealthTicket,
-			Title: "edgeherd: test", Text: "This is a test of the endpoint " + e.Name + ". Nothing is wrong.", Path: "/tickets",
-		}
 		r := fleetapi.NotifyTestResult{Endpoint: e.Name, Kind: e.Kind(), OK: true}
-		if err := s.tell(ctx, e.Name, n); err != nil {
+		if err := s.tell(ctx, e.Name, care.Trial(e.Name, now, s.in[e.Name])); err != nil {
 			r.OK, r.Error = false, err.Error()
 		}
 		out = append(out, r)
@@ -364,7 +371,7 @@ func (s *Sender) States(ctx context.Context) (map[string]fleetapi.NotifyState, e
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, e := range s.opts.Endpoints {
-		st := fleetapi.NotifyState{Kind: e.Kind(), Level: cmp.Or(e.Least, fleetapi.HealthTicket), Sites: slices.Concat([]string{}, e.Sites), Quiet: slices.Concat([]string{}, e.Quiet), Waiting: counts[e.Name][store.NoticeWaits], Failed: counts[e.Name][store.NoticeFailed], LastErr: s.ill[e.Name]}
+		st := fleetapi.NotifyState{Kind: e.Kind(), Language: cmp.Or(e.Language, "en"), Level: cmp.Or(e.Least, fleetapi.HealthTicket), Sites: slices.Concat([]string{}, e.Sites), Quiet: slices.Concat([]string{}, e.Quiet), Waiting: counts[e.Name][store.NoticeWaits], Failed: counts[e.Name][store.NoticeFailed], LastErr: s.ill[e.Name]}
 		if at, ok := s.lastN[e.Name]; ok {
 			st.LastOK = &at
 		}

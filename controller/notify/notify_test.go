@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -130,7 +131,7 @@ func (w *world) queue(endpoint string, n int) {
 		for i := range n {
 			t := ticket(fleetapi.TicketOpen)
 			t.ID = fmt.Sprint("T-", i+1)
-			for _, notice := range care.Notices(nil, t, w.now) {
+			for _, notice := range care.Notices(nil, t, w.now, nil) {
 				body, err := json.Marshal(notice)
 				if err != nil {
 					return err
@@ -306,6 +307,7 @@ func TestEndpointsThatCannotWorkAreNamed(t *testing.T) {
 		"a token does not travel in the": {Name: "a", Alertmanager: "http://am.example", TokenFile: short},
 		"take `quiet` away":              {Name: "a", Alertmanager: "http://am.example", Quiet: []string{"22:00-06:00"}},
 		"want watch, ticket or urgent":   {Name: "a", Alertmanager: "http://am.example", Least: "loud"},
+		"want one of en, de, pl, zh":     {Name: "a", Alertmanager: "http://am.example", Language: "tlh"},
 		"not one of shoutrrr":            {Name: "a", Shoutrrr: "carrier-pigeon://hush-hush@coop"},
 		"no such file":                   {Name: "a", ShoutrrrFile: "/nonexistent/url"},
 	} {
@@ -342,6 +344,23 @@ func TestShoutrrrIsToldAndKeepsItsSecret(t *testing.T) {
 // alertmanagerBin is Debian's.
 const alertmanagerBin = "/usr/bin/prometheus-alertmanager"
 
+// TestAnEndpointIsToldInItsLanguage: see care for what tickets say.
+func TestAnEndpointIsToldInItsLanguage(t *testing.T) {
+	w, r := newWorld(t), newReceiver(t)
+	secret := w.file(key)
+	s := w.sender(notify.Endpoint{Name: "de", Webhook: r.URL, SecretFile: secret, Language: "de"}, notify.Endpoint{Name: "en", Webhook: r.URL, SecretFile: secret})
+	for name, want := range map[string]string{"de": "Test des Endpunkts de", "en": "test of the endpoint en"} {
+		was := r.got()
+		if _, err := s.Test(t.Context(), name); err != nil || r.got() != was+1 || !bytes.Contains(r.bodies[was], []byte(want)) {
+			t.Errorf("%s: %v, want %q in %q", name, err, want, r.bodies)
+		}
+	}
+	states, err := s.States(t.Context())
+	if err != nil || states["de"].Language != "de" || states["en"].Language != "en" {
+		t.Errorf("states %+v, %v", states, err)
+	}
+}
+
 func TestAlertmanagerHearsOfTicketsAndOfTheirEnd(t *testing.T) {
 	if _, err := os.Stat(alertmanagerBin); err != nil {
 		assets.Absent(t, err)
@@ -352,7 +371,11 @@ func TestAlertmanagerHearsOfTicketsAndOfTheirEnd(t *testing.T) {
 	s := w.sender(notify.Endpoint{Name: "am", Alertmanager: at})
 	open := ticket(fleetapi.TicketOpen)
 	open.Opened = w.now.Add(-time.Hour)
-	w.check(w.store.Care(t.Context(), func(c *store.CareTx) error { return c.PutTicket(t.Context(), &open) }))
+	part := ticket(fleetapi.TicketOpen) // of another ticket: no alert of its own
+	part.ID, part.Cause, part.Within = "T-2", "paste", "T-1"
+	w.check(w.store.Care(t.Context(), func(c *store.CareTx) error {
+		return errors.Join(c.PutTicket(t.Context(), &open), c.PutTicket(t.Context(), &part))
+	}))
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }() // it tells of what is open when it starts
@@ -362,7 +385,7 @@ func TestAlertmanagerHearsOfTicketsAndOfTheirEnd(t *testing.T) {
 	ended := open
 	ended.State = fleetapi.TicketVerified
 	w.check(w.store.Care(t.Context(), func(c *store.CareTx) error {
-		for _, n := range care.Notices(&open, ended, w.now) {
+		for _, n := range care.Notices(&open, ended, w.now, nil) {
 			body, _ := json.Marshal(n)
 			if err := c.Notify(t.Context(), store.Notice{Endpoint: "am", Key: n.Key, DueMs: w.now.UnixMilli(), Body: body}); err != nil {
 				return err

@@ -14,6 +14,7 @@ import (
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
 	"github.com/edgeherd/edgeherd/internal/health"
 	"github.com/edgeherd/edgeherd/internal/identity"
+	"github.com/edgeherd/edgeherd/internal/wire"
 )
 
 // stands has a box judged to stand above its clean self by some percent.
@@ -58,33 +59,63 @@ func TestATicketOfAHotRoomSaysHowHotItIsNow(t *testing.T) {
 	}
 }
 
-// TestADustySiteAndAPoorSKUAreOneTicketEach: no box of them is sure by itself;
-// what they say together is told once, goes to the route where somebody can go,
-// and ends by itself.
-func TestADustySiteAndAPoorSKUAreOneTicketEach(t *testing.T) {
-	h := newHerd(t, upkeep.Channel{Name: "chat"})
-	ctx := t.Context()
-	type box struct {
-		id   identity.ID
-		name string
-		sku  string
-		rise float64
-	}
-	var boxes []box
+// shops has five sites of five boxes each: the first is dusty, and every second
+// box is of a poor SKU.
+func (h *herd) shops() (boxes []shopBox) {
+	h.t.Helper()
 	for site := range 5 {
 		for i := range 5 {
-			b := box{identity.ID("d-" + strings.Repeat("a", 11) + string(rune('b'+site)) + string(rune('b'+i))), fmt.Sprintf("b-%d-%d", site, i), []string{"Acme A1", "Acme B2"}[i%2], 1}
+			b := shopBox{identity.ID("d-" + strings.Repeat("a", 11) + string(rune('b'+site)) + string(rune('b'+i))), []string{"Acme A1", "Acme B2"}[i%2], 1}
 			if site == 0 {
 				b.rise = 7
 			}
 			if i%2 == 1 {
 				b.rise += 5
 			}
-			h.check(h.store.AddBox(ctx, b.id, b.name, fmt.Sprint("shop-", site)))
+			h.check(h.store.AddBox(h.t.Context(), b.id, fmt.Sprintf("b-%d-%d", site, i), fmt.Sprint("shop-", site)))
+			vendor, product, _ := strings.Cut(b.sku, " ")
+			h.check(h.store.Hello(h.t.Context(), b.id, wire.Hello{V: wire.Version, Inventory: wire.Inventory{Vendor: vendor, Product: product}, Clock: wire.Clock{Boot: wire.BootID{1}}}))
 			h.stands(b.id, b.sku, b.rise, 0)
 			boxes = append(boxes, b)
 		}
 	}
+	return boxes
+}
+
+type shopBox struct {
+	id   identity.ID
+	sku  string
+	rise float64
+}
+
+// queued are the titles that wait for a channel, by the time of their making.
+func (h *herd) queued(channel string) string {
+	h.t.Helper()
+	due, err := h.store.DueNotices(h.t.Context(), 100)
+	h.check(err)
+	var all []care.Notice
+	for _, row := range due {
+		var n care.Notice
+		h.check(json.Unmarshal(row.Body, &n))
+		if row.Endpoint == channel {
+			all = append(all, n)
+		}
+	}
+	slices.SortStableFunc(all, func(a, b care.Notice) int { return a.Time.Compare(b.Time) })
+	var out []string
+	for _, n := range all {
+		out = append(out, n.Ticket.ID+" "+n.Kind)
+	}
+	return strings.Join(out, ", ")
+}
+
+// TestADustySiteAndAPoorSKUAreOneTicketEach: no box of them is sure by itself;
+// what they say together is told once, goes to the route where somebody can go,
+// and ends by itself.
+func TestADustySiteAndAPoorSKUAreOneTicketEach(t *testing.T) {
+	h := newHerd(t, upkeep.Channel{Name: "chat"})
+	ctx := t.Context()
+	boxes := h.shops()
 	for range 2 { // the second time nothing is new
 		h.check(h.desk.Compare(ctx))
 	}
@@ -110,6 +141,56 @@ func TestADustySiteAndAPoorSKUAreOneTicketEach(t *testing.T) {
 	for _, k := range h.tickets() {
 		if k.State != fleetapi.TicketClosed || k.Resolution != "cleared" {
 			t.Errorf("%s %s is %s after all", k.ID, k.Cause, k.State)
+		}
+	}
+}
+
+// TestOfWhatIsOnePeopleHaveOneItem: tickets of boxes that a ticket of their site
+// or SKU covers are not told beside it, but for what is urgent, and are told
+// when that one ends without them. Who hears of some sites hears of the SKUs
+// there.
+func TestOfWhatIsOnePeopleHaveOneItem(t *testing.T) {
+	h := newHerd(t, upkeep.Channel{Name: "all"}, upkeep.Channel{Name: "second", Sites: []string{"shop-2"}}, upkeep.Channel{Name: "elsewhere", Sites: []string{"shop-7"}})
+	ctx := t.Context()
+	boxes := h.shops()
+	h.check(h.desk.Compare(ctx)) // T-1 is of shop-0, T-2 of the SKU
+	h.now = h.now.Add(time.Hour)
+	h.finds(airflow(health.Ticket), boxes[0].id) // T-3, of the dusty site
+	paste := airflow(health.Ticket)
+	paste.Cause = health.CausePaste
+	h.finds(paste, boxes[13].id) // T-4, of the poor SKU, at shop-2
+	paste.Family = "step"
+	paste.Cause, paste.Level = health.CauseVent, health.Urgent
+	h.finds(paste, boxes[11].id)                  // T-5, at shop-2
+	h.finds(airflow(health.Ticket), boxes[20].id) // T-6, of neither
+	if all, second, none := h.queued("all"), h.queued("second"), h.queued("elsewhere"); all != "T-1 opened, T-2 opened, T-5 opened, T-6 opened" || second != "T-2 opened, T-5 opened" || none != "" {
+		t.Fatalf("told %q; of shop-2 %q; of shop-7 %q", all, second, none)
+	}
+	for _, k := range h.tickets() {
+		if want := map[string]string{"T-3": "T-1", "T-4": "T-2"}[k.ID]; k.Within != want {
+			t.Errorf("%s is part of %q, want %q", k.ID, k.Within, want)
+		}
+	}
+	h.now = h.now.Add(time.Hour)
+	hot := airflow(health.Urgent)
+	hot.Opened = health.Unix(h.now.Add(-time.Hour).Unix())
+	h.finds(hot, boxes[0].id) // it stands for itself now
+	_, err := h.desk.Act(ctx, "T-2", fleetapi.TicketAction{Action: "close", Resolution: "accepted"}, "ops")
+	h.check(err)
+	if second := h.queued("second"); second != "T-2 opened, T-5 opened, T-2 closed, T-4 opened" && second != "T-2 opened, T-5 opened, T-4 opened, T-2 closed" {
+		t.Errorf("when the ticket of the SKU ended, shop-2 heard %q", second)
+	}
+	if all := h.queued("all"); !strings.Contains(all, "T-3 opened") {
+		t.Errorf("the box that became urgent was not told: %q", all)
+	}
+	h.finds(airflow(health.Ticket), boxes[2].id) // T-7: with T-3 the second of shop-0, which gives way and names both
+	h.check(h.desk.Compare(ctx))
+	if all := h.queued("all"); !strings.Contains(all, "T-1 closed") || strings.Contains(all, "T-7") {
+		t.Errorf("when the site gave way all heard %q", all)
+	}
+	for _, k := range h.tickets() {
+		if k.Within != "" {
+			t.Errorf("%s is still part of %s", k.ID, k.Within)
 		}
 	}
 }

@@ -228,8 +228,10 @@ func (d *Desk) Digest(ctx context.Context) error {
 	watch := watched(boxes)
 	return d.opts.Store.Care(ctx, func(c *store.CareTx) error {
 		for _, ch := range d.opts.Channels {
-			mine := slices.DeleteFunc(slices.Clone(watch), func(f fleetapi.Finding) bool { return !ch.hears(f.Site) })
-			if n, ok := care.Digest(mine, fmt.Sprintf("%d-W%02d", year, week), now); ok && care.AtLeast(n.Level, ch.Least) {
+			mine := slices.DeleteFunc(slices.Clone(watch), func(f fleetapi.Finding) bool {
+				return len(ch.Sites) > 0 && !slices.Contains(ch.Sites, f.Site)
+			})
+			if n, ok := care.Digest(mine, fmt.Sprintf("%d-W%02d", year, week), now, ch.Words); ok && care.AtLeast(n.Level, ch.Least) {
 				if err := d.queue(ctx, c, ch, n, "UTC"); err != nil {
 					return err
 				}
@@ -253,16 +255,67 @@ func watched(boxes []store.Box) []fleetapi.Finding {
 	return out
 }
 
-// hears reports whether a channel is told of a site.
-func (ch Channel) hears(site string) bool {
-	return len(ch.Sites) == 0 || slices.Contains(ch.Sites, site)
+// news is what a channel hears of a ticket that changed. One of a SKU that has
+// reached a site of the channel is new there.
+func (ch Channel) news(was *fleetapi.Ticket, is fleetapi.Ticket, now time.Time) []care.Notice {
+	if was != nil && is.Site == "" && !is.State.Ended() && !(care.Notice{Sites: was.Sites}).About(ch.Sites) {
+		was = nil
+	}
+	return slices.DeleteFunc(care.Notices(was, is, now, ch.Words), func(n care.Notice) bool {
+		return !care.AtLeast(n.Level, ch.Least) || !n.About(ch.Sites)
+	})
 }
 
-// notify queues a notice of a ticket for the channels that want it.
-func (d *Desk) notify(ctx context.Context, c *store.CareTx, n care.Notice, zone string) error {
+// notify queues what channels hear of a ticket that changed.
+func (d *Desk) notify(ctx context.Context, c *store.CareTx, was *fleetapi.Ticket, is fleetapi.Ticket) error {
+	zone, err := c.ZoneOf(ctx, is.Site)
+	if err != nil {
+		return err
+	}
 	for _, ch := range d.opts.Channels {
-		if care.AtLeast(n.Level, ch.Least) && ch.hears(n.Site) {
+		for _, n := range ch.news(was, is, d.now()) {
 			if err := d.queue(ctx, c, ch, n, zone); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// groupIn sets which ticket of a site or SKU a box's ticket is part of, so that
+// people have one item, not many. Urgent ones, and those whose work did not
+// help, stand for themselves.
+func (d *Desk) groupIn(ctx context.Context, c *store.CareTx, was, t *fleetapi.Ticket) error {
+	switch {
+	case was == nil && t.Box != "":
+		groups, err := c.TicketsOfGroups(ctx, d.now().AddDate(1000, 0, 0)) // only those that have not ended
+		if err != nil {
+			return err
+		}
+		t.Within = care.Within(*t, groups)
+	case t.Level == fleetapi.HealthUrgent || t.State == fleetapi.TicketReopened:
+		t.Within = ""
+	}
+	return nil
+}
+
+// release tells of what was part of a ticket that ended and has not ended
+// itself.
+func (d *Desk) release(ctx context.Context, c *store.CareTx, ended fleetapi.Ticket) error {
+	open, err := c.Tickets(ctx, d.now().AddDate(1000, 0, 0))
+	if err != nil {
+		return err
+	}
+	for _, was := range open {
+		if was.Within != ended.ID {
+			continue
+		}
+		is, tell := care.Apart(was, ended)
+		if err := c.PutTicket(ctx, &is); err != nil {
+			return err
+		}
+		if tell {
+			if err := d.notify(ctx, c, &was, is); err != nil {
 				return err
 			}
 		}

@@ -25,11 +25,11 @@ import (
 	"sync"
 	"time"
 
-	"github.com/edgeherd/edgeherd/controller/care"
 	"github.com/edgeherd/edgeherd/controller/store"
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
 	"github.com/edgeherd/edgeherd/internal/identity"
 	"github.com/edgeherd/edgeherd/internal/wire"
+	"github.com/edgeherd/edgeherd/web/src/i18n"
 )
 
 // Options of a Desk. Store is required.
@@ -56,7 +56,10 @@ type Channel struct {
 	// Least is the level from which on it is told; default ticket. The weekly
 	// digest goes to channels that want watch.
 	Least fleetapi.Health
-	// Sites are those that it is told of; default all.
+	// Words says what it is told in its language; nil: in English.
+	Words *i18n.Dictionary
+	// Sites are those that it is told of, with what is about the SKU of boxes
+	// there; default all.
 	Sites []string
 	// Quiet are times ("22:00-06:00 mon-fri") of the site in which only what is
 	// urgent is told.
@@ -192,17 +195,17 @@ func (d *Desk) changed(tickets []fleetapi.Ticket) {
 
 // put stores a ticket that changed, with the notices that tell of it.
 func (d *Desk) put(ctx context.Context, c *store.CareTx, was *fleetapi.Ticket, t *fleetapi.Ticket) error {
+	if err := d.groupIn(ctx, c, was, t); err != nil {
+		return err
+	}
 	if err := c.PutTicket(ctx, t); err != nil {
 		return err
 	}
-	zone, err := c.ZoneOf(ctx, t.Site)
-	if err != nil {
+	if err := d.notify(ctx, c, was, *t); err != nil {
 		return err
 	}
-	for _, n := range care.Notices(was, *t, d.now()) {
-		if err := d.notify(ctx, c, n, zone); err != nil {
-			return err
-		}
+	if t.Box == "" && t.State.Ended() && (was == nil || !was.State.Ended()) {
+		return d.release(ctx, c, *t)
 	}
 	return nil
 }

@@ -126,6 +126,8 @@ type Ticket struct {
 	Why        string         `json:"why" doc:"the strongest evidence, in English"`
 	Part       string         `json:"part,omitempty" doc:"what to take along" example:"filter"`
 	Tickets    []string       `json:"tickets,omitempty" doc:"of a ticket for a site or a SKU: those that its boxes have for the same"`
+	Sites      []string       `json:"sites,omitempty" doc:"of a ticket for a SKU: where the boxes that agree stand"`
+	Within     string         `json:"within,omitempty" doc:"the open ticket of the site or SKU that this one is part of: people are told of that one alone" example:"T-9"`
 	Confidence float64        `json:"confidence" doc:"of the cause, 0 to 1"`
 	Evidence   []Evidence     `json:"evidence"`
 	Forecast   *HeatForecast  `json:"forecast,omitempty"`

@@ -9,6 +9,7 @@ import type { CareReport, NotifyState, NotifyTestResult, NotifyTestResults } fro
 import { canEverywhere } from "../api/people";
 import { sessionQuery } from "../api/queries";
 import { number } from "../format";
+import { type Language, languages } from "../i18n";
 import { Icon } from "../ui/icons";
 import { Ago, Card, Command, Empty, Facts, Fault, Loading } from "../ui/parts";
 import { State, useWord } from "../ui/state";
@@ -61,6 +62,7 @@ function Endpoint({ name, state, may }: { name: string; state: NotifyState; may:
   const items: [string, React.ReactNode][] = [
     [t("notices.level"), <State key="level" kind="health" value={state.level} />],
     [t("notices.sites"), all(state.sites, t("notices.allSites"))],
+    [t("notices.language"), languages[state.language as Language] ?? state.language],
     [t("notices.quiet"), all(state.quiet, t("notices.never"))],
     [t("notices.digest"), t(state.level === "watch" ? "notices.digestYes" : "notices.digestNo")],
     [t("notices.waiting"), number(state.waiting, i18n.language)],

@@ -334,6 +334,19 @@ function About({ ticket }: { ticket: Ticket }) {
       </span>,
     ]);
   }
+  if (ticket.within) {
+    items.push([
+      t("ticket.within"),
+      <Link
+        key="within"
+        to="/tickets/$id"
+        params={{ id: ticket.within }}
+        className="link num inline-block min-h-7"
+      >
+        {ticket.within}
+      </Link>,
+    ]);
+  }
   const plain: [string, string | undefined][] = [
     [t("ticket.place"), ticket.place],
     [t("ticket.region"), ticket.region],

@@ -916,6 +916,10 @@ export type NotifyState = {
      * shoutrrr, webhook or alertmanager
      */
     kind: string;
+    /**
+     * in which it is told
+     */
+    language: string;
     last_error?: string;
     last_ok?: string;
     /**
@@ -1489,6 +1493,10 @@ export type Ticket = {
     simulated?: boolean;
     since: string;
     site: string;
+    /**
+     * of a ticket for a SKU: where the boxes that agree stand
+     */
+    sites?: Array<string>;
     sku?: string;
     state: string;
     /**
@@ -1502,6 +1510,10 @@ export type Ticket = {
      * the strongest evidence, in English
      */
     why: string;
+    /**
+     * the open ticket of the site or SKU that this one is part of: people are told of that one alone
+     */
+    within?: string;
 };
 
 export type TicketAction = {
