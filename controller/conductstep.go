@@ -46,7 +46,7 @@ func (c *changes) take() map[identity.ID]bool {
 	return out
 }
 
-// underWay is a running rollout as the conductor holds it. Only the conductor
+// underWay is a rollout that listens as the conductor holds it. Only the conductor
 // touches it; when something goes wrong it is read anew.
 type underWay struct {
 	course  *rollout.Course
@@ -58,22 +58,23 @@ type underWay struct {
 	locks   string // those of the last look: after a change all boxes are looked at
 }
 
-// step looks once at every running rollout.
+// step looks once at every rollout that listens to its boxes.
 func (c *Controller) step(ctx context.Context) error {
 	heads, err := c.store.RolloutHeads(ctx)
 	if err != nil {
 		return err
 	}
 	ages := map[string]int{}
-	running := 0
+	now := c.opts.WallClock().UTC()
+	listen := 0
 	for i, h := range heads { // newest first
 		ages[h.ID] = len(heads) - i
-		if h.State == fleetapi.RolloutRunning {
-			running++
+		if rollout.Listens(h.State, h.Ended, now) {
+			listen++
 		}
 	}
 	changed := c.changes.take()
-	if running == 0 {
+	if listen == 0 {
 		clear(c.underWay)
 		return nil
 	}
@@ -83,7 +84,7 @@ func (c *Controller) step(ctx context.Context) error {
 	}
 	var errs []error
 	for _, h := range heads {
-		if h.State != fleetapi.RolloutRunning {
+		if !rollout.Listens(h.State, h.Ended, now) {
 			delete(c.underWay, h.ID)
 			continue
 		}
@@ -159,7 +160,7 @@ func (c *Controller) stepRollout(ctx context.Context, l look) error {
 	if err != nil {
 		return err
 	}
-	if u.course.Rollout().State != fleetapi.RolloutRunning {
+	if u.course.Rollout().State != l.head.State {
 		return nil // a person acted since the list was read
 	}
 	now := c.opts.WallClock().UTC()

@@ -14,7 +14,7 @@
 //
 // Success means that the box reports the assigned digest running after its
 // own trial. Halt is checked before pass, and a wave that ends without passing
-// is halted, never skipped over. Each step is a Record of its inputs and
+// is halted, never skipped over; what its boxes still report is taken for an hour. Each step is a Record of its inputs and
 // decisions: the records of a rollout give the same decisions again (Replay).
 //
 // The one rule a caller can break: save the Record of a step before performing
@@ -193,8 +193,12 @@ func (c *Course) Step(in []Input, now time.Time) (Record, []Action) {
 	}
 	var actions []Action
 	// What people do is stored when they do it; what follows is another step.
-	if c.r.State == fleetapi.RolloutRunning && !acted {
+	switch {
+	case acted:
+	case c.r.State == fleetapi.RolloutRunning:
 		actions = c.advance(now)
+	case c.r.Ended != nil && Listens(c.r.State, *c.r.Ended, now):
+		c.listen(now)
 	}
 	return c.rec, actions
 }

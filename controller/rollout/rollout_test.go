@@ -313,20 +313,22 @@ func TestNoWaveStartsBeforeTheOneBeforeItPassed(t *testing.T) {
 				f.Link = rapid.SampledFrom([]fleetapi.Link{fleetapi.LinkLive, fleetapi.LinkSilent}).Draw(rt, "link")
 				c.facts[fleet(n)[box].ID] = f
 			}
+			halted := c.r.State == fleetapi.RolloutHalted
 			c.step()
-			checkWaves(rt, c, maxFailed)
+			checkWaves(rt, c, maxFailed, halted)
 		}
 	})
 }
 
-func checkWaves(rt *rapid.T, c *course, maxFailed int) {
+// checkWaves after a step; what boxes report after a halt changes no wave.
+func checkWaves(rt *rapid.T, c *course, maxFailed int, halted bool) {
 	passed := true
 	for i := range c.r.Waves {
 		w := &c.r.Waves[i]
 		if w.State != fleetapi.WaveWaiting && w.State != fleetapi.WaveSkipped && !passed {
 			rt.Fatalf("wave %d is %s before the one before it passed", i+1, w.State)
 		}
-		if n := tally(w); w.State == fleetapi.WavePassed && n.failed > maxFailed {
+		if n := tally(w); !halted && w.State == fleetapi.WavePassed && n.failed > maxFailed {
 			rt.Fatalf("wave %d passed with %d failures, %d allowed", i+1, n.failed, maxFailed)
 		}
 		// A success that turns out to be none halts a wave that had passed.

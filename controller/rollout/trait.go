@@ -1,8 +1,11 @@
 package rollout
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
 	"math"
+	"regexp"
 	"slices"
 	"sort"
 	"strings"
@@ -45,12 +48,18 @@ func sortedTraits(groups map[trait]sample) []trait {
 
 // samples counts all boxes that tried the version, and those of each trait.
 func (c *Course) samples() (all sample, groups map[trait]sample) {
+	return c.samplesOf("")
+}
+
+// samplesOf leaves out boxes that are bad in another way than symptom; without
+// one, none.
+func (c *Course) samplesOf(symptom string) (all sample, groups map[trait]sample) {
 	groups = map[trait]sample{}
 	for i := range c.r.Waves {
 		for j := range c.r.Waves[i].Targets {
 			t := &c.r.Waves[i].Targets[j]
 			bad, ok := tried(t)
-			if !ok {
+			if !ok || bad && symptom != "" && symptomOf(t) != symptom {
 				continue
 			}
 			all.count(bad)
@@ -62,6 +71,32 @@ func (c *Course) samples() (all sample, groups map[trait]sample) {
 		}
 	}
 	return all, groups
+}
+
+// symptomOf says in what way a box is bad: the gate it is over the limit of, or
+// its error without what differs from box to box.
+func symptomOf(t *fleetapi.Target) string {
+	if len(t.Bad) > 0 {
+		return t.Bad[0]
+	}
+	return numbers.ReplaceAllString(t.Err, "N")
+}
+
+var numbers = regexp.MustCompile(`[0-9]+([.,][0-9]+)*`)
+
+// symptoms lists the ways in which boxes are bad, the most frequent first.
+func (c *Course) symptoms() []string {
+	count := map[string]int{}
+	for i := range c.r.Waves {
+		for j := range c.r.Waves[i].Targets {
+			if t := &c.r.Waves[i].Targets[j]; t.State == fleetapi.TargetFailed || len(t.Bad) > 0 {
+				count[symptomOf(t)]++
+			}
+		}
+	}
+	return slices.SortedFunc(maps.Keys(count), func(a, b string) int {
+		return cmp.Or(cmp.Compare(count[b], count[a]), cmp.Compare(a, b))
+	})
 }
 
 func (s *sample) count(bad bool) {
@@ -78,17 +113,39 @@ func (c *Course) affected() string {
 		return "No box is known to be bad."
 	}
 	s := fmt.Sprintf("%s of %d that tried it %s bad.", boxes(all.bad), all.all, areOrIs(all.bad))
-	if k, ok := common(all, groups); ok {
-		with := groups[k]
-		word := "All have"
-		if with.bad < all.bad {
-			word = fmt.Sprintf("%d of them have", with.bad)
+	if some, with, k, ok := c.alike(all, groups); ok {
+		of, none := "All have", ""
+		switch {
+		case some.bad < all.bad:
+			of, none = fmt.Sprintf("%d of them are bad in the same way, and %d of these have", some.bad, with.bad), " in that way"
+		case with.bad < all.bad:
+			of = fmt.Sprintf("%d of them have", with.bad)
 		}
-		s += fmt.Sprintf(" %s %s; of %s without it, %d %s bad.", word, k, boxes(all.all-with.all), all.bad-with.bad, areOrIs(all.bad-with.bad))
+		s += fmt.Sprintf(" %s %s; of %s without it, %d %s bad%s.", of, k, boxes(some.all-with.all), some.bad-with.bad, areOrIs(some.bad-with.bad), none)
 	} else if all.bad > 1 {
 		s += " They have nothing in common that sets them apart: " + strings.Join(traitKinds, ", ") + " were compared."
 	}
 	return s + " No box was rolled back yet."
+}
+
+// alike finds the trait that tells bad boxes from good ones best: of all bad
+// boxes, or of those that are bad in one way, since some boxes fail whatever
+// the version. some are the boxes that were compared, with those of the trait.
+func (c *Course) alike(all sample, groups map[trait]sample) (some, with sample, best trait, found bool) {
+	top := 0.0
+	try := func(among sample, groups map[trait]sample) {
+		k, gain, ok := common(among, groups)
+		if ok && gain > top+1e-9 {
+			some, with, best, top, found = among, groups[k], k, gain, true
+		}
+	}
+	try(all, groups)
+	for _, way := range c.symptoms() {
+		if among, groups := c.samplesOf(way); among.bad > 1 {
+			try(among, groups)
+		}
+	}
+	return some, with, best, found
 }
 
 func areOrIs(n int) string {
@@ -104,20 +161,20 @@ const minGain = 2
 
 // common finds the trait that tells bad boxes from good ones best: most bad
 // boxes have it, and that those with it and those without have shares of their
-// own explains the reports far better than one share for all.
-func common(all sample, groups map[trait]sample) (best trait, found bool) {
-	top := float64(minGain)
+// own explains the reports far better than one share for all: by gain.
+func common(all sample, groups map[trait]sample) (best trait, gain float64, found bool) {
+	gain = minGain
 	for _, k := range sortedTraits(groups) {
 		with := groups[k]
 		without := sample{all.bad - with.bad, all.all - with.all}
 		if without.all == 0 || float64(with.bad) < 0.6*float64(all.bad) || with.share() <= without.share() {
 			continue
 		}
-		if gain := with.likelihood() + without.likelihood() - all.likelihood(); gain > top+1e-9 {
-			best, top, found = k, gain, true
+		if g := with.likelihood() + without.likelihood() - all.likelihood(); g > gain+1e-9 {
+			best, gain, found = k, g, true
 		}
 	}
-	return best, found
+	return best, gain, found
 }
 
 func (s sample) share() float64 { return float64(s.bad) / float64(s.all) }

@@ -217,6 +217,24 @@ func (c *Course) halt(i int, now time.Time) {
 	c.end(fleetapi.RolloutHalted, fmt.Sprintf("Halted in wave %d of %d: %s", i+1, len(c.r.Waves), c.r.Waves[i].Reason), now)
 }
 
+// aftermath is how long a halted rollout goes on listening: boxes that were at
+// work at the halt tell how it ended, and with that who else is affected.
+const aftermath = time.Hour
+
+// Listens says whether a rollout in state s, which ended then, is still to be
+// told what its boxes do.
+func Listens(s fleetapi.RolloutState, ended, now time.Time) bool {
+	return s == fleetapi.RolloutRunning || s == fleetapi.RolloutHalted && now.Before(ended.Add(aftermath))
+}
+
+// listen takes what boxes report after a halt. Nothing is offered any more.
+func (c *Course) listen(now time.Time) {
+	c.moveAll(now)
+	if s := c.affected(); s != c.r.Affected && len(c.touched) > 0 { // not for what people did
+		c.r.Affected, c.lead = s, true
+	}
+}
+
 func (c *Course) end(s fleetapi.RolloutState, sentence string, now time.Time) {
 	c.rec.Decisions = append(c.rec.Decisions, Decision{From: string(c.r.State), To: string(s), Why: sentence})
 	c.r.State, c.r.Ended, c.r.Sentence, c.lead = s, &now, sentence, true

@@ -66,7 +66,7 @@ func (c *commit) shut() map[chunkID]*chunk {
 		slices.SortFunc(ids, chunkID.compare)
 		ids = append(slices.DeleteFunc(b.open, func(id chunkID) bool { return c.keys.rows[id].dirty }), ids...)
 		size, stay := 0, len(ids)
-		streams := map[wire.Lane]int64{} // that are used now
+		streams := map[wire.Lane]int64{}     // that are used now
 		for i := len(ids) - 1; i >= 0; i-- { // the last used first
 			k := c.keys.rows[ids[i]]
 			need := openHead + len(k.body)

@@ -18,7 +18,8 @@ type RolloutHead struct {
 	ID      string
 	State   fleetapi.RolloutState
 	Created time.Time
-	Rev     int64 // another one: it was changed
+	Ended   time.Time // zero while it is open
+	Rev     int64     // another one: it was changed
 }
 
 // RolloutRow is a target with what is known of its box.
@@ -48,9 +49,17 @@ func header(r fleetapi.Rollout) (string, error) {
 	return string(body), err
 }
 
+// endedMs is 0 while a rollout is open.
+func endedMs(r fleetapi.Rollout) int64 {
+	if r.Ended == nil {
+		return 0
+	}
+	return r.Ended.UnixMilli()
+}
+
 // putRollout writes all of a rollout.
-const putRollout = `INSERT INTO rollout (id, state, created_ms, rev, body, sheet) VALUES (?,?,?,1,?,?)
-	ON CONFLICT (id) DO UPDATE SET state = excluded.state, body = excluded.body, sheet = excluded.sheet, rev = rollout.rev + 1`
+const putRollout = `INSERT INTO rollout (id, state, created_ms, ended_ms, rev, body, sheet) VALUES (?,?,?,?,1,?,?)
+	ON CONFLICT (id) DO UPDATE SET state = excluded.state, ended_ms = excluded.ended_ms, body = excluded.body, sheet = excluded.sheet, rev = rollout.rev + 1`
 
 var putTargets = many{
 	head: `INSERT INTO rollout_target (rollout, wave, place, body, fact) VALUES `, row: `(?,?,?,?,?)`,
@@ -79,7 +88,7 @@ func (s *Store) PutRollout(ctx context.Context, r fleetapi.Rollout) error {
 		}
 	}
 	return s.write(ctx, func(t *tx) error {
-		_, err := t.Exec(ctx, putRollout, r.ID, string(r.State), r.Created.UnixMilli(), body, string(sheet))
+		_, err := t.Exec(ctx, putRollout, r.ID, string(r.State), r.Created.UnixMilli(), endedMs(r), body, string(sheet))
 		if err == nil {
 			_, err = t.execMany(ctx, putTargets, rows)
 		}
@@ -111,7 +120,7 @@ func (s *Store) SaveStep(ctx context.Context, rev int64, step RolloutStep) (int6
 		rows = append(rows, r.ID, row.Wave, row.Place, string(target), string(fact))
 	}
 	return rev + 1, s.write(ctx, func(t *tx) error {
-		res, err := t.Exec(ctx, `UPDATE rollout SET state = ?, body = ?, rev = rev + 1 WHERE id = ? AND rev = ?`, string(r.State), body, r.ID, rev)
+		res, err := t.Exec(ctx, `UPDATE rollout SET state = ?, ended_ms = ?, body = ?, rev = rev + 1 WHERE id = ? AND rev = ?`, string(r.State), endedMs(r), body, r.ID, rev)
 		if err != nil {
 			return fmt.Errorf("store rollout %s: %w", r.ID, err)
 		}
@@ -180,7 +189,7 @@ func (s *Store) UpdateRollout(ctx context.Context, id string, change func(fleeta
 		if err != nil {
 			return err
 		}
-		if _, err := t.Exec(ctx, `UPDATE rollout SET state = ?, body = ?, rev = rev + 1 WHERE id = ?`, string(next.State), body, id); err != nil {
+		if _, err := t.Exec(ctx, `UPDATE rollout SET state = ?, ended_ms = ?, body = ?, rev = rev + 1 WHERE id = ?`, string(next.State), endedMs(next), body, id); err != nil {
 			return fmt.Errorf("store rollout %s: %w", id, err)
 		}
 		for i, w := range next.Waves {

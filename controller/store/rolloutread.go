@@ -110,13 +110,16 @@ func (s *Store) RolloutCourse(ctx context.Context, id string) (r fleetapi.Rollou
 // RolloutHeads returns all rollouts newest first, without what is in them.
 func (s *Store) RolloutHeads(ctx context.Context) ([]RolloutHead, error) {
 	var out []RolloutHead
-	err := s.each(ctx, `SELECT id, state, created_ms, rev FROM rollout ORDER BY created_ms DESC, id DESC`, nil, func(rows *sql.Rows) error {
+	err := s.each(ctx, `SELECT id, state, created_ms, ended_ms, rev FROM rollout ORDER BY created_ms DESC, id DESC`, nil, func(rows *sql.Rows) error {
 		var h RolloutHead
-		var ms int64
-		if err := rows.Scan(&h.ID, &h.State, &ms, &h.Rev); err != nil {
+		var ms, ended int64
+		if err := rows.Scan(&h.ID, &h.State, &ms, &ended, &h.Rev); err != nil {
 			return err
 		}
 		h.Created = time.UnixMilli(ms)
+		if ended != 0 {
+			h.Ended = time.UnixMilli(ended)
+		}
 		out = append(out, h)
 		return nil
 	})

@@ -132,6 +132,9 @@ func herd(r *rand.Rand) []fleetapi.Box {
 	return out
 }
 
+// mostMinutes is what a box takes to answer an offer: after a halt some still do.
+const mostMinutes = 3 * time.Minute
+
 // expose rolls a version with a fault out over a fleet. Two in a hundred boxes
 // fail whatever the version, three are silent, and measures scatter.
 func expose(t *testing.T, bad fault, policy string, seed uint64) exposure {
@@ -161,7 +164,7 @@ func expose(t *testing.T, bad fault, policy string, seed uint64) exposure {
 		}
 		changed = changed[:0:0]
 		_, actions := c.Step(in, now)
-		if c.Rollout().State != fleetapi.RolloutRunning {
+		if r := c.Rollout(); r.State != fleetapi.RolloutRunning && now.Sub(*r.Ended) > mostMinutes {
 			break
 		}
 		for _, a := range actions {
@@ -170,7 +173,7 @@ func expose(t *testing.T, bad fault, policy string, seed uint64) exposure {
 			facts[a.Offer] = f
 			changed = append(changed, at[a.Offer])
 			if _, told := due[a.Offer]; !told {
-				due[a.Offer] = now.Add(time.Duration(60+r.IntN(120)) * time.Second)
+				due[a.Offer] = now.Add(time.Minute + time.Duration(r.Int64N(int64(mostMinutes-time.Minute))))
 			}
 		}
 		for id, when := range due {

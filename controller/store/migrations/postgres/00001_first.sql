@@ -124,7 +124,7 @@ CREATE UNIQUE INDEX release_version ON agent_release (version);
 -- A rollout without its targets, which are rows of their own: a step of a large
 -- one writes what it changed. sheet is what the plan found. rev grows with each write. A record is one step:
 -- what was observed and what was decided.
-CREATE TABLE rollout (id TEXT PRIMARY KEY, state TEXT NOT NULL, created_ms BIGINT NOT NULL, rev BIGINT NOT NULL, body TEXT NOT NULL, sheet TEXT NOT NULL);
+CREATE TABLE rollout (id TEXT PRIMARY KEY, state TEXT NOT NULL, created_ms BIGINT NOT NULL, ended_ms BIGINT NOT NULL, rev BIGINT NOT NULL, body TEXT NOT NULL, sheet TEXT NOT NULL);
 CREATE TABLE rollout_target (
   rollout TEXT NOT NULL, wave BIGINT NOT NULL, place BIGINT NOT NULL, body TEXT NOT NULL, fact TEXT NOT NULL,
   PRIMARY KEY (rollout, wave, place)

@@ -114,7 +114,7 @@ CREATE UNIQUE INDEX release_version ON agent_release (version);
 -- A rollout without its targets, which are rows of their own: a step of a large
 -- one writes what it changed. sheet is what the plan found. rev grows with each write. A record is one step:
 -- what was observed and what was decided.
-CREATE TABLE rollout (id TEXT PRIMARY KEY, state TEXT NOT NULL, created_ms INTEGER NOT NULL, rev INTEGER NOT NULL, body TEXT NOT NULL, sheet TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE rollout (id TEXT PRIMARY KEY, state TEXT NOT NULL, created_ms INTEGER NOT NULL, ended_ms INTEGER NOT NULL, rev INTEGER NOT NULL, body TEXT NOT NULL, sheet TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE rollout_target (
   rollout TEXT NOT NULL, wave INTEGER NOT NULL, place INTEGER NOT NULL, body TEXT NOT NULL, fact TEXT NOT NULL,
   PRIMARY KEY (rollout, wave, place)
