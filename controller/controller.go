@@ -28,6 +28,7 @@ import (
 	"github.com/edgeherd/edgeherd/controller/balancer"
 	"github.com/edgeherd/edgeherd/controller/broker"
 	"github.com/edgeherd/edgeherd/controller/cluster"
+	"github.com/edgeherd/edgeherd/controller/deliver"
 	"github.com/edgeherd/edgeherd/controller/enrol"
 	"github.com/edgeherd/edgeherd/controller/fault"
 	"github.com/edgeherd/edgeherd/controller/ingest"
@@ -147,6 +148,7 @@ type Controller struct {
 	members    *enrol.Desk
 	swept      time.Time // of sweep alone
 	downloads  downloads
+	packs      *deliver.Packer
 	desk       *upkeep.Desk
 	notify     *notify.Sender
 	pacer      *pacer
@@ -188,7 +190,9 @@ func Open(ctx context.Context, opts Options, log *slog.Logger) (_ *Controller, e
 		Store:    c.store, Publish: c.tell, Changed: c.boxChanged, Live: c.boxLive,
 		LiveFor: c.liveFor, Pace: c.pace, Faults: c.faults, Ask: c.askHello, Observer: c.exports.metrics.Ingest, WallClock: c.opts.WallClock,
 	}, log)
+	c.packs = deliver.New(deliver.Options{Store: c.store, Blobs: c.blobs, Leads: c.leads}, log)
 	c.api, err = api.New(api.Options{
+		Packs: c.packs,
 		Store: c.store, People: c.people, Blobs: c.blobs, Keyring: c.Keyring(), Hub: c.hub, Wake: c.act, SitesChanged: c.pacer.changed,
 		Version: c.opts.Version, WallClock: c.opts.WallClock, SecureCookies: !c.opts.HTTPPlain,
 		Metrics: c.exports.metrics.Handler(), Faults: c.faults, Trouble: c.ingest.Trouble,

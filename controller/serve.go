@@ -146,6 +146,7 @@ func (c *Controller) Run(ctx context.Context) error {
 		g.Go(func() error { return c.sweep(ctx) })
 	}
 	g.Go(func() error { return c.conduct(ctx) })
+	g.Go(func() error { return c.packs.Run(ctx) })
 	g.Go(func() error { return c.retain(ctx) })
 	g.Go(func() error { return c.compact(ctx) })
 	g.Go(func() error { return c.checkpoint(ctx) })

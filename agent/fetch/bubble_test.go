@@ -48,30 +48,32 @@ func (p pipeNet) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 
 // bubble runs body in fake time with a server that is reached through pipes.
 func bubble(t *testing.T, o *origin, change func(*Options), body func(t *testing.T, f func() *Fetcher, store *blob.Store)) {
-	synctest.Test(t, func(t *testing.T) {
-		network := pipeNet{make(chan net.Conn), make(chan struct{})}
-		srv := &http.Server{Handler: o}
-		go func() { _ = srv.Serve(network) }()
-		store, err := blob.Open(t.TempDir())
+	synctest.Test(t, func(t *testing.T) { inBubble(t, o, change, body) })
+}
+
+func inBubble(t *testing.T, o *origin, change func(*Options), body func(t *testing.T, f func() *Fetcher, store *blob.Store)) {
+	network := pipeNet{make(chan net.Conn), make(chan struct{})}
+	srv := &http.Server{Handler: o}
+	go func() { _ = srv.Serve(network) }()
+	store, err := blob.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := &http.Client{Transport: &http.Transport{DialContext: network.dial}}
+	body(t, func() *Fetcher {
+		opts := Options{Blobs: store, Client: client, BaseURL: "http://controller:8444", FreeBytes: plenty}
+		if change != nil {
+			change(&opts)
+		}
+		f, err := New(opts, quiet())
 		if err != nil {
 			t.Fatal(err)
 		}
-		client := &http.Client{Transport: &http.Transport{DialContext: network.dial}}
-		body(t, func() *Fetcher {
-			opts := Options{Blobs: store, Client: client, BaseURL: "http://controller:8444", FreeBytes: plenty}
-			if change != nil {
-				change(&opts)
-			}
-			f, err := New(opts, quiet())
-			if err != nil {
-				t.Fatal(err)
-			}
-			return f
-		}, store)
-		client.CloseIdleConnections()
-		_ = srv.Close()
-		synctest.Wait()
-	})
+		return f
+	}, store)
+	client.CloseIdleConnections()
+	_ = srv.Close()
+	synctest.Wait()
 }
 
 func TestStoppedAtAnyTimeItGoesOnWithoutAskingTwice(t *testing.T) {

@@ -66,12 +66,39 @@ func (f *Fetcher) complete(ctx context.Context, file models.File, frames blob.Fr
 		return false, nil
 	}
 	p.progress = progress
-	return true, f.insist(ctx, file.Digest, func() int64 { return p.done }, func(ctx context.Context) (bool, error) {
-		first, end := p.gap(runFrames)
+	return true, f.fill(ctx, file, p)
+}
+
+// fill fetches the missing frames: by the smallest pack that works, else as they
+// are.
+func (f *Fetcher) fill(ctx context.Context, file models.File, p *part) error {
+	packs := f.packs(ctx, file)
+	var open *pack
+	defer func() { open.close() }()
+	return f.insist(ctx, file.Digest, func() int64 { return p.done }, func(ctx context.Context) (_ bool, err error) {
+		if len(packs) == 0 {
+			first, end := p.gap(runFrames)
+			if first == end {
+				return true, nil
+			}
+			return false, f.pull(ctx, file.Digest, p, first, end)
+		}
+		first, end := p.gap(packFrames)
 		if first == end {
 			return true, nil
 		}
-		return false, f.pull(ctx, file.Digest, p, first, end)
+		if open == nil {
+			open, err = f.openPack(ctx, file, packs[0])
+		}
+		if err == nil {
+			err = f.unpack(ctx, open, p, first, end)
+		}
+		if errors.Is(err, errPack) {
+			f.log.Warn("pack left, taking another way", "digest", file.Digest, "base", packs[0].Base, "err", err)
+			open.close()
+			open, packs, err = nil, packs[1:], nil
+		}
+		return false, err
 	})
 }
 

@@ -98,7 +98,7 @@ func killed(t *testing.T, o *origin, file models.File, kills int) (store *blob.S
 		kill := func() { once.Do(func() { died++; _ = cmd.Process.Kill() }) } // it may have ended
 		steps, late := 0, time.Duration(rng.Int64N(int64(3*time.Millisecond)))
 		if died < kills {
-			steps = 1 + rng.IntN(max(2*int(file.SizeBytes/blob.FrameBytes)/kills, 1))
+			steps = 1 + rng.IntN(max(int(file.SizeBytes/blob.FrameBytes)/kills, 1))
 		}
 		for lines := bufio.NewScanner(out); lines.Scan(); steps-- {
 			at, err := strconv.ParseInt(lines.Text(), 10, 64)

@@ -124,7 +124,7 @@ func journalled() func(*disk, blob.Frames) (*part, error) {
 // TestPowerCutsCostBytesNeverTruth cuts the power at random moments of
 // downloads, and shows that the model sees what is wrong with other ways.
 func TestPowerCutsCostBytesNeverTruth(t *testing.T) {
-	cuts := 60
+	cuts := 40
 	if os.Getenv("EDGEHERD_PROVE") != "" {
 		cuts = 20_000
 	}
@@ -148,7 +148,7 @@ func TestPowerCutsCostBytesNeverTruth(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 1))
 			n := cuts
 			if p.silent || p.resumed {
-				n = 20 // enough to see it
+				n = 15 // enough to see it
 			}
 			silent, resumed := 0, 0
 			for range n {

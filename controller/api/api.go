@@ -27,6 +27,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
+	"github.com/edgeherd/edgeherd/controller/deliver"
 	"github.com/edgeherd/edgeherd/controller/fault"
 	"github.com/edgeherd/edgeherd/controller/notify"
 	"github.com/edgeherd/edgeherd/controller/people"
@@ -62,6 +63,8 @@ type Options struct {
 	// SamplesFor is how long exact samples are kept; 0 is for ever. What is older
 	// is charted by hourly values.
 	SamplesFor time.Duration
+	// Packs makes versions smaller for the lines of sites; nil: nothing does.
+	Packs *deliver.Packer
 	// Desk is where people act on tickets and visits, Notify tells endpoints of
 	// them; nil: there are none.
 	Desk   *upkeep.Desk

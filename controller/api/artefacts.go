@@ -153,6 +153,13 @@ func (a *API) pushModel(ctx context.Context, in *pushModelInput) (fleetapi.Model
 	if err := a.opts.Store.AddModel(ctx, digest, m); err != nil {
 		return fleetapi.ModelVersion{}, err
 	}
+	boxes, err := a.boxes(ctx)
+	if err == nil {
+		err = a.wantPacks(ctx, m, boxes)
+	}
+	if err != nil {
+		return fleetapi.ModelVersion{}, err
+	}
 	a.changed(fleetapi.Change{Topic: "models", ID: m.Name})
 	stored, err := a.opts.Store.Model(ctx, m.Name, m.Version)
 	return versionOf(stored), err

@@ -125,26 +125,36 @@ func WithBox(ctx context.Context, id identity.ID) context.Context {
 // are boxes of this controller.
 func (a *API) Device() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /device/v1/blobs/{hex}", a.deviceBlob)
+	mux.HandleFunc("GET /device/v1/blobs/{hex}", a.ofBox(a.deviceBlob))
+	mux.HandleFunc("GET /device/v1/blobs/{hex}/ways", a.ofBox(a.deviceWays))
 	return mux
 }
 
-func (a *API) deviceBlob(w http.ResponseWriter, r *http.Request) {
-	if _, known := r.Context().Value(boxKey{}).(identity.ID); !known {
-		if r.TLS == nil {
-			a.fail(w, r, unauthorized("this door is for boxes", ""))
+// ofBox answers boxes alone, about one blob.
+func (a *API) ofBox(answer func(http.ResponseWriter, *http.Request, blob.Digest)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if _, known := r.Context().Value(boxKey{}).(identity.ID); !known {
+			if r.TLS == nil {
+				a.fail(w, r, unauthorized("this door is for boxes", ""))
+				return
+			}
+			id, _, err := identity.PeerID(*r.TLS)
+			if err != nil {
+				a.fail(w, r, unauthorized(err.Error(), ""))
+				return
+			}
+			r = r.WithContext(WithBox(r.Context(), id))
+		}
+		d, err := blob.ParseDigest("sha256:" + r.PathValue("hex"))
+		if err != nil {
+			a.fail(w, r, badRequest("", "%s", err))
 			return
 		}
-		if _, _, err := identity.PeerID(*r.TLS); err != nil {
-			a.fail(w, r, unauthorized(err.Error(), ""))
-			return
-		}
+		answer(w, r, d)
 	}
-	d, err := blob.ParseDigest("sha256:" + r.PathValue("hex"))
-	if err != nil {
-		a.fail(w, r, badRequest("", "%s", err))
-		return
-	}
+}
+
+func (a *API) deviceBlob(w http.ResponseWriter, r *http.Request, d blob.Digest) {
 	f, err := a.opts.Blobs.Get(d)
 	if err != nil {
 		if !a.opts.Blobs.Has(d) {

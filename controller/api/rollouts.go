@@ -117,7 +117,7 @@ func (a *API) planRollout(ctx context.Context, in *planInput) (fleetapi.Rollout,
 // order makes a plan out of what boxes, sites and the cargo say.
 func (a *API) order(ctx context.Context, c cargo, req fleetapi.PlanRequest, boxes []fleetapi.Box) (fleetapi.Rollout, error) {
 	o := rollout.Order{
-		ID: newRolloutID(), Request: req, Kind: c.kind, Target: c.target, Bytes: c.bytes, Boxes: boxes, Unfit: c.unfit,
+		ID: newRolloutID(), Request: req, Kind: c.kind, Target: c.target, Bytes: c.bytes, Sizes: c.sizes, Boxes: boxes, Unfit: c.unfit,
 		Zones: map[string]string{}, Rates: map[string]int64{}, Now: a.opts.WallClock().UTC(),
 	}
 	sites, err := a.opts.Store.Sites(ctx)
@@ -154,6 +154,7 @@ type cargo struct {
 	kind   string
 	target models.Ref
 	bytes  int64                  // download of a box that has nothing yet
+	sizes  map[identity.ID]int64  // download of a box, where it is less
 	unfit  map[identity.ID]string // why boxes cannot take it
 }
 
@@ -190,7 +191,11 @@ func (a *API) modelCargo(ctx context.Context, word string, boxes []fleetapi.Box)
 			}
 		}
 	}
-	return cargo{kind: fleetapi.KindModel, target: next.Ref(), bytes: next.Manifest.SizeBytes()}, nil
+	if err := a.wantPacks(ctx, next.Manifest, boxes); err != nil {
+		return cargo{}, err
+	}
+	sizes, err := a.sizes(ctx, next.Manifest, boxes)
+	return cargo{kind: fleetapi.KindModel, target: next.Ref(), bytes: next.Manifest.SizeBytes(), sizes: sizes}, err
 }
 
 // releaseCargo finds an agent release and says for which boxes it has no build,

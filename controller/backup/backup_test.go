@@ -11,8 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/edgeherd/edgeherd/controller/backup"
 	"github.com/edgeherd/edgeherd/controller/doctor"
 	"github.com/edgeherd/edgeherd/controller/store"
@@ -291,65 +289,6 @@ func TestLinksHideNothing(t *testing.T) {
 	check(t, os.Symlink("/elsewhere", filepath.Join(real, "keys")))
 	if _, err := backup.Write(ctx, opts, filepath.Join(t.TempDir(), "backup.tar")); err == nil || !strings.Contains(err.Error(), "keys is a link") {
 		t.Errorf("keys behind a link: %v", err)
-	}
-}
-
-// TestARestoredDirectoryIsWhereAndWhoseTheOldOneWas: links to the state
-// directory and to the blobs on larger disks stay, and root restores for the
-// controller's user.
-func TestARestoredDirectoryIsWhereAndWhoseTheOldOneWas(t *testing.T) {
-	opts := state(t)
-	check(t, open(t, opts).Close())
-	real, blobs := opts.State, filepath.Join(t.TempDir(), "blobs")
-	check(t, os.Rename(filepath.Join(real, "blobs"), blobs))
-	check(t, os.Symlink(blobs, filepath.Join(real, "blobs")))
-	opts.State = filepath.Join(t.TempDir(), "link")
-	check(t, os.Symlink(real, opts.State))
-	uid := os.Geteuid()
-	if uid == 0 {
-		uid = 65534 // nobody
-		check(t, os.Chown(real, uid, uid))
-	}
-	file := filepath.Join(t.TempDir(), "backup.tar")
-	_, err := backup.Write(ctx, opts, file)
-	check(t, err)
-	r, err := backup.Restore(ctx, opts, file, true)
-	check(t, err)
-	if filepath.Dir(r.Before) != filepath.Dir(real) || len(r.Missing) > 0 {
-		t.Errorf("restored: %+v", r)
-	}
-	if to, err := os.Readlink(opts.State); to != real {
-		t.Errorf("the link to the state directory leads to %q: %v", to, err)
-	}
-	if to, err := os.Readlink(filepath.Join(real, "blobs")); to != blobs {
-		t.Errorf("the link to the blobs leads to %q: %v", to, err)
-	}
-	for _, name := range []string{"", "store.db", "keys", "keys/signing.key"} {
-		var is unix.Stat_t
-		if check(t, unix.Stat(filepath.Join(real, name), &is)); int(is.Uid) != uid {
-			t.Errorf("%q is of user %d, want %d", name, is.Uid, uid)
-		}
-	}
-}
-
-// TestAMountedStateDirectoryIsNamedBeforeAnythingChanges: it cannot be renamed.
-func TestAMountedStateDirectoryIsNamedBeforeAnythingChanges(t *testing.T) {
-	opts := state(t)
-	check(t, open(t, opts).Close())
-	file := filepath.Join(t.TempDir(), "backup.tar")
-	_, err := backup.Write(ctx, opts, file)
-	check(t, err)
-	opts.State = filepath.Join(t.TempDir(), "mounted")
-	check(t, os.Mkdir(opts.State, 0o700))
-	if err := unix.Mount("tmpfs", opts.State, "tmpfs", 0, "size=1m"); err != nil {
-		t.Skip("may not mount: ", err)
-	}
-	t.Cleanup(func() { check(t, unix.Unmount(opts.State, 0)) })
-	if _, err := backup.Restore(ctx, opts, file, true); err == nil || !strings.Contains(err.Error(), "mount it one folder higher") {
-		t.Errorf("restored to a mounted file system: %v", err)
-	}
-	if left, _ := os.ReadDir(filepath.Dir(opts.State)); len(left) != 1 {
-		t.Errorf("left behind: %v", left)
 	}
 }
 

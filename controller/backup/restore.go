@@ -15,8 +15,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/edgeherd/edgeherd/controller/store"
 	"github.com/edgeherd/edgeherd/internal/durable"
 )
@@ -57,10 +55,6 @@ func Restore(ctx context.Context, opts Options, file string, force bool) (r Rest
 			"sqlite": "restore it without --database", "postgres": "name the database to fill with --database",
 		}[r.Manifest.Engine])
 	}
-	link, err := opts.followed()
-	if err != nil {
-		return r, err
-	}
 	unlock, occupied, err := claim(opts.State)
 	if err != nil {
 		return r, err
@@ -90,73 +84,22 @@ func Restore(ctx context.Context, opts Options, file string, force bool) (r Rest
 			return r, err
 		}
 	}
-	if link != "" {
-		if err := os.Symlink(link, filepath.Join(next, blobDir)); err != nil {
-			return r, fmt.Errorf("keep models and releases: %w", err)
-		}
+	if err := syncTree(next); err != nil {
+		return r, err
 	}
-	return r, r.swap(opts, next, occupied)
-}
-
-// swap puts the new state directory in place of the one that is there.
-func (r *Restored) swap(opts Options, next string, occupied bool) error {
-	err := errors.Join(handOver(next, opts.State), syncTree(next))
-	if err == nil && occupied {
+	if occupied {
 		r.Before = filepath.Clean(opts.State) + ".before-" + opts.WallClock().UTC().Format("20060102T150405")
 		err = durable.Rename(opts.State, r.Before)
-	} else if err == nil {
+	} else {
 		err = os.RemoveAll(opts.State) // empty but for our lock
 	}
 	if err == nil {
 		err = durable.Rename(next, opts.State)
 	}
 	if err != nil {
-		return fmt.Errorf("put the restored directory in place: %w", err)
+		return r, fmt.Errorf("put the restored directory in place: %w", err)
 	}
-	return nil
-}
-
-// followed finds out where the state directory is renamed: a link to it, as
-// after a move to a larger disk, stays, and so does one to the blobs, which is
-// returned. What is mounted there has no other name.
-func (o *Options) followed() (link string, err error) {
-	real, err := filepath.EvalSymlinks(o.State)
-	if errors.Is(err, fs.ErrNotExist) {
-		return "", nil
-	}
-	if err != nil {
-		return "", fmt.Errorf("look at the state directory: %w", err)
-	}
-	o.State = real
-	var is unix.Statx_t
-	if err := unix.Statx(unix.AT_FDCWD, real, 0, 0, &is); err == nil && is.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0 {
-		return "", fmt.Errorf("a file system is mounted at %s, so no other directory can take its place: unmount it and mount it one folder higher, or restore to a new --state on it", real)
-	}
-	link, err = os.Readlink(filepath.Join(real, blobDir))
-	if o.Blobs != "" || err != nil {
-		return "", nil
-	}
-	blobs, err := filepath.EvalSymlinks(filepath.Join(real, blobDir))
-	if err != nil || inside(blobs, real) {
-		return "", nil
-	}
-	o.Blobs = blobs
-	return link, nil
-}
-
-// handOver gives a new directory to the owner of the one that it replaces: the
-// controller is not root, and who restores may be.
-func handOver(next, before string) error {
-	var was unix.Stat_t
-	if err := unix.Stat(before, &was); err != nil || unix.Geteuid() != 0 {
-		return nil // there was none
-	}
-	return filepath.WalkDir(next, func(p string, _ fs.DirEntry, err error) error {
-		if err == nil {
-			err = os.Lchown(p, int(was.Uid), int(was.Gid))
-		}
-		return err
-	})
+	return r, nil
 }
 
 // claim makes sure that no controller uses a directory.

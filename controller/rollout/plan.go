@@ -31,8 +31,10 @@ type Order struct {
 	Kind    string
 	Target  models.Ref
 	Bytes   int64 // download of a box that has nothing yet
-	Boxes   []fleetapi.Box
-	Zones   map[string]string // time zones of sites; none: UTC
+	// Sizes is the download of each box; none: Bytes.
+	Sizes map[identity.ID]int64
+	Boxes []fleetapi.Box
+	Zones map[string]string // time zones of sites; none: UTC
 	// Rates are what lines of sites carry, in bytes per second; none: unknown.
 	Rates map[string]int64
 	// Unfit says why boxes cannot take the version at all.

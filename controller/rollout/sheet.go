@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
+	"github.com/edgeherd/edgeherd/internal/identity"
 )
 
 // What a box needs beside its download, for the forecast: to be told, to try
@@ -25,7 +26,7 @@ func (o Order) sheet(r fleetapi.Rollout, p Policy, skipped []fleetapi.PlanSkip) 
 				bySite[t.Site] = s
 			}
 			s.Boxes++
-			s.Bytes += o.Bytes
+			s.Bytes += o.size(t.Box)
 		}
 	}
 	sheet := &fleetapi.PlanSheet{Sites: []fleetapi.PlanSite{}, Skipped: skipped}
@@ -35,6 +36,14 @@ func (o Order) sheet(r fleetapi.Rollout, p Policy, skipped []fleetapi.PlanSkip) 
 	sort.Slice(sheet.Sites, func(i, j int) bool { return sheet.Sites[i].Site < sheet.Sites[j].Site })
 	sheet.Ends = o.forecast(r, p)
 	return sheet
+}
+
+// size is the download of a box.
+func (o Order) size(id identity.ID) int64 {
+	if n, ok := o.Sizes[id]; ok {
+		return n
+	}
+	return o.Bytes
 }
 
 // forecast adds up the waves: how long the slowest site loads and all boxes are
@@ -51,12 +60,12 @@ func (o Order) forecast(r fleetapi.Rollout, p Policy) *time.Time {
 		}
 		perSite := map[string]int64{}
 		for _, t := range w.Targets {
-			perSite[t.Site]++
+			perSite[t.Site] += o.size(t.Box)
 		}
 		var load time.Duration
 		for name, n := range perSite {
 			if rate := o.Rates[name]; rate > 0 {
-				load = max(load, seconds(float64(n*o.Bytes)/float64(rate)))
+				load = max(load, seconds(float64(n)/float64(rate)))
 			}
 		}
 		told := time.Duration(len(w.Targets)/max(p.AtOnce, 1)) * time.Second

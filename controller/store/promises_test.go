@@ -55,6 +55,7 @@ var promises = []struct {
 	{"a change and its audit record come together or not at all", changesAreRecorded},
 	{"a token is used once", aTokenIsUsedOnce},
 	{"certificates take turns", certificatesTakeTurns},
+	{"packs are wanted once, cold ones first", packsAreWantedOnce},
 }
 
 func countsOnce(t *testing.T, open func(t *testing.T) *store.Store) {

@@ -98,8 +98,11 @@ func (p *process) stop() error {
 	return p.err
 }
 
-// New starts a controller and n boxes. Call it inside a bubble.
-func New(t *testing.T, n int) *Fleet {
+// New starts a controller and n boxes at two sites. Call it inside a bubble.
+func New(t *testing.T, n int) *Fleet { return NewAt(t, n, 2) }
+
+// NewAt is New with so many sites, which get boxes in turn.
+func NewAt(t *testing.T, n, sites int) *Fleet {
 	t.Helper()
 	f := &Fleet{T: t, Net: memnet.New(), began: time.Now(), dir: t.TempDir(), log: slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelWarn}))}
 	f.transport = &http.Transport{DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) { return f.Net.Dial(ctx, opsHost, addr) }}
@@ -109,7 +112,7 @@ func New(t *testing.T, n int) *Fleet {
 		b.dir = filepath.Join(f.dir, b.Name)
 		f.Boxes = append(f.Boxes, b)
 	}
-	f.enrol()
+	f.enrol(sites)
 	for i, b := range f.Boxes {
 		b.Runner = newRunner(f, b)
 		// One step: a board that writes its files every second of a long outage
@@ -173,12 +176,12 @@ func (f *Fleet) StopController() {
 }
 
 // enrol gives every box its identity, in a controller that is not serving.
-func (f *Fleet) enrol() {
+func (f *Fleet) enrol(sites int) {
 	f.T.Helper()
 	f.StopController()
 	c := f.open()
 	for i, b := range f.Boxes {
-		id, err := c.EnrolBox(context.Background(), filepath.Join(b.dir, "agent", "identity"), b.Name, fmt.Sprintf("site-%d", i%2+1))
+		id, err := c.EnrolBox(context.Background(), filepath.Join(b.dir, "agent", "identity"), b.Name, fmt.Sprintf("site-%d", i%sites+1))
 		if err != nil {
 			f.T.Fatalf("enrol %s: %v", b.Name, err)
 		}

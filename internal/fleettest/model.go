@@ -63,6 +63,11 @@ func (f *Fleet) Push(m Model) (models.Ref, error) {
 			f.T.Fatal(err)
 		}
 	}
+	return f.PushDir(dir)
+}
+
+// PushDir packs, signs and uploads the model in a directory.
+func (f *Fleet) PushDir(dir string) (models.Ref, error) {
 	return fleetapi.PushModelDir(context.Background(), f.API, dir, f.keyPath, nil)
 }
 

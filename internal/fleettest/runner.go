@@ -180,7 +180,7 @@ func (r *Runner) load(blobs string, ref models.Ref) (behaviour, error) {
 		}
 	}
 	file, _ := m.File(models.ModelFile)
-	data, err := bs.ReadAll(file.Digest, 1<<20)
+	data, err := bs.ReadAll(file.Digest, 64<<20)
 	if err != nil {
 		return "", err
 	}

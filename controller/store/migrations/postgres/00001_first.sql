@@ -210,6 +210,29 @@ CREATE TABLE site (name TEXT PRIMARY KEY, settings TEXT NOT NULL, changed_ms BIG
 -- Counting the connected boxes of a site must not read the rows of boxes.
 CREATE INDEX box_site ON box (site, connected);
 
+-- Forms of files for thin lines: a cold pack (no base) or a delta from the file
+-- base. state is wanted, ready, unfit or failed; why says why.
+CREATE TABLE pack (
+  target TEXT NOT NULL, base TEXT NOT NULL, state TEXT NOT NULL, digest TEXT NOT NULL, bytes BIGINT NOT NULL,
+  list TEXT NOT NULL, list_bytes BIGINT NOT NULL, why TEXT NOT NULL, changed_ms BIGINT NOT NULL,
+  PRIMARY KEY (target, base)
+);
+CREATE INDEX pack_wanted ON pack (changed_ms) WHERE state = 'wanted';
+-- Which box of a site fetches a file over the site's line. done is what it had
+-- when it last had more than before.
+CREATE TABLE seed (
+  site TEXT NOT NULL, digest TEXT NOT NULL, box TEXT NOT NULL, epoch BIGINT NOT NULL, until_ms BIGINT NOT NULL,
+  done BIGINT NOT NULL, moved_ms BIGINT NOT NULL,
+  PRIMARY KEY (site, digest)
+);
+-- Where boxes of a site have how much of a file for the others. shunned_ms: until
+-- then nobody is sent to the box, which gave out wrong bytes.
+CREATE TABLE holder (
+  site TEXT NOT NULL, digest TEXT NOT NULL, box TEXT NOT NULL, address TEXT NOT NULL, done BIGINT NOT NULL,
+  seen_ms BIGINT NOT NULL, shunned_ms BIGINT NOT NULL,
+  PRIMARY KEY (site, digest, box)
+);
+
 -- How far what is stored has safely arrived elsewhere, by receiver: an LSN.
 CREATE TABLE export_cursor (name TEXT PRIMARY KEY, value BIGINT NOT NULL);
 

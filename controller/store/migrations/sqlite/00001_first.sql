@@ -192,6 +192,29 @@ CREATE TABLE site (name TEXT PRIMARY KEY, settings TEXT NOT NULL, changed_ms INT
 -- Counting the connected boxes of a site must not read the rows of boxes.
 CREATE INDEX box_site ON box (site, connected);
 
+-- Forms of files for thin lines: a cold pack (no base) or a delta from the file
+-- base. state is wanted, ready, unfit or failed; why says why.
+CREATE TABLE pack (
+  target TEXT NOT NULL, base TEXT NOT NULL, state TEXT NOT NULL, digest TEXT NOT NULL, bytes INTEGER NOT NULL,
+  list TEXT NOT NULL, list_bytes INTEGER NOT NULL, why TEXT NOT NULL, changed_ms INTEGER NOT NULL,
+  PRIMARY KEY (target, base)
+) WITHOUT ROWID;
+CREATE INDEX pack_wanted ON pack (changed_ms) WHERE state = 'wanted';
+-- Which box of a site fetches a file over the site's line. done is what it had
+-- when it last had more than before.
+CREATE TABLE seed (
+  site TEXT NOT NULL, digest TEXT NOT NULL, box TEXT NOT NULL, epoch INTEGER NOT NULL, until_ms INTEGER NOT NULL,
+  done INTEGER NOT NULL, moved_ms INTEGER NOT NULL,
+  PRIMARY KEY (site, digest)
+) WITHOUT ROWID;
+-- Where boxes of a site have how much of a file for the others. shunned_ms: until
+-- then nobody is sent to the box, which gave out wrong bytes.
+CREATE TABLE holder (
+  site TEXT NOT NULL, digest TEXT NOT NULL, box TEXT NOT NULL, address TEXT NOT NULL, done INTEGER NOT NULL,
+  seen_ms INTEGER NOT NULL, shunned_ms INTEGER NOT NULL,
+  PRIMARY KEY (site, digest, box)
+) WITHOUT ROWID;
+
 -- How far what is stored has safely arrived elsewhere, by receiver: an LSN.
 CREATE TABLE export_cursor (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 

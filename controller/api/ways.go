@@ -1,0 +1,115 @@
+package api
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/edgeherd/edgeherd/controller/deliver"
+	"github.com/edgeherd/edgeherd/controller/store"
+	"github.com/edgeherd/edgeherd/internal/blob"
+	"github.com/edgeherd/edgeherd/internal/deviceapi"
+	"github.com/edgeherd/edgeherd/internal/fleetapi"
+	"github.com/edgeherd/edgeherd/internal/identity"
+	"github.com/edgeherd/edgeherd/models"
+)
+
+// packSoon is how soon a box asks again for a pack that is being made.
+const packSoon = 15_000 // milliseconds
+
+// deviceWays tells a box in which forms a file can come.
+func (a *API) deviceWays(w http.ResponseWriter, r *http.Request, d blob.Digest) {
+	packs, err := a.opts.Store.Packs(r.Context(), d)
+	if err != nil {
+		a.fail(w, r, err)
+		return
+	}
+	out := deviceapi.Ways{Packs: []deviceapi.Pack{}}
+	for _, p := range packs {
+		switch p.State {
+		case store.PackWanted:
+			out.WaitMs = packSoon
+		case store.PackReady:
+			out.Packs = append(out.Packs, deviceapi.Pack{Digest: p.Digest, SizeBytes: p.SizeBytes, Index: p.Index, IndexBytes: p.IndexBytes, Base: p.Base})
+		}
+	}
+	writeJSON(w, http.StatusOK, out)
+}
+
+// wantPacks asks for what would make a version smaller for these boxes.
+func (a *API) wantPacks(ctx context.Context, next models.Manifest, boxes []fleetapi.Box) error {
+	if a.opts.Packs == nil {
+		return nil
+	}
+	versions, err := a.manifests(ctx)
+	if err != nil {
+		return err
+	}
+	has := map[blob.Digest]int{}
+	for _, b := range boxes {
+		for _, m := range b.Models {
+			if m.Name == next.Name {
+				has[m.RunningDigest]++
+			}
+		}
+	}
+	return a.opts.Packs.Want(ctx, deliver.Wants(next, has, versions))
+}
+
+func (a *API) manifests(ctx context.Context) (map[blob.Digest]models.Manifest, error) {
+	all, err := a.opts.Store.Models(ctx)
+	out := map[blob.Digest]models.Manifest{}
+	for _, m := range all {
+		out[m.Digest] = m.Manifest
+	}
+	return out, err
+}
+
+// sizes are what boxes would download for a version, as far as it is less than
+// the whole of it: what they have they do not fetch, and there may be packs.
+func (a *API) sizes(ctx context.Context, next models.Manifest, boxes []fleetapi.Box) (map[identity.ID]int64, error) {
+	versions, err := a.manifests(ctx)
+	if err != nil {
+		return nil, err
+	}
+	packs := map[blob.Digest][]store.Pack{}
+	for _, f := range next.Files {
+		if packs[f.Digest], err = a.opts.Store.Packs(ctx, f.Digest); err != nil {
+			return nil, err
+		}
+	}
+	out, known := map[identity.ID]int64{}, map[blob.Digest]int64{}
+	for _, b := range boxes {
+		var running blob.Digest
+		for _, m := range b.Models {
+			if m.Name == next.Name {
+				running = m.RunningDigest
+			}
+		}
+		if _, ok := known[running]; !ok {
+			known[running] = download(next, versions[running], packs)
+		}
+		out[b.ID] = known[running]
+	}
+	return out, nil
+}
+
+// download is what a box that has one version fetches for the next.
+func download(next, has models.Manifest, packs map[blob.Digest][]store.Pack) (n int64) {
+	here := map[blob.Digest]bool{}
+	for _, f := range has.Files {
+		here[f.Digest] = true
+	}
+	for _, f := range next.Files {
+		if here[f.Digest] {
+			continue
+		}
+		least := f.SizeBytes
+		for _, p := range packs[f.Digest] {
+			if p.State == store.PackReady && (p.Base.IsZero() || here[p.Base]) {
+				least = min(least, p.SizeBytes+p.IndexBytes)
+			}
+		}
+		n += least
+	}
+	return n
+}

@@ -1,0 +1,256 @@
+// Package deliver makes files of models smaller for the lines of sites.
+//
+// Vocabulary: a pack is a form of a file: a cold pack, which needs nothing, or a
+// delta, which needs a base that the box has (docs/wdelta.md). A pack is worth
+// having when it saves enough: a cold pack against the file, a delta against the
+// cold pack. Packs are blobs as others are, and the table of packs says which
+// there are and which are wanted.
+//
+// Packs are made one at a time, in less than 64 MiB, from a queue in the
+// database. A pack that is missing is never an error: boxes take the next best.
+//
+// The one rule a caller can break: of several controllers on one database only
+// one runs a Packer; two would make each pack twice.
+package deliver
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/edgeherd/edgeherd/controller/store"
+	"github.com/edgeherd/edgeherd/internal/blob"
+	"github.com/edgeherd/edgeherd/models"
+	"github.com/edgeherd/edgeherd/models/wdelta"
+)
+
+// Options of a Packer. Store and Blobs are required.
+type Options struct {
+	Store *store.Store
+	Blobs *blob.Store
+	// Leads says whether this controller may make packs now; nil: always.
+	Leads func() bool
+	// Timeout bounds the making of one pack; default 2 hours: a core makes about
+	// 60 GB in that time.
+	Timeout time.Duration
+	// Look is how often the queue is looked at without a cause; default 1 min.
+	Look time.Duration
+}
+
+// Packer makes the packs that are wanted.
+type Packer struct {
+	opts Options
+	log  *slog.Logger
+	wake chan struct{} // buffer 1: something is wanted
+}
+
+// New returns a Packer. It starts nothing.
+func New(opts Options, log *slog.Logger) *Packer {
+	opts.Timeout = cmp.Or(opts.Timeout, 2*time.Hour)
+	opts.Look = cmp.Or(opts.Look, time.Minute)
+	if opts.Leads == nil {
+		opts.Leads = func() bool { return true }
+	}
+	return &Packer{opts: opts, log: log, wake: make(chan struct{}, 1)}
+}
+
+// Bounds of the deltas of one file: from so many versions, or until they cover
+// this share of the boxes.
+const (
+	maxBases = 3
+	coverage = 0.95
+)
+
+// Wants lists the packs of the files of next for boxes of which so many have
+// each version in has: cold packs, and deltas from the files of the same path
+// of the commonest versions.
+func Wants(next models.Manifest, has map[blob.Digest]int, versions map[blob.Digest]models.Manifest) []store.Pack {
+	total, covered := 0, 0
+	var common []blob.Digest
+	for d, n := range has {
+		if _, known := versions[d]; known {
+			common = append(common, d)
+		}
+		total += n
+	}
+	slices.SortFunc(common, func(a, b blob.Digest) int {
+		return cmp.Or(cmp.Compare(has[b], has[a]), bytes.Compare(a[:], b[:]))
+	})
+	var out []store.Pack
+	for _, f := range next.Files {
+		if f.Framed() {
+			out = append(out, store.Pack{Target: f.Digest})
+		}
+	}
+	for i, d := range common {
+		if i == maxBases || float64(covered) >= coverage*float64(total) {
+			break
+		}
+		covered += has[d]
+		for _, f := range next.Files {
+			if base, ok := versions[d].File(f.Path); ok && f.Framed() && base.Digest != f.Digest {
+				out = append(out, store.Pack{Target: f.Digest, Base: base.Digest})
+			}
+		}
+	}
+	return out
+}
+
+// Want asks for packs to be made.
+func (p *Packer) Want(ctx context.Context, packs []store.Pack) error {
+	err := p.opts.Store.WantPacks(ctx, packs)
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+	return err
+}
+
+// Run makes packs until ctx is done.
+func (p *Packer) Run(ctx context.Context) error {
+	for {
+		for p.opts.Leads() && ctx.Err() == nil {
+			more, err := p.one(ctx)
+			if err != nil && ctx.Err() == nil {
+				p.log.Warn("pack not made", "err", err)
+			}
+			if err != nil || !more {
+				break
+			}
+		}
+		look := time.NewTimer(p.opts.Look)
+		select {
+		case <-ctx.Done():
+		case <-p.wake:
+		case <-look.C:
+		}
+		look.Stop()
+		if ctx.Err() != nil {
+			return nil
+		}
+	}
+}
+
+// one makes the next pack and tells what became of it. more says that there may
+// be another one.
+func (p *Packer) one(ctx context.Context) (more bool, err error) {
+	pack, err := p.opts.Store.NextPack(ctx)
+	if errors.Is(err, store.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	began := time.Now()
+	limited, cancel := context.WithTimeout(ctx, p.opts.Timeout)
+	defer cancel()
+	made, err := p.make(limited, pack)
+	if ctx.Err() != nil {
+		return false, nil // it is still wanted
+	}
+	if err != nil {
+		// Another try would most likely end the same; a person reads it in the table.
+		p.log.Warn("pack failed", "digest", pack.Target, "err", err)
+		made = pack
+		made.State, made.Why = store.PackFailed, err.Error()
+	} else {
+		p.log.Info("pack made", "digest", pack.Target, "state", made.State, "bytes", made.SizeBytes, "took", time.Since(began))
+	}
+	return true, p.opts.Store.PutPack(ctx, made)
+}
+
+// make encodes a pack and keeps it if it is worth it.
+func (p *Packer) make(ctx context.Context, pack store.Pack) (_ store.Pack, err error) {
+	target, err := p.source(pack.Target)
+	if err != nil {
+		return pack, err
+	}
+	defer target.Close()
+	var base wdelta.Source
+	if !pack.Base.IsZero() {
+		f, err := p.source(pack.Base)
+		if err != nil {
+			return pack, err
+		}
+		defer f.Close()
+		base = f
+	}
+	out, err := os.CreateTemp(filepath.Join(p.opts.Blobs.Dir(), "stage"), pack.Target.Hex()+".pack-*")
+	if err != nil {
+		return pack, fmt.Errorf("make pack: %w", err)
+	}
+	defer os.Remove(out.Name())
+	defer out.Close()
+	sum := sha256.New()
+	stats, err := wdelta.Encode(ctx, base, target, io.MultiWriter(out, sum), wdelta.Options{})
+	if err != nil {
+		return pack, err
+	}
+	pack.SizeBytes = stats.WireBytes
+	if pack.Why, err = p.unfit(ctx, pack, target.Size()); err != nil || pack.Why != "" {
+		pack.State = store.PackUnfit
+		return pack, err
+	}
+	var index bytes.Buffer
+	if _, err := wdelta.WriteIndex(io.NewSectionReader(out, 0, stats.WireBytes), &index); err != nil {
+		return pack, err
+	}
+	pack.Digest, pack.Index, pack.IndexBytes = blob.Digest(sum.Sum(nil)), blob.Sum(index.Bytes()), int64(index.Len())
+	pack.State = store.PackReady
+	return pack, errors.Join(p.opts.Blobs.Put(&index, pack.Index), p.opts.Blobs.Adopt(out.Name(), pack.Digest))
+}
+
+// unfit says why a pack is not worth having; "" is: it is.
+func (p *Packer) unfit(ctx context.Context, pack store.Pack, whole int64) (string, error) {
+	least := whole // of bytes that a box would take without it
+	if !pack.Base.IsZero() {
+		others, err := p.opts.Store.Packs(ctx, pack.Target)
+		if err != nil {
+			return "", err
+		}
+		for _, o := range others {
+			if o.Base.IsZero() && o.State == store.PackReady {
+				least = min(least, o.SizeBytes)
+			}
+		}
+		if !wdelta.Worth(pack.SizeBytes, least) {
+			return fmt.Sprintf("the delta has %d bytes, without it a box takes %d", pack.SizeBytes, least), nil
+		}
+		return "", nil
+	}
+	// A pack costs a box its decoding, and the controller its room.
+	if float64(pack.SizeBytes) > coldShare*float64(whole) {
+		return fmt.Sprintf("the cold pack has %d bytes, the file %d", pack.SizeBytes, whole), nil
+	}
+	return "", nil
+}
+
+// coldShare of the file is the most that a cold pack may have.
+const coldShare = 0.97
+
+// file is a blob to read at any place.
+type file struct {
+	*io.SectionReader
+	io.Closer
+}
+
+func (p *Packer) source(d blob.Digest) (file, error) {
+	f, err := p.opts.Blobs.Get(d)
+	if err != nil {
+		return file{}, err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return file{}, errors.Join(err, f.Close())
+	}
+	return file{io.NewSectionReader(f, 0, info.Size()), f}, nil
+}
