@@ -22,6 +22,7 @@ package agent
 
 import (
 	"context"
+	"crypto/ecdh"
 	"errors"
 	"fmt"
 	"io"
@@ -42,6 +43,7 @@ import (
 	"github.com/edgeherd/edgeherd/agent/fetch"
 	"github.com/edgeherd/edgeherd/agent/govern"
 	"github.com/edgeherd/edgeherd/agent/link"
+	"github.com/edgeherd/edgeherd/agent/secrets"
 	"github.com/edgeherd/edgeherd/agent/sense"
 	"github.com/edgeherd/edgeherd/agent/spool"
 	"github.com/edgeherd/edgeherd/agent/update"
@@ -93,6 +95,9 @@ type Options struct {
 	// opened: in a child process, since damage can end the one that looks. Nil
 	// checks in this process.
 	CheckSpool func(path string) error
+	// Secrets is where opened secrets lie, for all programs of the box, such as
+	// secrets.DefaultDir; default nowhere: those that come are refused.
+	Secrets string
 	// Server, Proxy and ProxyAuth say how to reach the controller; see
 	// dial.Options. Empty: the addresses of enrolment, no proxy.
 	Server, Proxy, ProxyAuth string
@@ -163,6 +168,7 @@ type Agent struct {
 	activate *activate.Activator
 	update   *update.Updater
 	desired  durable.Journal
+	secrets  *secrets.Keeper // of the link, after Open
 
 	condition *condition.Condition
 	last      lastHour // of the sense loop
@@ -208,6 +214,9 @@ func Open(opts Options, log *slog.Logger) (_ *Agent, err error) {
 	if a.blobs, err = blob.Open(filepath.Join(opts.State, "blobs")); err != nil {
 		return nil, err
 	}
+	a.secrets = secrets.New(secrets.Options{Dir: opts.Secrets, Box: a.id.ID, Keys: func() ([]ecdh.KeyExchanger, error) {
+		return enrol.SealKeys(IdentityDir(opts.State))
+	}})
 	a.openCondition()
 	a.openLastHour()
 	a.openFan()

@@ -128,6 +128,15 @@ func (a *Agent) follow(d desiredState) {
 		w.Name, w.Version, w.Digest = m.Name, m.Version, m.Digest
 		want.Models = append(want.Models, w)
 	}
+	// First: a model that starts may bring inputs which need a password.
+	changed, err := a.secrets.Follow(d.Secrets)
+	if changed {
+		a.link.SayHello() // who set it wants to know that it has come
+	}
+	if err != nil {
+		a.log.Error("not all secrets of this box could be opened", "err", err)
+		a.must(a.event(wire.EventAlarm, "secrets: "+err.Error(), wire.AlarmBody{Kind: "secrets", Active: true}))
+	}
 	a.activate.SetDesired(want)
 	a.update.SetDesired(release)
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/edgeherd/edgeherd/agent/dial"
 	"github.com/edgeherd/edgeherd/agent/enrol"
+	"github.com/edgeherd/edgeherd/agent/secrets"
 	"github.com/edgeherd/edgeherd/agent/update"
 	"github.com/edgeherd/edgeherd/internal/durable"
 	wireenrol "github.com/edgeherd/edgeherd/internal/enrol"
@@ -103,6 +104,10 @@ func wipe(ctx context.Context, opts Options) ([]string, error) {
 	if err := durable.SyncDir(opts.State); err != nil {
 		return nil, err
 	}
+	if err := secrets.Wipe(opts.Secrets); err != nil {
+		return nil, err
+	}
+	wiped = append(wiped, "secrets")
 	emptied, err := emptyRunner(ctx, opts)
 	if emptied {
 		wiped = append(wiped, "results")

@@ -61,7 +61,7 @@ func TestARetiredBoxWipesItselfAndSaysSo(t *testing.T) {
 	if err := Retire(t.Context(), opts, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
 	}
-	if r := <-receipts; r.DeviceID != w.id || r.Lost != uint64(waits) || len(r.Wiped) != 3 {
+	if r := <-receipts; r.DeviceID != w.id || r.Lost != uint64(waits) || len(r.Wiped) != 4 {
 		t.Errorf("receipt %+v, want %d lost blocks", r, waits)
 	}
 	if w.runner.acked != 6 {

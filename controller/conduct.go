@@ -9,7 +9,6 @@ import (
 	"github.com/edgeherd/edgeherd/controller/store"
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
 	"github.com/edgeherd/edgeherd/internal/identity"
-	"github.com/edgeherd/edgeherd/internal/trust"
 	"github.com/edgeherd/edgeherd/internal/wire"
 )
 
@@ -115,18 +114,23 @@ func (c *Controller) offer(ctx context.Context, r fleetapi.Rollout, id identity.
 			d.Models[at] = want
 		}
 		return nil
-	}, func(payload []byte) ([]byte, error) { return trust.Sign(trust.TypeDesired, payload, c.key) })
+	}, c.signDesired)
 	if err != nil || envelope == nil {
 		return err
 	}
+	c.tellDesired(id, envelope)
+	return nil
+}
+
+// tellDesired tells a box what it shall run from now on.
+func (c *Controller) tellDesired(id identity.ID, envelope []byte) {
 	payload, err := wire.Encode(wire.Want{Desired: envelope})
-	if err != nil {
-		return err
+	if err == nil {
+		err = c.tell(id, wire.TopicWant, payload, 1)
 	}
-	if err := c.tell(id, wire.TopicWant, payload, 1); err != nil {
+	if err != nil {
 		// WELCOME tells it at the next connection.
 		c.log.Debug("box not told at once", "device", id, "err", err)
 	}
 	c.hub.Publish(fleetapi.Change{Topic: "boxes", ID: string(id)})
-	return nil
 }

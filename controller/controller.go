@@ -34,6 +34,7 @@ import (
 	"github.com/edgeherd/edgeherd/controller/ingest"
 	"github.com/edgeherd/edgeherd/controller/notify"
 	"github.com/edgeherd/edgeherd/controller/people"
+	"github.com/edgeherd/edgeherd/controller/secrets"
 	"github.com/edgeherd/edgeherd/controller/store"
 	"github.com/edgeherd/edgeherd/controller/upkeep"
 	"github.com/edgeherd/edgeherd/internal/blob"
@@ -150,6 +151,7 @@ type Controller struct {
 	downloads  downloads
 	packs      *deliver.Packer
 	desk       *upkeep.Desk
+	secrets    *secrets.Keeper
 	notify     *notify.Sender
 	pacer      *pacer
 	websockets sync.WaitGroup // MQTT sessions that came in by the pages' port
@@ -172,6 +174,9 @@ func Open(ctx context.Context, opts Options, log *slog.Logger) (_ *Controller, e
 		return nil, err
 	}
 	c.faults = fault.New(fault.Options{Keep: c.store.KeepFaults, WallClock: c.opts.WallClock}, log)
+	if err := c.openSecrets(); err != nil {
+		return nil, err
+	}
 	if err := c.openMembers(); err != nil {
 		return nil, err
 	}
@@ -196,7 +201,7 @@ func Open(ctx context.Context, opts Options, log *slog.Logger) (_ *Controller, e
 		Store: c.store, People: c.people, Blobs: c.blobs, Keyring: c.Keyring(), Hub: c.hub, Wake: c.act, SitesChanged: c.pacer.changed,
 		Version: c.opts.Version, WallClock: c.opts.WallClock, SecureCookies: !c.opts.HTTPPlain,
 		Metrics: c.exports.metrics.Handler(), Faults: c.faults, Trouble: c.ingest.Trouble,
-		SamplesFor: c.opts.Retention.Samples, Desk: c.desk, Notify: c.notify,
+		SamplesFor: c.opts.Retention.Samples, Desk: c.desk, Notify: c.notify, Secrets: c.secrets,
 		Members: api.Members{Desk: c.members, At: c.TokenBase, Server: c.signer, Changed: c.memberChanged},
 	}, log)
 	return c, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"net"
@@ -142,6 +143,9 @@ func (c *Controller) memberChanged(id identity.ID) {
 	c.boxChanged(id)
 	ctx, cancel := context.WithTimeout(context.Background(), lookTimeout)
 	defer cancel()
+	if err := c.secrets.Settle(ctx, id); err != nil {
+		c.log.Error("secrets of a box are not sealed yet; it is tried again within the hour", "device", id, "err", err)
+	}
 	m, err := c.store.Membership(ctx, id)
 	if err != nil {
 		c.log.Error("how a box stands cannot be looked up; its sessions are ended", "device", id, "err", err)
@@ -295,7 +299,11 @@ func (c *Controller) writeBox(ctx context.Context, dir string, box identity.Box)
 }
 
 func (c *Controller) record(ctx context.Context, id identity.ID, leaf *x509.Certificate) error {
-	return c.store.AddCert(ctx, store.Cert{Serial: enrol.SerialOf(leaf), Box: id, Key: contract.KeyID(leaf.RawSubjectPublicKeyInfo), Ends: leaf.NotAfter})
+	row, err := enrol.Row(id, "", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: leaf.Raw}))
+	if err != nil {
+		return err
+	}
+	return c.store.AddCert(ctx, row)
 }
 
 func (c *Controller) keepBox(ctx context.Context, dir string, have *identity.Identity) error {

@@ -153,6 +153,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	g.Go(func() error { return c.seal(ctx) })
 	g.Go(func() error { return c.desk.Run(ctx) })
 	g.Go(func() error { return c.notify.Run(ctx) })
+	g.Go(func() error { return c.secrets.Run(ctx) })
 	c.runExports(ctx, g)
 	g.Go(func() error { return c.paceBoxes(ctx) })
 	err := g.Wait()

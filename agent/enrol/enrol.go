@@ -12,7 +12,9 @@
 //	STATE/identity.old/     who it was, while the two above change places
 //	STATE/fence.json        how often an agent has started on this disk
 //
-// A key lies in key.pem or, sealed by a TPM, in tpm.json.
+// A key lies in key.pem or, sealed by a TPM, in tpm.json; so does the one that
+// secrets for the box are sealed to (seal.pem, and seal-before.pem after a
+// renewal).
 //
 // The one rule a caller can break: Load, not identity.Load, opens an identity:
 // it finishes what a power cut left and knows keys in a TPM.
@@ -113,7 +115,7 @@ func (o Options) prepare(token enrol.Token) (key, enrol.Request, error) {
 	if err != nil {
 		return key{}, request, err
 	}
-	csr, err := makeCSR(k)
+	csr, err := makeCSR(k, nextDir(o.Dir))
 	if err != nil {
 		return key{}, request, err
 	}

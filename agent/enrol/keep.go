@@ -4,6 +4,7 @@ import (
 	"crypto"
 	"crypto/rand"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -51,8 +52,9 @@ type key struct {
 
 // tpmFile is tpm.json.
 type tpmFile struct {
-	Device string     `json:"device"`
-	Key    tpm.Sealed `json:"key"`
+	Device string      `json:"device"`
+	Key    tpm.Sealed  `json:"key"`
+	Seal   *tpm.Sealed `json:"seal,omitempty"` // see SealKeys
 }
 
 const (
@@ -168,9 +170,16 @@ func (k key) activate(c enrol.Challenge) ([]byte, error) {
 	return sealed.Activate(c.CredentialBlob, c.Secret)
 }
 
-// makeCSR asks for a certificate of k's key. The controller chooses all else.
-func makeCSR(k key) ([]byte, error) {
-	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, k.Signer)
+// makeCSR asks for a certificate of k's key and the sealing key that goes with it
+// in dir. The controller chooses all else.
+func makeCSR(k key, dir string) ([]byte, error) {
+	sealing, err := k.sealing(dir)
+	if err != nil {
+		return nil, fmt.Errorf("make sealing key: %w", err)
+	}
+	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
+		ExtraExtensions: []pkix.Extension{identity.SealingExtension(sealing)},
+	}, k.Signer)
 	if err != nil {
 		return nil, fmt.Errorf("sign request for a certificate: %w", err)
 	}
@@ -237,9 +246,9 @@ func finish(dir string) error {
 	return nil // never enrolled: who reads says so
 }
 
-// removeTree takes an identity away, its key first.
+// removeTree takes an identity away, its keys first.
 func removeTree(dir string) error {
-	for _, name := range []string{keyName, tpmName} {
+	for _, name := range []string{keyName, tpmName, identity.SealName, identity.SealBefore} {
 		if err := durable.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("remove %s of an old identity: %w", name, err)
 		}

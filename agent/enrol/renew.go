@@ -139,7 +139,10 @@ func (r *Renewer) renew(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	csr, err := makeCSR(k)
+	if err := keepSealing(r.opts.Dir, next); err != nil {
+		return fmt.Errorf("keep the present sealing key: %w", err)
+	}
+	csr, err := makeCSR(k, next)
 	if err != nil {
 		return err
 	}

@@ -36,6 +36,9 @@ type Options struct {
 	Sources []Source
 	Infer   Infer
 	Catalog pipeline.Catalog
+	// Secrets is the directory of what secret:NAME means in place of the path of a
+	// file with a password or token; required for such.
+	Secrets string
 	// Outbox is the path of the bbolt file; its directory exists.
 	Outbox string
 	// OutboxMaxBytes bounds the results in the outbox; the file itself stays

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/edgeherd/edgeherd/agent/inputs/pipeline"
+	"github.com/edgeherd/edgeherd/agent/secrets"
 	"github.com/edgeherd/edgeherd/internal/runnerapi"
 )
 
@@ -45,6 +46,11 @@ func newSource(cfg Source, opts Options, log *slog.Logger) (*source, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return nil, err
+	}
+	for key, file := range map[string]*string{"password_file": &cfg.PasswordFile, "token_file": &cfg.TokenFile} {
+		if *file, _, err = secrets.Path(opts.Secrets, *file); err != nil {
+			return nil, fmt.Errorf("input %s: %s: %w", cfg.Name, key, err)
+		}
 	}
 	s := &source{cfg: cfg, run: pipeline.New(cfg.Pipeline, opts.Infer, opts.Catalog)}
 	switch cfg.Kind {

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"regexp"
@@ -16,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/edgeherd/edgeherd/agent/secrets"
 )
 
 // Config is the results section of runner.yaml.
@@ -26,6 +29,8 @@ type Config struct {
 	// unless HTTP is a loopback address.
 	TokenFile string   `yaml:"token_file"`
 	Targets   []Target `yaml:"targets"`
+
+	tokenComes bool // TokenFile is a secret of the fleet, which may come later
 }
 
 // Target is a webhook or a broker.
@@ -50,6 +55,8 @@ type Target struct {
 	Topic string `yaml:"topic"`
 	// QueueBytes bounds what waits; default 4 MiB.
 	QueueBytes int64 `yaml:"queue_bytes"`
+
+	secretComes bool // SecretFile is a secret of the fleet, which may come later
 }
 
 // Options of New.
@@ -57,6 +64,9 @@ type Options struct {
 	Config
 	// Dir is where the queues lie; required with targets. It exists.
 	Dir string
+	// Secrets is the directory of what secret:NAME means in place of a file's
+	// path; required for such.
+	Secrets string
 	// KeepResults and KeepBytes bound what subscribers can still ask for;
 	// default 1000 results and 4 MiB.
 	KeepResults int
@@ -113,6 +123,10 @@ func New(opts Options, log *slog.Logger) (h *Hub, err error) {
 			h = nil
 		}
 	}()
+	if opts.TokenFile, opts.tokenComes, err = secrets.Path(opts.Secrets, opts.TokenFile); err != nil {
+		return h, fmt.Errorf("token_file: %w", err)
+	}
+	h.opts.TokenFile = opts.TokenFile
 	for i, cfg := range opts.Targets {
 		if slices.IndexFunc(opts.Targets, func(t Target) bool { return t.Name == cfg.Name }) != i {
 			return h, fmt.Errorf("two targets are called %q", cfg.Name)
@@ -165,6 +179,9 @@ func checkListen(c Config) error {
 	}
 	if c.TokenFile != "" {
 		_, err := readSecret(c.TokenFile)
+		if c.tokenComes && errors.Is(err, fs.ErrNotExist) {
+			return nil // nobody is let in until it is there
+		}
 		return err
 	}
 	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {

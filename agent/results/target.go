@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/edgeherd/edgeherd/agent/inputs"
+	"github.com/edgeherd/edgeherd/agent/secrets"
 )
 
 const (
@@ -73,6 +74,12 @@ func newTarget(cfg Target, opts Options, log *slog.Logger) (*target, error) {
 	}
 	if u.User != nil {
 		return nil, errors.New("url holds a user or password, which would show in logs: use username and password_file, or secret_file")
+	}
+	if cfg.SecretFile, cfg.secretComes, err = secrets.Path(opts.Secrets, cfg.SecretFile); err != nil {
+		return nil, fmt.Errorf("secret_file: %w", err)
+	}
+	if cfg.PasswordFile, _, err = secrets.Path(opts.Secrets, cfg.PasswordFile); err != nil {
+		return nil, fmt.Errorf("password_file: %w", err)
 	}
 	t := &target{cfg: cfg, opts: opts, log: log.With("target", cfg.Name), wake: make(chan struct{}, 1)}
 	switch {

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/url"
 	"os"
@@ -42,7 +43,7 @@ func newWebhook(cfg Target, now func() time.Time) (*webhook, error) {
 	if cfg.Username != "" || cfg.PasswordFile != "" || cfg.Topic != "" {
 		return nil, errors.New("username, password_file and topic are for kind mqtt")
 	}
-	if _, err := readSecret(cfg.SecretFile); err != nil {
+	if _, err := readSecret(cfg.SecretFile); err != nil && !(cfg.secretComes && errors.Is(err, fs.ErrNotExist)) {
 		return nil, err
 	}
 	tlsConfig, err := trusting(cfg.CAFile)

@@ -120,11 +120,13 @@ var signing = tpm2.TPMTPublic{
 	}),
 }
 
-// Create makes a key.
-func (t TPM) Create() (Sealed, error) {
+// Create makes a key that signs.
+func (t TPM) Create() (Sealed, error) { return t.create(signing) }
+
+func (t TPM) create(template tpm2.TPMTPublic) (Sealed, error) {
 	var sealed Sealed
 	err := t.with(func(dev transport.TPM, parent tpm2.NamedHandle) error {
-		made, err := tpm2.Create{ParentHandle: parent, InPublic: tpm2.New2B(signing)}.Execute(dev)
+		made, err := tpm2.Create{ParentHandle: parent, InPublic: tpm2.New2B(template)}.Execute(dev)
 		if err != nil {
 			return fmt.Errorf("make key in TPM %s: %w", t.path, err)
 		}
@@ -164,7 +166,7 @@ func (t TPM) Key(s Sealed) (*Key, error) {
 func ecdsaKey(public *tpm2.TPMTPublic) (*ecdsa.PublicKey, error) {
 	params, err := public.Parameters.ECCDetail()
 	if err != nil || params.CurveID != tpm2.TPMECCNistP256 {
-		return nil, errors.New("sealed key is not ECDSA P-256")
+		return nil, errors.New("sealed key is not of P-256")
 	}
 	point, err := public.Unique.ECC()
 	if err != nil {
@@ -173,7 +175,7 @@ func ecdsaKey(public *tpm2.TPMTPublic) (*ecdsa.PublicKey, error) {
 	raw := make([]byte, 65) // uncompressed point, SEC 1 section 2.3.3
 	raw[0] = 4
 	if len(point.X.Buffer) > 32 || len(point.Y.Buffer) > 32 {
-		return nil, errors.New("sealed key is not ECDSA P-256")
+		return nil, errors.New("sealed key is not of P-256")
 	}
 	copy(raw[33-len(point.X.Buffer):], point.X.Buffer)
 	copy(raw[65-len(point.Y.Buffer):], point.Y.Buffer)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/edgeherd/edgeherd/agent/dial"
 	"github.com/edgeherd/edgeherd/agent/fan"
+	"github.com/edgeherd/edgeherd/agent/secrets"
 	"github.com/edgeherd/edgeherd/agent/sense"
 )
 
@@ -40,7 +41,10 @@ type config struct {
 	// How to reach the controller; see dial.Options.
 	Server        string `yaml:"server"`          // default auto
 	Proxy         string `yaml:"proxy"`           // default none
-	ProxyAuthFile string `yaml:"proxy_auth_file"` // default none
+	ProxyAuthFile string `yaml:"proxy_auth_file"` // or secret:NAME; default none
+	// Secrets is the directory where secrets lie opened, which must not outlive
+	// the boot; default /run/edgeherd-agent/secrets.
+	Secrets string `yaml:"secrets"`
 	// Sensors gives sensors another role than agent/sense does: by key, one of
 	// roles; default none.
 	Sensors map[string]string `yaml:"sensors"`
@@ -65,7 +69,7 @@ const defaultConfig = "/etc/edgeherd/agent.yaml"
 
 // loadConfig reads the file, then the environment, then the flags.
 func loadConfig(args []string, getenv func(string) string) (config, error) {
-	c := config{State: "/var/lib/edgeherd/agent", Root: "/", Runner: "/run/edgeherd/runner.sock", Blackbox: true}
+	c := config{State: "/var/lib/edgeherd/agent", Root: "/", Runner: "/run/edgeherd/runner.sock", Secrets: secrets.DefaultDir, Blackbox: true}
 	flags := flag.NewFlagSet("run", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	path := flags.String("config", "", "")
@@ -163,8 +167,14 @@ func (c *config) check() error {
 		if c.Proxy == "" {
 			return errors.New("proxy_auth_file is set without proxy: name the proxy, or remove it")
 		}
-		if _, _, err := dial.ReadAuth(c.ProxyAuthFile); err != nil {
-			return err
+		path, reference, err := secrets.Path(c.Secrets, c.ProxyAuthFile)
+		if err != nil {
+			return fmt.Errorf("proxy_auth_file: %w", err)
+		}
+		if c.ProxyAuthFile = path; !reference { // a secret may come later
+			if _, _, err := dial.ReadAuth(path); err != nil {
+				return err
+			}
 		}
 	}
 	for _, n := range []struct {

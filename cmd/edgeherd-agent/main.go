@@ -116,7 +116,7 @@ func runAgent(ctx context.Context, args []string, stderr io.Writer) error {
 		SensePeriod: c.SensePeriod, SealPeriod: c.SealPeriod, Trial: c.Trial, Probation: c.Probation,
 		FirstDelay: c.FirstDelay, SpoolBytes: c.SpoolBytes, CheckSpool: checkSpool, MinFreeBytes: c.MinFreeBytes,
 		DownloadRate: c.DownloadRate, MonthBytes: c.MonthBytes,
-		Server: c.Server, Proxy: c.Proxy, ProxyAuth: c.ProxyAuthFile, Sensors: c.Sensors, Outside: c.Outside,
+		Server: c.Server, Proxy: c.Proxy, ProxyAuth: c.ProxyAuthFile, Secrets: c.Secrets, Sensors: c.Sensors, Outside: c.Outside,
 		Fans: c.Fan, FanGuard: startFanGuard, NoBlackbox: !c.Blackbox, BlackboxPeriod: c.BlackboxPeriod,
 	}
 	if err := agent.Retire(ctx, opts, log); err != nil {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/edgeherd/edgeherd/agent/inputs"
 	"github.com/edgeherd/edgeherd/agent/results"
+	"github.com/edgeherd/edgeherd/agent/secrets"
 )
 
 const defaultConfig = "/etc/edgeherd/runner.yaml"
@@ -38,6 +39,8 @@ type config struct {
 	Identity string `yaml:"identity"`
 	// Serving is how models run and who may load them.
 	Serving `yaml:",inline"`
+	// Secrets is where the agent puts what `secret:NAME` means in place of a file.
+	Secrets string `yaml:"secrets"`
 	// Library is ONNX Runtime.
 	Library string `yaml:"library"`
 	// Threads is how many threads one inference may use.
@@ -58,6 +61,7 @@ func defaults() config {
 		State:    "/var/lib/edgeherd/runner",
 		Active:   "/var/lib/edgeherd/agent/models/active.json",
 		Identity: "/var/lib/edgeherd/agent/identity",
+		Secrets:  secrets.DefaultDir,
 		Library:  "/usr/lib/edgeherd/libonnxruntime.so.1",
 		Threads:  1,
 	}
@@ -79,6 +83,7 @@ func (c *config) settings() []setting {
 		{key: "state", help: "`directory` of the runner's own files", text: &c.State},
 		{key: "active", help: "`file` that lists the versions to serve", text: &c.Active},
 		{key: "identity", help: "`directory` of box.json with the trusted keys", text: &c.Identity},
+		{key: "secrets", help: "`directory` where the agent puts opened secrets", text: &c.Secrets},
 		{key: "library", help: "`path` of libonnxruntime.so.1", text: &c.Library},
 		{key: "threads", help: "`threads` of one inference", number: &c.Threads},
 		{key: "model_memory_bytes", help: "private memory of one model in `bytes`; 0: no bound", bytes: &c.ModelMemoryBytes},

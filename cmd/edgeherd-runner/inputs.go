@@ -24,7 +24,7 @@ func openInputs(c config, s *serve.Server, log *slog.Logger) {
 	if err == nil {
 		hub := openResults(c, log)
 		opts := inputs.Options{
-			Sources: c.Inputs, Infer: s.Infer, Catalog: newShelf(c, s), Outbox: filepath.Join(c.State, "outbox.db"),
+			Sources: c.Inputs, Infer: s.Infer, Secrets: c.Secrets, Catalog: newShelf(c, s), Outbox: filepath.Join(c.State, "outbox.db"),
 		}
 		if hub != nil {
 			opts.Deliver = func(d inputs.Delivery) {
@@ -54,7 +54,7 @@ func openResults(c config, log *slog.Logger) *results.Hub {
 	if c.Results.HTTP == "" && len(c.Results.Targets) == 0 {
 		return nil
 	}
-	hub, err := results.New(results.Options{Config: c.Results, Dir: c.State}, log)
+	hub, err := results.New(results.Options{Config: c.Results, Dir: c.State, Secrets: c.Secrets}, log)
 	if err != nil {
 		log.Error("programs on this box get no results", "err", err)
 		return nil

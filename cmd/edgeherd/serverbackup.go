@@ -35,6 +35,9 @@ func serverBackupCommand(c *cli) *cobra.Command {
 			c.say("%d files of models and releases are not in it; save them with --with-blobs, or keep the folder.", len(m.Blobs))
 		}
 		c.say("It holds the private keys of the fleet: keep it as safe as the controller.")
+		if m.WithoutKey {
+			c.say("It does not hold keys/secrets.key, so that it shows no secret of a box: keep a copy of that file in another place.")
+		}
 		return c.print(backupSheet(args[0], m))
 	})
 	s = addServerFlags(cmd)
@@ -71,6 +74,9 @@ func serverRestoreCommand(c *cli) *cobra.Command {
 		}
 		if len(r.Missing) > 0 {
 			c.say("%d files of models and releases are missing: copy the old blobs folder, or push them again.", len(r.Missing))
+		}
+		if r.KeyMissing {
+			c.say("keys/secrets.key is missing: bring it back from where it was kept, or set all secrets of boxes anew (`edgeherd secret list`). Boxes keep those they have.")
 		}
 		c.say("All people sign in again. Users who were disabled and tokens that were revoked after the backup are as before: look at `edgeherd user list` and `edgeherd token list`.")
 		c.say("Start the controller; boxes send again what this backup lacks, as far as they have it.")

@@ -31,6 +31,7 @@ import (
 	"github.com/edgeherd/edgeherd/controller/fault"
 	"github.com/edgeherd/edgeherd/controller/notify"
 	"github.com/edgeherd/edgeherd/controller/people"
+	"github.com/edgeherd/edgeherd/controller/secrets"
 	"github.com/edgeherd/edgeherd/controller/store"
 	"github.com/edgeherd/edgeherd/controller/upkeep"
 	"github.com/edgeherd/edgeherd/internal/blob"
@@ -69,6 +70,8 @@ type Options struct {
 	// them; nil: there are none.
 	Desk   *upkeep.Desk
 	Notify *notify.Sender
+	// Secrets keeps secrets of boxes.
+	Secrets *secrets.Keeper
 	// People knows who asks; nil: local users of Store.
 	People *people.People
 	// Members makes machines boxes; without a Desk nobody does.
@@ -175,6 +178,7 @@ func build(opts Options, log *slog.Logger) *API {
 	a.registerArtefacts()
 	a.registerRollouts()
 	a.registerSites()
+	a.registerSecrets()
 	a.registerTickets()
 	a.registerVisits()
 	a.registerCare()

@@ -151,6 +151,10 @@ var access = map[string]entry{
 	"POST /api/v1/enrolment/files":                      filtered(authz.Approve).do("enrol.sign"),
 	"GET /api/v1/boxes/{id}/identity":                   ofBox(authz.See),
 	"POST /api/v1/boxes/{id}/identity/actions":          ofBox(authz.Enrol).do("box.identity"),
+	"GET /api/v1/boxes/{id}/secrets":                    ofBox(authz.Secrets),
+	"GET /api/v1/secrets":                               filtered(authz.Secrets),
+	"POST /api/v1/secrets":                              filtered(authz.Secrets).do("secret.set"),
+	"POST /api/v1/secrets:remove":                       filtered(authz.Secrets).do("secret.remove"),
 	"POST /api/v1/notify:test":                          ofFleet(authz.Set).do("notify.test"),
 }
 

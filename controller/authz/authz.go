@@ -55,6 +55,7 @@ const (
 	Roll      Verb = "rollout.run"    // plan, start, resume, approve, roll back, lock
 	Halt      Verb = "rollout.stop"   // pause and cancel
 	Set       Verb = "site.set"       // settings of sites, tests of notices
+	Secrets   Verb = "secret.set"     // secrets of boxes, whose values nobody reads
 	People    Verb = "people.manage"  // users, tokens, sign-in
 	Audit     Verb = "audit.read"     // what one did oneself
 	AuditAll  Verb = "audit.read-all" // what anybody did
@@ -74,6 +75,7 @@ var table = map[Verb][]Role{
 	Roll:      {Ops, Owner},
 	Halt:      {Ops, Admin, Owner},
 	Set:       {Ops, Admin, Owner},
+	Secrets:   {Ops, Admin, Owner},
 	People:    {Admin, Owner},
 	Audit:     {Tech, Ops, Admin, Owner},
 	AuditAll:  {Ops, Admin, Owner},

@@ -11,7 +11,7 @@ import (
 func TestRolesAreTheTable(t *testing.T) {
 	for v, want := range map[Verb]string{ // viewer, tech, ops, admin
 		Self: "oooo", See: "oooo", Enrol: "-ooo", EnrolMany: "--oo", Approve: "-ooo", Tend: "-ooo",
-		Push: "--o-", Roll: "--o-", Halt: "--oo", Set: "--oo", People: "---o", Audit: "-ooo", AuditAll: "--oo", Export: "---o",
+		Push: "--o-", Roll: "--o-", Halt: "--oo", Set: "--oo", Secrets: "--oo", People: "---o", Audit: "-ooo", AuditAll: "--oo", Export: "---o",
 	} {
 		for i, role := range Roles() {
 			s := Subject{Name: "x", Role: role, Sites: SitesFor(role, nil)}

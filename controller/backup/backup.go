@@ -3,7 +3,8 @@
 // A backup is one tar file: first a manifest with the size and SHA-256 of every
 // other file in it, then the database and the state directory. It appears under
 // its name when it is whole and synced, or not at all. It holds the private
-// keys of the fleet: whoever can read it can pose as the controller.
+// keys of the fleet: whoever can read it can pose as the controller. It does not
+// hold keys/secrets.key, without which the secrets of boxes stay encrypted.
 //
 //	manifest.json          Manifest
 //	store.db or store.dump the database: a SQLite file, or pg_dump's archive
@@ -48,6 +49,9 @@ const (
 	dumpName     = "store.dump"
 	stateDir     = "state"
 	blobDir      = "blobs"
+	// secretsKey decrypts the secrets of boxes in the database. A backup that had
+	// both would hold camera passwords in the clear.
+	secretsKey = "keys/secrets.key"
 )
 
 // Options say where a controller's things are. State is required.
@@ -92,6 +96,8 @@ type Manifest struct {
 	// Blobs are needed beside the backup unless they are among Files.
 	Blobs     []File `json:"blobs"`
 	WithBlobs bool   `json:"with_blobs"`
+	// WithoutKey: keys/secrets.key was left out.
+	WithoutKey bool `json:"without_secrets_key,omitempty"`
 }
 
 // File is one file of a backup.
@@ -189,6 +195,10 @@ func inside(name, dir string) bool {
 func (m *Manifest) collect(opts Options) error {
 	err := walk(opts.State, func(name, from string, info fs.FileInfo) error {
 		top, _, _ := strings.Cut(name, "/")
+		if name == secretsKey {
+			m.WithoutKey = true
+			return nil
+		}
 		if top == "lock" || top == blobDir || strings.HasPrefix(name, sqliteName) || inside(from, opts.Blobs) {
 			return nil
 		}

@@ -33,6 +33,8 @@ type Restored struct {
 	// Missing are blobs that the backup does not have and the state directory
 	// of before did not have either: push them again.
 	Missing []string `json:"missing,omitempty"`
+	// KeyMissing: the secrets of boxes cannot be decrypted.
+	KeyMissing bool `json:"secrets_key_missing,omitempty"`
 }
 
 // Verify reads a backup and checks every file of it.
@@ -74,6 +76,9 @@ func Restore(ctx context.Context, opts Options, file string, force bool) (r Rest
 	if r.Missing, err = keepBlobs(opts, next, r.Manifest.Blobs); err != nil {
 		return r, fmt.Errorf("keep models and releases: %w", err)
 	}
+	if r.KeyMissing, err = keepSecretsKey(opts.State, next, r.Manifest.WithoutKey); err != nil {
+		return r, fmt.Errorf("keep the key of secrets: %w", err)
+	}
 	if opts.Database != "" {
 		dump := filepath.Join(next, dumpName)
 		err := store.Fill(ctx, opts.store(), dump, force)
@@ -100,6 +105,23 @@ func Restore(ctx context.Context, opts Options, file string, force bool) (r Rest
 		return r, fmt.Errorf("put the restored directory in place: %w", err)
 	}
 	return r, nil
+}
+
+// keepSecretsKey takes the key that no backup holds over from the directory that
+// is replaced, and reports whether it is missing.
+func keepSecretsKey(from, next string, wanted bool) (missing bool, err error) {
+	text, err := os.ReadFile(filepath.Join(from, filepath.FromSlash(secretsKey)))
+	if errors.Is(err, fs.ErrNotExist) {
+		return wanted, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	to := filepath.Join(next, filepath.FromSlash(secretsKey))
+	if err := durable.MkdirAll(filepath.Dir(to), 0o700); err != nil {
+		return false, err
+	}
+	return false, durable.WriteFile(to, text, 0o600)
 }
 
 // claim makes sure that no controller uses a directory.

@@ -40,7 +40,7 @@ import (
 type CertIssuer interface {
 	// IssueDevice returns the certificate and what stands between it and the
 	// root, PEM.
-	IssueDevice(id identity.ID, site string, public any) ([]byte, error)
+	IssueDevice(id identity.ID, site string, keys identity.Keys) ([]byte, error)
 	// PEM returns the roots that boxes trust.
 	PEM() []byte
 	// Renewing returns the certificate that a box shows, which may have ended.
@@ -177,25 +177,29 @@ var (
 	errKey = errors.New("the key is not ECDSA P-256")
 )
 
-// publicOf reads a signing request: only its key counts.
-func publicOf(der []byte) (*x509.CertificateRequest, *ecdsa.PublicKey, error) {
+// publicOf reads a signing request: only its keys count.
+func publicOf(der []byte) (_ *x509.CertificateRequest, keys identity.Keys, err error) {
 	csr, err := x509.ParseCertificateRequest(der)
 	if err != nil {
-		return nil, nil, fmt.Errorf("%w: %w", errCSR, err)
+		return nil, keys, fmt.Errorf("%w: %w", errCSR, err)
 	}
 	key, ok := csr.PublicKey.(*ecdsa.PublicKey)
 	if !ok || key.Curve != elliptic.P256() {
-		return nil, nil, errKey
+		return nil, keys, errKey
 	}
 	if err := csr.CheckSignature(); err != nil {
-		return nil, nil, fmt.Errorf("%w: %w", errCSR, err)
+		return nil, keys, fmt.Errorf("%w: %w", errCSR, err)
 	}
-	return csr, key, nil
+	keys.Sign = key
+	if keys.Seal, err = identity.SealingKey(csr.Extensions); err != nil {
+		return nil, keys, fmt.Errorf("%w: %w", errCSR, err)
+	}
+	return csr, keys, nil
 }
 
 // certify makes a certificate and the row for it.
-func (d *Desk) certify(id identity.ID, site string, public *ecdsa.PublicKey, key string) (store.Cert, error) {
-	text, err := d.opts.Issuer.IssueDevice(id, site, public)
+func (d *Desk) certify(id identity.ID, site string, keys identity.Keys, key string) (store.Cert, error) {
+	text, err := d.opts.Issuer.IssueDevice(id, site, keys)
 	if err != nil {
 		return store.Cert{}, err
 	}

@@ -2,7 +2,6 @@ package enrol
 
 import (
 	"context"
-	"crypto/ecdsa"
 	"errors"
 	"fmt"
 
@@ -25,7 +24,7 @@ type origin struct {
 
 // redeem is the whole of enrolment but for how a request travels.
 func (d *Desk) redeem(ctx context.Context, q enrol.Request, secretHash [32]byte, from origin) (said, error) {
-	csr, public, err := publicOf(q.CSR)
+	csr, keys, err := publicOf(q.CSR)
 	switch {
 	case errors.Is(err, errKey):
 		return d.answer(enrol.BadKeyType, "The key must be ECDSA P-256."), nil
@@ -43,17 +42,20 @@ func (d *Desk) redeem(ctx context.Context, q enrol.Request, secretHash [32]byte,
 	}}
 	var chip *chip
 	if q.TPM != nil {
-		if chip, err = readChip(*q.TPM, public); err != nil {
+		if chip, err = readChip(*q.TPM, keys.Sign); err != nil {
 			return d.answer(enrol.BadTPM, err.Error()), nil
 		}
 		a.asked.TPM, a.asked.Public = chip.id, spki
+		if keys.Seal != nil {
+			a.asked.Sealing = keys.Seal.Bytes()
+		}
 	}
-	return d.settle(ctx, q.TokenID, a, chip, public)
+	return d.settle(ctx, q.TokenID, a, chip, keys)
 }
 
 // settle has an attempt judged with the facts of the database, and carries it
 // out in the same transaction.
-func (d *Desk) settle(ctx context.Context, token string, a attempt, chip *chip, public *ecdsa.PublicKey) (out said, err error) {
+func (d *Desk) settle(ctx context.Context, token string, a attempt, chip *chip, keys identity.Keys) (out said, err error) {
 	marks := marksOf(a.asked.Hardware, "")
 	if a.asked.TPM != "" {
 		marks = append(marks, "tpm:"+a.asked.TPM)
@@ -84,7 +86,7 @@ func (d *Desk) settle(ctx context.Context, token string, a attempt, chip *chip, 
 			return dec, d.challenge(chip, dec.Request, &out.Answer)
 		}
 		if v.issue {
-			if dec.Issue, err = d.issue(f, v, mine, public, marks); err != nil {
+			if dec.Issue, err = d.issue(f, v, mine, keys, marks); err != nil {
 				return dec, err
 			}
 			issued = dec.Issue.Cert
@@ -128,7 +130,7 @@ func (d *Desk) finish(ctx context.Context, out said, v verdict, a attempt, issue
 }
 
 // issue chooses id and name, and makes the certificate.
-func (d *Desk) issue(f store.EnrolFacts, v verdict, a attempt, public *ecdsa.PublicKey, marks []string) (*store.EnrolIssue, error) {
+func (d *Desk) issue(f store.EnrolFacts, v verdict, a attempt, keys identity.Keys, marks []string) (*store.EnrolIssue, error) {
 	i := store.EnrolIssue{Marks: marks}
 	id, site := identity.NewID(), f.Token.Site
 	i.Member = store.Membership{State: store.StateEnrolled, Since: d.opts.WallClock(), By: "token " + f.Token.ID, Generation: 1, Labels: f.Token.Labels, Hardware: a.asked.Hardware}
@@ -148,7 +150,7 @@ func (d *Desk) issue(f store.EnrolFacts, v verdict, a attempt, public *ecdsa.Pub
 	}
 	i.Member.Box = id
 	var err error
-	i.Cert, err = d.certify(id, site, public, a.key)
+	i.Cert, err = d.certify(id, site, keys, a.key)
 	return &i, err
 }
 

@@ -75,7 +75,7 @@ func rule(q renewal, f store.RenewFacts, now time.Time, grace time.Duration) rul
 
 // renew gives a box its next certificate.
 func (d *Desk) renew(ctx context.Context, leaf *x509.Certificate, q enrol.Renewal, address string) (said, error) {
-	csr, public, err := publicOf(q.CSR)
+	csr, keys, err := publicOf(q.CSR)
 	switch {
 	case errors.Is(err, errKey):
 		return d.answer(enrol.BadKeyType, "The key must be ECDSA P-256."), nil
@@ -113,7 +113,7 @@ func (d *Desk) renew(ctx context.Context, leaf *x509.Certificate, q enrol.Renewa
 			return dec, nil
 		}
 		var err error
-		cert, err = d.certify(id, site, public, asked.key)
+		cert, err = d.certify(id, site, keys, asked.key)
 		dec.Issue = &cert
 		return dec, err
 	})

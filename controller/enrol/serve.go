@@ -14,6 +14,7 @@ import (
 
 	"github.com/edgeherd/edgeherd/controller/store"
 	"github.com/edgeherd/edgeherd/internal/enrol"
+	"github.com/edgeherd/edgeherd/internal/identity"
 )
 
 // retrySeconds is what a machine is told that asks too often.
@@ -116,7 +117,13 @@ func (d *Desk) prove(ctx context.Context, key string, answer []byte) (said, erro
 	if err != nil || !ok {
 		return said{}, errors.Join(errors.New("the key of a request was not kept"), err)
 	}
-	return d.settle(ctx, row.Token, attempt{key: key, asked: row.EnrolAsked, hasTPM: true, shown: true}, nil, public)
+	keys := identity.Keys{Sign: public}
+	if len(row.Sealing) > 0 {
+		if keys.Seal, err = identity.ParseSealing(row.Sealing); err != nil {
+			return said{}, err
+		}
+	}
+	return d.settle(ctx, row.Token, attempt{key: key, asked: row.EnrolAsked, hasTPM: true, shown: true}, nil, keys)
 }
 
 // remote is the address of whoever asks; all that is not TCP shares one.

@@ -1,6 +1,7 @@
 package enrol
 
 import (
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/rand"
 	"crypto/sha256"
@@ -24,7 +25,7 @@ type chip struct {
 
 // readChip checks that the public area of the key is that of the signing
 // request, and that such a key cannot leave its TPM.
-func readChip(t enrol.TPM, public *ecdsa.PublicKey) (*chip, error) {
+func readChip(t enrol.TPM, public crypto.PublicKey) (*chip, error) {
 	ek, err := tpm2.Unmarshal[tpm2.TPMTPublic](t.EKPublic)
 	if err != nil {
 		return nil, fmt.Errorf("read the endorsement key: %w", err)

@@ -178,7 +178,7 @@ func (s *Store) contact(ctx context.Context, t *tx, id identity.ID, serial, addr
 		return st, true, err
 	}
 	if st.State != StateEnrolled {
-		return st, false, nil
+		return st, c.State == CertPending, nil // another key: what is sealed to it changes
 	}
 	st, err = s.setState(ctx, t, st, Change{Box: id, To: StateActive, Why: "first contact from " + address, By: "controller"})
 	return st, true, err

@@ -76,6 +76,7 @@ type EnrolAsked struct {
 	TPM       string         `json:"tpm,omitempty"`       // SHA-256 of the endorsement key, hexadecimal
 	Challenge []byte         `json:"challenge,omitempty"` // SHA-256 of what only the TPM can tell
 	Public    []byte         `json:"public,omitempty"`    // the key, while it is to be proved
+	Sealing   []byte         `json:"sealing,omitempty"`   // the key for secrets, as long as Public
 	Proved    bool           `json:"proved,omitempty"`    // the key is in that TPM
 	By        string         `json:"by,omitempty"`        // who decided
 	Serial    string         `json:"serial,omitempty"`    // of the certificate that was issued

@@ -61,7 +61,7 @@ func handshakeCost(t *testing.T) []Figure {
 func boxCert(t *testing.T, ca *identity.CA, id identity.ID) tls.Certificate {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	check(t, err)
-	cert, err := ca.IssueDevice(id, "berlin-1", key.Public())
+	cert, err := ca.IssueDevice(id, "berlin-1", identity.Keys{Sign: key.Public()})
 	check(t, err)
 	der, err := x509.MarshalPKCS8PrivateKey(key)
 	check(t, err)

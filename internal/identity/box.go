@@ -43,14 +43,18 @@ type Identity struct {
 	Roots       *x509.CertPool
 }
 
-// Enrol writes the files of a new box into dir: a fresh key, its certificate
+// Enrol writes the files of a new box into dir: fresh keys, the certificate
 // from ca, the CA and box.json last, so that a directory with box.json is whole.
 func Enrol(dir string, ca *CA, box Box) error {
 	key, err := MakeKey(filepath.Join(dir, "key.pem"))
 	if err != nil {
 		return err
 	}
-	cert, err := ca.IssueDevice(box.ID, box.Site, key.Public())
+	seal, err := MakeSealKey(dir)
+	if err != nil {
+		return err
+	}
+	cert, err := ca.IssueDevice(box.ID, box.Site, Keys{Sign: key.Public(), Seal: seal.PublicKey()})
 	if err != nil {
 		return err
 	}

@@ -315,18 +315,22 @@ func (ca *CA) PEM() []byte {
 	return out
 }
 
-// IssueDevice certifies the public key of a box for 30 days, and returns the
+// IssueDevice certifies the public keys of a box for 30 days, and returns the
 // chain below the root. The subject is ours: what the box asked for plays no
 // part.
-func (ca *CA) IssueDevice(id ID, site string, public any) (certPEM []byte, err error) {
-	if k, ok := public.(*ecdsa.PublicKey); !ok || k.Curve != elliptic.P256() {
+func (ca *CA) IssueDevice(id ID, site string, keys Keys) (certPEM []byte, err error) {
+	if k, ok := keys.Sign.(*ecdsa.PublicKey); !ok || k.Curve != elliptic.P256() {
 		return nil, errors.New("issue device certificate: the key is not ECDSA P-256")
 	}
-	return ca.issue(ca.device, &x509.Certificate{
+	tmpl := &x509.Certificate{
 		Subject:     pkix.Name{CommonName: string(id), OrganizationalUnit: []string{"site:" + site}},
 		NotAfter:    ca.now().Add(deviceLife),
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-	}, public)
+	}
+	if keys.Seal != nil {
+		tmpl.ExtraExtensions = []pkix.Extension{SealingExtension(keys.Seal)}
+	}
+	return ca.issue(ca.device, tmpl, keys.Sign)
 }
 
 // IssueServer makes a key and a certificate for the controller's listeners.

@@ -7,6 +7,7 @@
 // of a box, written once by enrolment and read by the agent:
 //
 //	DIR/key.pem      the box's private key, mode 0600
+//	DIR/seal.pem     the key that secrets for it are sealed to, mode 0600
 //	DIR/cert.pem     its certificate, CN = ID, OU = "site:<site>"
 //	DIR/ca.pem       the roots it trusts
 //	DIR/box.json     Box: id, name, site, controller addresses, keyring

@@ -295,7 +295,7 @@ func TestOnlyKeysOfTheRightKindAreCertified(t *testing.T) {
 	ed, _, err := ed25519.GenerateKey(rand.Reader)
 	check(t, err)
 	for _, key := range []any{nil, ed, p384.Public(), "key"} {
-		if cert, err := ca.IssueDevice(identity.NewID(), "x", key); err == nil || cert != nil {
+		if cert, err := ca.IssueDevice(identity.NewID(), "x", identity.Keys{Sign: key}); err == nil || cert != nil {
 			t.Errorf("a certificate for %T", key)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"regexp"
 
 	"github.com/edgeherd/edgeherd/internal/blob"
 	"github.com/edgeherd/edgeherd/internal/identity"
@@ -21,6 +22,37 @@ type Desired struct {
 	Models     []DesiredModel `json:"models"`
 	// Agent is the release the agent shall be; nil leaves it alone.
 	Agent *DesiredAgent `json:"agent,omitempty"`
+	// Secrets are all that the box is to have, in the order of their names.
+	Secrets []DesiredSecret `json:"secrets,omitempty"`
+}
+
+// Bounds of secrets: 32 of the longest value, sealed and twice in base64, and the
+// models of a box still fit into a WELCOME.
+const (
+	MaxSecrets     = 32 // of a box
+	MaxSecretBytes = 1024
+	maxSecretName  = 63
+)
+
+// DesiredSecret is a secret, sealed so that only its box can open it (see
+// identity.Seal).
+type DesiredSecret struct {
+	Name string `json:"name"`
+	// Version changes with the value and says nothing of it.
+	Version string `json:"version"`
+	Key     string `json:"key"` // identity.SealID of the key that opens it
+	Sealed  []byte `json:"sealed"`
+}
+
+var secretName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]*$`)
+
+// CheckSecretName refuses what is no name of a secret: it becomes the name of a
+// file on the box.
+func CheckSecretName(name string) error {
+	if len(name) > maxSecretName || !secretName.MatchString(name) {
+		return fmt.Errorf("%.80q is no name of a secret: lower case letters, digits and . _ -, beginning with a letter or digit, at most %d", name, maxSecretName)
+	}
+	return nil
 }
 
 // DesiredModel is one model version that shall serve.

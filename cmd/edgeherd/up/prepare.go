@@ -99,10 +99,17 @@ func (f *Fleet) layOut(ctx context.Context) error {
 	if err := f.server(ctx); err != nil {
 		return err
 	}
+	// Opened secrets go with the fleet that runs, as with a boot of real boxes.
+	opened, err := os.MkdirTemp("", "eh")
+	if err != nil {
+		return fmt.Errorf("make folder for opened secrets: %w", err)
+	}
+	f.leavings = append(f.leavings, opened)
 	for i := range f.boxes {
 		if err := f.shortSocket(&f.boxes[i]); err != nil {
 			return err
 		}
+		f.boxes[i].secrets = filepath.Join(opened, f.boxes[i].name)
 	}
 	return nil
 }
@@ -255,7 +262,7 @@ func (f *Fleet) furnishBox(ctx context.Context, b box) error {
 func (f *Fleet) configureBox(b box) error {
 	state := filepath.Join(b.dir, "agent")
 	if err := writeConfig(filepath.Join(b.dir, "agent.yaml"), map[string]any{
-		"state": state, "root": filepath.Join(b.dir, "root"), "runner": b.socket,
+		"state": state, "root": filepath.Join(b.dir, "root"), "runner": b.socket, "secrets": b.secrets,
 	}, map[string]any{
 		// A disk that wears commits once a minute; who looks on wants it sooner.
 		"sense_period": "5s", "seal_period": "15s",
@@ -265,7 +272,7 @@ func (f *Fleet) configureBox(b box) error {
 	library := filepath.Join(f.opts.Assets, "onnxruntime", "linux-"+runtime.GOARCH, "libonnxruntime.so.1")
 	return writeConfig(filepath.Join(b.dir, "runner.yaml"), map[string]any{
 		"http": f.plan.OIP[b.name], "socket": b.socket, "state": filepath.Join(b.dir, "runner"),
-		"active": filepath.Join(state, "models", "active.json"), "identity": filepath.Join(state, "identity"), "library": library,
+		"active": filepath.Join(state, "models", "active.json"), "identity": filepath.Join(state, "identity"), "library": library, "secrets": b.secrets,
 		"inputs": []map[string]any{
 			{"name": "dock-camera", "kind": "folder", "pipeline": "label-reader", "path": filepath.Join(b.dir, "frames"), "interval": "4s"},
 			{"name": "dock-microphone", "kind": "audio", "pipeline": "voice-activity", "path": filepath.Join(b.dir, "clip.wav"), "interval": "15s"},

@@ -79,6 +79,7 @@ type box struct {
 	name, site, profile string
 	seed                uint64
 	dir                 string // absolute
+	secrets             string // opened ones
 	socket              string // of its runner; short, since a unix address has 107 bytes
 }
 

@@ -109,7 +109,7 @@ func Certificates(state string, ids []identity.ID) ([]tls.Certificate, *tls.Conf
 	}
 	certs := make([]tls.Certificate, len(ids))
 	for i, id := range ids {
-		text, err := ca.IssueDevice(id, Site, key.Public())
+		text, err := ca.IssueDevice(id, Site, identity.Keys{Sign: key.Public()})
 		if err != nil {
 			return nil, nil, err
 		}

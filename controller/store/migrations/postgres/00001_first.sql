@@ -307,3 +307,16 @@ CREATE TABLE part_used (
   n BIGINT NOT NULL, region TEXT NOT NULL, site TEXT NOT NULL,
   PRIMARY KEY (box, t_ms, kind, part, serial)
 );
+
+-- Secrets of boxes, encrypted under a key that is not in the database. scope is
+-- box, site or label, target which one.
+CREATE TABLE secret (
+  name TEXT NOT NULL, scope TEXT NOT NULL, target TEXT NOT NULL, version TEXT NOT NULL, key TEXT NOT NULL, sealed BYTEA NOT NULL,
+  changed_ms BIGINT NOT NULL, author TEXT NOT NULL,
+  PRIMARY KEY (name, scope, target)
+);
+-- Heads of the audit log that boxes say they have seen.
+CREATE TABLE audit_witness (
+  box TEXT NOT NULL, seq BIGINT NOT NULL, hash TEXT NOT NULL, told_ms BIGINT NOT NULL,
+  PRIMARY KEY (box, seq, hash)
+);

@@ -289,3 +289,16 @@ CREATE TABLE part_used (
   n INTEGER NOT NULL, region TEXT NOT NULL, site TEXT NOT NULL,
   PRIMARY KEY (box, t_ms, kind, part, serial)
 ) WITHOUT ROWID;
+
+-- Secrets of boxes, encrypted under a key that is not in the database. scope is
+-- box, site or label, target which one.
+CREATE TABLE secret (
+  name TEXT NOT NULL, scope TEXT NOT NULL, target TEXT NOT NULL, version TEXT NOT NULL, key TEXT NOT NULL, sealed BLOB NOT NULL,
+  changed_ms INTEGER NOT NULL, author TEXT NOT NULL,
+  PRIMARY KEY (name, scope, target)
+) WITHOUT ROWID;
+-- Heads of the audit log that boxes say they have seen.
+CREATE TABLE audit_witness (
+  box TEXT NOT NULL, seq INTEGER NOT NULL, hash TEXT NOT NULL, told_ms INTEGER NOT NULL,
+  PRIMARY KEY (box, seq, hash)
+) WITHOUT ROWID;

@@ -195,6 +195,24 @@ export type BoxModel = {
     running_version?: string;
 };
 
+export type BoxSecret = {
+    box?: string;
+    /**
+     * of boxes, as k=v
+     */
+    label?: string;
+    name: string;
+    site?: string;
+    /**
+     * held: the box follows a desired state with it; waiting: the box was not reached; sealing: not sealed to the box's present key yet
+     */
+    state: 'held' | 'waiting' | 'sealing';
+};
+
+export type BoxSecretList = {
+    items: Array<BoxSecret>;
+};
+
 export type Buffer = {
     blocks: number;
     bytes: number;
@@ -857,6 +875,20 @@ export type NewRma = {
     vendor_number?: string;
 };
 
+export type NewSecret = {
+    box?: string;
+    /**
+     * of boxes, as k=v
+     */
+    label?: string;
+    name: string;
+    site?: string;
+    /**
+     * base64 of at most 1024 bytes
+     */
+    value: string;
+};
+
 export type NewTicket = {
     /**
      * name or id
@@ -1207,6 +1239,33 @@ export type RolloutEventList = {
 
 export type RolloutList = {
     items: Array<Rollout>;
+};
+
+export type Secret = {
+    box?: string;
+    by: string;
+    changed: string;
+    /**
+     * of boxes, as k=v
+     */
+    label?: string;
+    lost: boolean;
+    name: string;
+    site?: string;
+};
+
+export type SecretAt = {
+    box?: string;
+    /**
+     * of boxes, as k=v
+     */
+    label?: string;
+    name: string;
+    site?: string;
+};
+
+export type SecretList = {
+    items: Array<Secret>;
 };
 
 export type Series = {
@@ -2473,6 +2532,45 @@ export type BoxResultsResponses = {
 };
 
 export type BoxResultsResponse = BoxResultsResponses[keyof BoxResultsResponses];
+
+export type ListBoxSecretsData = {
+    body?: never;
+    path: {
+        id: string;
+    };
+    query?: never;
+    url: '/api/v1/boxes/{id}/secrets';
+};
+
+export type ListBoxSecretsErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type ListBoxSecretsError = ListBoxSecretsErrors[keyof ListBoxSecretsErrors];
+
+export type ListBoxSecretsResponses = {
+    /**
+     * OK
+     */
+    200: BoxSecretList;
+};
+
+export type ListBoxSecretsResponse = ListBoxSecretsResponses[keyof ListBoxSecretsResponses];
 
 export type BoxSeriesData = {
     body?: never;
@@ -3768,6 +3866,113 @@ export type ReplayRolloutResponses = {
 };
 
 export type ReplayRolloutResponse = ReplayRolloutResponses[keyof ReplayRolloutResponses];
+
+export type ListSecretsData = {
+    body?: never;
+    path?: never;
+    query?: never;
+    url: '/api/v1/secrets';
+};
+
+export type ListSecretsErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type ListSecretsError = ListSecretsErrors[keyof ListSecretsErrors];
+
+export type ListSecretsResponses = {
+    /**
+     * OK
+     */
+    200: SecretList;
+};
+
+export type ListSecretsResponse = ListSecretsResponses[keyof ListSecretsResponses];
+
+export type SetSecretData = {
+    body: NewSecret;
+    path?: never;
+    query?: never;
+    url: '/api/v1/secrets';
+};
+
+export type SetSecretErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type SetSecretError = SetSecretErrors[keyof SetSecretErrors];
+
+export type SetSecretResponses = {
+    /**
+     * OK
+     */
+    200: SecretList;
+};
+
+export type SetSecretResponse = SetSecretResponses[keyof SetSecretResponses];
+
+export type RemoveSecretData = {
+    body: SecretAt;
+    path?: never;
+    query?: never;
+    url: '/api/v1/secrets:remove';
+};
+
+export type RemoveSecretErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type RemoveSecretError = RemoveSecretErrors[keyof RemoveSecretErrors];
+
+export type RemoveSecretResponses = {
+    /**
+     * OK
+     */
+    200: SecretList;
+};
+
+export type RemoveSecretResponse = RemoveSecretResponses[keyof RemoveSecretResponses];
 
 export type SessionData = {
     body?: never;
