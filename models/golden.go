@@ -122,7 +122,7 @@ func (c GoldenCase) validate() error {
 			return fmt.Errorf("input %q is given twice", in.Name)
 		}
 		seen[in.Name] = true
-		if err := in.checkData(in.Data); err != nil {
+		if err := in.CheckData(in.Data); err != nil {
 			return fmt.Errorf("input %q: %w", in.Name, err)
 		}
 	}
@@ -132,7 +132,7 @@ func (c GoldenCase) validate() error {
 			return fmt.Errorf("output %q is given twice", out.Name)
 		}
 		seen[out.Name] = true
-		if err := out.checkData(out.Data); err != nil {
+		if err := out.CheckData(out.Data); err != nil {
 			return fmt.Errorf("output %q: %w", out.Name, err)
 		}
 		for _, tol := range []float64{out.Abs, out.Rel} {
@@ -210,7 +210,7 @@ func (w GoldenWant) Check(got TensorSpec, data []byte) error {
 	if !sameShape(got.Shape, w.Shape) {
 		return fmt.Errorf("output %q has shape %v, want %v", w.Name, got.Shape, w.Shape)
 	}
-	if err := got.checkData(data); err != nil {
+	if err := got.CheckData(data); err != nil {
 		return fmt.Errorf("output %q: %w", w.Name, err)
 	}
 	if len(data) != len(w.Data) && w.DType != BYTES {

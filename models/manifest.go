@@ -45,6 +45,10 @@ type Manifest struct {
 	Pipelines []Pipeline `json:"pipelines,omitempty"`
 	// Variants are forms of the model from the best to the cheapest; see Ladder.
 	Variants []Variant `json:"variants,omitempty"`
+	// Backend is the program that serves the model; nil: ONNX Runtime does.
+	Backend *Backend `json:"backend,omitempty"`
+	// LeavesSite says where inputs may go: StaysOnSite, the default, or MayLeaveSite.
+	LeavesSite string `json:"leaves_site,omitempty"`
 }
 
 // File is one file of a model: its slash-separated path inside the model's
@@ -121,11 +125,16 @@ func (m Manifest) Validate() error {
 			return fmt.Errorf("file %q has no digest or a negative size", f.Path)
 		}
 	}
-	if !seen[ModelFile] {
+	if !seen[ModelFile] && m.Backend == nil {
 		return fmt.Errorf("model has no file %s", ModelFile)
 	}
-	if err := m.Signature.Validate(); err != nil {
+	if err := m.checkBackend(); err != nil {
 		return err
+	}
+	if m.Backend == nil || m.Backend.API != APIOpenAI {
+		if err := m.Signature.Validate(); err != nil {
+			return err
+		}
 	}
 	if err := m.checkVariants(); err != nil {
 		return err

@@ -32,6 +32,11 @@ type description struct {
 	Pipelines []Pipeline `yaml:"pipelines"`
 	// Variants are described at Variant.
 	Variants []Variant `yaml:"variants"`
+	// Backend, LeavesSite: docs/backends.md. Signature is for a model of a
+	// backend, which has no file to read it from.
+	Backend    *Backend  `yaml:"backend"`
+	LeavesSite string    `yaml:"leaves_site"`
+	Signature  Signature `yaml:"signature"`
 }
 
 // Pack reads the model in dir: model.yaml says what it is, model.onnx gives the
@@ -54,7 +59,7 @@ func pack(dir string) (Manifest, map[blob.Digest]string, error) {
 	m := Manifest{
 		V: ManifestVersion, Name: desc.Name, Version: desc.Version,
 		Description: desc.Description, Licence: desc.Licence, Upstream: desc.Upstream,
-		Pipelines: desc.Pipelines, Variants: desc.Variants,
+		Pipelines: desc.Pipelines, Variants: desc.Variants, Backend: desc.Backend, LeavesSite: desc.LeavesSite,
 	}
 	names := desc.names(dir)
 	paths := map[blob.Digest]string{}
@@ -66,11 +71,9 @@ func pack(dir string) (Manifest, map[blob.Digest]string, error) {
 		m.Files = append(m.Files, f)
 		paths[f.Digest] = filepath.Join(dir, filepath.FromSlash(name))
 	}
-	info, err := ReadONNXFile(filepath.Join(dir, ModelFile))
-	if err != nil {
+	if m.Signature, err = desc.signature(dir); err != nil {
 		return Manifest{}, nil, err
 	}
-	m.Signature = info.Signature
 	if slices.Contains(names, GoldenFile) {
 		golden, err := ReadGolden(filepath.Join(dir, GoldenFile))
 		if err != nil {
@@ -83,7 +86,8 @@ func pack(dir string) (Manifest, map[blob.Digest]string, error) {
 	if err := m.Validate(); err != nil {
 		return Manifest{}, nil, fmt.Errorf("%s: %w", filepath.Join(dir, DescriptionFile), err)
 	}
-	if err := m.CheckVariants(func(f File) (io.ReadCloser, error) { return os.Open(paths[f.Digest]) }); err != nil {
+	open := func(f File) (io.ReadCloser, error) { return os.Open(paths[f.Digest]) }
+	if err := errors.Join(m.CheckVariants(open), m.CheckProof(open)); err != nil {
 		return Manifest{}, nil, err
 	}
 	for _, p := range m.Pipelines {
@@ -94,16 +98,32 @@ func pack(dir string) (Manifest, map[blob.Digest]string, error) {
 	return m, paths, nil
 }
 
+// signature is what callers depend on: that of the file, or, where another
+// program reads the file, what the description promises.
+func (d description) signature(dir string) (Signature, error) {
+	declared := len(d.Signature.Inputs)+len(d.Signature.Outputs) > 0
+	if d.Backend != nil {
+		return d.Signature, nil
+	}
+	if declared {
+		return Signature{}, fmt.Errorf("%s: a signature is for models with a backend: this one has that of %s", filepath.Join(dir, DescriptionFile), ModelFile)
+	}
+	info, err := ReadONNXFile(filepath.Join(dir, ModelFile))
+	return info.Signature, err
+}
+
 // names lists the files to pack: those of the description, and those without
 // which what it describes could not be served.
 func (d description) names(dir string) []string {
 	names := slices.Clone(d.Files)
-	if len(names) == 0 {
+	if len(names) == 0 && d.Backend == nil {
 		names = []string{ModelFile}
 	}
 	more := []string{}
-	if _, err := os.Lstat(filepath.Join(dir, GoldenFile)); err == nil {
-		more = append(more, GoldenFile)
+	for _, name := range []string{GoldenFile, PromptsFile} {
+		if _, err := os.Lstat(filepath.Join(dir, name)); err == nil && (name == GoldenFile || d.Backend != nil) {
+			more = append(more, name)
+		}
 	}
 	for _, v := range d.Variants {
 		more = append(more, v.Path, v.Golden)

@@ -31,10 +31,10 @@ func (t TensorSpec) Elements() (int64, error) {
 	return n, nil
 }
 
-// checkData reports whether data fills exactly this shape. BYTES elements are
+// CheckData reports whether data fills exactly this shape. BYTES elements are
 // a 4-byte little-endian length and the string, as in the Open Inference
 // Protocol's binary extension.
-func (t TensorSpec) checkData(data []byte) error {
+func (t TensorSpec) CheckData(data []byte) error {
 	n, err := t.Elements()
 	if err != nil {
 		return err

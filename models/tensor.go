@@ -40,7 +40,7 @@ func (t DType) Size() int {
 // vary from call to call; a nil Shape is a scalar.
 type TensorSpec struct {
 	Name  string  `json:"name"`
-	DType DType   `json:"datatype"`
+	DType DType   `json:"datatype" yaml:"datatype"`
 	Shape []int64 `json:"shape"`
 }
 

@@ -25,10 +25,7 @@ func appendAnswer(b []byte, ref models.Ref, c *call, outs []worker.Tensor) (text
 		b = append(b, `,"id":`...)
 		b = appendText(b, c.id)
 	}
-	if c.variant != "" {
-		b = append(b, `,"parameters":{"variant":`...)
-		b = append(appendText(b, c.variant), '}')
-	}
+	b = appendSaid(b, c)
 	b = append(b, `,"outputs":[`...)
 	for i := range outs {
 		t := &outs[i]
@@ -62,6 +59,21 @@ func appendAnswer(b []byte, ref models.Ref, c *call, outs []worker.Tensor) (text
 		b = append(b, '}')
 	}
 	return append(b, "]}"...), tail, nil
+}
+
+// appendSaid writes the parameters of an answer, if there are any.
+func appendSaid(b []byte, c *call) []byte {
+	lead := `,"parameters":{`
+	for _, p := range [...]struct{ key, text string }{{"variant", c.variant}, {"served_by", c.served}} {
+		if p.text != "" {
+			b = append(append(append(append(b, lead...), '"'), p.key...), `":`...)
+			b, lead = appendText(b, p.text), ","
+		}
+	}
+	if lead == "," {
+		b = append(b, '}')
+	}
+	return b
 }
 
 // wantsBinary tells the form of output i: outputs come in the order in which

@@ -99,6 +99,9 @@ func (s *Server) blobs() string {
 
 // prove runs the golden samples. A model without any passes untried.
 func (v *version) prove(ctx context.Context, p *runnerapi.Probe) error {
+	if v.isOpenAI() {
+		return v.provePrompts(ctx, p)
+	}
 	path, err := v.source.path(models.GoldenFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -134,7 +137,9 @@ func (v *version) prove(ctx context.Context, p *runnerapi.Probe) error {
 	if len(faults) > 0 {
 		return fmt.Errorf("%d of %d golden cases fail, the first: %w", len(faults), p.GoldenTotal, faults[0])
 	}
-	v.measure(ctx, golden, p)
+	if v.ext == nil {
+		v.measure(ctx, golden, p)
+	}
 	return nil
 }
 

@@ -18,6 +18,11 @@ type cpuClock struct{ last time.Duration }
 func (s *Server) cpuSeconds() time.Duration {
 	total := rusage(syscall.RUSAGE_SELF) + rusage(syscall.RUSAGE_CHILDREN)
 	for _, v := range s.known() {
+		if v.ext != nil {
+			if u, err := v.usage(); err == nil {
+				total += u.CPU
+			}
+		}
 		for _, w := range v.workers() {
 			u, err := w.Usage()
 			if err != nil {

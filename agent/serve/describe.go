@@ -26,7 +26,10 @@ func (s *Server) config(name, number string) (*oip.ModelConfig, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &oip.ModelConfig{Name: v.ref.Name, Platform: platform, Backend: "onnxruntime"}
+	c := &oip.ModelConfig{Name: v.ref.Name, Platform: v.platform(), Backend: "onnxruntime"}
+	if v.ext != nil {
+		c.Backend = v.ext.config.Name
+	}
 	sig := v.signature()
 	for _, t := range sig.Inputs {
 		c.Input = append(c.Input, &oip.ModelInput{Name: t.Name, DataType: dataType(t.DType), Dims: t.Shape})

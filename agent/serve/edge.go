@@ -74,6 +74,10 @@ func (v *version) status(serves bool) runnerapi.ModelStatus {
 	if u, err := v.usage(); err == nil {
 		m.WorkerPID, m.RSSBytes = u.PID, u.RSSBytes
 	}
+	up, why := v.ready()
+	if v.ext != nil {
+		m.Backend = v.ext.config.Name + " (" + v.ext.config.Kind() + ")"
+	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	m.Restarts, m.Variant, m.Variants = v.restarts, v.variants[v.at].Name, v.rungs
@@ -82,17 +86,17 @@ func (v *version) status(serves bool) runnerapi.ModelStatus {
 		m.Provider, m.Skipped = r.Provider, r.Skipped
 	}
 	switch {
-	case v.w != nil && serves:
+	case up && serves:
 		m.State = runnerapi.ModelReady
-	case v.w != nil:
+	case up:
 		m.State = runnerapi.ModelCandidate
 	case v.broken:
 		m.State = runnerapi.ModelFailed
 	default:
 		m.State = runnerapi.ModelLoading
 	}
-	if v.w == nil && v.lastErr != nil {
-		m.Err = v.lastErr.Error()
+	if !up && why != nil {
+		m.Err = why.Error()
 	}
 	return m
 }

@@ -211,6 +211,7 @@ func (s *Server) grpcCall(ctx context.Context, ticket *ticket, msg []byte, began
 		return ref, nil, nil, err
 	}
 	defer v.release()
+	d.call.reserve = ticket.grow
 	if err = d.call.decodeImages(v.signature(), ticket.grow); err == nil {
 		outs, err = s.answer(ctx, v, &d.call, began)
 	}

@@ -76,6 +76,7 @@ type grpcDecoder struct {
 	arena    []byte
 	reserve  func(n int64) error
 	reserved int
+	answer   bool // a ModelInferResponse is read: its outputs are the inputs of the call
 }
 
 var errWireType = errors.New("a field has the wrong wire type")
@@ -97,12 +98,19 @@ func (d *grpcDecoder) decode(b []byte) error {
 		case fieldID:
 			d.call.id = string(content)
 		case fieldParams:
+			if d.answer {
+				return nil
+			}
 			return parameter(content, d.call.requestParameter)
 		case fieldTensors:
 			return d.input(content)
-		case fieldOutputs:
-			return d.output(content)
-		case fieldRawIn:
+		case fieldOutputs, fieldRawIn:
+			if (num == fieldRawOut) != d.answer {
+				if d.answer {
+					return nil
+				}
+				return d.output(content)
+			}
 			if len(d.raw) == maxTensors {
 				return fmt.Errorf("more than %d raw_input_contents", maxTensors)
 			}
@@ -140,6 +148,9 @@ func (d *grpcDecoder) input(b []byte) error {
 		case 3:
 			return appendShape(&t.Shape, typ, content)
 		case fieldParams:
+			if d.answer {
+				return nil
+			}
 			return parameter(content, func(key string, v value) error { return d.call.inputParameter(len(d.call.inputs), key, v) })
 		case fieldContents:
 			contents = content
@@ -385,25 +396,18 @@ func appendReply(ref models.Ref, c *call, outs []worker.Tensor) (lead [][]byte) 
 	if c.id != "" {
 		b = protowire.AppendString(protowire.AppendTag(b, fieldID, protowire.BytesType), c.id)
 	}
-	if c.variant != "" { // an entry of a map<string, InferParameter>
-		text := protowire.AppendString(protowire.AppendTag(nil, 3, protowire.BytesType), c.variant)
-		entry := protowire.AppendString(protowire.AppendTag(nil, 1, protowire.BytesType), "variant")
+	for _, p := range [...]struct{ key, text string }{{"variant", c.variant}, {"served_by", c.served}} {
+		if p.text == "" {
+			continue
+		}
+		// An entry of a map<string, InferParameter>.
+		text := protowire.AppendString(protowire.AppendTag(nil, 3, protowire.BytesType), p.text)
+		entry := protowire.AppendString(protowire.AppendTag(nil, 1, protowire.BytesType), p.key)
 		entry = protowire.AppendBytes(protowire.AppendTag(entry, 2, protowire.BytesType), text)
 		b = protowire.AppendBytes(protowire.AppendTag(b, fieldParams, protowire.BytesType), entry)
 	}
-	var meta, shape []byte
 	for i := range outs {
-		t := &outs[i]
-		meta = protowire.AppendString(protowire.AppendTag(meta[:0], 1, protowire.BytesType), t.Name)
-		meta = protowire.AppendString(protowire.AppendTag(meta, 2, protowire.BytesType), string(t.DType))
-		shape = shape[:0]
-		for _, d := range t.Shape {
-			shape = protowire.AppendVarint(shape, uint64(d))
-		}
-		if len(shape) > 0 {
-			meta = protowire.AppendBytes(protowire.AppendTag(meta, 3, protowire.BytesType), shape)
-		}
-		b = protowire.AppendBytes(protowire.AppendTag(b, fieldTensors, protowire.BytesType), meta)
+		b = protowire.AppendBytes(protowire.AppendTag(b, fieldTensors, protowire.BytesType), tensorMeta(&outs[i]))
 	}
 	for i := range outs {
 		b = protowire.AppendVarint(protowire.AppendTag(b, fieldRawOut, protowire.BytesType), uint64(len(outs[i].Data)))

@@ -34,6 +34,7 @@ func (s *Server) routes(control bool) *http.ServeMux {
 		mux.HandleFunc("POST "+prefix+"/infer", s.postInfer)
 	}
 	mux.HandleFunc("GET /v2/models/stats", s.getStats)
+	s.openAIRoutes(mux)
 	s.repositoryRoutes(mux, control)
 	mux.HandleFunc("GET /metrics", s.getMetrics)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
@@ -96,7 +97,7 @@ func (s *Server) metadata(name, number string) (modelMetadata, error) {
 	if err != nil {
 		return modelMetadata{}, err
 	}
-	meta := modelMetadata{Name: v.ref.Name, Platform: platform}
+	meta := modelMetadata{Name: v.ref.Name, Platform: v.platform()}
 	for _, o := range t.models[v.ref.Name] {
 		meta.Versions = append(meta.Versions, o.ref.Version)
 	}
@@ -208,7 +209,7 @@ func (s *Server) infer(w http.ResponseWriter, r *http.Request, v *version, ticke
 		return err
 	}
 	room := s.buffers.get(v.outBytes.Load())
-	c.room, c.lease = *room, lease
+	c.room, c.lease, c.reserve = *room, lease, ticket.grow
 	outs, err := s.answer(r.Context(), v, c, began)
 	if err != nil {
 		return err // the run may write to the room still
@@ -222,6 +223,9 @@ func (s *Server) infer(w http.ResponseWriter, r *http.Request, v *version, ticke
 		return err
 	}
 	*arena = answer
+	if c.served != "" {
+		w.Header().Set(headerServedBy, c.served)
+	}
 	s.reply(w, answer, binaries)
 	return nil
 }

@@ -218,6 +218,9 @@ func (q *queue) length() int {
 
 // infer runs one request, alone or together with others.
 func (v *version) infer(ctx context.Context, c *call) ([]worker.Tensor, error) {
+	if v.ext != nil {
+		return v.forward(ctx, c)
+	}
 	w, err := v.worker(ctx)
 	if err != nil {
 		return nil, err

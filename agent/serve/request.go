@@ -40,6 +40,10 @@ type call struct {
 	pixels         map[int]pixels // by input, where a request says how
 	lease          *worker.Lease  // the memory that inputs lie in; nil: their own
 	room           []byte         // memory for the outputs; what was used of it, afterwards
+	reserve        func(n int64) error
+	forwarded      bool   // a runner has passed it on: it is answered here or refused
+	away           bool   // there is no room for it here, only on its way to another server
+	served         string // where it was computed; empty: here, and nobody asks
 }
 
 // wanted is an output that the request names.
@@ -63,6 +67,7 @@ type decoder struct {
 	// reserve is asked for each arenaStep bytes of arena.
 	reserve  func(n int64) error
 	reserved int
+	answer   bool // an inference response is read: its outputs are the inputs of the call
 }
 
 const arenaStep = 64 << 10
@@ -89,8 +94,14 @@ func splitBody(body []byte, header string) (text, tail []byte, err error) {
 // said otherwise.
 func (d *decoder) decode(text, tail []byte) error {
 	d.buf, d.tail = text, tail
-	seen := false
+	seen, tensors := false, "inputs"
+	if d.answer {
+		tensors = "outputs"
+	}
 	err := d.object(func(key string) error {
+		if d.answer && key != tensors {
+			return d.skip()
+		}
 		switch key {
 		case "id":
 			id, err := d.name()
@@ -98,9 +109,9 @@ func (d *decoder) decode(text, tail []byte) error {
 			return err
 		case "parameters":
 			return d.parameters(d.call.requestParameter)
-		case "inputs":
+		case tensors:
 			if seen {
-				return d.fault(`"inputs" is there twice`)
+				return d.fault(fmt.Sprintf("%q is there twice", tensors))
 			}
 			seen = true
 			return d.array(d.input)
@@ -113,7 +124,7 @@ func (d *decoder) decode(text, tail []byte) error {
 		err = d.end()
 	}
 	if err == nil && !seen {
-		err = fmt.Errorf(`request has no "inputs"`)
+		err = fmt.Errorf("there are no %q", tensors)
 	}
 	if err == nil && len(d.tail) > 0 {
 		err = fmt.Errorf("%d bytes of binary data belong to no input: check binary_data_size and %s", len(d.tail), HeaderLength)
@@ -214,6 +225,9 @@ func (d *decoder) input() error {
 			return d.shape(&t.Shape)
 		case "parameters":
 			return d.parameters(func(key string, v value) error {
+				if key != "binary_data_size" && d.answer {
+					return nil
+				}
 				if key != "binary_data_size" {
 					return d.call.inputParameter(len(d.call.inputs), key, v)
 				}

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/edgeherd/edgeherd/agent/backend"
 	"github.com/edgeherd/edgeherd/agent/inputs"
 	"github.com/edgeherd/edgeherd/agent/worker"
 	"github.com/edgeherd/edgeherd/internal/blob"
@@ -42,6 +43,9 @@ type Options struct {
 	// Repository lets clients on TCP load and unload models; default false:
 	// on the socket only.
 	Repository bool
+	// Backends are the programs that may serve models in place of workers, as
+	// WithDefaults returned them; default none. They need State.
+	Backends []backend.Config
 	// Worker holds what all workers share: Command, Threads, Providers, CPUs,
 	// MaxDataBytes, Nice, Stderr; zero values as in package worker. Library
 	// and Model are set here.
@@ -305,7 +309,12 @@ func (s *Server) open(ref models.Ref, dir string) (*version, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.newVersion(ref, src), nil
+	v := s.newVersion(ref, src)
+	v.mayLeave = src.manifest.LeavesSite == models.MayLeaveSite
+	if src.manifest.Backend != nil {
+		v.ext, err = newExternal(src, s.opts.Backends, s.opts.State)
+	}
+	return v, err
 }
 
 // forget drops a version from the register and lets it end.

@@ -39,6 +39,8 @@ type version struct {
 	queue    queue
 	measured measured
 	outBytes atomic.Int64 // of the last answer
+	ext      *external    // nil: a worker serves
+	mayLeave bool         // inputs may leave the site
 	ladder
 
 	// The fields below belong to the run loop.
@@ -86,6 +88,10 @@ func (s *Server) newVersion(ref models.Ref, src source) *version {
 
 // run keeps a worker alive until the version is retired and idle, or ctx ends.
 func (v *version) run(ctx context.Context) {
+	if v.ext != nil {
+		v.runBackend(ctx)
+		return
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stopped := context.AfterFunc(ctx, v.retire) // nobody may wait for a worker that never comes
@@ -367,6 +373,9 @@ func (v *version) worker(ctx context.Context) (*worker.Worker, error) {
 
 // ready reports whether a worker serves, and else why not.
 func (v *version) ready() (bool, error) {
+	if v.ext != nil {
+		return v.backendReady()
+	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return v.w != nil, v.lastErr
@@ -381,6 +390,9 @@ func (v *version) signature() models.Signature {
 
 // usage is that of the running worker.
 func (v *version) usage() (worker.Usage, error) {
+	if v.ext != nil {
+		return v.backendUsage()
+	}
 	v.mu.Lock()
 	w := v.w
 	v.mu.Unlock()

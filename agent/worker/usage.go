@@ -22,7 +22,7 @@ type Usage struct {
 // final CPU time and the last peak that was read.
 func (w *Worker) Usage() (Usage, error) {
 	u := Usage{PID: w.cmd.Process.Pid}
-	err := w.readUsage(&u)
+	err := u.read(w.loaded.DataBytes)
 	select {
 	case <-w.done:
 		s := w.cmd.ProcessState
@@ -45,7 +45,17 @@ func cpuTime(pid int) (time.Duration, error) {
 	return time.Duration(t.Nano()), err
 }
 
-func (w *Worker) readUsage(u *Usage) error {
+// UsageOf is the usage of another process of this user.
+func UsageOf(pid int) (Usage, error) {
+	u := Usage{PID: pid}
+	if err := u.read(0); err != nil {
+		return Usage{}, fmt.Errorf("usage of process %d: %w", pid, err)
+	}
+	return u, nil
+}
+
+// read takes the kernel's account; bare is the private memory not to count.
+func (u *Usage) read(bare int64) error {
 	var err error
 	if u.CPU, err = cpuTime(u.PID); err != nil {
 		return err
@@ -60,7 +70,7 @@ func (w *Worker) readUsage(u *Usage) error {
 		return err
 	}
 	data, err := statusKiB(status, "VmData:")
-	u.RSSBytes, u.PeakRSSBytes, u.DataBytes = rss*1024, peak*1024, max(data*1024-w.loaded.DataBytes, 0)
+	u.RSSBytes, u.PeakRSSBytes, u.DataBytes = rss*1024, peak*1024, max(data*1024-bare, 0)
 	return err
 }
 

@@ -169,6 +169,8 @@ func (c *config) readFile(path string) error {
 		text = strings.ReplaceAll(text, " not found in type main.config", " is not a key of runner.yaml")
 		text = strings.ReplaceAll(text, " not found in type inputs.Source", " is not a key of an input")
 		text = strings.ReplaceAll(text, " not found in type results.Config", " is not a key of results")
+		text = strings.ReplaceAll(text, " not found in type backend.Config", " is not a key of a backend")
+		text = strings.ReplaceAll(text, " not found in type backend.Container", " is not a key of a container")
 		text = strings.ReplaceAll(text, " not found in type results.Target", " is not a key of a target of results")
 		return fmt.Errorf("read configuration %s: %s", path, strings.ReplaceAll(text, "\n  ", "; "))
 	}

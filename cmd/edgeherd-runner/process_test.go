@@ -34,6 +34,8 @@ type site struct {
 	http   string
 	config string
 	model  string // name of the one model
+	key    trust.PrivateKey
+	store  *blob.Store
 }
 
 // newSite lays out what enrolment and agent leave on a box, with one
@@ -53,6 +55,7 @@ func newSite(t testing.TB, demo string) *site {
 
 	key, err := trust.NewKey()
 	s.must(err)
+	s.key = key
 	identityDir := filepath.Join(s.dir, "identity")
 	s.must(os.MkdirAll(identityDir, 0o700))
 	ca, err := identity.OpenCA(filepath.Join(s.dir, "ca"), time.Now)
@@ -61,6 +64,7 @@ func newSite(t testing.TB, demo string) *site {
 
 	store, err := blob.Open(filepath.Join(s.dir, "agent/blobs"))
 	s.must(err)
+	s.store = store
 	data, err := os.ReadFile(filepath.Join(assets.Model(t, demo), models.ModelFile))
 	s.must(err)
 	packed, _, err := models.Pack(assets.Model(t, demo))

@@ -3,7 +3,9 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 
+	"github.com/edgeherd/edgeherd/agent/backend"
 	"github.com/edgeherd/edgeherd/agent/serve"
 	"github.com/edgeherd/edgeherd/agent/worker"
 )
@@ -24,6 +26,8 @@ type Serving struct {
 	// one model; 0: as package serve says.
 	MaxInFlight int `yaml:"max_in_flight"`
 	MaxQueue    int `yaml:"max_queue"`
+	// Backends are programs that may serve models in place of ONNX Runtime.
+	Backends []backend.Config `yaml:"backends"`
 }
 
 func (s *Serving) check() error {
@@ -35,6 +39,15 @@ func (s *Serving) check() error {
 	for _, n := range s.CPUs {
 		if n < 0 || n > 1023 { // CPU_SETSIZE
 			return fmt.Errorf("cpus names %d, want numbers of processors from 0", n)
+		}
+	}
+	for i, b := range s.Backends {
+		var err error
+		if s.Backends[i], err = b.WithDefaults(); err != nil {
+			return err
+		}
+		if slices.ContainsFunc(s.Backends[:i], func(o backend.Config) bool { return o.Name == b.Name }) {
+			return fmt.Errorf("two backends are called %q", b.Name)
 		}
 	}
 	switch {
@@ -50,7 +63,7 @@ func (s *Serving) check() error {
 func (c *config) options() serve.Options {
 	return serve.Options{
 		Active: c.Active, Library: c.Library, HTTP: orNone(c.HTTP), GRPC: orNone(c.GRPC), Socket: orNone(c.Socket),
-		State: c.State, Repository: c.Repository, MaxInFlight: c.MaxInFlight, MaxQueue: c.MaxQueue,
+		State: c.State, Repository: c.Repository, MaxInFlight: c.MaxInFlight, MaxQueue: c.MaxQueue, Backends: c.Backends,
 		Keyring: serve.KeyringIn(c.Identity),
 		Worker: worker.Options{
 			Threads: c.Threads, MaxDataBytes: uint64(c.ModelMemoryBytes), Nice: c.Nice, CPUs: c.CPUs, Providers: c.Providers,

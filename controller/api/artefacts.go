@@ -187,6 +187,12 @@ func (a *API) mustHold(name string, d blob.Digest, size int64) error {
 
 // checkContent reads the model itself: the manifest must say of it what it is.
 func (a *API) checkContent(m models.Manifest) error {
+	if m.Backend != nil { // its files are for another program
+		if err := m.CheckProof(func(f models.File) (io.ReadCloser, error) { return a.opts.Blobs.Get(f.Digest) }); err != nil {
+			return refuse("", "%s", err)
+		}
+		return nil
+	}
 	file, _ := m.File(models.ModelFile)
 	f, err := a.opts.Blobs.Get(file.Digest)
 	if err != nil {

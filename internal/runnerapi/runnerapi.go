@@ -64,7 +64,9 @@ type ModelStatus struct {
 	Err   string     `json:"err,omitempty"`
 	// Provider is the execution provider in use, and Skipped tells why those
 	// before it in the configuration are not.
-	Provider   string   `json:"provider,omitempty"`
+	Provider string `json:"provider,omitempty"`
+	// Backend is the program that serves in place of ONNX Runtime, and how it is run.
+	Backend    string   `json:"backend,omitempty"`
 	Skipped    []string `json:"skipped,omitempty"`
 	WorkerPID  int      `json:"worker_pid"`
 	RSSBytes   int64    `json:"rss_bytes"`

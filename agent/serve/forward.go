@@ -1,0 +1,229 @@
+package serve
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/edgeherd/edgeherd/agent/backend"
+	"github.com/edgeherd/edgeherd/agent/worker"
+	"github.com/edgeherd/edgeherd/models"
+)
+
+// A request that another server answers is read as any other, and written again
+// for the transport of that server: all tensors in binary, aliasing what came.
+// Its answer is read likewise, so that every form of request gets every server.
+
+// maxAnswer bounds what another server may answer.
+const maxAnswer = 256 << 20
+
+// peer is another server's form of the model.
+type peer struct {
+	client         *backend.Client
+	model, version string
+}
+
+// infer lets the other server run the call.
+func (r peer) infer(ctx context.Context, c *call) ([]worker.Tensor, error) {
+	m := backend.Message{Max: maxAnswer, Room: c.room64()}
+	if r.client.GRPC() {
+		m.Pieces = passedOverGRPC(r.model, r.version, c)
+	} else {
+		head := appendRequest(nil, c)
+		m.Head, m.Pieces = len(head), [][]byte{head}
+		for i := range c.inputs {
+			m.Pieces = append(m.Pieces, c.inputs[i].Data)
+		}
+	}
+	a, err := r.client.Infer(ctx, m)
+	if err != nil {
+		return nil, told(err)
+	}
+	outs, err := readAnswer(a, r.client.GRPC(), m.Room)
+	if err == nil {
+		outs, err = inOrder(outs, c.outputs)
+	}
+	if err != nil {
+		return nil, faultf(http.StatusBadGateway, "answer of the other server: %w", err)
+	}
+	return outs, nil
+}
+
+// room64 asks for memory of the request; a call of our own has as much as it needs.
+func (c *call) room64() func(int64) error {
+	if c.reserve == nil {
+		return func(int64) error { return nil }
+	}
+	return c.reserve
+}
+
+// told maps what another server said to what we say.
+func told(err error) error {
+	var f *backend.Failure
+	if !errors.As(err, &f) {
+		return err
+	}
+	switch f.Status {
+	case 0, http.StatusServiceUnavailable, http.StatusTooManyRequests:
+		return faultf(http.StatusServiceUnavailable, "the other server does not answer: %w", err)
+	case http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusGatewayTimeout:
+		return &fault{f.Status, errors.New(f.Text)}
+	}
+	// What it says of paths, names and credentials is between it and us.
+	return faultf(http.StatusBadGateway, "the other server refuses: %w", err)
+}
+
+// appendRequest writes the JSON of a request whose tensors follow it.
+func appendRequest(b []byte, c *call) []byte {
+	b = append(b, '{')
+	if c.id != "" {
+		b = append(appendText(append(b, `"id":`...), c.id), ',')
+	}
+	b = append(b, `"parameters":{"binary_data_output":true`...)
+	if c.priority > 0 {
+		b = strconv.AppendUint(append(b, `,"priority":`...), c.priority, 10)
+	}
+	b = append(b, `},"inputs":[`...)
+	for i := range c.inputs {
+		t := &c.inputs[i]
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = appendText(append(b, `{"name":`...), t.Name)
+		b = append(append(append(b, `,"datatype":"`...), t.DType...), `","shape":[`...)
+		for j, n := range t.Shape {
+			if j > 0 {
+				b = append(b, ',')
+			}
+			b = strconv.AppendInt(b, n, 10)
+		}
+		b = strconv.AppendInt(append(b, `],"parameters":{"binary_data_size":`...), int64(len(t.Data)), 10)
+		b = append(b, "}}"...)
+	}
+	b = append(b, ']')
+	for i, o := range c.outputs {
+		b = append(b, map[bool]string{true: `,"outputs":[`, false: `,`}[i == 0]...)
+		b = append(appendText(append(b, `{"name":`...), o.name), `,"parameters":{"binary_data":true}}`...)
+	}
+	if len(c.outputs) > 0 {
+		b = append(b, ']')
+	}
+	return append(b, '}')
+}
+
+// passedOverGRPC is a ModelInferRequest in pieces.
+func passedOverGRPC(model, version string, c *call) [][]byte {
+	b := protowire.AppendString(protowire.AppendTag(nil, fieldModelName, protowire.BytesType), model)
+	if version != "" {
+		b = protowire.AppendString(protowire.AppendTag(b, fieldVersion, protowire.BytesType), version)
+	}
+	if c.id != "" {
+		b = protowire.AppendString(protowire.AppendTag(b, fieldID, protowire.BytesType), c.id)
+	}
+	for i := range c.inputs {
+		b = protowire.AppendBytes(protowire.AppendTag(b, fieldTensors, protowire.BytesType), tensorMeta(&c.inputs[i]))
+	}
+	for _, o := range c.outputs {
+		name := protowire.AppendString(protowire.AppendTag(nil, 1, protowire.BytesType), o.name)
+		b = protowire.AppendBytes(protowire.AppendTag(b, fieldOutputs, protowire.BytesType), name)
+	}
+	var pieces [][]byte
+	for i := range c.inputs {
+		data := c.inputs[i].Data
+		b = protowire.AppendVarint(protowire.AppendTag(b, fieldRawIn, protowire.BytesType), uint64(len(data)))
+		pieces, b = append(pieces, b, data), nil
+	}
+	return append(pieces, b)
+}
+
+// tensorMeta is name, type and shape, by the fields that inputs and outputs share.
+func tensorMeta(t *worker.Tensor) []byte {
+	m := protowire.AppendString(protowire.AppendTag(nil, 1, protowire.BytesType), t.Name)
+	m = protowire.AppendString(protowire.AppendTag(m, 2, protowire.BytesType), string(t.DType))
+	var shape []byte
+	for _, d := range t.Shape {
+		shape = protowire.AppendVarint(shape, uint64(d))
+	}
+	if len(shape) > 0 {
+		m = protowire.AppendBytes(protowire.AppendTag(m, 3, protowire.BytesType), shape)
+	}
+	return m
+}
+
+// readAnswer decodes what another server answers. It is as foreign as a request
+// and is read by the same code: an answer's outputs have the form of inputs.
+func readAnswer(a backend.Answer, overGRPC bool, reserve func(int64) error) ([]worker.Tensor, error) {
+	var outs []worker.Tensor
+	if overGRPC {
+		d := grpcDecoder{reserve: reserve, answer: true}
+		if err := d.decode(a.Body); err != nil {
+			return nil, err
+		}
+		outs = d.call.inputs
+	} else {
+		text, tail, err := splitBody(a.Body, a.Head)
+		if err != nil {
+			return nil, err
+		}
+		d := decoder{reserve: reserve, answer: true}
+		if err := d.decode(text, tail); err != nil {
+			return nil, err
+		}
+		outs = d.call.inputs
+	}
+	for _, t := range outs {
+		if err := (models.TensorSpec{Name: t.Name, DType: t.DType, Shape: t.Shape}).CheckData(t.Data); err != nil {
+			return nil, fmt.Errorf("output %q: %w", t.Name, err)
+		}
+	}
+	return outs, nil
+}
+
+// inOrder puts outputs into the order in which they were asked for.
+func inOrder(outs []worker.Tensor, asked []wanted) ([]worker.Tensor, error) {
+	if len(asked) == 0 {
+		if len(outs) == 0 {
+			return nil, errors.New("it has no outputs")
+		}
+		return outs, nil
+	}
+	sorted := make([]worker.Tensor, 0, len(asked))
+	for _, w := range asked {
+		at := slices.IndexFunc(outs, func(t worker.Tensor) bool { return t.Name == w.name })
+		if at < 0 {
+			return nil, fmt.Errorf("output %q is missing", w.name)
+		}
+		sorted = append(sorted, outs[at])
+	}
+	return sorted, nil
+}
+
+// forward runs a call by the version's backend and counts it as a run.
+func (v *version) forward(ctx context.Context, c *call) ([]worker.Tensor, error) {
+	if v.isOpenAI() {
+		return nil, faultf(http.StatusBadRequest, "model %s takes no tensors: ask /v1/chat/completions", v.ref)
+	}
+	r, err := v.ext.serving()
+	if err != nil {
+		return nil, faultf(http.StatusServiceUnavailable, "model %s: %w", v.ref, err)
+	}
+	if !v.ext.enter() {
+		return nil, overload()
+	}
+	defer v.ext.leave()
+	began := time.Now()
+	outs, err := r.infer(ctx, c)
+	cost := worker.Cost{Run: time.Since(began)}
+	v.stats.executed(1, cost, err)
+	if err == nil {
+		v.stats.parts(cost.Run, cost)
+	}
+	c.served = v.ext.place()
+	return outs, err
+}
