@@ -183,6 +183,7 @@ func build(opts Options, log *slog.Logger) *API {
 	a.registerVisits()
 	a.registerCare()
 	a.registerEnrol()
+	a.registerClaims()
 	a.registerPeople()
 	a.registerPlain()
 	a.operator = secure(crossOrigin(onlyJSON(a.routes)))

@@ -3,6 +3,7 @@ package api
 import (
 	"cmp"
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"time"
@@ -53,7 +54,17 @@ func (a *API) boxCare(ctx context.Context, in *boxInput) (fleetapi.BoxCare, erro
 	if err != nil {
 		return fleetapi.BoxCare{}, err
 	}
-	return a.opts.Desk.Box(ctx, b)
+	care, err := a.opts.Desk.Box(ctx, b)
+	if err != nil {
+		return care, err
+	}
+	made, err := a.opts.Store.PhotoMade(ctx, b.ID)
+	if errors.Is(err, store.ErrNotFound) {
+		return care, nil
+	}
+	made = made.UTC()
+	care.Photo = &made
+	return care, err
 }
 
 type setBoxUpkeepInput struct {

@@ -145,7 +145,11 @@ var access = map[string]entry{
 	// The sites of tokens and machines are found, and asked about, in the routes.
 	"GET /api/v1/enrolment/tokens":                      filtered(authz.Enrol),
 	"POST /api/v1/enrolment/tokens":                     filtered(authz.Enrol).do("enrol.token"),
+	"GET /api/v1/enrolment/tokens/{token}":              filtered(authz.Enrol),
 	"DELETE /api/v1/enrolment/tokens/{token}":           filtered(authz.Enrol).do("enrol.revoke"),
+	"POST /api/v1/claims":                               filtered(authz.Approve).do("enrol.claim"),
+	"GET /api/v1/claims/{claim}":                        filtered(authz.Approve),
+	"GET /api/v1/boxes/{id}/photo":                      ofBox(authz.See),
 	"GET /api/v1/enrolment/requests":                    filtered(authz.Approve),
 	"POST /api/v1/enrolment/requests/{request}/actions": filtered(authz.Approve).do("enrol.decide"),
 	"POST /api/v1/enrolment/files":                      filtered(authz.Approve).do("enrol.sign"),

@@ -117,10 +117,10 @@ func refusal(a attempt, f store.EnrolFacts, now time.Time) (verdict, bool) {
 		return verdict{code: enrol.TokenSite, refuse: true, detail: fmt.Sprintf("This token is for %s and may not be used from %s.", k.Site, a.asked.Address)}, true
 	case k.Serial != "" && !sameSerial(a.asked.Hardware, k.Serial):
 		return verdict{code: enrol.TokenSite, refuse: true, detail: fmt.Sprintf("This token is for the machine with serial number %s.", k.Serial)}, true
-	case k.Box != "" && f.Place == nil:
-		return no(enrol.TokenExpired, "The box that this token is for is gone. Ask for a new one.")
-	case k.Box != "" && f.Place.State == store.StateRetired:
-		return no(enrol.TokenExpired, "The box that this token is for was retired. Ask for a new one.")
+	case f.WantedPlace() != "" && f.Place == nil:
+		return no(enrol.TokenExpired, "The box whose place this machine was to take is gone. Ask for a new token.")
+	case f.WantedPlace() != "" && f.Place.State == store.StateRetired:
+		return no(enrol.TokenExpired, "The box whose place this machine was to take was retired. Ask for a new token.")
 	}
 	return verdict{}, false
 }
@@ -129,18 +129,19 @@ func refusal(a attempt, f store.EnrolFacts, now time.Time) (verdict, bool) {
 // it may not be again. A TPM that was proved may return to its own place on the
 // same site with a token that needs nobody's approval.
 func placeOf(a attempt, f store.EnrolFacts) (place identity.ID, known *store.KnownMachine) {
+	wanted := f.WantedPlace()
 	for i, m := range f.Known {
-		if m.Box == f.Token.Box {
+		if m.Box == wanted {
 			continue
 		}
-		if a.asked.Proved && f.Token.Box == "" && f.Token.Approve == ApproveAuto && m.Site == f.Token.Site && place == "" {
+		if a.asked.Proved && wanted == "" && f.Token.Approve == ApproveAuto && m.Site == f.Token.Site && place == "" {
 			place = m.Box
 			continue
 		}
 		return "", &f.Known[i]
 	}
-	if f.Token.Box != "" {
-		return f.Token.Box, nil
+	if wanted != "" {
+		return wanted, nil
 	}
 	return place, nil
 }

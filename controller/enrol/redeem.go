@@ -70,7 +70,7 @@ func (d *Desk) settle(ctx context.Context, token string, a attempt, chip *chip, 
 			mine.asked.Proved = was.Proved && was.TPM == a.asked.TPM
 			mine.asked.By = was.By
 			if was.State == store.EnrolApproved {
-				mine.asked.NameHint = was.NameHint // whoever agreed may have named it
+				mine.asked.NameHint, mine.asked.Place = was.NameHint, was.Place // whoever agreed may have said
 			}
 		}
 		v = decide(mine, f, d.opts.WallClock())

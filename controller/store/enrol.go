@@ -79,6 +79,7 @@ type EnrolAsked struct {
 	Sealing   []byte         `json:"sealing,omitempty"`   // the key for secrets, as long as Public
 	Proved    bool           `json:"proved,omitempty"`    // the key is in that TPM
 	By        string         `json:"by,omitempty"`        // who decided
+	Place     identity.ID    `json:"place,omitempty"`     // the box in whose place it may come, once it is approved
 	Serial    string         `json:"serial,omitempty"`    // of the certificate that was issued
 	Asked     time.Time      `json:"asked"`               // for the first time
 	File      bool           `json:"file,omitempty"`      // came as a file
@@ -93,7 +94,7 @@ type EnrolFacts struct {
 	Holder  identity.ID   // the box that this key belongs to; "": none
 	// Known are boxes whose machine bears a serial number or TPM of the request.
 	Known []KnownMachine
-	Place *Membership   // of Token.Box
+	Place *Membership   // of WantedPlace
 	User  *EnrolRequest // that used the token last; nil: none did
 	Names func(name string) (taken bool, err error)
 }
@@ -103,6 +104,17 @@ type KnownMachine struct {
 	Box  identity.ID
 	Name string
 	Site string
+}
+
+// WantedPlace is the box in whose place the machine is to come; "": a new one.
+func (f EnrolFacts) WantedPlace() identity.ID {
+	if f.Token == nil {
+		return ""
+	}
+	if r := f.Request; f.Token.Box == "" && r != nil && r.Token == f.Token.ID && r.State == EnrolApproved {
+		return r.Place
+	}
+	return f.Token.Box
 }
 
 // EnrolDecision is what is stored of a decision. Its zero value stores nothing.
@@ -179,8 +191,8 @@ func (s *Store) enrolFacts(ctx context.Context, t *tx, key, token string, marks 
 			return f, err
 		}
 	}
-	if f.Token != nil && f.Token.Box != "" {
-		place, err := standingIn(ctx, t, f.Token.Box)
+	if box := f.WantedPlace(); box != "" {
+		place, err := standingIn(ctx, t, box)
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			return f, err
 		}
@@ -279,6 +291,9 @@ func (s *Store) storeDecision(ctx context.Context, t *tx, f EnrolFacts, d EnrolD
 	}
 	if d.Issue != nil {
 		if err := s.storeIssue(ctx, t, *d.Issue); err != nil {
+			return err
+		}
+		if err := s.placeClaimed(ctx, t, d.Issue.Cert.Key, d.Issue.Cert.Box); err != nil {
 			return err
 		}
 	}

@@ -28,6 +28,9 @@ func (s *Store) AddEnrolToken(ctx context.Context, k EnrolToken) error {
 		if _, err := t.Exec(ctx, `DELETE FROM enrol_request WHERE state <> 'issued' AND changed_ms < ?`, now.Add(-requestKept).UnixMilli()); err != nil {
 			return fmt.Errorf("forget old requests: %w", err)
 		}
+		if _, err := t.Exec(ctx, `DELETE FROM enrol_claim WHERE key NOT IN (SELECT key FROM enrol_request)`); err != nil {
+			return fmt.Errorf("forget old claims: %w", err)
+		}
 		_, err := t.Exec(ctx, `INSERT INTO enrol_token (id, hash, made_ms, expires_ms, uses_left, refused, off, body) VALUES (?,?,?,?,?,0,'',?)`,
 			k.ID, k.Hash[:], now.UnixMilli(), k.Expires.UnixMilli(), k.Uses, string(body))
 		if err != nil {

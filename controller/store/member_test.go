@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/edgeherd/edgeherd/controller/store"
+	"github.com/edgeherd/edgeherd/internal/identity"
 )
 
 // aTokenIsUsedOnce: whoever decides sees what others have decided.
@@ -120,5 +121,64 @@ func certificatesTakeTurns(t *testing.T, empty func(*testing.T) *store.Store) {
 	events, err := s.IdentityEvents(ctx, boxA)
 	if err != nil || len(events) != 3 || events[0].Text != "stolen" {
 		t.Errorf("events %+v, %v", events, err)
+	}
+}
+
+// aMachineIsClaimedOnce: of two people one claims it, and what was said of it is
+// the box's when it becomes one.
+func aMachineIsClaimedOnce(t *testing.T, empty func(*testing.T) *store.Store) {
+	s := empty(t)
+	check(t, s.AddEnrolToken(ctx, store.EnrolToken{ID: "TTTTTTTT", Expires: clock().Add(time.Hour), UsesLeft: 2, TokenTerms: store.TokenTerms{Site: "berlin", Uses: 2, Approve: "manual"}}))
+	ask := func(state store.EnrolState, box identity.ID, issue *store.EnrolIssue) {
+		check(t, s.Enrol(ctx, "key", "TTTTTTTT", nil, func(f store.EnrolFacts) (store.EnrolDecision, error) {
+			r := store.EnrolRequest{Key: "key", Token: "TTTTTTTT", State: state, Box: box, EnrolAsked: store.EnrolAsked{ShortCode: "111-111"}}
+			if f.Request != nil {
+				r.EnrolAsked = f.Request.EnrolAsked
+			}
+			return store.EnrolDecision{Request: &r, Issue: issue}, nil
+		}))
+	}
+	ask(store.EnrolPending, "", nil)
+	var all sync.WaitGroup
+	var mu sync.Mutex
+	won := map[string]int{}
+	for i := range 8 {
+		all.Go(func() {
+			id := fmt.Sprintf("claim%d", i%4) // each is sent twice
+			c, err := s.ClaimMachine(ctx, store.EnrolClaim{ID: id, Token: "TTTTTTTT", Code: "111-111", By: id, Where: "wall " + id, Name: "till", Photo: []byte("picture")})
+			mu.Lock()
+			defer mu.Unlock()
+			var no *store.ClaimError
+			if err == nil && c.By == id && c.HasPhoto {
+				won[id]++
+			} else if !errors.As(err, &no) {
+				t.Errorf("%s: %+v, %v", id, c, err)
+			}
+		})
+	}
+	all.Wait()
+	if len(won) != 1 {
+		t.Fatalf("claimed by %v", won)
+	}
+	ask(store.EnrolIssued, boxA, &store.EnrolIssue{Cert: store.Cert{Serial: "1", Box: boxA, Key: "key", Ends: clock().Add(time.Hour), PEM: "pem"}, Name: "till", Site: "berlin",
+		Member: store.Membership{Box: boxA, State: store.StateEnrolled, Since: clock(), Generation: 1}})
+	for id, n := range won {
+		c, err := s.Claimed(ctx, id)
+		if err != nil || n != 2 || c.Request.Box != boxA || c.Request.NameHint != "till" || c.Request.By != id {
+			t.Errorf("%d times, %+v, %v", n, c, err)
+		}
+		check(t, s.CareView(ctx, func(v *store.CareTx) error {
+			if u, err := v.Upkeep(ctx, boxA); err != nil || u.Place != "wall "+id {
+				t.Errorf("place %+v, %v", u, err)
+			}
+			return nil
+		}))
+	}
+	data, made, err := s.Photo(ctx, boxA)
+	if at, err2 := s.PhotoMade(ctx, boxA); err != nil || err2 != nil || string(data) != "picture" || !made.Equal(clock()) || !at.Equal(made) {
+		t.Errorf("photo %q of %s, %v, %v", data, made, err, err2)
+	}
+	if _, _, err := s.Photo(ctx, boxB); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("the photo of another box: %v", err)
 	}
 }

@@ -55,6 +55,7 @@ var promises = []struct {
 	{"a name is locked after failures, whether somebody has it or not", namesAreLocked},
 	{"a change and its audit record come together or not at all", changesAreRecorded},
 	{"a token is used once", aTokenIsUsedOnce},
+	{"a machine is claimed once", aMachineIsClaimedOnce},
 	{"certificates take turns", certificatesTakeTurns},
 	{"packs are wanted once, cold ones first", packsAreWantedOnce},
 }

@@ -160,6 +160,7 @@ type BoxCare struct {
 	Upkeep    Upkeep        `json:"upkeep"`
 	Filter    FilterAdvice  `json:"filter"`
 	Cohort    *Cohort       `json:"cohort,omitempty" doc:"against boxes of its SKU"`
+	Photo     *time.Time    `json:"photo,omitempty" doc:"when its newest picture came; none: there is none"`
 }
 
 // CareDay is the resistance of a box on one day.

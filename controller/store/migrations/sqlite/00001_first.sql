@@ -163,6 +163,13 @@ CREATE TABLE enrol_request (
 ) WITHOUT ROWID;
 CREATE INDEX enrol_request_state ON enrol_request (state, changed_ms);
 CREATE INDEX enrol_request_token ON enrol_request (token);
+CREATE INDEX enrol_request_box ON enrol_request (box);
+-- What somebody in front of a machine said and showed of it, by the id that the
+-- phone gave the act; photo is a JPEG of 200 KiB at most, or empty.
+CREATE TABLE enrol_claim (
+  id TEXT PRIMARY KEY, key TEXT NOT NULL UNIQUE, token TEXT NOT NULL, code TEXT NOT NULL, author TEXT NOT NULL,
+  made_ms INTEGER NOT NULL, place TEXT NOT NULL, photo BLOB NOT NULL
+);
 -- Certificates of boxes. Of those that a box was given one is current, and one
 -- at most pending: not used yet. What was replaced stays, for it tells copies.
 CREATE TABLE device_cert (

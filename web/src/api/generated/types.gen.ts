@@ -118,6 +118,10 @@ export type BoxCare = {
     level: string;
     name: string;
     /**
+     * when its newest picture came; none: there is none
+     */
+    photo?: string;
+    /**
      * newest first
      */
     resets: Array<Reset>;
@@ -321,6 +325,32 @@ export type Change = {
     id?: string;
     live?: LiveSample;
     topic: string;
+};
+
+export type Claim = {
+    /**
+     * Once it is issued
+     */
+    box?: string;
+    by: string;
+    code: string;
+    id: string;
+    made: string;
+    /**
+     * Once it is issued
+     */
+    name?: string;
+    /**
+     * There is a picture
+     */
+    photo: boolean;
+    place?: string;
+    site: string;
+    /**
+     * approved: it hears so when it asks next; issued: it is a box; alive: the box is connected
+     */
+    state: 'approved' | 'denied' | 'issued' | 'alive';
+    token: string;
 };
 
 export type Cleaning = {
@@ -795,6 +825,37 @@ export type ModelVersion = {
     signature: Signature;
     size_bytes: number;
     version: string;
+};
+
+export type NewClaim = {
+    /**
+     * The box in whose place the machine comes; empty: a new one
+     */
+    box?: string;
+    /**
+     * The code that the machine shows
+     */
+    code: string;
+    /**
+     * Drawn by whoever claims; names this act
+     */
+    id: string;
+    /**
+     * What a new box will be called; of a machine that is in already, ignored
+     */
+    name?: string;
+    /**
+     * JPEG of at most 200 KiB, base64
+     */
+    photo?: string;
+    /**
+     * Where it is, in words
+     */
+    place?: string;
+    /**
+     * The id of the token that the machine asked with
+     */
+    token: string;
 };
 
 export type NewEnrolToken = {
@@ -2492,6 +2553,33 @@ export type ChangeIdentityResponses = {
 
 export type ChangeIdentityResponse = ChangeIdentityResponses[keyof ChangeIdentityResponses];
 
+export type BoxPhotoData = {
+    body?: never;
+    path: {
+        id: string;
+    };
+    query?: never;
+    url: '/api/v1/boxes/{id}/photo';
+};
+
+export type BoxPhotoErrors = {
+    /**
+     * Error
+     */
+    default: Error;
+};
+
+export type BoxPhotoError = BoxPhotoErrors[keyof BoxPhotoErrors];
+
+export type BoxPhotoResponses = {
+    /**
+     * OK
+     */
+    200: Blob | File;
+};
+
+export type BoxPhotoResponse = BoxPhotoResponses[keyof BoxPhotoResponses];
+
 export type BoxResultsData = {
     body?: never;
     path: {
@@ -2702,6 +2790,82 @@ export type CareSitesResponses = {
 };
 
 export type CareSitesResponse = CareSitesResponses[keyof CareSitesResponses];
+
+export type ClaimMachineData = {
+    body: NewClaim;
+    path?: never;
+    query?: never;
+    url: '/api/v1/claims';
+};
+
+export type ClaimMachineErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type ClaimMachineError = ClaimMachineErrors[keyof ClaimMachineErrors];
+
+export type ClaimMachineResponses = {
+    /**
+     * Created
+     */
+    201: Claim;
+};
+
+export type ClaimMachineResponse = ClaimMachineResponses[keyof ClaimMachineResponses];
+
+export type ClaimData = {
+    body?: never;
+    path: {
+        claim: string;
+    };
+    query?: never;
+    url: '/api/v1/claims/{claim}';
+};
+
+export type ClaimErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type ClaimError = ClaimErrors[keyof ClaimErrors];
+
+export type ClaimResponses = {
+    /**
+     * OK
+     */
+    200: Claim;
+};
+
+export type ClaimResponse = ClaimResponses[keyof ClaimResponses];
 
 export type SignEnrolData = {
     body: EnrolFile;
@@ -2932,6 +3096,45 @@ export type RevokeEnrolTokenResponses = {
 };
 
 export type RevokeEnrolTokenResponse = RevokeEnrolTokenResponses[keyof RevokeEnrolTokenResponses];
+
+export type EnrolTokenData = {
+    body?: never;
+    path: {
+        token: string;
+    };
+    query?: never;
+    url: '/api/v1/enrolment/tokens/{token}';
+};
+
+export type EnrolTokenErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type EnrolTokenError = EnrolTokenErrors[keyof EnrolTokenErrors];
+
+export type EnrolTokenResponses = {
+    /**
+     * OK
+     */
+    200: EnrolToken;
+};
+
+export type EnrolTokenResponse = EnrolTokenResponses[keyof EnrolTokenResponses];
 
 export type EventsData = {
     body?: never;
