@@ -10,6 +10,7 @@
 //	STATE/activate.json, STATE/models/active.json, STATE/blobs/   (package activate)
 //	STATE/update.json   (package update)
 //	STATE/downloads.json bytes of this month, if they are bounded (package fetch)
+//	STATE/trust.db      what the fleet lets boxes run (package trust)
 //	STATE/health.json   hours and findings of the box's heat (package condition)
 //	STATE/blackbox.ring the last hour, for the case of a reset (package blackbox)
 //	STATE/fan.json      a fan that is raised (package fan)
@@ -46,6 +47,7 @@ import (
 	"github.com/edgeherd/edgeherd/agent/secrets"
 	"github.com/edgeherd/edgeherd/agent/sense"
 	"github.com/edgeherd/edgeherd/agent/spool"
+	guard "github.com/edgeherd/edgeherd/agent/trust"
 	"github.com/edgeherd/edgeherd/agent/update"
 	"github.com/edgeherd/edgeherd/internal/blob"
 	"github.com/edgeherd/edgeherd/internal/durable"
@@ -165,6 +167,7 @@ type Agent struct {
 	link     *link.Link
 	blobs    *blob.Store
 	fetcher  *fetch.Fetcher
+	guard    *guard.Guard
 	activate *activate.Activator
 	update   *update.Updater
 	desired  durable.Journal
@@ -235,13 +238,17 @@ func (a *Agent) openParts() (err error) {
 		return err
 	}
 	a.openRenewer()
+	files := &http.Client{Transport: &http.Transport{
+		DialTLSContext: a.dialer.Files, ResponseHeaderTimeout: time.Minute, IdleConnTimeout: time.Minute,
+	}}
 	a.fetcher, err = fetch.New(fetch.Options{
 		Blobs: a.blobs, BaseURL: "https://" + a.id.HTTPS, MinFreeBytes: a.opts.MinFreeBytes, WallClock: a.clock.wall,
-		RateBytesPerSec: a.opts.DownloadRate, MonthBytes: a.opts.MonthBytes, Ledger: filepath.Join(a.opts.State, "downloads.json"), Client: &http.Client{Transport: &http.Transport{
-			DialTLSContext: a.dialer.Files, ResponseHeaderTimeout: time.Minute, IdleConnTimeout: time.Minute,
-		}},
+		RateBytesPerSec: a.opts.DownloadRate, MonthBytes: a.opts.MonthBytes, Ledger: filepath.Join(a.opts.State, "downloads.json"), Client: files,
 	}, a.log)
 	if err != nil {
+		return err
+	}
+	if err := a.openGuard(files); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(filepath.Join(a.opts.State, "models"), 0o755); err != nil {
@@ -250,7 +257,7 @@ func (a *Agent) openParts() (err error) {
 	a.activate, err = activate.New(activate.Options{
 		Journal:    durable.Journal{Path: filepath.Join(a.opts.State, "activate.json"), Version: activate.JournalVersion, OnSave: a.opts.OnJournal},
 		ActivePath: filepath.Join(a.opts.State, "models", "active.json"),
-		Blobs:      a.blobs, Keyring: a.id.Keyring, Fetch: a.fetcher.File, Runner: a.opts.Runner,
+		Blobs:      a.blobs, Keyring: a.guard.Keyring, Allow: a.allowModel, Fetch: a.fetcher.File, Runner: a.opts.Runner,
 		Report: a.reportModel, Trial: a.opts.Trial,
 	}, a.log)
 	if err != nil {
@@ -258,7 +265,7 @@ func (a *Agent) openParts() (err error) {
 	}
 	a.update, err = update.New(update.Options{
 		Slot: a.slot, LauncherDir: os.Getenv(slot.EnvDir), StateDir: a.opts.State, Version: a.opts.Version,
-		Keys: a.id.Keyring, Fetch: a.fetchPath, Healthy: a.healthy, Report: a.reportUpdate,
+		Keys: a.guard.Keyring, Allow: a.allowRelease, Fetch: a.fetchPath, Healthy: a.healthy, Report: a.reportUpdate,
 		ProbationMin: a.opts.Probation, WallClock: a.clock.wall,
 	}, a.log)
 	if err != nil {
@@ -270,6 +277,7 @@ func (a *Agent) openParts() (err error) {
 		OnWelcome: func(w wire.Welcome) {
 			a.dialer.Worked()
 			a.update.Connected()
+			a.guard.Connected()
 			a.condition.SetClock(a.clock.uptime(), time.UnixMilli(w.WallMs))
 			a.paceDownloads(w)
 		},
@@ -293,6 +301,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		}
 	}()
 	defer a.fetcher.Close()
+	defer a.guard.Close()
 	defer a.opts.Runner.Close()
 	a.must(a.started()) // a full disk is no reason to stop looking after the box
 	if err := a.blobs.SweepStage(time.Now().Add(-stageAge)); err != nil {
@@ -300,7 +309,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	for name, run := range map[string]func(context.Context) error{
-		"link": a.link.Run, "renew": a.renewer.Run, "activate": a.activate.Run, "update": a.update.Run,
+		"link": a.link.Run, "renew": a.renewer.Run, "trust": a.guard.Run, "activate": a.activate.Run, "update": a.update.Run,
 		"sense": a.senseLoop, "results": a.resultLoop, "status": a.statusLoop, "spool": a.spool.Run,
 	} {
 		g.Go(func() error {

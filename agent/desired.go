@@ -100,7 +100,7 @@ func (a *Agent) refusalIsNews(err error) bool {
 }
 
 func (a *Agent) openDesired(envelope []byte) (desiredState, error) {
-	payload, err := a.id.Keyring.Open(trust.TypeDesired, envelope)
+	payload, err := a.guard.Keyring().Open(trust.TypeDesired, envelope)
 	if err != nil {
 		return desiredState{}, err
 	}

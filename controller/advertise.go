@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -10,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/edgeherd/edgeherd/internal/identity"
+	"github.com/edgeherd/edgeherd/internal/trust"
 	"github.com/edgeherd/edgeherd/internal/wire"
 )
 
@@ -59,7 +61,15 @@ func (a Advertise) Hosts(own []string) []string {
 func (c *Controller) boxFile(id identity.ID, name, site string) identity.Box {
 	box := identity.Box{
 		ID: id, Name: name, Site: site, Tenant: wire.Tenant, Server: c.opts.Hosts[0],
-		MQTT: c.opts.Advertise.Broker, HTTPS: c.opts.Advertise.Files, Pages: c.opts.Advertise.Pages, Keyring: c.Keyring(),
+		MQTT: c.opts.Advertise.Broker, HTTPS: c.opts.Advertise.Files, Pages: c.opts.Advertise.Pages,
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), lookTimeout)
+	defer cancel()
+	var err error
+	if box.Keyring, box.TrustRoot, err = c.trust.Keyring(ctx); err != nil {
+		// Whoever trusts nothing can be told better; the other way there is none.
+		box.Keyring = trust.Keyring{}
+		c.log.Error("a box is told to trust nobody: what it shall trust cannot be looked up", "device", id, "err", err)
 	}
 	if box.MQTT == "" {
 		box.MQTT = c.brokerAddress()

@@ -5,7 +5,8 @@
 //	DIR/store.db           what the controller knows (package store)
 //	DIR/blobs/             models and releases by digest (package blob)
 //	DIR/ca/                certificate authority of the boxes (package identity)
-//	DIR/keys/signing.key   development signing key, mode 0600
+//	DIR/keys/signing.key   the controller's own key, mode 0600; before
+//	                       production it signs everything
 //	DIR/lock               held while a controller runs on DIR
 //
 // The one rule a caller can break: one process per DIR; Open refuses a second.
@@ -36,6 +37,7 @@ import (
 	"github.com/edgeherd/edgeherd/controller/people"
 	"github.com/edgeherd/edgeherd/controller/secrets"
 	"github.com/edgeherd/edgeherd/controller/store"
+	keeper "github.com/edgeherd/edgeherd/controller/trust"
 	"github.com/edgeherd/edgeherd/controller/upkeep"
 	"github.com/edgeherd/edgeherd/internal/blob"
 	"github.com/edgeherd/edgeherd/internal/durable"
@@ -124,6 +126,7 @@ type Controller struct {
 	lock   *durable.Lock
 	store  *store.Store
 	blobs  *blob.Store
+	trust  *keeper.Keeper
 	ca     *identity.CA
 	key    trust.PrivateKey
 	people *people.People
@@ -198,7 +201,7 @@ func Open(ctx context.Context, opts Options, log *slog.Logger) (_ *Controller, e
 	c.packs = deliver.New(deliver.Options{Store: c.store, Blobs: c.blobs, Leads: c.leads}, log)
 	c.api, err = api.New(api.Options{
 		Packs: c.packs,
-		Store: c.store, People: c.people, Blobs: c.blobs, Keyring: c.Keyring(), Hub: c.hub, Wake: c.act, SitesChanged: c.pacer.changed,
+		Store: c.store, People: c.people, Blobs: c.blobs, Keyring: c.Keyring(), Trust: c.trust, Hub: c.hub, Wake: c.act, SitesChanged: c.pacer.changed,
 		Version: c.opts.Version, WallClock: c.opts.WallClock, SecureCookies: !c.opts.HTTPPlain,
 		Metrics: c.exports.metrics.Handler(), Faults: c.faults, Trouble: c.ingest.Trouble,
 		SamplesFor: c.opts.Retention.Samples, Desk: c.desk, Notify: c.notify, Secrets: c.secrets,
@@ -245,6 +248,7 @@ func (c *Controller) openState(ctx context.Context) error {
 	if err := c.agreeOnKeys(ctx); err != nil {
 		return err
 	}
+	c.trust = keeper.New(keeper.Options{Store: c.store, Key: c.key, WallClock: c.opts.WallClock}, c.log)
 	return c.joinFleet(ctx)
 }
 
@@ -265,7 +269,7 @@ func (c *Controller) openStore(ctx context.Context) (err error) {
 	return c.checkKeys(ctx)
 }
 
-// openKey reads the development signing key and makes it when there is none.
+// openKey reads the controller's own key and makes it when there is none.
 func openKey(path string) (trust.PrivateKey, error) {
 	text, err := os.ReadFile(path)
 	if err == nil {
@@ -291,10 +295,10 @@ func openKey(path string) (trust.PrivateKey, error) {
 	return key, durable.WriteFile(path, append(text, '\n'), 0o600)
 }
 
-// Keyring is what boxes of this controller trust.
+// Keyring opens what this controller signs by itself.
 func (c *Controller) Keyring() trust.Keyring { return trust.DevelopmentKeyring(c.key.Public()) }
 
-// SigningKeyPath is where the development signing key lies.
+// SigningKeyPath is where the controller's own key lies.
 func (c *Controller) SigningKeyPath() string { return filepath.Join(c.opts.Dir, "keys", "signing.key") }
 
 // Close releases state and listeners; Run does it as well.

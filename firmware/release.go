@@ -185,6 +185,16 @@ func Open(keys trust.Keyring, envelope []byte) (Release, error) {
 	return Decode(payload)
 }
 
+// OpenListed is Open for an envelope whose digest the fleet's metadata lists; see
+// trust.Keyring.OpenListed.
+func OpenListed(keys trust.Keyring, envelope []byte) (Release, error) {
+	payload, err := keys.OpenListed(trust.TypeRelease, envelope)
+	if err != nil {
+		return Release{}, fmt.Errorf("open release: %w", err)
+	}
+	return Decode(payload)
+}
+
 // ValidVersion reports whether v is a full semantic version (1.2.3, with an
 // optional -pre-release and +build) without a leading v.
 func ValidVersion(v string) bool {

@@ -56,8 +56,11 @@ type Options struct {
 	ActivePath string
 	// Blobs holds manifests and files. Required.
 	Blobs *blob.Store
-	// Keyring says who may sign manifests.
-	Keyring trust.Keyring
+	// Keyring says who may sign manifests. Required.
+	Keyring func() trust.Keyring
+	// Allow is asked before a version is fetched; nil allows all. An error that is
+	// trust.ErrUntrusted ends the candidate, others are tried again.
+	Allow func(ctx context.Context, ref models.Ref) error
 	// Fetch brings a file into Blobs; size 0 is unknown. Errors that are
 	// blob.ErrMismatch or blob.ErrNoRoom end the candidate, others are tried
 	// again. Required.
@@ -115,8 +118,8 @@ type Desired struct {
 
 // New reads the journal. It starts nothing.
 func New(opts Options, log *slog.Logger) (*Activator, error) {
-	if opts.Journal.Path == "" || opts.ActivePath == "" || opts.Blobs == nil || opts.Fetch == nil || opts.Runner == nil || opts.Report == nil {
-		return nil, errors.New("activate: Options lacks Journal, ActivePath, Blobs, Fetch, Runner or Report")
+	if opts.Journal.Path == "" || opts.ActivePath == "" || opts.Blobs == nil || opts.Keyring == nil || opts.Fetch == nil || opts.Runner == nil || opts.Report == nil {
+		return nil, errors.New("activate: Options lacks Journal, ActivePath, Blobs, Keyring, Fetch, Runner or Report")
 	}
 	opts.Journal.Version = cmp.Or(opts.Journal.Version, JournalVersion)
 	opts.Poll = cmp.Or(opts.Poll, 5*time.Second)

@@ -124,7 +124,7 @@ func (a *Activator) manifest(ref models.Ref) (models.Manifest, error) {
 	if err != nil {
 		return models.Manifest{}, fmt.Errorf("read manifest: %w", err)
 	}
-	payload, err := a.opts.Keyring.Open(trust.TypeModel, env)
+	payload, err := a.opts.Keyring().OpenListed(trust.TypeModel, env)
 	if err != nil {
 		return models.Manifest{}, fmt.Errorf("%w: %w", errUntrusted, err)
 	}

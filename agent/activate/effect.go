@@ -8,6 +8,7 @@ import (
 
 	"github.com/edgeherd/edgeherd/internal/blob"
 	"github.com/edgeherd/edgeherd/internal/runnerapi"
+	"github.com/edgeherd/edgeherd/internal/trust"
 	"github.com/edgeherd/edgeherd/models"
 )
 
@@ -134,7 +135,7 @@ func answer(ctx context.Context, ask func(context.Context) (runnerapi.Status, er
 func failed(err error) Event {
 	e := Event{Kind: EventFailed, Err: err.Error()}
 	switch {
-	case errors.Is(err, errUntrusted):
+	case errors.Is(err, errUntrusted), errors.Is(err, trust.ErrUntrusted):
 		e.Blame = BlameTrust
 	case errors.Is(err, blob.ErrMismatch), errors.Is(err, blob.ErrNoRoom):
 		e.Blame = BlameCandidate
@@ -142,7 +143,17 @@ func failed(err error) Event {
 	return e
 }
 
+func (a *Activator) allow(ctx context.Context, ref models.Ref) error {
+	if a.opts.Allow == nil {
+		return nil
+	}
+	return a.opts.Allow(ctx, ref)
+}
+
 func (a *Activator) fetchManifest(ctx context.Context, s State) Event {
+	if err := a.allow(ctx, s.Candidate.Ref); err != nil {
+		return failed(err)
+	}
 	if err := a.opts.Fetch(ctx, models.File{Digest: s.Candidate.Digest}, func(_, _ int64) {}); err != nil {
 		return failed(err)
 	}
@@ -168,6 +179,11 @@ func (a *Activator) fetchFiles(ctx context.Context, s State, id int) Event {
 		case a.events <- message{name: s.Name, id: id, done: before + done, total: total}:
 		case <-ctx.Done():
 		}
+	}
+	// It may have been revoked since the manifest was fetched. What is only not
+	// known any more does not stop a download that was allowed.
+	if err := a.allow(ctx, s.Candidate.Ref); errors.Is(err, trust.ErrUntrusted) {
+		return failed(err)
 	}
 	// The manifest too: the runner reads it, and it may be lost since.
 	if err := a.opts.Fetch(ctx, models.File{Digest: s.Candidate.Digest}, func(_, _ int64) {}); err != nil {

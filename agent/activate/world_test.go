@@ -65,7 +65,7 @@ func newWorld(t *testing.T) *world {
 		Journal:    durable.Journal{Path: filepath.Join(dir, "activate.json"), Version: JournalVersion, OnSave: w.point},
 		ActivePath: w.fakeRunner.path,
 		Blobs:      store,
-		Keyring:    trust.DevelopmentKeyring(key.Public()),
+		Keyring:    func() trust.Keyring { return trust.DevelopmentKeyring(key.Public()) },
 		Fetch:      w.fetch,
 		Runner:     w.fakeRunner,
 		Report:     w.report,

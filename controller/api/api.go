@@ -33,6 +33,7 @@ import (
 	"github.com/edgeherd/edgeherd/controller/people"
 	"github.com/edgeherd/edgeherd/controller/secrets"
 	"github.com/edgeherd/edgeherd/controller/store"
+	keeper "github.com/edgeherd/edgeherd/controller/trust"
 	"github.com/edgeherd/edgeherd/controller/upkeep"
 	"github.com/edgeherd/edgeherd/internal/blob"
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
@@ -48,6 +49,9 @@ type Options struct {
 	Blobs *blob.Store
 	// Keyring says whose models and releases are accepted; empty accepts none.
 	Keyring trust.Keyring
+	// Trust has the fleet's metadata and says who signs what, in the place of
+	// Keyring; nil: there is none.
+	Trust *keeper.Keeper
 	// Hub carries changes to browsers; nil means one that nobody publishes to.
 	Hub *Hub
 	// Wake tells the conductor that a person changed something; nil means nobody.
@@ -185,6 +189,7 @@ func build(opts Options, log *slog.Logger) *API {
 	a.registerEnrol()
 	a.registerClaims()
 	a.registerPeople()
+	a.registerTrust()
 	a.registerPlain()
 	a.operator = secure(crossOrigin(onlyJSON(a.routes)))
 	return a

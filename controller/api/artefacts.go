@@ -108,7 +108,11 @@ type pushModelInput struct{ Body fleetapi.PushModel }
 // pushModel takes a version in, if it is signed, whole, what it says it is,
 // and a replacement for the versions before it.
 func (a *API) pushModel(ctx context.Context, in *pushModelInput) (fleetapi.ModelVersion, error) {
-	payload, err := a.opts.Keyring.Open(trust.TypeModel, in.Body.Envelope)
+	keys, err := a.publishers(ctx)
+	if err != nil {
+		return fleetapi.ModelVersion{}, err
+	}
+	payload, err := keys.Open(trust.TypeModel, in.Body.Envelope)
 	if err != nil {
 		return fleetapi.ModelVersion{}, untrusted(err)
 	}
@@ -283,7 +287,11 @@ func releaseOf(r store.Release) fleetapi.Release {
 type pushReleaseInput struct{ Body fleetapi.PushRelease }
 
 func (a *API) pushRelease(ctx context.Context, in *pushReleaseInput) (fleetapi.Release, error) {
-	r, err := firmware.Open(a.opts.Keyring, in.Body.Envelope)
+	keys, err := a.publishers(ctx)
+	if err != nil {
+		return fleetapi.Release{}, err
+	}
+	r, err := firmware.Open(keys, in.Body.Envelope)
 	if err != nil {
 		return fleetapi.Release{}, untrusted(err)
 	}

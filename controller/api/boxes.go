@@ -55,7 +55,7 @@ func (a *API) summary(ctx context.Context, _ *nothing) (fleetapi.Summary, error)
 	}
 	s := fleetapi.Summary{
 		Total: len(boxes), Links: map[string]int{}, Healths: map[string]int{}, Updates: map[string]int{},
-		Development: a.opts.Keyring.Development, Version: a.opts.Version, Time: a.opts.WallClock().UTC(),
+		Development: a.development(ctx), Version: a.opts.Version, Time: a.opts.WallClock().UTC(),
 	}
 	s.Trouble = a.trouble()
 	for _, b := range boxes {

@@ -96,6 +96,9 @@ func (a *API) planRollout(ctx context.Context, in *planInput) (fleetapi.Rollout,
 	if err != nil {
 		return fleetapi.Rollout{}, err
 	}
+	if err := a.mustBeListed(ctx, &c, boxes); err != nil {
+		return fleetapi.Rollout{}, err
+	}
 	r, err := a.order(ctx, c, in.Body, boxes)
 	if err != nil {
 		return fleetapi.Rollout{}, err

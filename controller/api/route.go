@@ -108,6 +108,8 @@ var access = map[string]entry{
 	"POST /api/v1/models":                ofFleet(authz.Push).do("model.push"),
 	"GET /api/v1/releases":               filtered(authz.See),
 	"POST /api/v1/releases":              ofFleet(authz.Push).do("release.push"),
+	"GET /api/v1/trust":                  filtered(authz.See),
+	"POST /api/v1/trust/documents":       ofFleet(authz.Push).do("trust.submit"), // what counts is the signature
 	"POST /api/v1/blobs:missing":         ofFleet(authz.Push),
 	"PUT /api/v1/blobs/{hex}":            ofFleet(authz.Push).do("blob.put"),
 	"GET /api/v1/rollouts":               filtered(authz.See),

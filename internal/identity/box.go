@@ -34,6 +34,9 @@ type Box struct {
 	// when the pages have no TLS.
 	Pages   string        `json:"pages,omitempty"`
 	Keyring trust.Keyring `json:"keyring"`
+	// TrustRoot is the root of the fleet's metadata that the box begins from
+	// (package tufclient). Empty: the fleet has none.
+	TrustRoot []byte `json:"trust_root,omitempty"`
 }
 
 // Identity is an enrolled box: who it is and how it proves it.

@@ -29,6 +29,7 @@ const (
 	TypeRelease = "application/vnd.edgeherd.release+json"
 	TypeDesired = "application/vnd.edgeherd.desired+json"
 	TypeAudit   = "application/vnd.edgeherd.audit-head+json"
+	TypeRoot    = "application/vnd.edgeherd.root+json" // shown to boxes in development
 )
 
 // MaxEnvelopeBytes bounds what Open parses.
@@ -75,12 +76,31 @@ func (k PrivateKey) MarshalText() ([]byte, error) {
 	return []byte(privatePrefix + base64.StdEncoding.EncodeToString(k.key.Seed())), nil
 }
 
+// Signer returns the key in the form of the standard library, for documents
+// that are no envelopes: the metadata of package tufrepo.
+func (k PrivateKey) Signer() ed25519.PrivateKey { return k.key }
+
 // Public returns the checking half.
 func (k PrivateKey) Public() PublicKey {
 	return PublicKey{[ed25519.PublicKeySize]byte(k.key.Public().(ed25519.PublicKey))}
 }
 
 const publicPrefix = "ed25519:"
+
+// PublicKeyOf takes a key as the standard library has it.
+func PublicKeyOf(k ed25519.PublicKey) (PublicKey, error) {
+	if len(k) != ed25519.PublicKeySize {
+		return PublicKey{}, fmt.Errorf("public key has %d bytes, want %d", len(k), ed25519.PublicKeySize)
+	}
+	return PublicKey{[ed25519.PublicKeySize]byte(k)}, nil
+}
+
+// Ed25519 returns the key as the standard library has it.
+func (k PublicKey) Ed25519() ed25519.PublicKey { return ed25519.PublicKey(k.key[:]) }
+
+func (k PublicKey) String() string {
+	return publicPrefix + base64.StdEncoding.EncodeToString(k.key[:])
+}
 
 // ID names the key in envelopes and logs.
 func (k PublicKey) ID() KeyID {
@@ -112,13 +132,23 @@ func (k *PublicKey) UnmarshalText(text []byte) error {
 type Keyring struct {
 	Development bool                   `json:"development"`
 	Keys        map[string][]PublicKey `json:"keys"`
+	// Targets says that models and releases are trusted by their digest, which
+	// the fleet's metadata lists (package tufclient), and not by a signature of
+	// their own. Open refuses them then; see OpenListed.
+	Targets bool `json:"targets,omitempty"`
 }
 
 // DevelopmentKeyring trusts key for every payload type.
 func DevelopmentKeyring(key PublicKey) Keyring {
 	return Keyring{Development: true, Keys: map[string][]PublicKey{
-		TypeModel: {key}, TypeRelease: {key}, TypeDesired: {key}, TypeAudit: {key},
+		TypeModel: {key}, TypeRelease: {key}, TypeDesired: {key}, TypeAudit: {key}, TypeRoot: {key},
 	}}
+}
+
+// ControllerKeyring trusts key for what a controller signs by itself, and the
+// fleet's metadata for models and releases.
+func ControllerKeyring(keys ...PublicKey) Keyring {
+	return Keyring{Targets: true, Keys: map[string][]PublicKey{TypeDesired: keys, TypeAudit: keys}}
 }
 
 type signature struct {
@@ -156,17 +186,9 @@ func Sign(payloadType string, payload []byte, key PrivateKey) ([]byte, error) {
 // Open returns the payload of an envelope of the wanted type if one of the
 // keys for that type signed it. Errors that are ErrUntrusted name the key ids.
 func (r Keyring) Open(payloadType string, data []byte) ([]byte, error) {
-	if len(data) > MaxEnvelopeBytes {
-		return nil, fmt.Errorf("envelope of %d bytes is longer than %d", len(data), MaxEnvelopeBytes)
-	}
-	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.DisallowUnknownFields()
-	var e envelope
-	if err := dec.Decode(&e); err != nil {
-		return nil, fmt.Errorf("parse envelope: %w", err)
-	}
-	if e.PayloadType != payloadType {
-		return nil, fmt.Errorf("envelope holds %q, want %q", e.PayloadType, payloadType)
+	e, err := parse(payloadType, data)
+	if err != nil {
+		return nil, err
 	}
 	msg := preAuth(e.PayloadType, e.Payload)
 	var ids []string
@@ -179,4 +201,33 @@ func (r Keyring) Open(payloadType string, data []byte) ([]byte, error) {
 		}
 	}
 	return nil, fmt.Errorf("%s signed by [%s]: %w", payloadType, strings.Join(ids, " "), ErrUntrusted)
+}
+
+// OpenListed is Open for an envelope whose digest somebody vouches for: the
+// fleet's metadata, or active.json, where only what was vouched for is written.
+// With Targets no signature of the envelope itself is looked at.
+func (r Keyring) OpenListed(payloadType string, data []byte) ([]byte, error) {
+	if !r.Targets || payloadType != TypeModel && payloadType != TypeRelease {
+		return r.Open(payloadType, data)
+	}
+	e, err := parse(payloadType, data)
+	if err != nil {
+		return nil, err
+	}
+	return e.Payload, nil
+}
+
+func parse(payloadType string, data []byte) (e envelope, err error) {
+	if len(data) > MaxEnvelopeBytes {
+		return e, fmt.Errorf("envelope of %d bytes is longer than %d", len(data), MaxEnvelopeBytes)
+	}
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&e); err != nil {
+		return envelope{}, fmt.Errorf("parse envelope: %w", err)
+	}
+	if e.PayloadType != payloadType {
+		return envelope{}, fmt.Errorf("envelope holds %q, want %q", e.PayloadType, payloadType)
+	}
+	return e, nil
 }

@@ -169,6 +169,11 @@ CREATE TABLE lease (name TEXT PRIMARY KEY, node TEXT NOT NULL, token BIGINT NOT 
 CREATE TABLE fleet (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE INDEX session_node ON session (node);
 
+-- The fleet's metadata (package tufrepo). What is staged waits for signatures.
+CREATE TABLE trust_document (
+  role TEXT NOT NULL, version BIGINT NOT NULL, staged BIGINT NOT NULL, body BYTEA NOT NULL,
+  PRIMARY KEY (role, version, staged)
+);
 -- Tokens that machines enrol with: only the hash of the secret is kept. body is
 -- what was asked for when it was made. off says why it is no longer good.
 CREATE TABLE enrol_token (

@@ -151,6 +151,11 @@ CREATE TABLE idempotency (key TEXT PRIMARY KEY, request BLOB NOT NULL, status IN
 -- that said the last HELLO. No row: the box is not there.
 CREATE TABLE session (box TEXT PRIMARY KEY, node TEXT NOT NULL, sid BLOB NOT NULL, conn INTEGER NOT NULL) WITHOUT ROWID;
 
+-- The fleet's metadata (package tufrepo). What is staged waits for signatures.
+CREATE TABLE trust_document (
+  role TEXT NOT NULL, version INTEGER NOT NULL, staged INTEGER NOT NULL, body BLOB NOT NULL,
+  PRIMARY KEY (role, version, staged)
+) WITHOUT ROWID;
 -- Tokens that machines enrol with: only the hash of the secret is kept. body is
 -- what was asked for when it was made. off says why it is no longer good.
 CREATE TABLE enrol_token (

@@ -1484,6 +1484,18 @@ export type SpareDemand = {
     stock: number;
 };
 
+export type SubmitTrust = {
+    document?: string;
+    drop?: boolean;
+    role: string;
+};
+
+export type SubmittedTrust = {
+    missing: number;
+    role: string;
+    version: number;
+};
+
 export type Summary = {
     development: boolean;
     healths: {
@@ -1784,6 +1796,23 @@ export type Traits = {
     dust?: string;
     version?: string;
     zone?: string;
+};
+
+export type Trust = {
+    /**
+     * public key, ed25519: and base64
+     */
+    controller: string;
+    development: boolean;
+    documents: Array<TrustDocument>;
+};
+
+export type TrustDocument = {
+    document: string;
+    expires: string;
+    role: string;
+    staged: boolean;
+    version: number;
 };
 
 export type Upkeep = {
@@ -4822,6 +4851,76 @@ export type RevokeTokenResponses = {
 };
 
 export type RevokeTokenResponse = RevokeTokenResponses[keyof RevokeTokenResponses];
+
+export type GetTrustData = {
+    body?: never;
+    path?: never;
+    query?: never;
+    url: '/api/v1/trust';
+};
+
+export type GetTrustErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type GetTrustError = GetTrustErrors[keyof GetTrustErrors];
+
+export type GetTrustResponses = {
+    /**
+     * OK
+     */
+    200: Trust;
+};
+
+export type GetTrustResponse = GetTrustResponses[keyof GetTrustResponses];
+
+export type SubmitTrustData = {
+    body: SubmitTrust;
+    path?: never;
+    query?: never;
+    url: '/api/v1/trust/documents';
+};
+
+export type SubmitTrustErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type SubmitTrustError = SubmitTrustErrors[keyof SubmitTrustErrors];
+
+export type SubmitTrustResponses = {
+    /**
+     * OK
+     */
+    200: SubmittedTrust;
+};
+
+export type SubmitTrustResponse = SubmitTrustResponses[keyof SubmitTrustResponses];
 
 export type ListUsersData = {
     body?: never;
