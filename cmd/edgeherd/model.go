@@ -11,7 +11,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/edgeherd/edgeherd/firmware"
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
+	"github.com/edgeherd/edgeherd/internal/trust/tufrepo"
 	"github.com/edgeherd/edgeherd/models"
 )
 
@@ -28,10 +30,14 @@ func modelCommand(c *cli) *cobra.Command {
 
 func modelPushCommand(c *cli) *cobra.Command {
 	var key string
+	var l listing
 	cmd := c.verb("push DIR", "Pack, sign and upload the model in a directory", func(ctx context.Context, args []string) error {
 		client, oc, err := c.client()
 		if err != nil {
 			return err
+		}
+		if l.sign != "" {
+			key = l.sign
 		}
 		if key == "" {
 			key = oc.SigningKey
@@ -39,7 +45,15 @@ func modelPushCommand(c *cli) *cobra.Command {
 		if _, err := os.Stat(filepath.Join(args[0], models.GoldenFile)); err != nil {
 			c.say("No %s: boxes can prove that the model loads, not that it answers right.", models.GoldenFile)
 		}
-		ref, err := fleetapi.PushModelDir(ctx, client, args[0], key, c.progress())
+		signer, err := l.begin(ctx, c, client, key)
+		if err != nil {
+			return err
+		}
+		p, err := fleetapi.PushModelWith(ctx, client, args[0], signer, c.progress())
+		ref := p.Ref
+		if err == nil && l.sign != "" {
+			err = c.list(ctx, client, signer, l, tufrepo.Target{Kind: tufrepo.KindModel, Name: ref.Name, Version: ref.Version, Digest: ref.Digest, Length: p.Length})
+		}
 		if err != nil {
 			return err
 		}
@@ -48,6 +62,7 @@ func modelPushCommand(c *cli) *cobra.Command {
 			rows: [][]string{{ref.Name, ref.Version, ref.Digest.Short()}}, names: []string{ref.String()}})
 	})
 	cmd.Flags().StringVar(&key, "key", "", "file of the signing key (default: signing_key of the context)")
+	l.addTo(cmd)
 	return cmd
 }
 
@@ -141,15 +156,26 @@ func releaseCommand(c *cli) *cobra.Command {
 func releasePushCommand(c *cli) *cobra.Command {
 	var key string
 	n := fleetapi.NewRelease{}
+	var l listing
 	cmd := c.verb("push", "Sign and upload programs of the agent as a release", func(ctx context.Context, _ []string) error {
 		client, oc, err := c.client()
 		if err != nil {
 			return err
 		}
+		if l.sign != "" {
+			key = l.sign
+		}
 		if key == "" {
 			key = oc.SigningKey
 		}
-		r, err := fleetapi.PushReleaseFiles(ctx, client, n, key, c.progress())
+		signer, err := l.begin(ctx, c, client, key)
+		if err != nil {
+			return err
+		}
+		r, length, err := fleetapi.PushReleaseWith(ctx, client, n, signer, c.progress())
+		if err == nil && l.sign != "" {
+			err = c.list(ctx, client, signer, l, tufrepo.Target{Kind: tufrepo.KindRelease, Name: firmware.KindAgent, Version: r.Version, Digest: r.Digest, Length: length})
+		}
 		if err != nil {
 			return err
 		}
@@ -161,6 +187,7 @@ func releasePushCommand(c *cli) *cobra.Command {
 	f.StringVar(&n.Version, "version", "", "semantic version, such as 1.4.0")
 	f.StringVar(&n.Notes, "notes", "", "what is new")
 	f.StringVar(&key, "key", "", "file of the signing key (default: signing_key of the context)")
+	l.addTo(cmd)
 	for _, name := range []string{"agent-binary", "version"} {
 		if err := cmd.MarkFlagRequired(name); err != nil {
 			panic("cli: " + err.Error())

@@ -24,27 +24,40 @@ type Progress struct {
 // keyPath, uploads what the controller lacks and registers the version.
 // Pushing the same model again changes nothing. progress may be nil.
 func PushModelDir(ctx context.Context, c *Client, dir, keyPath string, progress func(Progress)) (models.Ref, error) {
-	m, paths, err := models.Pack(dir)
-	if err != nil {
-		return models.Ref{}, err
-	}
 	key, err := readKey(keyPath)
 	if err != nil {
 		return models.Ref{}, err
 	}
+	p, err := PushModelWith(ctx, c, dir, key, progress)
+	return p.Ref, err
+}
+
+// Pushed names what was pushed.
+type Pushed struct {
+	models.Ref
+	// Length is that of the signed envelope, whose digest is Ref's, in bytes.
+	Length int64
+}
+
+// PushModelWith is PushModelDir with a key that is open already.
+func PushModelWith(ctx context.Context, c *Client, dir string, key trust.PrivateKey, progress func(Progress)) (Pushed, error) {
+	m, paths, err := models.Pack(dir)
+	if err != nil {
+		return Pushed{}, err
+	}
 	payload, err := m.Encode()
 	if err != nil {
-		return models.Ref{}, err
+		return Pushed{}, err
 	}
 	envelope, err := trust.Sign(trust.TypeModel, payload, key)
 	if err != nil {
-		return models.Ref{}, err
+		return Pushed{}, err
 	}
 	if err := uploadMissing(ctx, c, paths, progress); err != nil {
-		return models.Ref{}, err
+		return Pushed{}, err
 	}
 	v, err := c.PushModel(ctx, envelope)
-	return v.Ref, err
+	return Pushed{v.Ref, int64(len(envelope))}, err
 }
 
 // NewRelease says what to release: one program file for each platform.
@@ -61,23 +74,48 @@ func PushReleaseFiles(ctx context.Context, c *Client, n NewRelease, keyPath stri
 	if err != nil {
 		return Release{}, err
 	}
+	r, _, err := PushReleaseWith(ctx, c, n, key, progress)
+	return r, err
+}
+
+// PushReleaseWith is PushReleaseFiles with a key that is open already. It returns
+// the length of the signed envelope as well.
+func PushReleaseWith(ctx context.Context, c *Client, n NewRelease, key trust.PrivateKey, progress func(Progress)) (Release, int64, error) {
+	r, paths, err := newRelease(ctx, c, n)
+	if err != nil {
+		return Release{}, 0, err
+	}
+	envelope, _, err := firmware.Sign(r, key)
+	if err != nil {
+		return Release{}, 0, err
+	}
+	if err := uploadMissing(ctx, c, paths, progress); err != nil {
+		return Release{}, 0, err
+	}
+	out, err := c.PushRelease(ctx, envelope)
+	return out, int64(len(envelope)), err
+}
+
+// newRelease is the release of the files, and where each lies.
+func newRelease(ctx context.Context, c *Client, n NewRelease) (firmware.Release, map[blob.Digest]string, error) {
 	r := firmware.Release{V: firmware.ReleaseVersion, Kind: firmware.KindAgent, Version: n.Version, Notes: n.Notes, Counter: 1}
 	paths := map[blob.Digest]string{}
+	var err error
 	for platform, file := range n.Binaries {
 		goos, arch, ok := strings.Cut(platform, "/")
 		if !ok {
-			return Release{}, fmt.Errorf("platform %q is not like linux/arm64", platform)
+			return r, nil, fmt.Errorf("platform %q is not like linux/arm64", platform)
 		}
 		b := firmware.Build{OS: goos, Arch: arch}
 		if b.Digest, b.SizeBytes, err = sumFile(file); err != nil {
-			return Release{}, fmt.Errorf("read the program for %s: %w", platform, err)
+			return r, nil, fmt.Errorf("read the program for %s: %w", platform, err)
 		}
 		r.Builds = append(r.Builds, b)
 		paths[b.Digest] = file
 	}
 	list, err := c.Releases(ctx)
 	if err != nil {
-		return Release{}, err
+		return r, nil, err
 	}
 	for _, have := range list.Items {
 		if have.Version == n.Version {
@@ -86,14 +124,7 @@ func PushReleaseFiles(ctx context.Context, c *Client, n NewRelease, keyPath stri
 		}
 		r.Counter = max(r.Counter, have.Counter+1)
 	}
-	envelope, _, err := firmware.Sign(r, key)
-	if err != nil {
-		return Release{}, err
-	}
-	if err := uploadMissing(ctx, c, paths, progress); err != nil {
-		return Release{}, err
-	}
-	return c.PushRelease(ctx, envelope)
+	return r, paths, nil
 }
 
 func readKey(file string) (trust.PrivateKey, error) {

@@ -1,0 +1,295 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/edgeherd/edgeherd/internal/blob"
+	"github.com/edgeherd/edgeherd/internal/fleetapi"
+	"github.com/edgeherd/edgeherd/internal/trust"
+	"github.com/edgeherd/edgeherd/internal/trust/tufrepo"
+)
+
+func trustCommand(c *cli) *cobra.Command {
+	return c.group("trust", "Who says what boxes may run",
+		trustInitCommand(c), c.verb("status", "Every role: its keys, who has signed, when it ends", c.trustStatus),
+		trustRenewCommand(c), trustSignCommand(c), trustKeysCommand(c), trustKeyCommand(c),
+		trustPolicyCommand(c, "floor SUBJECT COUNTER", "Have boxes install nothing of a name below a counter, such as model/vad 4", func(p *tufrepo.Policy, args []string) error {
+			n, err := strconv.ParseUint(args[1], 10, 53)
+			if err != nil {
+				return fmt.Errorf("counter %q: want a number", args[1])
+			}
+			return p.Raise(args[0], n)
+		}),
+		trustPolicyCommand(c, "revoke DIGEST", "Have boxes never install a version again", func(p *tufrepo.Policy, args []string) error {
+			d, err := blob.ParseDigest(args[0])
+			p.Revoke(d)
+			return err
+		}),
+		trustRetireCommand(c),
+		c.verb("drop ROLE", "Forget a change that waits for signatures", func(ctx context.Context, args []string) error {
+			client, _, err := c.client()
+			if err == nil {
+				_, err = client.SubmitTrust(ctx, fleetapi.SubmitTrust{Role: args[0], Drop: true})
+			}
+			return err
+		}),
+	)
+}
+
+// ceremony is a change of the metadata by people: what is in force, and their keys.
+type ceremony struct {
+	keys   openKeys
+	files  []string
+	client *fleetapi.Client
+	state  fleetapi.Trust
+	docs   tufrepo.Documents
+}
+
+func (y *ceremony) addTo(cmd *cobra.Command) {
+	cmd.Flags().StringArrayVar(&y.files, "key", nil, "file of a key that signs; may be given several times")
+	y.keys.addTo(cmd)
+	if err := cmd.MarkFlagRequired("key"); err != nil {
+		panic("cli: " + err.Error())
+	}
+}
+
+// begin asks what is in force.
+func (y *ceremony) begin(ctx context.Context, c *cli) (err error) {
+	if y.client, _, err = c.client(); err != nil {
+		return err
+	}
+	if y.state, err = y.client.Trust(ctx); err != nil {
+		return err
+	}
+	y.docs = tufrepo.Documents{}
+	for _, d := range y.state.Documents {
+		if !d.Staged {
+			y.docs[d.Role] = d.Document
+		}
+	}
+	return nil
+}
+
+// finish signs a document and submits it.
+func (y *ceremony) finish(ctx context.Context, c *cli, role string, doc []byte) error {
+	var signers []trust.PrivateKey
+	for _, f := range y.files {
+		k, err := y.keys.open(c, f)
+		if err != nil {
+			return err
+		}
+		signers = append(signers, k)
+	}
+	return c.submit(ctx, y.client, role, doc, signers...)
+}
+
+func (c *cli) submit(ctx context.Context, client *fleetapi.Client, role string, doc []byte, keys ...trust.PrivateKey) error {
+	signed, err := tufrepo.Sign(doc, keys...)
+	if err != nil {
+		return err
+	}
+	s, err := client.SubmitTrust(ctx, fleetapi.SubmitTrust{Role: role, Document: signed})
+	if err != nil {
+		return err
+	}
+	if s.Missing > 0 {
+		c.say("%s version %d waits for %d more: edgeherd trust sign %s --key FILE", s.Role, s.Version, s.Missing, s.Role)
+		return nil
+	}
+	c.say("%s version %d is in force.", s.Role, s.Version)
+	return nil
+}
+
+func trustRenewCommand(c *cli) *cobra.Command {
+	var y ceremony
+	cmd := c.verb("renew ROLE", "Sign a role anew, as it is, so that it lasts its full time again", func(ctx context.Context, args []string) error {
+		if err := y.begin(ctx, c); err != nil {
+			return err
+		}
+		doc, err := y.next(args[0], func(*tufrepo.Root) error { return nil }, func(*tufrepo.Targets) error { return nil })
+		if err != nil {
+			return err
+		}
+		return y.finish(ctx, c, args[0], doc)
+	})
+	y.addTo(cmd)
+	return cmd
+}
+
+// next is the next version of a role.
+func (y *ceremony) next(role string, root func(*tufrepo.Root) error, targets func(*tufrepo.Targets) error) ([]byte, error) {
+	if y.docs[role] == nil {
+		return nil, failure{exitNotFound, fmt.Errorf("there is no role %s: edgeherd trust status", role)}
+	}
+	if role == tufrepo.RoleRoot {
+		return y.docs.NextRoot(time.Now(), root)
+	}
+	return y.docs.NextTargets(role, time.Now(), targets)
+}
+
+func trustSignCommand(c *cli) *cobra.Command {
+	var y ceremony
+	cmd := c.verb("sign ROLE", "Add your signature to a change that waits for it", func(ctx context.Context, args []string) error {
+		if err := y.begin(ctx, c); err != nil {
+			return err
+		}
+		at := slices.IndexFunc(y.state.Documents, func(d fleetapi.TrustDocument) bool { return d.Staged && d.Role == args[0] })
+		if at < 0 {
+			return failure{exitNotFound, fmt.Errorf("no change of %s waits for signatures", args[0])}
+		}
+		doc := y.state.Documents[at].Document
+		change, err := y.docs.Explain(args[0], doc)
+		if err != nil {
+			return err
+		}
+		c.say("%s", change)
+		if c.mayAsk() && !c.ask("Sign this?") {
+			return errors.New("not signed")
+		}
+		return y.finish(ctx, c, args[0], doc)
+	})
+	y.addTo(cmd)
+	return cmd
+}
+
+func trustKeysCommand(c *cli) *cobra.Command {
+	var y ceremony
+	var add, remove []string
+	var change tufrepo.Change
+	cmd := c.verb("keys ROLE", "Change who may sign a role, and how many must", func(ctx context.Context, args []string) error {
+		for _, word := range add {
+			p, err := publicKey(word)
+			if err != nil {
+				return failure{exitUsage, err}
+			}
+			change.Add = append(change.Add, p)
+		}
+		for _, id := range remove {
+			change.Remove = append(change.Remove, trust.KeyID(id))
+		}
+		if err := y.begin(ctx, c); err != nil {
+			return err
+		}
+		// Root names the keys of the roles that every repository has, targets
+		// those of the others.
+		by, role := tufrepo.RoleTargets, args[0]
+		if role == tufrepo.RoleRoot || role == tufrepo.RoleTargets || role == tufrepo.RoleTimestamp {
+			by = tufrepo.RoleRoot
+		}
+		doc, err := y.next(by, func(r *tufrepo.Root) error { return r.Change(role, change) }, func(t *tufrepo.Targets) error { return t.Change(role, change) })
+		if err != nil {
+			return err
+		}
+		return y.finish(ctx, c, by, doc)
+	})
+	y.addTo(cmd)
+	f := cmd.Flags()
+	f.StringArrayVar(&add, "add", nil, "public key (ed25519:…) or key file that may sign from now on")
+	f.StringArrayVar(&remove, "remove", nil, "id of a key that may no more")
+	f.IntVar(&change.Threshold, "threshold", 0, "how many must sign (default: as it is)")
+	return cmd
+}
+
+func trustPolicyCommand(c *cli, use, short string, change func(*tufrepo.Policy, []string) error) *cobra.Command {
+	var y ceremony
+	cmd := c.verb(use, short, func(ctx context.Context, args []string) error {
+		if err := y.begin(ctx, c); err != nil {
+			return err
+		}
+		doc, err := y.next(tufrepo.RoleTargets, nil, func(t *tufrepo.Targets) error {
+			if t.Policy == nil {
+				return errors.New("targets has no policy")
+			}
+			return change(t.Policy, args)
+		})
+		if err != nil {
+			return err
+		}
+		return y.finish(ctx, c, tufrepo.RoleTargets, doc)
+	})
+	y.addTo(cmd)
+	return cmd
+}
+
+func trustRetireCommand(c *cli) *cobra.Command {
+	var y ceremony
+	cmd := c.verb("retire ROLE NAME:VERSION", "Take a version out of a role: boxes install it no more, and go on running it", func(ctx context.Context, args []string) error {
+		name, version, ok := strings.Cut(args[1], ":")
+		if !ok {
+			return failure{exitUsage, fmt.Errorf("%q is not NAME:VERSION", args[1])}
+		}
+		if err := y.begin(ctx, c); err != nil {
+			return err
+		}
+		doc, err := y.next(args[0], nil, func(t *tufrepo.Targets) error { return t.Retire(name, version) })
+		if err != nil {
+			return err
+		}
+		return y.finish(ctx, c, args[0], doc)
+	})
+	y.addTo(cmd)
+	return cmd
+}
+
+// listing is what push adds to a role.
+type listing struct {
+	sign, channel, least string
+	hardware             []string
+	keys                 openKeys
+}
+
+func (l *listing) addTo(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&l.sign, "sign", "", "key file that signs it and lists it for boxes; without it nothing is listed")
+	f.StringVar(&l.channel, "channel", "stable", "channel that lists it")
+	f.StringSliceVar(&l.hardware, "for", nil, "board classes or architectures that may install it (default all)")
+	f.StringVar(&l.least, "min-agent", "", "oldest agent that may install it (default any)")
+	l.keys.addTo(cmd)
+}
+
+// begin opens the key, unless the version could not be listed then.
+func (l listing) begin(ctx context.Context, c *cli, client *fleetapi.Client, key string) (trust.PrivateKey, error) {
+	if l.sign != "" {
+		t, err := client.Trust(ctx)
+		if err == nil && t.Development {
+			err = failure{exitConflict, errors.New("this fleet is in development: one key signs everything and nothing is listed. Push without --sign, or begin: edgeherd trust init")}
+		}
+		if err != nil {
+			return trust.PrivateKey{}, err
+		}
+	}
+	return l.keys.open(c, key)
+}
+
+// list puts a version into the role of its kind and channel. When somebody else
+// changes the role at the same time it begins again.
+func (c *cli) list(ctx context.Context, client *fleetapi.Client, key trust.PrivateKey, l listing, t tufrepo.Target) error {
+	t.Channel, t.Hardware, t.MinAgent = l.channel, l.hardware, l.least
+	role := tufrepo.RoleFor(t.Kind, t.Channel)
+	for try := 0; ; try++ {
+		y := ceremony{}
+		if err := y.begin(ctx, c); err != nil {
+			return err
+		}
+		doc, err := y.docs.NextTargets(role, time.Now(), func(s *tufrepo.Targets) error { return s.List(t) })
+		if errors.Is(err, tufrepo.ErrListed) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		err = c.submit(ctx, client, role, doc, key)
+		var p *fleetapi.Error
+		if err == nil || try == 3 || !errors.As(err, &p) || p.Status != 409 {
+			return err
+		}
+	}
+}
