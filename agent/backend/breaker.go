@@ -9,8 +9,8 @@ import (
 // then one caller tries. The while doubles with each try that fails.
 const (
 	breakAfter = 3
-	breakMin   = time.Second
-	breakMax   = time.Minute
+	breakMin   = 5 * time.Second
+	breakMax   = 2 * time.Minute
 )
 
 // Breaker is ready for use as it is.

@@ -15,6 +15,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -270,17 +271,22 @@ func (c *Client) Infer(ctx context.Context, m Message) (Answer, error) {
 	if c.GRPC() {
 		return c.inferGRPC(ctx, m)
 	}
-	size := 0
-	parts := make([]io.Reader, len(m.Pieces))
-	for i, p := range m.Pieces {
-		size += len(p)
-		parts[i] = bytes.NewReader(p)
-	}
-	r, err := c.Request(ctx, http.MethodPost, c.path("/infer"), io.MultiReader(parts...))
+	var sending sync.WaitGroup
+	body := &pieces{left: m.Pieces, sending: &sending}
+	sending.Add(1)
+	r, err := c.Request(ctx, http.MethodPost, c.path("/infer"), body)
 	if err != nil {
 		return Answer{}, err
 	}
-	r.ContentLength = int64(size)
+	// The transport may send on after Do has returned, from memory that then
+	// belongs to another request.
+	defer func() { cancel(); sending.Wait() }()
+	r.GetBody = func() (io.ReadCloser, error) {
+		sending.Add(1)
+		return &pieces{left: m.Pieces, sending: &sending}, nil
+	}
+	r.Header["Idempotency-Key"] = nil // not sent: a connection that just went idle may be replaced
+	r.ContentLength = m.size()
 	r.Header.Set("Content-Type", "application/octet-stream")
 	r.Header.Set(HeaderLength, strconv.Itoa(m.Head))
 	resp, err := c.Do(r)
@@ -291,11 +297,43 @@ func (c *Client) Infer(ctx context.Context, m Message) (Answer, error) {
 	if resp.StatusCode != http.StatusOK {
 		return Answer{}, refusal(resp)
 	}
-	body, err := m.read(resp)
+	text, err := m.read(resp)
 	if err != nil && ctx.Err() != nil {
 		err = fmt.Errorf("read answer of %s: %w", c.base.Host, context.Cause(ctx))
 	}
-	return Answer{body, resp.Header.Get(HeaderLength)}, err
+	return Answer{text, resp.Header.Get(HeaderLength)}, err
+}
+
+func (m Message) size() (n int64) {
+	for _, p := range m.Pieces {
+		n += int64(len(p))
+	}
+	return n
+}
+
+// pieces is a request body that tells when nobody reads it any more.
+type pieces struct {
+	left    [][]byte
+	at      int // in left[0]
+	sending *sync.WaitGroup
+	once    sync.Once
+}
+
+func (p *pieces) Read(b []byte) (int, error) {
+	for len(p.left) > 0 && p.at == len(p.left[0]) {
+		p.left, p.at = p.left[1:], 0
+	}
+	if len(p.left) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(b, p.left[0][p.at:])
+	p.at += n
+	return n, nil
+}
+
+func (p *pieces) Close() error {
+	p.once.Do(p.sending.Done)
+	return nil
 }
 
 // read takes the answer; memory is asked for first.

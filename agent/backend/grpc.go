@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -89,10 +90,11 @@ func (c *Client) inferGRPC(ctx context.Context, m Message) (Answer, error) {
 	if err != nil {
 		return Answer{}, err
 	}
-	out := outbound{}
-	for _, p := range m.Pieces {
-		out.pieces = append(out.pieces, mem.SliceBuffer(p))
+	// A copy: gRPC may send on after the call has returned.
+	if err := m.Room(m.size()); err != nil {
+		return Answer{}, err
 	}
+	out := outbound{mem.BufferSlice{mem.SliceBuffer(slices.Concat(m.Pieces...))}}
 	var in inbound
 	err = c.conn.Invoke(ctx, oip.GRPCInferenceService_ModelInfer_FullMethodName, &out, &in,
 		grpc.ForceCodecV2(rawCodec{}), grpc.MaxCallRecvMsgSize(int(min(m.Max, maxMessage))), grpc.MaxCallSendMsgSize(maxMessage))

@@ -207,6 +207,7 @@ func (s *Server) postDuty(w http.ResponseWriter, r *http.Request) {
 	if s.inputs != nil {
 		s.inputs.SetDuty(duty)
 	}
+	s.heat.set(duty, s.opts.WallClock())
 	if duty.Rung != nil {
 		s.setRung(*duty.Rung)
 	}

@@ -45,13 +45,14 @@ func (r peer) infer(ctx context.Context, c *call) ([]worker.Tensor, error) {
 	if err != nil {
 		return nil, told(err)
 	}
-	outs, err := readAnswer(a, r.client.GRPC(), m.Room)
+	outs, by, err := readAnswer(a, r.client.GRPC(), m.Room)
 	if err == nil {
 		outs, err = inOrder(outs, c.outputs)
 	}
 	if err != nil {
 		return nil, faultf(http.StatusBadGateway, "answer of the other server: %w", err)
 	}
+	c.by = by
 	return outs, nil
 }
 
@@ -88,6 +89,9 @@ func appendRequest(b []byte, c *call) []byte {
 	b = append(b, `"parameters":{"binary_data_output":true`...)
 	if c.priority > 0 {
 		b = strconv.AppendUint(append(b, `,"priority":`...), c.priority, 10)
+	}
+	if c.least != "" {
+		b = appendText(append(b, `,"`+minVariant+`":`...), c.least)
 	}
 	b = append(b, `},"inputs":[`...)
 	for i := range c.inputs {
@@ -126,6 +130,9 @@ func passedOverGRPC(model, version string, c *call) [][]byte {
 	if c.id != "" {
 		b = protowire.AppendString(protowire.AppendTag(b, fieldID, protowire.BytesType), c.id)
 	}
+	if c.least != "" {
+		b = appendParameter(b, minVariant, c.least)
+	}
 	for i := range c.inputs {
 		b = protowire.AppendBytes(protowire.AppendTag(b, fieldTensors, protowire.BytesType), tensorMeta(&c.inputs[i]))
 	}
@@ -140,6 +147,23 @@ func passedOverGRPC(model, version string, c *call) [][]byte {
 		pieces, b = append(pieces, b, data), nil
 	}
 	return append(pieces, b)
+}
+
+// appendParameter writes a text as an entry of a map<string, InferParameter>.
+func appendParameter(b []byte, key, text string) []byte {
+	v := protowire.AppendString(protowire.AppendTag(nil, 3, protowire.BytesType), text)
+	entry := protowire.AppendString(protowire.AppendTag(nil, 1, protowire.BytesType), key)
+	entry = protowire.AppendBytes(protowire.AppendTag(entry, 2, protowire.BytesType), v)
+	return protowire.AppendBytes(protowire.AppendTag(b, fieldParams, protowire.BytesType), entry)
+}
+
+// answeredBy is the version to name in the answer to a call.
+func (c *call) answeredBy(v *version) models.Ref {
+	ref := v.ref
+	if c.elsewhere {
+		ref.Version = c.by
+	}
+	return ref
 }
 
 // tensorMeta is name, type and shape, by the fields that inputs and outputs share.
@@ -158,31 +182,30 @@ func tensorMeta(t *worker.Tensor) []byte {
 
 // readAnswer decodes what another server answers. It is as foreign as a request
 // and is read by the same code: an answer's outputs have the form of inputs.
-func readAnswer(a backend.Answer, overGRPC bool, reserve func(int64) error) ([]worker.Tensor, error) {
-	var outs []worker.Tensor
+func readAnswer(a backend.Answer, overGRPC bool, reserve func(int64) error) (outs []worker.Tensor, version string, err error) {
 	if overGRPC {
 		d := grpcDecoder{reserve: reserve, answer: true}
 		if err := d.decode(a.Body); err != nil {
-			return nil, err
+			return nil, "", err
 		}
-		outs = d.call.inputs
+		outs, version = d.call.inputs, d.call.version
 	} else {
 		text, tail, err := splitBody(a.Body, a.Head)
 		if err != nil {
-			return nil, err
+			return nil, "", err
 		}
 		d := decoder{reserve: reserve, answer: true}
 		if err := d.decode(text, tail); err != nil {
-			return nil, err
+			return nil, "", err
 		}
-		outs = d.call.inputs
+		outs, version = d.call.inputs, d.call.version
 	}
 	for _, t := range outs {
 		if err := (models.TensorSpec{Name: t.Name, DType: t.DType, Shape: t.Shape}).CheckData(t.Data); err != nil {
-			return nil, fmt.Errorf("output %q: %w", t.Name, err)
+			return nil, "", fmt.Errorf("output %q: %w", t.Name, err)
 		}
 	}
-	return outs, nil
+	return outs, version, nil
 }
 
 // inOrder puts outputs into the order in which they were asked for.
@@ -206,6 +229,9 @@ func inOrder(outs []worker.Tensor, asked []wanted) ([]worker.Tensor, error) {
 
 // forward runs a call by the version's backend and counts it as a run.
 func (v *version) forward(ctx context.Context, c *call) ([]worker.Tensor, error) {
+	if c.least != "" {
+		return nil, faultf(http.StatusBadRequest, "parameter %q: model %s has a backend and no variants", minVariant, v.ref)
+	}
 	if v.isOpenAI() {
 		return nil, faultf(http.StatusBadRequest, "model %s takes no tensors: ask /v1/chat/completions", v.ref)
 	}

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/tap"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/edgeherd/edgeherd/agent/backend"
 	"github.com/edgeherd/edgeherd/agent/serve/oip"
 	"github.com/edgeherd/edgeherd/agent/worker"
 	"github.com/edgeherd/edgeherd/models"
@@ -81,7 +82,7 @@ func (s *Server) tap(ctx context.Context, info *tap.Info) (context.Context, erro
 	limit := s.opts.Timeout
 	switch info.FullMethodName {
 	case inferMethod:
-		if s.gate.full() {
+		if s.gate.full() && (len(s.ways) == 0 || s.spill.full()) {
 			return nil, grpcError(overload())
 		}
 	case streamMethod:
@@ -171,22 +172,30 @@ func (codec) Marshal(v any) (mem.BufferSlice, error) {
 // grpcInfer is ModelInfer.
 func (s *Server) grpcInfer(_ any, stream grpc.ServerStream) error {
 	began := time.Now()
-	ticket, err := s.gate.enter(grpcReserve)
+	in, err := s.enterGRPC(stream.Context())
 	if err != nil {
 		stream.SetTrailer(metadata.Pairs("grpc-retry-pushback-ms", "1000"))
 		return grpcError(err)
 	}
-	defer ticket.leave()
-	var in inbound
-	if err := stream.RecvMsg(&in); err != nil {
+	defer in.leave()
+	var msg inbound
+	if err := stream.RecvMsg(&msg); err != nil {
 		return grpcError(readFault(stream.Context(), err))
 	}
-	defer in.free()
-	ref, c, outs, err := s.grpcCall(stream.Context(), ticket, in.buf.ReadOnlyData(), began)
+	defer msg.free()
+	ref, c, outs, err := s.grpcCall(stream.Context(), in, msg.buf.ReadOnlyData(), began)
 	if err != nil {
 		return grpcError(err)
 	}
 	return stream.SendMsg(&outbound{replyPieces(ref, c, outs)})
+}
+
+// enterGRPC admits a call before its message is read. Which model it is about
+// is in the message: where any may overflow, this one may.
+func (s *Server) enterGRPC(ctx context.Context) (in admitted, err error) {
+	in.forwarded = len(metadata.ValueFromIncomingContext(ctx, backend.HeaderForwarded)) > 0
+	in.ticket, in.away, err = s.enter(grpcReserve, len(s.ways) > 0 && !in.forwarded)
+	return in, err
 }
 
 // readFault is the reason why no message came.
@@ -198,7 +207,8 @@ func readFault(ctx context.Context, err error) error {
 }
 
 // grpcCall runs the inference that a message asks for.
-func (s *Server) grpcCall(ctx context.Context, ticket *ticket, msg []byte, began time.Time) (ref models.Ref, c *call, outs []worker.Tensor, err error) {
+func (s *Server) grpcCall(ctx context.Context, in admitted, msg []byte, began time.Time) (ref models.Ref, c *call, outs []worker.Tensor, err error) {
+	ticket := in.ticket
 	if err := ticket.grow(max(int64(len(msg))-grpcReserve, 0)); err != nil {
 		return ref, nil, nil, err
 	}
@@ -206,17 +216,19 @@ func (s *Server) grpcCall(ctx context.Context, ticket *ticket, msg []byte, began
 	if err := d.decode(msg); err != nil {
 		return ref, nil, nil, err
 	}
-	v, err := s.acquire(d.call.model, d.call.version)
+	v, release, err := s.take(d.call.model, d.call.version, in.forwarded)
 	if err != nil {
 		return ref, nil, nil, err
 	}
-	defer v.release()
-	d.call.reserve = ticket.grow
+	defer release()
+	d.call.reserve, d.call.forwarded, d.call.away = ticket.grow, in.forwarded, in.away
 	if err = d.call.decodeImages(v.signature(), ticket.grow); err == nil {
 		outs, err = s.answer(ctx, v, &d.call, began)
 	}
-	v.stats.record(time.Since(began), err, s.opts.WallClock())
-	return v.ref, &d.call, outs, err
+	if !d.call.elsewhere {
+		v.stats.record(time.Since(began), err, s.opts.WallClock())
+	}
+	return d.call.answeredBy(v), &d.call, outs, err
 }
 
 // grpcStream is ModelStreamInfer: requests one after the other, each with its
@@ -243,14 +255,14 @@ func (s *Server) grpcNext(stream grpc.ServerStream, in *inbound) error {
 		// Twice: the inference may take it once, the client's reading as well.
 		defer time.AfterFunc(2*s.opts.Timeout, end).Stop()
 	}
-	ticket, err := s.gate.enter(grpcReserve)
+	admitted, err := s.enterGRPC(stream.Context())
 	var pieces mem.BufferSlice
 	if err == nil {
-		defer ticket.leave()
+		defer admitted.leave()
 		var ref models.Ref
 		var c *call
 		var outs []worker.Tensor
-		ref, c, outs, err = s.grpcCall(stream.Context(), ticket, in.buf.ReadOnlyData(), time.Now())
+		ref, c, outs, err = s.grpcCall(stream.Context(), admitted, in.buf.ReadOnlyData(), time.Now())
 		if err == nil {
 			pieces = replyPieces(ref, c, outs)
 		}

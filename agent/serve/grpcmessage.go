@@ -397,14 +397,9 @@ func appendReply(ref models.Ref, c *call, outs []worker.Tensor) (lead [][]byte) 
 		b = protowire.AppendString(protowire.AppendTag(b, fieldID, protowire.BytesType), c.id)
 	}
 	for _, p := range [...]struct{ key, text string }{{"variant", c.variant}, {"served_by", c.served}} {
-		if p.text == "" {
-			continue
+		if p.text != "" {
+			b = appendParameter(b, p.key, p.text)
 		}
-		// An entry of a map<string, InferParameter>.
-		text := protowire.AppendString(protowire.AppendTag(nil, 3, protowire.BytesType), p.text)
-		entry := protowire.AppendString(protowire.AppendTag(nil, 1, protowire.BytesType), p.key)
-		entry = protowire.AppendBytes(protowire.AppendTag(entry, 2, protowire.BytesType), text)
-		b = protowire.AppendBytes(protowire.AppendTag(b, fieldParams, protowire.BytesType), entry)
 	}
 	for i := range outs {
 		b = protowire.AppendBytes(protowire.AppendTag(b, fieldTensors, protowire.BytesType), tensorMeta(&outs[i]))

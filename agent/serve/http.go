@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/edgeherd/edgeherd/agent/backend"
 	"github.com/edgeherd/edgeherd/agent/worker"
 	"github.com/edgeherd/edgeherd/models"
 )
@@ -144,30 +145,41 @@ func (s *Server) getModelReady(w http.ResponseWriter, r *http.Request) {
 // before the body is read: a switch meanwhile does not change what answers.
 func (s *Server) postInfer(w http.ResponseWriter, r *http.Request) {
 	began := time.Now()
-	v, err := s.acquire(r.PathValue("model"), r.PathValue("version"))
+	in := admitted{forwarded: r.Header.Get(backend.HeaderForwarded) != ""}
+	v, release, err := s.take(r.PathValue("model"), r.PathValue("version"), in.forwarded)
 	if err != nil {
 		writeError(w, err)
 		return
 	}
-	defer v.release()
-	var ticket *ticket
+	defer release()
 	if r.ContentLength > s.opts.MaxBodyBytes {
 		err = tooLarge(s.opts.MaxBodyBytes) // before there is memory for it
 	} else {
-		ticket, err = s.gate.enter(max(r.ContentLength, 0))
+		in.ticket, in.away, err = s.enter(max(r.ContentLength, 0), s.overflows(v.ref.Name, in.forwarded))
 	}
+	elsewhere := false
 	if err == nil {
-		defer ticket.leave()
-		err = s.infer(w, r, v, ticket)
+		defer in.leave()
+		elsewhere, err = s.infer(w, r, v, in)
 	}
-	v.stats.record(time.Since(began), err, s.opts.WallClock())
+	if !elsewhere {
+		v.stats.record(time.Since(began), err, s.opts.WallClock())
+	}
 	if err != nil {
 		writeError(w, err)
 	}
 }
 
-func (s *Server) infer(w http.ResponseWriter, r *http.Request, v *version, ticket *ticket) error {
-	began := time.Now()
+// admitted is a request with its place.
+type admitted struct {
+	*ticket
+	forwarded, away bool // see call
+}
+
+// infer reports whether the request was passed on, so that the version here has
+// nothing to do with how it went.
+func (s *Server) infer(w http.ResponseWriter, r *http.Request, v *version, in admitted) (elsewhere bool, err error) {
+	began, ticket := time.Now(), in.ticket
 	expected := int64(0) // bytes of tensors in JSON: numbers usually have 8 characters and more
 	if r.Header.Get(HeaderLength) == "" {
 		expected = r.ContentLength / 2
@@ -183,51 +195,51 @@ func (s *Server) infer(w http.ResponseWriter, r *http.Request, v *version, ticke
 		into = &memory
 	}
 	if err := b.read(into); err != nil {
-		return err
+		return false, err
 	}
-	var c *call
-	if header := r.Header.Get(HeaderLength); header == "0" {
-		raw, err := rawCall(v.signature(), *into)
-		if err != nil {
-			return err
-		}
-		c = &raw
-	} else {
-		text, tail, err := splitBody(*into, header)
-		if err != nil {
-			return err
-		}
-		d := decoder{arena: *arena, reserve: ticket.grow}
-		err = d.decode(text, tail)
-		*arena = d.arena
-		if err != nil {
-			return err
-		}
-		c = &d.call
+	c, err := readCall(v, *into, r.Header.Get(HeaderLength), decoder{arena: *arena, reserve: ticket.grow}, arena)
+	if err == nil {
+		err = c.decodeImages(v.signature(), ticket.grow)
 	}
-	if err := c.decodeImages(v.signature(), ticket.grow); err != nil {
-		return err
+	if err != nil {
+		return false, err
 	}
+	c.forwarded, c.away = in.forwarded, in.away
 	room := s.buffers.get(v.outBytes.Load())
 	c.room, c.lease, c.reserve = *room, lease, ticket.grow
 	outs, err := s.answer(r.Context(), v, c, began)
 	if err != nil {
-		return err // the run may write to the room still
+		return c.elsewhere, err // the run may write to the room still
 	}
 	*room = c.room
 	defer s.buffers.put(room)
 	v.outBytes.Store(int64(cap(*room)))
 	// The inputs are in the worker's memory now; their buffer holds the answer.
-	answer, binaries, err := appendAnswer((*arena)[:0], v.ref, c, outs)
+	answer, binaries, err := appendAnswer((*arena)[:0], c.answeredBy(v), c, outs)
 	if err != nil {
-		return err
+		return c.elsewhere, err
 	}
 	*arena = answer
 	if c.served != "" {
 		w.Header().Set(headerServedBy, c.served)
 	}
 	s.reply(w, answer, binaries)
-	return nil
+	return c.elsewhere, nil
+}
+
+// readCall reads a body in any of its forms. What d wrote is left in arena.
+func readCall(v *version, body []byte, header string, d decoder, arena *[]byte) (*call, error) {
+	if header == "0" {
+		raw, err := rawCall(v.signature(), body)
+		return &raw, err
+	}
+	text, tail, err := splitBody(body, header)
+	if err != nil {
+		return nil, err
+	}
+	err = d.decode(text, tail)
+	*arena = d.arena
+	return &d.call, err
 }
 
 // leaseFrom is where a body is read straight into the worker's memory: below it
@@ -266,7 +278,7 @@ func (s *Server) answer(ctx context.Context, v *version, c *call, began time.Tim
 	}
 	ctx, cancel := context.WithDeadline(ctx, began.Add(timeout))
 	defer cancel()
-	outs, err := v.infer(ctx, c)
+	outs, err := s.run(ctx, v, c)
 	if err != nil {
 		return nil, err
 	}

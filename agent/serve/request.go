@@ -44,6 +44,8 @@ type call struct {
 	forwarded      bool   // a runner has passed it on: it is answered here or refused
 	away           bool   // there is no room for it here, only on its way to another server
 	served         string // where it was computed; empty: here, and nobody asks
+	elsewhere      bool   // what became of it says nothing of the version here
+	by             string // the version that answered elsewhere
 }
 
 // wanted is an output that the request names.
@@ -99,10 +101,17 @@ func (d *decoder) decode(text, tail []byte) error {
 		tensors = "outputs"
 	}
 	err := d.object(func(key string) error {
-		if d.answer && key != tensors {
+		if d.answer && key != tensors && key != "model_version" {
 			return d.skip()
 		}
 		switch key {
+		case "model_version":
+			if !d.answer {
+				return d.skip()
+			}
+			number, err := d.name()
+			d.call.version = string(number)
+			return err
 		case "id":
 			id, err := d.name()
 			d.call.id = string(id)

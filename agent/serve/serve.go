@@ -46,6 +46,8 @@ type Options struct {
 	// Backends are the programs that may serve models in place of workers, as
 	// WithDefaults returned them; default none. They need State.
 	Backends []backend.Config
+	// Routes let requests overflow to other servers; default none.
+	Routes []Route
 	// Worker holds what all workers share: Command, Threads, Providers, CPUs,
 	// MaxDataBytes, Nice, Stderr; zero values as in package worker. Library
 	// and Model are set here.
@@ -115,6 +117,9 @@ type Server struct {
 	log      *slog.Logger
 	inputs   Inputs // nil: none
 	gate     gate
+	spill    gate              // of requests that there is no room for, and that go elsewhere
+	ways     map[string]*route // by model; never changes
+	heat     heat
 	streams  atomic.Int64 // ModelStreamInfer calls that are open
 	buffers  buffers
 	started  time.Time
@@ -144,13 +149,14 @@ func New(opts Options, log *slog.Logger) (*Server, error) {
 	}
 	s := &Server{
 		opts: opts, log: log, started: opts.WallClock(),
-		gate: gate{maxRequests: int64(opts.MaxInFlight), maxBytes: opts.MaxHeldBytes},
-		jobs: make(chan func(context.Context)), ended: make(chan struct{}),
+		gate:  gate{maxRequests: int64(opts.MaxInFlight), maxBytes: opts.MaxHeldBytes},
+		spill: gate{maxRequests: int64(max(opts.MaxInFlight/4, 1)), maxBytes: max(opts.MaxHeldBytes/4, opts.MaxBodyBytes)},
+		jobs:  make(chan func(context.Context)), ended: make(chan struct{}),
 		versions: map[blob.Digest]*version{}, unloaded: map[string]bool{},
 		measured: newMeasured(opts.State),
 	}
 	s.table.Store(&table{})
-	return s, nil
+	return s, s.openRoutes(opts.Routes)
 }
 
 // Attach makes the server run in and report about it; call it before Run.

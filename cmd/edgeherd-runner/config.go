@@ -171,6 +171,8 @@ func (c *config) readFile(path string) error {
 		text = strings.ReplaceAll(text, " not found in type results.Config", " is not a key of results")
 		text = strings.ReplaceAll(text, " not found in type backend.Config", " is not a key of a backend")
 		text = strings.ReplaceAll(text, " not found in type backend.Container", " is not a key of a container")
+		text = strings.ReplaceAll(text, " not found in type serve.Route", " is not a key of a route")
+		text = strings.ReplaceAll(text, " not found in type serve.Overflow", " is not a key of a server of a route")
 		text = strings.ReplaceAll(text, " not found in type results.Target", " is not a key of a target of results")
 		return fmt.Errorf("read configuration %s: %s", path, strings.ReplaceAll(text, "\n  ", "; "))
 	}

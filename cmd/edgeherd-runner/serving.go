@@ -28,6 +28,8 @@ type Serving struct {
 	MaxQueue    int `yaml:"max_queue"`
 	// Backends are programs that may serve models in place of ONNX Runtime.
 	Backends []backend.Config `yaml:"backends"`
+	// Routes let requests for a model overflow to other servers.
+	Routes []serve.Route `yaml:"routes"`
 }
 
 func (s *Serving) check() error {
@@ -50,6 +52,11 @@ func (s *Serving) check() error {
 			return fmt.Errorf("two backends are called %q", b.Name)
 		}
 	}
+	for _, r := range s.Routes {
+		if err := r.Check(); err != nil {
+			return err
+		}
+	}
 	switch {
 	case s.Nice < 0 || s.Nice > 19:
 		return fmt.Errorf("nice is %d, want 0 to 19", s.Nice)
@@ -63,7 +70,7 @@ func (s *Serving) check() error {
 func (c *config) options() serve.Options {
 	return serve.Options{
 		Active: c.Active, Library: c.Library, HTTP: orNone(c.HTTP), GRPC: orNone(c.GRPC), Socket: orNone(c.Socket),
-		State: c.State, Repository: c.Repository, MaxInFlight: c.MaxInFlight, MaxQueue: c.MaxQueue, Backends: c.Backends,
+		State: c.State, Repository: c.Repository, MaxInFlight: c.MaxInFlight, MaxQueue: c.MaxQueue, Backends: c.Backends, Routes: c.Routes,
 		Keyring: serve.KeyringIn(c.Identity),
 		Worker: worker.Options{
 			Threads: c.Threads, MaxDataBytes: uint64(c.ModelMemoryBytes), Nice: c.Nice, CPUs: c.CPUs, Providers: c.Providers,
