@@ -298,6 +298,9 @@ func (c *Condition) judge(h health.Hour) {
 		return
 	}
 	env := health.Env{Prior: c.prior, TripC: c.state.Care.TripC}
+	if (h.Start - c.state.Care.ToldAt) < int64(matesKnown/time.Second) {
+		env.Mates = c.state.Care.Mates
+	}
 	if env.TripC == 0 {
 		env.TripC = c.tripC
 	}

@@ -389,10 +389,10 @@ func TestCareGivesPriorTripAndAir(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.c.SetCare(wire.Care{V: 1, Prior: prior, TripC: 91, RoomC: 21.5, NeighbourC: 23, AtMs: day0.UnixMilli()})
+	b.c.SetCare(wire.Care{V: 1, Prior: prior, TripC: 91, RoomC: 21.5, NeighbourC: 23, AtMs: day0.UnixMilli(), Mates: 3, MatesRise: 0.01})
 	b.run(70 * time.Minute)
-	if b.c.prior == nil || b.c.prior.Air != health.AirRPM || b.c.state.Care.TripC != 91 {
-		t.Errorf("prior %+v", b.c.prior)
+	if b.c.prior == nil || b.c.prior.Air != health.AirRPM || b.c.state.Care.TripC != 91 || b.c.state.Care.Mates != (health.Mates{N: 3, R: 0.01}) {
+		t.Errorf("prior %+v, told %+v", b.c.prior, b.c.state.Care)
 	}
 	if v := b.c.state.Box.Last.V; v[health.Room] != 21.5 || v[health.Neighbour] != 23 {
 		t.Errorf("air of the site: %v, %v", v[health.Room], v[health.Neighbour])

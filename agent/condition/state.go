@@ -63,6 +63,8 @@ type care struct {
 	RoomC      float64         `json:"room_c,omitempty"`
 	NeighbourC float64         `json:"neighbour_c,omitempty"`
 	AtMs       int64           `json:"at_ms,omitempty"`
+	Mates      health.Mates    `json:"mates,omitzero"`
+	ToldAt     int64           `json:"told_at,omitempty"` // Unix seconds
 	Mutes      []Mute          `json:"mutes,omitempty"`
 }
 
@@ -89,13 +91,15 @@ const (
 	maxChanges        = 2 * wire.MaxCareChanges // that wait or are remembered
 	changeLife        = 90 * 24 * time.Hour     // a change is told for 60 days
 	changeAhead       = time.Hour               // of clocks that differ
+	maxMates          = 1 << 20
+	matesKnown        = 7 * 24 * time.Hour // how long what was said of other boxes is believed
 )
 
 // takeCare keeps what the controller said and logs the changes that are new. A
 // controller that is wrong costs no box its baseline: changes of another time,
 // and more of them than people can make, are passed over.
 func (s *state) takeCare(c wire.Care, now time.Time) {
-	s.Care = care{RoomC: c.RoomC, NeighbourC: c.NeighbourC, AtMs: c.AtMs}
+	s.Care = care{RoomC: c.RoomC, NeighbourC: c.NeighbourC, AtMs: c.AtMs, Mates: health.Mates{N: int(min(c.Mates, maxMates)), R: c.MatesRise}, ToldAt: now.Unix()}
 	if c.TripC >= tripLow && c.TripC <= tripHigh {
 		s.Care.TripC = c.TripC
 	}

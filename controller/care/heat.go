@@ -20,6 +20,10 @@ type Heat struct {
 	Forecast  *fleetapi.HeatForecast `json:"forecast,omitempty"`
 	InletC    *float64               `json:"inlet,omitempty"` // of the last hour
 	RoomC     *float64               `json:"room,omitempty"`
+	// Stand is how far it stands above its clean self, ln, for others of its site
+	// to be compared with; BlindFans that none of its fans tells its speed.
+	Stand     *float64 `json:"stand,omitempty"`
+	BlindFans bool     `json:"blind_fans,omitempty"`
 	// DustRate is how fast it clogs, and how unsure that is; see health.Box.
 	DustRate  *float64 `json:"dust_rate,omitempty"`
 	DustSigma float64  `json:"dust_sigma,omitempty"`

@@ -57,7 +57,7 @@ func (d *Desk) Compare(ctx context.Context) error {
 		return err
 	}
 	d.changed(changed)
-	return nil
+	return d.tellMates(ctx, boxes)
 }
 
 // refreshRooms brings the tickets of hot rooms up to date with what the air of

@@ -88,6 +88,7 @@ func (d *Desk) judgeBox(ctx context.Context, h store.Heat, skus map[string]learn
 		return err
 	}
 	env, was, last := skus[s.Box.SKU].env(), h.Judged, lastDay(s.Box)
+	env.Mates = d.matesOf(s.Box.Site, h.Box)
 	for {
 		hours, err := d.opts.Store.Hours(ctx, h.Box, time.Unix(s.Box.Last.Start+1, 0), judgeHours)
 		if err != nil {
@@ -174,6 +175,10 @@ func summary(b *health.Box) care.Heat {
 	if n := len(b.Days); n > 0 && b.Base != nil {
 		h.Percent = percentOf(b.Days[n-1].S7)
 	}
+	if r, ok := b.Stand(); ok {
+		h.Stand = &r
+	}
+	h.BlindFans = b.BlindFans()
 	if rate, sigma, ok := b.DustRate(); ok {
 		h.DustRate, h.DustSigma = &rate, sigma
 	}

@@ -210,6 +210,8 @@ func (d *Desk) careFor(ctx context.Context, id identity.ID) (wire.Care, error) {
 		}
 	}
 	c.TripC = priors[p.SKU].TripC
+	mates := d.matesOf(p.Site, id)
+	c.Mates, c.MatesRise = uint(mates.N), mates.R
 	changes, err := d.opts.Store.Changes(ctx, id, d.now().Add(-changesLast))
 	if err != nil {
 		return c, err

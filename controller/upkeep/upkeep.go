@@ -72,8 +72,10 @@ type Desk struct {
 	log  *slog.Logger
 	poke chan struct{} // buffer 1: there may be news
 
-	mu   sync.Mutex // guards airs
-	airs map[string]siteAir
+	mu     sync.Mutex // guards what follows
+	airs   map[string]siteAir
+	stands map[string][]stand // of the boxes of each site
+	told   map[identity.ID]time.Time
 }
 
 // New returns a Desk that does nothing by itself before Run.

@@ -305,10 +305,10 @@ type SpareDemand struct {
 
 // NotifyState is how an endpoint of notifications does.
 type NotifyState struct {
-	Kind  string   `json:"kind" doc:"shoutrrr, webhook or alertmanager"`
-	Level Health   `json:"level" doc:"from which on it is told; watch hears the weekly digest"`
-	Sites []string `json:"sites" doc:"that it is told of; empty: all"`
-	Quiet []string `json:"quiet" doc:"times of the site in which only what is urgent is told"`
+	Kind     string     `json:"kind" doc:"shoutrrr, webhook or alertmanager"`
+	Level    Health     `json:"level" doc:"from which on it is told; watch hears the weekly digest"`
+	Sites    []string   `json:"sites" doc:"that it is told of; empty: all"`
+	Quiet    []string   `json:"quiet" doc:"times of the site in which only what is urgent is told"`
 	Language string     `json:"language" doc:"in which it is told" example:"en"`
 	Waiting  int        `json:"waiting"`
 	Failed   int        `json:"failed" doc:"given up"`

@@ -224,8 +224,8 @@ func (b *Box) moveDays(from int32, by float64) {
 	}
 }
 
-// measure takes a steady hour into the day.
-func (b *Box) measure(h *Hour) {
+// measureFans takes the fans of a steady hour into the day.
+func (b *Box) measureFans(h *Hour) {
 	t := &b.Today
 	for fan := range Fans {
 		if d, ok := b.Base.fanDeviation(h, &b.Basis, fan); ok {
@@ -235,6 +235,11 @@ func (b *Box) measure(h *Hour) {
 			t.SD[fan] = append(t.SD[fan], v/float64(b.Base.RPMSD[fan]))
 		}
 	}
+}
+
+// measure takes a steady hour into the day.
+func (b *Box) measure(h *Hour) {
+	t := &b.Today
 	if b.Basis.Ref == RefNone {
 		t.Steady = append(t.Steady, *h)
 		return
@@ -346,7 +351,7 @@ func (b *Box) closeDay(day int32, env Env) {
 		b.watchCleaning()
 		b.closeStep()
 		b.forecast()
-		b.watchSlow()
+		b.watchSlow(env.Mates)
 		b.watchFans()
 	} else {
 		b.dropChanges(day)

@@ -7,7 +7,9 @@ import (
 // The slow rise of the resistance: dust, lint, paste. s7 must lie above the
 // line on three days in a row; below half of it for five it is over. Storms of
 // dust do not wait for a week's median: two days above the fast line will do.
-// A box that may throttle soon gets its ticket at the watch line.
+// A box that may throttle soon gets its ticket at the watch line; not by its
+// board, where that line is within what a season does, while with no reference at
+// all it lies so high that no season reaches it.
 const (
 	watchRise    = 0.0344           // ln 1.035
 	forecastRise = 0.75 * watchRise // from which there is a forecast
@@ -21,11 +23,10 @@ const (
 	hotShare     = 0.02 // of the hours of a day throttled: urgent
 	soonDays     = 7    // forecast that makes a ticket urgent
 	dueDays      = 60   // forecast (low) that makes a watch a ticket
-	dueBoard     = 30   // where the board stands for the air
 	nearDays     = 21   // and one that makes a ticket below the watch line
 )
 
-func (b *Box) watchSlow() {
+func (b *Box) watchSlow(mates Mates) {
 	d := &b.Days[len(b.Days)-1]
 	s7 := float64(d.S7)
 	if s7 != s7 || b.held(d.Day) || b.stuckLately(d.Day) || b.has("step") {
@@ -45,7 +46,7 @@ func (b *Box) watchSlow() {
 	} else {
 		b.SlowHigh = 0
 	}
-	due := c.Watch >= fireDays && b.Trend != nil && d.Day-b.Trend.Day < forecastAgain && b.Trend.Low < b.dueWithin()
+	due := c.Watch >= fireDays && b.Trend != nil && d.Day-b.Trend.Day < forecastAgain && b.Trend.Low < dueDays && b.Basis.Ref != RefBoard
 	switch {
 	case c.Calm >= calmDays:
 		if b.SlowHigh > line {
@@ -53,20 +54,10 @@ func (b *Box) watchSlow() {
 		}
 		b.close("resistance", at, "back to normal")
 	case c.Fire >= fireDays || due || b.stormed():
-		b.raise(b.resistance(Ticket), at)
+		b.raise(b.resistance(Ticket, mates), at)
 	case c.Watch >= fireDays:
-		b.raise(b.resistance(Watch), at)
+		b.raise(b.resistance(Watch, mates), at)
 	}
-}
-
-// dueWithin is how soon a box may throttle whose ticket comes at the watch
-// line. By the board that line is within what a season does; with no reference
-// at all it lies so high that no season reaches it.
-func (b *Box) dueWithin() float64 {
-	if b.Basis.Ref == RefBoard {
-		return dueBoard
-	}
-	return dueDays
 }
 
 // stormed: the last two days lie above the fast line, both since the last
@@ -85,9 +76,12 @@ func count(n *int, yes bool) {
 func endOf(day int32) int64 { return (int64(day) + 1) * daySeconds }
 
 // resistance describes the open rise as it looks today.
-func (b *Box) resistance(level Level) Finding {
+func (b *Box) resistance(level Level, mates Mates) Finding {
 	d := &b.Days[len(b.Days)-1]
 	v := b.verdict()
+	if b.BlindFans() {
+		v = b.beside(mates, v)
+	}
 	f := Finding{Family: "resistance", Cause: v.cause, Confidence: v.confidence, Level: level, Since: Unix(b.beganAt())}
 	f.Evidence = append([]Evidence{
 		fact("resistance_percent", Value(Percent(float64(d.S7))), "rise", "the die rises %.1f %% further above the air than when it was clean, at the same load and fan speed (median of 7 days; ordinary days differ by %.1f %%)", Percent(float64(d.S7)), 100*b.Base.Sigma),

@@ -158,6 +158,7 @@ type Change struct {
 type Env struct {
 	Prior *Prior  // of its SKU; nil: the shipped one
 	TripC float64 // die temperature at which it throttles; 0: 95, or as learnt
+	Mates Mates   // the other boxes of its site
 }
 
 // Advance gives a box its next hour. It returns the findings that were opened,
@@ -187,9 +188,13 @@ func Advance(b *Box, h *Hour, env Env) []Finding {
 	}
 	if b.Base != nil {
 		b.watchAmbient(h)
-		if steady && !b.stuck() {
+		switch {
+		case steady && !b.stuck():
+			b.measureFans(h)
 			b.measure(h)
 			b.watchStep(h)
+		case steady && h.V[PWM].OK():
+			b.measureFans(h) // a die that rests hides no fan
 		}
 	}
 	b.Last = *h

@@ -14,6 +14,9 @@ type ReplayOptions struct {
 	// Each runs do for 0..n-1, in any order and at once if it likes. Default:
 	// one after the other.
 	Each func(n int, do func(i int))
+	// Day is told of each box after each day that it was judged by, of several
+	// boxes at once where Each does so; nil: nobody.
+	Day func(b *Box)
 }
 
 // Report is all that a replay found.
@@ -102,12 +105,27 @@ func Replay(t *Table, changes []Change, o ReplayOptions) *Report {
 	trips := learnTrips(t.Series)
 	boxes := make([]*Box, len(t.Series))
 	found := make([][]Finding, len(t.Series))
-	reports := make([]BoxReport, len(t.Series))
+	stands := make([]standing, len(t.Series))
 	o.Each(len(t.Series), func(i int) {
 		s := t.Series[i]
-		boxes[i], found[i] = replayBox(s, changes, priors[s.SKU], tripOf(o.TripC, trips[s.SKU]))
-		reports[i] = reportOf(boxes[i], s.Len())
+		boxes[i], found[i] = replayBox(s, changes, known{priors: priors[s.SKU], trips: tripOf(o.TripC, trips[s.SKU]), day: func(b *Box) {
+			stands[i] = stands[i].take(b)
+			if o.Day != nil {
+				o.Day(b)
+			}
+		}})
 	})
+	// What mates say changes no figure, only what is made of some.
+	again, bySeries := besideMates(t.Series, boxes, found, stands)
+	o.Each(len(again), func(k int) {
+		i := again[k]
+		s := t.Series[i]
+		boxes[i], found[i] = replayBox(s, changes, known{priors: priors[s.SKU], trips: tripOf(o.TripC, trips[s.SKU]), mates: bySeries[k]})
+	})
+	reports := make([]BoxReport, len(t.Series))
+	for i, b := range boxes {
+		reports[i] = reportOf(b, t.Series[i].Len())
+	}
 	out := &Report{Boxes: reports}
 	var dust []BoxDust
 	for i, b := range boxes {
@@ -307,7 +325,40 @@ func learnTrips(all []*Series) map[string][]tripFrom {
 	return out
 }
 
-func replayBox(s *Series, changes []Change, priors []fitted, trips []tripFrom) (*Box, []Finding) {
+// known is what a box is told while it is replayed. day, if set, is told of each
+// day that it was judged by.
+type known struct {
+	priors []fitted
+	trips  []tripFrom
+	mates  func(day int32) Mates
+	day    func(b *Box)
+}
+
+// besideMates picks the boxes that have to be judged again beside the others of
+// their site, and says how those stand.
+func besideMates(all []*Series, boxes []*Box, found [][]Finding, stands []standing) (again []int, mates []func(day int32) Mates) {
+	sites := map[string][]int{}
+	for i, s := range all {
+		sites[s.Site] = append(sites[s.Site], i)
+	}
+	for i, b := range boxes {
+		rose := slices.ContainsFunc(found[i], func(f Finding) bool { return f.Family == "resistance" })
+		at := sites[b.Site]
+		if !rose || !b.BlindFans() || b.Site == "" || len(at) <= matesLeast {
+			continue
+		}
+		var others []standing
+		for _, k := range at {
+			if k != i {
+				others = append(others, stands[k])
+			}
+		}
+		again, mates = append(again, i), append(mates, func(day int32) Mates { return matesOn(others, day) })
+	}
+	return again, mates
+}
+
+func replayBox(s *Series, changes []Change, k known) (*Box, []Finding) {
 	b := New(s.Box, s.Site, s.SKU)
 	var own []Change
 	for _, c := range changes {
@@ -324,12 +375,16 @@ func replayBox(s *Series, changes []Change, priors []fitted, trips []tripFrom) (
 		}
 	}
 	var env Env
+	last := int32(0)
 	s.Each(func(h *Hour) bool {
-		for len(priors) > 0 && priors[0].at <= h.Start {
-			env.Prior, priors = priors[0].prior, priors[1:]
+		for len(k.priors) > 0 && k.priors[0].at <= h.Start {
+			env.Prior, k.priors = k.priors[0].prior, k.priors[1:]
 		}
-		for len(trips) > 0 && trips[0].at <= h.Start {
-			env.TripC, trips = trips[0].c, trips[1:]
+		for len(k.trips) > 0 && k.trips[0].at <= h.Start {
+			env.TripC, k.trips = k.trips[0].c, k.trips[1:]
+		}
+		if k.mates != nil && h.day() != b.Last.day() {
+			env.Mates = k.mates(h.day() - 2) // of the day before the one that ends now: theirs are known by then
 		}
 		for len(own) > 0 && own[0].At <= h.Start {
 			b.out = b.out[:0]
@@ -338,6 +393,10 @@ func replayBox(s *Series, changes []Change, priors []fitted, trips []tripFrom) (
 			own = own[1:]
 		}
 		keep(Advance(b, h, env))
+		if n := lastOf(b); k.day != nil && n != last {
+			last = n
+			k.day(b)
+		}
 		return true
 	})
 	return b, append(found, b.Open...)

@@ -27,6 +27,11 @@ type Care struct {
 	Changes []CareChange `cbor:"7,keyasint"`
 	// Mutes are what people closed although the box still says it.
 	Mutes []CareMute `cbor:"8,keyasint"`
+	// Mates is how many other boxes of the site can be compared with this one,
+	// and MatesRise how far the middle one stands above its clean self, ln; 0
+	// mates: nothing can be said.
+	Mates     uint    `cbor:"9,keyasint,omitempty"`
+	MatesRise float64 `cbor:"10,keyasint,omitempty"`
 }
 
 // CareChange is a change of the box that people logged. The same At, Kind and
@@ -60,6 +65,9 @@ func (c Care) check() error {
 		if math.IsNaN(v) || math.Abs(v) > 1000 {
 			return fmt.Errorf("temperature of %g °C; 0 says that there is none", v)
 		}
+	}
+	if math.IsNaN(c.MatesRise) || math.Abs(c.MatesRise) > 10 {
+		return fmt.Errorf("rise of the other boxes by %g, ln", c.MatesRise)
 	}
 	err := errors.Join(
 		atMost("bytes of prior", len(c.Prior), MaxPriorBytes),

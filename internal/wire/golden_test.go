@@ -116,6 +116,7 @@ func goldens(t testing.TB) []golden {
 		{"cmd", wire.Cmd{LiveMs: 60000, Hello: true}, decodeAs[wire.Cmd]},
 		{"care", care, decodeAs[wire.Care]},
 		{"care-empty", wire.Care{V: 1}, decodeAs[wire.Care]},
+		{"care-mates", wire.Care{V: 1, Mates: 4, MatesRise: 0.125}, decodeAs[wire.Care]},
 		{"live", wire.Live{WallMs: 1700000040000, Samples: []wire.LiveSample{{Name: "cpu.temp", Value: 61.5}}, Buffer: buffer}, decodeAs[wire.Live]},
 		{"will", wire.Will{SID: sid, Conn: 3}, decodeAs[wire.Will]},
 		{"schema", schema, decodeAs[wire.Schema]},
