@@ -9,6 +9,13 @@ import (
 // where no method does.
 func (s *Store) DB() *sql.DB { return s.engine.(*sqlite).db }
 
+// Settled says whether the run that Lineage would tell is of this life of the
+// database.
+func (s *Store) Settled(ctx context.Context) (settled bool, err error) {
+	err = s.snapshot(ctx, func(t *tx) error { settled, err = s.engine.settled(ctx, t); return err })
+	return settled, err
+}
+
 // Ask reads one row that no method returns.
 func (s *Store) Ask(ctx context.Context, query string, args []any, into ...any) error {
 	return s.one(ctx, query, args, into...)
