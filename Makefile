@@ -80,10 +80,10 @@ prove: assets web build ## full counts and fault matrices: hours
 
 bench: assets web build ## all figures, as ratios against their yardsticks
 	rm -f build/bench.jsonl
-	go test ./internal/bench -run '^TestBench$$' -v -count=1 -timeout 30m -args -bench.out=$(CURDIR)/build/bench.jsonl
+	go test ./internal/bench -run '^TestBench$$' -v -count=1 -timeout 60m -args -bench.out=$(CURDIR)/build/bench.jsonl
 
 bench-%: assets web build
-	go test ./internal/bench -run '^TestBench$$' -v -count=1 -timeout 30m -args -bench.out=$(CURDIR)/build/bench.jsonl -bench.only=$*
+	go test ./internal/bench -run '^TestBench$$' -v -count=1 -timeout 60m -args -bench.out=$(CURDIR)/build/bench.jsonl -bench.only=$*
 
 dist: web ## release binaries for linux/amd64 and linux/arm64, into build/dist
 	@rm -rf build/dist && mkdir -p build/dist

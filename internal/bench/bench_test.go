@@ -54,6 +54,7 @@ var measurements = []measurement{
 	{"ladder", ladderFigures},
 	{"rollout", rolloutFigures},
 	{"handshake", handshakeCost},
+	{"promises", promises},
 }
 
 // TestBench measures when -bench.out names a file; `make bench` does. Without

@@ -2,6 +2,7 @@ package fleettest_test
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -17,6 +18,8 @@ import (
 	"github.com/edgeherd/edgeherd/internal/loadgen"
 	"github.com/edgeherd/edgeherd/internal/loadgen/fleet"
 )
+
+var killRounds = flag.Int("kill.rounds", 0, "how often each process is killed, in all worlds; 0: once in one world, or 12 times with EDGEHERD_PROVE=1")
 
 // victim is a process that is killed and comes back.
 type victim struct {
@@ -58,7 +61,7 @@ func TestKillsUnderLoadLoseAndDoubleNothing(t *testing.T) {
 			return r, m.addr, []victim{{"Mosquitto", m.kill, m.start}, r.controllers()}
 		}},
 	} {
-		if !tc.short && !prove {
+		if !tc.short && !prove && *killRounds == 0 {
 			continue
 		}
 		t.Run(tc.name, func(t *testing.T) {
@@ -81,6 +84,9 @@ func (r *rig) killUnderLoad(entry string, victims []victim) {
 	devices, rounds := 100, 1
 	if os.Getenv("EDGEHERD_PROVE") != "" {
 		devices, rounds = 300, 12
+	}
+	if *killRounds > 0 {
+		rounds = *killRounds
 	}
 	l := r.startLoad(entry, devices)
 	rng := rand.New(rand.NewPCG(l.opts.Seed, 1))
