@@ -9,6 +9,7 @@
 //	STATE/desired.json  the newest signed desired state that was accepted
 //	STATE/activate.json, STATE/models/active.json, STATE/blobs/   (package activate)
 //	STATE/update.json   (package update)
+//	STATE/witness.json  heads of the controller's audit log (package witness)
 //	STATE/downloads.json bytes of this month, if they are bounded (package fetch)
 //	STATE/trust.db      what the fleet lets boxes run (package trust)
 //	STATE/health.json   hours and findings of the box's heat (package condition)
@@ -49,6 +50,7 @@ import (
 	"github.com/edgeherd/edgeherd/agent/spool"
 	guard "github.com/edgeherd/edgeherd/agent/trust"
 	"github.com/edgeherd/edgeherd/agent/update"
+	"github.com/edgeherd/edgeherd/agent/witness"
 	"github.com/edgeherd/edgeherd/internal/blob"
 	"github.com/edgeherd/edgeherd/internal/durable"
 	"github.com/edgeherd/edgeherd/internal/identity"
@@ -172,6 +174,8 @@ type Agent struct {
 	update   *update.Updater
 	desired  durable.Journal
 	secrets  *secrets.Keeper // of the link, after Open
+	witness  *witness.Witness
+	doubted  time.Time // of the link: the last alarm about the audit log
 
 	condition *condition.Condition
 	last      lastHour // of the sense loop
@@ -220,6 +224,9 @@ func Open(opts Options, log *slog.Logger) (_ *Agent, err error) {
 	a.secrets = secrets.New(secrets.Options{Dir: opts.Secrets, Box: a.id.ID, Keys: func() ([]ecdh.KeyExchanger, error) {
 		return enrol.SealKeys(IdentityDir(opts.State))
 	}})
+	if a.witness, err = witness.Open(filepath.Join(opts.State, "witness.json")); err != nil {
+		a.log.Error("what this box has seen of the audit log", "err", err)
+	}
 	a.openCondition()
 	a.openLastHour()
 	a.openFan()
@@ -279,6 +286,7 @@ func (a *Agent) openParts() (err error) {
 			a.update.Connected()
 			a.guard.Connected()
 			a.condition.SetClock(a.clock.uptime(), time.UnixMilli(w.WallMs))
+			a.see(w.Head)
 			a.paceDownloads(w)
 		},
 		OnDesired: a.accept, OnLive: a.telemetry.liveFor, OnCare: a.condition.SetCare,

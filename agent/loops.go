@@ -131,7 +131,7 @@ func (a *Agent) hello() wire.Hello {
 	a.runner.mu.Lock()
 	defer a.runner.mu.Unlock()
 	return wire.Hello{
-		V: wire.Version, Clock: a.clock.triple(), Running: a.nowRunning(),
+		V: wire.Version, Clock: a.clock.triple(), Running: a.nowRunning(), Heads: a.witness.Heads(),
 		Inventory: wire.Inventory{
 			Name: a.id.Name, Class: board.Class, Vendor: board.Vendor, Product: board.Product, Serial: board.Serial,
 			Arch: runtime.GOARCH, CPUs: board.CPUs, MemoryBytes: board.MemBytes, Simulated: board.Simulated,

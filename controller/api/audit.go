@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"maps"
 	"net/http"
+	"slices"
 	"strconv"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -13,6 +15,7 @@ import (
 	"github.com/edgeherd/edgeherd/controller/authz"
 	"github.com/edgeherd/edgeherd/controller/store"
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
+	"github.com/edgeherd/edgeherd/internal/identity"
 	"github.com/edgeherd/edgeherd/internal/trust"
 )
 
@@ -88,10 +91,15 @@ func (a *API) verifyAudit(ctx context.Context, _ *nothing) (fleetapi.AuditState,
 		at := s.Time.UTC()
 		out.Seals, out.Sealed, out.Seal = out.Seals+1, &at, s.Envelope
 	}
+	seen, err := a.witnessed(ctx, &out)
+	if err != nil {
+		return out, err
+	}
 	head, err := a.opts.Store.AuditLines(ctx, 0, 0, func(line []byte) error {
 		if err := v.Add(line); err != nil {
 			return err
 		}
+		seen.compare(v.Passed())
 		if want, sealed := heads[v.Passed().Seq]; sealed && want != v.Passed().Hash {
 			return &audit.Broken{Seq: v.Passed().Seq, Why: "it was changed: the controller had signed another hash"}
 		}
@@ -109,9 +117,58 @@ func (a *API) verifyAudit(ctx context.Context, _ *nothing) (fleetapi.AuditState,
 	var b *audit.Broken
 	if errors.As(err, &b) {
 		out.Broken, out.BrokenSeq = b.Why, b.Seq
-		return out, nil
+		if v.Passed().Seq < head.Seq { // what comes after it was not looked at
+			maps.DeleteFunc(seen, func(seq int64, _ []store.Witness) bool { return seq > v.Passed().Seq })
+		}
+		err = nil
 	}
+	seen.judge(v.Passed(), &out)
 	return out, err
+}
+
+// witnesses are heads that boxes have seen, by number; those that fit are taken
+// out as the log passes by.
+type witnesses map[int64][]store.Witness
+
+func (a *API) witnessed(ctx context.Context, out *fleetapi.AuditState) (witnesses, error) {
+	rows, err := a.opts.Store.Witnesses(ctx)
+	seen, boxes := witnesses{}, map[identity.ID]bool{}
+	for _, w := range rows {
+		seen[w.Seq] = append(seen[w.Seq], w)
+		boxes[w.Box] = true
+		out.Witnessed = max(out.Witnessed, w.Seq)
+	}
+	out.Witnesses = len(boxes)
+	return seen, err
+}
+
+func (s witnesses) compare(h audit.Head) {
+	if left := slices.DeleteFunc(s[h.Seq], func(w store.Witness) bool { return w.Hash == h.Hash }); len(left) == 0 {
+		delete(s, h.Seq)
+	} else {
+		s[h.Seq] = left
+	}
+}
+
+// maxContradicted is how many are told; one is enough to know.
+const maxContradicted = 100
+
+// judge tells what is left: it contradicts the log.
+func (s witnesses) judge(end audit.Head, out *fleetapi.AuditState) {
+	for _, seq := range slices.Sorted(maps.Keys(s)) {
+		for _, w := range s[seq] {
+			if len(out.Contradicted) == maxContradicted {
+				return
+			}
+			out.Contradicted = append(out.Contradicted, fleetapi.AuditWitness{Box: w.Box, Name: w.Name, Seq: w.Seq, Hash: w.Hash, Told: w.Told.UTC()})
+			if out.Broken == "" {
+				out.Broken, out.BrokenSeq = "it was rewritten: box "+w.Name+" has seen it with another hash", seq
+				if seq > end.Seq {
+					out.Broken = "it is missing: the log was cut, and box " + w.Name + " has seen it"
+				}
+			}
+		}
+	}
 }
 
 // exportAudit writes the lines as they are stored.

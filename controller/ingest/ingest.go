@@ -162,9 +162,13 @@ func (in *Ingest) hello(ctx context.Context, id identity.ID, payload []byte) err
 	if withheld {
 		desired = nil
 	}
+	head, err := in.opts.Store.NewestSeal(ctx)
+	if err != nil {
+		return err
+	}
 	w := wire.Welcome{
 		V: wire.Version, Nonce: h.Nonce, Run: lineage.Run, Valid: lineage.Valid,
-		WindowBytes: windowBytes, WindowCount: windowCount, Desired: desired, Schemas: schemas,
+		WindowBytes: windowBytes, WindowCount: windowCount, Desired: desired, Schemas: schemas, Head: head,
 		WallMs: in.opts.WallClock().UnixMilli(), LiveMs: in.liveFor().Milliseconds(),
 	}
 	if in.opts.Pace != nil {

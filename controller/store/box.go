@@ -96,6 +96,9 @@ func (s *Store) Hello(ctx context.Context, id identity.ID, h wire.Hello) error {
 		if err := setRunning(ctx, t, id, h.Running, moment{TimeMs: now, Boot: h.Clock.Boot.String(), MonoMs: h.Clock.MonoMs, Live: true}); err != nil {
 			return err
 		}
+		if err := witnessed(ctx, t, id, h.Heads, now); err != nil {
+			return err
+		}
 		return setBoot(ctx, t, id, h.Clock, now)
 	})
 }

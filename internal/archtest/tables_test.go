@@ -55,6 +55,7 @@ var rows = []row{
 	{"agent/tpm", ""},
 	{"agent/enrol", "agent/dial agent/tpm internal/durable internal/enrol internal/identity"},
 	{"agent/secrets", "internal/durable internal/identity internal/wire"},
+	{"agent/witness", "internal/durable internal/wire"},
 	{"agent/doctor", "agent agent/dial agent/enrol agent/link agent/sense internal/identity internal/runnerapi"},
 	{"agent/fetch", "internal/blob internal/deviceapi internal/durable models models/wdelta"},
 	{"agent/trust", "internal/blob internal/trust/..."},

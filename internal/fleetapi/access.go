@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/edgeherd/edgeherd/internal/blob"
+	"github.com/edgeherd/edgeherd/internal/identity"
 )
 
 // LoginURL is a path of the controller that logs its first visitor in.
@@ -153,6 +154,22 @@ type AuditState struct {
 	Sealed *time.Time `json:"sealed,omitempty"`
 	// Seal is the newest one, to be kept elsewhere.
 	Seal []byte `json:"seal,omitempty"`
+	// Witnesses is how many boxes say what they have seen of the log, the newest of
+	// it record Witnessed.
+	Witnesses int   `json:"witnesses"`
+	Witnessed int64 `json:"witnessed,omitempty"`
+	// Contradicted are records that boxes have seen otherwise, or that are gone; a
+	// hundred at most.
+	Contradicted []AuditWitness `json:"contradicted,omitempty"`
+}
+
+// AuditWitness is a record as a box has seen it.
+type AuditWitness struct {
+	Box  identity.ID `json:"box"`
+	Name string      `json:"name"`
+	Seq  int64       `json:"seq"`
+	Hash string      `json:"hash"`
+	Told time.Time   `json:"told"`
 }
 
 // Blob is a stored file.

@@ -98,8 +98,14 @@ func (h Hello) check() error {
 		atMost("streams", len(h.Streams), MaxStreams),
 		atMost("runs", len(h.Runs), MaxRuns),
 		atMost("models", len(h.Running.Models), MaxModels),
+		atMost("heads", len(h.Heads), MaxAuditHeads),
 	); err != nil {
 		return err
+	}
+	for i, a := range h.Heads {
+		if a.Seq == 0 || a.Seq > MaxAuditSeq || len(a.Hash) != AuditHashBytes || i > 0 && a.Seq <= h.Heads[i-1].Seq {
+			return fmt.Errorf("head %d with a hash of %d bytes", a.Seq, len(a.Hash))
+		}
 	}
 	for _, s := range h.Streams {
 		if s.Lane >= Lanes || s.Lo == 0 || s.Hi < s.Lo || s.Count > s.Hi-s.Lo+1 {
@@ -151,6 +157,7 @@ func (w Welcome) check() error {
 		atMost("runs", len(w.Valid), MaxRuns),
 		atMost("schemas", len(w.Schemas), MaxKnownSchemas),
 		atMost("quiet times", len(w.Quiet), MaxQuiet),
+		atMost("bytes of head", len(w.Head), MaxAuditHeadBytes),
 	)
 }
 

@@ -272,7 +272,23 @@ type Hello struct {
 	Buffer    Buffer     `cbor:"8,keyasint"`
 	Streams   []SIDRange `cbor:"9,keyasint"`
 	Runs      []RunID    `cbor:"10,keyasint"` // runs that acked blocks still retained
+	// Heads of the controller's audit log that this box has seen, by number.
+	Heads []AuditHead `cbor:"11,keyasint,omitempty"`
 }
+
+// AuditHead is a record of the audit log: the number and the SHA-256 of its line.
+type AuditHead struct {
+	Seq  uint64 `cbor:"1,keyasint"`
+	Hash []byte `cbor:"2,keyasint"`
+}
+
+// Bounds of what boxes witness.
+const (
+	MaxAuditHeads     = 16
+	MaxAuditHeadBytes = 4096    // of a signed head
+	MaxAuditSeq       = 1 << 53 // what JSON can say
+	AuditHashBytes    = 32
+)
 
 // Welcome answers a Hello (dn/welcome, QoS 1).
 type Welcome struct {
@@ -294,6 +310,8 @@ type Welcome struct {
 	BacklogRate int64 `cbor:"12,keyasint"`
 	// Quiet lists times in which only lane 0 goes up.
 	Quiet []Quiet `cbor:"13,keyasint"`
+	// Head is the signed head of the audit log, for the box to remember.
+	Head []byte `cbor:"14,keyasint,omitempty"`
 }
 
 // Quiet is a time to be quiet in. It counts from when the WELCOME came, since

@@ -53,6 +53,7 @@ export type AuditRecord = {
 export type AuditState = {
     broken: string;
     broken_seq?: number;
+    contradicted?: Array<AuditWitness>;
     /**
      * hash of the newest record
      */
@@ -61,6 +62,16 @@ export type AuditState = {
     seal?: string;
     sealed?: string;
     seals: number;
+    witnessed?: number;
+    witnesses: number;
+};
+
+export type AuditWitness = {
+    box: string;
+    hash: string;
+    name: string;
+    seq: number;
+    told: string;
 };
 
 export type BatchCost = {
