@@ -3,6 +3,8 @@ package spool_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
@@ -80,7 +82,15 @@ func TestAFileThatWasNotClosedIsChecked(t *testing.T) {
 	}
 	s.Close()
 	write(t, p+".open", nil)
-	open(t, spool.Options{Path: p, Check: func(string) error { return errors.New("the child died") }})
+	notBegun := func(string) error { return fmt.Errorf("%w: no memory", spool.ErrNotChecked) }
+	if _, err := spool.Open(spool.Options{Path: p, Check: notBegun}, slog.New(slog.DiscardHandler)); !errors.Is(err, spool.ErrNotChecked) || len(corruptFiles(t, p)) != 0 {
+		t.Errorf("a file that nobody could check: %v, set aside: %v", err, corruptFiles(t, p))
+	}
+	asked = 0
+	open(t, spool.Options{Path: p, Check: func(string) error { asked++; return errors.New("the child died") }})
+	if asked != 1 {
+		t.Error("a check that could not be begun counts as one")
+	}
 	if len(corruptFiles(t, p)) != 1 {
 		t.Error("a file whose check failed is not set aside")
 	}

@@ -25,6 +25,10 @@ var ErrFailed = errors.New("the disk has failed; the file is checked when the sp
 // It names the way out; nothing was changed, and a later Open may work.
 var ErrNoWrites = errors.New("the disk takes no writes; make room on it, or mount it writable")
 
+// ErrNotChecked is for Options.Check: the check could not be begun, such as for
+// lack of memory for a process. Nothing was changed, and a later Open may work.
+var ErrNotChecked = errors.New("the spool could not be checked")
+
 // Run writes what waits and keeps the file small. It returns nil when ctx ends,
 // and an error that wraps ErrFailed when the disk has failed.
 func (s *Spool) Run(ctx context.Context) error {

@@ -62,8 +62,9 @@ type Options struct {
 	SinceBoot func() time.Duration
 	// Check looks at a file that was not closed cleanly; an error sets the file
 	// aside. Damage can make bbolt crash the process from a goroutine of its own
-	// or by SIGBUS, so the agent runs CheckFile in a child. Default: CheckFile
-	// in this process.
+	// or by SIGBUS, so the agent runs CheckFile in a child. An error that wraps
+	// ErrNotChecked says nothing of the file: Open returns it. Default:
+	// CheckFile in this process.
 	Check func(path string) error
 }
 
@@ -161,6 +162,9 @@ func openFile(opts Options, log *slog.Logger) (_ *Spool, err error) {
 		return nil, fmt.Errorf("open spool: %w", err)
 	}
 	damage := s.inspect()
+	if errors.Is(damage, ErrNotChecked) {
+		return nil, fmt.Errorf("open spool: %w", damage)
+	}
 	if err := durable.WriteFile(opts.Path+".open", []byte("not closed cleanly\n"), 0o600); err != nil {
 		return nil, fmt.Errorf("open spool: %w", err)
 	}

@@ -141,10 +141,10 @@ func whenTheDiskPermits(ctx context.Context, log *slog.Logger, open func() (*age
 	level := slog.LevelError // once; the way out is in the error
 	for wait := 5 * time.Second; ; wait = min(2*wait, time.Minute) {
 		a, err := open()
-		if !errors.Is(err, spool.ErrNoWrites) {
+		if !errors.Is(err, spool.ErrNoWrites) && !errors.Is(err, spool.ErrNotChecked) {
 			return a, err
 		}
-		log.Log(ctx, level, "agent waits for its disk, inference goes on", "err", err)
+		log.Log(ctx, level, "agent waits for its disk or memory, inference goes on", "err", err)
 		level = slog.LevelDebug
 		select {
 		case <-ctx.Done():
@@ -159,10 +159,15 @@ func whenTheDiskPermits(ctx context.Context, log *slog.Logger, open func() (*age
 func checkSpool(path string) error {
 	self, err := os.Executable()
 	if err != nil {
-		return fmt.Errorf("find this program: %w", err)
+		return fmt.Errorf("%w: find this program: %w", spool.ErrNotChecked, err)
 	}
-	if out, err := exec.Command(self, "check-spool", path).CombinedOutput(); err != nil {
+	out, err := exec.Command(self, "check-spool", path).CombinedOutput()
+	var ended *exec.ExitError
+	switch {
+	case errors.As(err, &ended):
 		return fmt.Errorf("%w: %s", err, bytes.TrimSpace(out[:min(len(out), 300)]))
+	case err != nil: // a sound file must not be set aside for that
+		return fmt.Errorf("%w: %w", spool.ErrNotChecked, err)
 	}
 	return nil
 }
