@@ -45,6 +45,7 @@ import (
 	"github.com/edgeherd/edgeherd/agent/fetch"
 	"github.com/edgeherd/edgeherd/agent/govern"
 	"github.com/edgeherd/edgeherd/agent/link"
+	"github.com/edgeherd/edgeherd/agent/peer"
 	"github.com/edgeherd/edgeherd/agent/secrets"
 	"github.com/edgeherd/edgeherd/agent/sense"
 	"github.com/edgeherd/edgeherd/agent/spool"
@@ -92,6 +93,12 @@ type Options struct {
 	SpoolBytes int64
 	// MinFreeBytes of the disk are left free by downloads; default 1 GiB.
 	MinFreeBytes int64
+	// PeerListen is where the box gives frames of models to others of its site, such
+	// as ":7443"; default: nowhere, and it fetches for itself. PeerAddress is what
+	// they dial; default: the address by which the box reaches the controller.
+	PeerListen, PeerAddress string
+	// Listen opens the port for peers; nil means the system's network.
+	Listen func(ctx context.Context, address string) (net.Listener, error)
 	// DownloadRate bounds downloads in bytes a second, MonthBytes in bytes a
 	// calendar month; default no bounds.
 	DownloadRate, MonthBytes int64
@@ -169,6 +176,7 @@ type Agent struct {
 	link     *link.Link
 	blobs    *blob.Store
 	fetcher  *fetch.Fetcher
+	peer     *peer.Peer // nil: it does not share
 	guard    *guard.Guard
 	activate *activate.Activator
 	update   *update.Updater
@@ -249,11 +257,14 @@ func (a *Agent) openParts() (err error) {
 		DialTLSContext: a.dialer.Files, ResponseHeaderTimeout: time.Minute, IdleConnTimeout: time.Minute,
 	}}
 	a.fetcher, err = fetch.New(fetch.Options{
-		Blobs: a.blobs, BaseURL: "https://" + a.id.HTTPS, MinFreeBytes: a.opts.MinFreeBytes, WallClock: a.clock.wall,
+		Peers: a.openPeer(), Blobs: a.blobs, BaseURL: "https://" + a.id.HTTPS, MinFreeBytes: a.opts.MinFreeBytes, WallClock: a.clock.wall,
 		RateBytesPerSec: a.opts.DownloadRate, MonthBytes: a.opts.MonthBytes, Ledger: filepath.Join(a.opts.State, "downloads.json"), Client: files,
 	}, a.log)
 	if err != nil {
 		return err
+	}
+	if a.peer != nil {
+		a.peer.Serve(a.fetcher.Held)
 	}
 	if err := a.openGuard(files); err != nil {
 		return err
@@ -316,6 +327,9 @@ func (a *Agent) Run(ctx context.Context) error {
 		a.log.Warn("old downloads stay", "err", err)
 	}
 	g, ctx := errgroup.WithContext(ctx)
+	if a.peer != nil {
+		g.Go(func() error { return a.peer.Run(ctx) })
+	}
 	for name, run := range map[string]func(context.Context) error{
 		"link": a.link.Run, "renew": a.renewer.Run, "trust": a.guard.Run, "activate": a.activate.Run, "update": a.update.Run,
 		"sense": a.senseLoop, "results": a.resultLoop, "status": a.statusLoop, "spool": a.spool.Run,
@@ -350,19 +364,8 @@ func (a *Agent) openRenewer() {
 	}
 	a.renewer = enrol.NewRenewer(enrol.RenewOptions{
 		Dir: IdentityDir(a.opts.State), Root: a.opts.Root, Version: a.opts.Version, Fence: starts, Box: a.id,
-		Dial: a.dialer.Renewals, Renewed: a.dialer.Renewed, Connected: func() bool { return a.link.Status().Connected }, WallClock: a.clock.wall,
+		Dial: a.dialer.Renewals, Renewed: a.renewed, Connected: func() bool { return a.link.Status().Connected }, WallClock: a.clock.wall,
 	}, a.log)
-}
-
-// paceDownloads keeps the quiet times of the site.
-func (a *Agent) paceDownloads(w wire.Welcome) {
-	var quiet []fetch.Quiet
-	now := time.Now()
-	for _, q := range w.Quiet {
-		from := now.Add(time.Duration(q.InMs) * time.Millisecond)
-		quiet = append(quiet, fetch.Quiet{From: from, To: from.Add(time.Duration(q.ForMs) * time.Millisecond)})
-	}
-	a.fetcher.SetPace(a.opts.DownloadRate, quiet)
 }
 
 // fetchPath brings a blob of a release to the box and returns where it lies.

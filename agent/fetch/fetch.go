@@ -38,6 +38,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/edgeherd/edgeherd/internal/blob"
+	"github.com/edgeherd/edgeherd/internal/identity"
 	"github.com/edgeherd/edgeherd/models"
 )
 
@@ -64,6 +65,9 @@ type Options struct {
 	Ledger     string
 	// WallClock tells the month; nil means time.Now.
 	WallClock func() time.Time
+	// Peers shares frames with the other boxes of the site; nil: every box fetches
+	// for itself.
+	Peers Peers
 	// MaxBytes is the largest blob that is accepted; default 16 GiB.
 	MaxBytes int64
 	// MinFreeBytes stay free on the disk; default 1 GiB.
@@ -100,6 +104,8 @@ type Fetcher struct {
 	mu      sync.Mutex                    // guards the fields below
 	busy    map[blob.Digest]chan struct{} // closed when the download ends
 	refused map[blob.Digest]refusal
+	parts   map[blob.Digest]*part     // that are being filled
+	shunned map[identity.ID]time.Time // peers that gave wrong frames, until when
 }
 
 // refusal remembers content that was wrong at the server.
@@ -132,7 +138,8 @@ func New(opts Options, log *slog.Logger) (*Fetcher, error) {
 	if opts.WallClock == nil {
 		opts.WallClock = time.Now
 	}
-	f := &Fetcher{opts: opts, base: base, log: log, gate: newGate(opts, log), busy: map[blob.Digest]chan struct{}{}, refused: map[blob.Digest]refusal{}}
+	f := &Fetcher{opts: opts, base: base, log: log, gate: newGate(opts, log), busy: map[blob.Digest]chan struct{}{}, refused: map[blob.Digest]refusal{},
+		parts: map[blob.Digest]*part{}, shunned: map[identity.ID]time.Time{}}
 	client := *opts.Client
 	client.CheckRedirect = f.checkRedirect
 	client.Transport = watchdog{cmp.Or(client.Transport, http.DefaultTransport), opts.Stall}

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/edgeherd/edgeherd/internal/blob"
+	"github.com/edgeherd/edgeherd/internal/deviceapi"
 	"github.com/edgeherd/edgeherd/internal/durable"
 	"github.com/edgeherd/edgeherd/models"
 )
@@ -62,44 +63,68 @@ func (f *Fetcher) complete(ctx context.Context, file models.File, frames blob.Fr
 	if err != nil {
 		return false, err
 	}
+	defer p.end()
 	if p.done == file.SizeBytes {
 		return false, nil
 	}
 	p.progress = progress
+	f.show(file.Digest, p)
+	defer f.show(file.Digest, nil)
 	return true, f.fill(ctx, file, p)
 }
 
-// fill fetches the missing frames: by the smallest pack that works, else as they
-// are.
+// fill fetches the missing frames: from peers, else over the line if it is this
+// box that does so for its site.
 func (f *Fetcher) fill(ctx context.Context, file models.File, p *part) error {
-	packs := f.packs(ctx, file)
-	var open *pack
-	defer func() { open.close() }()
-	return f.insist(ctx, file.Digest, func() int64 { return p.done }, func(ctx context.Context) (_ bool, err error) {
-		if len(packs) == 0 {
-			first, end := p.gap(runFrames)
-			if first == end {
-				return true, nil
-			}
-			return false, f.pull(ctx, file.Digest, p, first, end)
-		}
-		first, end := p.gap(packFrames)
+	l := &load{f: f, file: file, part: p}
+	defer func() { l.open.close() }()
+	if f.opts.Peers == nil {
+		return f.insist(ctx, file.Digest, p.reached, l.line)
+	}
+	s := newShare(l)
+	defer s.leave(ctx)
+	return f.insist(ctx, file.Digest, p.reached, s.attempt)
+}
+
+// load is what comes over the line: by the smallest pack that works, else as it
+// is.
+type load struct {
+	f     *Fetcher
+	file  models.File
+	part  *part
+	asked bool // for packs
+	packs []deviceapi.Pack
+	open  *pack // of packs[0]
+}
+
+// line fetches the next run of missing frames.
+func (l *load) line(ctx context.Context) (finished bool, err error) {
+	if !l.asked {
+		l.packs, l.asked = l.f.packs(ctx, l.file), true
+	}
+	if len(l.packs) == 0 {
+		first, end := l.part.gap(runFrames)
 		if first == end {
 			return true, nil
 		}
-		if open == nil {
-			open, err = f.openPack(ctx, file, packs[0])
-		}
-		if err == nil {
-			err = f.unpack(ctx, open, p, first, end)
-		}
-		if errors.Is(err, errPack) {
-			f.log.Warn("pack left, taking another way", "digest", file.Digest, "base", packs[0].Base, "err", err)
-			open.close()
-			open, packs, err = nil, packs[1:], nil
-		}
-		return false, err
-	})
+		return false, l.f.pull(ctx, l.file.Digest, l.part, first, end)
+	}
+	first, end := l.part.gap(packFrames)
+	if first == end {
+		return true, nil
+	}
+	if l.open == nil {
+		l.open, err = l.f.openPack(ctx, l.file, l.packs[0])
+	}
+	if err == nil {
+		err = l.f.unpack(ctx, l.open, l.part, first, end)
+	}
+	if errors.Is(err, errPack) {
+		l.f.log.Warn("pack left, taking another way", "digest", l.file.Digest, "base", l.packs[0].Base, "err", err)
+		l.open.close()
+		l.open, l.packs, err = nil, l.packs[1:], nil
+	}
+	return false, err
 }
 
 // reserve gives the stage file its length and its room, before the first byte.
@@ -153,34 +178,46 @@ func (f *Fetcher) frames(ctx context.Context, file models.File) (blob.Frames, er
 	return frames, nil
 }
 
-// document gets a small answer, of at most limit bytes.
+// document gets a small answer, of at most limit bytes. It does not wait for the
+// gate: so few bytes matter to no line.
 func (f *Fetcher) document(ctx context.Context, url string, limit int64) (data []byte, err error) {
 	err = f.insist(ctx, blob.Digest{}, func() int64 { return 0 }, func(ctx context.Context) (bool, error) {
-		req, err := retryablehttp.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-		if err != nil {
-			return false, err
-		}
-		resp, err := f.retry.Do(req)
-		if err != nil {
-			return false, err
-		}
-		defer resp.Body.Close()
-		switch resp.StatusCode {
-		case http.StatusOK:
-		case http.StatusNotFound, http.StatusGone:
-			return false, ErrNotFound
-		default:
-			return false, fmt.Errorf("server answers %s", resp.Status)
-		}
-		if data, err = io.ReadAll(io.LimitReader(f.metered(ctx, resp.Body), limit+1)); err != nil {
-			return false, again("read answer", err)
-		}
-		if int64(len(data)) > limit {
-			return false, fmt.Errorf("the answer is longer than %d bytes: %w", limit, blob.ErrMismatch)
-		}
-		return true, nil
+		data, err = f.ask(ctx, http.MethodGet, url, nil, limit)
+		return err == nil, err
 	})
 	return data, err
+}
+
+// ask makes one request for a small answer.
+func (f *Fetcher) ask(ctx context.Context, method, url string, body []byte, limit int64) ([]byte, error) {
+	var raw any // a typed nil would be a body
+	if body != nil {
+		raw = body
+	}
+	req, err := retryablehttp.NewRequestWithContext(ctx, method, url, raw)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := f.retry.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	switch resp.StatusCode {
+	case http.StatusOK:
+	case http.StatusNotFound, http.StatusGone:
+		return nil, ErrNotFound
+	default:
+		return nil, fmt.Errorf("server answers %s", resp.Status)
+	}
+	data, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
+	if err != nil {
+		return nil, again("read answer", err)
+	}
+	if int64(len(data)) > limit {
+		return nil, fmt.Errorf("the answer is longer than %d bytes: %w", limit, blob.ErrMismatch)
+	}
+	return data, nil
 }
 
 // pull asks for a run of frames and takes those that are right.
@@ -228,6 +265,9 @@ type span struct {
 // open asks for a range of a blob. The body it returns is that range, or it ends
 // early.
 func (f *Fetcher) open(ctx context.Context, s span) (io.ReadCloser, error) {
+	if err := f.gate.wait(ctx); err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	req, err := retryablehttp.NewRequestWithContext(ctx, http.MethodGet, f.url(s.d), nil)
 	if err != nil {

@@ -167,3 +167,11 @@ func (f *Fetcher) metered(ctx context.Context, r io.Reader) io.Reader {
 type readFunc func(p []byte) (int, error)
 
 func (f readFunc) Read(p []byte) (int, error) { return f(p) }
+
+// shut reports whether nothing may come now.
+func (g *gate) shut() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	_, why := g.closedLocked()
+	return why != ""
+}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -24,15 +25,21 @@ type stage interface {
 // is its own journal: what a frame's digest says is there is there, whatever was
 // going on when the power went. So nothing needs to reach the disk in any order
 // before the end, and only right frames are written.
+//
+// One goroutine fills it; others may read frames that are there.
 type part struct {
 	file     stage
 	frames   blob.Frames
-	have     []bool
 	bad      map[int]int // wrong copies that came, by frame
-	done     int64       // bytes of the frames that are there
 	unsynced int64
 	buf      []byte
 	progress func(done, total int64)
+
+	mu    sync.Mutex // guards the fields below
+	have  []bool
+	done  int64         // bytes of the frames that are there
+	moved chan struct{} // closed when there is another one
+	ended bool          // the file is closed
 }
 
 // openPart looks which frames file has. holes, if set, finds the next byte at or
@@ -40,7 +47,7 @@ type part struct {
 func openPart(ctx context.Context, file stage, frames blob.Frames, holes func(off int64) int64) (*part, error) {
 	p := &part{
 		file: file, frames: frames, have: make([]bool, len(frames.Sums)), bad: map[int]int{},
-		buf: make([]byte, blob.FrameBytes), progress: func(_, _ int64) {},
+		buf: make([]byte, blob.FrameBytes), progress: func(_, _ int64) {}, moved: make(chan struct{}),
 	}
 	zero, data := blob.Sum(p.buf), int64(0)
 	for i, sum := range frames.Sums {
@@ -80,8 +87,46 @@ func holesOf(f *os.File) func(off int64) int64 {
 }
 
 func (p *part) note(i, n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.have[i] = true
 	p.done += int64(n)
+	close(p.moved)
+	p.moved = make(chan struct{})
+}
+
+// reached is how many bytes are there.
+func (p *part) reached() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.done
+}
+
+// read returns frame i if it is there, else what tells of another one.
+func (p *part) read(i int) (data []byte, moved <-chan struct{}, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ended || i < 0 || i >= len(p.have) {
+		return nil, nil, ErrNotFound
+	}
+	if !p.have[i] {
+		return nil, p.moved, ErrNotFound
+	}
+	off, n := p.frames.Span(i)
+	data = make([]byte, n)
+	if _, err := p.file.ReadAt(data, off); err != nil {
+		return nil, nil, fmt.Errorf("read frame %d: %w", i, err)
+	}
+	return data, nil, nil
+}
+
+// end says that the file will be closed.
+func (p *part) end() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ended = true
+	close(p.moved)
+	p.moved = make(chan struct{})
 }
 
 // gap is the first run of missing frames, at most most of them.
@@ -119,7 +164,7 @@ func (p *part) put(i int, data []byte) error {
 		return fmt.Errorf("write stage file: %w", err)
 	}
 	p.note(i, n)
-	p.progress(p.done, p.frames.Size)
+	p.progress(p.reached(), p.frames.Size)
 	// Not for order, which does not matter: so that a power cut costs little.
 	if p.unsynced += int64(n); p.unsynced >= syncBytes {
 		p.unsynced = 0

@@ -107,7 +107,7 @@ func adopt(d *disk, whole blob.Digest) error {
 func journalled() func(*disk, blob.Frames) (*part, error) {
 	var journal []bool // synced at once
 	return func(d *disk, frames blob.Frames) (*part, error) {
-		p := &part{file: d, frames: frames, have: make([]bool, len(frames.Sums)), bad: map[int]int{}, buf: make([]byte, blob.FrameBytes)}
+		p := &part{file: d, frames: frames, have: make([]bool, len(frames.Sums)), bad: map[int]int{}, buf: make([]byte, blob.FrameBytes), moved: make(chan struct{})}
 		if journal == nil {
 			journal = make([]bool, len(frames.Sums))
 		}

@@ -47,6 +47,9 @@ func (t *transfer) run(ctx context.Context) error {
 		if t.total >= 0 && t.done >= t.total {
 			return true, nil
 		}
+		if err := t.f.gate.wait(ctx); err != nil {
+			return false, err
+		}
 		return t.attempt(ctx)
 	})
 }
@@ -55,9 +58,6 @@ func (t *transfer) run(ctx context.Context) error {
 // errors that will not pass and after too many attempts that brought nothing.
 func (f *Fetcher) insist(ctx context.Context, d blob.Digest, done func() int64, attempt func(context.Context) (finished bool, err error)) error {
 	for idle := 0; ; {
-		if err := f.gate.wait(ctx); err != nil {
-			return err
-		}
 		before := done()
 		finished, err := attempt(ctx)
 		switch {

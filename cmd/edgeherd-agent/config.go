@@ -35,6 +35,10 @@ type config struct {
 	SpoolBytes  int64         `yaml:"spool_bytes"`  // default 64 MiB
 	// MinFreeBytes of the disk are left free by downloads; default 1 GiB.
 	MinFreeBytes int64 `yaml:"min_free_bytes"`
+	// PeerListen is the port for other boxes of the site, PeerAddress what they
+	// dial; default: the box does not share, see agent.Options.
+	PeerListen  string `yaml:"peer_listen"`
+	PeerAddress string `yaml:"peer_address"`
 	// Downloads: bytes a second and a calendar month; default no bounds.
 	DownloadRate int64 `yaml:"download_bytes_per_second"`
 	MonthBytes   int64 `yaml:"download_bytes_per_month"`

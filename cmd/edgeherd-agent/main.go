@@ -115,7 +115,7 @@ func runAgent(ctx context.Context, args []string, stderr io.Writer) error {
 		State: c.State, Root: c.Root, Runner: runnerapi.Dial(c.Runner), Version: version,
 		SensePeriod: c.SensePeriod, SealPeriod: c.SealPeriod, Trial: c.Trial, Probation: c.Probation,
 		FirstDelay: c.FirstDelay, SpoolBytes: c.SpoolBytes, CheckSpool: checkSpool, MinFreeBytes: c.MinFreeBytes,
-		DownloadRate: c.DownloadRate, MonthBytes: c.MonthBytes,
+		DownloadRate: c.DownloadRate, MonthBytes: c.MonthBytes, PeerListen: c.PeerListen, PeerAddress: c.PeerAddress,
 		Server: c.Server, Proxy: c.Proxy, ProxyAuth: c.ProxyAuthFile, Secrets: c.Secrets, Sensors: c.Sensors, Outside: c.Outside,
 		Fans: c.Fan, FanGuard: startFanGuard, NoBlackbox: !c.Blackbox, BlackboxPeriod: c.BlackboxPeriod,
 	}

@@ -23,6 +23,8 @@ func modelCommand(c *cli) *cobra.Command {
 		c.verb("list", "Models with their versions", c.modelList),
 		c.verb("show NAME", "One model with its versions and signature", c.modelShow),
 		modelDriftCommand(c),
+		modelDiffCommand(c),
+		modelWhereCommand(c),
 		modelDeltaCommand(c),
 		modelPatchCommand(c),
 	)

@@ -23,6 +23,7 @@ func (a *API) registerArtefacts() {
 	route(a, get("/models", "listModels", "Models with their versions, newest first", "artefacts"), a.listModels)
 	route(a, get("/models/{name}", "getModel", "One model with its versions", "artefacts"), a.getModel)
 	route(a, a.acting(post("/models", "pushModel", "Register a signed manifest whose files are here", "artefacts")), a.pushModel)
+	route(a, get("/models/{name}/diff", "diffModel", "What a box that has one version of a model fetches for another", "artefacts"), a.diffModel)
 	a.registerDrift()
 	route(a, get("/releases", "listReleases", "Agent releases, newest first", "artefacts"), a.listReleases)
 	route(a, a.acting(post("/releases", "pushRelease", "Register a signed release whose files are here", "artefacts")), a.pushRelease)

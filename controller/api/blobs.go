@@ -127,6 +127,7 @@ func (a *API) Device() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /device/v1/blobs/{hex}", a.ofBox(a.deviceBlob))
 	mux.HandleFunc("GET /device/v1/blobs/{hex}/ways", a.ofBox(a.deviceWays))
+	mux.HandleFunc("POST /device/v1/blobs/{hex}/lease", a.ofBox(a.deviceLease))
 	mux.HandleFunc("GET /device/v1/trust/{name}", a.deviceTrust)
 	return mux
 }

@@ -105,6 +105,7 @@ var access = map[string]entry{
 	"GET /api/v1/models":                 filtered(authz.See),
 	"GET /api/v1/models/{name}":          filtered(authz.See),
 	"GET /api/v1/models/{name}/drift":    filtered(authz.See),
+	"GET /api/v1/models/{name}/diff":     filtered(authz.See),
 	"POST /api/v1/models":                ofFleet(authz.Push).do("model.push"),
 	"GET /api/v1/releases":               filtered(authz.See),
 	"POST /api/v1/releases":              ofFleet(authz.Push).do("release.push"),

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"encoding/json"
 	"net/http"
 
 	"github.com/edgeherd/edgeherd/controller/deliver"
@@ -31,6 +32,42 @@ func (a *API) deviceWays(w http.ResponseWriter, r *http.Request, d blob.Digest) 
 		case store.PackReady:
 			out.Packs = append(out.Packs, deviceapi.Pack{Digest: p.Digest, SizeBytes: p.SizeBytes, Index: p.Index, IndexBytes: p.IndexBytes, Base: p.Base})
 		}
+	}
+	writeJSON(w, http.StatusOK, out)
+}
+
+// deviceLease tells a box whether it fetches a file for its site.
+func (a *API) deviceLease(w http.ResponseWriter, r *http.Request, d blob.Digest) {
+	id, _ := r.Context().Value(boxKey{}).(identity.ID)
+	var ask deviceapi.Ask
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, deviceapi.MaxAskBytes)).Decode(&ask); err != nil {
+		a.fail(w, r, badRequest("", "%s", err))
+		return
+	}
+	if len(ask.Address) > 256 || len(ask.Bad) > 64 || ask.DoneBytes < 0 || ask.SizeBytes < ask.DoneBytes {
+		a.fail(w, r, badRequest("", "the question is not one of a box"))
+		return
+	}
+	// The site is where people have put the box, not what its certificate says:
+	// the one may be younger than the other.
+	site, err := a.opts.Store.SiteOf(r.Context(), id)
+	if err != nil {
+		a.fail(w, r, err)
+		return
+	}
+	lease, holders, err := a.opts.Store.AskSeed(r.Context(), store.SeedAsk{
+		Box: id, Site: site, Digest: d, Size: ask.SizeBytes, Done: ask.DoneBytes, Address: ask.Address, Yield: ask.Yield, Shun: ask.Bad,
+	})
+	if err != nil {
+		a.fail(w, r, err)
+		return
+	}
+	out := deviceapi.Lease{Seed: lease.Box == id && id != "", Peers: []deviceapi.Peer{}}
+	if out.Seed {
+		out.ForMs = lease.Until.Sub(a.opts.WallClock()).Milliseconds()
+	}
+	for _, h := range holders {
+		out.Peers = append(out.Peers, deviceapi.Peer{ID: h.Box, Address: h.Address})
 	}
 	writeJSON(w, http.StatusOK, out)
 }
@@ -112,4 +149,52 @@ func download(next, has models.Manifest, packs map[blob.Digest][]store.Pack) (n 
 		n += least
 	}
 	return n
+}
+
+type diffInput struct {
+	Name string `path:"name" maxLength:"63" example:"silero-vad"`
+	From string `query:"from" required:"true" maxLength:"63" doc:"the version a box has"`
+	To   string `query:"to" required:"true" maxLength:"63" doc:"the version it gets"`
+}
+
+// diffModel tells of each file what a box would fetch of it.
+func (a *API) diffModel(ctx context.Context, in *diffInput) (fleetapi.ModelDiff, error) {
+	from, err := a.opts.Store.Model(ctx, in.Name, in.From)
+	if err != nil {
+		return fleetapi.ModelDiff{}, err
+	}
+	to, err := a.opts.Store.Model(ctx, in.Name, in.To)
+	if err != nil {
+		return fleetapi.ModelDiff{}, err
+	}
+	out := fleetapi.ModelDiff{From: from.Ref(), To: to.Ref(), SizeBytes: to.Manifest.SizeBytes(), Files: []fleetapi.FileDiff{}}
+	packs := map[blob.Digest][]store.Pack{}
+	for _, f := range to.Manifest.Files {
+		if packs[f.Digest], err = a.opts.Store.Packs(ctx, f.Digest); err != nil {
+			return out, err
+		}
+		was, had := from.Manifest.File(f.Path)
+		d := fleetapi.FileDiff{Path: f.Path, Change: "new", SizeBytes: f.SizeBytes, Cold: fleetapi.PackSize{State: "none"}, Delta: fleetapi.PackSize{State: "none"}}
+		if had {
+			d.Change = map[bool]string{true: "same", false: "changed"}[was.Digest == f.Digest]
+		}
+		for _, p := range packs[f.Digest] {
+			size := fleetapi.PackSize{State: string(p.State), SizeBytes: p.SizeBytes, Why: p.Why}
+			switch {
+			case p.Base.IsZero():
+				d.Cold = size
+			case had && p.Base == was.Digest:
+				d.Delta = size
+			}
+		}
+		d.DownloadBytes = download(models.Manifest{Files: []models.File{f}}, from.Manifest, packs)
+		out.DownloadBytes += d.DownloadBytes
+		out.Files = append(out.Files, d)
+	}
+	for _, f := range from.Manifest.Files {
+		if _, still := to.Manifest.File(f.Path); !still {
+			out.Files = append(out.Files, fleetapi.FileDiff{Path: f.Path, Change: "gone", Cold: fleetapi.PackSize{State: "none"}, Delta: fleetapi.PackSize{State: "none"}})
+		}
+	}
+	return out, nil
 }

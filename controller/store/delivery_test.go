@@ -6,6 +6,7 @@ import (
 
 	"github.com/edgeherd/edgeherd/controller/store"
 	"github.com/edgeherd/edgeherd/internal/blob"
+	"github.com/edgeherd/edgeherd/internal/identity"
 )
 
 func packsAreWantedOnce(t *testing.T, open func(t *testing.T) *store.Store) {
@@ -37,5 +38,38 @@ func packsAreWantedOnce(t *testing.T, open func(t *testing.T) *store.Store) {
 	check(t, err)
 	if len(all) != 2 || all[0] != next || all[1] != delta {
 		t.Errorf("packs are %+v, want %+v and %+v", all, next, delta)
+	}
+}
+
+func oneBoxOfASiteFetches(t *testing.T, open func(t *testing.T) *store.Store) {
+	s := open(t)
+	d := blob.Sum([]byte("weights"))
+	ask := func(box identity.ID, change func(*store.SeedAsk)) (identity.ID, []store.Holder) {
+		t.Helper()
+		a := store.SeedAsk{Box: box, Site: "berlin", Digest: d, Size: 100, Address: string(box) + ":7443"}
+		if change != nil {
+			change(&a)
+		}
+		lease, holders, err := s.AskSeed(ctx, a)
+		check(t, err)
+		return lease.Box, holders
+	}
+	if who, holders := ask("d-a", nil); who != "d-a" || len(holders) != 0 {
+		t.Errorf("the first is told of %q and %v", who, holders)
+	}
+	if who, holders := ask("d-b", func(a *store.SeedAsk) { a.Done = 10 }); who != "d-a" || len(holders) != 1 || holders[0].Address != "d-a:7443" {
+		t.Errorf("the second is told of %q and %v, want the first alone", who, holders)
+	}
+	if who, _ := ask("d-b", func(a *store.SeedAsk) { a.Site = "bonn" }); who != "d-b" {
+		t.Errorf("%q fetches for another site", who)
+	}
+	if who, holders := ask("d-c", func(a *store.SeedAsk) { a.Shun = []identity.ID{"d-a"} }); who != "d-c" || len(holders) != 1 || holders[0].Box != "d-b" {
+		t.Errorf("after wrong bytes of the first %q fetches and others are %v", who, holders)
+	}
+	if who, _ := ask("d-c", func(a *store.SeedAsk) { a.Yield, a.Done = true, 100 }); who != "" {
+		t.Errorf("%q fetches after all has come", who)
+	}
+	if who, _ := ask("d-a", nil); who != "" {
+		t.Errorf("%q may fetch though it gave out wrong bytes", who)
 	}
 }

@@ -57,6 +57,7 @@ var promises = []struct {
 	{"a token is used once", aTokenIsUsedOnce},
 	{"a machine is claimed once", aMachineIsClaimedOnce},
 	{"certificates take turns", certificatesTakeTurns},
+	{"one box of a site fetches, and others hear of those who have something", oneBoxOfASiteFetches},
 	{"packs are wanted once, cold ones first", packsAreWantedOnce},
 }
 

@@ -157,6 +157,11 @@ func (c *Client) Model(ctx context.Context, name string) (Model, error) {
 	return call[Model](ctx, c, http.MethodGet, "/models/"+url.PathEscape(name), nil)
 }
 
+// ModelDiff compares two versions of a model, file by file.
+func (c *Client) ModelDiff(ctx context.Context, name, from, to string) (ModelDiff, error) {
+	return call[ModelDiff](ctx, c, http.MethodGet, "/models/"+url.PathEscape(name)+"/diff?"+url.Values{"from": {from}, "to": {to}}.Encode(), nil)
+}
+
 // PushModel registers a signed manifest whose files have been uploaded.
 func (c *Client) PushModel(ctx context.Context, envelope []byte) (ModelVersion, error) {
 	return call[ModelVersion](ctx, c, http.MethodPost, "/models", PushModel{Envelope: envelope})

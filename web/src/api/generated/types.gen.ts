@@ -647,6 +647,15 @@ export type Fault = {
     message: string;
 };
 
+export type FileDiff = {
+    change: string;
+    cold: PackSize;
+    delta: PackSize;
+    download_bytes: number;
+    path: string;
+    size_bytes: number;
+};
+
 export type FilterAdvice = {
     /**
      * of the class of the site, the most that is suggested
@@ -818,6 +827,14 @@ export type MissingBlobs = {
 export type Model = {
     name: string;
     versions: Array<ModelVersion>;
+};
+
+export type ModelDiff = {
+    download_bytes: number;
+    files: Array<FileDiff>;
+    from: Ref;
+    size_bytes: number;
+    to: Ref;
 };
 
 export type ModelList = {
@@ -1057,6 +1074,12 @@ export type NotifyTestResult = {
 
 export type NotifyTestResults = {
     items: Array<NotifyTestResult>;
+};
+
+export type PackSize = {
+    size_bytes?: number;
+    state: string;
+    why?: string;
 };
 
 export type Part = {
@@ -3340,6 +3363,54 @@ export type GetModelResponses = {
 };
 
 export type GetModelResponse = GetModelResponses[keyof GetModelResponses];
+
+export type DiffModelData = {
+    body?: never;
+    path: {
+        name: string;
+    };
+    query: {
+        /**
+         * the version a box has
+         */
+        from: string;
+        /**
+         * the version it gets
+         */
+        to: string;
+    };
+    url: '/api/v1/models/{name}/diff';
+};
+
+export type DiffModelErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type DiffModelError = DiffModelErrors[keyof DiffModelErrors];
+
+export type DiffModelResponses = {
+    /**
+     * OK
+     */
+    200: ModelDiff;
+};
+
+export type DiffModelResponse = DiffModelResponses[keyof DiffModelResponses];
 
 export type ModelDriftData = {
     body?: never;

@@ -1,0 +1,216 @@
+package weights
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/edgeherd/edgeherd/agent"
+	"github.com/edgeherd/edgeherd/internal/blob"
+	"github.com/edgeherd/edgeherd/internal/fleetapi"
+	"github.com/edgeherd/edgeherd/internal/fleettest"
+)
+
+// bigBytes is the size of a file that no pack makes smaller.
+const bigBytes = 6 << 20
+
+// big is a model with such a file, of which the digest is returned.
+func big(t *testing.T) (dir string, digest blob.Digest) {
+	t.Helper()
+	dir = files(t, "1", nil)
+	data := make([]byte, bigBytes)
+	_, _ = rand.NewChaCha8([32]byte{7}).Read(data) // never fails
+	yaml := "name: vad\nversion: 1\nlicence: MIT\nupstream: none\nfiles: [model.onnx, voices.bin]\n"
+	for name, content := range map[string][]byte{"voices.bin": data, "model.yaml": []byte(yaml)} {
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"golden.json", "golden"} { // small files every box fetches for itself
+		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir, blob.Sum(data)
+}
+
+// share lets a box share with its site, over a line of its own count.
+func (l *line) share(t *testing.T, f *fleettest.Fleet, b *fleettest.Box, rate int64) {
+	t.Helper()
+	l.count(t, b)
+	count := b.Tune
+	b.Tune = func(o *agent.Options) {
+		count(o)
+		o.PeerListen, o.PeerAddress, o.DownloadRate = ":7443", b.Name+":7443", rate
+		o.Listen = func(_ context.Context, address string) (net.Listener, error) { return f.Net.Listen(b.Name + address) }
+	}
+	if err := b.StopAgent(); err != nil {
+		t.Fatal(err)
+	}
+	b.StartAgent()
+}
+
+// most is what a site's line may carry for a model: a hundredth more than its
+// size, and 2 MiB.
+func most(size int64) int64 { return size*101/100 + 2<<20 }
+
+// TestAModelCrossesALineOnce rolls a model out to sites of several sizes.
+func TestAModelCrossesALineOnce(t *testing.T) {
+	if os.Getenv("EDGEHERD_PROVE") == "" {
+		t.Skip("the tests below share among five boxes as well; EDGEHERD_PROVE=1 runs 1 to 64")
+	}
+	dir, _ := big(t)
+	for _, n := range []int{1, 5, 12, 16, 64} {
+		t.Run(fmt.Sprint(n, " boxes"), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := fleettest.NewAt(t, n, 1)
+				defer f.Close()
+				var wan line
+				for _, b := range f.Boxes {
+					wan.share(t, f, b, bigBytes/60)
+				}
+				began := time.Now()
+				deliver(t, f, dir)
+				t.Logf("%d bytes over the line, %.3f of the file, in %s", wan.read.Load(), float64(wan.read.Load())/bigBytes, time.Since(began))
+				if got := wan.read.Load(); got > most(bigBytes+3<<20) {
+					t.Errorf("the line carried %d bytes for a model of %d", got, bigBytes)
+				}
+			})
+		})
+	}
+}
+
+// stage is how much of a file's part a box has on its disk.
+func stage(b *fleettest.Box, d blob.Digest) int64 {
+	store, err := blob.Open(filepath.Join(b.State(), "blobs"))
+	if err != nil {
+		return 0
+	}
+	data, err := os.ReadFile(store.StagePath(d))
+	if err != nil {
+		return 0
+	}
+	n := int64(0)
+	for at := 0; at+blob.FrameBytes <= len(data); at += blob.FrameBytes {
+		if data[at] != 0 || data[at+1] != 0 || data[at+2] != 0 {
+			n += blob.FrameBytes
+		}
+	}
+	return n
+}
+
+// TestTheNextBoxGoesOnWhenTheSeedDies stops the box that fetches at a third.
+func TestTheNextBoxGoesOnWhenTheSeedDies(t *testing.T) {
+	dir, digest := big(t)
+	synctest.Test(t, func(t *testing.T) {
+		f := fleettest.NewAt(t, 5, 1)
+		defer f.Close()
+		var wan line
+		lines := map[*fleettest.Box]*line{}
+		for _, b := range f.Boxes {
+			lines[b] = new(line)
+			lines[b].share(t, f, b, bigBytes/300)
+		}
+		total := func() (n int64) {
+			for _, l := range lines {
+				n += l.read.Load()
+			}
+			return n + wan.read.Load()
+		}
+		ref, err := f.PushDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := f.Roll(ref, "rest")
+		var seed *fleettest.Box
+		f.Until("a third at the seed", time.Hour, func() bool {
+			for _, b := range f.Boxes {
+				if lines[b].read.Load() > bigBytes/4 && stage(b, digest) >= bigBytes/3 {
+					seed = b
+				}
+			}
+			return seed != nil
+		})
+		if err := seed.StopAgent(); err != nil {
+			t.Fatal(err)
+		}
+		rest := func() bool {
+			for _, b := range f.Boxes {
+				if b != seed && len(b.Runner.Switches()) == 0 {
+					return false
+				}
+			}
+			return true
+		}
+		f.Until("the others have the model", 2*time.Hour, rest)
+		if got := total(); got > most(bigBytes+3<<20) {
+			t.Errorf("the line carried %d bytes for a model of %d", got, bigBytes)
+		}
+		seed.StartAgent()
+		f.Until("all have the model", 2*time.Hour, func() bool { return f.Rollout(r.ID).State == fleetapi.RolloutDone })
+		t.Logf("%d bytes over the line, %.3f of the file", total(), float64(total())/bigBytes)
+		if got := total(); got > most(bigBytes+3<<20) {
+			t.Errorf("the line carried %d bytes for a model of %d", got, bigBytes)
+		}
+	})
+}
+
+// TestAPeerThatGivesWrongBytesIsLeft spoils the file of the box that has it: what
+// its disk gives back is not what was checked.
+func TestAPeerThatGivesWrongBytesIsLeft(t *testing.T) {
+	dir, digest := big(t)
+	synctest.Test(t, func(t *testing.T) {
+		f := fleettest.NewAt(t, 5, 1)
+		defer f.Close()
+		var wan line
+		for _, b := range f.Boxes {
+			wan.share(t, f, b, bigBytes/60)
+		}
+		ref, err := f.PushDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := f.Roll(ref, "1", "rest")
+		var first *fleettest.Box
+		f.Until("the first has it", time.Hour, func() bool {
+			for _, b := range f.Boxes {
+				if len(b.Runner.Switches()) > 0 {
+					first = b
+				}
+			}
+			return first != nil
+		})
+		path := filepath.Join(first.State(), "blobs", "sha256", digest.Hex())
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for at := 100; at < len(data); at += blob.FrameBytes {
+			data[at] ^= 1
+		}
+		if err := os.Chmod(path, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		wan.read.Store(0)
+		f.Until("all have the model", 2*time.Hour, func() bool { return f.Rollout(r.ID).State == fleetapi.RolloutDone })
+		t.Logf("%d bytes over the line, %.3f of the file", wan.read.Load(), float64(wan.read.Load())/bigBytes)
+		if got := wan.read.Load(); got > most(bigBytes+3<<20) {
+			t.Errorf("the line carried %d bytes for a model of %d", got, bigBytes)
+		}
+		for _, b := range f.Boxes {
+			got, err := os.ReadFile(filepath.Join(b.State(), "blobs", "sha256", digest.Hex()))
+			if b != first && (err != nil || blob.Sum(got) != digest) {
+				t.Errorf("%s has other bytes (%v)", b.Name, err)
+			}
+		}
+	})
+}
