@@ -88,6 +88,11 @@ func (k *Keeper) Renew(ctx context.Context) error {
 		if err == nil && head.Expires.Sub(now) > tufrepo.OnlineLife-signEvery && head.Expires.Sub(now) <= tufrepo.OnlineLife+signEvery {
 			return nil, nil
 		}
+		for role, data := range docs {
+			if head, err := tufrepo.ParseHead(data); err == nil && head.Expires.Sub(now) < tufrepo.WarnBefore(role) {
+				k.log.Warn("a role of the fleet's metadata ends soon: edgeherd trust renew", "topic", role, "ends", head.Expires)
+			}
+		}
 		return k.online(docs, now)
 	})
 	if errors.Is(err, store.ErrConflict) {

@@ -84,6 +84,9 @@ func (w *walk) run(ctx context.Context) error {
 			w.fails = append(w.fails, fmt.Errorf("more than %d roles", w.opts.Limits.Roles))
 			break
 		}
+		if w.tm.Snapshot.Signed.Meta[r.Name+".json"] == nil {
+			continue // nobody has published there yet; once named, always named
+		}
 		// A channel that nobody renewed must not stop the others.
 		if _, err := w.role(ctx, edge{r.Name, tufrepo.RoleTargets}); err != nil {
 			w.fails = append(w.fails, fmt.Errorf("role %s: %w", r.Name, err))

@@ -167,8 +167,17 @@ func (r *Root) Change(role string, c Change) error {
 	return fmt.Errorf("root names no keys of %s", role)
 }
 
-// Change changes the keys of a role that is delegated to.
+// RoleControllers is no document: it is the list of controllers in the policy.
+const RoleControllers = "controllers"
+
+// Change changes the keys of a role that is delegated to, or the controllers.
 func (t *Targets) Change(role string, c Change) error {
+	if role == RoleControllers && t.Policy != nil {
+		k := Keys{Public: t.Policy.Controllers, Threshold: 1}
+		err := c.Apply(&k)
+		t.Policy.Controllers = k.Public
+		return err
+	}
 	for i := range t.Delegations {
 		if t.Delegations[i].Role == role {
 			return c.Apply(&t.Delegations[i].Keys)
