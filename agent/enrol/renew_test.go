@@ -75,6 +75,8 @@ func TestACertificateIsRenewedWithANewKeyAndUsedAtOnce(t *testing.T) {
 	r, renewed := w.member(late)
 	before, err := os.ReadFile(w.dir + "/key.pem")
 	check(t, err)
+	sealing, err := enrol.SealKeys(w.dir)
+	check(t, err)
 	var asked wire.Renewal
 	shown := w.answerMember(func(rw http.ResponseWriter, body []byte) {
 		check(t, json.Unmarshal(body, &asked))
@@ -90,6 +92,17 @@ func TestACertificateIsRenewedWithANewKeyAndUsedAtOnce(t *testing.T) {
 	check(t, err)
 	if bytes.Equal(before, after) {
 		t.Error("the key is the old one")
+	}
+	// The request names the new sealing key; the one before still opens what came
+	// before.
+	csr, err := x509.ParseCertificateRequest(asked.CSR)
+	check(t, err)
+	named, err := identity.SealingKey(csr.Extensions)
+	check(t, err)
+	keys, err := enrol.SealKeys(w.dir)
+	check(t, err)
+	if len(sealing) != 1 || len(keys) != 2 || !keys[0].PublicKey().Equal(named) || !keys[1].PublicKey().Equal(sealing[0].PublicKey()) || named.Equal(sealing[0].PublicKey()) {
+		t.Errorf("%d sealing keys before, %d after, the request names %v", len(sealing), len(keys), named)
 	}
 	if want := (*renewed)[0].Certificate.Leaf.SerialNumber.String(); !slices.Equal(*shown, []string{want}) {
 		t.Errorf("the standing was asked for with %v, want the new certificate %s", *shown, want)
