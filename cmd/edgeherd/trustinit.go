@@ -22,6 +22,7 @@ import (
 
 // founding is what trust init is told.
 type founding struct {
+	client    *fleetapi.Client
 	keys      openKeys
 	dir       string
 	roots     int
@@ -46,6 +47,7 @@ func trustInitCommand(c *cli) *cobra.Command {
 		if c.mayAsk() && !c.ask("Boxes will follow these keys for ever, and models that are there now must be pushed again, as new versions, with --sign. What runs goes on. Go on?") {
 			return errors.New("nothing was done")
 		}
+		f.client = y.client
 		return f.found(ctx, c, y)
 	})
 	f.keys.addTo(cmd)
@@ -114,11 +116,11 @@ func (f founding) found(ctx context.Context, c *cli, y ceremony) error {
 		}
 	}
 	if y.docs[tufrepo.RoleRoot] == nil { // else this is the second attempt
-		if err := f.submit(ctx, c, y.client, tufrepo.RoleRoot, root, roots...); err != nil {
+		if err := f.submit(ctx, c, tufrepo.RoleRoot, root, roots...); err != nil {
 			return err
 		}
 	}
-	if err := f.submit(ctx, c, y.client, tufrepo.RoleTargets, targets, top); err != nil {
+	if err := f.submit(ctx, c, tufrepo.RoleTargets, targets, top); err != nil {
 		return err
 	}
 	for _, role := range slices.Sorted(maps.Keys(roles)) {
@@ -154,7 +156,7 @@ func (f founding) delegate(c *cli, role string, made map[string]trust.PrivateKey
 	return k.Public(), err
 }
 
-func (f founding) submit(ctx context.Context, c *cli, client *fleetapi.Client, role string, d interface{ Encode() ([]byte, error) }, keys ...trust.PrivateKey) error {
+func (f founding) submit(ctx context.Context, c *cli, role string, d interface{ Encode() ([]byte, error) }, keys ...trust.PrivateKey) error {
 	doc, err := d.Encode()
 	if err != nil {
 		return err
@@ -168,7 +170,7 @@ func (f founding) submit(ctx context.Context, c *cli, client *fleetapi.Client, r
 			return err
 		}
 	}
-	return c.submit(ctx, client, role, doc, keys...)
+	return c.submit(ctx, f.client, role, doc, keys...)
 }
 
 // trustRow is a line of trust status.
