@@ -54,6 +54,8 @@ type Options struct {
 	WallClock func() time.Time
 	// Say tells the person in front of the box what is waited for.
 	Say func(text string)
+	// Draw makes a picture of an address for the camera of a phone; nil makes none.
+	Draw func(address string) (string, error)
 	// Patience is how long a network that fails is tried again; default 1 min.
 	Patience time.Duration
 }
@@ -86,12 +88,16 @@ func Enrol(ctx context.Context, opts Options, token enrol.Token) (identity.Box, 
 	}
 	c := client{opts: opts, token: token, key: key}
 	answer, err := c.untilAnswered(ctx, enrol.PathRequests, request)
+	told := ""
 	for err == nil && (answer.Code == enrol.Pending || answer.Code == enrol.TPMChallenge) {
 		if answer.Code == enrol.TPMChallenge {
 			answer, err = c.prove(ctx, answer)
 			continue
 		}
-		opts.Say(fmt.Sprintf("Waiting for approval. Read this code to ops: %s", answer.ShortCode))
+		if told != answer.ShortCode {
+			told = answer.ShortCode
+			opts.sayWaiting(told, token.ClaimURL())
+		}
 		if err = wait(ctx, time.Duration(max(answer.PollSeconds, 1))*time.Second); err == nil {
 			answer, err = c.untilAnswered(ctx, enrol.PathRequests, request)
 		}
@@ -103,6 +109,17 @@ func Enrol(ctx context.Context, opts Options, token enrol.Token) (identity.Box, 
 		return identity.Box{}, refusal(answer)
 	}
 	return answer.Member.Box, opts.adopt(key, *answer.Member)
+}
+
+// sayWaiting tells the person in front of the box what it waits for, once.
+func (o Options) sayWaiting(code, address string) {
+	o.Say(fmt.Sprintf("Waiting for approval. Read this code to ops: %s\nOr claim this machine with a phone: %s", code, address))
+	if o.Draw == nil {
+		return
+	}
+	if picture, err := o.Draw(address); err == nil { // the address was told in words
+		o.Say(picture)
+	}
 }
 
 // prepare looks whether the box may enrol, and makes its request and its key.

@@ -15,6 +15,7 @@ import (
 	"github.com/edgeherd/edgeherd/agent/enrol"
 	wireenrol "github.com/edgeherd/edgeherd/internal/enrol"
 	"github.com/edgeherd/edgeherd/internal/identity"
+	"github.com/edgeherd/edgeherd/internal/qrtext"
 )
 
 // enrollFlags are those of enroll beside the ones of every command.
@@ -126,6 +127,9 @@ func enroll(ctx context.Context, args []string, stdin io.Reader, stdout io.Write
 		Dir: agent.IdentityDir(c.State), Root: c.Root, TPM: f.tpm, Version: version, Name: f.name, Again: f.again,
 		Proxy: c.Proxy, ProxyAuth: c.ProxyAuthFile, Say: func(text string) { fmt.Fprintln(stdout, text) },
 	}
+	if isTerminal(stdout) {
+		opts.Draw = qrtext.Of
+	}
 	if err := os.MkdirAll(c.State, 0o750); err != nil {
 		return fmt.Errorf("make state directory: %w", err)
 	}
@@ -149,6 +153,16 @@ func enroll(ctx context.Context, args []string, stdin io.Reader, stdout io.Write
 		destroy(from, stdout)
 	}
 	return nil
+}
+
+// isTerminal says whether a person looks: a log has no use for pictures.
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
 func exchange(ctx context.Context, f enrollFlags, opts enrol.Options, token wireenrol.Token) (identity.Box, error) {

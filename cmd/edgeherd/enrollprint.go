@@ -13,6 +13,7 @@ import (
 	"github.com/edgeherd/edgeherd/internal/durable"
 	"github.com/edgeherd/edgeherd/internal/enrol"
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
+	"github.com/edgeherd/edgeherd/internal/qrtext"
 )
 
 // prints are the forms in which a token leaves the controller.
@@ -35,15 +36,23 @@ func (c *cli) printToken(made fleetapi.EnrolTokenMade, p prints) error {
 	if err != nil {
 		return fmt.Errorf("draw the QR code: %w", err)
 	}
-	if !p.noQR && c.output == "table" && made.Token != "" {
-		fmt.Fprint(c.words, terminalQR(code))
+	token, err := enrol.ParseToken(made.Token)
+	if err != nil {
+		return err
+	}
+	claim, err := qr.Encode(token.ClaimURL(), qr.Q)
+	if err != nil {
+		return fmt.Errorf("draw the QR code: %w", err)
+	}
+	if !p.noQR && c.output == "table" {
+		fmt.Fprint(c.words, qrtext.Draw(code))
 	}
 	for _, f := range []struct {
 		path string
 		data func() []byte
 	}{
 		{p.png, func() []byte { code.Scale = 8; return code.PNG() }},
-		{p.pdf, func() []byte { return labelSheet(code, made, p.copies) }},
+		{p.pdf, func() []byte { return labelSheet(label{made, code, claim}, p.copies) }},
 	} {
 		if f.path == "" {
 			continue
@@ -84,22 +93,6 @@ who runs "edgeherd enroll sign" on that file; then, on the box,
 A stick with a token that is still good is a key to the fleet: keep it so.
 `
 
-// quiet is the white margin that readers of QR codes want (ISO/IEC 18004).
-const quietZone = 4
-
-// terminalQR draws two modules a character, light on dark as most terminals are.
-func terminalQR(code *qr.Code) string {
-	var b strings.Builder
-	dark := func(x, y int) bool { return code.Black(x, y) } // false outside
-	for y := -quietZone; y < code.Size+quietZone; y += 2 {
-		for x := -quietZone; x < code.Size+quietZone; x++ {
-			b.WriteString(map[[2]bool]string{{false, false}: "█", {false, true}: "▀", {true, false}: "▄", {true, true}: " "}[[2]bool{dark(x, y), dark(x, y+1)}])
-		}
-		b.WriteByte('\n')
-	}
-	return b.String()
-}
-
 // Labels on an A4 sheet, in points of 1/72 inch.
 const (
 	sheetWidth, sheetHeight = 595, 842
@@ -107,11 +100,19 @@ const (
 	labelWidth, labelHeight = 270, 150
 	sheetMargin             = 27
 	codeSide                = 120.0
+	claimSide               = 54.0 // 19 mm: 29 or 33 modules of 0.6 mm
 )
+
+// label is what one says: the token for the machine, and the address at which a
+// phone claims it.
+type label struct {
+	made        fleetapi.EnrolTokenMade
+	code, claim *qr.Code
+}
 
 // labelSheet draws labels as PDF 1.4 (ISO 32000-1): rectangles, and text in one
 // of the fonts that every reader has.
-func labelSheet(code *qr.Code, made fleetapi.EnrolTokenMade, copies int) []byte {
+func labelSheet(l label, copies int) []byte {
 	copies = max(1, min(copies, 1000))
 	var pages []string
 	for left := copies; left > 0; left -= labelColumns * labelRows {
@@ -119,16 +120,34 @@ func labelSheet(code *qr.Code, made fleetapi.EnrolTokenMade, copies int) []byte 
 		for i := range min(left, labelColumns*labelRows) {
 			x := sheetMargin + (i%labelColumns)*labelWidth
 			y := sheetHeight - sheetMargin - (i/labelColumns+1)*labelHeight
-			drawLabel(&page, code, made, float64(x), float64(y))
+			l.draw(&page, float64(x), float64(y))
 		}
 		pages = append(pages, page.String())
 	}
 	return pdf(pages)
 }
 
-func drawLabel(b *strings.Builder, code *qr.Code, made fleetapi.EnrolTokenMade, x, y float64) {
-	side := codeSide / float64(code.Size)
+func (l label) draw(b *strings.Builder, x, y float64) {
 	top := y + (labelHeight+codeSide)/2
+	drawCode(b, l.code, codeSide, x+8, top)
+	drawCode(b, l.claim, claimSide, x+codeSide+20, top-codeSide+claimSide)
+	m := l.made
+	lines := []string{"edgeherd", m.Site, "token " + m.ID, plural(m.Uses, "machine", "machines"), "until " + m.Expires.UTC().Format("2006-01-02 15:04") + " UTC"}
+	for i, line := range lines {
+		size := 9
+		if i < 2 {
+			size = 12
+		}
+		fmt.Fprintf(b, "BT /F1 %d Tf %.2f %.2f Td (%s) Tj ET\n", size, x+codeSide+20, top-10-float64(i)*12.5, pdfText(line))
+	}
+	for i, line := range []string{"claim it", "by phone"} {
+		fmt.Fprintf(b, "BT /F1 9 Tf %.2f %.2f Td (%s) Tj ET\n", x+codeSide+26+claimSide, top-codeSide+16-float64(i)*12, line)
+	}
+}
+
+// drawCode draws a QR code whose upper left corner is at x and top.
+func drawCode(b *strings.Builder, code *qr.Code, side, x, top float64) {
+	side /= float64(code.Size)
 	for row := range code.Size {
 		for col := 0; col < code.Size; col++ {
 			begin := col
@@ -136,19 +155,11 @@ func drawLabel(b *strings.Builder, code *qr.Code, made fleetapi.EnrolTokenMade, 
 				col++
 			}
 			if n := col - begin; n > 0 {
-				fmt.Fprintf(b, "%.2f %.2f %.2f %.2f re\n", x+8+float64(begin)*side, top-float64(row+1)*side, float64(n)*side, side)
+				fmt.Fprintf(b, "%.2f %.2f %.2f %.2f re\n", x+float64(begin)*side, top-float64(row+1)*side, float64(n)*side, side)
 			}
 		}
 	}
 	b.WriteString("f\n")
-	lines := []string{"edgeherd", made.Site, "token " + made.ID, plural(made.Uses, "machine", "machines"), "until " + made.Expires.UTC().Format("2006-01-02 15:04") + " UTC"}
-	for i, line := range lines {
-		size := 9
-		if i < 2 {
-			size = 13
-		}
-		fmt.Fprintf(b, "BT /F1 %d Tf %.2f %.2f Td (%s) Tj ET\n", size, x+codeSide+20, top-14-float64(i)*18, pdfText(line))
-	}
 }
 
 // pdfText is a string in a PDF: what is not ASCII, and its own signs, differ.

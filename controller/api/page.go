@@ -53,6 +53,13 @@ func servePage(w http.ResponseWriter, r *http.Request, root fs.FS) {
 			return
 		}
 		name = "index.html"
+		// Labels lead to /T/, since QR codes hold upper case best.
+		if first, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/"); strings.EqualFold(first, "t") {
+			name = "t/index.html"
+		}
+	}
+	if name == "t/sw.js" {
+		w.Header().Set("Service-Worker-Allowed", "/") // it is for /t/ and for /T/
 	}
 	if _, err := fs.Stat(root, name); err != nil {
 		plainPage(w, http.StatusOK, "The dashboard has not been built.", "The API works. For the pages, run this in the source tree and build again:", "make web build")

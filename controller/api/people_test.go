@@ -382,17 +382,27 @@ func TestBuiltPagesAreCachedByTheirNames(t *testing.T) {
 	built := fstest.MapFS{
 		"index.html":          {Data: []byte("<title>edgeherd</title>")},
 		"assets/index-1a2.js": {Data: []byte("run()")},
+		"t/index.html":        {Data: []byte("<title>tech</title>")},
+		"t/sw.js":             {Data: []byte("keep()")},
 	}
 	for _, c := range []struct{ path, body, cache string }{
 		{"/", "<title>edgeherd</title>", "no-cache"},
 		{"/rollouts/r-abc", "<title>edgeherd</title>", "no-cache"},
 		{"/assets", "<title>edgeherd</title>", "no-cache"},
 		{"/assets/index-1a2.js", "run()", "public, max-age=31536000, immutable"},
+		{"/t/", "<title>tech</title>", "no-cache"},
+		{"/t/b/d-abc", "<title>tech</title>", "no-cache"},
+		{"/T/C/7K2M5QXA", "<title>tech</title>", "no-cache"},
+		{"/tickets", "<title>edgeherd</title>", "no-cache"},
+		{"/t/sw.js", "keep()", "no-cache"},
 	} {
 		rec := httptest.NewRecorder()
 		servePage(rec, &http.Request{Method: "GET", URL: &url.URL{Path: c.path}, Header: http.Header{}}, built)
 		if rec.Code != 200 || rec.Body.String() != c.body || rec.Header().Get("Cache-Control") != c.cache {
 			t.Errorf("%s: %d %q %q", c.path, rec.Code, rec.Body, rec.Header().Get("Cache-Control"))
+		}
+		if got, want := rec.Header().Get("Service-Worker-Allowed") == "/", c.path == "/t/sw.js"; got != want {
+			t.Errorf("%s may serve all paths: %v", c.path, got)
 		}
 	}
 }

@@ -40,6 +40,7 @@ var rows = []row{
 	{"internal/simboard", "internal/durable internal/runnerapi internal/wire"},
 	{"internal/simboard/plant", ""},
 	{"internal/labels", "internal/durable"},
+	{"internal/qrtext", ""},
 	{"internal/drift", ""},
 	{"internal/phrase", ""},
 	{"web/src/i18n", "internal/phrase"},
@@ -101,13 +102,13 @@ var rows = []row{
 	{"internal/fleettest/...", "agent/... controller/... firmware internal/... models"},
 	{"internal/e2e", ""},
 	{"deploy/...", ""},
-	{"cmd/edgeherd-agent", "agent agent/condition agent/dial agent/doctor agent/enrol agent/fan agent/secrets agent/spool agent/update internal/runnerapi agent/sense internal/durable internal/enrol internal/health internal/identity internal/trust internal/wire"},
+	{"cmd/edgeherd-agent", "agent agent/condition agent/dial agent/doctor agent/enrol agent/fan agent/secrets agent/spool agent/update internal/runnerapi agent/sense internal/durable internal/enrol internal/health internal/identity internal/qrtext internal/trust internal/wire"},
 	{"cmd/edgeherd-runner", "agent/backend agent/inputs agent/results agent/secrets agent/serve agent/worker internal/blob internal/durable internal/runnerapi internal/trust models"},
 	{"internal/loadgen", "internal/identity internal/wire"},
 	{"internal/loadgen/fleet", "controller/store internal/durable internal/identity internal/loadgen internal/wire"},
 	{"cmd/edgeherd-launcher", "internal/blob internal/durable internal/slot"},
 	{"cmd/edgeherd-load", "internal/fleetapi internal/identity internal/loadgen internal/loadgen/fleet"},
-	{"cmd/edgeherd/...", "controller controller/api controller/audit controller/authz controller/backup controller/doctor controller/export/... controller/notify controller/people firmware internal/blob internal/durable internal/enrol internal/fleetapi internal/health internal/identity internal/labels internal/outbound internal/runnerapi internal/simboard internal/slot internal/trust/... internal/wire models models/container models/wdelta"},
+	{"cmd/edgeherd/...", "controller controller/api controller/audit controller/authz controller/backup controller/doctor controller/export/... controller/notify controller/people firmware internal/blob internal/durable internal/enrol internal/fleetapi internal/health internal/identity internal/labels internal/outbound internal/qrtext internal/runnerapi internal/simboard internal/slot internal/trust/... internal/wire models models/container models/wdelta"},
 }
 
 // door says which packages of ours may import a module in non-test files;
@@ -151,7 +152,7 @@ var doors = []door{
 	{"golang.org/x/crypto/argon2", "controller/people"},
 	{"golang.org/x/crypto/nacl/secretbox", "internal/trust/keyfile"},
 	{"golang.org/x/crypto/scrypt", "internal/trust/keyfile"},
-	{"rsc.io/qr", "cmd/edgeherd"},
+	{"rsc.io/qr", "cmd/edgeherd internal/qrtext"},
 	{"golang.org/x/sync", "*"},
 	{"golang.org/x/sys", "*"},
 	{"golang.org/x/time", "*"},

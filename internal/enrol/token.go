@@ -240,3 +240,9 @@ func CheckHost(host string) error {
 	}
 	return nil
 }
+
+// ClaimURL is the page on which somebody in front of the machine agrees to it. It
+// names the token and tells no secret; in upper case a QR code of it is small.
+func (t Token) ClaimURL() string {
+	return "HTTPS://" + strings.ToUpper(t.Address()) + "/T/C/" + t.ID
+}

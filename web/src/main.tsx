@@ -5,6 +5,7 @@ import { StrictMode } from "react";
 import { createRoot } from "react-dom/client";
 import { Problem } from "./api/client";
 import { startLive } from "./api/live";
+import { takeThen } from "./api/then";
 import { makeRouter } from "./app";
 import { startI18n } from "./i18n";
 import { startPrefs } from "./ui/prefs";
@@ -25,6 +26,10 @@ declare module "@tanstack/react-router" {
     router: typeof router;
   }
 }
+
+// A sign-in at the provider, or by a login address, ends here.
+const then = location.pathname === "/" ? takeThen() : "/";
+if (then !== "/") location.replace(then);
 
 startPrefs();
 startLive(client);

@@ -6,10 +6,11 @@ import { useTranslation } from "react-i18next";
 import { Problem, post } from "../api/client";
 import type { Invited, Session } from "../api/generated";
 import { peoplePaths, signIn, waysQuery } from "../api/people";
+import { takeThen } from "../api/then";
 import { Icon } from "../ui/icons";
 import { Loading } from "../ui/parts";
 
-const enter = () => location.assign("/");
+const enter = () => location.assign(takeThen());
 
 function Frame({ title, children }: { title: string; children: ReactNode }) {
   return (
