@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 
 	"github.com/edgeherd/edgeherd/internal/blob"
 	"github.com/edgeherd/edgeherd/internal/durable"
@@ -27,7 +28,7 @@ type store struct {
 // openStore opens the file, and makes a new one where it is none.
 func openStore(opts Options) (*store, error) {
 	s, err := openFile(opts)
-	if err == nil || errors.Is(err, bbolt.ErrTimeout) || errors.Is(err, os.ErrPermission) {
+	if err == nil || errors.Is(err, berrors.ErrTimeout) || errors.Is(err, os.ErrPermission) {
 		return s, err
 	}
 	return (&store{path: opts.Path}).reset(opts)
