@@ -26,6 +26,7 @@ export const carePaths = {
   notifyTest: "/api/v1/notify:test",
   report: "/api/v1/care",
   sites: "/api/v1/care/sites",
+  photo: "/api/v1/boxes/{id}/photo",
   box: "/api/v1/boxes/{id}/care",
 } as const;
 

@@ -63,6 +63,19 @@ export function UpkeepCard({ care }: { care: BoxCare }) {
           ...(upkeep.note ? [[t("ticket.note"), upkeep.note] as [string, string]] : []),
         ]}
       />
+      {care.photo && (
+        <figure className="px-3 pb-2">
+          <img
+            src={`${url(carePaths.photo, { id: care.box })}?of=${care.photo}`}
+            alt={t("upkeep.photo", { name: care.name })}
+            loading="lazy"
+            className="max-h-64 max-w-full rounded-md"
+          />
+          <figcaption className="text-xs text-soft">
+            <Day time={care.photo} />
+          </figcaption>
+        </figure>
+      )}
       <Worked care={care} />
       {may !== false && (
         <div className="px-3 pb-3">
