@@ -64,6 +64,9 @@ func (t *ticket) grow(n int64) error {
 	return nil
 }
 
+// drop gives back the bytes of a ticket that has no place.
+func (t *ticket) drop() { t.gate.bytes.Add(-t.bytes) }
+
 func (t *ticket) leave() {
 	t.gate.bytes.Add(-t.bytes)
 	t.gate.requests.Add(-1)

@@ -43,9 +43,10 @@ type grpcServer struct {
 // newGRPC returns a server for one listener; control lets its clients load and
 // unload models.
 func (s *Server) newGRPC(l net.Listener, control bool) *grpcServer {
+	limit := min(s.opts.MaxBodyBytes+grpcReserve, math.MaxInt32)
 	srv := grpc.NewServer(
 		grpc.ForceServerCodecV2(codec{}),
-		grpc.MaxRecvMsgSize(int(min(s.opts.MaxBodyBytes+grpcReserve, math.MaxInt32))),
+		grpc.MaxRecvMsgSize(int(limit)),
 		grpc.MaxSendMsgSize(math.MaxInt32),
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.MaxHeaderListSize(maxHeaderBytes),
@@ -53,9 +54,17 @@ func (s *Server) newGRPC(l net.Listener, control bool) *grpcServer {
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: idleTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 		grpc.InTapHandle(s.tap),
+		grpc.UnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
+			defer caught(s.log, &err)
+			return next(ctx, req)
+		}),
+		grpc.StreamInterceptor(func(api any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) (err error) {
+			defer caught(s.log, &err)
+			return next(api, stream)
+		}),
 	)
 	srv.RegisterService(s.grpcService(), &grpcAPI{s: s, control: control})
-	return &grpcServer{srv, l}
+	return &grpcServer{srv, &arrivals{Listener: l, gate: &s.gate, max: limit, slow: s.opts.messageTime()}}
 }
 
 // grpcService is the generated service, but that ModelInfer is handled as a
@@ -183,6 +192,9 @@ func (s *Server) grpcInfer(_ any, stream grpc.ServerStream) error {
 		return grpcError(readFault(stream.Context(), err))
 	}
 	defer msg.free()
+	if emptied(stream.Context(), msg) {
+		return grpcError(overload())
+	}
 	ref, c, outs, err := s.grpcCall(stream.Context(), in, msg.buf.ReadOnlyData(), began)
 	if err != nil {
 		return grpcError(err)
@@ -241,6 +253,10 @@ func (s *Server) grpcStream(_ any, stream grpc.ServerStream) error {
 				return nil // the client has sent all
 			}
 			return grpcError(readFault(stream.Context(), err))
+		}
+		if emptied(stream.Context(), in) {
+			in.free()
+			return grpcError(overload()) // what follows is the rest of that message
 		}
 		err := s.grpcNext(stream, &in)
 		in.free()

@@ -190,7 +190,7 @@ func TestOverloadIsToldBeforeTheBodyIsRead(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer conn.Close()
-			fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\n%s: %s\r\nContent-Length: %d\r\n\r\n", inferVoice, HeaderLength, header, len(body))
+			fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: localhost\r\n%s: %s\r\nContent-Length: %d\r\n\r\n", inferVoice, HeaderLength, header, len(body))
 			b.eventually("the first request holds its place", func() bool { return b.s.gate.requests.Load() == 1 })
 			got := b.post(inferVoice, body, HeaderLength, header)
 			if got.status != http.StatusServiceUnavailable || got.header.Get("Retry-After") == "" {

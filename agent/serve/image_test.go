@@ -14,6 +14,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/edgeherd/edgeherd/agent/backend"
 	"github.com/edgeherd/edgeherd/agent/serve/oip"
 	"github.com/edgeherd/edgeherd/agent/worker"
 	"github.com/edgeherd/edgeherd/models"
@@ -206,7 +207,10 @@ func FuzzGRPCRequest(f *testing.F) {
 		{Name: "a", Datatype: "INT8", Shape: []int64{2}, Contents: &oip.InferTensorContents{IntContents: []int32{-1, 127}}},
 		{Name: "b", Datatype: "BYTES", Shape: []int64{1}, Contents: &oip.InferTensorContents{BytesContents: [][]byte{[]byte("x")}}},
 	}})
+	f.Add(replyPieces(models.Ref{Name: "m", Version: "1"}, &call{}, voice()).Materialize())
 	f.Fuzz(func(t *testing.T, b []byte) {
+		foreignAnswer(t, backend.Answer{Body: b}, true)
+		cutAnywhere(t, b)
 		d := grpcDecoder{reserve: free}
 		if err := d.decode(b); err != nil {
 			if statusOf(err) != http.StatusBadRequest {

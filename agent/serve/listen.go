@@ -55,7 +55,7 @@ func (s *Server) listen(ctx context.Context) (open []server, err error) {
 		if err != nil {
 			return open, fmt.Errorf("listen on %s (`http:` in runner.yaml): %w", s.opts.HTTP, err)
 		}
-		open = append(open, listener{l, s.routes(s.opts.Repository), s.log})
+		open = append(open, listener{bounded{l, &s.lobby}, s.hosts(s.routes(s.opts.Repository)), s.log})
 		s.log.Info("serving", "addr", l.Addr().String())
 		s.warnOpen(l.Addr())
 	}
@@ -64,7 +64,7 @@ func (s *Server) listen(ctx context.Context) (open []server, err error) {
 		if err != nil {
 			return open, fmt.Errorf("listen on %s (`grpc:` in runner.yaml): %w", s.opts.GRPC, err)
 		}
-		open = append(open, s.newGRPC(l, s.opts.Repository))
+		open = append(open, s.newGRPC(bounded{l, &s.lobby}, s.opts.Repository))
 		s.log.Info("serving gRPC", "addr", l.Addr().String())
 		s.warnOpen(l.Addr())
 	}
@@ -131,7 +131,7 @@ func listenSocket(ctx context.Context, path string) (net.Listener, error) {
 // serve answers until ctx ends and requests under way are done.
 func (l listener) serve(ctx context.Context) error {
 	srv := &http.Server{
-		Handler: l.handler, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, WriteTimeout: writeTimeout,
+		Handler: survives(l.log, l.handler), ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, WriteTimeout: writeTimeout,
 		MaxHeaderBytes: maxHeaderBytes, ErrorLog: slog.NewLogLogger(l.log.Handler(), slog.LevelDebug),
 	}
 	ended := make(chan error, 1)

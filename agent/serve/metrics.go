@@ -76,6 +76,8 @@ func (s *Server) getMetrics(w http.ResponseWriter, _ *http.Request) {
 	fmt.Fprintf(&b, "# HELP edgeherd_runner_requests_under_way Requests admitted and not yet answered.\n# TYPE edgeherd_runner_requests_under_way gauge\nedgeherd_runner_requests_under_way %d\n", s.gate.requests.Load())
 	fmt.Fprintf(&b, "# HELP edgeherd_runner_requests_shed_total Requests refused because too many were under way.\n# TYPE edgeherd_runner_requests_shed_total counter\nedgeherd_runner_requests_shed_total %d\n", s.gate.shed.Load())
 	fmt.Fprintf(&b, "# HELP edgeherd_runner_cpu_seconds_total CPU time of the runner and its workers.\n# TYPE edgeherd_runner_cpu_seconds_total counter\nedgeherd_runner_cpu_seconds_total %g\n", s.cpuSeconds().Seconds())
+	fmt.Fprintf(&b, "# HELP edgeherd_runner_connections Connections open on TCP.\n# TYPE edgeherd_runner_connections gauge\nedgeherd_runner_connections %d\n", s.lobby.open.Load())
+	fmt.Fprintf(&b, "# HELP edgeherd_runner_connections_refused_total Connections closed because too many were open.\n# TYPE edgeherd_runner_connections_refused_total counter\nedgeherd_runner_connections_refused_total %d\n", s.lobby.refused.Load())
 	var places strings.Builder
 	s.placeMetrics(&places)
 	b.WriteString(places.String())

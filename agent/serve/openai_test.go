@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/edgeherd/edgeherd/agent/backend"
 	"github.com/edgeherd/edgeherd/internal/runnerapi"
@@ -93,8 +94,9 @@ func TestLanguageModelIsAModelLikeAnyOther(t *testing.T) {
 	if r, err := b.edge.Probe(t.Context(), bad); err != nil || r.OK || !strings.Contains(r.Err, "owl") {
 		t.Fatalf("probe of the wrong one: %+v, %v", r, err)
 	}
+	client := &http.Client{Timeout: 30 * time.Second} // an answer that is not handed on in pieces never begins
 	ask := func(path, body string) (*http.Response, error) {
-		return http.Post(b.url+path, "application/json", strings.NewReader(body))
+		return client.Post(b.url+path, "application/json", strings.NewReader(body))
 	}
 	for _, tc := range []struct {
 		path, body string

@@ -7,9 +7,12 @@ import (
 	"fmt"
 	"net/http"
 	"reflect"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
+	"github.com/edgeherd/edgeherd/agent/backend"
 	"github.com/edgeherd/edgeherd/agent/worker"
 	"github.com/edgeherd/edgeherd/models"
 )
@@ -142,7 +145,9 @@ func FuzzRequest(f *testing.F) {
 	f.Add(jsonRequest(voice()), []byte(nil))
 	f.Add([]byte(`{"inputs":[{"data":["\ud83d\ude00",""],"shape":[2],"datatype":"BYTES","name":"\u0000"}]}`), []byte(nil))
 	f.Add([]byte(strings.Repeat("[", 100)), []byte(nil))
+	f.Add([]byte(`{"model_name":"m","model_version":"2","outputs":[{"name":"z","datatype":"BYTES","shape":[1],"parameters":{"binary_data_size":5}}]}`), []byte("\x01\x00\x00\x00a"))
 	f.Fuzz(func(t *testing.T, text, tail []byte) {
+		foreignAnswer(t, backend.Answer{Body: slices.Concat(text, tail), Head: strconv.Itoa(len(text))}, false)
 		c, err := decodeAll(text, tail)
 		if err != nil {
 			if statusOf(err) != http.StatusBadRequest {

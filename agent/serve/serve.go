@@ -61,6 +61,11 @@ type Options struct {
 	MaxBodyBytes int64
 	// MaxHeldBytes bounds the bodies of all admitted requests; default 256 MiB.
 	MaxHeldBytes int64
+	// MaxConnections bounds the connections open on TCP; default 16,384.
+	MaxConnections int
+	// Hosts are names of this box that requests over TCP may be for, beside its
+	// addresses, its host name and localhost; default none.
+	Hosts []string
 	// Timeout bounds a request from its first byte to its answer, unless the
 	// request asks for less; default 30 s.
 	Timeout time.Duration
@@ -85,6 +90,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.MaxHeldBytes == 0 {
 		o.MaxHeldBytes = 256 << 20
+	}
+	if o.MaxConnections == 0 {
+		o.MaxConnections = 16384
 	}
 	o.MaxHeldBytes = max(o.MaxHeldBytes, o.MaxBodyBytes)
 	if o.Timeout == 0 {
@@ -120,6 +128,7 @@ type Server struct {
 	spill    gate              // of requests that there is no room for, and that go elsewhere
 	ways     map[string]*route // by model; never changes
 	heat     heat
+	lobby    lobby
 	streams  atomic.Int64 // ModelStreamInfer calls that are open
 	buffers  buffers
 	started  time.Time
@@ -151,6 +160,7 @@ func New(opts Options, log *slog.Logger) (*Server, error) {
 		opts: opts, log: log, started: opts.WallClock(),
 		gate:  gate{maxRequests: int64(opts.MaxInFlight), maxBytes: opts.MaxHeldBytes},
 		spill: gate{maxRequests: int64(max(opts.MaxInFlight/4, 1)), maxBytes: max(opts.MaxHeldBytes/4, opts.MaxBodyBytes)},
+		lobby: lobby{max: int64(opts.MaxConnections)},
 		jobs:  make(chan func(context.Context)), ended: make(chan struct{}),
 		versions: map[blob.Digest]*version{}, unloaded: map[string]bool{},
 		measured: newMeasured(opts.State),

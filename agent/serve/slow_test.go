@@ -58,7 +58,7 @@ func TestSlowClientsLoseTheirPlace(t *testing.T) {
 	}
 	const size = 16 << 20 // more than the kernel buffers on a connection
 	head := fmt.Sprintf(`{"parameters":{"binary_data_output":true},"inputs":[{"name":"x","datatype":"FP32","shape":[%d],"parameters":{"binary_data_size":%d}}]}`, size/4, size)
-	const post = "POST /v2/models/echo/infer HTTP/1.1\r\nHost: x\r\n"
+	const post = "POST /v2/models/echo/infer HTTP/1.1\r\nHost: localhost\r\n"
 	dial(post+"Content-Length: %d\r\n\r\n%s", 100, `{"inputs"`)
 	deaf := dial(post+"%s: %d\r\nContent-Length: %d\r\n\r\n%s", HeaderLength, len(head), len(head)+size, head)
 	go func() { _, _ = deaf.Write(make([]byte, size)) }()
@@ -131,7 +131,7 @@ func TestClientsThatCloseHalfOrAllLoseTheirPlace(t *testing.T) {
 	model := echo()
 	b.ready(b.publish("echo", "1", model, model, nil))
 	const body = `{"inputs":[{"name":"x","datatype":"FP32","shape":[1],"data":[1]}]}`
-	request := fmt.Sprintf("POST /v2/models/echo/infer HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+	request := fmt.Sprintf("POST /v2/models/echo/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
 	for _, cut := range []int{len(request), len(request) - 10, 40} {
 		for _, whole := range []bool{false, true} {
 			conn, err := net.Dial("unix", b.socket)

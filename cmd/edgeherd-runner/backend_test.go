@@ -135,6 +135,13 @@ func TestBackendHasTheStatesOfAnyModel(t *testing.T) {
 	if status, text, _ := s.ask("ears"); status != http.StatusOK || !strings.Contains(text, `"model_version":"1"`) {
 		t.Errorf("after it: %d %s", status, text)
 	}
+	lying := packed.Signature
+	lying.Outputs = append([]models.TensorSpec{{Name: "mood", DType: models.FP32, Shape: []int64{1}}}, lying.Outputs...)
+	other := s.publish(models.Manifest{Name: "ears", Version: "4", Signature: lying,
+		Backend: &models.Backend{Name: "peer", API: models.APIOIP, Model: "silero-vad", Version: "5"}}, map[string][]byte{models.GoldenFile: right})
+	if p, err = edge.Probe(t.Context(), other); err != nil || p.OK || !strings.Contains(p.Err, `output "mood" is gone`) {
+		t.Errorf("probe of one that promises more than there is: %+v, %v", p, err)
+	}
 	pid := st.Models[0].WorkerPID
 	s.must(syscall.Kill(pid, syscall.SIGKILL))
 	s.eventually("the program is started again", func() bool {

@@ -188,7 +188,7 @@ func (c *config) check() error {
 	case c.ModelMemoryBytes < 0:
 		return fmt.Errorf("model_memory_bytes is %d, want 0 or more", c.ModelMemoryBytes)
 	}
-	return c.Serving.check()
+	return c.Serving.check(c.Secrets)
 }
 
 // orNone maps "off" to the empty string that package serve expects.

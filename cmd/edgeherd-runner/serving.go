@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/edgeherd/edgeherd/agent/backend"
+	"github.com/edgeherd/edgeherd/agent/secrets"
 	"github.com/edgeherd/edgeherd/agent/serve"
 	"github.com/edgeherd/edgeherd/agent/worker"
 )
@@ -26,13 +27,42 @@ type Serving struct {
 	// one model; 0: as package serve says.
 	MaxInFlight int `yaml:"max_in_flight"`
 	MaxQueue    int `yaml:"max_queue"`
+	// MaxConnections bounds the connections open on TCP; 0: 16,384.
+	MaxConnections int `yaml:"max_connections"`
+	// Hosts are names of this box beside its addresses and its host name.
+	Hosts []string `yaml:"hosts"`
 	// Backends are programs that may serve models in place of ONNX Runtime.
 	Backends []backend.Config `yaml:"backends"`
 	// Routes let requests for a model overflow to other servers.
 	Routes []serve.Route `yaml:"routes"`
 }
 
-func (s *Serving) check() error {
+// credentials puts the files of secrets in place of `secret:NAME`.
+func (s *Serving) credentials(dir string) error {
+	var all []*backend.Endpoint
+	for i := range s.Backends {
+		all = append(all, &s.Backends[i].Endpoint)
+	}
+	for _, r := range s.Routes {
+		for i := range r.Overflow {
+			all = append(all, &r.Overflow[i].Endpoint)
+		}
+	}
+	for _, e := range all {
+		var err error
+		if e.Credential, _, err = secrets.Path(dir, e.Credential); err != nil {
+			return fmt.Errorf("credential of %s: %w", e.URL, err)
+		}
+	}
+	return nil
+}
+
+// check completes the settings and names the first fault; secretsDir is where
+// the agent opens secrets.
+func (s *Serving) check(secretsDir string) error {
+	if err := s.credentials(secretsDir); err != nil {
+		return err
+	}
 	for _, p := range s.Providers {
 		if p.Name == "" {
 			return errors.New("a provider has no name; write for instance `providers: [{name: CUDA}, {name: CPU}]`")
@@ -60,8 +90,8 @@ func (s *Serving) check() error {
 	switch {
 	case s.Nice < 0 || s.Nice > 19:
 		return fmt.Errorf("nice is %d, want 0 to 19", s.Nice)
-	case s.MaxInFlight < 0 || s.MaxQueue < 0:
-		return errors.New("max_in_flight and max_queue are 0 or more")
+	case s.MaxInFlight < 0 || s.MaxQueue < 0 || s.MaxConnections < 0:
+		return errors.New("max_in_flight, max_queue and max_connections are 0 or more")
 	}
 	return nil
 }
@@ -70,7 +100,7 @@ func (s *Serving) check() error {
 func (c *config) options() serve.Options {
 	return serve.Options{
 		Active: c.Active, Library: c.Library, HTTP: orNone(c.HTTP), GRPC: orNone(c.GRPC), Socket: orNone(c.Socket),
-		State: c.State, Repository: c.Repository, MaxInFlight: c.MaxInFlight, MaxQueue: c.MaxQueue, Backends: c.Backends, Routes: c.Routes,
+		State: c.State, Repository: c.Repository, MaxInFlight: c.MaxInFlight, MaxQueue: c.MaxQueue, MaxConnections: c.MaxConnections, Hosts: c.Hosts, Backends: c.Backends, Routes: c.Routes,
 		Keyring: serve.KeyringIn(c.Identity),
 		Worker: worker.Options{
 			Threads: c.Threads, MaxDataBytes: uint64(c.ModelMemoryBytes), Nice: c.Nice, CPUs: c.CPUs, Providers: c.Providers,

@@ -76,7 +76,7 @@ func dims(shape []int64) string { return strings.ReplaceAll(fmt.Sprint(shape), "
 // raw is the request as bytes of HTTP/1.1.
 func (w workload) raw() []byte {
 	body, head := w.body()
-	return append(fmt.Appendf(nil, "POST /v2/models/%s/infer HTTP/1.1\r\nHost: b\r\nInference-Header-Content-Length: %d\r\nContent-Length: %d\r\n\r\n", w.model, head, len(body)), body...)
+	return append(fmt.Appendf(nil, "POST /v2/models/%s/infer HTTP/1.1\r\nHost: localhost\r\nInference-Header-Content-Length: %d\r\nContent-Length: %d\r\n\r\n", w.model, head, len(body)), body...)
 }
 
 // client is one connection of a client that spends little.

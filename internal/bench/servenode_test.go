@@ -180,5 +180,5 @@ func (w workload) text() []byte {
 		inputs = append(inputs, fmt.Sprintf(`{"name":%q,"datatype":%q,"shape":%s,"data":[%s]}`, in.name, in.dtype, dims(in.shape), data))
 	}
 	body := `{"inputs":[` + strings.Join(inputs, ",") + `]}`
-	return fmt.Appendf(nil, "POST /v2/models/%s/infer HTTP/1.1\r\nHost: b\r\nContent-Length: %d\r\n\r\n%s", w.model, len(body), body)
+	return fmt.Appendf(nil, "POST /v2/models/%s/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s", w.model, len(body), body)
 }
