@@ -133,7 +133,12 @@ func (f *healthFleet) look() {
 
 // detect is the product's own judgement.
 func (f *healthFleet) detect() ([]ticket, *health.Report) {
-	r := health.Replay(f.table, f.changes, health.ReplayOptions{Each: each})
+	return f.detectBy(nil)
+}
+
+// detectBy tells day of each box that was judged.
+func (f *healthFleet) detectBy(day func(*health.Box)) ([]ticket, *health.Report) {
+	r := health.Replay(f.table, f.changes, health.ReplayOptions{Each: each, Day: day})
 	var out []ticket
 	for i := range r.Findings {
 		x := &r.Findings[i]
@@ -168,6 +173,9 @@ type staticRule struct {
 	// alarms returns the ends of the hours or days in which the rule fires.
 	alarms func(s *health.Series, trip float64) []int64
 }
+
+// zRule is the place of z>3 among the static rules.
+const zRule = 2
 
 var staticRules = []staticRule{
 	{"die>=85", func(s *health.Series, _ float64) []int64 { return hotHours(s, 85) }},

@@ -1,12 +1,15 @@
 package bench
 
 import (
+	"fmt"
 	"math"
 	"reflect"
 	"testing"
 	"time"
 
+	"github.com/edgeherd/edgeherd/controller/care"
 	"github.com/edgeherd/edgeherd/internal/health"
+	"github.com/edgeherd/edgeherd/internal/identity"
 	"github.com/edgeherd/edgeherd/internal/simboard/plant"
 )
 
@@ -210,5 +213,47 @@ func TestIntervalsOfSharesAndCounts(t *testing.T) {
 	}
 	if low, high := poisson(0); low != 0 || math.Abs(high-3.69) > 0.1 {
 		t.Errorf("0: %.2f to %.2f, want 0 to 3.7", low, high)
+	}
+}
+
+// TestTicketsOfGroupsAreHeldAgainstWhatTheirBoxesHave: four boxes at each of four
+// sites, those of the first risen as they are said to be, or not.
+func TestTicketsOfGroupsAreHeldAgainstWhatTheirBoxesHave(t *testing.T) {
+	for _, tt := range []struct {
+		name      string
+		said, was float64 // percent; rise
+		bad       int
+		right     int
+		dusty     share
+	}{
+		{"as dusty as was said", 8, 0.08, 0, 1, share{1, 1}},
+		{"said, but it is not", 8, 0, 1, 0, share{}},
+		{"too little to be looked for, but there", 8, 0.03, 0, 1, share{}},
+		{"not said", 0, 0.08, 0, 0, share{0, 1}},
+	} {
+		truth := plant.Truth{Start: judged, Days: 40}
+		days := &stands{day: map[int32][]care.Member{}}
+		f := &healthFleet{}
+		for site := range 4 {
+			name := fmt.Sprint("s", site)
+			truth.Sites = append(truth.Sites, plant.SiteTruth{Site: name})
+			for box := range 4 {
+				b := plant.BoxTruth{Box: fmt.Sprint(name, "b", box), Site: name, SKU: "x", Rise: make([]float32, 40)}
+				for d := range 40 {
+					m := care.Member{Box: identity.ID(b.Box), Name: b.Box, Site: name, SKU: "x"}
+					if site == 0 {
+						b.Rise[d], m.Percent = float32(tt.was), tt.said
+					}
+					day := int32(judged.Unix()/day) + int32(d)
+					days.day[day] = append(days.day[day], m)
+				}
+				truth.Boxes = append(truth.Boxes, b)
+				f.seen = append(f.seen, watched{site: site, years: 40 / 365.25})
+			}
+		}
+		f.truth = truth
+		if g := f.grouped(days, nil, nil); g.site.n != tt.bad || g.siteRight != tt.right || g.dusty != tt.dusty || g.sku.n+g.skuRight != 0 {
+			t.Errorf("%s: %+v", tt.name, g)
+		}
 	}
 }

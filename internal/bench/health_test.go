@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/edgeherd/edgeherd/controller/care"
 	"github.com/edgeherd/edgeherd/internal/health"
 	"github.com/edgeherd/edgeherd/internal/simboard/plant"
 )
@@ -41,13 +42,15 @@ func healthScores(t *testing.T) []Figure {
 	for i := range others {
 		others[i] = newResult()
 	}
-	blind := newResult()
+	blind, together := newResult(), &groups{}
 	var each []Figure
 	for _, family := range judgedFamilies() {
 		f := simulate(t, plant.Options{Seed: heldSeed, Family: family, Boxes: heldBoxes})
-		tickets, report := f.detect()
+		days := &stands{day: map[int32][]care.Member{}}
+		tickets, report := f.detectBy(days.note)
 		r := judge(&f.truth, f.seen, tickets, report.Incidents)
 		total.add(r)
+		together.add(f.grouped(days, report.Findings, f.static(staticRules[zRule])))
 		for i, rule := range staticRules {
 			others[i].add(judge(&f.truth, f.seen, f.static(rule), nil))
 		}
@@ -61,7 +64,7 @@ func healthScores(t *testing.T) []Figure {
 			r.recallWith.figure(family+"/recall", Goal{}), without.recallWithout.figure(family+"/recall-without", Goal{}),
 			r.slowLead.figure(family+"/slow-clog", Goal{}), r.interval.figure(family+"/interval", Goal{}))
 	}
-	return append(total.figures(others, blind), each...)
+	return slices.Concat(total.figures(others, blind), together.figures(), each)
 }
 
 func (s share) figure(name string, goal Goal) Figure {

@@ -125,6 +125,7 @@ func TestEachCauseIsNamed(t *testing.T) {
 			}
 		}, []Cause{CauseVent}},
 		{"a fan that wears", func(d float64, s *state) { s.worn = max(d-40, 0) * 0.003 }, []Cause{CauseFanWear}},
+		{"a fan that wears while the sensor of the die sticks", func(d float64, s *state) { s.worn, s.stuck = max(d-40, 0)*0.003, d > 41 }, []Cause{CauseSensor, CauseFanWear}},
 		{"a fan that stops", func(d float64, s *state) { s.stopped = d > 70.5 }, []Cause{CauseFanStop}},
 		{"a sensor that sticks", func(d float64, s *state) { s.stuck = d > 60.3 && d < 62 }, []Cause{CauseSensor}},
 		{"a room that gets hot", func(d float64, s *state) {

@@ -393,7 +393,7 @@ func replayBox(s *Series, changes []Change, k known) (*Box, []Finding) {
 			own = own[1:]
 		}
 		keep(Advance(b, h, env))
-		if n := lastOf(b); k.day != nil && n != last {
+		if n := lastOf(b); k.day != nil && n > last {
 			last = n
 			k.day(b)
 		}
