@@ -28,8 +28,8 @@ type origin struct {
 	content []byte
 	etag    string
 	digest  func() blob.Digest
-	frames  func() []byte // the list of the content's frames
-	ways    deviceapi.Ways
+	frames  func() []byte          // the list of the content's frames
+	ways    deviceapi.Ways         // guarded by mu
 	others  map[blob.Digest][]byte // packs and their indexes
 	served  atomic.Int64           // body bytes handed to the network
 	// spoil, if set, may answer request number n (from 0) itself.
@@ -61,6 +61,8 @@ func originOf(content []byte) *origin {
 
 func (o *origin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if strings.HasSuffix(r.URL.Path, "/ways") {
+		o.mu.Lock()
+		defer o.mu.Unlock()
 		_ = json.NewEncoder(w).Encode(o.ways) // a box that went away
 		return
 	}

@@ -157,6 +157,8 @@ func TestAPackThatIsBeingMadeIsWaitedForAndNotForEver(t *testing.T) {
 			o.ways = deviceapi.Ways{WaitMs: 15_000}
 			began := time.Now()
 			time.AfterFunc(time.Minute+time.Second, func() {
+				o.mu.Lock()
+				defer o.mu.Unlock()
 				if made {
 					o.ways = deviceapi.Ways{Packs: all}
 				}
