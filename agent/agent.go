@@ -16,6 +16,7 @@
 //	STATE/blackbox.ring the last hour, for the case of a reset (package blackbox)
 //	STATE/fan.json      a fan that is raised (package fan)
 //	STATE/way.json      the way to the controller that worked (package dial)
+//	STATE/accept/       reports of acceptance tests (package accept)
 //	STATE/status.json   how the connection stands, for `edgeherd-agent status`
 //
 // The one rule a caller can break: one process per STATE; the spool's file
@@ -131,6 +132,10 @@ type Options struct {
 	// min. See agent/blackbox for the wear.
 	NoBlackbox     bool
 	BlackboxPeriod time.Duration
+	// Accept runs an acceptance test that the controller asked for, and returns
+	// after its report was kept; level is told which one begins. Nil: this box runs
+	// none for the controller.
+	Accept func(ctx context.Context, order wire.DesiredAccept, level func(string)) error
 	// NoSync leaves out fsync in the spool and the ring: for tests with thousands of commits.
 	NoSync bool
 	// OnJournal, if set, runs after each write of the activation journal.
@@ -196,6 +201,7 @@ type Agent struct {
 	running   running
 	runner    runnerInfo
 	slot      slot.ID
+	order     order
 }
 
 // Open opens the files of an agent. It starts nothing.
@@ -211,6 +217,7 @@ func Open(opts Options, log *slog.Logger) (_ *Agent, err error) {
 	a.clock = newClock(opts, a.sampler.Board().BootID)
 	a.clock.notBefore(a.id.Certificate.Leaf.NotBefore)
 	a.disk.log, a.disk.changed = a.log, func() {}
+	a.order.fresh = make(chan struct{}, 1)
 	a.spool, err = spool.Open(spool.Options{
 		Path: filepath.Join(opts.State, "spool.db"), MaxBytes: opts.SpoolBytes, Boot: a.clock.boot,
 		SinceBoot: opts.Uptime, Check: opts.CheckSpool, NoSync: opts.NoSync,
@@ -333,6 +340,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	for name, run := range map[string]func(context.Context) error{
 		"link": a.link.Run, "renew": a.renewer.Run, "trust": a.guard.Run, "activate": a.activate.Run, "update": a.update.Run,
 		"sense": a.senseLoop, "results": a.resultLoop, "status": a.statusLoop, "spool": a.spool.Run,
+		"accept": a.acceptLoop,
 	} {
 		g.Go(func() error {
 			err := run(ctx)

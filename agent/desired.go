@@ -111,6 +111,9 @@ func (a *Agent) openDesired(envelope []byte) (desiredState, error) {
 	if d.Box != a.id.ID {
 		return desiredState{}, fmt.Errorf("desired state is for box %s", d.Box)
 	}
+	if err := acceptOrder(d.Accept); err != nil {
+		return desiredState{}, err
+	}
 	return desiredState{d, blob.Sum(payload)}, nil
 }
 
@@ -139,4 +142,5 @@ func (a *Agent) follow(d desiredState) {
 	}
 	a.activate.SetDesired(want)
 	a.update.SetDesired(release)
+	a.wantAccept(d.Accept)
 }

@@ -134,3 +134,17 @@ func (c *Controller) tellDesired(id identity.ID, envelope []byte) {
 	}
 	c.hub.Publish(fleetapi.Change{Topic: "boxes", ID: string(id)})
 }
+
+// orderAcceptance asks a box for an acceptance test, signed as all that it acts
+// on. It replaces what was asked for before.
+func (c *Controller) orderAcceptance(ctx context.Context, id identity.ID, order wire.DesiredAccept) error {
+	envelope, err := c.store.SetDesired(ctx, id, func(d *wire.Desired) error {
+		d.Accept = &order
+		return nil
+	}, c.signDesired)
+	if err != nil || envelope == nil {
+		return err
+	}
+	c.tellDesired(id, envelope)
+	return nil
+}

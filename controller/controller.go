@@ -39,6 +39,7 @@ import (
 	"github.com/edgeherd/edgeherd/controller/store"
 	keeper "github.com/edgeherd/edgeherd/controller/trust"
 	"github.com/edgeherd/edgeherd/controller/upkeep"
+	"github.com/edgeherd/edgeherd/internal/acceptance"
 	"github.com/edgeherd/edgeherd/internal/blob"
 	"github.com/edgeherd/edgeherd/internal/durable"
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
@@ -205,7 +206,8 @@ func Open(ctx context.Context, opts Options, log *slog.Logger) (_ *Controller, e
 		Version: c.opts.Version, WallClock: c.opts.WallClock, SecureCookies: !c.opts.HTTPPlain,
 		Metrics: c.exports.metrics.Handler(), Faults: c.faults, Trouble: c.ingest.Trouble,
 		SamplesFor: c.opts.Retention.Samples, Desk: c.desk, Notify: c.notify, Secrets: c.secrets,
-		Members: api.Members{Desk: c.members, At: c.TokenBase, Server: c.signer, Changed: c.memberChanged},
+		Members:     api.Members{Desk: c.members, At: c.TokenBase, Server: c.signer, Changed: c.memberChanged},
+		Acceptances: api.Acceptances{Judge: c.ca.Renewing, Order: c.orderAcceptance, NewID: acceptance.NewID},
 	}, log)
 	return c, err
 }

@@ -3,7 +3,8 @@
 //
 // It is started by edgeherd-launcher, and runs without it as well (then it
 // cannot update itself). Exit codes: 0 stopped by a signal, 1 failure, 2 wrong
-// use, 75 restart into another version.
+// use, 3 an acceptance test that failed, 4 one that was ended early, 75 restart
+// into another version.
 package main
 
 import (
@@ -36,6 +37,8 @@ const usage = `usage:
   edgeherd-agent status [--config FILE] [--state DIR] [--json]
   edgeherd-agent health [--config FILE] [--state DIR] [-o json]
   edgeherd-agent doctor [--config FILE] [--state DIR] [-o json]
+  edgeherd-agent accept [--level LEVEL,…] [--delivery FILE] [--load-for 10m] [--model NAME[:VERSION]] [--by WHO]
+                 [-o live|plain|json|jsonl] [--config FILE] [--state DIR] [--root DIR] [--runner SOCKET]
   edgeherd-agent sensors [--config FILE] [--root DIR]
   edgeherd-agent fan-guard --restore [--config FILE] [--state DIR]
   edgeherd-agent version
@@ -46,6 +49,8 @@ then the file (default /etc/edgeherd/agent.yaml, which may be absent).
 
 const (
 	exitUsage   = 2
+	exitFailed  = 3  // the box failed its acceptance test
+	exitAborted = 4  // the acceptance test was ended early
 	exitRestart = 75 // EX_TEMPFAIL: the launcher picks the agent that is due
 )
 
@@ -64,6 +69,12 @@ func main() {
 		os.Exit(exitRestart)
 	default:
 		fmt.Fprintf(os.Stderr, "edgeherd-agent: %v\n", err)
+		switch {
+		case errors.Is(err, errNotAccepted):
+			os.Exit(exitFailed)
+		case errors.Is(err, errTestAborted):
+			os.Exit(exitAborted)
+		}
 		os.Exit(1)
 	}
 }
@@ -83,6 +94,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return printHealth(args[1:], stdout)
 	case "doctor":
 		return printDoctor(ctx, args[1:], stdout)
+	case "accept":
+		return runAccept(ctx, args[1:], stdout, stderr)
 	case "sensors":
 		return printSensors(ctx, args[1:], stdout)
 	case "fan-guard":
@@ -117,7 +130,7 @@ func runAgent(ctx context.Context, args []string, stderr io.Writer) error {
 		FirstDelay: c.FirstDelay, SpoolBytes: c.SpoolBytes, CheckSpool: checkSpool, MinFreeBytes: c.MinFreeBytes,
 		DownloadRate: c.DownloadRate, MonthBytes: c.MonthBytes, PeerListen: c.PeerListen, PeerAddress: c.PeerAddress,
 		Server: c.Server, Proxy: c.Proxy, ProxyAuth: c.ProxyAuthFile, Secrets: c.Secrets, Sensors: c.Sensors, Outside: c.Outside,
-		Fans: c.Fan, FanGuard: startFanGuard, NoBlackbox: !c.Blackbox, BlackboxPeriod: c.BlackboxPeriod,
+		Fans: c.Fan, FanGuard: startFanGuard, Accept: acceptFor(args), NoBlackbox: !c.Blackbox, BlackboxPeriod: c.BlackboxPeriod,
 	}
 	if err := agent.Retire(ctx, opts, log); err != nil {
 		return err

@@ -21,6 +21,7 @@ func boxCommand(c *cli) *cobra.Command {
 	return c.group("box", "Boxes", append([]*cobra.Command{boxListCommand(c),
 		c.verb("show BOX", "One box by name or id", c.boxShow),
 		boxEnrolCommand(c),
+		boxAcceptCommand(c),
 	}, identityCommands(c)...)...)
 }
 

@@ -80,6 +80,8 @@ type Options struct {
 	People *people.People
 	// Members makes machines boxes; without a Desk nobody does.
 	Members Members
+	// Acceptances of boxes; zero: none are taken and none can be asked for.
+	Acceptances Acceptances
 	// Version of the program, for pages.
 	Version string
 	// WallClock stamps rows and tokens; nil means time.Now.
@@ -187,6 +189,7 @@ func build(opts Options, log *slog.Logger) *API {
 	a.registerVisits()
 	a.registerCare()
 	a.registerEnrol()
+	a.registerAccept()
 	a.registerClaims()
 	a.registerPeople()
 	a.registerTrust()

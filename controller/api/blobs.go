@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/edgeherd/edgeherd/internal/acceptance"
 	"github.com/edgeherd/edgeherd/internal/blob"
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
 	"github.com/edgeherd/edgeherd/internal/identity"
@@ -129,24 +130,21 @@ func (a *API) Device() http.Handler {
 	mux.HandleFunc("GET /device/v1/blobs/{hex}/ways", a.ofBox(a.deviceWays))
 	mux.HandleFunc("POST /device/v1/blobs/{hex}/lease", a.ofBox(a.deviceLease))
 	mux.HandleFunc("GET /device/v1/trust/{name}", a.deviceTrust)
+	mux.HandleFunc("POST "+acceptance.PathReport, a.takeAcceptance)
+	mux.HandleFunc("GET "+acceptance.PathProbe, a.probeGet)
+	mux.HandleFunc("POST "+acceptance.PathProbe, a.probePost)
 	return mux
 }
 
 // ofBox answers boxes alone, about one blob.
 func (a *API) ofBox(answer func(http.ResponseWriter, *http.Request, blob.Digest)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		if _, known := r.Context().Value(boxKey{}).(identity.ID); !known {
-			if r.TLS == nil {
-				a.fail(w, r, unauthorized("this door is for boxes", ""))
-				return
-			}
-			id, _, err := identity.PeerID(*r.TLS)
-			if err != nil {
-				a.fail(w, r, unauthorized(err.Error(), ""))
-				return
-			}
-			r = r.WithContext(WithBox(r.Context(), id))
+		id, err := deviceID(r)
+		if err != nil {
+			a.fail(w, r, err)
+			return
 		}
+		r = r.WithContext(WithBox(r.Context(), id))
 		d, err := blob.ParseDigest("sha256:" + r.PathValue("hex"))
 		if err != nil {
 			a.fail(w, r, badRequest("", "%s", err))

@@ -100,6 +100,14 @@ func (b *Board) bootFiles() []file {
 		{"proc/sys/kernel/random/boot_id", boot},
 		{"proc/vmstat", "nr_free_pages 1\noom_kill 0\nnuma_hit 1"},
 		{"sys/devices/system/cpu/online", fmt.Sprintf("0-%d", b.profile.cpus-1)},
+		{"etc/os-release", "PRETTY_NAME=\"Simulated Linux 1\""},
+		{"proc/sys/kernel/osrelease", "6.1.0-simulated"},
+		{"sys/class/net/eno1/operstate", "up"},
+		{"sys/class/net/eno1/speed", "1000"},
+		{"sys/class/net/eno1/device/vendor", "0x0000"},
+		{"sys/block/nvme0n1/size", "500118192"}, // of 512 bytes
+		{"sys/block/nvme0n1/device/model", "Simulated NVMe 256GB"},
+		{"sys/block/nvme0n1/device/serial", serial(b.opts.Name)},
 	}
 }
 

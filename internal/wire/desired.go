@@ -22,6 +22,8 @@ type Desired struct {
 	Models     []DesiredModel `json:"models"`
 	// Agent is the release the agent shall be; nil leaves it alone.
 	Agent *DesiredAgent `json:"agent,omitempty"`
+	// Accept is the acceptance test that was asked for last; a box runs each once.
+	Accept *DesiredAccept `json:"accept,omitempty"`
 	// Secrets are all that the box is to have, in the order of their names.
 	Secrets []DesiredSecret `json:"secrets,omitempty"`
 }
@@ -71,6 +73,16 @@ type DesiredAgent struct {
 	Rollout string      `json:"rollout,omitempty"`
 }
 
+// DesiredAccept asks for an acceptance test. Its report has ID.
+type DesiredAccept struct {
+	ID          string   `json:"id"`               // 16 hexadecimal digits
+	Levels      []string `json:"levels,omitempty"` // of internal/acceptance; empty: all
+	Model       string   `json:"model,omitempty"`  // to load the box with
+	LoadSeconds int      `json:"load_seconds,omitempty"`
+	By          string   `json:"by"`
+	Until       int64    `json:"until"` // Unix seconds after which nobody waits for it
+}
+
 // Encode returns the JSON that is signed.
 func (d Desired) Encode() ([]byte, error) { return json.Marshal(d) }
 
@@ -102,6 +114,20 @@ type AlarmBody struct {
 	Active bool    `json:"active"`
 	Value  float64 `json:"value,omitempty"`
 }
+
+// AcceptBody is the body of EventAccept.
+type AcceptBody struct {
+	ID    string `json:"id"` // of the order and of its report
+	Phase string `json:"phase"`
+}
+
+// The phases of an acceptance test that was asked for.
+const (
+	AcceptBegun  = "begun"
+	AcceptLevel  = "level"
+	AcceptEnded  = "ended"
+	AcceptFailed = "failed" // without a report
+)
 
 // PhaseBody is the body of EventModelPhase and EventAgentPhase: how far a box
 // is with one version. The phases are those of agent/activate and agent/update.

@@ -138,6 +138,7 @@ const (
 	EventFinding    = "health.finding"  // (health.Finding) opened, raised or closed
 	EventReset      = "box.reset"       // (ResetBody) why the box began anew
 	EventFan        = "box.fan"         // (FanBody) who drives a fan
+	EventAccept     = "box.accept"      // (AcceptBody) how far an acceptance test is that was asked for
 )
 
 // Result is one finished piece of work of a pipeline.

@@ -248,6 +248,12 @@ CREATE TABLE holder (
 -- How far what is stored has safely arrived elsewhere, by receiver: an LSN.
 CREATE TABLE export_cursor (name TEXT PRIMARY KEY, value BIGINT NOT NULL);
 
+-- Reports of acceptance tests, as boxes signed them; the newest of each box.
+CREATE TABLE acceptance (
+  box TEXT NOT NULL, id TEXT NOT NULL, received_ms BIGINT NOT NULL, digest BYTEA NOT NULL, summary TEXT NOT NULL, sealed BYTEA NOT NULL,
+  PRIMARY KEY (box, id)
+);
+
 -- What goes wrong with the messages of a box, counted by cause.
 CREATE TABLE fault (
   box TEXT NOT NULL, cause TEXT NOT NULL, n BIGINT NOT NULL, first_ms BIGINT NOT NULL, last_ms BIGINT NOT NULL, text TEXT NOT NULL,

@@ -230,6 +230,12 @@ CREATE TABLE holder (
 -- How far what is stored has safely arrived elsewhere, by receiver: an LSN.
 CREATE TABLE export_cursor (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 
+-- Reports of acceptance tests, as boxes signed them; the newest of each box.
+CREATE TABLE acceptance (
+  box TEXT NOT NULL, id TEXT NOT NULL, received_ms INTEGER NOT NULL, digest BLOB NOT NULL, summary TEXT NOT NULL, sealed BLOB NOT NULL,
+  PRIMARY KEY (box, id)
+);
+
 -- What goes wrong with the messages of a box, counted by cause.
 CREATE TABLE fault (
   box TEXT NOT NULL, cause TEXT NOT NULL, n INTEGER NOT NULL, first_ms INTEGER NOT NULL, last_ms INTEGER NOT NULL, text TEXT NOT NULL,

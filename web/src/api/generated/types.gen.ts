@@ -23,6 +23,74 @@ export type ApiTokenList = {
     items: Array<ApiToken>;
 };
 
+export type Acceptance = {
+    /**
+     * who ran it, as the box says
+     */
+    by: string;
+    /**
+     * name of the delivery list
+     */
+    delivery?: string;
+    ended: string;
+    failed: number;
+    id: string;
+    key: string;
+    levels: Array<string>;
+    passed: number;
+    received: string;
+    /**
+     * the board is not real, and so no value is
+     */
+    simulated: boolean;
+    skipped: number;
+    /**
+     * by the clock of the box
+     */
+    started: string;
+    verdict: 'passed' | 'passed-with-remarks' | 'failed' | 'aborted';
+    warned: number;
+};
+
+export type AcceptanceList = {
+    items: Array<Acceptance>;
+};
+
+export type AcceptanceReport = {
+    /**
+     * who ran it, as the box says
+     */
+    by: string;
+    /**
+     * name of the delivery list
+     */
+    delivery?: string;
+    ended: string;
+    failed: number;
+    id: string;
+    key: string;
+    levels: Array<string>;
+    passed: number;
+    received: string;
+    report: Report;
+    sealed: string;
+    /**
+     * the board is not real, and so no value is
+     */
+    simulated: boolean;
+    skipped: number;
+    /**
+     * by the clock of the box
+     */
+    started: string;
+    verdict: 'passed' | 'passed-with-remarks' | 'failed' | 'aborted';
+    warned: number;
+};
+
+export type AcceptanceStarted = {
+    id: string;
+};
+
 export type AuditList = {
     items: Array<AuditRecord>;
     next: number;
@@ -338,6 +406,16 @@ export type Change = {
     topic: string;
 };
 
+export type Check = {
+    expect: Phrase;
+    id: string;
+    level: string;
+    part?: string;
+    result: string;
+    say: Phrase;
+    value: Measured;
+};
+
 export type Claim = {
     /**
      * Once it is issued
@@ -394,6 +472,12 @@ export type Cohort = {
      * robust standard deviation
      */
     spread_percent: number;
+};
+
+export type Course = {
+    name: string;
+    unit: string;
+    values: Array<number | null>;
 };
 
 export type Drift = {
@@ -820,6 +904,12 @@ export type Mark = {
     type: string;
 };
 
+export type Measured = {
+    number?: number;
+    text?: string;
+    unit?: string;
+};
+
 export type MissingBlobs = {
     digests: Array<string>;
 };
@@ -1087,6 +1177,12 @@ export type Part = {
     part: string;
 };
 
+export type Phrase = {
+    args?: Array<string>;
+    code?: string;
+    text: string;
+};
+
 export type PlanRequest = {
     filter?: string;
     max_failed?: number;
@@ -1251,6 +1347,29 @@ export type ReplayRequest = {
      * YAML; empty: the policy that was used, which checks the log
      */
     policy?: string;
+};
+
+export type Report = {
+    aborted: boolean;
+    agent: string;
+    boot_id: string;
+    box: string;
+    by: string;
+    checks: Array<Check>;
+    curve: Array<Course>;
+    curve_seconds: Array<number>;
+    delivery: string;
+    ended: string;
+    id: string;
+    levels: Array<string>;
+    name: string;
+    product: string;
+    serial: string;
+    simulated: boolean;
+    site: string;
+    started: string;
+    v: number;
+    vendor: string;
 };
 
 export type Reset = {
@@ -1516,6 +1635,21 @@ export type SpareDemand = {
      * enough in 95 of 100 cases
      */
     stock: number;
+};
+
+export type StartAcceptance = {
+    /**
+     * default all
+     */
+    levels?: Array<'hardware' | 'system' | 'load' | 'operations'>;
+    /**
+     * default 600
+     */
+    load_seconds?: number;
+    /**
+     * to load the box with, as name or name:version; default the first that has known samples
+     */
+    model?: string;
 };
 
 export type SubmitTrust = {
@@ -2373,6 +2507,184 @@ export type GetBoxResponses = {
 };
 
 export type GetBoxResponse = GetBoxResponses[keyof GetBoxResponses];
+
+export type AcceptancesData = {
+    body?: never;
+    path: {
+        id: string;
+    };
+    query?: never;
+    url: '/api/v1/boxes/{id}/acceptance';
+};
+
+export type AcceptancesErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type AcceptancesError = AcceptancesErrors[keyof AcceptancesErrors];
+
+export type AcceptancesResponses = {
+    /**
+     * OK
+     */
+    200: AcceptanceList;
+};
+
+export type AcceptancesResponse = AcceptancesResponses[keyof AcceptancesResponses];
+
+export type StartAcceptanceData = {
+    body: StartAcceptance;
+    path: {
+        id: string;
+    };
+    query?: never;
+    url: '/api/v1/boxes/{id}/acceptance';
+};
+
+export type StartAcceptanceErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type StartAcceptanceError = StartAcceptanceErrors[keyof StartAcceptanceErrors];
+
+export type StartAcceptanceResponses = {
+    /**
+     * Accepted
+     */
+    202: AcceptanceStarted;
+};
+
+export type StartAcceptanceResponse = StartAcceptanceResponses[keyof StartAcceptanceResponses];
+
+export type AcceptanceData = {
+    body?: never;
+    path: {
+        id: string;
+        report: string;
+    };
+    query?: never;
+    url: '/api/v1/boxes/{id}/acceptance/{report}';
+};
+
+export type AcceptanceErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type AcceptanceError = AcceptanceErrors[keyof AcceptanceErrors];
+
+export type AcceptanceResponses = {
+    /**
+     * OK
+     */
+    200: AcceptanceReport;
+};
+
+export type AcceptanceResponse = AcceptanceResponses[keyof AcceptanceResponses];
+
+export type AcceptanceHtmlData = {
+    body?: never;
+    path: {
+        id: string;
+        report: string;
+    };
+    query?: {
+        lang?: 'en' | 'de' | 'pl' | 'zh';
+    };
+    url: '/api/v1/boxes/{id}/acceptance/{report}/html';
+};
+
+export type AcceptanceHtmlErrors = {
+    /**
+     * Error
+     */
+    default: Error;
+};
+
+export type AcceptanceHtmlError = AcceptanceHtmlErrors[keyof AcceptanceHtmlErrors];
+
+export type AcceptanceHtmlResponses = {
+    /**
+     * OK
+     */
+    200: string;
+};
+
+export type AcceptanceHtmlResponse = AcceptanceHtmlResponses[keyof AcceptanceHtmlResponses];
+
+export type AcceptancePdfData = {
+    body?: never;
+    path: {
+        id: string;
+        report: string;
+    };
+    query?: {
+        lang?: 'en' | 'de' | 'pl' | 'zh';
+    };
+    url: '/api/v1/boxes/{id}/acceptance/{report}/pdf';
+};
+
+export type AcceptancePdfErrors = {
+    /**
+     * Error
+     */
+    default: Error;
+};
+
+export type AcceptancePdfError = AcceptancePdfErrors[keyof AcceptancePdfErrors];
+
+export type AcceptancePdfResponses = {
+    /**
+     * OK
+     */
+    200: Blob | File;
+};
+
+export type AcceptancePdfResponse = AcceptancePdfResponses[keyof AcceptancePdfResponses];
 
 export type BoxCareData = {
     body?: never;
