@@ -90,7 +90,7 @@ func (m Manifest) checkBackend() error {
 	for _, key := range slices.Sorted(maps.Keys(b.Parameters)) {
 		v := b.Parameters[key]
 		if !nameForm.MatchString(key) || !parameterForm.MatchString(v) || strings.HasPrefix(v, "-") || strings.Contains(v, "..") {
-			return fmt.Errorf("backend: parameter %q: %.40q: use letters, digits and _./:@+=,- without - in front and without ..", key, v)
+			return fmt.Errorf("backend: parameter %q: %.40q: use letters, digits and _./:@+=,- without - in front and without two dots in a row", key, v)
 		}
 	}
 	return nil
