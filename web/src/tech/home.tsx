@@ -6,7 +6,7 @@ import { Age, BoxRow, dayOf, Frame, Icon, Missing } from "./parts";
 import { go, tokenOf } from "./way";
 import { type Language, language, languages, speak, t, word } from "./words";
 
-const open = encodeURIComponent('open = true AND NOT level = "watch"');
+const open = encodeURIComponent('open = true AND NOT level = "watch" AND NOT state = "done"');
 export const ticketsPath = `/tickets?page_size=200&order_by=${encodeURIComponent("level desc")}&filter=${open}`;
 export const boxesPath = "/boxes?page_size=500&order_by=name";
 export const visitsPath = "/visits?open=true";
