@@ -119,6 +119,26 @@ func TestExampleConfigurationsAreReadByTheirPrograms(t *testing.T) {
 var topStruct = regexp.MustCompile(`(?s)\ntype (?:server[cC]|c)onfig struct \{\n(.*?)\n\}`)
 var yamlKey = regexp.MustCompile("`yaml:\"([a-z_]+)\"`")
 
+// inlined is a struct whose keys are at the top as well.
+var inlined = regexp.MustCompile("([A-Z][a-zA-Z]+) `yaml:\",inline\"`")
+
+// declaration is the body of a struct of a package.
+func declaration(t *testing.T, dir, name string) string {
+	t.Helper()
+	body := regexp.MustCompile(`(?s)\ntype ` + name + ` struct \{\n(.*?)\n\}`)
+	files, err := filepath.Glob(filepath.Join(dir, "*.go"))
+	must(t, err)
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		must(t, err)
+		if m := body.FindSubmatch(text); m != nil {
+			return string(m[1])
+		}
+	}
+	t.Fatalf("no struct %s in %s", name, dir)
+	return ""
+}
+
 func TestExampleConfigurationsShowEveryKey(t *testing.T) {
 	for _, s := range samples() {
 		t.Run(s.file, func(t *testing.T) {
@@ -129,7 +149,11 @@ func TestExampleConfigurationsShowEveryKey(t *testing.T) {
 			if top == nil {
 				t.Fatalf("%s has no struct of the configuration", s.source)
 			}
-			for _, m := range yamlKey.FindAllStringSubmatch(string(top[1]), -1) {
+			keys := string(top[1])
+			if m := inlined.FindStringSubmatch(keys); m != nil {
+				keys += declaration(t, filepath.Dir(s.source), m[1])
+			}
+			for _, m := range yamlKey.FindAllStringSubmatch(keys, -1) {
 				want = append(want, m[1])
 			}
 			text, err := os.ReadFile(filepath.Join("config", s.file))

@@ -249,7 +249,7 @@ func fleet(t *testing.T) (*identity.CA, identity.ID, *ecdsa.PrivateKey, [][]byte
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	check(t, err)
 	id := identity.NewID()
-	pem, err := ca.IssueDevice(id, "a", key.Public())
+	pem, err := ca.IssueDevice(id, "a", identity.Keys{Sign: key.Public()})
 	check(t, err)
 	return ca, id, key, ders(t, pem)
 }

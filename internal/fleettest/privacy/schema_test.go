@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/edgeherd/edgeherd/internal/acceptance"
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
 	"github.com/edgeherd/edgeherd/internal/health"
 	"github.com/edgeherd/edgeherd/internal/runnerapi"
@@ -24,8 +25,9 @@ var sent = []any{
 	wire.Samples{}, []wire.Event{}, []wire.Result{}, wire.Gap{}, wire.CoarseRow{},
 	// The bodies of events, and what is signed for a box.
 	wire.StartedBody{}, wire.PhaseBody{}, wire.AlarmBody{}, wire.Running{}, runnerapi.Probe{}, wire.Desired{},
-	wire.HoursBody{}, health.Finding{}, wire.ResetBody{}, wire.FanBody{}, wire.Care{},
-	// What the runner hands to the agent.
+	wire.HoursBody{}, health.Finding{}, wire.ResetBody{}, wire.FanBody{}, wire.AcceptBody{}, wire.Care{},
+	// What the runner hands to the agent, and what a box tells of its own test.
+	acceptance.Report{},
 	runnerapi.Results{}, runnerapi.Status{},
 	fleetapi.Box{}, fleetapi.LiveSample{}, fleetapi.Event{}, fleetapi.Result{}, fleetapi.BoxFault{},
 }
@@ -59,8 +61,19 @@ var raw = map[string]struct {
 	"wire.Samples.TimesMs": {"when the sensors were read", func() error { return tooMany(4097, 1) }},
 	"wire.PhaseBody.Probe": {"JSON of runnerapi.Probe, inside of a body", tooLongBody},
 	"wire.Welcome.Desired": {"goes down to the box only", func() error { return tooLong(wire.Welcome{V: 1, Desired: make([]byte, wire.MaxMessageBytes)}) }},
-	"wire.Care.Prior":      {"goes down to the box only", func() error { return tooLong(wire.Care{V: 1, Prior: make([]byte, wire.MaxPriorBytes+1)}) }},
-	"wire.Want.Desired":    {"goes down to the box only", func() error { return tooLong(wire.Want{Desired: make([]byte, wire.MaxMessageBytes)}) }},
+	"wire.Welcome.Head":    {"goes down to the box only", func() error { return tooLong(wire.Welcome{V: 1, Head: make([]byte, wire.MaxAuditHeadBytes+1)}) }},
+	"wire.AuditHead.Hash": {"a digest", func() error {
+		return tooLong(wire.Hello{V: 1, Heads: []wire.AuditHead{{Seq: 1, Hash: make([]byte, wire.AuditHashBytes+1)}}})
+	}},
+	"wire.DesiredSecret.Sealed": {"goes down to the box only, inside of Desired", func() error {
+		return tooLong(wire.Want{Desired: make([]byte, wire.MaxMessageBytes)})
+	}},
+	"acceptance.Report.CurveSeconds": {"times of the temperatures; the report is opened and signed", func() error {
+		_, err := acceptance.Open(make([]byte, acceptance.MaxBytes+1))
+		return err
+	}},
+	"wire.Care.Prior":   {"goes down to the box only", func() error { return tooLong(wire.Care{V: 1, Prior: make([]byte, wire.MaxPriorBytes+1)}) }},
+	"wire.Want.Desired": {"goes down to the box only", func() error { return tooLong(wire.Want{Desired: make([]byte, wire.MaxMessageBytes)}) }},
 }
 
 func tooLong(v any) error { _, err := wire.Encode(v); return err }

@@ -62,7 +62,7 @@ func run(dir string) error {
 		LauncherDir: os.Getenv(slot.EnvDir),
 		StateDir:    filepath.Join(dir, "state"),
 		Version:     version,
-		Keys:        keys,
+		Keys:        func() trust.Keyring { return keys },
 		Fetch: func(_ context.Context, d blob.Digest) (string, error) {
 			return filepath.Join(dir, "blobs", d.Hex()), nil
 		},
