@@ -99,7 +99,14 @@ export const peopleSample = {
       object: "anna",
     },
   ],
-  state: { records: 4, head: "9f2c".repeat(16), broken: "", seals: 2, sealed: "2026-01-15T11:40:00Z" },
+  state: {
+    records: 4,
+    head: "9f2c".repeat(16),
+    broken: "",
+    seals: 2,
+    witnesses: 2,
+    sealed: "2026-01-15T11:40:00Z",
+  },
 };
 
 /** answerPeople answers what belongs here; undefined is for others. */
