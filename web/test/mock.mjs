@@ -194,6 +194,10 @@ function answer(path, query, body) {
   }
   if (kind === "boxes" && !id) return boxList(query);
   if (kind === "boxes" && part === "series") return seriesOf(query);
+  if (kind === "boxes" && part === "acceptance") {
+    const tested = sample.boxes[0].id === id;
+    return shift({ items: tested ? sample.acceptances : [] });
+  }
   if (kind === "boxes" && part === "faults") {
     const troubled = sample.boxes.find((b) => b.link === "silent")?.id === id;
     return shift({ items: troubled ? sample.faults : [] });

@@ -67,7 +67,7 @@ export function apply(client: QueryClient, pending: Pending): void {
       // A change of one box leaves the pages of the other boxes as they are.
       predicate: (query) => {
         const [, kind, id] = query.queryKey;
-        const single = kind === "one" || kind === "events" || kind === "results";
+        const single = ["one", "events", "results", "acceptances"].includes(String(kind));
         return !one || !single || pending.boxes.has(String(id));
       },
     });

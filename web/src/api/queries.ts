@@ -3,6 +3,7 @@
 import { infiniteQueryOptions, queryOptions } from "@tanstack/react-query";
 import { get, url } from "./client";
 import type {
+  AcceptanceList,
   Box,
   BoxFaultList,
   BoxList,
@@ -28,6 +29,9 @@ export const paths = {
   boxEvents: "/api/v1/boxes/{id}/events",
   boxResults: "/api/v1/boxes/{id}/results",
   boxFaults: "/api/v1/boxes/{id}/faults",
+  boxAcceptances: "/api/v1/boxes/{id}/acceptance",
+  boxAcceptancePage: "/api/v1/boxes/{id}/acceptance/{report}/html",
+  boxAcceptancePDF: "/api/v1/boxes/{id}/acceptance/{report}/pdf",
   models: "/api/v1/models",
   releases: "/api/v1/releases",
   rollouts: "/api/v1/rollouts",
@@ -109,6 +113,12 @@ export const boxFaultsQuery = (id: string) =>
     queryKey: ["boxes", "faults", id],
     queryFn: ({ signal }) => get<BoxFaultList>(url(paths.boxFaults, { id }), signal),
     refetchInterval: 30_000,
+  });
+
+export const boxAcceptancesQuery = (id: string) =>
+  queryOptions({
+    queryKey: ["boxes", "acceptances", id],
+    queryFn: ({ signal }) => get<AcceptanceList>(url(paths.boxAcceptances, { id }), signal),
   });
 
 export const boxResultsQuery = (id: string) =>

@@ -10,6 +10,7 @@ import { ago, bytes, metric, number, percent } from "../format";
 import { Icon } from "../ui/icons";
 import { Ago, Card, Clock, Facts, Fault, Loading, Page, Reading, Scroll, Simulated } from "../ui/parts";
 import { State, useWord } from "../ui/state";
+import { Acceptances } from "./acceptances";
 import { Charts, chartMetrics } from "./charts";
 import { CareCards, HealthCard } from "./health";
 import { spanOf, spans } from "./span";
@@ -70,6 +71,7 @@ export function BoxPage() {
           <Runs box={box} />
           <Measured box={box} />
           <CareCards id={box.id} />
+          <Acceptances id={box.id} name={box.name} />
           <BufferCard box={box} />
           <Inventory box={box} />
         </div>

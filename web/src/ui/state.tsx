@@ -74,9 +74,25 @@ const looks: Record<string, Record<string, Look>> = {
     received: { icon: "waiting", colour: "text-busy" },
     closed: { icon: "ok", colour: soft },
   },
+  verdict: {
+    passed: { icon: "ok", colour: "text-ok" },
+    "passed-with-remarks": { icon: "fault", colour: "text-warm" },
+    failed: { icon: "failed", colour: "text-hot" },
+    aborted: { icon: "canceled", colour: soft },
+  },
 };
 
-export type Kind = "health" | "link" | "update" | "rollout" | "wave" | "target" | "ticket" | "visit" | "rma";
+export type Kind =
+  | "health"
+  | "link"
+  | "update"
+  | "rollout"
+  | "wave"
+  | "target"
+  | "ticket"
+  | "visit"
+  | "rma"
+  | "verdict";
 
 /** Words of the API that have no look of their own. */
 type Plain = "phase" | "class" | "heatCause" | "reset" | "work" | "part" | "siteClass" | "reference";

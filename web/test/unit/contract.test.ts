@@ -14,6 +14,9 @@ import type {
   Summary,
 } from "../../src/api/generated";
 import { paths } from "../../src/api/queries";
+import { languages } from "../../src/i18n";
+import en from "../../src/i18n/en.json";
+import { reportOf } from "../../src/pages/acceptances";
 import { columnsOf } from "../../src/pages/columns";
 import { spanOf } from "../../src/pages/span";
 import sample from "../sample.json";
@@ -46,6 +49,7 @@ test.each([
   ["Summary", [sample.summary]],
   ["Session", [sample.session]],
   ["SiteList", [sample.sites]],
+  ["AcceptanceList", [{ items: sample.acceptances }]],
 ])("the sample's %s has the fields that the controller sends", (name, values) => {
   expect(values.flatMap((value, i) => faults(value, name, `${name}[${i}]`))).toEqual([]);
 });
@@ -55,6 +59,21 @@ test("addresses are escaped and empty values left out", () => {
   expect(url(paths.boxes, {}, { filter: 'site = "ä"', order_by: "", page_size: 5 })).toBe(
     "/api/v1/boxes?filter=site+%3D+%22%C3%A4%22&page_size=5",
   );
+});
+
+test("reports are asked for in a language that the controller writes", () => {
+  const path = openapi.paths[paths.boxAcceptancePDF].get;
+  const langs = path.parameters.find((p) => p.name === "lang")?.schema.enum ?? [];
+  expect(Object.keys(languages).filter((lang) => !langs.includes(lang))).toEqual([]);
+  expect(reportOf("d-a", "0f1e", "pdf", "de")).toBe("/api/v1/boxes/d-a/acceptance/0f1e/pdf?lang=de");
+  expect(reportOf("d-a", "0f1e", "html", "zh")).toBe("/api/v1/boxes/d-a/acceptance/0f1e/html?lang=zh");
+});
+
+test("every verdict and level has its word", () => {
+  const { verdict } = openapi.components.schemas.Acceptance.properties;
+  const { levels } = openapi.components.schemas.StartAcceptance.properties;
+  expect(Object.keys(en.verdict).sort()).toEqual([...verdict.enum].sort());
+  expect(Object.keys(en.acceptance.level).sort()).toEqual([...levels.items.enum].sort());
 });
 
 describe("chart columns", () => {
