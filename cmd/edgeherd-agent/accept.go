@@ -162,8 +162,8 @@ func acceptFor(args []string) func(context.Context, wire.DesiredAccept, func(str
 		if err != nil {
 			return fmt.Errorf("find this program: %w", err)
 		}
-		call := append([]string{"accept", "-o", "jsonl", "--id", order.ID, "--by", order.By, "--model", order.Model,
-			"--level", strings.Join(order.Levels, ","), "--load-for", (time.Duration(order.LoadSeconds) * time.Second).String()}, withoutLog(args)...)
+		call := append([]string{"accept", "-o", "jsonl", "--id=" + order.ID, "--by=" + order.By, "--model=" + order.Model,
+			"--level=" + strings.Join(order.Levels, ","), "--load-for=" + (time.Duration(order.LoadSeconds) * time.Second).String()}, withoutLog(args)...)
 		cmd := exec.CommandContext(ctx, self, call...)
 		cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) } // it keeps what it has measured
 		cmd.WaitDelay = sendLimit

@@ -138,12 +138,15 @@ func (a *API) startAcceptance(ctx context.Context, in *startAcceptanceInput) (fl
 	if box.Link != fleetapi.LinkLive {
 		return none, conflict("Run edgeherd-agent accept on the box; its report comes when there is a way.", "%s is not connected", box.Name)
 	}
+	if len(in.Body.Model) > 128 { // bytes: the box takes no more
+		return none, badRequest("", "model: want at most 128 bytes")
+	}
 	load := time.Duration(in.Body.LoadSeconds) * time.Second
 	if load == 0 {
 		load = defaultLoad
 	}
 	order := wire.DesiredAccept{
-		ID: a.opts.Acceptances.NewID(), Model: in.Body.Model, LoadSeconds: int(load.Seconds()), By: who(ctx).Name,
+		ID: a.opts.Acceptances.NewID(), Model: in.Body.Model, LoadSeconds: int(load.Seconds()), By: acceptance.Clean(who(ctx).Name),
 		Until: a.opts.WallClock().Add(orderLife).Unix(),
 	}
 	for _, l := range in.Body.Levels {
