@@ -323,7 +323,7 @@ func conclude(r acceptance.Report, output, path string, sendErr error, stdout io
 		}
 	} else {
 		n := r.Count()
-		fmt.Fprintf(stdout, "%s: %d passed, %d with a warning, %d failed, %d skipped\n",
+		fmt.Fprintf(stdout, "%s: %d passed, %d with a remark, %d failed, %d skipped\n",
 			strings.ReplaceAll(string(r.Verdict()), "-", " "), n[acceptance.Pass], n[acceptance.Warn], n[acceptance.Fail], n[acceptance.Skipped])
 		if r.Simulated {
 			fmt.Fprintln(stdout, "this board is simulated: the report says so")

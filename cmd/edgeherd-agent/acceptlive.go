@@ -55,7 +55,12 @@ func acceptLive(ctx context.Context, opts accept.Options, out io.Writer) (accept
 	if err == nil {
 		err = screenErr
 	}
+	level := acceptance.Level("")
 	for _, c := range report.Checks { // what was seen stays on the terminal
+		if c.Level != level {
+			level = c.Level
+			fmt.Fprintln(out, level)
+		}
 		for _, line := range checkLines(c) {
 			fmt.Fprintln(out, line)
 		}

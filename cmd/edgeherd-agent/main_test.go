@@ -104,6 +104,15 @@ func TestWrongUseIsToldApart(t *testing.T) {
 	}
 }
 
+func TestHelpIsNoWrongUse(t *testing.T) {
+	for _, args := range [][]string{{"help"}, {"--help"}, {"accept", "--help"}, {"run", "--state", "x", "-h"}} {
+		var out bytes.Buffer
+		if err := run(t.Context(), args, &out, new(bytes.Buffer)); err != nil || out.String() != usage {
+			t.Errorf("%q: %v, %q", args, err, out.String())
+		}
+	}
+}
+
 func TestTheShippedConfigurationIsAccepted(t *testing.T) {
 	if _, err := loadConfig([]string{"--config", "../../deploy/config/agent.yaml"}, noEnv); err != nil {
 		t.Error(err)
