@@ -50,12 +50,6 @@ func number(x float64, unit string) string { return acceptance.Number(x, unit).S
 
 func text(s string) acceptance.Measured { return acceptance.Measured{Text: s} }
 
-func counted(n int, names string) acceptance.Measured {
-	v := acceptance.Number(float64(n), "")
-	v.Text = names
-	return v
-}
-
 // onlyIf is pass or the other result.
 func onlyIf(ok bool, otherwise acceptance.Result) acceptance.Result {
 	if ok {
