@@ -70,7 +70,11 @@ func (y *ceremony) begin(ctx context.Context, c *cli) (err error) {
 		return err
 	}
 	y.docs = tufrepo.Documents{}
-	for _, d := range y.state.Documents {
+	for i, d := range y.state.Documents {
+		if d.Document, err = tufrepo.Normal(d.Document); err != nil {
+			return fmt.Errorf("the controller's metadata of %s: %w", d.Role, err)
+		}
+		y.state.Documents[i].Document = d.Document
 		if !d.Staged {
 			y.docs[d.Role] = d.Document
 		}
@@ -114,7 +118,7 @@ func trustRenewCommand(c *cli) *cobra.Command {
 		if err := y.begin(ctx, c); err != nil {
 			return err
 		}
-		doc, err := y.next(args[0], func(*tufrepo.Root) error { return nil }, func(*tufrepo.Targets) error { return nil })
+		doc, err := y.next(c, args[0], func(*tufrepo.Root) error { return nil }, func(*tufrepo.Targets) error { return nil })
 		if err != nil {
 			return err
 		}
@@ -125,9 +129,12 @@ func trustRenewCommand(c *cli) *cobra.Command {
 }
 
 // next is the next version of a role.
-func (y *ceremony) next(role string, root func(*tufrepo.Root) error, targets func(*tufrepo.Targets) error) ([]byte, error) {
+func (y *ceremony) next(c *cli, role string, root func(*tufrepo.Root) error, targets func(*tufrepo.Targets) error) ([]byte, error) {
 	if y.docs[role] == nil {
 		return nil, failure{exitNotFound, fmt.Errorf("there is no role %s: edgeherd trust status", role)}
+	}
+	if err := y.verified(c, role); err != nil {
+		return nil, err
 	}
 	if role == tufrepo.RoleRoot {
 		return y.docs.NextRoot(time.Now(), root)
@@ -144,6 +151,9 @@ func trustSignCommand(c *cli) *cobra.Command {
 		at := slices.IndexFunc(y.state.Documents, func(d fleetapi.TrustDocument) bool { return d.Staged && d.Role == args[0] })
 		if at < 0 {
 			return failure{exitNotFound, fmt.Errorf("no change of %s waits for signatures", args[0])}
+		}
+		if err := y.verified(c, args[0]); err != nil {
+			return err
 		}
 		doc := y.state.Documents[at].Document
 		change, err := y.docs.Explain(args[0], doc)
@@ -184,7 +194,7 @@ func trustKeysCommand(c *cli) *cobra.Command {
 		if role == tufrepo.RoleRoot || role == tufrepo.RoleTargets || role == tufrepo.RoleTimestamp {
 			by = tufrepo.RoleRoot
 		}
-		doc, err := y.next(by, func(r *tufrepo.Root) error { return r.Change(role, change) }, func(t *tufrepo.Targets) error { return t.Change(role, change) })
+		doc, err := y.next(c, by, func(r *tufrepo.Root) error { return r.Change(role, change) }, func(t *tufrepo.Targets) error { return t.Change(role, change) })
 		if err != nil {
 			return err
 		}
@@ -204,7 +214,7 @@ func trustPolicyCommand(c *cli, use, short string, change func(*tufrepo.Policy, 
 		if err := y.begin(ctx, c); err != nil {
 			return err
 		}
-		doc, err := y.next(tufrepo.RoleTargets, nil, func(t *tufrepo.Targets) error {
+		doc, err := y.next(c, tufrepo.RoleTargets, nil, func(t *tufrepo.Targets) error {
 			if t.Policy == nil {
 				return errors.New("targets has no policy")
 			}
@@ -229,7 +239,7 @@ func trustRetireCommand(c *cli) *cobra.Command {
 		if err := y.begin(ctx, c); err != nil {
 			return err
 		}
-		doc, err := y.next(args[0], nil, func(t *tufrepo.Targets) error { return t.Retire(name, version) })
+		doc, err := y.next(c, args[0], nil, func(t *tufrepo.Targets) error { return t.Retire(name, version) })
 		if err != nil {
 			return err
 		}
@@ -275,8 +285,12 @@ func (c *cli) list(ctx context.Context, client *fleetapi.Client, key trust.Priva
 	t.Channel, t.Hardware, t.MinAgent = l.channel, l.hardware, l.least
 	role := tufrepo.RoleFor(t.Kind, t.Channel)
 	for try := 0; ; try++ {
-		y := ceremony{}
-		if err := y.begin(ctx, c); err != nil {
+		y := ceremony{files: []string{l.sign}}
+		err := y.begin(ctx, c)
+		if err == nil {
+			err = y.verify(c, role)
+		}
+		if err != nil {
 			return err
 		}
 		doc, err := y.docs.NextTargets(role, time.Now(), func(s *tufrepo.Targets) error { return s.List(t) })

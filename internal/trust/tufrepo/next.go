@@ -3,6 +3,7 @@ package tufrepo
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -234,8 +235,8 @@ func (d Documents) Explain(role string, data []byte) (string, error) {
 		return "", err
 	}
 	for _, t := range next.Targets {
-		if !slices.ContainsFunc(was.Targets, func(o Target) bool { return o.Path() == t.Path() && o.Digest == t.Digest }) {
-			lines = append(lines, fmt.Sprintf("lists %s %s:%s, counter %d, %s", t.Kind, t.Name, t.Version, t.Counter, t.Digest))
+		if !slices.ContainsFunc(was.Targets, func(o Target) bool { return reflect.DeepEqual(o, t) }) {
+			lines = append(lines, fmt.Sprintf("lists %s %s:%s, counter %d, %s%s", t.Kind, t.Name, t.Version, t.Counter, t.Digest, t.bounds()))
 		}
 	}
 	for _, t := range was.Targets {
@@ -244,6 +245,17 @@ func (d Documents) Explain(role string, data []byte) (string, error) {
 		}
 	}
 	return strings.Join(append(lines, explainTop(was, next)...), "\n"), nil
+}
+
+// bounds says where a target may be installed, in words; empty: everywhere.
+func (t Target) bounds() (text string) {
+	if len(t.Hardware) > 0 {
+		text = ", for " + strings.Join(t.Hardware, " ")
+	}
+	if t.MinAgent != "" {
+		text += ", from agent " + t.MinAgent
+	}
+	return text
 }
 
 // explainTop is about what targets alone has.
@@ -258,6 +270,14 @@ func explainTop(was, next Targets) (lines []string) {
 				lines = append(lines, fmt.Sprintf("least counter of %s: %d, was %d", subject, n, have.Floors[subject]))
 			}
 		}
+		for subject, n := range have.Floors {
+			if _, still := next.Policy.Floors[subject]; !still {
+				lines = append(lines, fmt.Sprintf("NO LONGER has a least counter of %s, was %d", subject, n))
+			}
+		}
+		if next.Policy.MinAgent != have.MinAgent {
+			lines = append(lines, fmt.Sprintf("least agent: %q, was %q", next.Policy.MinAgent, have.MinAgent))
+		}
 		for _, d := range next.Policy.Revoked {
 			if !slices.Contains(have.Revoked, d) {
 				lines = append(lines, "revokes "+d.String())
@@ -271,13 +291,21 @@ func explainTop(was, next Targets) (lines []string) {
 		lines = append(lines, explainKeys("controllers", Keys{Public: have.Controllers}, Keys{Public: next.Policy.Controllers})...)
 	}
 	for _, d := range next.Delegations {
-		before := Keys{}
+		before := Delegation{}
 		for _, o := range was.Delegations {
 			if o.Role == d.Role {
-				before = o.Keys
+				before = o
 			}
 		}
-		lines = append(lines, explainKeys(d.Role, before, d.Keys)...)
+		lines = append(lines, explainKeys(d.Role, before.Keys, d.Keys)...)
+		if !slices.Equal(before.Paths, d.Paths) {
+			lines = append(lines, fmt.Sprintf("%s may list %s, was %s", d.Role, strings.Join(d.Paths, " "), strings.Join(before.Paths, " ")))
+		}
+	}
+	for _, d := range was.Delegations {
+		if !slices.ContainsFunc(next.Delegations, func(o Delegation) bool { return o.Role == d.Role }) {
+			lines = append(lines, "ends the role "+d.Role)
+		}
 	}
 	slices.Sort(lines)
 	return lines
