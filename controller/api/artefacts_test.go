@@ -210,6 +210,21 @@ func TestUploadWithoutALengthIsRefused(t *testing.T) {
 	}
 }
 
+// A box that asks about what nobody has would else fill the database.
+func TestALeaseIsOfAFileThatIsThere(t *testing.T) {
+	w := newWorld(t)
+	must(t, w.store.AddBox(t.Context(), "d-aaaaaaaaaaaaa", "till", "berlin"))
+	w.put([]byte("weights"))
+	for text, want := range map[string]int{"weights": http.StatusOK, "nothing": http.StatusNotFound} {
+		rec := &memory{header: http.Header{}}
+		req, err := http.NewRequestWithContext(WithBox(t.Context(), "d-aaaaaaaaaaaaa"), "POST", "/device/v1/blobs/"+blob.Sum([]byte(text)).Hex()+"/lease", strings.NewReader(`{"size_bytes":7}`))
+		must(t, err)
+		if w.api.Device().ServeHTTP(rec, req); rec.status != want {
+			t.Errorf("lease of %s: status %d, want %d: %s", text, rec.status, want, rec.body.String())
+		}
+	}
+}
+
 func TestBoxesFetchRangesOfBlobs(t *testing.T) {
 	w := newWorld(t)
 	data := []byte("0123456789")

@@ -44,6 +44,10 @@ func (a *API) deviceLease(w http.ResponseWriter, r *http.Request, d blob.Digest)
 		a.fail(w, r, badRequest("", "%s", err))
 		return
 	}
+	if !a.opts.Blobs.Has(d) { // else a box could fill the database with leases of what nobody has
+		a.fail(w, r, fleetapi.Problem(http.StatusNotFound, "there is no blob "+d.String(), ""))
+		return
+	}
 	if len(ask.Address) > 256 || len(ask.Bad) > 64 || ask.DoneBytes < 0 || ask.SizeBytes < ask.DoneBytes {
 		a.fail(w, r, badRequest("", "the question is not one of a box"))
 		return

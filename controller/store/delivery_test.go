@@ -66,6 +66,16 @@ func oneBoxOfASiteFetches(t *testing.T, open func(t *testing.T) *store.Store) {
 	if who, holders := ask("d-c", func(a *store.SeedAsk) { a.Shun = []identity.ID{"d-a"} }); who != "d-c" || len(holders) != 1 || holders[0].Box != "d-b" {
 		t.Errorf("after wrong bytes of the first %q fetches and others are %v", who, holders)
 	}
+	enrolTwo(t, s)
+	ask(boxA, func(a *store.SeedAsk) { a.Done = 50 })
+	if _, holders := ask("d-c", nil); len(holders) != 2 || holders[0].Box != boxA {
+		t.Errorf("with one more there are %v to ask", holders)
+	}
+	_, err := s.ChangeStanding(ctx, store.Change{Box: boxA, To: store.StateQuarantined, Why: "two of it"})
+	check(t, err)
+	if _, holders := ask("d-c", nil); len(holders) != 1 || holders[0].Box != "d-b" {
+		t.Errorf("others are sent to a box in quarantine: %v", holders)
+	}
 	if who, _ := ask("d-c", func(a *store.SeedAsk) { a.Yield, a.Done = true, 100 }); who != "" {
 		t.Errorf("%q fetches after all has come", who)
 	}

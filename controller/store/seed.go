@@ -92,9 +92,12 @@ func keepHolder(ctx context.Context, t *tx, a SeedAsk, now time.Time) (shunned b
 	return until > now.UnixMilli(), err
 }
 
+// readHolders finds others to ask; nobody is sent to a box that is in quarantine
+// or gone, whatever it has.
 func readHolders(ctx context.Context, t *tx, a SeedAsk, seed identity.ID, now time.Time) (out []Holder, err error) {
 	rows, err := t.Query(ctx, `SELECT box, address, done FROM holder
-		WHERE site = ? AND digest = ? AND box <> ? AND address <> '' AND shunned_ms <= ? AND (box = ? OR done > 0 AND seen_ms >= ? OR done >= ? AND seen_ms >= ?)
+		WHERE site = ? AND digest = ? AND box <> ? AND address <> '' AND shunned_ms <= ?
+		AND NOT EXISTS (SELECT 1 FROM standing WHERE standing.box = holder.box AND state NOT IN ('active', 'enrolled')) AND (box = ? OR done > 0 AND seen_ms >= ? OR done >= ? AND seen_ms >= ?)
 		ORDER BY CASE WHEN box = ? THEN 0 ELSE 1 END, done DESC, box LIMIT ?`,
 		a.Site, a.Digest.String(), string(a.Box), now.UnixMilli(), string(seed), now.Add(-holderFresh).UnixMilli(), a.Size, now.Add(-holderWhole).UnixMilli(), string(seed), maxHolders)
 	if err != nil {
