@@ -79,10 +79,24 @@ func (k *Keeper) Submit(ctx context.Context, role string, data []byte) (out Subm
 	return out, err
 }
 
+// maxStep bounds how far the number of a role grows at once. Who has stolen the key
+// of a role could else use up all numbers, and nobody could publish there again.
+const maxStep = 1000
+
 // judge says how many signatures a document lacks, or why it cannot be taken.
 func (k *Keeper) judge(docs map[string][]byte, role string, head tufrepo.Head, data []byte) (int, error) {
-	if have, err := tufrepo.ParseHead(docs[role]); err == nil && head.Version <= have.Version {
+	have := tufrepo.Head{}
+	if docs[role] != nil {
+		var err error
+		if have, err = tufrepo.ParseHead(docs[role]); err != nil {
+			return 0, err
+		}
+	}
+	switch {
+	case head.Version <= have.Version:
 		return 0, fmt.Errorf("%s is at version %d: %w", role, have.Version, ErrOld)
+	case head.Version-have.Version > maxStep:
+		return 0, refuse("it is version %d after %d; numbers may leave out %d at most, since boxes never go back", head.Version, have.Version, maxStep)
 	}
 	keys, err := k.signers(docs, role, head, data)
 	if err != nil {

@@ -168,3 +168,17 @@ func TestT39SixYearsOfRenewals(t *testing.T) {
 		t.Errorf("people were needed %d times in six years", people)
 	}
 }
+
+func TestAStolenKeyCannotUseUpTheNumbersOfARole(t *testing.T) {
+	w := newWorld(t)
+	w.found()
+	far := w.Roles[trusttest.Stable]
+	far.Version = 1 << 52
+	_, err := w.k.Submit(t.Context(), trusttest.Stable, w.Sign(far, w.Keys[trusttest.Stable]...))
+	if !errors.Is(err, ErrRefused) {
+		t.Errorf("version %d: %v", far.Version, err)
+	}
+	next := w.Roles[trusttest.Stable]
+	next.Version += 2
+	w.submit(trusttest.Stable, w.Sign(next, w.Keys[trusttest.Stable]...))
+}
