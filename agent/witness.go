@@ -29,7 +29,7 @@ func (a *Agent) see(envelope []byte) {
 }
 
 func (a *Agent) remember(envelope []byte) error {
-	payload, err := a.id.Keyring.Open(trust.TypeAudit, envelope)
+	payload, err := a.guard.Keyring().Open(trust.TypeAudit, envelope)
 	if err != nil {
 		return err
 	}

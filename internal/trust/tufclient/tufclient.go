@@ -199,13 +199,14 @@ func (c *Client) save(docs documents) (err error) {
 	if c.opts.Path == "" {
 		return nil
 	}
+	have := c.docs
 	if c.store == nil {
 		if c.store, err = openStore(c.opts); err != nil {
 			return err
 		}
-		c.docs = nil // nobody knows what it holds: all is written
+		have = nil // nobody knows what it holds: all is written
 	}
-	if err = c.store.save(blob.Sum(c.opts.Root), c.docs, docs); err != nil {
+	if err = c.store.save(blob.Sum(c.opts.Root), have, docs); err != nil {
 		c.store.close()
 		c.store = nil
 	}
