@@ -290,7 +290,7 @@ func (a *Agent) openParts() (err error) {
 	}
 	a.update, err = update.New(update.Options{
 		Slot: a.slot, LauncherDir: os.Getenv(slot.EnvDir), StateDir: a.opts.State, Version: a.opts.Version,
-		Keys: a.guard.Keyring, Allow: a.allowRelease, Fetch: a.fetchPath, Healthy: a.healthy, Report: a.reportUpdate,
+		Keys: a.guard.Keyring, Allow: a.allowRelease, Fetch: a.fetchRelease, Healthy: a.healthy, Report: a.reportUpdate,
 		ProbationMin: a.opts.Probation, WallClock: a.clock.wall,
 	}, a.log)
 	if err != nil {

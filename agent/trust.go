@@ -50,3 +50,10 @@ func (a *Agent) allowModel(ctx context.Context, ref models.Ref) error {
 func (a *Agent) allowRelease(ctx context.Context, version string, d blob.Digest) error {
 	return a.guard.Allow(ctx, tufrepo.KindRelease, firmware.KindAgent, version, d)
 }
+
+// fetchRelease fetches a part of a release, whose signature is looked at before
+// Allow is asked.
+func (a *Agent) fetchRelease(ctx context.Context, d blob.Digest) (string, error) {
+	a.guard.Adopt(ctx)
+	return a.fetchPath(ctx, d)
+}

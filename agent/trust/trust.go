@@ -79,6 +79,8 @@ type Guard struct {
 	log  *slog.Logger
 	wake chan struct{} // buffer 1: a session has begun
 
+	adopting sync.Mutex // held while a box asks for a root
+
 	mu     sync.Mutex        // guards what follows
 	client *tufclient.Client // nil in development
 	ring   trust.Keyring
@@ -138,6 +140,7 @@ func (g *Guard) Keyring() trust.Keyring {
 
 // Allow returns nil if a version may be installed.
 func (g *Guard) Allow(ctx context.Context, kind tufrepo.Kind, name, version string, d blob.Digest) error {
+	g.Adopt(ctx) // the fleet may have gone into production since this session began
 	c := g.metadata()
 	if c == nil {
 		if g.Keyring().Development {
@@ -198,11 +201,9 @@ func (g *Guard) Run(ctx context.Context) error {
 }
 
 func (g *Guard) look(ctx context.Context) {
+	g.Adopt(ctx)
 	if g.metadata() == nil {
-		if err := g.adopt(ctx); err != nil {
-			g.log.Debug("this box stays in development", "err", err)
-			return
-		}
+		return
 	}
 	err := g.refresh(ctx, atConnect)
 	if err == nil || ctx.Err() != nil {
@@ -257,6 +258,21 @@ func (g *Guard) fetch(ctx context.Context, name string, most int64) ([]byte, err
 		err = fmt.Errorf("%s is longer than %d bytes", name, most)
 	}
 	return data, err
+}
+
+// Adopt has a box in development ask whether its fleet is in production. It is
+// asked before each install too: what people signed would be refused for good.
+func (g *Guard) Adopt(ctx context.Context) {
+	g.adopting.Lock()
+	defer g.adopting.Unlock()
+	if g.metadata() != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	if err := g.adopt(ctx); err != nil {
+		g.log.Debug("this box stays in development", "err", err)
+	}
 }
 
 // adopt takes a box in development into a fleet in production: the one key that
