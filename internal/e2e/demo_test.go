@@ -26,6 +26,7 @@ func TestDemoFleet(t *testing.T) {
 		run     func(t *testing.T)
 	}{
 		{"UpReadsLabels", func(t *testing.T) { upReadsLabels(t, f) }},
+		{"BoxTestsItselfAsTheGuideSays", func(t *testing.T) { boxTestsItself(t, f) }},
 		{"SecondUpIsRefused", func(t *testing.T) { secondUpIsRefused(t, f) }},
 		{"InferenceInJSONAndBinaryAgree", func(t *testing.T) { inferenceAgrees(t, f) }},
 		{"ReadmeCommandsWorkAndNoRequestFailsMeanwhile", func(t *testing.T) { readmeUnderLoad(t, f) }},
@@ -84,6 +85,16 @@ func upReadsLabels(t *testing.T, f *fleet) {
 		t.Logf("%s: %d of %d labels right", name, b.Reads.Right, b.Reads.Checked)
 		if b.Reads.Right*10 < b.Reads.Checked*9 {
 			t.Errorf("%s read %d of %d labels right", name, b.Reads.Right, b.Reads.Checked)
+		}
+	}
+}
+
+func boxTestsItself(t *testing.T, f *fleet) {
+	readmeCommands(t, f, filepath.Join("docs", "acceptance.md"))
+	for file, start := range map[string]string{"acceptance.pdf": "%PDF-", "acceptance.html": "<!doctype html>\n<html lang=\"en\""} {
+		text, err := os.ReadFile(filepath.Join(f.root, file))
+		if err != nil || !strings.HasPrefix(string(text), start) {
+			t.Errorf("%s begins with %.60q: %v", file, text, err)
 		}
 	}
 }

@@ -35,11 +35,12 @@ func documented(t *testing.T, file string, starts ...string) []string {
 
 // readmeCommands runs each documented command as it is written, but for places:
 // the port of the first box where that one was taken, and where a controller
-// that was installed keeps its state and its backups.
+// that was installed keeps its state and its backups. An acceptance test of ten
+// minutes takes seconds.
 func readmeCommands(t *testing.T, f *fleet, file string) {
 	must(t, os.MkdirAll(filepath.Join(f.root, "backup"), 0o700))
 	places := strings.NewReplacer("http://127.0.0.1:8000", f.oip["box-1"],
-		"/backup/edgeherd-2027-05-01.tar", "backup/*.tar", "/backup/", "backup/")
+		"/backup/edgeherd-2027-05-01.tar", "backup/*.tar", "/backup/", "backup/", "--load-for 10m", "--load-for 3s")
 	for _, line := range documented(t, file, "edgeherd ", "! edgeherd ", "curl ") {
 		shown := line
 		line, mustFail := strings.CutPrefix(places.Replace(line), "! ")
