@@ -178,7 +178,8 @@ function options(making: Making): uPlot.Options {
     width,
     height: axis ? 116 : 88,
     // Automatic padding would differ from panel to panel, and marks would not line up.
-    padding: [6, 8, axis ? 0 : 4, 0],
+    // 18 px to the right hold half of the label of a last tick.
+    padding: [6, 18, axis ? 0 : 4, 0],
     legend: { show: false },
     cursor: {
       sync: { key: "box", setSeries: false },
