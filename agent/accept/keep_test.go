@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -38,6 +40,7 @@ func reportOf(id *identity.Identity, n int) acceptance.Report {
 
 // taker is a controller that keeps reports, and answers as it is told.
 type taker struct {
+	mu     sync.Mutex      // guards what follows
 	kept   map[string]bool // by their bytes
 	asked  int
 	answer int // 0: the connection ends after the report was kept
@@ -49,6 +52,8 @@ func (c *taker) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusTeapot)
 		return
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.asked++; c.answer/100 == 2 || c.answer == 0 {
 		c.kept[string(data)] = true
 	}
@@ -56,6 +61,19 @@ func (c *taker) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		panic(http.ErrAbortHandler)
 	}
 	w.WriteHeader(c.answer)
+}
+
+// say is what it answers from now on.
+func (c *taker) say(status int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.answer = status
+}
+
+func (c *taker) seen() (kept map[string]bool, asked int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return maps.Clone(c.kept), c.asked
 }
 
 // way leads to the taker; the TLS of the real one is that of agent/dial.
@@ -102,18 +120,18 @@ func TestAReportIsOnTheDiskBeforeItIsSentAndArrivesOnce(t *testing.T) {
 		}
 		waiting(t, state, 1)
 	}
-	c.answer = http.StatusServiceUnavailable
+	c.say(http.StatusServiceUnavailable)
 	if err := Send(t.Context(), state, id, way, log); err == nil || !strings.Contains(err.Error(), "503") {
 		t.Errorf("a controller that cannot: %v", err)
 	}
 	waiting(t, state, 1)
-	c.answer = http.StatusNoContent
+	c.say(http.StatusNoContent)
 	must(t, Send(t.Context(), state, id, way, log))
 	waiting(t, state, 0)
-	asked := c.asked
+	_, asked := c.seen()
 	must(t, Send(t.Context(), state, id, way, log))
-	if !c.kept[string(data)] || len(c.kept) != 1 || c.asked != asked {
-		t.Errorf("the controller has %d reports, the right one %t; asked %d times more", len(c.kept), c.kept[string(data)], c.asked-asked)
+	if kept, now := c.seen(); len(kept) != 1 || !kept[string(data)] || now != asked {
+		t.Errorf("the controller has %d reports, the right one %t; asked %d times more", len(kept), kept[string(data)], now-asked)
 	}
 }
 
@@ -127,15 +145,18 @@ func TestARefusedReportStaysOnTheBoxAndHoldsUpNoOther(t *testing.T) {
 	for range 2 {
 		must(t, Send(t.Context(), state, id, way, slog.New(slog.DiscardHandler)))
 	}
-	if _, err := os.Stat(strings.TrimSuffix(path, waits) + sent); err != nil || c.asked != 1 {
-		t.Errorf("asked %d times, want once: %v", c.asked, err)
+	if _, err := os.Stat(strings.TrimSuffix(path, waits) + sent); err != nil {
+		t.Error(err)
+	}
+	if _, asked := c.seen(); asked != 1 {
+		t.Errorf("asked %d times, want once", asked)
 	}
 	for i := range maxWaiting + 1 {
 		_, err := Keep(state, id, reportOf(id, 2+i))
 		must(t, err)
 	}
 	waiting(t, state, maxWaiting)
-	c.answer = http.StatusNoContent
+	c.say(http.StatusNoContent)
 	must(t, Send(t.Context(), state, id, way, slog.New(slog.DiscardHandler)))
 	waiting(t, state, 0)
 	if got, err := list(state, true); err != nil || len(got) != keepSent {
