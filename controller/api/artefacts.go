@@ -173,7 +173,7 @@ func (a *API) pushModel(ctx context.Context, in *pushModelInput) (fleetapi.Model
 func untrusted(err error) error {
 	hint := ""
 	if errors.Is(err, trust.ErrUntrusted) {
-		hint = "Sign with a key that this controller trusts: --key FILE, or signing_key in the context."
+		hint = "Sign with a key that this controller trusts: --key FILE, or signing_key in the context; in production --sign FILE, with the key of its channel."
 	}
 	return refuse(hint, "%s", err)
 }
