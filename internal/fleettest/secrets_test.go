@@ -37,6 +37,12 @@ func (w *written) Write(p []byte) (int, error) {
 	return w.text.Write(p)
 }
 
+func (w *written) all() []byte {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return bytes.Clone(w.text.Bytes())
+}
+
 // withSecrets starts the fleet anew with directories for secrets and a log of
 // everything.
 func withSecrets(f *Fleet, opened map[*Box]string) *written {
@@ -181,7 +187,7 @@ func foreignKeyOpensNothing(t *testing.T, one, two *Box) {
 func (f *Fleet) searched(log *written, values ...string) {
 	f.T.Helper()
 	ctx := context.Background()
-	texts := map[string][]byte{"logs": log.text.Bytes()}
+	texts := map[string][]byte{"logs": log.all()}
 	var audit bytes.Buffer
 	must(f.T, f.API.ExportAudit(ctx, func(line []byte) error { audit.Write(line); return nil }))
 	texts["audit export"] = audit.Bytes()
