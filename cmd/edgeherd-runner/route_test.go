@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"encoding/pem"
 	"io"
 	"net"
@@ -98,16 +99,17 @@ routes:
 	duty("full", 1)
 	served("silero-vad", "local")
 
-	// A request that does not come to its end holds the only place.
+	// A request that does not come to its end holds the only place; that its body
+	// is asked for says that it has it.
 	conn, err := net.Dial("tcp", s.http)
 	s.must(err)
 	defer conn.Close()
-	_, err = io.WriteString(conn, "POST /v2/models/silero-vad/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
+	_, err = io.WriteString(conn, "POST /v2/models/silero-vad/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\nExpect: 100-continue\r\n\r\n")
 	s.must(err)
-	s.eventually("the place is taken", func() bool {
-		status, _, header := s.ask("silero-vad")
-		return status == http.StatusOK && header.Get("Edgeherd-Served-By") == "site:neighbour"
-	})
+	if line, err := bufio.NewReader(conn).ReadString('\n'); err != nil || !strings.HasPrefix(line, "HTTP/1.1 100 ") {
+		t.Fatalf("the request that waits for its body is answered by %q, %v", line, err)
+	}
+	served("silero-vad", "site:neighbour")
 	if status, text, _ := s.ask("silero-vad", "Edgeherd-Forwarded", "1"); status != http.StatusServiceUnavailable {
 		t.Errorf("passed on twice: %d %s", status, text)
 	}
