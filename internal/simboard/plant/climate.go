@@ -12,8 +12,10 @@ import (
 //	set-back     heating lowered and cooling off when closed
 //	week-end     cooling off from Saturday afternoon to Monday morning
 //	unheated     a hall or a hut that follows the weather
+//	ovens        plain, with an oven from two to ten in the morning
 type regime struct {
 	kind  string
+	oven  float64 // K
 	drop  float64 // K, of the set point when closed
 	open  []window
 	share []float64 // of outdoors − room, while the door is propped open
@@ -25,13 +27,14 @@ type hourly struct {
 	set   float64 // °C
 	gain  float64 // K that the house is warmer than outdoors
 	leaks float64 // share of the lack of heat that heating does not make good
+	oven  float64 // K on top of all
 }
 
 // settle draws the regime of a site and when somebody props its door open:
 // deliveries, a cooling that is too weak, a defect door.
 func (s *site) settle(f *Fleet) {
 	r := streamOf(uint64(s.noise), "regime").rng()
-	s.regime = regime{kind: f.family.kind(roomKind, "plain", r), drop: f.family.extra(setBack, r)}
+	s.regime = regime{kind: f.family.kind(roomKind, "plain", r), drop: f.family.extra(setBack, r), oven: f.family.extra(oven, r)}
 	for range poisson(r, f.family.Rates[doorOpen]*float64(f.opts.Days)/365) {
 		from := r.IntN(f.hours)
 		s.regime.open = append(s.regime.open, window{from, from + 3 + r.IntN(24*5)})
@@ -56,6 +59,10 @@ func (g *regime) at(t time.Time, strength, set, gain float64) hourly {
 	case "week-end":
 		if day == time.Sunday || day == time.Saturday && hour >= 14 || day == time.Monday && hour < 6 {
 			k.hold, k.set, k.gain = 0.05, set-g.drop, 0.6*gain
+		}
+	case "ovens":
+		if hour >= 2 && hour < 10 && day != time.Sunday {
+			k.oven = g.oven
 		}
 	case "unheated":
 		k.hold, k.gain, k.leaks = 0.3*strength, 0.5*gain, 0.9

@@ -14,6 +14,7 @@ import (
 //	open-loop  duty from inlet and power, blind to the die
 //	quiet      linear, but the duty rises with the square: silent until it is hot
 //	either     the higher of linear from the die and a line from the inlet
+//	fixed      one duty for all its life
 //	none       no fan
 type control struct {
 	kind          string
@@ -26,6 +27,7 @@ type control struct {
 	byInlet       float64 // duty per K above 20 °C
 	byPower       float64 // duty per share of full power
 	quiet         bool
+	always        float64 // duty, fixed
 }
 
 func drawControl(f *recipe, r *rand.Rand, h *hardware) control {
@@ -45,6 +47,9 @@ func drawControl(f *recipe, r *rand.Rand, h *hardware) control {
 	c.tStop = c.tLo
 	c.target = h.trip - 14 - 10*r.Float64()
 	c.byInlet, c.byPower = 0.012+0.01*r.Float64(), 0.5+0.2*r.Float64()
+	if c.kind == "fixed" {
+		c.always = min(1, 0.6+0.6*r.Float64())
+	}
 	return c
 }
 
@@ -88,6 +93,9 @@ func (c *control) next(s *ctlState, p *point, seconds float64) float64 {
 	case "open-loop":
 		s.duty = c.blind(p)
 		return s.duty
+	case "fixed":
+		s.duty = c.always
+		return s.duty
 	case "either":
 		s.duty = c.either(p)
 		return s.duty
@@ -127,6 +135,9 @@ func (m *machine) settle(s *ctlState, watts, air float64) point {
 	case "none":
 		s.duty = 0
 		return here
+	case "fixed":
+		s.duty = c.always
+		return m.at(s.duty, watts, air)
 	case "open-loop":
 		for range 2 {
 			s.duty = c.blind(&here)

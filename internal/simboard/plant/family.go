@@ -74,6 +74,16 @@ const (
 	loadGrowth = "load growth per year"   // relative
 	setBack    = "set-back K"             // of heating when closed
 	doorPull   = "pull of a propped door" // share of outdoors − room
+
+	tachStep     = "tachometer step rpm"
+	missDuty     = "share of SKUs without duty"
+	oven         = "oven K"             // more than its gains, while it bakes
+	damp         = "damp of the dust"   // sd of its resistance, relative
+	harvest      = "harvest dust"       // factor in a mill's summer and autumn
+	cupboards    = "share of cupboards" // of sites
+	cupboardRise = "cupboard K"         // at full load
+	perProduct   = "boxes per product"  // instead of the usual 20 and more
+	installed    = "installed late"     // share of boxes that come in the first 0.6 of the time
 )
 
 // Names of structures.
@@ -214,5 +224,8 @@ func families() map[string]recipe {
 	add(held3(dev1))
 	add(held4(dev2))
 	add(held5(dev2))
+	add(held6(dev1))
+	add(held7(dev2))
+	add(held8(dev1))
 	return all
 }

@@ -134,6 +134,8 @@ func worn(law string, x float64) float64 {
 		k, part := math.Modf(5 * x)
 		s := clamp((part-0.6)/0.4, 0, 1)
 		return 0.25*x + 0.75*(k+s*s*(3-2*s))/5
+	case "caking": // a cake from the first gram on, whose pores blind later
+		return 0.5*x + 0.5*math.Pow(x, 4)
 	case "saturating": // Kern and Seaton: deposit and removal balance
 		return math.Expm1(-2*x) / math.Expm1(-2)
 	}

@@ -94,10 +94,14 @@ func New(opts Options) (*Fleet, error) {
 }
 
 // drawSKUs makes the products of the fleet: two, and one more for every
-// twenty boxes up to ten, so that a SKU is a cohort.
+// twenty boxes up to ten, so that a SKU is a cohort; or as the family has it.
 func (f *Fleet) drawSKUs() {
 	seed, name := f.opts.Seed, f.family.Name
-	for i := range max(2, min(10, f.opts.Boxes/20)) {
+	n := min(10, f.opts.Boxes/20)
+	if each := f.family.extra(perProduct, streamOf(seed, perProduct).rng()); each > 0 {
+		n = int(float64(f.opts.Boxes) / each)
+	}
+	for i := range max(2, n) {
 		s := drawSKU(&f.family, streamOf(seed, fmt.Sprintf("%s/sku%d", name, i)).rng())
 		s.id = fmt.Sprintf("%s-sku%d", name, i)
 		lacks := func(what string) bool {
@@ -110,7 +114,10 @@ func (f *Fleet) drawSKUs() {
 		if lacks(missPower) {
 			fitted[powerGauge] = false
 		}
-		if lacks(missRPM) {
+		if lacks(missDuty) && !s.chassis.ipmi {
+			s.sense.dutyKnown = false
+		}
+		if lacks(missRPM) && s.kind != "1u" { // whose BMC reads its fans
 			clear(fitted[rpmGauge:roomGauge])
 		}
 		f.skus = append(f.skus, s)
@@ -122,6 +129,9 @@ func (f *Fleet) addBox(s *site) {
 	b.seed = uint64(streamOf(f.opts.Seed, f.family.Name+"/"+b.id))
 	r := streamOf(b.seed, "built").rng()
 	k := r.IntN(len(f.skus))
+	if _, ok := f.family.Spans[perProduct]; ok { // some products were bought in numbers, some once
+		k = int(float64(len(f.skus)) * math.Pow(r.Float64(), 1.4))
+	}
 	b.sku = &f.skus[k]
 	b.hw = b.sku.piece(&f.family, r)
 	b.hw.lift(s.density)
@@ -129,6 +139,9 @@ func (f *Fleet) addBox(s *site) {
 	b.load = drawLoad(&f.family, r, b.sku.chassis.bursty, b.seed)
 	if r.Float64() < 0.2 {
 		b.start = r.IntN(max(1, f.hours/5))
+	}
+	if late := streamOf(b.seed, installed).rng(); late.Float64() < f.family.extra(installed, late) {
+		b.start = late.IntN(max(1, f.hours*6/10))
 	}
 	b.standOff = b.sku.chassis.offCool * 2 * r.Float64()
 	if r.Float64() < b.sku.chassis.sun {

@@ -105,7 +105,7 @@ func TestFaultChangesNeitherRoomNorLoad(t *testing.T) {
 func TestFaultsReachTheSeverityTheyClaim(t *testing.T) {
 	reached, clogs := map[Cause]int{}, 0
 	for _, name := range Families() {
-		f := fleet(t, Options{Seed: 21, Family: name, Boxes: 10, Days: 365})
+		f := fleet(t, Options{Seed: 21, Family: name, Boxes: 7, Days: 365})
 		for i, b := range f.boxes {
 			// With other parts or another model the share of a fault in R is another.
 			b.plan.actions = slices.DeleteFunc(b.plan.actions, func(a action) bool { return a.do != wipe })
@@ -327,7 +327,7 @@ func TestStuckSensorHoldsItsValue(t *testing.T) {
 }
 
 func TestMinutesAgreeWithHours(t *testing.T) {
-	for name, boxes := range map[string][]int{"dev2": {0, 9, 17, 33}, "held3": {9}, "held4": {9}, "held5": {9}} {
+	for name, boxes := range map[string][]int{"dev2": {0, 9, 17, 33}, "held3": {9}, "held4": {9}, "held5": {9}, "held6": {9}, "held7": {9}, "held8": {8}} {
 		f := fleet(t, Options{Seed: 6, Family: name, Boxes: 40, Days: 12})
 		for _, i := range boxes {
 			f.boxes[i].skew = skewed{}

@@ -47,7 +47,21 @@ func (r *runner) meter(p *point) float64 {
 // air is the temperature where the box stands.
 func (r *runner) air(h int) float64 {
 	s := r.b.site
-	return float64(s.room[h]) + r.b.standOff + r.shift + r.b.sun*float64(s.sunny[h])
+	return float64(s.room[h]) + r.b.standOff + r.shift + r.b.sun*float64(s.sunny[h]) + s.cupboard*r.warmth(h)
+}
+
+// warmth is how far the cupboard around the box is warmed through: the mean
+// work of the last hours, and a third of it for a box that waits.
+func (r *runner) warmth(h int) float64 {
+	if r.b.site.cupboard == 0 {
+		return 0
+	}
+	sum := 0.0
+	for k := range 4 {
+		at := max(0, h-k)
+		sum += min(1, r.b.load.asked(r.week[at%len(r.week)], at)*(1+r.b.load.drift(at)))
+	}
+	return 1.0/3 + 2.0/3*sum/4
 }
 
 // wander sets what no sensor tells: where on the die this hour's work is done

@@ -56,7 +56,14 @@ func (l *load) week(t time.Time) float64 {
 			u = l.high
 		}
 		return u
-	case "office":
+	case "clinic": // consultation before and after noon, and on Saturday morning
+		in = day != time.Sunday && hour >= 8 && hour < 12 || day != time.Sunday && day != time.Saturday && hour >= 14 && hour < 18
+	case "bakery": // trays are inspected while it bakes, then customers are counted
+		if in && (l.sunday || day != time.Sunday) {
+			return 0.7 * l.high
+		}
+		in = hour >= 2 && hour < 10 && day != time.Sunday
+	case "office", "reports":
 		in = hour >= 8 && hour < 18 && day != time.Saturday && day != time.Sunday
 	default:
 		in = in && (l.sunday || day != time.Sunday)
@@ -74,11 +81,20 @@ func (l *load) week(t time.Time) float64 {
 // utilisation is week: slow drift over days, noise, bursts.
 func (l *load) quarter(week, drift float64, h, q int) float64 {
 	i := 4*h + q
-	u := week*(1+drift+0.05*l.noise.normal(3*i)) + 0.01
+	u := l.asked(week, h)*(1+drift+0.05*l.noise.normal(3*i)) + 0.01
 	if l.noise.uniform(3*i+1) < l.bursts {
 		u += 0.4 * l.noise.uniform(3*i+2)
 	}
 	return clamp(u, 0.01, 1)
+}
+
+// asked is the expected utilisation: week, but for the last days of a month,
+// in which reports run through.
+func (l *load) asked(week float64, h int) float64 {
+	if l.pattern == "reports" && h/24%30 >= 26 {
+		return l.high
+	}
+	return week
 }
 
 func (l *load) drift(h int) float64 {

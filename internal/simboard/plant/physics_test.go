@@ -214,7 +214,7 @@ func TestThrottleHoldsTheTrip(t *testing.T) {
 func TestDustLawsAreConvexOrSaturate(t *testing.T) {
 	for law, middle := range map[string]span{
 		"power": {0.15, 0.25}, "exponential": {0.08, 0.16}, "knee": {0.1, 0.2}, "saturating": {0.6, 0.85},
-		"linear": {0.5, 0.5}, "steps": {0.4, 0.45},
+		"linear": {0.5, 0.5}, "steps": {0.4, 0.45}, "caking": {0.26, 0.3},
 	} {
 		near(t, law+" at 0", worn(law, 0), 0, 1e-9)
 		near(t, law+" at 1", worn(law, 1), 1, 1e-9)

@@ -116,7 +116,7 @@ func (r *runner) do(a action, h int) {
 		r.endClog(h)
 		r.x *= a.keeps
 		c := r.base()
-		r.m.hw.dustOn(&c, worn(r.b.sku.law, r.x), r.b.plan.strength)
+		r.m.hw.dustOn(&c, r.worn(h), r.b.plan.strength)
 		r.truth.Cleanings = append(r.truth.Cleanings, Cleaning{
 			Time: r.f.time(float64(h)), Logged: a.logged, Before: float64(keep(before)), After: float64(keep(r.rise(c))),
 		})
@@ -146,6 +146,9 @@ func (r *runner) do(a action, h int) {
 	r.hardware()
 }
 
+// worn is the loading of this hour's dust, dry or damp.
+func (r *runner) worn(h int) float64 { return worn(r.b.sku.law, r.x) * r.b.site.wet(h/24) }
+
 // rise is the relative rise of resistance of a condition over the clean box.
 func (r *runner) rise(c condition) float64 {
 	return r.m.hw.resistance(&c, r.b.refDuty, r.b.refWatts)/r.cleanR - 1
@@ -158,9 +161,9 @@ func (r *runner) refresh(h int) {
 	r.truth.Rise = setDay(r.truth.Rise, day, r.rise(r.m.cond))
 	if r.x > 0 {
 		c := r.base()
-		r.m.hw.dustOn(&c, worn(r.b.sku.law, r.x), r.b.plan.strength)
+		r.m.hw.dustOn(&c, r.worn(h), r.b.plan.strength)
 		i := day - r.clogFrom/24
-		r.clog.Level = setDay(r.clog.Level, i, worn(r.b.sku.law, r.x))
+		r.clog.Level = setDay(r.clog.Level, i, r.worn(h))
 		r.clog.Rise = setDay(r.clog.Rise, i, r.rise(c))
 	}
 	for i := range r.records {
@@ -179,7 +182,7 @@ func (r *runner) refresh(h int) {
 func (r *runner) cond(h int) {
 	c := r.base()
 	if r.x > 0 {
-		r.m.hw.dustOn(&c, worn(r.b.sku.law, r.x), r.b.plan.strength)
+		r.m.hw.dustOn(&c, r.worn(h), r.b.plan.strength)
 	}
 	r.wearJitter = 0
 	for i := range r.records {

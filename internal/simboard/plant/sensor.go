@@ -71,6 +71,7 @@ func drawSensors(f *recipe, r *rand.Rand, s *sku) sensorKit {
 	k.drift, k.coupling = f.extra(drift, r), f.extra(coupling, r)
 	k.step[inletGauge] = max(k.step[inletGauge], f.extra(inletStep, r))
 	k.step[powerGauge] = max(k.step[powerGauge], f.extra(powerStep, r))
+	rpmStep = max(rpmStep, math.Round(f.extra(tachStep, r)))
 	for i := range maxFans {
 		k.step[int(rpmGauge)+i], k.noise[int(rpmGauge)+i] = rpmStep, 0.004*s.hw.rpmMax
 	}

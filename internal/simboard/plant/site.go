@@ -20,6 +20,9 @@ type site struct {
 	hvac       []*fault
 	density    float64 // of its air, of that at sea level
 	south      bool
+	harvest    float64 // factor on dust, of mills in their season
+	damp       float64 // sd of the resistance of dust
+	cupboard   float64 // K that a box at full load warms its cupboard
 	regime     regime
 }
 
@@ -56,6 +59,13 @@ func newSite(f *Fleet, index int) *site {
 	s.south, s.density = fam.kind(hemisphere, "north", place) == "south", 1
 	if m := fam.extra(altitude, place); place.Float64() < 0.4 {
 		s.density = math.Exp(-m / 8400) // barometric: scale height of an atmosphere at 15 °C
+	}
+	s.damp = fam.extra(damp, place)
+	if s.class == "industrial" || s.class == "workshop" {
+		s.harvest = fam.extra(harvest, place)
+	}
+	if place.Float64() < fam.extra(cupboards, place) {
+		s.cupboard = fam.extra(cupboardRise, place)
 	}
 	s.hasSensor = r.Float64() < fam.Spans[roomSensor].draw(r)
 	years := float64(f.opts.Days) / 365
@@ -96,6 +106,9 @@ func (s *site) loadDust(f *Fleet, rate float64) {
 	phase := r.Float64() * 2 * math.Pi
 	for d := range s.dust {
 		s.dust[d] = float32(rate * (1 + 0.3*math.Sin(2*math.Pi*float64(d)/365+phase)) * math.Exp(0.3*week.smooth(d, 7)))
+		if s.harvest > 0 && s.autumn(f.time(float64(24*d))) {
+			s.dust[d] *= float32(s.harvest)
+		}
 	}
 	for range poisson(r, f.family.Rates[storm]*float64(f.opts.Days)/365) {
 		from, long := r.IntN(f.opts.Days), 12+r.IntN(40)
@@ -144,6 +157,7 @@ func (s *site) weather(f *Fleet) {
 		if free < k.set {
 			free = k.set - (k.set-free)*k.leaks
 		}
+		free += k.oven
 		cooled += pace * (free + hold*(k.set-free) - cooled)
 		for _, x := range s.hvac {
 			if h >= x.on && h < x.off {
@@ -167,6 +181,23 @@ func (s *site) summer(t time.Time) float64 {
 		return -x
 	}
 	return x
+}
+
+// autumn is the time in which mills take in the harvest.
+func (s *site) autumn(t time.Time) bool {
+	day := t.YearDay()
+	if s.south {
+		day = (day + 182) % 365
+	}
+	return day > 190 && day < 290
+}
+
+// wet is the factor of the day's damp on the resistance of dust.
+func (s *site) wet(day int) float64 {
+	if s.damp == 0 {
+		return 1
+	}
+	return math.Exp(s.damp * streamOf(uint64(s.noise), "damp").smooth(day, 12))
 }
 
 // door is the gust of an hour in which a shop's door stood open.

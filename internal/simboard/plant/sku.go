@@ -20,6 +20,14 @@ type chassis struct {
 
 func chassisOf(kind string) chassis {
 	switch kind {
+	case "itx": // a down-draught cooler on a small board
+		return chassis{fansLo: 1, fansHi: 2, watts: span{35, 95}, trip: span{88, 98}, rpm: span{1900, 3800}, filtered: 0.25, board: 0.9, bursty: 1, sun: 0.02, recirc: 0.01, offCool: 1}
+	case "mini": // a blower in a box of the size of a book
+		return chassis{fansLo: 1, fansHi: 1, watts: span{12, 38}, trip: span{91, 100}, rpm: span{3200, 5600}, filtered: 0.1, board: 0.5, bursty: 1, offCool: 1}
+	case "1u": // 40 mm fans under a BMC
+		return chassis{fansLo: 3, fansHi: 4, watts: span{60, 140}, trip: span{86, 95}, rpm: span{9000, 16000}, filtered: 0.15, exhaust: 0.4, board: 1, ipmi: true, bursty: 1, offCool: 1}
+	case "tower": // an office computer
+		return chassis{fansLo: 2, fansHi: 3, watts: span{50, 120}, trip: span{86, 96}, rpm: span{1200, 2400}, filtered: 0.5, board: 0.9, bursty: 1.2, sun: 0.02, offCool: 1}
 	case "rack":
 		return chassis{3, 4, span{90, 220}, span{88, 98}, span{7000, 14000}, 0.6, 0.7, 0.9, true, 1, 0, 0, 1}
 	case "module":
