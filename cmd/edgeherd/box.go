@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -31,10 +32,15 @@ func fleetCommand(c *cli) *cobra.Command {
 
 func boxListCommand(c *cli) *cobra.Command {
 	var filter, order string
+	var states, labels []string
 	cmd := c.verb("list", "Boxes that match a filter", func(ctx context.Context, _ []string) error {
 		client, _, err := c.client()
 		if err != nil {
 			return err
+		}
+		filter, err := boxFilter(filter, states, labels)
+		if err != nil {
+			return failure{exitUsage, err}
 		}
 		list, err := client.AllBoxes(ctx, filter, order)
 		if err != nil {
@@ -44,14 +50,41 @@ func boxListCommand(c *cli) *cobra.Command {
 		s.items = items(list.Items)
 		return c.print(s)
 	})
-	cmd.Flags().StringVar(&filter, "filter", "", `expression, such as 'health = "ticket" AND temp_die > 85'`)
-	cmd.Flags().StringVar(&order, "order", "", `field, with " desc" to reverse`)
+	f := cmd.Flags()
+	f.StringVar(&filter, "filter", "", `expression, such as 'health = "ticket" AND temp_die > 85'`)
+	f.StringSliceVar(&states, "state", nil, "only those of a state: "+strings.Join(boxStates, ", ")+"; several with commas")
+	f.StringArrayVar(&labels, "label", nil, "only those with a label, k=v or k; with several, those that have all")
+	f.StringVar(&order, "order", "", `field, with " desc" to reverse`)
 	return cmd
 }
 
+// boxStates is how a box may stand in the fleet.
+var boxStates = []string{"enrolled", "active", "quarantined", "revoked", "retired"}
+
+// boxFilter joins an expression with the flags that stand for one.
+func boxFilter(filter string, states, labels []string) (string, error) {
+	var terms, any []string
+	if strings.TrimSpace(filter) != "" {
+		terms = append(terms, "("+filter+")")
+	}
+	for _, s := range states {
+		if !slices.Contains(boxStates, s) {
+			return "", fmt.Errorf("--state %s: there is %s", s, strings.Join(boxStates, ", "))
+		}
+		any = append(any, "state = "+strconv.Quote(s))
+	}
+	if len(any) > 0 {
+		terms = append(terms, "("+strings.Join(any, " OR ")+")")
+	}
+	for _, l := range labels {
+		terms = append(terms, "label:"+strconv.Quote(l))
+	}
+	return strings.Join(terms, " AND "), nil
+}
+
 func boxSheet(kind string, value any, list []fleetapi.Box) sheet {
-	s := sheet{kind: kind, item: "box", value: value, narrow: 8,
-		head: []string{"NAME", "SITE", "LINK", "HEALTH", "UPDATE", "DIE", "MODELS", "SEEN", "ID", "CLASS", "AGENT", "SIMULATED", "BUFFERED"}}
+	s := sheet{kind: kind, item: "box", value: value, narrow: 10,
+		head: []string{"NAME", "SITE", "STATE", "LINK", "HEALTH", "UPDATE", "DIE", "SEEN", "LABELS", "MODELS", "ID", "CLASS", "AGENT", "SIMULATED", "BUFFERED"}}
 	now := time.Now()
 	for _, b := range list {
 		die := "-"
@@ -62,8 +95,8 @@ func boxSheet(kind string, value any, list []fleetapi.Box) sheet {
 		for _, m := range b.Models {
 			running = append(running, m.Name+":"+orDash(m.RunningVersion))
 		}
-		s.rows = append(s.rows, []string{b.Name, b.Site, string(b.Link), string(b.Health), string(b.Update), die, orDash(strings.Join(running, " ")), age(b.LastSeen, now),
-			string(b.ID), orDash(b.Inventory.Class), orDash(b.Inventory.Agent), strconv.FormatBool(b.Simulated), strconv.FormatInt(b.Buffer.Blocks, 10)})
+		s.rows = append(s.rows, []string{b.Name, b.Site, b.State, string(b.Link), string(b.Health), string(b.Update), die, age(b.LastSeen, now),
+			orDash(fleetapi.LabelWords(b.Labels)), orDash(strings.Join(running, " ")), string(b.ID), orDash(b.Inventory.Class), orDash(b.Inventory.Agent), strconv.FormatBool(b.Simulated), strconv.FormatInt(b.Buffer.Blocks, 10)})
 		s.names = append(s.names, b.Name)
 	}
 	return s
@@ -101,7 +134,10 @@ func (c *cli) boxShow(ctx context.Context, args []string) error {
 		simulated = " (simulated)"
 	}
 	fmt.Fprintf(c.out, "%s%s  %s  %s\n", b.Name, simulated, b.ID, b.Site)
-	fmt.Fprintf(c.out, "link %s, health %s, update %s, seen %s\n", b.Link, b.Health, b.Update, age(b.LastSeen, time.Now()))
+	fmt.Fprintf(c.out, "%s, link %s, health %s, update %s, seen %s\n", b.State, b.Link, b.Health, b.Update, age(b.LastSeen, time.Now()))
+	if len(b.Labels) > 0 {
+		fmt.Fprintf(c.out, "labels %s\n", fleetapi.LabelWords(b.Labels))
+	}
 	fmt.Fprintf(c.out, "%s %s %s, %d CPUs, %s, agent %s, runner %s\n", orDash(b.Inventory.Vendor), orDash(b.Inventory.Product), orDash(b.Inventory.Arch), b.Inventory.CPUs, bytesText(b.Inventory.MemoryBytes), orDash(b.Inventory.Agent), orDash(b.Inventory.Runner))
 	fmt.Fprintf(c.out, "%d blocks wait on the box, %d were dropped; %d reads in the last hour, %d of %d checked ones right\n", b.Buffer.Blocks, b.Buffer.DroppedBlocks, b.Reads.Total, b.Reads.Right, b.Reads.Checked)
 	fmt.Fprintln(c.out, coolingWords(b.Thermal))

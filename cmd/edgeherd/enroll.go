@@ -228,7 +228,10 @@ func enrollSignCommand(c *cli) *cobra.Command {
 			s.rows = append(s.rows, []string{out, answer.Name, string(answer.Box)})
 			s.names = append(s.names, out)
 		}
-		s.value, s.items = made, made
+		s.items = made
+		s.value = struct {
+			Items []any `json:"items"`
+		}{made}
 		c.say("Bring each file back to its machine: sudo edgeherd-agent enroll --import FILE.")
 		return c.print(s)
 	})

@@ -205,9 +205,9 @@ func (c *cli) table(s sheet) {
 // paint colours the words that say how something is.
 func paint(word string) string {
 	colour := map[string]string{
-		"live": "32", "healthy": "32", "verified": "32", "ok": "32", "current": "32", "done": "32", "passed": "32", "succeeded": "32",
-		"late": "33", "watch": "33", "ticket": "33", "reopened": "33", "updating": "33", "running": "33", "paused": "33", "unreachable": "33",
-		"silent": "31", "urgent": "31", "failed": "31", "halted": "31",
+		"live": "32", "healthy": "32", "verified": "32", "ok": "32", "current": "32", "done": "32", "passed": "32", "succeeded": "32", "active": "32",
+		"late": "33", "watch": "33", "ticket": "33", "reopened": "33", "updating": "33", "running": "33", "paused": "33", "unreachable": "33", "enrolled": "33", "quarantined": "33",
+		"silent": "31", "urgent": "31", "failed": "31", "halted": "31", "revoked": "31",
 	}[word]
 	if colour == "" {
 		return word

@@ -177,6 +177,8 @@ var csvColumns = []column[fleetapi.Box]{
 	{"id", func(b fleetapi.Box) string { return string(b.ID) }},
 	{"name", func(b fleetapi.Box) string { return b.Name }},
 	{"site", func(b fleetapi.Box) string { return b.Site }},
+	{"state", func(b fleetapi.Box) string { return b.State }},
+	{"labels", func(b fleetapi.Box) string { return fleetapi.LabelWords(b.Labels) }},
 	{"link", func(b fleetapi.Box) string { return string(b.Link) }},
 	{"health", func(b fleetapi.Box) string { return string(b.Health) }},
 	{"update", func(b fleetapi.Box) string { return string(b.Update) }},

@@ -25,6 +25,8 @@ type place struct {
 	ID         identity.ID         `json:"i"`
 	Name       string              `json:"n"`
 	Site       string              `json:"s"`
+	State      string              `json:"e"`
+	Labels     map[string]string   `json:"b,omitempty"`
 	Link       fleetapi.Link       `json:"l"`
 	Health     fleetapi.Health     `json:"h"`
 	Update     fleetapi.Update     `json:"u"`
@@ -47,7 +49,7 @@ func queryHash(filter, order string) string {
 func pageToken(query string, b fleetapi.Box) string {
 	p := place{
 		Query: query, ID: b.ID, Name: b.Name, Site: b.Site, Link: b.Link, Health: b.Health, Update: b.Update,
-		Class: b.Inventory.Class, Arch: b.Inventory.Arch, Agent: b.Inventory.Agent, Simulated: b.Simulated,
+		State: b.State, Labels: b.Labels, Class: b.Inventory.Class, Arch: b.Inventory.Arch, Agent: b.Inventory.Agent, Simulated: b.Simulated,
 	}
 	if v, ok := b.Latest["temp_die_celsius"]; ok {
 		p.Temp = &v.Value
@@ -78,7 +80,7 @@ func readToken(token string) (place, error) {
 // box is a stand-in that sorts where the last box of the page before was.
 func (p place) box() fleetapi.Box {
 	b := fleetapi.Box{
-		ID: p.ID, Name: p.Name, Site: p.Site, Link: p.Link, Health: p.Health, Update: p.Update, Simulated: p.Simulated,
+		ID: p.ID, Name: p.Name, Site: p.Site, State: p.State, Labels: p.Labels, Link: p.Link, Health: p.Health, Update: p.Update, Simulated: p.Simulated,
 		Inventory: wire.Inventory{Class: p.Class, Arch: p.Arch, Agent: p.Agent}, Models: p.Models,
 		Latest: map[string]fleetapi.Value{},
 	}

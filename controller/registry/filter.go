@@ -12,6 +12,8 @@ var boxes = Language[fleetapi.Box]{By: "name", Example: `site = "berlin-1"`, Fie
 	"id":     {Text: func(b fleetapi.Box) string { return b.ID.String() }},
 	"name":   {Text: func(b fleetapi.Box) string { return b.Name }},
 	"site":   {Text: func(b fleetapi.Box) string { return b.Site }},
+	"state":  {Text: func(b fleetapi.Box) string { return b.State }},
+	"label":  {Text: func(b fleetapi.Box) string { return fleetapi.LabelWords(b.Labels) }, Has: hasLabel},
 	"link":   {Text: func(b fleetapi.Box) string { return string(b.Link) }},
 	"health": {Text: func(b fleetapi.Box) string { return string(b.Health) }},
 	"update": {Text: func(b fleetapi.Box) string { return string(b.Update) }},
@@ -27,6 +29,13 @@ var boxes = Language[fleetapi.Box]{By: "name", Example: `site = "berlin-1"`, Fie
 	"cause":      {Text: func(b fleetapi.Box) string { return strings.Join(b.Thermal.Causes, " ") }},
 	"simulated":  {Text: func(b fleetapi.Box) string { return fmt.Sprint(b.Simulated) }},
 }}
+
+// hasLabel finds a label as k=v, or any of a key.
+func hasLabel(b fleetapi.Box, word string) bool {
+	key, value, exact := strings.Cut(word, "=")
+	have, ok := b.Labels[key]
+	return ok && (!exact || have == value)
+}
 
 func modelWords(b fleetapi.Box) string {
 	var words []string

@@ -16,6 +16,8 @@ import (
 type Field[T any] struct {
 	Text   func(T) string
 	Number func(T) (float64, bool) // false: it has none
+	// Has is what `name:"word"` asks; nil: whether Text contains the word.
+	Has func(v T, word string) bool
 }
 
 // Language is what filters and sort orders of a list may name.
@@ -148,7 +150,9 @@ func (f Filter[T]) matches(e *expr.Expr, v T) bool {
 		got, known := field.Number(v)
 		return known && holds(call.GetFunction(), cmp.Compare(got, numberOf(args[1])))
 	} else if field.Text != nil {
-		if call.GetFunction() == filtering.FunctionHas {
+		if has := call.GetFunction() == filtering.FunctionHas; has && field.Has != nil {
+			return field.Has(v, textOf(args[1]))
+		} else if has {
 			return strings.Contains(field.Text(v), textOf(args[1]))
 		}
 		return holds(call.GetFunction(), cmp.Compare(field.Text(v), textOf(args[1])))

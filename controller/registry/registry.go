@@ -33,7 +33,7 @@ const (
 // View returns box b as people see it at now.
 func View(b store.Box, now time.Time) fleetapi.Box {
 	v := fleetapi.Box{
-		ID: b.ID, Name: b.Name, Site: b.Site, Simulated: b.Inventory.Simulated,
+		ID: b.ID, Name: b.Name, Site: b.Site, State: string(b.State), Labels: b.Labels, Simulated: b.Inventory.Simulated,
 		Inventory: b.Inventory, Buffer: b.Buffer, Latest: map[string]fleetapi.Value{},
 		DesiredGeneration: b.Desired.Generation, RunningGeneration: b.Running.Generation,
 		Reads: fleetapi.Reads{Total: b.Reads.Total, Checked: b.Reads.Checked, Right: b.Reads.Right},

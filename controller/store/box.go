@@ -16,6 +16,8 @@ type Box struct {
 	ID         identity.ID
 	Name       string
 	Site       string
+	State      State
+	Labels     map[string]string
 	EnrolledMs int64
 	LastSeenMs int64 // 0: never
 	Connected  bool
@@ -202,10 +204,9 @@ func (s *Store) Box(ctx context.Context, id identity.ID, readsSinceMs int64) (Bo
 
 func (s *Store) boxes(ctx context.Context, only identity.ID, readsSinceMs int64) ([]Box, error) {
 	var out []Box
-	var texts [][4]string
+	var texts [][boxTexts]string
 	at := map[identity.ID]int{}
-	err := s.each(ctx, `SELECT id, name, site, enrolled_ms, last_seen_ms, connected, inventory, buffer, running, desired
-		FROM box WHERE ? = '' OR id = ? ORDER BY name`, []any{only, only}, func(rows *sql.Rows) error {
+	err := s.each(ctx, boxRows+` WHERE ? = '' OR b.id = ? ORDER BY b.name`, []any{only, only}, func(rows *sql.Rows) error {
 		b, said, err := scanBox(rows)
 		if err != nil {
 			return err
@@ -238,24 +239,31 @@ func (s *Store) boxes(ctx context.Context, only identity.ID, readsSinceMs int64)
 	return out, s.addReads(ctx, only, readsSinceMs, get)
 }
 
+// boxRows is what scanBox reads; the last boxTexts columns are JSON.
+const (
+	boxRows = `SELECT b.id, b.name, b.site, b.enrolled_ms, b.last_seen_ms, b.connected, coalesce(s.state, 'active'),
+		b.inventory, b.buffer, b.running, b.desired, coalesce(s.labels, '{}') FROM box b LEFT JOIN standing s ON s.box = b.id`
+	boxTexts = 5
+)
+
 // scanBox reads a row; what is JSON in it is for parseBoxes.
-func scanBox(rows *sql.Rows) (b Box, texts [4]string, err error) {
-	err = rows.Scan(&b.ID, &b.Name, &b.Site, &b.EnrolledMs, &b.LastSeenMs, &b.Connected, &texts[0], &texts[1], &texts[2], &texts[3])
+func scanBox(rows *sql.Rows) (b Box, texts [boxTexts]string, err error) {
+	err = rows.Scan(&b.ID, &b.Name, &b.Site, &b.EnrolledMs, &b.LastSeenMs, &b.Connected, &b.State, &texts[0], &texts[1], &texts[2], &texts[3], &texts[4])
 	return b, texts, err
 }
 
 // parseBoxes reads the texts of all boxes, which takes as long as to fetch
 // them, on all processors.
-func parseBoxes(boxes []Box, texts [][4]string) error {
+func parseBoxes(boxes []Box, texts [][boxTexts]string) error {
 	errs := make([]error, len(boxes))
 	parallel(len(boxes), func(i int) {
 		b := &boxes[i]
-		for j, into := range []any{&b.Inventory, &b.Buffer, &b.Running, &b.Desired} {
+		for j, into := range []any{&b.Inventory, &b.Buffer, &b.Running, &b.Desired, &b.Labels} {
 			if text := texts[i][j]; text != "" && text != "{}" && errs[i] == nil {
 				errs[i] = json.Unmarshal([]byte(text), into)
 			}
 		}
-		texts[i] = [4]string{}
+		texts[i] = [boxTexts]string{}
 	})
 	for i, err := range errs {
 		if err != nil {

@@ -163,8 +163,8 @@ func (s *Store) BoxesOf(ctx context.Context, ids []identity.ID) ([]Box, error) {
 	var out []Box
 	err := s.read(ctx, func(t *tx) error {
 		out = nil
-		var texts [][4]string
-		find := many{head: `SELECT id, name, site, enrolled_ms, last_seen_ms, connected, inventory, buffer, running, desired FROM box WHERE id IN (`, row: `?`, tail: `)`, width: 1}
+		var texts [][boxTexts]string
+		find := many{head: boxRows + ` WHERE b.id IN (`, row: `?`, tail: `)`, width: 1}
 		err := t.eachMany(ctx, find, args, func(rows *sql.Rows) error {
 			b, said, err := scanBox(rows)
 			out, texts = append(out, b), append(texts, said)

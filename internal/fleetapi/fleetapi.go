@@ -11,6 +11,9 @@
 package fleetapi
 
 import (
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/edgeherd/edgeherd/internal/blob"
@@ -55,16 +58,19 @@ const (
 
 // Box is one box as the controller knows it.
 type Box struct {
-	ID        identity.ID    `json:"id"`
-	Name      string         `json:"name"`
-	Site      string         `json:"site"`
-	Simulated bool           `json:"simulated"`
-	Link      Link           `json:"link"`
-	Health    Health         `json:"health"`
-	Update    Update         `json:"update"`
-	LastSeen  *time.Time     `json:"last_seen,omitempty"`
-	Inventory wire.Inventory `json:"inventory"`
-	Buffer    wire.Buffer    `json:"buffer"`
+	ID    identity.ID `json:"id"`
+	Name  string      `json:"name"`
+	Site  string      `json:"site"`
+	State string      `json:"state" enum:"enrolled,active,quarantined,revoked,retired" doc:"how it stands in the fleet; enrolled: it has not come with its certificate yet"`
+	// Labels are those of the token that it was enrolled with.
+	Labels    map[string]string `json:"labels,omitempty"`
+	Simulated bool              `json:"simulated"`
+	Link      Link              `json:"link"`
+	Health    Health            `json:"health"`
+	Update    Update            `json:"update"`
+	LastSeen  *time.Time        `json:"last_seen,omitempty"`
+	Inventory wire.Inventory    `json:"inventory"`
+	Buffer    wire.Buffer       `json:"buffer"`
 	// Latest holds the newest value of each metric with its time.
 	Latest map[string]Value `json:"latest"`
 	// Thermal is how dirty the cooling path is.
@@ -77,6 +83,15 @@ type Box struct {
 	// Reads counts pipeline results and how many equal the known truth; only
 	// simulated cameras know it.
 	Reads Reads `json:"reads"`
+}
+
+// LabelWords are labels as k=v, in order.
+func LabelWords(labels map[string]string) string {
+	words := make([]string, 0, len(labels))
+	for _, k := range slices.Sorted(maps.Keys(labels)) {
+		words = append(words, k+"="+labels[k])
+	}
+	return strings.Join(words, " ")
 }
 
 // Value is a number with its age.

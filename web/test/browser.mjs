@@ -106,6 +106,7 @@ async function allPages() {
     const box = boxes.find(test);
     if (box) list[`box-${what}`] = `/boxes/${box.id}`;
   };
+  first("quarantined", (b) => b.state === "quarantined");
   first("urgent", (b) => b.health === "urgent");
   first("learning", (b) => b.thermal.reason_code === "learning");
   first("unjudged", (b) => !b.thermal.known && b.thermal.reason_code !== "learning");

@@ -51,9 +51,13 @@ function matcher(filter) {
           ? box.latest.temp_die_celsius?.value
           : field === "model"
             ? box.models.map((b) => `${b.name}:${b.running_version}`).join(" ")
-            : field === "cause"
-              ? box.thermal.causes.join(" ")
-              : String(field === "class" ? box.inventory.class : box[field]);
+            : field === "label"
+              ? Object.entries(box.labels ?? {})
+                  .map(([k, v]) => `${k}=${v}`)
+                  .join(" ")
+              : field === "cause"
+                ? box.thermal.causes.join(" ")
+                : String(field === "class" ? box.inventory.class : box[field]);
       const holds =
         op === "=" ? got === want : op === ":" ? got.includes(want) : op === ">" ? got > +want : got < +want;
       return not ? !holds : holds;
@@ -197,6 +201,10 @@ function answer(path, query, body) {
   if (kind === "boxes" && part === "acceptance") {
     const tested = sample.boxes[0].id === id;
     return shift({ items: tested ? sample.acceptances : [] });
+  }
+  if (kind === "boxes" && part === "identity") {
+    const box = sample.boxes.find((b) => b.id === id);
+    return shift({ ...sample.identity, box: id, name: box?.name, site: box?.site, labels: box?.labels });
   }
   if (kind === "boxes" && part === "faults") {
     const troubled = sample.boxes.find((b) => b.link === "silent")?.id === id;

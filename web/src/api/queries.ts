@@ -6,6 +6,7 @@ import type {
   AcceptanceList,
   Box,
   BoxFaultList,
+  BoxIdentity,
   BoxList,
   EventList,
   ModelList,
@@ -28,6 +29,7 @@ export const paths = {
   series: "/api/v1/boxes/{id}/series",
   boxEvents: "/api/v1/boxes/{id}/events",
   boxResults: "/api/v1/boxes/{id}/results",
+  boxIdentity: "/api/v1/boxes/{id}/identity",
   boxFaults: "/api/v1/boxes/{id}/faults",
   boxAcceptances: "/api/v1/boxes/{id}/acceptance",
   boxAcceptancePage: "/api/v1/boxes/{id}/acceptance/{report}/html",
@@ -113,6 +115,12 @@ export const boxFaultsQuery = (id: string) =>
     queryKey: ["boxes", "faults", id],
     queryFn: ({ signal }) => get<BoxFaultList>(url(paths.boxFaults, { id }), signal),
     refetchInterval: 30_000,
+  });
+
+export const boxIdentityQuery = (id: string) =>
+  queryOptions({
+    queryKey: ["boxes", "identity", id],
+    queryFn: ({ signal }) => get<BoxIdentity>(url(paths.boxIdentity, { id }), signal),
   });
 
 export const boxAcceptancesQuery = (id: string) =>

@@ -13,6 +13,7 @@ import { State, useWord } from "../ui/state";
 import { Acceptances } from "./acceptances";
 import { Charts, chartMetrics } from "./charts";
 import { CareCards, HealthCard } from "./health";
+import { Standing } from "./identity";
 import { spanOf, spans } from "./span";
 import { Troubles } from "./troubles";
 
@@ -47,6 +48,7 @@ export function BoxPage() {
           <Link to="/" search={{ q: `site = "${box.site}"` }} className="link">
             {box.site}
           </Link>
+          {box.state !== "active" && <State kind="standing" value={box.state} />}
           <State kind="health" value={box.health} old={away} />
           <span>
             <State kind="link" value={box.link} />{" "}
@@ -67,6 +69,7 @@ export function BoxPage() {
           <ChartCard box={box} />
         </div>
         <div className="grid grid-cols-[minmax(0,1fr)] gap-3">
+          <Standing box={box} />
           <Troubles id={box.id} />
           <Runs box={box} />
           <Measured box={box} />
@@ -81,6 +84,21 @@ export function BoxPage() {
         <Events box={box} />
       </div>
     </Page>
+  );
+}
+
+/** Labels are those of the token that the box was enrolled with. */
+function Labels({ of = {} }: { of?: Record<string, string> }) {
+  const words = Object.entries(of).map(([key, value]) => `${key}=${value}`);
+  if (words.length === 0) return <>–</>;
+  return (
+    <span className="flex flex-wrap gap-1">
+      {words.sort().map((word) => (
+        <span key={word} className="tag code break-all">
+          {word}
+        </span>
+      ))}
+    </span>
   );
 }
 
@@ -276,6 +294,7 @@ function Inventory({ box }: { box: Box }) {
     <Card title={t("box.hardware")}>
       <Facts
         items={[
+          [t("box.labels"), <Labels key="labels" of={box.labels} />],
           [t("box.class"), word("class", inventory.class)],
           [t("box.product"), hardware || "–"],
           [

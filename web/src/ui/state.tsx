@@ -26,6 +26,13 @@ const looks: Record<string, Record<string, Look>> = {
     failed: { icon: "failed", colour: "text-hot" },
     unknown: { icon: "unknown", colour: soft },
   },
+  standing: {
+    enrolled: { icon: "waiting", colour: soft },
+    active: { icon: "ok", colour: "text-ok" },
+    quarantined: { icon: "fault", colour: "text-hot" },
+    revoked: { icon: "canceled", colour: "text-hot" },
+    retired: { icon: "canceled", colour: soft },
+  },
   rollout: {
     draft: { icon: "draft", colour: soft },
     running: { icon: "updating", colour: "text-busy" },
@@ -86,6 +93,7 @@ export type Kind =
   | "health"
   | "link"
   | "update"
+  | "standing"
   | "rollout"
   | "wave"
   | "target"

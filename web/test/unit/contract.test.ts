@@ -46,6 +46,7 @@ test.each([
   ["Release", sample.releases],
   ["Result", sample.results],
   ["Event", sample.events],
+  ["BoxIdentity", [sample.identity]],
   ["Summary", [sample.summary]],
   ["Session", [sample.session]],
   ["SiteList", [sample.sites]],

@@ -158,6 +158,9 @@ export type Box = {
     health: string;
     id: string;
     inventory: Inventory;
+    labels?: {
+        [key: string]: string;
+    };
     last_seen?: string;
     latest: {
         [key: string]: Value;
@@ -169,6 +172,10 @@ export type Box = {
     running_generation: number;
     simulated: boolean;
     site: string;
+    /**
+     * how it stands in the fleet; enrolled: it has not come with its certificate yet
+     */
+    state: 'enrolled' | 'active' | 'quarantined' | 'revoked' | 'retired';
     thermal: Thermal;
     update: string;
 };
