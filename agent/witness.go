@@ -29,7 +29,7 @@ func (a *Agent) see(envelope []byte) {
 }
 
 func (a *Agent) remember(envelope []byte) error {
-	payload, err := a.guard.Keyring().Open(trust.TypeAudit, envelope)
+	payload, proof, err := a.guard.Keyring().Prove(trust.TypeAudit, envelope)
 	if err != nil {
 		return err
 	}
@@ -37,5 +37,6 @@ func (a *Agent) remember(envelope []byte) error {
 	if err != nil {
 		return err
 	}
+	head.Proof = (*witness.Proof)(&proof)
 	return a.witness.See(head)
 }

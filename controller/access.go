@@ -27,7 +27,7 @@ func owner(name string) people.Caller {
 
 // byController is the draft of what the controller itself does.
 func byController(ctx context.Context, verb string) context.Context {
-	return audit.With(ctx, &audit.Draft{Actor: "controller", Source: "controller", Verb: verb})
+	return audit.With(ctx, audit.Itself(verb))
 }
 
 // LoginURL makes an address that logs its first visitor in as owner.

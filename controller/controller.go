@@ -250,6 +250,9 @@ func (c *Controller) openState(ctx context.Context) error {
 	if err := c.agreeOnKeys(ctx); err != nil {
 		return err
 	}
+	if err := c.store.SignsAudit(ctx, c.key.Public().String()); err != nil {
+		return err
+	}
 	c.trust = keeper.New(keeper.Options{Store: c.store, Key: c.key, WallClock: c.opts.WallClock}, c.log)
 	return c.joinFleet(ctx)
 }

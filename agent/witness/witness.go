@@ -3,17 +3,18 @@
 //
 // Vocabulary: a head is the number of a record and its hash, signed by the
 // controller together with the time. The newest comes in each WELCOME; the box
-// says in each HELLO which ones it holds. What it holds it never gives up for a
-// head that contradicts it.
+// says in each HELLO which ones it holds, with their signatures: no box can make
+// one up. What it holds it never gives up for a head that contradicts it.
 //
-//	STATE/witness.json   the heads, at most 16: the newest, and older ones ever farther apart
+//	STATE/witness.json   the heads, at most 8: the newest, and older ones ever farther apart
 //
 // A box does not see the records. It knows a log that was cut, since a head that
 // was signed later has a lower number, and one that was forked, since one number
 // has two hashes; a log that was rewritten and went on is found by
 // `edgeherd audit verify`, which compares it with what boxes hold.
 //
-// The one rule a caller can break: See only what the controller's key has signed.
+// The one rule a caller can break: See only what the controller's key has signed,
+// with the signature in Proof.
 package witness
 
 import (
@@ -26,6 +27,7 @@ import (
 	"time"
 
 	"github.com/edgeherd/edgeherd/internal/durable"
+	"github.com/edgeherd/edgeherd/internal/trust"
 	"github.com/edgeherd/edgeherd/internal/wire"
 )
 
@@ -33,7 +35,15 @@ import (
 type Head struct {
 	Seq  uint64    `json:"seq"`
 	Hash string    `json:"hash"` // SHA-256 in hexadecimal
-	Time time.Time `json:"time"` // by the controller's clock
+	Time time.Time `json:"time"` // by the controller's clock, in whole seconds
+	// Proof is what signed it; not a part of what was signed.
+	Proof *Proof `json:"proof,omitempty"`
+}
+
+// Proof is the signature of a head.
+type Proof struct {
+	Key trust.KeyID `json:"key"`
+	Sig []byte      `json:"sig"`
 }
 
 // Parse reads what was signed.
@@ -47,7 +57,9 @@ func Parse(payload []byte) (Head, error) {
 	if err := dec.Decode(&s); err != nil {
 		return Head{}, fmt.Errorf("head of the audit log: %w", err)
 	}
-	if raw, err := hex.DecodeString(s.Hash); s.V != 1 || s.Seq == 0 || s.Seq > wire.MaxAuditSeq || err != nil || len(raw) != wire.AuditHashBytes {
+	raw, err := hex.DecodeString(s.Hash)
+	if s.V != 1 || s.Seq == 0 || s.Seq > wire.MaxAuditSeq || err != nil || len(raw) != wire.AuditHashBytes || s.Proof != nil ||
+		s.Time.Unix() < 0 || s.Time.Unix() > wire.MaxAuditUnixS || s.Time.Nanosecond() != 0 {
 		return Head{}, errors.New("head of the audit log: not of a known form")
 	}
 	return s.Head, nil
@@ -60,7 +72,7 @@ func (c *Contradiction) Error() string {
 	if c.Has.Seq == c.Shown.Seq {
 		return fmt.Sprintf("the audit log of the controller was forked: this box has seen record %d as %.16s…, and is shown %.16s…", c.Has.Seq, c.Has.Hash, c.Shown.Hash)
 	}
-	return fmt.Sprintf("the audit log of the controller was cut: this box has seen record %d, and is shown record %d as the newest, signed later", c.Has.Seq, c.Shown.Seq)
+	return fmt.Sprintf("the audit log of the controller was cut, or put back from a backup: this box has seen record %d, and is shown record %d as the newest, signed later", c.Has.Seq, c.Shown.Seq)
 }
 
 // Witness holds heads. Safe for concurrent use.
@@ -130,15 +142,25 @@ func thin(heads []Head) []Head {
 	return append(heads[:at], heads[at+1:]...)
 }
 
-// Heads are those that the box holds, for its HELLO.
+// Heads are those that the box holds and can prove, for its HELLO.
 func (w *Witness) Heads() []wire.AuditHead {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var out []wire.AuditHead
 	for _, h := range w.heads {
-		if raw, err := hex.DecodeString(h.Hash); err == nil && len(raw) == wire.AuditHashBytes {
-			out = append(out, wire.AuditHead{Seq: h.Seq, Hash: raw})
+		if told, ok := h.wire(); ok {
+			out = append(out, told)
 		}
 	}
 	return out
+}
+
+func (h Head) wire() (wire.AuditHead, bool) {
+	if h.Proof == nil {
+		return wire.AuditHead{}, false
+	}
+	hash, err := hex.DecodeString(h.Hash)
+	key, err2 := hex.DecodeString(string(h.Proof.Key))
+	ok := err == nil && err2 == nil && len(hash) == wire.AuditHashBytes && len(key) == wire.AuditKeyBytes && len(h.Proof.Sig) == wire.AuditSigBytes
+	return wire.AuditHead{Seq: h.Seq, Hash: hash, UnixS: h.Time.Unix(), Key: key, Sig: h.Proof.Sig}, ok
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,6 +9,7 @@ import (
 	"io"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -59,24 +59,38 @@ func (c *cli) auditExport(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	var all bytes.Buffer
 	var v audit.Verifier
-	if err := client.ExportAudit(ctx, func(line []byte) error {
-		all.Write(line)
-		all.WriteByte('\n')
-		return v.Add(line)
-	}); err != nil {
-		return changedLog(err)
+	lines := func(to io.Writer) error {
+		out := bufio.NewWriter(to)
+		err := client.ExportAudit(ctx, func(line []byte) error {
+			out.Write(line)
+			out.WriteByte('\n') // Flush tells what failed
+			return v.Add(line)
+		})
+		return errors.Join(changedLog(err), out.Flush())
 	}
 	if args[0] == "-" {
-		_, err = c.out.Write(all.Bytes())
+		err = lines(c.out)
 	} else {
-		err = durable.WriteFile(args[0], all.Bytes(), 0o600)
+		err = writeWhole(args[0], lines)
 	}
 	if err == nil {
 		c.say("%d records; the hash of the last is %s.", v.Passed().Seq, v.Passed().Hash)
 	}
 	return err
+}
+
+// writeWhole has a file appear when all of it is written, or not at all.
+func writeWhole(name string, write func(io.Writer) error) error {
+	f, err := os.CreateTemp(filepath.Dir(name), ".edgeherd-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // not there any more when all went well
+	if err := errors.Join(write(f), f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return durable.Rename(f.Name(), name)
 }
 
 // changedLog is the error of a log that is not what it was.
@@ -98,7 +112,7 @@ func auditVerifyCommand(c *cli) *cobra.Command {
 			if err := json.Unmarshal([]byte(head), &h); err != nil || h.Seq < 1 {
 				return ended(exitUsage, "--head %s: want what verify printed with -o json before: {\"seq\":12,\"hash\":\"…\"}", head)
 			}
-			known[h.Seq] = seenHead{h.Hash, "when its head was noted"}
+			known[h.Seq] = audit.Seen{Head: h, By: "who noted its head"}
 		}
 		for _, name := range boxes {
 			if err := known.read(name); err != nil {
@@ -122,21 +136,38 @@ type verified struct {
 	Seals  int        `json:"seals"`
 	Sealed *time.Time `json:"sealed,omitempty"`
 	// Witnesses are boxes that have seen it.
-	Witnesses int `json:"witnesses"`
+	Witnesses int                     `json:"witnesses"`
+	Restores  []fleetapi.AuditRestore `json:"restores,omitempty"`
+	Forged    []fleetapi.AuditWitness `json:"forged,omitempty"`
+	Unjudged  []fleetapi.AuditWitness `json:"unjudged,omitempty"`
 }
 
 func (c *cli) printVerified(v verified) error {
+	for _, r := range v.Restores {
+		c.say("%s", audit.Restore{Seq: r.Seq, Time: r.Time}.Say(r.Lost))
+	}
+	if len(v.Restores) > 0 {
+		c.say("Whoever holds the controller can write such a record to hide a cut: ask who restored it.")
+	}
+	for _, w := range v.Forged {
+		c.say("Box %s (%s) says to have seen record %d with the hash %s, and no controller signed that. The log is not in doubt, the box is: look at it.", w.Name, w.Box, w.Seq, w.Hash)
+	}
+	for _, w := range v.Unjudged {
+		c.say("Box %s (%s) has seen record %d with the hash %s, signed with a key that the log does not name.", w.Name, w.Box, w.Seq, w.Hash)
+	}
 	c.say("No record was changed. Note the head elsewhere: `edgeherd audit verify --head` finds out later whether it still holds.")
-	return c.print(sheet{
+	err := c.print(sheet{
 		kind: "audit-head", value: v, head: []string{"RECORDS", "HASH", "SEALS", "BOXES"},
 		rows: [][]string{{fmt.Sprint(v.Seq), v.Hash, fmt.Sprint(v.Seals), fmt.Sprint(v.Witnesses)}}, names: []string{v.Hash},
 	})
+	if err == nil && len(v.Unjudged) > 0 {
+		return ended(exitPartly, "what some boxes have seen cannot be judged: a backup from before the controller's key was changed was put back, or the log was made anew under another key, or those boxes lie")
+	}
+	return err
 }
 
 // heads are what is known of the log from elsewhere, by number.
-type heads map[int64]seenHead
-
-type seenHead struct{ hash, when string }
+type heads map[int64]audit.Seen
 
 // read takes the heads that a box has kept.
 func (k heads) read(name string) error {
@@ -145,13 +176,16 @@ func (k heads) read(name string) error {
 		return err
 	}
 	var w struct {
-		State []audit.Head `json:"state"`
+		State []struct {
+			audit.Head
+			Time time.Time `json:"time"`
+		} `json:"state"`
 	}
 	if err := json.Unmarshal(text, &w); err != nil || len(w.State) == 0 {
 		return fmt.Errorf("%s is not the witness.json of a box", name)
 	}
 	for _, h := range w.State {
-		k[h.Seq] = seenHead{h.Hash, "when the box of " + name + " saw it"}
+		k[h.Seq] = audit.Seen{Head: h.Head, Signed: h.Time, By: "the box of " + name}
 	}
 	return nil
 }
@@ -162,35 +196,65 @@ func (c *cli) verifyFile(name string, known heads) error {
 		return err
 	}
 	defer f.Close()
-	v, err := walk(f, known)
-	if err != nil {
-		return changedLog(err)
-	}
-	return c.printVerified(verified{Head: v.Passed()})
-}
-
-// walk verifies lines, which must hold what is known.
-func walk(r io.Reader, known heads) (v audit.Verifier, err error) {
-	lines := bufio.NewScanner(r)
+	w := walk{known: known, had: map[int64]string{}}
+	lines := bufio.NewScanner(f)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
-		if err := v.Add(lines.Bytes()); err != nil {
-			return v, err
-		}
-		at := v.Passed()
-		if k, ok := known[at.Seq]; ok && at.Hash != k.hash {
-			return v, &audit.Broken{Seq: at.Seq, Why: "it was changed: its hash was another " + k.when}
+		if err := w.add(lines.Bytes()); err != nil {
+			return changedLog(err)
 		}
 	}
 	if err := lines.Err(); err != nil {
-		return v, err
+		return err
 	}
-	for _, seq := range slices.Sorted(maps.Keys(known)) {
-		if v.Passed().Seq < seq {
-			return v, &audit.Broken{Seq: v.Passed().Seq + 1, Why: fmt.Sprintf("it is missing: the log had %d records %s", seq, known[seq].when)}
+	restores, err := w.end()
+	if err != nil {
+		return changedLog(err)
+	}
+	return c.printVerified(verified{Head: w.v.Passed(), Restores: restores})
+}
+
+// walk verifies lines, which must hold what is known.
+type walk struct {
+	v     audit.Verifier
+	known heads
+	had   map[int64]string // hashes of what is known
+}
+
+func (w *walk) add(line []byte) error {
+	if err := w.v.Add(line); err != nil {
+		return err
+	}
+	if at := w.v.Passed(); w.known[at.Seq].Seq > 0 {
+		w.had[at.Seq] = at.Hash
+	}
+	return nil
+}
+
+// end tells the restores, which explain what is not as it was known.
+func (w *walk) end() (out []fleetapi.AuditRestore, err error) {
+	if err := w.v.End(w.v.Passed()); err != nil {
+		return nil, err
+	}
+	for _, r := range w.v.Past().Restores {
+		out = append(out, fleetapi.AuditRestore{Seq: r.Seq, Time: r.Time, Note: r.Note})
+	}
+	for _, seq := range slices.Sorted(maps.Keys(w.known)) {
+		k := w.known[seq]
+		if w.had[seq] == k.Hash {
+			continue
+		}
+		lost := w.v.Past().Lost(k)
+		if lost == nil {
+			return nil, w.v.Missing(k)
+		}
+		for i := range out {
+			if out[i].Seq == lost.Seq {
+				out[i].Lost = seq
+			}
 		}
 	}
-	return v, v.End(v.Passed())
+	return out, nil
 }
 
 func (c *cli) verifyController(ctx context.Context, known heads) error {
@@ -206,29 +270,23 @@ func (c *cli) verifyController(ctx context.Context, known heads) error {
 		c.say("Box %s (%s) has seen record %d with the hash %s; it said so %s ago.", w.Name, w.Box, w.Seq, w.Hash, age(&w.Told, time.Now()))
 	}
 	if len(state.Contradicted) > 0 {
-		c.say("A controller that was put back from a backup looks the same to boxes: was it?")
+		c.say("A database that was put back by other means than `edgeherd server restore` looks the same to boxes: was it?")
 	}
 	if state.Broken != "" {
 		return changedLog(&audit.Broken{Seq: state.BrokenSeq, Why: state.Broken})
 	}
 	if len(known) > 0 {
-		if err := c.holds(ctx, client, known); err != nil {
+		w := walk{known: known, had: map[int64]string{}}
+		if err := client.ExportAudit(ctx, w.add); err != nil {
+			return changedLog(err)
+		}
+		if _, err := w.end(); err != nil {
 			return changedLog(err)
 		}
 	}
 	c.say("%s have seen it up to record %d.", plural(state.Witnesses, "box", "boxes"), state.Witnessed)
-	return c.printVerified(verified{Head: audit.Head{Seq: state.Records, Hash: state.Head}, Seals: state.Seals, Sealed: state.Sealed, Witnesses: state.Witnesses})
-}
-
-// holds has the lines sent and looks for what is known of them from elsewhere.
-func (c *cli) holds(ctx context.Context, client *fleetapi.Client, known heads) error {
-	var all bytes.Buffer
-	if err := client.ExportAudit(ctx, func(line []byte) error {
-		all.Write(line)
-		return all.WriteByte('\n')
-	}); err != nil {
-		return err
-	}
-	_, err := walk(&all, known)
-	return err
+	return c.printVerified(verified{
+		Head: audit.Head{Seq: state.Records, Hash: state.Head}, Seals: state.Seals, Sealed: state.Sealed, Witnesses: state.Witnesses,
+		Restores: state.Restores, Forged: state.Forged, Unjudged: state.Unjudged,
+	})
 }

@@ -1,13 +1,13 @@
 package api
 
 import (
-	"bytes"
+	"bufio"
 	"context"
 	"errors"
-	"maps"
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -69,105 +69,173 @@ func (a *API) listAudit(ctx context.Context, in *listAuditInput) (fleetapi.Audit
 }
 
 func (a *API) verifyAudit(ctx context.Context, _ *nothing) (fleetapi.AuditState, error) {
-	var v audit.Verifier
 	out := fleetapi.AuditState{}
 	seals, err := a.opts.Store.Seals(ctx)
 	if err != nil {
 		return out, err
 	}
-	heads := map[int64]string{}
-	for _, s := range seals {
-		payload, err := a.opts.Keyring.Open(trust.TypeAudit, s.Envelope)
-		if err != nil {
-			out.Broken, out.BrokenSeq = "the seal of this record is not signed by this controller", s.Seq
-			return out, nil
-		}
-		h, err := audit.ParseSeal(payload)
-		if err != nil || h.Seq != s.Seq {
-			out.Broken, out.BrokenSeq = "the seal of this record cannot be read", s.Seq
-			return out, nil
-		}
-		heads[h.Seq] = h.Hash
-		at := s.Time.UTC()
-		out.Seals, out.Sealed, out.Seal = out.Seals+1, &at, s.Envelope
-	}
-	seen, err := a.witnessed(ctx, &out)
+	rows, err := a.opts.Store.Witnesses(ctx)
 	if err != nil {
 		return out, err
 	}
+	hashes := map[int64]string{} // of the records that others know of
+	for _, s := range seals {
+		hashes[s.Seq] = ""
+	}
+	for _, w := range rows {
+		hashes[w.Seq] = ""
+	}
+	var v audit.Verifier
 	head, err := a.opts.Store.AuditLines(ctx, 0, 0, func(line []byte) error {
 		if err := v.Add(line); err != nil {
 			return err
 		}
-		seen.compare(v.Passed())
-		if want, sealed := heads[v.Passed().Seq]; sealed && want != v.Passed().Hash {
-			return &audit.Broken{Seq: v.Passed().Seq, Why: "it was changed: the controller had signed another hash"}
+		if at := v.Passed(); hashes[at.Seq] == "" {
+			if _, known := hashes[at.Seq]; known {
+				hashes[at.Seq] = at.Hash
+			}
 		}
 		return nil
 	})
 	if err == nil {
 		err = v.End(head)
 	}
-	for seq := range heads {
-		if err == nil && seq > head.Seq {
-			err = &audit.Broken{Seq: head.Seq + 1, Why: "it is missing: the controller had signed record " + strconv.FormatInt(seq, 10)}
-		}
+	var broken *audit.Broken
+	if err != nil && !errors.As(err, &broken) {
+		return out, err
 	}
 	out.Records, out.Head = v.Passed().Seq, v.Passed().Hash
-	var b *audit.Broken
-	if errors.As(err, &b) {
-		out.Broken, out.BrokenSeq = b.Why, b.Seq
-		if v.Passed().Seq < head.Seq { // what comes after it was not looked at
-			maps.DeleteFunc(seen, func(seq int64, _ []store.Witness) bool { return seq > v.Passed().Seq })
+	j := judging{out: &out, v: &v, hashes: hashes, ring: a.auditKeys(v.Past()), broken: broken}
+	if broken != nil && v.Passed().Seq < head.Seq {
+		j.seen = v.Passed().Seq // what comes after it was not looked at
+	}
+	j.seals(seals)
+	j.boxes(rows)
+	if j.broken != nil {
+		out.Broken, out.BrokenSeq = j.broken.Why, j.broken.Seq
+	}
+	return out, nil
+}
+
+// auditKeys are those that may have signed heads: the present one, and those
+// that the log itself says came before.
+func (a *API) auditKeys(past *audit.Past) trust.Keyring {
+	keys := slices.Clone(a.opts.Keyring.Keys[trust.TypeAudit])
+	for _, text := range past.Keys {
+		var k trust.PublicKey
+		if k.UnmarshalText([]byte(text)) == nil {
+			keys = append(keys, k)
 		}
-		err = nil
 	}
-	seen.judge(v.Passed(), &out)
-	return out, err
+	return trust.Keyring{Keys: map[string][]trust.PublicKey{trust.TypeAudit: keys}}
 }
 
-// witnesses are heads that boxes have seen, by number; those that fit are taken
-// out as the log passes by.
-type witnesses map[int64][]store.Witness
-
-func (a *API) witnessed(ctx context.Context, out *fleetapi.AuditState) (witnesses, error) {
-	rows, err := a.opts.Store.Witnesses(ctx)
-	seen, boxes := witnesses{}, map[identity.ID]bool{}
-	for _, w := range rows {
-		seen[w.Seq] = append(seen[w.Seq], w)
-		boxes[w.Box] = true
-		out.Witnessed = max(out.Witnessed, w.Seq)
-	}
-	out.Witnesses = len(boxes)
-	return seen, err
+// judging compares a log that was walked through with what was signed of it and
+// what boxes have seen.
+type judging struct {
+	out    *fleetapi.AuditState
+	v      *audit.Verifier
+	hashes map[int64]string
+	ring   trust.Keyring
+	seen   int64         // the last record that was looked at; 0: all were
+	broken *audit.Broken // what is wrong first
 }
 
-func (s witnesses) compare(h audit.Head) {
-	if left := slices.DeleteFunc(s[h.Seq], func(w store.Witness) bool { return w.Hash == h.Hash }); len(left) == 0 {
-		delete(s, h.Seq)
-	} else {
-		s[h.Seq] = left
+func (j *judging) fault(b audit.Broken) {
+	if j.broken == nil || b.Seq < j.broken.Seq {
+		j.broken = &b
+	}
+}
+
+func (j *judging) seals(seals []store.Seal) {
+	for _, s := range seals {
+		payload, err := j.ring.Open(trust.TypeAudit, s.Envelope)
+		if err != nil {
+			j.fault(audit.Broken{Seq: s.Seq, Why: "the seal of this record is not signed by this controller, with no key that the log names"})
+			return
+		}
+		h, err := audit.ParseSeal(payload)
+		switch {
+		case err != nil || h.Seq != s.Seq:
+			j.fault(audit.Broken{Seq: s.Seq, Why: "the seal of this record cannot be read"})
+			return
+		case j.seen > 0 && h.Seq > j.seen:
+			return
+		case j.hashes[h.Seq] == "":
+			j.fault(audit.Broken{Seq: j.v.Passed().Seq + 1, Why: "it is missing: the controller had signed record " + strconv.FormatInt(h.Seq, 10)})
+			return
+		case j.hashes[h.Seq] != h.Hash:
+			j.fault(audit.Broken{Seq: h.Seq, Why: "it was changed: the controller had signed another hash"})
+			return
+		}
+		at := s.Time.UTC()
+		j.out.Seals, j.out.Sealed, j.out.Seal = j.out.Seals+1, &at, s.Envelope
 	}
 }
 
 // maxContradicted is how many are told; one is enough to know.
 const maxContradicted = 100
 
-// judge tells what is left: it contradicts the log.
-func (s witnesses) judge(end audit.Head, out *fleetapi.AuditState) {
-	for _, seq := range slices.Sorted(maps.Keys(s)) {
-		for _, w := range s[seq] {
-			if len(out.Contradicted) == maxContradicted {
-				return
+func (j *judging) boxes(rows []store.Witness) {
+	for _, r := range j.v.Past().Restores {
+		j.out.Restores = append(j.out.Restores, fleetapi.AuditRestore{Seq: r.Seq, Time: r.Time, Note: r.Note})
+	}
+	boxes, proofs := map[identity.ID]bool{}, map[string]error{}
+	for _, w := range rows {
+		if j.seen > 0 && w.Seq > j.seen {
+			break // by number
+		}
+		// Most boxes were shown the same: each proof is looked at once.
+		key := strings.Join([]string{strconv.FormatInt(w.Seq, 10), w.Hash, w.Signed.String(), string(w.Proof.Key), string(w.Proof.Sig)}, " ")
+		proved, known := proofs[key]
+		if !known {
+			proved = j.prove(w)
+			proofs[key] = proved
+		}
+		told := fleetapi.AuditWitness{Box: w.Box, Name: w.Name, Seq: w.Seq, Hash: w.Hash, Told: w.Told.UTC()}
+		fits := j.hashes[w.Seq] == w.Hash
+		switch {
+		case fits && proved == nil:
+			boxes[w.Box] = true
+			j.out.Witnessed = max(j.out.Witnessed, w.Seq)
+		case errors.Is(proved, trust.ErrUnknownKey):
+			if !fits {
+				tell(&j.out.Unjudged, told)
 			}
-			out.Contradicted = append(out.Contradicted, fleetapi.AuditWitness{Box: w.Box, Name: w.Name, Seq: w.Seq, Hash: w.Hash, Told: w.Told.UTC()})
-			if out.Broken == "" {
-				out.Broken, out.BrokenSeq = "it was rewritten: box "+w.Name+" has seen it with another hash", seq
-				if seq > end.Seq {
-					out.Broken = "it is missing: the log was cut, and box " + w.Name + " has seen it"
-				}
+		case proved != nil:
+			tell(&j.out.Forged, told)
+		default:
+			j.contradicts(w, told)
+		}
+	}
+	j.out.Witnesses = len(boxes)
+}
+
+func (j *judging) contradicts(w store.Witness, told fleetapi.AuditWitness) {
+	s := audit.Seen{Head: w.Head, Signed: w.Signed, By: "box " + w.Name}
+	if lost := j.v.Past().Lost(s); lost != nil {
+		for i := range j.out.Restores {
+			if r := &j.out.Restores[i]; r.Seq == lost.Seq {
+				r.Lost = max(r.Lost, w.Seq)
 			}
 		}
+		return
+	}
+	tell(&j.out.Contradicted, told)
+	j.fault(*j.v.Missing(s))
+}
+
+func (j *judging) prove(w store.Witness) error {
+	payload, err := w.Head.Seal(w.Signed)
+	if err != nil {
+		return err
+	}
+	return j.ring.Check(trust.TypeAudit, payload, w.Proof)
+}
+
+func tell(list *[]fleetapi.AuditWitness, w fleetapi.AuditWitness) {
+	if len(*list) < maxContradicted {
+		*list = append(*list, w)
 	}
 }
 
@@ -187,15 +255,21 @@ func (a *API) exportAudit(w http.ResponseWriter, r *http.Request) {
 	if after > 0 {
 		audit.Of(r.Context()).Drop() // the first part was recorded
 	}
-	var page bytes.Buffer
-	if _, err := a.opts.Store.AuditLines(r.Context(), after, int(limit), func(line []byte) error {
-		page.Write(line)
-		return page.WriteByte('\n')
-	}); err != nil {
-		a.fail(w, r, err)
-		return
-	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	w.Header().Set("Cache-Control", "no-store")
-	w.Write(page.Bytes())
+	out := bufio.NewWriterSize(w, 64<<10) // a log of years does not fit into memory
+	begun := false
+	_, err := a.opts.Store.AuditLines(r.Context(), after, int(limit), func(line []byte) error {
+		begun = true
+		out.Write(line)
+		return out.WriteByte('\n')
+	})
+	switch {
+	case err != nil && !begun:
+		a.fail(w, r, err)
+	case err != nil:
+		panic(http.ErrAbortHandler) // so that nobody takes a part for the whole
+	default:
+		out.Flush() // who has gone away reads no error
+	}
 }

@@ -17,6 +17,7 @@ func (b *Broken) Error() string { return fmt.Sprintf("record %d: %s", b.Seq, b.W
 type Verifier struct {
 	last  Head
 	doubt *Broken // last itself, or the one before it: what follows says which
+	past  Past
 }
 
 // Add takes the next line. An error is *Broken.
@@ -48,8 +49,12 @@ func (v *Verifier) Add(line []byte) error {
 		}
 	}
 	v.last = Head{r.Seq, Hash(line)}
+	v.past.add(r)
 	return nil
 }
+
+// Past is what the records that were added say of the log.
+func (v *Verifier) Past() *Past { return &v.past }
 
 func (v *Verifier) head() Head {
 	if v.last.Seq == 0 {

@@ -122,6 +122,11 @@ func TestARestoredBackupIsWhatWasSaved(t *testing.T) {
 				}
 			}
 			again := open(t, opts)
+			lines, err := again.AuditNewest(ctx, store.AuditQuery{Limit: 9})
+			check(t, err)
+			if len(lines) != 1 || !strings.Contains(string(lines[0]), `"server.restore"`) {
+				t.Errorf("the audit log says %s", lines)
+			}
 			for _, kind := range kinds {
 				if _, err := again.Token(ctx, string(kind), kind); (err == nil) != (kind == store.TokenAPI) {
 					t.Errorf("a %s from before the backup: %v", kind, err)

@@ -89,6 +89,9 @@ func Restore(ctx context.Context, opts Options, file string, force bool) (r Rest
 			return r, err
 		}
 	}
+	if err := store.NoteRestore(ctx, opts.restored(next), fmt.Sprintf("from the backup of %s", r.Manifest.Created.UTC().Format(time.RFC3339))); err != nil {
+		return r, err
+	}
 	if err := syncTree(next); err != nil {
 		return r, err
 	}
@@ -105,6 +108,15 @@ func Restore(ctx context.Context, opts Options, file string, force bool) (r Rest
 		return r, fmt.Errorf("put the restored directory in place: %w", err)
 	}
 	return r, nil
+}
+
+// restored is the database that was put back, before its directory has its name.
+func (o Options) restored(next string) store.Options {
+	s := store.Options{Database: o.Database, PasswordFile: o.PasswordFile, WallClock: o.WallClock}
+	if o.Database == "" {
+		s.Path = filepath.Join(next, sqliteName)
+	}
+	return s
 }
 
 // keepSecretsKey takes the key that no backup holds over from the directory that

@@ -25,12 +25,12 @@ func (s *Store) recorded(ctx context.Context, f func(*tx) error) func(*tx) error
 		if !d.Pending() { // f found that nothing is to be changed
 			return nil
 		}
-		return s.appendAudit(ctx, t, d.Record(s.now()))
+		return appendAudit(ctx, t, d.Record(s.now()))
 	}
 }
 
 // appendAudit locks the head, so that records come in the order of commits.
-func (s *Store) appendAudit(ctx context.Context, t *tx, r audit.Record) error {
+func appendAudit(ctx context.Context, t *tx, r audit.Record) error {
 	head, err := headOf(ctx, t, " FOR UPDATE")
 	if errors.Is(err, sql.ErrNoRows) {
 		// Of two that are first, one waits here for the other.
@@ -66,6 +66,63 @@ func (s *Store) RecordAudit(ctx context.Context) error {
 		return nil
 	}
 	return s.write(ctx, func(*tx) error { return nil })
+}
+
+// SignsAudit says which key signs heads from now on. When another one did so
+// before, the log says from which to which.
+func (s *Store) SignsAudit(ctx context.Context, public string) error {
+	err := s.write(ctx, func(t *tx) error {
+		var before string
+		err := t.QueryRow(ctx, `SELECT signer FROM audit_head WHERE one = 1 FOR UPDATE`).Scan(&before)
+		if err != nil && !errors.Is(err, sql.ErrNoRows) || before == public {
+			return err
+		}
+		if before != "" {
+			d := audit.Itself(audit.NewKey)
+			d.Before, d.After = before, public
+			if err := appendAudit(ctx, t, d.Record(s.now())); err != nil {
+				return err
+			}
+		}
+		_, err = t.Exec(ctx, `INSERT INTO audit_head (one, seq, hash, signer) VALUES (1, 0, ?, ?) ON CONFLICT (one) DO UPDATE SET signer = excluded.signer`, audit.First, public)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("note the key of the audit log: %w", err)
+	}
+	return nil
+}
+
+// NoteRestore writes into the audit log of a database that came back from a
+// backup that it did, before anything else is.
+func NoteRestore(ctx context.Context, opts Options, note string) (err error) {
+	d := audit.Itself(audit.Restored)
+	d.Note = note
+	put := func(t *tx) error { return appendAudit(ctx, t, d.Record(opts.WallClock())) }
+	if opts.Database != "" {
+		e, err := connectPostgres(opts)
+		if err == nil {
+			err = errors.Join(e.write(ctx, put), e.close())
+		}
+		if err != nil {
+			return fmt.Errorf("note the restore: %w", err)
+		}
+		return nil
+	}
+	db, t, err := beside(opts.Path, "journal_mode(DELETE)", "synchronous(FULL)") // one file, whole when it is closed
+	if err != nil {
+		return fmt.Errorf("note the restore: %w", err)
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	on, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("note the restore: %w", err)
+	}
+	t.on = on
+	if err := put(t); err != nil {
+		return errors.Join(fmt.Errorf("note the restore: %w", err), on.Rollback())
+	}
+	return on.Commit()
 }
 
 // AuditHead is the head of the log.

@@ -4,11 +4,13 @@ import (
 	"context"
 	"database/sql"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/edgeherd/edgeherd/controller/audit"
 	"github.com/edgeherd/edgeherd/internal/identity"
+	"github.com/edgeherd/edgeherd/internal/trust"
 	"github.com/edgeherd/edgeherd/internal/wire"
 )
 
@@ -17,7 +19,9 @@ type Witness struct {
 	Box  identity.ID
 	Name string
 	audit.Head
-	Told time.Time // when the box's list was another one for the last time
+	Signed time.Time // as the proof says
+	Proof  trust.Proof
+	Told   time.Time // when the box said so for the first time
 }
 
 // witnessed keeps what a box says it has seen. A box that says nothing, since it
@@ -26,28 +30,38 @@ func witnessed(ctx context.Context, t *tx, id identity.ID, heads []wire.AuditHea
 	if len(heads) == 0 {
 		return nil
 	}
-	had := map[audit.Head]bool{}
-	err := t.each(ctx, `SELECT seq, hash FROM audit_witness WHERE box = ?`, []any{id}, func(rows *sql.Rows) error {
-		var h audit.Head
-		err := rows.Scan(&h.Seq, &h.Hash)
-		had[h] = true
-		return err
+	had := map[int64]wire.AuditHead{}
+	err := t.each(ctx, `SELECT seq, hash, signed_s, signer, sig FROM audit_witness WHERE box = ?`, []any{id}, func(rows *sql.Rows) error {
+		var seq int64
+		var hash, signer string
+		var h wire.AuditHead
+		if err := rows.Scan(&seq, &hash, &h.UnixS, &signer, &h.Sig); err != nil {
+			return err
+		}
+		var err, err2 error
+		h.Seq = uint64(seq)
+		h.Hash, err = hex.DecodeString(hash)
+		h.Key, err2 = hex.DecodeString(signer)
+		had[seq] = h
+		return errors.Join(err, err2)
 	})
 	if err != nil {
 		return fmt.Errorf("look up what %s has witnessed: %w", id, err)
 	}
-	same := len(had) == len(heads)
 	for _, h := range heads {
-		same = same && had[audit.Head{Seq: int64(h.Seq), Hash: hex.EncodeToString(h.Hash)}]
+		was, there := had[int64(h.Seq)]
+		delete(had, int64(h.Seq))
+		if there && was.Equal(h) {
+			continue
+		}
+		if _, err := t.Exec(ctx, `INSERT INTO audit_witness (box, seq, hash, signed_s, signer, sig, told_ms) VALUES (?,?,?,?,?,?,?)
+			ON CONFLICT (box, seq) DO UPDATE SET hash = excluded.hash, signed_s = excluded.signed_s, signer = excluded.signer, sig = excluded.sig, told_ms = excluded.told_ms`,
+			id, int64(h.Seq), hex.EncodeToString(h.Hash), h.UnixS, hex.EncodeToString(h.Key), h.Sig, nowMs); err != nil {
+			return fmt.Errorf("store what %s has witnessed: %w", id, err)
+		}
 	}
-	if same {
-		return nil
-	}
-	if _, err := t.Exec(ctx, `DELETE FROM audit_witness WHERE box = ?`, id); err != nil {
-		return fmt.Errorf("store what %s has witnessed: %w", id, err)
-	}
-	for _, h := range heads {
-		if _, err := t.Exec(ctx, `INSERT INTO audit_witness (box, seq, hash, told_ms) VALUES (?,?,?,?)`, id, int64(h.Seq), hex.EncodeToString(h.Hash), nowMs); err != nil {
+	for seq := range had {
+		if _, err := t.Exec(ctx, `DELETE FROM audit_witness WHERE box = ? AND seq = ?`, id, seq); err != nil {
 			return fmt.Errorf("store what %s has witnessed: %w", id, err)
 		}
 	}
@@ -56,11 +70,12 @@ func witnessed(ctx context.Context, t *tx, id identity.ID, heads []wire.AuditHea
 
 // Witnesses lists what boxes say they have seen of the audit log, by number.
 func (s *Store) Witnesses(ctx context.Context) (out []Witness, err error) {
-	err = s.each(ctx, `SELECT w.box, coalesce(b.name, w.box), w.seq, w.hash, w.told_ms FROM audit_witness w LEFT JOIN box b ON b.id = w.box ORDER BY w.seq, w.box`, nil, func(rows *sql.Rows) error {
+	err = s.each(ctx, `SELECT w.box, coalesce(b.name, w.box), w.seq, w.hash, w.signed_s, w.signer, w.sig, w.told_ms
+		FROM audit_witness w LEFT JOIN box b ON b.id = w.box ORDER BY w.seq, w.box`, nil, func(rows *sql.Rows) error {
 		var w Witness
-		var told int64
-		err := rows.Scan(&w.Box, &w.Name, &w.Seq, &w.Hash, &told)
-		w.Told = time.UnixMilli(told)
+		var signed, told int64
+		err := rows.Scan(&w.Box, &w.Name, &w.Seq, &w.Hash, &signed, &w.Proof.Key, &w.Proof.Sig, &told)
+		w.Signed, w.Told = time.Unix(signed, 0), time.UnixMilli(told)
 		out = append(out, w)
 		return err
 	})

@@ -58,7 +58,7 @@ var rows = []row{
 	{"agent/enrol", "agent/dial agent/tpm internal/durable internal/enrol internal/identity"},
 	{"agent/secrets", "internal/durable internal/identity internal/wire"},
 	{"agent/accept", "agent/sense internal/acceptance internal/blob internal/durable internal/identity internal/phrase internal/runnerapi internal/trust models"},
-	{"agent/witness", "internal/durable internal/wire"},
+	{"agent/witness", "internal/durable internal/trust internal/wire"},
 	{"agent/doctor", "agent agent/dial agent/enrol agent/link agent/sense internal/identity internal/runnerapi"},
 	{"agent/fetch", "internal/blob internal/deviceapi internal/durable internal/identity models models/wdelta"},
 	{"agent/peer", "agent/fetch internal/blob internal/deviceapi internal/identity"},

@@ -159,8 +159,15 @@ type AuditState struct {
 	Witnesses int   `json:"witnesses"`
 	Witnessed int64 `json:"witnessed,omitempty"`
 	// Contradicted are records that boxes have seen otherwise, or that are gone; a
-	// hundred at most.
+	// hundred at most, as in the lists below.
 	Contradicted []AuditWitness `json:"contradicted,omitempty"`
+	// Restores are times at which the database was put back from a backup.
+	Restores []AuditRestore `json:"restores,omitempty"`
+	// Forged are heads that the controller never signed: the box made them up.
+	Forged []AuditWitness `json:"forged,omitempty"`
+	// Unjudged are heads that do not fit the log, signed with a key that the log
+	// does not name: the log cannot say whether there ever was such a key.
+	Unjudged []AuditWitness `json:"unjudged,omitempty"`
 }
 
 // AuditWitness is a record as a box has seen it.
@@ -170,6 +177,15 @@ type AuditWitness struct {
 	Seq  int64       `json:"seq"`
 	Hash string      `json:"hash"`
 	Told time.Time   `json:"told"`
+}
+
+// AuditRestore is a restore from a backup: record Seq says so, and what was from
+// Seq to Lost before is gone; Lost is 0 when nobody has seen any of it.
+type AuditRestore struct {
+	Seq  int64     `json:"seq"`
+	Time time.Time `json:"time"`
+	Note string    `json:"note,omitempty"`
+	Lost int64     `json:"lost,omitempty"`
 }
 
 // Blob is a stored file.

@@ -38,6 +38,9 @@ const MaxEnvelopeBytes = 4 << 20
 // ErrUntrusted says that no key of the keyring signed the payload.
 var ErrUntrusted = errors.New("not signed by a trusted key")
 
+// ErrUnknownKey says that a proof is by a key that nobody has named.
+var ErrUnknownKey = errors.New("signed by a key that is not known here")
+
 // A KeyID is the first 16 hexadecimal digits of the SHA-256 of a public key.
 type KeyID string
 
@@ -152,8 +155,8 @@ func ControllerKeyring(keys ...PublicKey) Keyring {
 }
 
 type signature struct {
-	KeyID KeyID  `json:"keyid"`
-	Sig   []byte `json:"sig"`
+	Key KeyID  `json:"keyid"`
+	Sig []byte `json:"sig"`
 }
 
 type envelope struct {
@@ -175,7 +178,7 @@ func Sign(payloadType string, payload []byte, key PrivateKey) ([]byte, error) {
 	out, err := json.Marshal(envelope{
 		PayloadType: payloadType,
 		Payload:     payload,
-		Signatures:  []signature{{KeyID: key.Public().ID(), Sig: ed25519.Sign(key.key, preAuth(payloadType, payload))}},
+		Signatures:  []signature{{Key: key.Public().ID(), Sig: ed25519.Sign(key.key, preAuth(payloadType, payload))}},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("encode envelope: %w", err)
@@ -186,21 +189,47 @@ func Sign(payloadType string, payload []byte, key PrivateKey) ([]byte, error) {
 // Open returns the payload of an envelope of the wanted type if one of the
 // keys for that type signed it. Errors that are ErrUntrusted name the key ids.
 func (r Keyring) Open(payloadType string, data []byte) ([]byte, error) {
+	payload, _, err := r.Prove(payloadType, data)
+	return payload, err
+}
+
+// Proof is the signature of an envelope by itself, for who can write the payload
+// again.
+type Proof struct {
+	Key KeyID
+	Sig []byte
+}
+
+// Prove is Open, and returns the signature that counted as well.
+func (r Keyring) Prove(payloadType string, data []byte) ([]byte, Proof, error) {
 	e, err := parse(payloadType, data)
 	if err != nil {
-		return nil, err
+		return nil, Proof{}, err
 	}
-	msg := preAuth(e.PayloadType, e.Payload)
 	var ids []string
 	for _, s := range e.Signatures {
-		ids = append(ids, string(s.KeyID))
-		for _, k := range r.Keys[payloadType] {
-			if k.ID() == s.KeyID && ed25519.Verify(k.key[:], msg, s.Sig) {
-				return e.Payload, nil
-			}
+		ids = append(ids, string(s.Key))
+		if proof := Proof(s); r.Check(payloadType, e.Payload, proof) == nil {
+			return e.Payload, proof, nil
 		}
 	}
-	return nil, fmt.Errorf("%s signed by [%s]: %w", payloadType, strings.Join(ids, " "), ErrUntrusted)
+	return nil, Proof{}, fmt.Errorf("%s signed by [%s]: %w", payloadType, strings.Join(ids, " "), ErrUntrusted)
+}
+
+// Check says whether the proof is one of the payload: ErrUnknownKey when its key
+// is none of the keyring's for that type, ErrUntrusted when it did not sign.
+func (r Keyring) Check(payloadType string, payload []byte, proof Proof) error {
+	err := ErrUnknownKey
+	for _, k := range r.Keys[payloadType] {
+		if k.ID() != proof.Key {
+			continue
+		}
+		if ed25519.Verify(k.key[:], preAuth(payloadType, payload), proof.Sig) {
+			return nil
+		}
+		err = ErrUntrusted
+	}
+	return err
 }
 
 // OpenListed is Open for an envelope whose digest somebody vouches for: the

@@ -103,8 +103,11 @@ func (h Hello) check() error {
 		return err
 	}
 	for i, a := range h.Heads {
-		if a.Seq == 0 || a.Seq > MaxAuditSeq || len(a.Hash) != AuditHashBytes || i > 0 && a.Seq <= h.Heads[i-1].Seq {
-			return fmt.Errorf("head %d with a hash of %d bytes", a.Seq, len(a.Hash))
+		if err := a.check(); err != nil {
+			return err
+		}
+		if i > 0 && a.Seq <= h.Heads[i-1].Seq {
+			return fmt.Errorf("head %d after head %d", a.Seq, h.Heads[i-1].Seq)
 		}
 	}
 	for _, s := range h.Streams {
@@ -121,6 +124,14 @@ func (h Hello) check() error {
 		if err := errors.Join(text("model", m.Name, maxName), text("version", m.Version, maxName), text("digest", m.Digest, maxName)); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+func (a AuditHead) check() error {
+	if a.Seq == 0 || a.Seq > MaxAuditSeq || a.UnixS < 0 || a.UnixS > MaxAuditUnixS ||
+		len(a.Hash) != AuditHashBytes || len(a.Key) != AuditKeyBytes || len(a.Sig) != AuditSigBytes {
+		return fmt.Errorf("head %d of second %d with %d bytes of hash, %d of key and %d of signature", a.Seq, a.UnixS, len(a.Hash), len(a.Key), len(a.Sig))
 	}
 	return nil
 }

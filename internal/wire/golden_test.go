@@ -89,6 +89,10 @@ type golden struct {
 
 func decodeAs[T any](data []byte) (any, error) { return wire.Decode[T](data) }
 
+func head(seq uint64, fill byte) wire.AuditHead {
+	return wire.AuditHead{Seq: seq, Hash: bytes.Repeat([]byte{fill}, 32), UnixS: 1700000000, Key: bytes.Repeat([]byte{1}, 8), Sig: bytes.Repeat([]byte{fill}, 64)}
+}
+
 func goldens(t testing.TB) []golden {
 	samples := block(t, wire.LaneTelemetry, wire.KindSamples, samplesPayload(t))
 	events := block(t, wire.LaneEvents, wire.KindEvents, eventsPayload(t))
@@ -104,7 +108,7 @@ func goldens(t testing.TB) []golden {
 			Inventory: wire.Inventory{Name: "till-3", Class: "itx", Vendor: "ACME", Product: "X1", Serial: "42", Arch: "arm64", CPUs: 4, MemoryBytes: 8 << 30, Agent: "0.1.0", Simulated: true, Slot: "a"},
 			Running:   wire.Running{Generation: 9, Models: []wire.RunningModel{{Name: "vad", Version: "1", Digest: "sha256:00"}}},
 			Buffer:    buffer, Streams: []wire.SIDRange{{SID: sid, Lane: 1, Lo: 3, Hi: 9, Count: 7}}, Runs: []wire.RunID{runID},
-			Heads: []wire.AuditHead{{Seq: 12, Hash: bytes.Repeat([]byte{0xab}, 32)}, {Seq: 40, Hash: bytes.Repeat([]byte{0xcd}, 32)}},
+			Heads: []wire.AuditHead{head(12, 0xab), head(40, 0xcd)},
 		}, decodeAs[wire.Hello]},
 		{"welcome", wire.Welcome{V: 1, Nonce: wire.Nonce{7}, Run: runID, Valid: []wire.RunLSN{{Run: runID, LSN: 77}}, WindowBytes: 65536, WindowCount: 8, DrainMs: 1500, Desired: []byte(`{"payload":""}`), Schemas: []wire.SchemaID{wire.SchemaIDOf(schema)}, WallMs: 1700000040000, LiveMs: 60000, BacklogRate: 4096, Quiet: []wire.Quiet{{InMs: 1000, ForMs: 3600000}}, Head: []byte(`{"payload":""}`)}, decodeAs[wire.Welcome]},
 		{"pack-exact", exact, decodeAs[wire.Pack]},

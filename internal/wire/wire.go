@@ -12,6 +12,7 @@
 package wire
 
 import (
+	"bytes"
 	"encoding/hex"
 	"fmt"
 	"strings"
@@ -277,18 +278,30 @@ type Hello struct {
 	Heads []AuditHead `cbor:"11,keyasint,omitempty"`
 }
 
-// AuditHead is a record of the audit log: the number and the SHA-256 of its line.
+// AuditHead is a record of the audit log, the number and the SHA-256 of its line,
+// with what proves that a controller signed it.
 type AuditHead struct {
-	Seq  uint64 `cbor:"1,keyasint"`
-	Hash []byte `cbor:"2,keyasint"`
+	Seq   uint64 `cbor:"1,keyasint"`
+	Hash  []byte `cbor:"2,keyasint"`
+	UnixS int64  `cbor:"3,keyasint"` // when it was signed, by the controller's clock
+	Key   []byte `cbor:"4,keyasint"` // id of the key
+	Sig   []byte `cbor:"5,keyasint"`
+}
+
+// Equal reports whether both say the same.
+func (a AuditHead) Equal(b AuditHead) bool {
+	return a.Seq == b.Seq && a.UnixS == b.UnixS && bytes.Equal(a.Hash, b.Hash) && bytes.Equal(a.Key, b.Key) && bytes.Equal(a.Sig, b.Sig)
 }
 
 // Bounds of what boxes witness.
 const (
-	MaxAuditHeads     = 16
+	MaxAuditHeads     = 8
 	MaxAuditHeadBytes = 4096    // of a signed head
 	MaxAuditSeq       = 1 << 53 // what JSON can say
+	MaxAuditUnixS     = 1 << 37 // the year 6325: RFC 3339 can say it
 	AuditHashBytes    = 32
+	AuditKeyBytes     = 8
+	AuditSigBytes     = 64
 )
 
 // Welcome answers a Hello (dn/welcome, QoS 1).

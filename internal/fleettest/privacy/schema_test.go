@@ -62,9 +62,9 @@ var raw = map[string]struct {
 	"wire.PhaseBody.Probe": {"JSON of runnerapi.Probe, inside of a body", tooLongBody},
 	"wire.Welcome.Desired": {"goes down to the box only", func() error { return tooLong(wire.Welcome{V: 1, Desired: make([]byte, wire.MaxMessageBytes)}) }},
 	"wire.Welcome.Head":    {"goes down to the box only", func() error { return tooLong(wire.Welcome{V: 1, Head: make([]byte, wire.MaxAuditHeadBytes+1)}) }},
-	"wire.AuditHead.Hash": {"a digest", func() error {
-		return tooLong(wire.Hello{V: 1, Heads: []wire.AuditHead{{Seq: 1, Hash: make([]byte, wire.AuditHashBytes+1)}}})
-	}},
+	"wire.AuditHead.Hash":  {"a digest", func() error { return tooLong(auditHead(wire.AuditHashBytes+1, wire.AuditKeyBytes, wire.AuditSigBytes)) }},
+	"wire.AuditHead.Key":   {"the id of a key", func() error { return tooLong(auditHead(wire.AuditHashBytes, wire.AuditKeyBytes+1, wire.AuditSigBytes)) }},
+	"wire.AuditHead.Sig":   {"a signature", func() error { return tooLong(auditHead(wire.AuditHashBytes, wire.AuditKeyBytes, wire.AuditSigBytes+1)) }},
 	"wire.DesiredSecret.Sealed": {"goes down to the box only, inside of Desired", func() error {
 		return tooLong(wire.Want{Desired: make([]byte, wire.MaxMessageBytes)})
 	}},
@@ -74,6 +74,10 @@ var raw = map[string]struct {
 	}},
 	"wire.Care.Prior":   {"goes down to the box only", func() error { return tooLong(wire.Care{V: 1, Prior: make([]byte, wire.MaxPriorBytes+1)}) }},
 	"wire.Want.Desired": {"goes down to the box only", func() error { return tooLong(wire.Want{Desired: make([]byte, wire.MaxMessageBytes)}) }},
+}
+
+func auditHead(hash, key, sig int) wire.Hello {
+	return wire.Hello{V: 1, Heads: []wire.AuditHead{{Seq: 1, Hash: make([]byte, hash), Key: make([]byte, key), Sig: make([]byte, sig)}}}
 }
 
 func tooLong(v any) error { _, err := wire.Encode(v); return err }

@@ -153,7 +153,7 @@ CREATE TABLE login_failure (name TEXT PRIMARY KEY, failures BIGINT NOT NULL, las
 -- The audit log: line is the record, the other columns are for finding it.
 CREATE TABLE audit (seq BIGINT PRIMARY KEY, actor TEXT NOT NULL, line BYTEA NOT NULL);
 CREATE INDEX audit_actor ON audit (actor, seq);
-CREATE TABLE audit_head (one BIGINT PRIMARY KEY, seq BIGINT NOT NULL, hash TEXT NOT NULL);
+CREATE TABLE audit_head (one BIGINT PRIMARY KEY, seq BIGINT NOT NULL, hash TEXT NOT NULL, signer TEXT NOT NULL DEFAULT '');
 CREATE TABLE audit_seal (seq BIGINT PRIMARY KEY, sealed_ms BIGINT NOT NULL, envelope BYTEA NOT NULL);
 CREATE TABLE idempotency (key TEXT PRIMARY KEY, request BYTEA NOT NULL, status BIGINT NOT NULL, reply BYTEA NOT NULL, created_ms BIGINT NOT NULL);
 
@@ -333,8 +333,8 @@ CREATE TABLE secret (
   changed_ms BIGINT NOT NULL, author TEXT NOT NULL,
   PRIMARY KEY (name, scope, target)
 );
--- Heads of the audit log that boxes say they have seen.
+-- Heads of the audit log that boxes say they have seen, with what proves it.
 CREATE TABLE audit_witness (
-  box TEXT NOT NULL, seq BIGINT NOT NULL, hash TEXT NOT NULL, told_ms BIGINT NOT NULL,
-  PRIMARY KEY (box, seq, hash)
+  box TEXT NOT NULL, seq BIGINT NOT NULL, hash TEXT NOT NULL, signed_s BIGINT NOT NULL, signer TEXT NOT NULL, sig BYTEA NOT NULL, told_ms BIGINT NOT NULL,
+  PRIMARY KEY (box, seq)
 );

@@ -143,7 +143,7 @@ CREATE TABLE login_failure (name TEXT PRIMARY KEY, failures INTEGER NOT NULL, la
 -- The audit log: line is the record, the other columns are for finding it.
 CREATE TABLE audit (seq INTEGER PRIMARY KEY, actor TEXT NOT NULL, line BLOB NOT NULL);
 CREATE INDEX audit_actor ON audit (actor, seq);
-CREATE TABLE audit_head (one INTEGER PRIMARY KEY, seq INTEGER NOT NULL, hash TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE audit_head (one INTEGER PRIMARY KEY, seq INTEGER NOT NULL, hash TEXT NOT NULL, signer TEXT NOT NULL DEFAULT '') WITHOUT ROWID;
 CREATE TABLE audit_seal (seq INTEGER PRIMARY KEY, sealed_ms INTEGER NOT NULL, envelope BLOB NOT NULL);
 CREATE TABLE idempotency (key TEXT PRIMARY KEY, request BLOB NOT NULL, status INTEGER NOT NULL, reply BLOB NOT NULL, created_ms INTEGER NOT NULL) WITHOUT ROWID;
 
@@ -315,8 +315,8 @@ CREATE TABLE secret (
   changed_ms INTEGER NOT NULL, author TEXT NOT NULL,
   PRIMARY KEY (name, scope, target)
 ) WITHOUT ROWID;
--- Heads of the audit log that boxes say they have seen.
+-- Heads of the audit log that boxes say they have seen, with what proves it.
 CREATE TABLE audit_witness (
-  box TEXT NOT NULL, seq INTEGER NOT NULL, hash TEXT NOT NULL, told_ms INTEGER NOT NULL,
-  PRIMARY KEY (box, seq, hash)
+  box TEXT NOT NULL, seq INTEGER NOT NULL, hash TEXT NOT NULL, signed_s INTEGER NOT NULL, signer TEXT NOT NULL, sig BLOB NOT NULL, told_ms INTEGER NOT NULL,
+  PRIMARY KEY (box, seq)
 ) WITHOUT ROWID;

@@ -118,18 +118,28 @@ export type AuditRecord = {
     verb: string;
 };
 
+export type AuditRestore = {
+    lost?: number;
+    note?: string;
+    seq: number;
+    time: string;
+};
+
 export type AuditState = {
     broken: string;
     broken_seq?: number;
     contradicted?: Array<AuditWitness>;
+    forged?: Array<AuditWitness>;
     /**
      * hash of the newest record
      */
     head: string;
     records: number;
+    restores?: Array<AuditRestore>;
     seal?: string;
     sealed?: string;
     seals: number;
+    unjudged?: Array<AuditWitness>;
     witnessed?: number;
     witnesses: number;
 };
