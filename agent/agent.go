@@ -17,6 +17,7 @@
 //	STATE/fan.json      a fan that is raised (package fan)
 //	STATE/way.json      the way to the controller that worked (package dial)
 //	STATE/accept/       reports of acceptance tests (package accept)
+//	STATE/import/       bundles from sticks: order, result, what they brought
 //	STATE/status.json   how the connection stands, for `edgeherd-agent status`
 //
 // The one rule a caller can break: one process per STATE; the spool's file
@@ -260,9 +261,9 @@ func (a *Agent) openParts() (err error) {
 		return err
 	}
 	a.openRenewer()
-	files := &http.Client{Transport: &http.Transport{
+	files := &http.Client{Transport: carrier{&http.Transport{
 		DialTLSContext: a.dialer.Files, ResponseHeaderTimeout: time.Minute, IdleConnTimeout: time.Minute,
-	}}
+	}}}
 	a.fetcher, err = fetch.New(fetch.Options{
 		Peers: a.openPeer(), Blobs: a.blobs, BaseURL: "https://" + a.id.HTTPS, MinFreeBytes: a.opts.MinFreeBytes, WallClock: a.clock.wall,
 		RateBytesPerSec: a.opts.DownloadRate, MonthBytes: a.opts.MonthBytes, Ledger: filepath.Join(a.opts.State, "downloads.json"), Client: files,
@@ -340,7 +341,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	for name, run := range map[string]func(context.Context) error{
 		"link": a.link.Run, "renew": a.renewer.Run, "trust": a.guard.Run, "activate": a.activate.Run, "update": a.update.Run,
 		"sense": a.senseLoop, "results": a.resultLoop, "status": a.statusLoop, "spool": a.spool.Run,
-		"accept": a.acceptLoop,
+		"accept": a.acceptLoop, "import": a.importLoop,
 	} {
 		g.Go(func() error {
 			err := run(ctx)

@@ -112,14 +112,15 @@ func (a *Activator) load() error {
 
 // open reads the manifest of a version whose blob is present.
 func (a *Activator) open(ref models.Ref) (Version, error) {
-	m, err := a.manifest(ref)
+	m, err := a.Manifest(ref)
 	return described(ref, m), err
 }
 
 // errUntrusted marks a manifest that this box must not follow.
 var errUntrusted = errors.New("manifest is not acceptable")
 
-func (a *Activator) manifest(ref models.Ref) (models.Manifest, error) {
+// Manifest reads the manifest of a version whose blob is present, if it is signed.
+func (a *Activator) Manifest(ref models.Ref) (models.Manifest, error) {
 	env, err := a.opts.Blobs.ReadAll(ref.Digest, trust.MaxEnvelopeBytes)
 	if err != nil {
 		return models.Manifest{}, fmt.Errorf("read manifest: %w", err)
@@ -225,6 +226,13 @@ func (a *Activator) syncActive(ctx context.Context) error {
 	}
 	a.active = &want
 	return nil
+}
+
+// Known are the blobs that this package looks after, as the journal has them.
+func (a *Activator) Known() ([]blob.Digest, error) {
+	var b book
+	_, err := a.opts.Journal.Load(&b)
+	return b.Known, err
 }
 
 // sweep deletes blobs that no kept version needs, nor one that the runner still

@@ -157,7 +157,7 @@ func (a *Activator) fetchManifest(ctx context.Context, s State) Event {
 	if err := a.opts.Fetch(ctx, models.File{Digest: s.Candidate.Digest}, func(_, _ int64) {}); err != nil {
 		return failed(err)
 	}
-	m, err := a.manifest(s.Candidate.Ref)
+	m, err := a.Manifest(s.Candidate.Ref)
 	if err != nil {
 		return failed(err)
 	}

@@ -68,7 +68,8 @@ type Options struct {
 	// Peers shares frames with the other boxes of the site; nil: every box fetches
 	// for itself.
 	Peers Peers
-	// MaxBytes is the largest blob that is accepted; default 16 GiB.
+	// MaxBytes is the largest blob that is accepted; default 128 GiB, the most that
+	// a list of frames can tell of.
 	MaxBytes int64
 	// MinFreeBytes stay free on the disk; default 1 GiB.
 	MinFreeBytes int64
@@ -101,8 +102,8 @@ type Fetcher struct {
 	http  *http.Client
 	retry *retryablehttp.Client
 
-	mu      sync.Mutex                    // guards the fields below
-	busy    map[blob.Digest]chan struct{} // closed when the download ends
+	mu      sync.Mutex // guards the fields below
+	busy    map[blob.Digest]*busy
 	refused map[blob.Digest]refusal
 	parts   map[blob.Digest]*part     // that are being filled
 	shunned map[identity.ID]time.Time // peers that gave wrong frames, until when
@@ -124,7 +125,7 @@ func New(opts Options, log *slog.Logger) (*Fetcher, error) {
 	if opts.Blobs == nil || opts.Client == nil {
 		return nil, errors.New("fetch: Options.Blobs and Options.Client are required")
 	}
-	opts.MaxBytes = cmp.Or(opts.MaxBytes, 16<<30)
+	opts.MaxBytes = cmp.Or(opts.MaxBytes, blob.MaxFramedBytes)
 	opts.MinFreeBytes = cmp.Or(opts.MinFreeBytes, 1<<30)
 	opts.Attempts = cmp.Or(opts.Attempts, 8)
 	opts.BackoffMax = cmp.Or(opts.BackoffMax, time.Minute)
@@ -138,7 +139,7 @@ func New(opts Options, log *slog.Logger) (*Fetcher, error) {
 	if opts.WallClock == nil {
 		opts.WallClock = time.Now
 	}
-	f := &Fetcher{opts: opts, base: base, log: log, gate: newGate(opts, log), busy: map[blob.Digest]chan struct{}{}, refused: map[blob.Digest]refusal{},
+	f := &Fetcher{opts: opts, base: base, log: log, gate: newGate(opts, log), busy: map[blob.Digest]*busy{}, refused: map[blob.Digest]refusal{},
 		parts: map[blob.Digest]*part{}, shunned: map[identity.ID]time.Time{}}
 	client := *opts.Client
 	client.CheckRedirect = f.checkRedirect
@@ -179,7 +180,8 @@ func (f *Fetcher) Blob(ctx context.Context, d blob.Digest, size int64, progress 
 // File is Blob for a file of a model, in frames if it has a list of them.
 func (f *Fetcher) File(ctx context.Context, file models.File, progress func(done, total int64)) error {
 	d, size := file.Digest, file.SizeBytes
-	if err := f.claim(ctx, d); err != nil {
+	ctx, err := f.claim(ctx, d)
+	if err != nil {
 		return err
 	}
 	defer f.release(d)
@@ -193,16 +195,19 @@ func (f *Fetcher) File(ctx context.Context, file models.File, progress func(done
 	if size > f.opts.MaxBytes {
 		return fmt.Errorf("fetch %s: %d bytes are more than the limit of %d: %w", d.Short(), size, f.opts.MaxBytes, blob.ErrNoRoom)
 	}
-	if err := f.mayTry(d); err != nil {
-		return fmt.Errorf("fetch %s: %w", d.Short(), err)
+	if !local(ctx) {
+		err = f.mayTry(d)
 	}
-	var err error
-	if file.Framed() {
+	switch {
+	case err != nil:
+	case file.Framed():
 		err = f.framed(ctx, file, progress)
-	} else {
+	default:
 		err = f.plain(ctx, d, size, progress)
 	}
-	f.learn(d, err)
+	if err == nil || !local(ctx) {
+		f.learn(d, err)
+	}
 	if err != nil {
 		return fmt.Errorf("fetch %s: %w", d.Short(), err)
 	}
@@ -243,33 +248,6 @@ func (f *Fetcher) learn(d blob.Digest, err error) {
 		r.err, r.until = err, time.Now().Add(r.wait)
 		f.refused[d] = r
 	}
-}
-
-// claim waits until no other call downloads d.
-func (f *Fetcher) claim(ctx context.Context, d blob.Digest) error {
-	for {
-		f.mu.Lock()
-		other, taken := f.busy[d]
-		if !taken {
-			f.busy[d] = make(chan struct{})
-		}
-		f.mu.Unlock()
-		if !taken {
-			return nil
-		}
-		select {
-		case <-other:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-}
-
-func (f *Fetcher) release(d blob.Digest) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	close(f.busy[d])
-	delete(f.busy, d)
 }
 
 // download fills the stage file and moves it to its final name. resumed tells

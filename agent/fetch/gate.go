@@ -102,6 +102,9 @@ func (g *gate) closedLocked() (until time.Time, why string) {
 
 // wait returns when downloads may go on.
 func (g *gate) wait(ctx context.Context) error {
+	if local(ctx) {
+		return nil
+	}
 	told := ""
 	for {
 		g.mu.Lock()
@@ -130,6 +133,9 @@ func (g *gate) wait(ctx context.Context) error {
 
 // take waits for room for n bytes on the line and counts them.
 func (g *gate) take(ctx context.Context, n int) error {
+	if local(ctx) {
+		return ctx.Err()
+	}
 	if err := g.limiter.WaitN(ctx, n); err != nil {
 		return err
 	}

@@ -40,6 +40,7 @@ const usage = `usage:
   edgeherd-agent doctor [--config FILE] [--state DIR] [-o json]
   edgeherd-agent accept [--level LEVEL,…] [--delivery FILE] [--load-for 10m] [--model NAME[:VERSION]] [--by WHO]
                  [-o live|plain|json|jsonl] [--config FILE] [--state DIR] [--root DIR] [--runner SOCKET]
+  edgeherd-agent import BUNDLE [-o=json] [--config FILE] [--state DIR]
   edgeherd-agent sensors [--config FILE] [--root DIR]
   edgeherd-agent fan-guard --restore [--config FILE] [--state DIR]
   edgeherd-agent version
@@ -100,6 +101,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return printDoctor(ctx, args[1:], stdout)
 	case "accept":
 		return runAccept(ctx, args[1:], stdout, stderr)
+	case "import":
+		return importBundle(ctx, args[1:], stdout)
 	case "sensors":
 		return printSensors(ctx, args[1:], stdout)
 	case "fan-guard":

@@ -17,7 +17,7 @@ import (
 // line here.
 var verbs = []func(*cli) *cobra.Command{
 	upCommand, serverCommand, loginCommand, contextCommand,
-	boxCommand, enrollCommand, secretCommand, siteCommand, fleetCommand, modelCommand, releaseCommand, trustCommand, rolloutCommand, healthCommand,
+	boxCommand, enrollCommand, secretCommand, siteCommand, fleetCommand, modelCommand, releaseCommand, bundleCommand, trustCommand, rolloutCommand, healthCommand,
 	ticketCommand, visitCommand, rmaCommand, notifyCommand,
 	userCommand, tokenCommand, auditCommand,
 	completionCommand, versionCommand,

@@ -16,8 +16,8 @@ import (
 	"github.com/edgeherd/edgeherd/models"
 )
 
-// maxBlobBytes bounds one uploaded file.
-const maxBlobBytes = 4 << 30
+// maxBlobBytes bounds one uploaded file: as much as boxes take.
+const maxBlobBytes = blob.MaxFramedBytes
 
 // uploadPause is how long an upload may deliver nothing.
 const uploadPause = time.Minute
@@ -56,7 +56,13 @@ func (a *API) putBlob(w http.ResponseWriter, r *http.Request) {
 		a.fail(w, r, fleetapi.Problem(http.StatusRequestEntityTooLarge, fmt.Sprintf("%d bytes; a file may have %d", r.ContentLength, int64(maxBlobBytes)), ""))
 		return
 	}
-	if err := a.opts.Blobs.Put(&patient{r, http.NewResponseController(w)}, d); err != nil {
+	body := &patient{r, http.NewResponseController(w)}
+	if r.URL.Query().Has("packed") {
+		err = a.putPacked(r, body, d)
+	} else {
+		err = a.opts.Blobs.Put(body, d)
+	}
+	if err != nil {
 		a.fail(w, r, uploadProblem(r, err))
 		return
 	}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/http"
 	"reflect"
+	"slices"
+	"strings"
 	"sync"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -31,6 +33,15 @@ func (a *API) registerPlain() {
 	put.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{"application/octet-stream": {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}}}
 	a.describe(put, http.StatusCreated, map[string]*huma.MediaType{"application/json": {Schema: schemas.Schema(blobType, true, "Blob")}})
 	a.routes.HandleFunc("PUT /api/v1/blobs/{hex}", a.putBlob)
+
+	export := get("/bundles:export", "exportBundle", "A tar to be carried to where no network is: signed versions with what boxes check them by", "artefacts")
+	for name, what := range map[string]string{"model": "NAME:VERSION, once for each", "release": "version of the agent, once for each",
+		"base": "NAME:VERSION that those have whom it is for, once for each", "site": "whose boxes it is for"} {
+		export.Parameters = append(export.Parameters, &huma.Param{Name: name, In: "query", Description: what, Schema: &huma.Schema{Type: huma.TypeArray, Items: &huma.Schema{Type: huma.TypeString}}})
+	}
+	slices.SortFunc(export.Parameters, func(a, b *huma.Param) int { return strings.Compare(a.Name, b.Name) })
+	a.describe(export, http.StatusOK, map[string]*huma.MediaType{"application/x-tar": {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}})
+	a.routes.HandleFunc("GET /api/v1/bundles:export", a.exportBundle)
 
 	spec := sync.OnceValues(func() ([]byte, error) { return json.Marshal(a.huma.OpenAPI()) })
 	a.routes.HandleFunc("GET /api/v1/openapi.json", func(w http.ResponseWriter, r *http.Request) {

@@ -37,6 +37,7 @@ var rows = []row{
 	{"internal/runnerapi", "internal/blob models"},
 	{"internal/acceptance", "internal/identity internal/phrase"},
 	{"internal/deviceapi", "internal/blob internal/identity"},
+	{"internal/bundle", "internal/blob internal/deviceapi internal/durable internal/identity internal/trust/tufrepo"},
 	{"internal/fleetapi", "firmware internal/blob internal/enrol internal/identity internal/runnerapi internal/trust internal/wire models internal/acceptance"},
 	{"internal/simboard", "internal/durable internal/runnerapi internal/wire"},
 	{"internal/simboard/plant", ""},
@@ -72,7 +73,7 @@ var rows = []row{
 	{"agent/results", "agent/inputs agent/secrets"},
 	{"agent/backend", "agent/serve/oip models"},
 	{"agent/serve/...", "agent/backend agent/inputs agent/worker internal/blob internal/durable internal/runnerapi internal/trust models"},
-	{"agent", "agent/... firmware internal/blob internal/durable internal/enrol internal/health internal/identity internal/runnerapi internal/slot internal/trust/... internal/wire models"},
+	{"agent", "agent/... firmware internal/blob internal/bundle internal/durable internal/enrol internal/health internal/identity internal/runnerapi internal/slot internal/trust/... internal/wire models"},
 	{"controller/authz", ""},
 	{"controller/audit", ""},
 	{"controller/people/...", "controller/audit controller/authz controller/store internal/outbound internal/trust"},
@@ -100,7 +101,7 @@ var rows = []row{
 	{"controller/enrol", "controller/store internal/enrol internal/identity"},
 	{"controller/secrets", "controller/audit controller/store internal/durable internal/fleetapi internal/identity internal/wire"},
 	{"controller/ingest", "controller/fault controller/registry controller/series controller/store internal/blob internal/drift internal/fleetapi internal/health internal/identity internal/runnerapi internal/wire models"},
-	{"controller/api/...", "controller/... firmware internal/blob internal/deviceapi internal/drift internal/enrol internal/fleetapi internal/health internal/identity internal/runnerapi internal/trust/... internal/wire models internal/acceptance"},
+	{"controller/api/...", "controller/... firmware internal/blob internal/bundle internal/deviceapi internal/drift internal/enrol internal/fleetapi internal/health internal/identity internal/runnerapi internal/trust/... internal/wire models models/wdelta internal/acceptance"},
 	{"controller", "controller/... firmware internal/blob internal/durable internal/enrol internal/fleetapi internal/health internal/identity internal/mqttws internal/runnerapi internal/trust internal/wire models web/src/i18n internal/acceptance"},
 	{"internal/fleettest/...", "agent/... controller/... firmware internal/... models"},
 	{"internal/e2e", ""},
@@ -111,7 +112,7 @@ var rows = []row{
 	{"internal/loadgen/fleet", "controller/store internal/durable internal/identity internal/loadgen internal/wire"},
 	{"cmd/edgeherd-launcher", "internal/blob internal/durable internal/slot"},
 	{"cmd/edgeherd-load", "internal/fleetapi internal/identity internal/loadgen internal/loadgen/fleet"},
-	{"cmd/edgeherd/...", "controller controller/api controller/audit controller/authz controller/backup controller/doctor controller/export/... controller/notify controller/people firmware internal/blob internal/durable internal/enrol internal/fleetapi internal/health internal/identity internal/labels internal/outbound internal/qrtext internal/runnerapi internal/simboard internal/slot internal/trust/... internal/wire models models/container models/wdelta internal/acceptance"},
+	{"cmd/edgeherd/...", "internal/bundle controller controller/api controller/audit controller/authz controller/backup controller/doctor controller/export/... controller/notify controller/people firmware internal/blob internal/durable internal/enrol internal/fleetapi internal/health internal/identity internal/labels internal/outbound internal/qrtext internal/runnerapi internal/simboard internal/slot internal/trust/... internal/wire models models/container models/wdelta internal/acceptance"},
 }
 
 // door says which packages of ours may import a module in non-test files;

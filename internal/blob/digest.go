@@ -16,6 +16,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"hash"
 	"io"
 	"strings"
 )
@@ -90,3 +91,21 @@ func (d *Digest) UnmarshalText(text []byte) error {
 	*d = v
 	return nil
 }
+
+// A Summer hashes what is read through it.
+type Summer struct {
+	r io.Reader
+	h hash.Hash
+}
+
+// NewSummer returns a Summer of r.
+func NewSummer(r io.Reader) *Summer { return &Summer{r, sha256.New()} }
+
+func (s *Summer) Read(p []byte) (int, error) {
+	n, err := s.r.Read(p)
+	_, _ = s.h.Write(p[:n]) // never fails
+	return n, err
+}
+
+// Digest is that of the bytes so far.
+func (s *Summer) Digest() Digest { return Digest(s.h.Sum(nil)) }

@@ -16,6 +16,9 @@ const FrameBytes = 1 << 20
 // maxFrames bounds a list in memory: 128 GiB of content in 4 MiB.
 const maxFrames = 1 << 17
 
+// MaxFramedBytes is the longest file that a list of frames can tell of.
+const MaxFramedBytes = maxFrames * FrameBytes
+
 // framesMagic begins a list. History: 1 first.
 const framesMagic = "frames1\n"
 

@@ -23,6 +23,9 @@ const callTimeout = time.Minute
 // maxReplyBytes bounds what a reply may be; a page of 1000 boxes is some MB.
 const maxReplyBytes = 64 << 20
 
+// maxProblemBytes bounds an answer that tells of a problem.
+const maxProblemBytes = 1 << 20
+
 // Client speaks to one controller. Safe for concurrent use. Problems that the
 // controller tells of are of type *Error.
 type Client struct {
@@ -306,6 +309,23 @@ func (c *Client) do(req *http.Request) ([]byte, error) { return c.doAs(req, "app
 
 // doAs sends a request and returns the body of a success, in one form.
 func (c *Client) doAs(req *http.Request, form string) ([]byte, error) {
+	body, err := c.stream(req, form)
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	data, err := io.ReadAll(io.LimitReader(body, maxReplyBytes+1))
+	if err != nil {
+		return nil, fmt.Errorf("read the answer of %s: %w", c.base, err)
+	}
+	if len(data) > maxReplyBytes {
+		return nil, fmt.Errorf("the answer of %s is longer than %d bytes", c.base, maxReplyBytes)
+	}
+	return data, nil
+}
+
+// stream sends a request and returns the body of a success, to be closed.
+func (c *Client) stream(req *http.Request, form string) (io.ReadCloser, error) {
 	if c.token != "" {
 		req.Header.Set("Authorization", "Bearer "+c.token)
 	}
@@ -318,16 +338,13 @@ func (c *Client) doAs(req *http.Request, form string) ([]byte, error) {
 		}
 		return nil, fmt.Errorf("reach the controller at %s: %w", c.base, err)
 	}
+	if res.StatusCode >= 200 && res.StatusCode < 300 {
+		return res.Body, nil
+	}
 	defer res.Body.Close()
-	data, err := io.ReadAll(io.LimitReader(res.Body, maxReplyBytes+1))
+	data, err := io.ReadAll(io.LimitReader(res.Body, maxProblemBytes))
 	if err != nil {
 		return nil, fmt.Errorf("read the answer of %s: %w", c.base, err)
-	}
-	if len(data) > maxReplyBytes {
-		return nil, fmt.Errorf("the answer of %s is longer than %d bytes", c.base, maxReplyBytes)
-	}
-	if res.StatusCode >= 200 && res.StatusCode < 300 {
-		return data, nil
 	}
 	p := &Error{}
 	if json.Unmarshal(data, p) != nil || p.Title == "" {

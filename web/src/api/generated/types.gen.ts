@@ -433,6 +433,17 @@ export type Check = {
     value: Measured;
 };
 
+export type CheckBundle = {
+    envelope: string;
+    release?: boolean;
+};
+
+export type CheckedBundle = {
+    missing: Array<string>;
+    name: string;
+    version: string;
+};
+
 export type Claim = {
     /**
      * Once it is issued
@@ -3107,6 +3118,85 @@ export type BoxSeriesResponses = {
 };
 
 export type BoxSeriesResponse = BoxSeriesResponses[keyof BoxSeriesResponses];
+
+export type CheckBundleData = {
+    body: CheckBundle;
+    path?: never;
+    query?: never;
+    url: '/api/v1/bundles:check';
+};
+
+export type CheckBundleErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type CheckBundleError = CheckBundleErrors[keyof CheckBundleErrors];
+
+export type CheckBundleResponses = {
+    /**
+     * OK
+     */
+    200: CheckedBundle;
+};
+
+export type CheckBundleResponse = CheckBundleResponses[keyof CheckBundleResponses];
+
+export type ExportBundleData = {
+    body?: never;
+    path?: never;
+    query?: {
+        /**
+         * NAME:VERSION that those have whom it is for, once for each
+         */
+        base?: Array<string>;
+        /**
+         * NAME:VERSION, once for each
+         */
+        model?: Array<string>;
+        /**
+         * version of the agent, once for each
+         */
+        release?: Array<string>;
+        /**
+         * whose boxes it is for
+         */
+        site?: Array<string>;
+    };
+    url: '/api/v1/bundles:export';
+};
+
+export type ExportBundleErrors = {
+    /**
+     * Error
+     */
+    default: Error;
+};
+
+export type ExportBundleError = ExportBundleErrors[keyof ExportBundleErrors];
+
+export type ExportBundleResponses = {
+    /**
+     * OK
+     */
+    200: Blob | File;
+};
+
+export type ExportBundleResponse = ExportBundleResponses[keyof ExportBundleResponses];
 
 export type CareData = {
     body?: never;

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/edgeherd/edgeherd/agent"
+	"github.com/edgeherd/edgeherd/internal/durable"
+)
+
+// importWait is how long the agent may take to begin.
+const importWait = 30 * time.Second
+
+// importBundle has the running agent take a bundle from a stick, and waits.
+func importBundle(ctx context.Context, args []string, stdout io.Writer) error {
+	asJSON := slices.Contains(args, "-o=json") || slices.Contains(args, "--json")
+	args = slices.DeleteFunc(slices.Clone(args), func(a string) bool { return a == "-o=json" || a == "--json" })
+	if len(args) == 0 || strings.HasPrefix(args[0], "-") {
+		return fmt.Errorf("%w: name the bundle: a file, or the folder on the stick that has bundle.json", errUsage)
+	}
+	c, err := loadConfig(args[1:], os.Getenv)
+	if err != nil {
+		return err
+	}
+	path, err := filepath.Abs(args[0])
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(path); err != nil {
+		return err
+	}
+	orders := agent.ImportOrders(c.State)
+	if _, err := os.Stat(agent.ImportDir(c.State)); err != nil {
+		return fmt.Errorf("the agent takes no bundles here: %w; start it first", err)
+	}
+	if _, err := os.Stat(orders.Path); err == nil {
+		return fmt.Errorf("another import is under way; remove %s to give it up", orders.Path)
+	}
+	order := agent.ImportOrder{ID: rand.Text(), Path: path}
+	if err := orders.Save(order); err != nil {
+		return err
+	}
+	if err := os.Chmod(orders.Path, 0o644); err != nil { // root asks, another user reads
+		return errors.Join(err, durable.Remove(orders.Path))
+	}
+	res, err := awaitImport(ctx, c.State, order.ID)
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		enc := json.NewEncoder(stdout)
+		enc.SetIndent("", "  ")
+		if err := enc.Encode(res); err != nil {
+			return err
+		}
+	}
+	if res.Err != "" {
+		return fmt.Errorf("import %s: %s", path, res.Err)
+	}
+	if !asJSON {
+		fmt.Fprintf(stdout, "imported %s: %d bytes, all checked\n", strings.Join(res.Versions, " "), res.TotalBytes)
+		if res.Generation > 0 {
+			fmt.Fprintln(stdout, "the box follows what the bundle says it shall run: edgeherd-agent status")
+		}
+	}
+	return nil
+}
+
+// awaitImport follows an import until its end.
+func awaitImport(ctx context.Context, state, id string) (agent.ImportResult, error) {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for began := time.Now(); ; {
+		var res agent.ImportResult
+		// It is replaced as a whole; what is of an import before is not looked at.
+		if _, err := agent.ImportResults(state).Load(&res); err == nil && res.ID == id && res.Ended {
+			return res, nil
+		}
+		if res.ID != id && time.Since(began) > importWait {
+			return res, errors.Join(fmt.Errorf("the agent has not begun within %s: does it run? systemctl status edgeherd-agent", importWait),
+				durable.Remove(agent.ImportOrders(state).Path))
+		}
+		select {
+		case <-ctx.Done():
+			return res, errors.New("no longer waited for: the agent goes on with the import")
+		case <-tick.C:
+		}
+	}
+}
