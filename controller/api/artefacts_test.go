@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -29,9 +30,13 @@ func TestPushedModelIsListedAndPushingAgainChangesNothing(t *testing.T) {
 	if len(m.Versions) != 2 || m.Versions[0].Desired+m.Versions[1].Desired != 1 {
 		t.Fatalf("versions %+v", m.Versions)
 	}
-	if !w.blobs.Has(one.Digest) {
+	var envelope bytes.Buffer
+	must(t, w.client("ops").Download(t.Context(), one.Digest, &envelope, nil))
+	if blob.Sum(envelope.Bytes()) != one.Digest {
 		t.Error("the envelope is not among the blobs; a box could not fetch it")
 	}
+	wantProblem(t, "a file that is not here", w.client("ops").Download(t.Context(), blob.Sum(nil), io.Discard, nil), http.StatusNotFound, "no blob")
+	wantProblem(t, "a file for who may only look", w.client("viewer").Download(t.Context(), one.Digest, io.Discard, nil), http.StatusForbidden, "")
 }
 
 func TestModelThatCannotReplaceItsOlderVersionsIsRefused(t *testing.T) {

@@ -160,6 +160,16 @@ func (a *API) ofBox(answer func(http.ResponseWriter, *http.Request, blob.Digest)
 	}
 }
 
+// getBlob gives a file to who may push: what a new version is made from.
+func (a *API) getBlob(w http.ResponseWriter, r *http.Request) {
+	d, err := blob.ParseDigest("sha256:" + r.PathValue("hex"))
+	if err != nil {
+		a.fail(w, r, badRequest("", "%s", err))
+		return
+	}
+	a.deviceBlob(w, r, d)
+}
+
 func (a *API) deviceBlob(w http.ResponseWriter, r *http.Request, d blob.Digest) {
 	f, err := a.opts.Blobs.Get(d)
 	if err != nil {

@@ -34,6 +34,11 @@ func (a *API) registerPlain() {
 	a.describe(put, http.StatusCreated, map[string]*huma.MediaType{"application/json": {Schema: schemas.Schema(blobType, true, "Blob")}})
 	a.routes.HandleFunc("PUT /api/v1/blobs/{hex}", a.putBlob)
 
+	read := get("/blobs/{hex}", "getBlob", "A file by its SHA-256", "artefacts")
+	read.Parameters = put.Parameters
+	a.describe(read, http.StatusOK, map[string]*huma.MediaType{"application/octet-stream": {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}})
+	a.routes.HandleFunc("GET /api/v1/blobs/{hex}", a.getBlob)
+
 	export := get("/bundles:export", "exportBundle", "A tar to be carried to where no network is: signed versions with what boxes check them by", "artefacts")
 	for name, what := range map[string]string{"model": "NAME:VERSION, once for each", "release": "version of the agent, once for each",
 		"base": "NAME:VERSION that those have whom it is for, once for each", "site": "whose boxes it is for"} {

@@ -113,6 +113,7 @@ var access = map[string]entry{
 	"POST /api/v1/trust/documents":       ofFleet(authz.Push).do("trust.submit"), // what counts is the signature
 	"POST /api/v1/blobs:missing":         ofFleet(authz.Push),
 	"PUT /api/v1/blobs/{hex}":            ofFleet(authz.Push).do("blob.put"),
+	"GET /api/v1/blobs/{hex}":            ofFleet(authz.Push),
 	"GET /api/v1/bundles:export":         ofFleet(authz.Push).do("bundle.export"),
 	"POST /api/v1/bundles:check":         ofFleet(authz.Push),
 	"GET /api/v1/rollouts":               filtered(authz.See),

@@ -253,6 +253,33 @@ func (c *Client) Upload(ctx context.Context, d blob.Digest, r io.Reader, size in
 	return nil
 }
 
+// Download writes a file to w and checks that it is the right one: what w has
+// is good only when that returns nil. progress, if not nil, hears how many bytes
+// have come.
+func (c *Client) Download(ctx context.Context, d blob.Digest, w io.Writer, progress func(done int64)) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base+"/api/v1/blobs/"+d.Hex(), nil)
+	if err != nil {
+		return fmt.Errorf("download %s: %w", d.Short(), err)
+	}
+	body, err := c.stream(req, "application/octet-stream")
+	if err != nil {
+		return fmt.Errorf("download %s: %w", d.Short(), err)
+	}
+	defer body.Close()
+	var from io.Reader = body
+	if progress != nil {
+		from = &counter{r: from, tell: progress}
+	}
+	got, _, err := blob.SumReader(io.TeeReader(from, w))
+	if err == nil && got != d {
+		err = fmt.Errorf("%s sent other bytes, whose digest is %s", c.base, got)
+	}
+	if err != nil {
+		return fmt.Errorf("download %s: %w", d.Short(), err)
+	}
+	return nil
+}
+
 type counter struct {
 	r    io.Reader
 	n    int64

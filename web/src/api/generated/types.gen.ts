@@ -2382,6 +2382,33 @@ export type VerifyAuditResponses = {
 
 export type VerifyAuditResponse = VerifyAuditResponses[keyof VerifyAuditResponses];
 
+export type GetBlobData = {
+    body?: never;
+    path: {
+        hex: string;
+    };
+    query?: never;
+    url: '/api/v1/blobs/{hex}';
+};
+
+export type GetBlobErrors = {
+    /**
+     * Error
+     */
+    default: Error;
+};
+
+export type GetBlobError = GetBlobErrors[keyof GetBlobErrors];
+
+export type GetBlobResponses = {
+    /**
+     * OK
+     */
+    200: Blob | File;
+};
+
+export type GetBlobResponse = GetBlobResponses[keyof GetBlobResponses];
+
 export type PutBlobData = {
     body: Blob | File;
     path: {
