@@ -344,6 +344,39 @@ func TestCluesAreReadFromTheKernelsFiles(t *testing.T) {
 	}
 }
 
+// A driver that hangs or fails for a moment must not look like an event when it
+// answers again.
+func TestACounterThatIsSilentForAWhileIsNoBrownOut(t *testing.T) {
+	root := t.TempDir()
+	dir := filepath.Join(root, "sys/devices/platform/soctherm-oc-event/hwmon/hwmon3")
+	path := filepath.Join(dir, "oc1_event_cnt")
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(os.MkdirAll(dir, 0o755))
+	must(os.WriteFile(path, []byte("7\n"), 0o644))
+	c := findCounts(root)
+	for i, step := range []func(){
+		func() {},
+		func() { must(os.WriteFile(path, nil, 0o644)) },
+		func() { c.pending[path] = make(chan string, 1) }, // it hangs
+		func() { must(os.WriteFile(path, []byte("7\n"), 0o644)) },
+		func() { c.pending[path] <- "7" }, // and comes back
+		func() {},
+	} {
+		if step(); c.lowVolts() != 7 {
+			t.Errorf("step %d: %d events", i, c.lowVolts())
+		}
+	}
+	must(os.WriteFile(path, []byte("8\n"), 0o644))
+	if c.lowVolts() != 8 {
+		t.Errorf("%d events, want 8", c.lowVolts())
+	}
+}
+
 func TestLowVoltageOfARaspberryPiIsABrownOut(t *testing.T) {
 	root := t.TempDir()
 	dir := filepath.Join(root, "sys/devices/platform/soc/soc:firmware")

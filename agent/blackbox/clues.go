@@ -96,6 +96,39 @@ type counts struct {
 	low    []string // under-voltage events of a Tegra
 	sags   []string // of a Raspberry Pi: 1 while the voltage is too low
 	pi     []string // bit 0 says so as well, on kernels without the former
+
+	pending map[string]chan string // asked, and not answered yet
+	events  map[string]uint32      // what low said last
+}
+
+// patience with a driver. What hangs must not keep readings from the record.
+const patience = 250 * time.Millisecond
+
+// ask reads a driver's file, "" when it cannot be read or not soon. It is not
+// asked again before it has come back.
+func (c counts) ask(path string) string {
+	said, asked := c.pending[path]
+	if !asked {
+		said = make(chan string, 1)
+		c.pending[path] = said
+		go func() { said <- text(path, 64) }()
+		timer := time.NewTimer(patience)
+		defer timer.Stop()
+		select {
+		case s := <-said:
+			delete(c.pending, path)
+			return s
+		case <-timer.C:
+			return ""
+		}
+	}
+	select {
+	case s := <-said:
+		delete(c.pending, path)
+		return s
+	default:
+		return ""
+	}
 }
 
 func findCounts(root string) counts {
@@ -105,7 +138,8 @@ func findCounts(root string) counts {
 		sags: slices.DeleteFunc(glob(root, "sys/class/hwmon/hwmon*/in0_lcrit_alarm"), func(path string) bool {
 			return text(filepath.Join(filepath.Dir(path), "name"), 64) != "rpi_volt"
 		}),
-		pi: glob(root, "sys/devices/platform/soc*/soc*:firmware/get_throttled"),
+		pi:      glob(root, "sys/devices/platform/soc*/soc*:firmware/get_throttled"),
+		pending: map[string]chan string{}, events: map[string]uint32{},
 	}
 }
 
@@ -119,8 +153,12 @@ func (c counts) oomKills() uint32 {
 func (c counts) lowVolts() uint32 {
 	var sum uint32
 	for _, path := range c.low {
-		n, _ := strconv.ParseUint(text(path, 64), 10, 32)
-		sum += uint32(n)
+		// One that does not answer says what it said before: a step up from zero
+		// would be an event that never was.
+		if n, err := strconv.ParseUint(c.ask(path), 10, 32); err == nil {
+			c.events[path] = uint32(n)
+		}
+		sum += c.events[path]
 	}
 	return sum
 }
@@ -128,12 +166,12 @@ func (c counts) lowVolts() uint32 {
 // sagging tells whether the supply's voltage is too low now.
 func (c counts) sagging() bool {
 	for _, path := range c.sags {
-		if text(path, 64) == "1" {
+		if c.ask(path) == "1" {
 			return true
 		}
 	}
 	for _, path := range c.pi {
-		if bits, err := strconv.ParseUint(strings.TrimPrefix(text(path, 64), "0x"), 16, 32); err == nil && bits&1 != 0 {
+		if bits, err := strconv.ParseUint(strings.TrimPrefix(c.ask(path), "0x"), 16, 32); err == nil && bits&1 != 0 {
 			return true
 		}
 	}

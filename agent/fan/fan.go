@@ -231,8 +231,8 @@ func (f *Fan) set(duty float64, first bool) error {
 	if !first {
 		return f.within(func() error { return write(f.order.PWM, value) })
 	}
-	mode, err := read(f.order.Enable)
-	if err != nil {
+	var mode string
+	if err := f.within(func() (err error) { mode, err = read(f.order.Enable); return err }); err != nil {
 		return err
 	}
 	if n, err := strconv.Atoi(mode); err != nil || n < 2 {

@@ -74,8 +74,12 @@ func readBoard(root string) Board {
 // realName drops what vendors leave in DMI fields they did not fill in.
 func realName(s string) string {
 	switch strings.ToLower(s) {
-	case "default string", "to be filled by o.e.m.", "system manufacturer", "system product name",
-		"system serial number", "not specified", "not applicable", "none", "0":
+	case "default string", "default_string", "to be filled by o.e.m.", "to be filled by o.e.m", "o.e.m.", "oem", "system manufacturer",
+		"system product name", "system serial number", "base board serial number", "not specified", "not applicable", "not available",
+		"n/a", "na", "none", "unknown", "invalid", "empty", "serial number", "123456789", "0123456789", "1234567890", "xxxxxxxx":
+		return ""
+	}
+	if strings.Trim(s, "0. -") == "" { // "00000000" is no serial number
 		return ""
 	}
 	return s

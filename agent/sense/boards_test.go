@@ -51,7 +51,7 @@ func TestBoardsOfTheField(t *testing.T) {
 			"sys/class/thermal/thermal_zone0/*": "type=cpu-thermal; temp=48000",
 			"sys/class/thermal/thermal_zone2/*": "type=cv0-thermal; temp=-256000",
 			"sys/class/thermal/thermal_zone8/*": "type=tj-thermal; temp=49500",
-			"var/lib/nvpmodel/status":           "pmode:0003",
+			"var/lib/nvpmodel/status":           "pmode:0003 fmode:quiet",
 		}, map[string]float64{
 			"temp_die_celsius": 49.5, "temp_celsius{cpu-thermal}": 48, "power_watts": 3.8 + 1.9 + 5 + 0.95, "power_mode": 3,
 			"power_watts{ina3221/VDD_GPU_SOC}": 3.8, "power_watts{ina3221/VDD_CPU_CV}": 1.9, "power_watts{ina3221/VIN_SYS_5V0}": 5,
@@ -99,7 +99,7 @@ func TestBoardsOfTheField(t *testing.T) {
 			"fan_rpm": 2800, "fan_duty_ratio": 125. / 255, "cooling_state_ratio": 0, "throttled_ratio": 0,
 		}},
 		"AMD Ryzen on a white box": {tree{
-			"sys/class/dmi/id/*":       "sys_vendor=Default string; product_name=To be filled by O.E.M.; board_vendor=ACME; board_name=X1; chassis_type=35",
+			"sys/class/dmi/id/*":       "sys_vendor=Default string; product_name=To be filled by O.E.M.; board_vendor=ACME; board_name=X1; product_serial=00000000; board_serial=Default_string; chassis_type=35",
 			"sys/class/hwmon/hwmon0/*": "name=k10temp; temp1_label=Tctl; temp1_input=81000; temp2_label=Tdie; temp2_input=61000; temp3_label=Tccd1; temp3_input=60000",
 			"sys/class/hwmon/hwmon1/*": "name=nct6798; temp1_label=SYSTIN; temp1_input=34000; temp2_label=CPUTIN; temp2_input=128000; temp3_label=AUXTIN0; temp3_input=-128000; temp4_label=AUXTIN1; temp4_input=0; fan1_input=65535; fan2_input=900; pwm2=77; fan3_input=0; pwm3=77",
 			"sys/class/hwmon/hwmon2/*": "name=acpitz; temp1_input=16800",
@@ -125,7 +125,7 @@ func TestBoardsOfTheField(t *testing.T) {
 			maps.Copy(c.want, map[string]float64{"load1": 1, "uptime_seconds": 10, "mem_used_ratio": 0.5})
 			s := New(Options{Root: c.files.plant(t)}, quiet())
 			equal(t, readings(t, s), c.want)
-			if b := s.Board(); name == "AMD Ryzen on a white box" && (b.Vendor != "ACME" || b.Product != "X1") {
+			if b := s.Board(); name == "AMD Ryzen on a white box" && (b.Vendor != "ACME" || b.Product != "X1" || b.Serial != "") {
 				t.Errorf("board %+v", b)
 			}
 		})

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // found is one hwmon attribute or thermal zone before its role is decided.
@@ -94,6 +95,37 @@ func (b *builder) path(elem ...string) string {
 	return filepath.Join(append([]string{b.root}, elem...)...)
 }
 
+// text reads a short attribute, "" when it cannot be read, or not soon: a file
+// that hangs must not keep all others from being found. It is not asked again
+// before it has come back.
+func (b *builder) text(path string) string {
+	if b.tracks == nil { // not a discovery
+		return text(path)
+	}
+	asked := b.tracks.get("discover " + path)
+	if b.tracks.get(path).busy.Load() || !asked.busy.CompareAndSwap(false, true) {
+		return ""
+	}
+	said := make(chan string, 1)
+	go func() {
+		defer asked.busy.Store(false)
+		buf := make([]byte, 256)
+		n, err := b.read(path, buf)
+		if err != nil {
+			n = 0
+		}
+		said <- strings.TrimSpace(strings.TrimRight(string(buf[:n]), "\x00"))
+	}()
+	patience := time.NewTimer(b.patience)
+	defer patience.Stop()
+	select {
+	case s := <-said:
+		return s
+	case <-patience.C:
+		return ""
+	}
+}
+
 // text reads a short attribute, "" when it cannot be read.
 func text(path string) string {
 	buf := make([]byte, 256)
@@ -133,10 +165,10 @@ func (b *builder) chips() []chip {
 		if err == nil && strings.Contains(device, "/thermal_zone") {
 			continue
 		}
-		c := chip{dir: dir, name: text(filepath.Join(dir, "name")), files: dirNames(dir)}
+		c := chip{dir: dir, name: b.text(filepath.Join(dir, "name")), files: dirNames(dir)}
 		if old := filepath.Join(dir, "device"); c.name == "" && exists(filepath.Join(old, "name")) {
 			// Drivers of the old kind (applesmc) put their files there.
-			c = chip{dir: old, name: text(filepath.Join(old, "name")), files: dirNames(old)}
+			c = chip{dir: old, name: b.text(filepath.Join(old, "name")), files: dirNames(old)}
 		}
 		if c.name == "" {
 			c.name = "unnamed"
@@ -188,7 +220,7 @@ func (b *builder) attributes(c chip) []found {
 		stem := strings.TrimSuffix(name, "_"+attr)
 		f := found{
 			key: c.key + "/" + stem, chip: c.name, kind: kind, n: n, dir: c.dir,
-			label: text(filepath.Join(c.dir, stem+"_label")),
+			label: b.text(filepath.Join(c.dir, stem+"_label")),
 			path:  filepath.Join(c.dir, name),
 		}
 		if slices.Contains(c.files, stem+"_fault") {
@@ -231,7 +263,7 @@ func (b *builder) zones() []found {
 			continue
 		}
 		dir := b.path("sys/class/thermal", name)
-		label := text(filepath.Join(dir, "type"))
+		label := b.text(filepath.Join(dir, "type"))
 		if label == "" {
 			continue
 		}
@@ -260,7 +292,7 @@ func (b *builder) cpu() {
 		path := filepath.Join(dir, name, "scaling_cur_freq")
 		if strings.HasPrefix(name, "policy") && len(freq) < 8 && exists(path) {
 			freq = append(freq, b.probe(path, number(1e-3, 1e6, 1e11))) // kHz
-			if s, err := number(1e-3, 1e6, 1e11)([]byte(text(filepath.Join(dir, name, "scaling_max_freq")))); err == nil {
+			if s, err := number(1e-3, 1e6, 1e11)([]byte(b.text(filepath.Join(dir, name, "scaling_max_freq")))); err == nil {
 				highest += s.a
 			}
 		}

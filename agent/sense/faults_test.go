@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -303,4 +305,50 @@ func (f *faulty) isGone(dir string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.gone[dir]
+}
+
+// Whichever file hangs, at boot as well, it costs what it says itself and
+// nothing else.
+func TestAnyHungFileCostsItselfOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		root := plant(t, "x86")
+		var mu sync.Mutex
+		asked := map[string]bool{}
+		tell := func(hung string) int {
+			stop := make(chan struct{})
+			defer close(stop)
+			s := New(Options{Root: root}, quiet())
+			s.read = func(path string, buf []byte) (int, error) {
+				mu.Lock()
+				asked[path] = true
+				mu.Unlock()
+				if path == hung {
+					<-stop
+				}
+				return rawRead(path, buf)
+			}
+			begin, told := time.Now(), 0
+			for range 3 {
+				list, _ := s.Read(t.Context())
+				told = len(list)
+				time.Sleep(time.Second)
+			}
+			if took := time.Since(begin); took > 6*s.opts.Timeout+time.Second/2 {
+				t.Errorf("three reads took %s with %s hung", took-3*time.Second, hung)
+			}
+			return told
+		}
+		all := tell("")
+		if all < 10 || len(asked) < 40 {
+			t.Fatalf("%d readings of %d files", all, len(asked))
+		}
+		for _, path := range slices.Sorted(maps.Keys(asked)) {
+			if !strings.Contains(path, "/sys/") {
+				continue
+			}
+			if told := tell(path); told < all-3 { // a fan is a speed and a duty
+				t.Errorf("%d readings of %d with %s hung", told, all, path)
+			}
+		}
+	})
 }

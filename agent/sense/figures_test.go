@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -220,6 +221,17 @@ func TestRarerSensors(t *testing.T) {
 			t.Errorf("no key %s", key)
 		}
 	}
+	// A raw number whose scale cannot be read is no value: 46.9 °C is a raw 2,600.
+	s = New(Options{Root: plant(t, "zoo")}, quiet())
+	s.read = func(path string, buf []byte) (int, error) {
+		if strings.HasSuffix(path, "_scale") {
+			return 0, syscall.EIO
+		}
+		return rawRead(path, buf)
+	}
+	delete(want, "filter_pressure_pascals{sdp500}")
+	delete(want, "temp_celsius{xadc/temp1}")
+	equal(t, readings(t, s), want)
 }
 
 func TestQuirksAreInTheDocument(t *testing.T) {

@@ -127,7 +127,7 @@ func (b *builder) boot(all []found) {
 		if !exists(path) {
 			continue
 		}
-		label := cleanLabel(text(b.path("sys/class/watchdog", name, "identity")))
+		label := cleanLabel(b.text(b.path("sys/class/watchdog", name, "identity")))
 		if label == "" {
 			label = name
 		}

@@ -1,6 +1,7 @@
 package sense
 
 import (
+	"math"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -8,7 +9,10 @@ import (
 
 // iioDevice is one directory of the Industrial I/O bus: sensors on I²C, SPI
 // and ADCs for which a kernel driver exists.
-type iioDevice struct{ dir, name, key string }
+type iioDevice struct {
+	dir, name, key string
+	text           func(path string) string
+}
 
 func (b *builder) iioDevices() []iioDevice {
 	var list []iioDevice
@@ -17,7 +21,7 @@ func (b *builder) iioDevices() []iioDevice {
 			continue
 		}
 		dir := b.path("sys/bus/iio/devices", name)
-		d := iioDevice{dir: dir, name: text(filepath.Join(dir, "name"))}
+		d := iioDevice{dir: dir, name: b.text(filepath.Join(dir, "name")), text: b.text}
 		if d.name == "" || strings.HasPrefix(d.name, "ina3221") {
 			continue // a rail monitor, see oldRails
 		}
@@ -47,17 +51,25 @@ func (d iioDevice) channel(name string) (path string, parse func([]byte) (float6
 		return "", nil, false
 	}
 	number := func(file string, missing float64) float64 {
-		if v, err := float([]byte(text(filepath.Join(d.dir, file)))); err == nil {
-			return v
+		file = filepath.Join(d.dir, file)
+		if !exists(file) {
+			return missing
 		}
-		return missing
+		v, err := float([]byte(d.text(file)))
+		if err != nil {
+			return math.NaN() // a raw number without its scale is no value
+		}
+		return v
 	}
 	kind := strings.TrimRight(name, "0123456789")
 	scale := number(name+"_scale", number(kind+"_scale", 1))
 	offset := number(name+"_offset", number(kind+"_offset", 0))
 	return path, func(b []byte) (float64, error) {
 		v, err := float(b)
-		return (v + offset) * scale, err
+		if v = (v + offset) * scale; v != v && err == nil {
+			err = errNoValue
+		}
+		return v, err
 	}, true
 }
 
@@ -85,7 +97,7 @@ func (b *builder) iioTemps() []found {
 			}
 			list = append(list, found{
 				key: d.key + "/temp1", chip: d.name, kind: "temp", n: 1, dir: d.dir, path: path,
-				label: text(filepath.Join(d.dir, "label")),
+				label: b.text(filepath.Join(d.dir, "label")),
 				parse: func(b []byte) (sample, error) {
 					v, err := parse(b)
 					if err != nil {

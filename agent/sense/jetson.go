@@ -38,7 +38,7 @@ func (b *builder) oldRails() []rail {
 			dir := filepath.Join(base, address, name)
 			for i := range 3 {
 				n := strconv.Itoa(i)
-				label := text(filepath.Join(dir, "rail_name_"+n))
+				label := b.text(filepath.Join(dir, "rail_name_"+n))
 				volts, ampere := filepath.Join(dir, "in_voltage"+n+"_input"), filepath.Join(dir, "in_current"+n+"_input")
 				if label == "" || label == "NC" || !exists(volts) || !exists(ampere) {
 					continue
@@ -70,12 +70,16 @@ func (b *builder) apex() []found {
 	return list
 }
 
-// powerMode reads "pmode:0002", which nvpmodel leaves behind.
+// parsePowerMode reads "pmode:0002", which nvpmodel leaves behind; releases
+// with profiles of the fan add " fmode:quiet" to it.
 func parsePowerMode(b []byte) (sample, error) {
 	_, digits, found := strings.Cut(string(b), "pmode:")
-	digits, _, _ = strings.Cut(digits, "\n")
-	n, err := strconv.ParseUint(strings.TrimSpace(digits), 10, 8)
-	if !found || err != nil {
+	fields := strings.Fields(digits)
+	if !found || len(fields) == 0 {
+		return sample{}, errFormat
+	}
+	n, err := strconv.ParseUint(fields[0], 10, 8)
+	if err != nil {
 		return sample{}, errFormat
 	}
 	return sample{a: float64(n)}, nil

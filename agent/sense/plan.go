@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"time"
 )
 
 // plan says which files to read and what to make of them.
@@ -163,7 +164,9 @@ type builder struct {
 	byPath map[string]int
 	labels map[string]int // how often a metric name was given out
 	read   func(path string, buf []byte) (int, error)
-	roles  map[string]string
+	// patience is how long a discovery waits for one file.
+	patience time.Duration
+	roles    map[string]string
 	// throttleMs are the probes of the packages' throttled time.
 	throttleMs []int
 	turned     []string // keys of fans that have turned, in the order of the figures

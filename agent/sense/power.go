@@ -22,7 +22,7 @@ func (b *builder) rails(chips []chip) []rail {
 			continue
 		}
 		for n := 1; n <= 3; n++ {
-			label := text(filepath.Join(c.dir, attrName("in", n, "label")))
+			label := b.text(filepath.Join(c.dir, attrName("in", n, "label")))
 			volts, ampere := attrName("in", n, "input"), attrName("curr", n, "input")
 			if label == "" || label == "NC" || !slices.Contains(c.files, volts) || !slices.Contains(c.files, ampere) {
 				continue
@@ -54,14 +54,14 @@ func (b *builder) rapl() []zone {
 		if !strings.HasPrefix(name, "intel-rapl:") || strings.Count(name, ":") != 1 {
 			continue
 		}
-		wrap, err := parseInt([]byte(text(filepath.Join(dir, name, "max_energy_range_uj"))))
+		wrap, err := parseInt([]byte(b.text(filepath.Join(dir, name, "max_energy_range_uj"))))
 		if err != nil || wrap <= 0 {
 			continue
 		}
 		list = append(list, zone{
-			name:    text(filepath.Join(dir, name, "name")),
+			name:    b.text(filepath.Join(dir, name, "name")),
 			counter: b.probe(filepath.Join(dir, name, "energy_uj"), number(1e6, 0, 1e13)),
-			joules:  float64(wrap) / 1e6, watts: raplLimit(filepath.Join(dir, name)),
+			joules:  float64(wrap) / 1e6, watts: b.raplLimit(filepath.Join(dir, name)),
 		})
 	}
 	return list
@@ -69,10 +69,10 @@ func (b *builder) rapl() []zone {
 
 // raplLimit is one and a half times the highest of a zone's limits: the short
 // one is exceeded for milliseconds only.
-func raplLimit(dir string) float64 {
+func (b *builder) raplLimit(dir string) float64 {
 	highest := 0.0
 	for i := range 3 {
-		s, err := number(1e6, 1, maxWatts)([]byte(text(filepath.Join(dir, fmt.Sprintf("constraint_%d_power_limit_uw", i)))))
+		s, err := number(1e6, 1, maxWatts)([]byte(b.text(filepath.Join(dir, fmt.Sprintf("constraint_%d_power_limit_uw", i)))))
 		if err == nil {
 			highest = max(highest, s.a)
 		}

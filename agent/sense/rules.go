@@ -118,6 +118,9 @@ func ssdRank(f found) int {
 func (b *builder) choose(all []found, kind, role string, rank func(found) int) []int {
 	best, chosen := 0, []int(nil)
 	for i, f := range all {
+		if f.kind != kind {
+			continue
+		}
 		r := rank(f)
 		if given, ok := b.roles[f.key]; ok {
 			r = 0
@@ -125,7 +128,7 @@ func (b *builder) choose(all []found, kind, role string, rank func(found) int) [
 				r = -1000
 			}
 		}
-		if f.kind != kind || r == 0 {
+		if r == 0 {
 			continue
 		}
 		if b.tracks.get(f.path).fails.Load() >= failsToPassOver {
@@ -171,7 +174,7 @@ func (b *builder) temps(all []found) {
 		}
 		b.output(Sensor{Key: all[chosen[0]].key, Metric: role.metric}, false, eval, from...)
 		if role.metric == TempDie {
-			b.plan.dieLimit = dieLimit(all[chosen[0]])
+			b.plan.dieLimit = b.dieLimit(all[chosen[0]])
 		}
 	}
 	for i, f := range all {
@@ -184,10 +187,10 @@ func (b *builder) temps(all []found) {
 // dieLimit is where throttling begins: a chip's crit (coretemp's max is only
 // where fans shall run at full speed), or a zone's lowest passive, else hot,
 // else critical trip. Values outside 60 to 120 °C are defaults of drivers.
-func dieLimit(f found) float64 {
+func (b *builder) dieLimit(f found) float64 {
 	limit := 0.0
 	consider := func(path string) {
-		s, err := parseTemp([]byte(text(path)))
+		s, err := parseTemp([]byte(b.text(path)))
 		if err == nil && s.a >= 60 && s.a <= 120 && (limit == 0 || s.a < limit) {
 			limit = s.a
 		}
@@ -198,7 +201,7 @@ func dieLimit(f found) float64 {
 	}
 	for _, kind := range []string{"passive", "hot", "critical"} {
 		for _, name := range dirNames(f.dir) {
-			if stem, ok := strings.CutSuffix(name, "_type"); ok && text(filepath.Join(f.dir, name)) == kind {
+			if stem, ok := strings.CutSuffix(name, "_type"); ok && b.text(filepath.Join(f.dir, name)) == kind {
 				consider(filepath.Join(f.dir, stem+"_temp"))
 			}
 		}
@@ -250,7 +253,7 @@ func (b *builder) mainFan(all []found) int {
 		if len(b.turned) > 0 && b.turned[0] == f.key {
 			return 1
 		}
-		s, err := parseFan([]byte(text(f.path)))
+		s, err := parseFan([]byte(b.text(f.path)))
 		if turned := b.tracks.get(f.path).positive.Load() || err == nil && s.a > 0; !turned {
 			r += 500
 		}

@@ -290,7 +290,7 @@ func (s *Sampler) currentPlan(ctx context.Context) (*plan, error) {
 		found := make(chan *plan, 1)
 		s.discovery = found
 		s.loadFans()
-		b := &builder{root: s.opts.Root, read: s.read, tracks: s.tracks, byPath: map[string]int{}, labels: map[string]int{},
+		b := &builder{root: s.opts.Root, read: s.read, patience: s.opts.Timeout / 4, tracks: s.tracks, byPath: map[string]int{}, labels: map[string]int{},
 			roles: s.opts.Roles, turned: slices.Clone(s.fans)}
 		opts := s.opts
 		go func() { found <- b.discover(opts) }()

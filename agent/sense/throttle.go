@@ -91,10 +91,10 @@ func (b *builder) throttle(chips []chip) {
 	var states []int
 	dir := b.path("sys/class/thermal")
 	for _, name := range dirNames(dir) {
-		if !strings.HasPrefix(name, "cooling_device") || !slows(text(filepath.Join(dir, name, "type"))) {
+		if !strings.HasPrefix(name, "cooling_device") || !slows(b.text(filepath.Join(dir, name, "type"))) {
 			continue
 		}
-		limit, err := parseInt([]byte(text(filepath.Join(dir, name, "max_state"))))
+		limit, err := parseInt([]byte(b.text(filepath.Join(dir, name, "max_state"))))
 		if err != nil || limit <= 0 {
 			continue
 		}
@@ -141,7 +141,7 @@ func (b *builder) throttleCounters(chips []chip) []int {
 			continue
 		}
 		counter := filepath.Join(dir, name, "thermal_throttle/package_throttle_count")
-		id := text(filepath.Join(dir, name, "topology/physical_package_id"))
+		id := b.text(filepath.Join(dir, name, "topology/physical_package_id"))
 		if !seen[id] && exists(counter) {
 			seen[id] = true
 			packages = append(packages, b.probe(counter, number(1, 0, 1e15)))

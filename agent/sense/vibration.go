@@ -51,6 +51,7 @@ func askVibration(d iioDevice) func(ctx context.Context) ([]value, error) {
 
 // acceleration reads one axis. The scale is that of the axis or of all.
 func (d iioDevice) acceleration(axis string, buf []byte) (float64, error) {
+	d.text = text // a source may wait, and has no value without its scale
 	path, parse, ok := d.channel("in_accel_" + axis)
 	if !ok {
 		return 0, errNoValue
@@ -61,7 +62,7 @@ func (d iioDevice) acceleration(axis string, buf []byte) (float64, error) {
 	}
 	v, err := parse(buf[:n])
 	if strings.HasSuffix(path, "_raw") && !exists(filepath.Join(d.dir, "in_accel_"+axis+"_scale")) {
-		if scale, scaleErr := parseFirstFloat([]byte(text(filepath.Join(d.dir, "in_accel_scale")))); scaleErr == nil {
+		if scale, scaleErr := parseFirstFloat([]byte(d.text(filepath.Join(d.dir, "in_accel_scale")))); scaleErr == nil {
 			v *= scale.a
 		}
 	}
