@@ -97,7 +97,7 @@ func (c *Controller) offer(ctx context.Context, r fleetapi.Rollout, id identity.
 			attempt++
 		}
 	}
-	mayReplace := func(other string) bool { return other != r.ID && ages[other] <= ages[r.ID] }
+	mayReplace := func(other string) bool { return other != r.ID && !younger(other, r, ages) }
 	envelope, err := c.store.SetDesired(ctx, id, func(d *wire.Desired) error {
 		if r.Kind == fleetapi.KindAgent {
 			if d.Agent != nil && !mayReplace(d.Agent.Rollout) {
@@ -115,6 +115,9 @@ func (c *Controller) offer(ctx context.Context, r fleetapi.Rollout, id identity.
 		}
 		return nil
 	}, c.signDesired)
+	if errors.Is(err, store.ErrAwaits) || errors.Is(err, store.ErrAhead) {
+		return nil // it said so since it was looked at; the next step tells why it waits
+	}
 	if err != nil || envelope == nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"testing"
@@ -203,17 +204,41 @@ func TestAnOlderRolloutNeverTakesABoxBack(t *testing.T) {
 	}
 }
 
-func TestABoxAheadOfARestoredDatabaseIsToldAgain(t *testing.T) {
-	h := newHerd(t, 1)
+func TestABoxAheadOfTheDatabaseWaitsForAPerson(t *testing.T) {
+	h := newHerd(t, 2)
 	h.start("r-1", "1.0.0")
 	h.step()
-	// The box comes back, and follows what a newer database had signed.
-	if err := h.c.store.Hello(t.Context(), h.ids[0], wire.Hello{Running: wire.Running{Generation: 9}}); err != nil {
-		t.Fatal(err)
+	for _, id := range h.ids { // both follow what a newer database had signed
+		runs := wire.Running{Generation: 9, Models: []wire.RunningModel{{Name: "vad", Version: "7.0.0", Digest: blob.Sum([]byte("7")).String()}}}
+		if err := h.c.store.Hello(t.Context(), id, wire.Hello{Inventory: wire.Inventory{Runner: "1"}, Running: runs}); err != nil {
+			t.Fatal(err)
+		}
 	}
 	h.step()
-	if b := h.boxes()[0]; b.Desired.Generation != 10 || len(b.Desired.Models) != 1 {
-		t.Errorf("generation %d, models %v; want 10 with the rollout's model", b.Desired.Generation, b.Desired.Models)
+	for _, b := range h.boxes() {
+		if b.Desired.Generation != 1 {
+			t.Errorf("%s is told generation %d before anybody chose", b.Name, b.Desired.Generation)
+		}
+	}
+	h.now = h.now.Add(time.Minute)
+	for i, choice := range []string{rollout.Adopt, rollout.Reimpose} {
+		if err := h.c.settle(t.Context(), h.ids[i], choice); err != nil {
+			t.Fatal(err)
+		}
+		if err := h.c.settle(t.Context(), h.ids[i], choice); !errors.Is(err, store.ErrConflict) {
+			t.Errorf("chosen twice: %v", err)
+		}
+	}
+	h.step()
+	for i, want := range []string{"7.0.0", "1.0.0"} {
+		if b, err := h.c.store.Box(t.Context(), h.ids[i], 0); err != nil || b.Desired.Generation != 10 || b.Desired.Models[0].Version != want {
+			t.Errorf("%s shall run %v, generation %d, want %s, 10; %v", b.Name, b.Desired.Models, b.Desired.Generation, want, err)
+		}
+	}
+	h.start("r-2", "2.0.0")
+	h.step()
+	if got := h.wanted(); got["2.0.0"] != 2 {
+		t.Errorf("a younger rollout tells %v, want both boxes", got)
 	}
 }
 

@@ -33,9 +33,13 @@ func factOf(r fleetapi.Rollout, b store.Box, ages map[string]int, now time.Time)
 			}
 		}
 	}
-	// The box follows what this database does not know: it came back from a backup.
-	f.Outrun = b.Running.Generation > b.Desired.Generation
-	f.Newer = f.DesiredRollout != r.ID && ages[f.DesiredRollout] > ages[r.ID]
+	switch {
+	case b.Awaits:
+		f.Restore = rollout.RestoreAwaits
+	case b.Ahead():
+		f.Restore = rollout.RestoreAhead
+	}
+	f.Newer = f.DesiredRollout != r.ID && younger(f.DesiredRollout, r, ages)
 	for _, p := range b.Phases {
 		if p.Digest == r.Target.Digest.String() && p.Rollout == r.ID {
 			f.Phase, f.Err = p.Phase, p.Err
@@ -48,6 +52,15 @@ func factOf(r fleetapi.Rollout, b store.Box, ages map[string]int, now time.Time)
 	}
 	f.Heat = heatOf(b)
 	return f
+}
+
+// younger says whether something that a box was told came after rollout r was
+// planned: another rollout, or a person who kept what the box runs.
+func younger(other string, r fleetapi.Rollout, ages map[string]int) bool {
+	if at, ok := rollout.AdoptedAt(other); ok {
+		return at.After(r.Created)
+	}
+	return ages[other] > ages[r.ID]
 }
 
 // heatOf is how warm a box is at which load, in steps that are worth a look.

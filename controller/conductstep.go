@@ -64,6 +64,9 @@ func (c *Controller) step(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if asked, err := c.askRestored(ctx, heads); err != nil || asked {
+		return err
+	}
 	ages := map[string]int{}
 	now := c.opts.WallClock().UTC()
 	listen := 0

@@ -207,6 +207,7 @@ func Open(ctx context.Context, opts Options, log *slog.Logger) (_ *Controller, e
 		Metrics: c.exports.metrics.Handler(), Faults: c.faults, Trouble: c.ingest.Trouble,
 		SamplesFor: c.opts.Retention.Samples, Desk: c.desk, Notify: c.notify, Secrets: c.secrets,
 		Members:     api.Members{Desk: c.members, At: c.TokenBase, Server: c.signer, Changed: c.memberChanged},
+		Settle:      c.settle,
 		Acceptances: api.Acceptances{Judge: c.ca.Renewing, Order: c.orderAcceptance, NewID: acceptance.NewID},
 	}, log)
 	return c, err

@@ -143,7 +143,7 @@ func (c *Controller) memberChanged(id identity.ID) {
 	c.boxChanged(id)
 	ctx, cancel := context.WithTimeout(context.Background(), lookTimeout)
 	defer cancel()
-	if err := c.secrets.Settle(ctx, id); err != nil {
+	if err := c.secrets.Settle(ctx, id); err != nil && !errors.Is(err, store.ErrAwaits) && !errors.Is(err, store.ErrAhead) {
 		c.log.Error("secrets of a box are not sealed yet; it is tried again within the hour", "device", id, "err", err)
 	}
 	m, err := c.store.Membership(ctx, id)

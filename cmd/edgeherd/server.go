@@ -32,7 +32,7 @@ func serverCommand(c *cli) *cobra.Command {
 			return err
 		}),
 		serverBackupCommand(c),
-		serverRestoreCommand(c),
+		serverRestoreCommand(c), serverRestoredCommand(c),
 		serverDoctorCommand(c),
 		serverBrokerConfigCommand(c),
 		serverCertCommand(c), serverCACommand(c),

@@ -79,13 +79,31 @@ func serverRestoreCommand(c *cli) *cobra.Command {
 			c.say("keys/secrets.key is missing: bring it back from where it was kept, or set all secrets of boxes anew (`edgeherd secret list`). Boxes keep those they have.")
 		}
 		c.say("All people sign in again. Users who were disabled and tokens that were revoked after the backup are as before: look at `edgeherd user list` and `edgeherd token list`.")
-		c.say("Start the controller; boxes send again what this backup lacks, as far as they have it.")
+		c.say("Start the controller; boxes send again what this backup lacks, as far as they have it. Rollouts are paused, and what boxes were told after the backup is kept until you choose: edgeherd rollout conflicts.")
 		sh := backupSheet(args[0], r.Manifest)
 		sh.kind, sh.value = "restore", r
 		return c.print(sh)
 	})
 	s = addServerFlags(cmd)
 	cmd.Flags().BoolVar(&force, "force", false, "replace what is there; the directory of before is kept beside it")
+	return cmd
+}
+
+// serverRestoredCommand is for those who put databases back by means of their own.
+func serverRestoredCommand(c *cli) *cobra.Command {
+	var s *serverFlags
+	cmd := c.verb("restored", "Say that the database was put back by other means, before the controller starts", func(ctx context.Context, _ []string) error {
+		cfg, err := s.load(c.env)
+		if err != nil {
+			return failure{exitUsage, err}
+		}
+		if err := backup.Mark(ctx, c.backupOptions(cfg)); err != nil {
+			return err
+		}
+		c.say("Start the controller. It commands no box before it has heard it. Next: edgeherd rollout conflicts")
+		return nil
+	})
+	s = addServerFlags(cmd)
 	return cmd
 }
 

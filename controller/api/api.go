@@ -15,6 +15,7 @@
 package api
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -37,6 +38,7 @@ import (
 	"github.com/edgeherd/edgeherd/controller/upkeep"
 	"github.com/edgeherd/edgeherd/internal/blob"
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
+	"github.com/edgeherd/edgeherd/internal/identity"
 	"github.com/edgeherd/edgeherd/internal/trust"
 )
 
@@ -80,6 +82,9 @@ type Options struct {
 	People *people.People
 	// Members makes machines boxes; without a Desk nobody does.
 	Members Members
+	// Settle does what a person chose about a box that follows what this
+	// controller has never signed; nil: nobody can choose.
+	Settle func(ctx context.Context, id identity.ID, choice string) error
 	// Acceptances of boxes; zero: none are taken and none can be asked for.
 	Acceptances Acceptances
 	// Version of the program, for pages.

@@ -40,6 +40,8 @@ func (a *API) problem(ctx context.Context, what string, err error) error {
 		return p
 	case errors.Is(err, store.ErrNotFound):
 		return fleetapi.Problem(http.StatusNotFound, err.Error(), "")
+	case errors.Is(err, store.ErrAwaits), errors.Is(err, store.ErrAhead):
+		return fleetapi.Problem(http.StatusConflict, err.Error(), "See: edgeherd rollout conflicts")
 	case errors.Is(err, store.ErrConflict):
 		return fleetapi.Problem(http.StatusConflict, err.Error(), "Raise the version: a version never changes its content.")
 	case store.IsFull(err):

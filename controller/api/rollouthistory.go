@@ -18,6 +18,8 @@ func (a *API) registerRolloutHistory() {
 	route(a, post("/rollouts/{id}/replay", "replayRollout", "What another policy would have done on the same reports", "rollouts"), a.replayRollout)
 	route(a, get("/rollout-locks", "listRolloutLocks", "Locks that have not ended", "rollouts"), a.listLocks)
 	route(a, a.acting(post("/rollout-locks", "addRolloutLock", "Keep boxes from being offered anything for a time", "rollouts")), a.addLock)
+	route(a, get("/restores", "restores", "What a controller that came back from a backup does not know of boxes", "rollouts"), a.restores)
+	route(a, a.acting(post("/restores", "chooseRestore", "Keep what boxes run that follow what this controller has never signed, or tell them once more what it wishes", "rollouts")), a.chooseRestore)
 	drop := post("/rollout-locks/{id}", "dropRolloutLock", "End a lock", "rollouts")
 	drop.Method = http.MethodDelete
 	route(a, drop, a.dropLock)

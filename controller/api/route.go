@@ -125,6 +125,8 @@ var access = map[string]entry{
 	"GET /api/v1/rollout-locks":          ofFleet(authz.See),
 	"POST /api/v1/rollout-locks":         ofFleet(authz.Roll).do("rollout.lock"),
 	"DELETE /api/v1/rollout-locks/{id}":  ofFleet(authz.Roll).do("rollout.unlock"),
+	"GET /api/v1/restores":               ofFleet(authz.See),
+	"POST /api/v1/restores":              ofFleet(authz.Roll).do("restore.choose"),
 	"GET /api/v1/sites":                  filtered(authz.See),
 	"GET /api/v1/sites/{site}":           ofSite(authz.See),
 	"POST /api/v1/sites/{site}/settings": ofSite(authz.Set).do("site.set"),

@@ -127,6 +127,12 @@ func TestARestoredBackupIsWhatWasSaved(t *testing.T) {
 			if len(lines) != 1 || !strings.Contains(string(lines[0]), `"server.restore"`) {
 				t.Errorf("the audit log says %s", lines)
 			}
+			if came, err := again.Restored(ctx); err != nil || !came.Unread || came.At.IsZero() {
+				t.Errorf("restored: %+v, %v", came, err)
+			}
+			if b, err := again.Box(ctx, box, 0); err != nil || !b.Awaits {
+				t.Errorf("a box is told what is in the backup before it was heard: %+v, %v", b, err)
+			}
 			for _, kind := range kinds {
 				if _, err := again.Token(ctx, string(kind), kind); (err == nil) != (kind == store.TokenAPI) {
 					t.Errorf("a %s from before the backup: %v", kind, err)

@@ -119,6 +119,26 @@ func (o Options) restored(next string) store.Options {
 	return s
 }
 
+// Mark says of a database that was put back by other means that it came
+// back from a backup. No controller may have it open.
+func Mark(ctx context.Context, opts Options) (err error) {
+	lock, err := durable.LockDir(opts.State)
+	if errors.Is(err, durable.ErrLocked) {
+		return fmt.Errorf("a controller runs on %s: stop it first", opts.State)
+	}
+	if err != nil {
+		return fmt.Errorf("look at the state directory: %w", err)
+	}
+	defer func() { err = errors.Join(err, lock.Close()) }()
+	if opts.WallClock == nil {
+		opts.WallClock = time.Now
+	}
+	if err := store.MarkRestored(ctx, opts.store()); err != nil {
+		return err
+	}
+	return store.NoteRestore(ctx, opts.restored(opts.State), "by other means")
+}
+
 // keepSecretsKey takes the key that no backup holds over from the directory that
 // is replaced, and reports whether it is missing.
 func keepSecretsKey(from, next string, wanted bool) (missing bool, err error) {

@@ -175,6 +175,12 @@ func update(v fleetapi.Box, b store.Box) fleetapi.Update {
 	if v.Link == fleetapi.LinkNever {
 		return fleetapi.UpdateUnknown
 	}
+	switch {
+	case b.Awaits:
+		return fleetapi.UpdateAwaits
+	case b.Ahead():
+		return fleetapi.UpdateConflict
+	}
 	state := fleetapi.UpdateCurrent
 	for _, m := range v.Models {
 		switch {

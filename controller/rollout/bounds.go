@@ -97,6 +97,8 @@ func (b *bounds) refuse(t *fleetapi.Target, f Fact) (why string, full bool) {
 	switch {
 	case b.held != "": // told once, of the wave
 		return "", true
+	case f.Restore != "":
+		return restoreWords(f.Restore), false
 	case f.Locked != "":
 		return f.Locked, false
 	}

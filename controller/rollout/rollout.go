@@ -39,9 +39,9 @@ type Fact struct {
 	Desired        blob.Digest `json:"desired"`
 	DesiredRollout string      `json:"by,omitempty"`
 	Newer          bool        `json:"newer,omitempty"`
-	// Outrun says that the box follows a later desired state than it has been
-	// told of by what is known here, so that it would refuse the present one.
-	Outrun bool `json:"outrun,omitempty"`
+	// Restore says why nothing is known of what the box was told since the
+	// controller came back from a backup: RestoreAwaits or RestoreAhead.
+	Restore string `json:"restore,omitempty"`
 	// Running is what the box reports serving, perhaps on trial; zero if nothing.
 	Running blob.Digest `json:"running"`
 	Version string      `json:"version,omitempty"` // of Running
@@ -56,6 +56,14 @@ type Fact struct {
 	// Locked is why the box must not be offered anything now.
 	Locked string `json:"locked,omitempty"`
 }
+
+// What a restored controller does not know of a box, in Fact.Restore: it was not
+// heard since, or follows what this controller has never signed. Such a box is
+// not told anything.
+const (
+	RestoreAwaits = "awaits"
+	RestoreAhead  = "ahead"
+)
 
 // Input is something that a Course did not decide: exactly one field is set.
 type Input struct {

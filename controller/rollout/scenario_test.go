@@ -205,7 +205,7 @@ func (s *stage) step() {
 		if f.DesiredRollout == s.c.r.ID {
 			s.repeats++
 		}
-		f.Desired, f.DesiredRollout, f.Outrun = target.Digest, s.c.r.ID, false
+		f.Desired, f.DesiredRollout = target.Digest, s.c.r.ID
 		s.facts[a.Offer] = f
 		s.offers = append(s.offers, "box-"+cmp.Or(strings.TrimLeft(string(a.Offer)[2:], "0"), "0"))
 	}

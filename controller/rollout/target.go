@@ -33,6 +33,8 @@ func (c *Course) moveTarget(at place, now time.Time) {
 		return
 	case f.Newer:
 		set(fleetapi.TargetSuperseded, "")
+	case f.Restore == RestoreAhead:
+		return // nobody knows for whom it does what it does; offers tells why it waits
 	case t.State == fleetapi.TargetScheduled, f.DesiredRollout != c.r.ID:
 		return // the offer has not been carried out yet
 	case f.Phase == phaseFailed || f.Phase == phaseRefused || f.Phase == phaseRolledBack:
@@ -106,6 +108,24 @@ func (c *Course) moveWave(i int, now time.Time) {
 	}
 }
 
+func (c *Course) setWaits(at place, why string) {
+	if t := &c.r.Waves[at.wave].Targets[at.at]; t.Waits != why {
+		t.Waits, c.touched[at] = why, true
+	}
+}
+
+// restoreWords says why a box is told nothing by a controller that came back
+// from a backup.
+func restoreWords(restore string) string {
+	switch restore {
+	case RestoreAwaits:
+		return "not heard from since the controller came back from a backup"
+	case RestoreAhead:
+		return "it follows what this controller has never signed; edgeherd rollout conflicts"
+	}
+	return ""
+}
+
 // offers tells the targets of a started wave whose time has come.
 func (c *Course) offers(wave int, b *bounds, now time.Time) []Action {
 	var actions []Action
@@ -116,7 +136,7 @@ func (c *Course) offers(wave int, b *bounds, now time.Time) []Action {
 		if t.State == fleetapi.TargetScheduled {
 			waits, full := b.refuse(t, f)
 			if waits != t.Waits && b.noted < maxNoted {
-				t.Waits, c.touched[at] = waits, true
+				c.setWaits(at, waits)
 				b.noted++
 			}
 			if waits != "" || full {
@@ -124,9 +144,11 @@ func (c *Course) offers(wave int, b *bounds, now time.Time) []Action {
 			}
 			c.offer(at, now)
 			b.take(t, f)
+		} else if f.Restore == RestoreAhead || c.open(t) || t.State == fleetapi.TargetUnreachable || t.Waits != "" {
+			c.setWaits(at, restoreWords(f.Restore))
 		}
 		waiting := t.State == fleetapi.TargetOffered || t.State == fleetapi.TargetUnreachable
-		if waiting && (f.DesiredRollout != c.r.ID || f.Outrun) {
+		if waiting && f.DesiredRollout != c.r.ID && f.Restore == "" {
 			actions = append(actions, Action{Offer: t.Box})
 		}
 	}

@@ -53,11 +53,13 @@ func init() {
 		"newer": func(s *stage, l line) error {
 			return s.see(l, func(f *Fact) { f.DesiredRollout, f.Newer = "r-2", true })
 		},
-		"outrun": func(s *stage, l line) error { return s.see(l, func(f *Fact) { f.Outrun = true }) },
-		"heat":   heat,
-		"join":   join,
-		"lock":   func(s *stage, l line) error { s.queue = append(s.queue, Input{Hold: &l.rest}); return nil },
-		"unlock": func(s *stage, l line) error { none := ""; s.queue = append(s.queue, Input{Hold: &none}); return nil },
+		"awaits":  restored(RestoreAwaits),
+		"ahead":   restored(RestoreAhead),
+		"settled": restored(""),
+		"heat":    heat,
+		"join":    join,
+		"lock":    func(s *stage, l line) error { s.queue = append(s.queue, Input{Hold: &l.rest}); return nil },
+		"unlock":  func(s *stage, l line) error { none := ""; s.queue = append(s.queue, Input{Hold: &none}); return nil },
 		"locked": func(s *stage, l line) error {
 			return s.see(line{words: l.words[:2]}, func(f *Fact) { f.Locked = strings.Join(l.words[2:], " ") })
 		},
@@ -79,6 +81,11 @@ func init() {
 		"site":     siteRow,
 		"replay":   replay,
 	}
+}
+
+// restored says what a controller that came back from a backup knows of boxes.
+func restored(how string) func(*stage, line) error {
+	return func(s *stage, l line) error { return s.see(l, func(f *Fact) { f.Restore = how }) }
 }
 
 func away(s *stage, l line) error {

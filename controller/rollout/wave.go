@@ -101,7 +101,7 @@ func (c *Course) running(i int, b *bounds, now time.Time) string {
 		return s + "; on hold: " + b.held
 	}
 	for _, t := range w.Targets {
-		if t.State == fleetapi.TargetScheduled && t.Waits != "" {
+		if t.Waits != "" && t.State != fleetapi.TargetCanceled && t.State != fleetapi.TargetSuperseded {
 			s += fmt.Sprintf("; %s waits: %s", t.Name, t.Waits)
 			break
 		}

@@ -179,7 +179,11 @@ func (k *Keeper) pass(ctx context.Context, at store.SecretAt) {
 		if !b.Holds && len(Of(all, b)) == 0 {
 			continue
 		}
-		if err := k.Settle(ctx, b.ID); err != nil && ctx.Err() == nil {
+		err := k.Settle(ctx, b.ID)
+		if errors.Is(err, store.ErrAwaits) || errors.Is(err, store.ErrAhead) {
+			continue // until it was heard, or a person has chosen
+		}
+		if err != nil && ctx.Err() == nil {
 			k.log.Error("secrets of a box are not sealed yet; it is tried again within the hour", "device", b.ID, "err", err)
 		}
 	}

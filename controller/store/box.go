@@ -30,7 +30,14 @@ type Box struct {
 	Reads      Reads
 	Heat       []byte       // summary of the judgement of its hours, JSON; empty: none yet
 	Findings   []FindingRow // open ones
+	// Awaits says that the database came back from a backup and the box was not
+	// heard since: what it follows may be newer than Desired.
+	Awaits bool
 }
+
+// Ahead reports whether the box follows a desired state that this database has
+// never signed, so that it would refuse the present one.
+func (b Box) Ahead() bool { return ahead(b.Running.Generation, b.Desired.Generation) }
 
 // Reads counts results since some time.
 type Reads struct{ Total, Checked, Right int64 }
@@ -45,7 +52,7 @@ func (s *Store) AddBox(ctx context.Context, id identity.ID, name, site string) e
 			return fmt.Errorf("box %s is %s already; choose another name: %w", name, other, ErrConflict)
 		}
 		if errors.Is(err, sql.ErrNoRows) {
-			_, err = t.Exec(ctx, `INSERT INTO box (id, name, site, enrolled_ms) VALUES (?,?,?,?) ON CONFLICT (id) DO NOTHING`,
+			_, err = t.Exec(ctx, `INSERT INTO box (id, name, site, enrolled_ms, restores) SELECT ?, ?, ?, ?, restores FROM meta WHERE true ON CONFLICT (id) DO NOTHING`,
 				id, name, site, s.now().UnixMilli())
 		}
 		if err != nil {
@@ -77,7 +84,7 @@ func (s *Store) Hello(ctx context.Context, id identity.ID, h wire.Hello) error {
 	}
 	now := s.now().UnixMilli()
 	return s.write(ctx, func(t *tx) error {
-		if _, err := t.Exec(ctx, `UPDATE box SET last_seen_ms = ?, connected = ?, inventory = ?, buffer = ? WHERE id = ?`, now, true, string(inv), string(buf), id); err != nil {
+		if _, err := t.Exec(ctx, `UPDATE box SET last_seen_ms = ?, connected = ?, inventory = ?, buffer = ?, restores = (SELECT restores FROM meta) WHERE id = ?`, now, true, string(inv), string(buf), id); err != nil {
 			return fmt.Errorf("store hello of %s: %w", id, err)
 		}
 		if _, err := t.Exec(ctx, `UPDATE newest SET buffer = NULL WHERE box = ?`, string(id)); err != nil {
@@ -241,14 +248,14 @@ func (s *Store) boxes(ctx context.Context, only identity.ID, readsSinceMs int64)
 
 // boxRows is what scanBox reads; the last boxTexts columns are JSON.
 const (
-	boxRows = `SELECT b.id, b.name, b.site, b.enrolled_ms, b.last_seen_ms, b.connected, coalesce(s.state, 'active'),
+	boxRows = `SELECT b.id, b.name, b.site, b.enrolled_ms, b.last_seen_ms, b.connected, coalesce(s.state, 'active'), b.restores < (SELECT restores FROM meta),
 		b.inventory, b.buffer, b.running, b.desired, coalesce(s.labels, '{}') FROM box b LEFT JOIN standing s ON s.box = b.id`
 	boxTexts = 5
 )
 
 // scanBox reads a row; what is JSON in it is for parseBoxes.
 func scanBox(rows *sql.Rows) (b Box, texts [boxTexts]string, err error) {
-	err = rows.Scan(&b.ID, &b.Name, &b.Site, &b.EnrolledMs, &b.LastSeenMs, &b.Connected, &b.State, &texts[0], &texts[1], &texts[2], &texts[3], &texts[4])
+	err = rows.Scan(&b.ID, &b.Name, &b.Site, &b.EnrolledMs, &b.LastSeenMs, &b.Connected, &b.State, &b.Awaits, &texts[0], &texts[1], &texts[2], &texts[3], &texts[4])
 	return b, texts, err
 }
 

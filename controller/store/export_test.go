@@ -62,3 +62,14 @@ func (s *Store) Oldest(ctx context.Context) (seen, read map[string]int64, err er
 	})
 	return seen, read, err
 }
+
+// ComeBack makes the database one that came back from a backup.
+func (s *Store) ComeBack(ctx context.Context) error {
+	return s.write(ctx, func(t *tx) error {
+		_, err := t.Exec(ctx, markCopy)
+		if err == nil {
+			_, err = t.Exec(ctx, beginRestored, s.now().UnixMilli())
+		}
+		return err
+	})
+}

@@ -273,6 +273,7 @@ func (e *postgres) beginRun(ctx context.Context, t *tx, s standing) (run wire.Ru
 		{`UPDATE run SET end_lsn = ? WHERE end_lsn IS NULL`, []any{s.lsn}},
 		{`INSERT INTO run (id, started_ms, start_lsn) VALUES (?,?,?)`, []any{run[:], e.now().UnixMilli(), s.lsn}},
 		{`UPDATE meta SET run = ?, epoch = ?, xid = pg_current_xact_id()::xid::text`, []any{run[:], s.now}},
+		{beginRestored, []any{e.now().UnixMilli()}},
 	} {
 		if _, err := t.Exec(ctx, q.text, q.args...); err != nil {
 			return run, fmt.Errorf("begin a run: %w", err)

@@ -26,6 +26,10 @@ type Saved struct {
 // stays, else nothing that runs by itself would come back.
 const dropLogins = `DELETE FROM token WHERE kind <> 'api'`
 
+// markCopy says that whoever opens this database next does not know what
+// happened after it was saved.
+const markCopy = `UPDATE meta SET restored = 1`
+
 // Save writes a consistent copy of a database to a new file, while controllers
 // go on: a SQLite file, or an archive of pg_dump. The caller syncs it.
 func Save(ctx context.Context, opts Options, file string) (Saved, error) {
@@ -84,8 +88,10 @@ func saveSQLite(ctx context.Context, path, file string) (s Saved, err error) {
 	if err := sound(ctx, t, "quick_check"); err != nil {
 		return s, fmt.Errorf("check the copy of %s: %w", path, err)
 	}
-	if _, err := t.Exec(ctx, dropLogins); err != nil {
-		return s, fmt.Errorf("leave sessions out of the copy of %s: %w", path, err)
+	for _, text := range []string{dropLogins, markCopy} {
+		if _, err := t.Exec(ctx, text); err != nil {
+			return s, fmt.Errorf("make the copy of %s one to restore: %w", path, err)
+		}
 	}
 	return standingOf(ctx, t)
 }
@@ -127,7 +133,7 @@ func Fill(ctx context.Context, opts Options, file string, force bool) error {
 		return err
 	}
 	err = postgresTool(ctx, opts, "psql", "--no-psqlrc", "--quiet", "--single-transaction", "--set=ON_ERROR_STOP=1", "--command="+dropAll, "--file="+script,
-		"--command=RESET search_path; "+dropLogins) // the script has set it to nothing
+		"--command=RESET search_path; "+dropLogins+"; "+markCopy) // the script has set it to nothing
 	return errors.Join(err, os.Remove(script))
 }
 

@@ -103,6 +103,7 @@ func (e *sqlite) begin(ctx context.Context, now func() time.Time) error {
 			{`UPDATE run SET end_lsn = (SELECT lsn FROM meta) WHERE end_lsn IS NULL`, nil},
 			{`INSERT INTO run (id, started_ms, start_lsn) SELECT ?, ?, lsn FROM meta`, []any{run[:], now().UnixMilli()}},
 			{`UPDATE meta SET run = ?`, []any{run[:]}},
+			{beginRestored, []any{now().UnixMilli()}},
 			// Sessions die with the process that held them.
 			{`UPDATE box SET connected = ?`, []any{false}},
 			{`DELETE FROM session`, nil},

@@ -54,6 +54,10 @@ const (
 	UpdateUpdating Update = "updating"
 	UpdateFailed   Update = "failed"
 	UpdateUnknown  Update = "unknown"
+	// The controller came back from a backup: the box was not heard since, or
+	// follows what this controller has never signed, and a person must choose.
+	UpdateAwaits   Update = "awaiting_reconnect"
+	UpdateConflict Update = "conflict_paused"
 )
 
 // Box is one box as the controller knows it.

@@ -256,6 +256,34 @@ type LockList struct {
 	Items []Lock `json:"items"`
 }
 
+// RestoreState is what a controller that came back from a backup does not know.
+type RestoreState struct {
+	Restored *time.Time `json:"restored,omitempty" doc:"when it came back; absent: never"`
+	Awaits   int        `json:"awaiting_reconnect" doc:"boxes that were not heard since; they are told nothing"`
+	// Conflicts are boxes that follow what this controller has never signed.
+	Conflicts []RestoreConflict `json:"conflicts"`
+}
+
+// RestoreConflict is a box for which a person must choose.
+type RestoreConflict struct {
+	Box     identity.ID `json:"box"`
+	Name    string      `json:"name"`
+	Site    string      `json:"site"`
+	Follows uint64      `json:"follows" doc:"the generation of the desired state that the box follows"`
+	Signed  uint64      `json:"signed" doc:"the newest one that this controller knows"`
+	Runs    []string    `json:"runs"`
+	Wished  []string    `json:"wished" doc:"what this controller wished when the backup was made"`
+}
+
+// RestoreChoice settles boxes that are in conflict.
+type RestoreChoice struct {
+	Choice string `json:"choice" enum:"adopt,reimpose" doc:"adopt: what a box runs is what it shall run; reimpose: it is told once more what this controller wishes"`
+	Filter string `json:"filter,omitempty" maxLength:"4096" doc:"boxes; empty: all that wait for a choice"`
+	Reason string `json:"reason,omitempty" maxLength:"500"`
+	// ExpectCount refuses the choice when another number of boxes is meant.
+	ExpectCount int `json:"expect_count,omitempty" minimum:"0"`
+}
+
 // ReplayRequest asks what another policy would have done.
 type ReplayRequest struct {
 	Policy string `json:"policy,omitempty" maxLength:"65536" doc:"YAML; empty: the policy that was used, which checks the log"`

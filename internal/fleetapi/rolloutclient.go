@@ -21,6 +21,16 @@ func (c *Client) Replay(ctx context.Context, id string, r ReplayRequest) (Replay
 	return call[Replay](ctx, c, http.MethodPost, "/rollouts/"+url.PathEscape(id)+"/replay", r)
 }
 
+// Restores tells what a controller that came back from a backup does not know.
+func (c *Client) Restores(ctx context.Context) (RestoreState, error) {
+	return call[RestoreState](ctx, c, http.MethodGet, "/restores", nil)
+}
+
+// ChooseRestore settles boxes that are in conflict.
+func (c *Client) ChooseRestore(ctx context.Context, r RestoreChoice) (RestoreState, error) {
+	return call[RestoreState](ctx, c, http.MethodPost, "/restores", r)
+}
+
 // RolloutLocks lists the locks that have not ended.
 func (c *Client) RolloutLocks(ctx context.Context) (LockList, error) {
 	return call[LockList](ctx, c, http.MethodGet, "/rollout-locks", nil)

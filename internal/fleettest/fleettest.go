@@ -312,7 +312,7 @@ func (f *Fleet) Backup() []byte {
 	return data
 }
 
-// Restore puts a copy of the database back.
+// Restore puts a copy of the database back, as one that came from a backup.
 func (f *Fleet) Restore(data []byte) {
 	f.T.Helper()
 	f.StopController()
@@ -323,6 +323,9 @@ func (f *Fleet) Restore(data []byte) {
 		}
 	}
 	if err := os.WriteFile(f.database(), data, 0o600); err != nil {
+		f.T.Fatal(err)
+	}
+	if err := store.MarkRestored(context.Background(), store.Options{Path: f.database()}); err != nil {
 		f.T.Fatal(err)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/edgeherd/edgeherd/controller/rollout"
 	"github.com/edgeherd/edgeherd/controller/store"
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
 	"github.com/edgeherd/edgeherd/internal/wire"
@@ -380,27 +381,91 @@ func checkTimes(f *Fleet, s *store.Store, b *Box, began, ended time.Time) {
 }
 
 // TestT40RestoredControllerDoesNotWindBackABox: the boxes are ahead of it, send again
-// what it lacks, refuse the older state it has for them, and still listen.
+// what it lacks, and are told nothing before a person has chosen. What ran when
+// the backup was made is paused. A box that was away is heard first.
 func TestT40RestoredControllerDoesNotWindBackABox(t *testing.T) {
-	story(t, 2, func(f *Fleet) {
+	story(t, 3, func(f *Fleet) {
 		settled(f)
-		f.done(f.Roll(f.MustPush(Model{Name: "vad", Version: "5.0.0"}), "rest"))
+		five := f.roll(fleetapi.PlanRequest{Model: f.MustPush(Model{Name: "vad", Version: "5.0.0"}).String(), Policy: "approve: [2]"})
+		f.Until("the first box has 5.0.0", time.Hour, func() bool { return f.Rollout(five.ID).Waves[0].State == fleetapi.WavePassed })
 		backup := f.Backup()
-		f.done(f.Roll(f.MustPush(Model{Name: "vad", Version: "6.0.0"}), "rest"))
-		f.done(f.Roll(f.MustPush(Model{Name: "vad", Version: "7.0.0"}), "rest"))
+		f.act(five.ID, "approve")
+		f.done(five)
+		away := f.Boxes[2]
+		away.Cut()
+		f.done(f.roll(fleetapi.PlanRequest{Model: f.MustPush(Model{Name: "vad", Version: "6.0.0"}).String(), Filter: `name < "box-3"`}))
 		time.Sleep(10 * time.Minute)
 		f.Restore(backup)
-		checkLedger(f)
-		if got := fmt.Sprint(f.versions()); got != "[box-1 vad:7.0.0 box-2 vad:7.0.0]" {
-			t.Errorf("after the restore boxes run %s, want what they ran", got)
+		f.Until("two boxes are back", time.Hour, func() bool { return len(f.restores().Conflicts) == 2 })
+		if r := f.restores(); r.Restored == nil || r.Awaits != 1 {
+			t.Errorf("restored %v, %d boxes awaited", r.Restored, r.Awaits)
 		}
+		if r := f.Rollout(five.ID); r.State != fleetapi.RolloutPaused || !strings.Contains(r.Sentence, "came back from a backup") {
+			t.Errorf("what ran in the backup is %s: %s", r.State, r.Sentence)
+		}
+		f.act(five.ID, "resume")
+		f.act(five.ID, "approve")
+		time.Sleep(5 * time.Minute)
+		if got := fmt.Sprint(f.switches()); got != "[box-1 vad:5.0.0 vad:6.0.0 box-2 vad:5.0.0 vad:6.0.0 box-3 vad:5.0.0]" {
+			t.Errorf("before anybody chose boxes switched %s", got)
+		}
+		f.choose(rollout.Adopt, `name = "box-1"`)
+		f.choose(rollout.Reimpose, `name = "box-2"`)
+		f.Until("box-2 is in its rollout again", time.Hour, func() bool { return slices.Contains(f.versions(), "box-2 vad:5.0.0") })
+		away.Heal()
+		f.Until("the third is back", time.Hour, func() bool { return len(f.restores().Conflicts) == 1 })
+		f.choose(rollout.Reimpose, "")
+		f.done(f.Rollout(five.ID))
 		f.done(f.Roll(f.MustPush(Model{Name: "vad", Version: "8.0.0"}), "rest"))
-		for _, b := range f.Boxes {
-			if got := fmt.Sprint(b.Runner.Switches()); got != "[vad:5.0.0 vad:6.0.0 vad:7.0.0 vad:8.0.0]" {
-				t.Errorf("%s switched %s", b.Name, got)
-			}
+		if got := fmt.Sprint(f.switches()); got != "[box-1 vad:5.0.0 vad:6.0.0 vad:8.0.0 box-2 vad:5.0.0 vad:6.0.0 vad:5.0.0 vad:8.0.0 box-3 vad:5.0.0 vad:5.0.0 vad:8.0.0]" {
+			t.Errorf("in the end boxes switched %s", got)
 		}
+		checkLedger(f)
 	})
+}
+
+func (f *Fleet) roll(req fleetapi.PlanRequest) fleetapi.Rollout {
+	f.T.Helper()
+	r, err := f.API.Plan(context.Background(), req)
+	if err != nil {
+		f.T.Fatal(err)
+	}
+	return f.act(r.ID, "start")
+}
+
+func (f *Fleet) act(id, action string) fleetapi.Rollout {
+	f.T.Helper()
+	r, err := f.API.Act(context.Background(), id, action)
+	if err != nil {
+		f.T.Fatalf("%s %s: %v", action, id, err)
+	}
+	return r
+}
+
+func (f *Fleet) restores() fleetapi.RestoreState {
+	f.T.Helper()
+	r, err := f.API.Restores(context.Background())
+	if err != nil {
+		f.T.Fatal(err)
+	}
+	return r
+}
+
+// choose settles the one box that the filter matches.
+func (f *Fleet) choose(choice, filter string) {
+	f.T.Helper()
+	if _, err := f.API.ChooseRestore(context.Background(), fleetapi.RestoreChoice{Choice: choice, Filter: filter, ExpectCount: 1}); err != nil {
+		f.T.Fatal(err)
+	}
+}
+
+// switches tells what each box switched to, in order.
+func (f *Fleet) switches() []string {
+	var out []string
+	for _, b := range f.Boxes {
+		out = append(append(out, b.Name), b.Runner.Switches()...)
+	}
+	return out
 }
 
 func TestManyRolloutsAtOnceEndWell(t *testing.T) {

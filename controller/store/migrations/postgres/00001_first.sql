@@ -1,9 +1,13 @@
 -- +goose Up
 -- One row: the present run, the number of the last commit, the life of the
 -- database to which both belong, and the transaction that wrote the row.
+-- restores counts how often this database came back from a backup, restored is
+-- how far the last time is dealt with: 1 nobody opened it since, 2 rollouts run
+-- on, 3 they are paused.
 CREATE TABLE meta (
   one BIGINT PRIMARY KEY CHECK (one = 1), run BYTEA NOT NULL, lsn BIGINT NOT NULL,
-  epoch TEXT NOT NULL, xid TEXT NOT NULL
+  epoch TEXT NOT NULL, xid TEXT NOT NULL,
+  restores BIGINT NOT NULL DEFAULT 0, restored BIGINT NOT NULL DEFAULT 0, restored_ms BIGINT NOT NULL DEFAULT 0
 );
 INSERT INTO meta (one, run, lsn, epoch, xid) VALUES (1, '', 0, '', '');
 
@@ -14,7 +18,8 @@ CREATE TABLE box (
   id TEXT PRIMARY KEY, name TEXT NOT NULL, site TEXT NOT NULL, enrolled_ms BIGINT NOT NULL,
   last_seen_ms BIGINT NOT NULL DEFAULT 0, connected BOOLEAN NOT NULL DEFAULT false,
   inventory TEXT NOT NULL DEFAULT '{}', buffer TEXT NOT NULL DEFAULT '{}', running TEXT NOT NULL DEFAULT '{}',
-  desired_generation BIGINT NOT NULL DEFAULT 0, desired TEXT NOT NULL DEFAULT '', desired_envelope BYTEA
+  desired_generation BIGINT NOT NULL DEFAULT 0, desired TEXT NOT NULL DEFAULT '', desired_envelope BYTEA,
+  restores BIGINT NOT NULL DEFAULT 0 -- of meta, when the box was heard
 );
 CREATE UNIQUE INDEX box_name ON box (name);
 

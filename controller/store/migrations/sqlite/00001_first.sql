@@ -1,6 +1,12 @@
 -- +goose Up
 -- One row: the present run and the number of the last commit.
-CREATE TABLE meta (one INTEGER PRIMARY KEY CHECK (one = 1), run BLOB NOT NULL, lsn INTEGER NOT NULL);
+-- restores counts how often this database came back from a backup, restored is
+-- how far the last time is dealt with: 1 nobody opened it since, 2 rollouts run
+-- on, 3 they are paused.
+CREATE TABLE meta (
+  one INTEGER PRIMARY KEY CHECK (one = 1), run BLOB NOT NULL, lsn INTEGER NOT NULL,
+  restores INTEGER NOT NULL DEFAULT 0, restored INTEGER NOT NULL DEFAULT 0, restored_ms INTEGER NOT NULL DEFAULT 0
+);
 INSERT INTO meta (one, run, lsn) VALUES (1, x'', 0);
 
 -- One row per life of this database. end_lsn is NULL for the current life.
@@ -10,7 +16,8 @@ CREATE TABLE box (
   id TEXT PRIMARY KEY, name TEXT NOT NULL, site TEXT NOT NULL, enrolled_ms INTEGER NOT NULL,
   last_seen_ms INTEGER NOT NULL DEFAULT 0, connected INTEGER NOT NULL DEFAULT 0,
   inventory TEXT NOT NULL DEFAULT '{}', buffer TEXT NOT NULL DEFAULT '{}', running TEXT NOT NULL DEFAULT '{}',
-  desired_generation INTEGER NOT NULL DEFAULT 0, desired TEXT NOT NULL DEFAULT '', desired_envelope BLOB
+  desired_generation INTEGER NOT NULL DEFAULT 0, desired TEXT NOT NULL DEFAULT '', desired_envelope BLOB,
+  restores INTEGER NOT NULL DEFAULT 0 -- of meta, when the box was heard
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX box_name ON box (name);
 

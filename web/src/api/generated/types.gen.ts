@@ -1425,6 +1425,50 @@ export type ResetList = {
     items: Array<Reset>;
 };
 
+export type RestoreChoice = {
+    /**
+     * adopt: what a box runs is what it shall run; reimpose: it is told once more what this controller wishes
+     */
+    choice: 'adopt' | 'reimpose';
+    expect_count?: number;
+    /**
+     * boxes; empty: all that wait for a choice
+     */
+    filter?: string;
+    reason?: string;
+};
+
+export type RestoreConflict = {
+    box: string;
+    /**
+     * the generation of the desired state that the box follows
+     */
+    follows: number;
+    name: string;
+    runs: Array<string>;
+    /**
+     * the newest one that this controller knows
+     */
+    signed: number;
+    site: string;
+    /**
+     * what this controller wished when the backup was made
+     */
+    wished: Array<string>;
+};
+
+export type RestoreState = {
+    /**
+     * boxes that were not heard since; they are told nothing
+     */
+    awaiting_reconnect: number;
+    conflicts: Array<RestoreConflict>;
+    /**
+     * when it came back; absent: never
+     */
+    restored?: string;
+};
+
 export type Result = {
     input: string;
     item: string;
@@ -4147,6 +4191,82 @@ export type ListResetsResponses = {
 };
 
 export type ListResetsResponse = ListResetsResponses[keyof ListResetsResponses];
+
+export type RestoresData = {
+    body?: never;
+    path?: never;
+    query?: never;
+    url: '/api/v1/restores';
+};
+
+export type RestoresErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type RestoresError = RestoresErrors[keyof RestoresErrors];
+
+export type RestoresResponses = {
+    /**
+     * OK
+     */
+    200: RestoreState;
+};
+
+export type RestoresResponse = RestoresResponses[keyof RestoresResponses];
+
+export type ChooseRestoreData = {
+    body: RestoreChoice;
+    headers?: {
+        /**
+         * The same key with the same body gets the first answer again, for a day
+         */
+        'Idempotency-Key'?: string;
+    };
+    path?: never;
+    query?: never;
+    url: '/api/v1/restores';
+};
+
+export type ChooseRestoreErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type ChooseRestoreError = ChooseRestoreErrors[keyof ChooseRestoreErrors];
+
+export type ChooseRestoreResponses = {
+    /**
+     * OK
+     */
+    200: RestoreState;
+};
+
+export type ChooseRestoreResponse = ChooseRestoreResponses[keyof ChooseRestoreResponses];
 
 export type ListRmasData = {
     body?: never;
