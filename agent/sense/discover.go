@@ -186,15 +186,26 @@ func (b *builder) chips() []chip {
 }
 
 // deviceKey names a device by bus and address: "pci:0000:00:18.3". An NVMe
-// drive is named by its PCI address, since nvme0 and nvme1 may swap at boot.
+// drive is named by its PCI address, since nvme0 and nvme1 may swap at boot; so
+// may the hosts of SATA disks, which have names of their own, and the numbers
+// of HID devices, which hang on a port of USB.
 func deviceKey(device string, err error) string {
 	if err != nil {
 		return "virtual"
 	}
 	bus := subsystem(device)
-	if bus == "nvme" {
+	switch bus {
+	case "nvme":
 		device = filepath.Dir(filepath.Dir(device)) // .../0000:01:00.0/nvme/nvme0
 		bus = subsystem(device)
+	case "scsi":
+		if id := strings.Join(strings.Fields(text(filepath.Join(device, "wwid"))), "_"); id != "" { // naa.… or maker, model and serial number
+			device = strings.ReplaceAll(id, "/", "_")
+		}
+	case "hid":
+		if port := filepath.Dir(device); subsystem(port) == "usb" { // .../1-5:1.0/0003:1B1C:0C10.0004
+			device, bus = port, "usb"
+		}
 	}
 	return cleanLabel(bus + ":" + filepath.Base(device))
 }

@@ -148,18 +148,50 @@ func has(m map[string]float64, name string) bool { _, ok := m[name]; return ok }
 
 func TestKeysSurviveARenumberedBoot(t *testing.T) {
 	root := plant(t, "x86")
+	link := func(target, path string) {
+		path = filepath.Join(root, path)
+		must(t, os.MkdirAll(filepath.Dir(path), 0o755))
+		must(t, os.Symlink(target, path))
+	}
+	// Numbers of hosts and of HID devices are those of this boot.
+	disk, cooler := "sys/devices/pci0000:00/ata3/host2/target2:0:0/2:0:0:0", "sys/devices/pci0000:00/usb1/1-5/1-5:1.0/0003:1B1C:0C10.0004"
+	for number, device := range map[string]string{"hwmon30": disk, "hwmon31": cooler} {
+		must(t, os.MkdirAll(filepath.Join(root, "sys/class/hwmon", number), 0o755))
+		link(filepath.Join(root, device), "sys/class/hwmon/"+number+"/device")
+	}
+	must(t, os.MkdirAll(filepath.Join(root, disk), 0o755))
+	put(t, root, disk+"/wwid", "t10.ATA     Example SSD 240G      S000SATA1")
+	link("../../bus/scsi", disk+"/subsystem")
+	link("../../bus/hid", cooler+"/subsystem")
+	link("../../bus/usb", filepath.Dir(cooler)+"/subsystem")
+	put(t, root, "sys/class/hwmon/hwmon30/name", "drivetemp")
+	put(t, root, "sys/class/hwmon/hwmon30/temp1_input", "33000")
+	put(t, root, "sys/class/hwmon/hwmon31/name", "corsaircpro")
+	put(t, root, "sys/class/hwmon/hwmon31/temp1_input", "28000")
 	keys := func() []Sensor { return New(Options{Root: root}, quiet()).Sensors() }
 	before := keys()
 	for from, to := range map[string]string{"hwmon3": "hwmon9", "hwmon1": "hwmon12"} {
 		dir := filepath.Join(root, "sys/class/hwmon")
 		must(t, os.Rename(filepath.Join(dir, from), filepath.Join(dir, to)))
 	}
+	again := map[string]string{disk: strings.ReplaceAll(disk, "2", "0"), cooler: strings.Replace(cooler, ".0004", ".0001", 1)}
+	for number, device := range map[string]string{"hwmon30": disk, "hwmon31": cooler} {
+		must(t, os.MkdirAll(filepath.Dir(filepath.Join(root, again[device])), 0o755))
+		must(t, os.Rename(filepath.Join(root, device), filepath.Join(root, again[device])))
+		must(t, os.Remove(filepath.Join(root, "sys/class/hwmon", number, "device")))
+		link(filepath.Join(root, again[device]), "sys/class/hwmon/"+number+"/device")
+	}
 	if after := keys(); !slices.Equal(before, after) {
 		t.Errorf("sensors\n%v\nafter a reboot\n%v", before, after)
 	}
-	want := Sensor{Key: "hwmon/nvme/pci:0000:01:00.0/temp1", Metric: TempSSD}
-	if !slices.Contains(before, want) {
-		t.Errorf("%v is not among %v", want, before)
+	for _, want := range []Sensor{
+		{Key: "hwmon/nvme/pci:0000:01:00.0/temp1", Metric: TempSSD},
+		{Key: "hwmon/drivetemp/scsi:t10.ATA_Example_SSD_240G_S000SATA1/temp1", Metric: Temp, Label: "drivetemp/temp1"},
+		{Key: "hwmon/corsaircpro/usb:1-5:1.0/temp1", Metric: Temp, Label: "corsaircpro/temp1"},
+	} {
+		if !slices.Contains(before, want) {
+			t.Errorf("%v is not among %v", want, before)
+		}
 	}
 }
 
