@@ -20,9 +20,10 @@ type Box struct {
 	Base            *Baseline `json:",omitempty"`
 	Days            []Day     `json:",omitempty"` // the last keepDays
 	Today           today
-	Recent          []moment // the last steady hours
-	CleanDay        int32    // S7 looks no further back
-	Changes         []Change `json:",omitempty"` // not yet settled
+	Recent          []moment  // the last steady hours
+	Airs            []implied `json:",omitempty"` // the same, where no sensor knows the air
+	CleanDay        int32     // S7 looks no further back
+	Changes         []Change  `json:",omitempty"` // not yet settled
 	Slow            counters
 	Stuck           stuckState
 	Lying           int
@@ -39,6 +40,9 @@ type Box struct {
 	FanHealed       [Fans]float64 // and of what went away by itself, which wear does not
 	StepLevel       float64       // residual before the step
 	StepHigh        float64       // by how much it rose
+	Leapt           float64       // K that the implied air leapt; 0: the step was seen otherwise
+	LeapFrom        float64       // °C, the implied air before
+	StepDust        float64       // what dust adds to each K of the load, then
 	SlowHigh        float64       // the highest S7 of the open rise
 	Fell            fell          // what came and went by itself
 	Trip            trip
@@ -125,6 +129,7 @@ func (b *Box) restart(at int64, why string) {
 	}
 	b.First, b.Learn, b.Base, b.Days, b.Recent = at, nil, nil, nil, nil
 	b.Air, b.Slow, b.Trend, b.CleanDay = airRing{}, counters{}, nil, 0
+	b.Airs = nil
 	b.Today.reset()
 }
 
@@ -240,6 +245,7 @@ func (b *Box) measureFans(h *Hour) {
 // measure takes a steady hour into the day.
 func (b *Box) measure(h *Hour) {
 	t := &b.Today
+	b.imply(h)
 	if b.Basis.Ref == RefNone {
 		t.Steady = append(t.Steady, *h)
 		return

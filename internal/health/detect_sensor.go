@@ -131,6 +131,7 @@ func (b *Box) watchLying(h *Hour) {
 // forgetSince drops what a stuck sensor has already put into the day.
 func (b *Box) forgetSince(since int64) {
 	b.Recent = slices.DeleteFunc(b.Recent, func(m moment) bool { return m.Start >= since })
+	b.Airs = slices.DeleteFunc(b.Airs, func(m implied) bool { return m.Start >= since })
 	b.Learn = slices.DeleteFunc(b.Learn, func(h Hour) bool { return h.Start >= since })
 	b.Today.R, b.Today.DieK, b.Today.Steady = b.Today.R[:0], b.Today.DieK[:0], b.Today.Steady[:0]
 }

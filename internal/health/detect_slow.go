@@ -15,6 +15,8 @@ const (
 	forecastRise = 0.75 * watchRise // from which there is a forecast
 	slowRise     = 0.0488           // ln 1.05
 	slowSigma    = 2.4
+	blindWatch   = 0.026 // where no fan tells its speed
+	blindFire    = 0.036
 	fastRise     = 0.10
 	fastSigma    = 6
 	watchSig     = 1.8
@@ -33,20 +35,21 @@ func (b *Box) watchSlow(mates Mates) {
 		return
 	}
 	c, sigma := &b.Slow, b.Base.Sigma
-	line := max(slowRise, slowSigma*sigma)
+	watch, fire := b.slowLines()
+	line := max(fire, slowSigma*sigma)
 	if b.Fell.Rise > 0 && d.Day-b.Fell.RiseDay < fellDays && !b.has("resistance") {
 		line = max(line, fellTimes*b.Fell.Rise)
 	}
-	count(&c.Watch, s7 > max(watchRise, watchSig*sigma, line*watchRise/slowRise))
+	count(&c.Watch, s7 > max(watch, watchSig*sigma, line*watch/fire))
 	count(&c.Fire, s7 > line)
-	count(&c.Calm, s7 < max(slowRise, slowSigma*sigma)/2)
+	count(&c.Calm, s7 < max(fire, slowSigma*sigma)/2)
 	at := endOf(d.Day)
 	if b.has("resistance") {
 		b.SlowHigh = max(b.SlowHigh, s7)
 	} else {
 		b.SlowHigh = 0
 	}
-	due := c.Watch >= fireDays && b.Trend != nil && d.Day-b.Trend.Day < forecastAgain && b.Trend.Low < dueDays && b.Basis.Ref != RefBoard
+	due := c.Watch >= fireDays && b.Trend != nil && d.Day-b.Trend.Day < forecastAgain && b.Trend.Low < dueDays && !b.byInside()
 	switch {
 	case c.Calm >= calmDays:
 		if b.SlowHigh > line {
@@ -66,6 +69,17 @@ func (b *Box) stormed() bool {
 	n, line := len(b.Days), Value(max(fastRise, fastSigma*b.Base.Sigma))
 	return n >= 2 && b.Basis.Ref != RefNone && b.Days[n-1].R > line && b.Days[n-2].R > line && b.Days[n-2].Day >= b.CleanDay
 }
+
+// slowLines: a fan whose speed no sensor tells, and one of two at that, is worn
+// out before the resistance has risen by a twentieth.
+func (b *Box) slowLines() (watch, fire float64) {
+	if b.BlindFans() && b.Basis.outer() {
+		return blindWatch, blindFire
+	}
+	return watchRise, slowRise
+}
+
+func (b *Box) byInside() bool { _, ok := b.Basis.inside(); return ok }
 
 func count(n *int, yes bool) {
 	if *n++; !yes {
@@ -104,7 +118,7 @@ func (b *Box) resistance(level Level, mates Mates) Finding {
 func (b *Box) comparedBy() Evidence {
 	air := map[string]string{
 		RefInlet: "its own inlet", RefRoom: "the site's room sensor", RefNeighbour: "the inlet of its neighbours",
-		RefBoard: "its board, since no sensor knows the air", RefNone: "no sensor: only the swing within the day counts",
+		RefBoard: "its board, since no sensor knows the air", RefExhaust: "its exhaust, since no sensor knows the air", RefDrive: "its drive, since no sensor knows the air", RefNone: "no sensor: only the swing within the day counts",
 	}[b.Basis.Ref]
 	load := map[string]string{LoadPower: "its power", LoadBusy: "how busy it is, since no sensor knows its power", LoadNone: "no load: every day is taken for alike"}[b.Basis.Load]
 	fans := map[string]string{AirRPM: "the speed of its fans", AirPWM: "the duty of its fans", AirNone: "no fan"}[b.Basis.Air]

@@ -32,6 +32,7 @@ func (b *Box) stepNeed() float64 {
 // fell is what came and went by itself.
 type fell struct {
 	Step, Rise       float64 // ln
+	Leap             float64 // K
 	StepDay, RiseDay int32
 	Steps            int // in a row, none fellDays apart
 }
@@ -64,7 +65,7 @@ func (b *Box) watchStep(h *Hour) {
 	}
 	// A storm of dust takes days: it lies as high over the week, but not over
 	// the day before.
-	if need := b.stepNeed(); now-level > need && now-b.dayBefore(h.Start) > need {
+	if need := b.stepNeed(); now-level > need && now-b.dayBefore(h.Start) > need && b.dieRose(now-level) {
 		b.step(now, level, b.Recent[n-4].Start, h.Start)
 	}
 }
@@ -95,7 +96,7 @@ func (b *Box) dayBefore(at int64) float64 {
 }
 
 func (b *Box) step(now, level float64, since, at int64) {
-	b.StepLevel, b.StepHigh = level, now-level
+	b.StepLevel, b.StepHigh, b.Leapt = level, now-level, 0
 	f := Finding{Family: "step", Cause: CauseVent, Confidence: 0.8, Level: Urgent, Since: Unix(since), Evidence: []Evidence{
 		fact("step_percent", Value(Percent(now-level)), "step", "the resistance rose by %.0f %% within hours; dust takes weeks", Percent(now-level)),
 	}}
@@ -119,19 +120,19 @@ func (b *Box) step(now, level float64, since, at int64) {
 func (b *Box) closeStep() {
 	n := len(b.Days)
 	d := &b.Days[n-1]
-	if !d.R.OK() || b.Basis.Ref == RefNone {
+	if b.Leapt > 0 && b.has("step") {
+		b.closeLeap()
+		return
+	}
+	if b.Basis.Ref == RefNone {
+		return
+	}
+	if !d.R.OK() {
 		return
 	}
 	if b.has("step") {
 		if float64(d.R)-b.StepLevel < b.stepLine()/2 {
-			if f := &b.Open[b.index("step")]; d.Day-int32(int64(f.Opened)/daySeconds) <= fellSoon {
-				if d.Day-b.Fell.StepDay >= fellDays {
-					b.Fell.Step, b.Fell.Steps = 0, 0
-				}
-				b.Fell.Step, b.Fell.StepDay, b.Fell.Steps = max(b.Fell.Step, b.StepHigh), d.Day, min(b.Fell.Steps+1, 4)
-			}
-			b.close("step", endOf(d.Day), "fell back")
-			b.CleanDay = d.Day
+			b.fellBack(d.Day)
 		}
 		return
 	}
@@ -139,9 +140,23 @@ func (b *Box) closeStep() {
 		return
 	}
 	yesterday := float64(b.Days[n-2].R)
-	if level := float64(b.Days[n-2].S7); float64(d.R)-max(level, yesterday) > max(b.stepLine(), b.stepNeed()/stepHours) {
+	if level := float64(b.Days[n-2].S7); float64(d.R)-max(level, yesterday) > max(b.stepLine(), b.stepNeed()/stepHours) && b.dieRose(float64(d.R)-max(level, yesterday)) {
 		b.step(float64(d.R), level, int64(d.Day)*daySeconds, endOf(d.Day))
 	}
+}
+
+// fellBack closes a step that went away by itself, and remembers one that did
+// so at once.
+func (b *Box) fellBack(day int32) {
+	if f := &b.Open[b.index("step")]; day-int32(int64(f.Opened)/daySeconds) <= fellSoon {
+		if day-b.Fell.StepDay >= fellDays {
+			b.Fell.Step, b.Fell.Leap, b.Fell.Steps = 0, 0, 0
+		}
+		b.Fell.StepDay, b.Fell.Steps = day, min(b.Fell.Steps+1, 4)
+		b.Fell.Step, b.Fell.Leap = max(b.Fell.Step, b.StepHigh), max(b.Fell.Leap, b.Leapt)
+	}
+	b.close("step", endOf(day), "fell back")
+	b.CleanDay = day
 }
 
 // watchCleaning recognises the fall that a cleaning leaves, logged or not. One

@@ -193,6 +193,7 @@ func Advance(b *Box, h *Hour, env Env) []Finding {
 			b.measureFans(h)
 			b.measure(h)
 			b.watchStep(h)
+			b.watchLeap(h)
 		case steady && h.V[PWM].OK():
 			b.measureFans(h) // a die that rests hides no fan
 		}

@@ -21,6 +21,22 @@ type Basis struct {
 var refs = [3]Field{Inlet, Room, Neighbour}
 var refNames = [3]string{RefInlet, RefRoom, RefNeighbour}
 
+// insides are what stands in for the air, best first.
+var insides = [...]struct {
+	field Field
+	name  string
+}{{Board, RefBoard}, {Exhaust, RefExhaust}, {NVMe, RefDrive}}
+
+// inside is the sensor that stands in for the air, if one does.
+func (b *Basis) inside() (Field, bool) {
+	for _, s := range insides {
+		if b.Ref == s.name {
+			return s.field, true
+		}
+	}
+	return 0, false
+}
+
 // outer: the reference is the air itself.
 func (b *Basis) outer() bool { return slices.Contains(refNames[:], b.Ref) }
 
@@ -47,8 +63,10 @@ func share(hours []Hour, f Field) float64 {
 
 func basisOf(hours []Hour) Basis {
 	b := Basis{Ref: RefNone, Air: AirNone, Load: LoadNone, Clock: Missing(), Offsets: [3]Value{Missing(), Missing(), Missing()}}
-	if share(hours, Board) >= enough {
-		b.Ref = RefBoard
+	for i := len(insides) - 1; i >= 0; i-- {
+		if share(hours, insides[i].field) >= enough {
+			b.Ref = insides[i].name
+		}
 	}
 	for i := len(refs) - 1; i >= 0; i-- {
 		if share(hours, refs[i]) >= enough {
@@ -98,11 +116,11 @@ func basisOf(hours []Hour) Basis {
 
 // reference is the air that the box breathes, °C.
 func (b *Basis) reference(h *Hour) float64 {
-	switch b.Ref {
-	case RefNone:
+	if b.Ref == RefNone {
 		return math.NaN()
-	case RefBoard:
-		return float64(h.V[Board])
+	}
+	if f, ok := b.inside(); ok {
+		return float64(h.V[f])
 	}
 	k := slices.Index(refNames[:], b.Ref)
 	if v := h.V[refs[k]]; v.OK() {
@@ -198,6 +216,7 @@ type Baseline struct {
 	Tilt        float64 // of the clean box: residual over the speed of the fans
 	TiltSigma   float64 // of an hour about it
 	Sigma       float64 // of a day's residual
+	Leap        float64 // K, of the implied air of the clean box, without a reference
 	Swing       float64 // that four hours of the clean box reached
 	Hours       int
 	MaxAir      float64 // ln airflow at its highest so far
@@ -261,6 +280,7 @@ func commission(hours []Hour, basis *Basis, prior *Prior) (*Baseline, bool) {
 			base.Witness[i] = learnWitness(hours, basis, witnesses[i])
 		}
 	}
+	base.learnLeap(hours, basis)
 	base.learnFans(hours, basis)
 	return base, ok
 }
@@ -316,7 +336,7 @@ func floorOf(b *Basis) float64 {
 		return sigmaNoLoad
 	case b.Ref == RefNone:
 		return sigmaNoRef
-	case b.Ref == RefNeighbour:
+	case b.Ref == RefNeighbour || b.Ref == RefDrive:
 		return sigmaNeighbour
 	case b.Load == LoadBusy || !b.outer():
 		return sigmaProxy

@@ -10,10 +10,11 @@ const (
 	RefInlet     = "inlet"     // the box's own sensor
 	RefRoom      = "room"      // a sensor of the site
 	RefNeighbour = "neighbour" // the inlet of boxes at the same site
-	// The board stands in for the air where nothing else does: it warms by a
-	// part of what the die does, so the difference still tells of dust. A drive
-	// does not serve: it makes heat of its own and warms by as much.
+	// What lies in the same air stands in for it where nothing else does: it
+	// warms by a part of what the die does, so the difference still tells of dust.
 	RefBoard     = "board"
+	RefExhaust   = "exhaust"
+	RefDrive     = "drive"
 	RefNone      = "none" // slope within the day: wide errors
 	LoadPower    = "power"
 	LoadBusy     = "busy" // busy × clock stands in for the power
