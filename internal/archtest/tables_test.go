@@ -94,7 +94,7 @@ var rows = []row{
 	{"controller/rollout", "controller/site firmware internal/blob internal/fleetapi internal/identity internal/runnerapi internal/wire models"},
 	{"controller/store/storetest", "internal/assets"},
 	{"controller/store/...", "controller/audit controller/care controller/fault controller/rollout controller/series controller/site firmware internal/blob internal/drift internal/enrol internal/fleetapi internal/identity internal/runnerapi internal/trust internal/wire models"},
-	{"controller/backup", "controller/store internal/durable"},
+	{"controller/backup", "controller/audit controller/store internal/durable"},
 	{"controller/doctor", "controller/store internal/identity"},
 	{"controller/deliver", "controller/store internal/blob models models/wdelta"},
 	{"controller/accept", "internal/acceptance internal/fleetapi internal/identity internal/phrase"},
@@ -112,7 +112,7 @@ var rows = []row{
 	{"internal/loadgen/fleet", "controller/store internal/durable internal/identity internal/loadgen internal/wire"},
 	{"cmd/edgeherd-launcher", "internal/blob internal/durable internal/slot"},
 	{"cmd/edgeherd-load", "internal/fleetapi internal/identity internal/loadgen internal/loadgen/fleet"},
-	{"cmd/edgeherd/...", "internal/bundle controller controller/api controller/audit controller/authz controller/backup controller/doctor controller/export/... controller/notify controller/people firmware internal/blob internal/durable internal/enrol internal/fleetapi internal/health internal/identity internal/labels internal/outbound internal/qrtext internal/runnerapi internal/simboard internal/slot internal/trust/... internal/wire models models/container models/wdelta internal/acceptance"},
+	{"cmd/edgeherd/...", "internal/bundle controller controller/api controller/audit controller/authz controller/backup controller/doctor controller/export/... controller/notify controller/people controller/store firmware internal/blob internal/durable internal/enrol internal/fleetapi internal/health internal/identity internal/labels internal/outbound internal/qrtext internal/runnerapi internal/simboard internal/slot internal/trust/... internal/wire models models/container models/wdelta internal/acceptance"},
 }
 
 // door says which packages of ours may import a module in non-test files;
