@@ -7,6 +7,7 @@
 //	STATE/retired.json  the box is about to wipe itself
 //	STATE/spool.db      what waits for the controller (package spool)
 //	STATE/desired.json  the newest signed desired state that was accepted
+//	STATE/config.json, STATE/models/settings.json   (package config)
 //	STATE/activate.json, STATE/models/active.json, STATE/blobs/   (package activate)
 //	STATE/update.json   (package update)
 //	STATE/witness.json  heads of the controller's audit log (package witness)
@@ -41,6 +42,7 @@ import (
 
 	"github.com/edgeherd/edgeherd/agent/activate"
 	"github.com/edgeherd/edgeherd/agent/condition"
+	"github.com/edgeherd/edgeherd/agent/config"
 	"github.com/edgeherd/edgeherd/agent/dial"
 	"github.com/edgeherd/edgeherd/agent/enrol"
 	"github.com/edgeherd/edgeherd/agent/fan"
@@ -137,6 +139,11 @@ type Options struct {
 	// after its report was kept; level is told which one begins. Nil: this box runs
 	// none for the controller.
 	Accept func(ctx context.Context, order wire.DesiredAccept, level func(string)) error
+	// ConfigSettle is how long settings of the fleet must do well before they are
+	// kept, ConfigConfirm how long runner and controller may take to answer; see
+	// config.Options. OnConfig, if set, runs after each write of their journal.
+	ConfigSettle, ConfigConfirm time.Duration
+	OnConfig                    func() error
 	// NoSync leaves out fsync in the spool and the ring: for tests with thousands of commits.
 	NoSync bool
 	// OnJournal, if set, runs after each write of the activation journal.
@@ -189,6 +196,7 @@ type Agent struct {
 	desired  durable.Journal
 	secrets  *secrets.Keeper // of the link, after Open
 	witness  *witness.Witness
+	settings *config.Keeper
 	doubted  time.Time // of the link: the last alarm about the audit log
 
 	condition *condition.Condition
@@ -207,13 +215,17 @@ type Agent struct {
 
 // Open opens the files of an agent. It starts nothing.
 func Open(opts Options, log *slog.Logger) (_ *Agent, err error) {
-	opts = opts.withDefaults()
 	// Not a named result: a return of nil would hide what is to be closed.
-	a := &Agent{opts: opts, log: log, slot: slot.ID(os.Getenv(slot.EnvSlot))}
+	a := &Agent{log: log, slot: slot.ID(os.Getenv(slot.EnvSlot))}
 	if a.id, err = enrol.Load(IdentityDir(opts.State)); err != nil {
 		return nil, err
 	}
 	a.log = log.With("device", a.id.ID)
+	if opts, err = openSettings(opts, a); err != nil {
+		return nil, err
+	}
+	opts = opts.withDefaults()
+	a.opts = opts
 	a.sampler = sense.New(sense.Options{Root: opts.Root, StateDir: opts.State, Roles: opts.Sensors, Outside: opts.Outside}, a.log)
 	a.clock = newClock(opts, a.sampler.Board().BootID)
 	a.clock.notBefore(a.id.Certificate.Leaf.NotBefore)
@@ -317,7 +329,7 @@ func (a *Agent) openParts() (err error) {
 }
 
 // Run works until ctx is done or a part fails. It returns update.ErrRestart
-// when the launcher shall start another agent.
+// when the launcher shall start another agent, or this one with other settings.
 //
 // The spool is closed last, since every part may still append to it. When its
 // disk has failed, Run returns: only a new process may use the file again.
@@ -341,14 +353,14 @@ func (a *Agent) Run(ctx context.Context) error {
 	for name, run := range map[string]func(context.Context) error{
 		"link": a.link.Run, "renew": a.renewer.Run, "trust": a.guard.Run, "activate": a.activate.Run, "update": a.update.Run,
 		"sense": a.senseLoop, "results": a.resultLoop, "status": a.statusLoop, "spool": a.spool.Run,
-		"accept": a.acceptLoop, "import": a.importLoop,
+		"accept": a.acceptLoop, "import": a.importLoop, "settings": a.settingsLoop,
 	} {
 		g.Go(func() error {
 			err := run(ctx)
 			if err == nil && ctx.Err() == nil {
 				return fmt.Errorf("%s stopped by itself", name)
 			}
-			if err != nil && !errors.Is(err, update.ErrRestart) && !errors.Is(err, enrol.ErrRetired) {
+			if err != nil && !errors.Is(err, update.ErrRestart) && !errors.Is(err, config.ErrRestart) && !errors.Is(err, enrol.ErrRetired) {
 				return fmt.Errorf("%s: %w", name, err)
 			}
 			return err
@@ -357,6 +369,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	err := g.Wait()
 	if errors.Is(err, enrol.ErrRetired) {
 		return a.retire()
+	}
+	if errors.Is(err, config.ErrRestart) {
+		return errors.Join(a.update.CleanStop(), update.ErrRestart)
 	}
 	if err == nil {
 		// This end was asked for: it must not count against an agent on trial.

@@ -137,6 +137,7 @@ func (a *Agent) follow(d desiredState) {
 		a.log.Error("not all secrets of this box could be opened", "err", err)
 		a.must(a.event(wire.EventAlarm, "secrets: "+err.Error(), wire.AlarmBody{Kind: "secrets", Active: true}))
 	}
+	a.settings.Want(d.Config)
 	a.activate.SetDesired(want)
 	a.update.SetDesired(release)
 	a.wantAccept(d.Accept)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -175,7 +176,7 @@ type running struct {
 	rollout    string      // that asks for an agent release
 	refusing   bool        // the last desired state was no good, and people know
 	refused    time.Time   // when people were told so last
-	last       []wire.RunningModel
+	last       wire.Running
 	reported   bool
 }
 
@@ -194,7 +195,7 @@ func (a *Agent) nowRunning() wire.Running {
 	list = list[:min(len(list), wire.MaxModels)]
 	a.running.mu.Lock()
 	defer a.running.mu.Unlock()
-	return wire.Running{Generation: a.running.generation, Models: list}
+	return wire.Running{Generation: a.running.generation, Models: list, Config: a.settings.Running()}
 }
 
 // noteRunning records a change of what serves, once the runner has said so.
@@ -204,7 +205,7 @@ func (a *Agent) noteRunning() {
 	}
 	now := a.nowRunning()
 	a.running.mu.Lock()
-	same := a.running.reported && slices.Equal(now.Models, a.running.last)
+	same := a.running.reported && slices.Equal(now.Models, a.running.last.Models) && reflect.DeepEqual(now.Config, a.running.last.Config)
 	a.running.mu.Unlock()
 	if same {
 		return
@@ -214,6 +215,6 @@ func (a *Agent) noteRunning() {
 		return
 	}
 	a.running.mu.Lock()
-	a.running.last, a.running.reported = now.Models, true
+	a.running.last, a.running.reported = now, true
 	a.running.mu.Unlock()
 }

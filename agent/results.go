@@ -75,6 +75,9 @@ func (a *Agent) askRunner(ctx context.Context) {
 	if err != nil {
 		return // keeps what it was
 	}
+	if s.Settings != nil && a.settings.SetRunnerLocal(s.Settings.Local) {
+		a.link.SayHello()
+	}
 	a.runner.mu.Lock()
 	defer a.runner.mu.Unlock()
 	a.runner.p95, a.runner.rung, a.runner.lowest = 0, s.Rung, 0

@@ -98,7 +98,16 @@ func (c *Controller) offer(ctx context.Context, r fleetapi.Rollout, id identity.
 		}
 	}
 	mayReplace := func(other string) bool { return other != r.ID && !younger(other, r, ages) }
+	var deal func(*wire.Desired, func(string) bool) error
+	if r.Kind == fleetapi.KindConfig {
+		if deal, err = c.dealer(ctx, r, box, attempt); err != nil {
+			return err
+		}
+	}
 	envelope, err := c.store.SetDesired(ctx, id, func(d *wire.Desired) error {
+		if deal != nil {
+			return deal(d, mayReplace)
+		}
 		if r.Kind == fleetapi.KindAgent {
 			if d.Agent != nil && !mayReplace(d.Agent.Rollout) {
 				return nil

@@ -16,12 +16,15 @@ import (
 // factOf collects what rollout r must know of one box.
 func factOf(r fleetapi.Rollout, b store.Box, ages map[string]int, now time.Time) rollout.Fact {
 	f := rollout.Fact{Link: registry.View(b, now).Link}
-	if r.Kind == fleetapi.KindAgent {
+	switch r.Kind {
+	case fleetapi.KindConfig:
+		configFact(&f, r, b)
+	case fleetapi.KindAgent:
 		if a := b.Desired.Agent; a != nil {
 			f.Desired, f.DesiredRollout = a.Digest, a.Rollout
 		}
 		f.Running, f.Version = digestOf(b.Inventory.AgentRelease), b.Inventory.Agent
-	} else {
+	default:
 		for _, m := range b.Desired.Models {
 			if m.Name == r.Target.Name {
 				f.Desired, f.DesiredRollout = m.Digest, m.Rollout

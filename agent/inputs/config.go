@@ -18,6 +18,8 @@ type Source struct {
 	Kind string `yaml:"kind"`
 	// Pipeline is one that a serving model declares, or MODEL/PIPELINE.
 	Pipeline string `yaml:"pipeline"`
+	// MinScore is the threshold: a result that scores less is no result; default 0.
+	MinScore float64 `yaml:"min_score"`
 	// Interval from the start of one item to the next at full duty; default 1 s.
 	Interval time.Duration `yaml:"interval"`
 
@@ -106,6 +108,8 @@ func (s Source) check() error {
 	switch {
 	case slices.Contains(takes, "path") && s.Path == "":
 		return errors.New("path is required")
+	case s.MinScore < 0 || s.MinScore > 1:
+		return fmt.Errorf("min_score is %v, want 0 to 1", s.MinScore)
 	case s.Interval < 0 || s.Timeout < 0:
 		return fmt.Errorf("interval %v or timeout %v is negative", s.Interval, s.Timeout)
 	case (s.Username == "") != (s.PasswordFile == ""):

@@ -24,6 +24,10 @@ type shot struct {
 	clip  []float32
 }
 
+// errBelow: the item was worked through, and what was found scores less than
+// the input's threshold.
+var errBelow = errors.New("below the threshold")
+
 // errNothingNew: the source has no other item than the last one.
 var errNothingNew = errors.New("nothing new")
 
@@ -94,6 +98,9 @@ func (s *source) work(ctx context.Context, in *Inputs) (Delivery, error) {
 		}
 		in.sketches.look(in.now(), s.cfg.Name, frame, got)
 	}
+	if got.Score < s.cfg.MinScore {
+		return Delivery{}, errBelow
+	}
 	return Delivery{
 		Result: runnerapi.Result{
 			Input: s.cfg.Name, Pipeline: s.cfg.Pipeline, Item: it.name,
@@ -111,6 +118,9 @@ func (s *source) note(start time.Time, err error) bool {
 	if errors.Is(err, errNothingNew) {
 		s.err = nil
 		return false
+	}
+	if errors.Is(err, errBelow) {
+		err = nil
 	}
 	begun := err != nil && s.err == nil
 	s.err = err

@@ -61,6 +61,12 @@ func (s *Server) Status() runnerapi.Status {
 	if s.inputs != nil {
 		st.Inputs = append(st.Inputs, s.inputs.Status()...)
 		st.OutboxRecords, st.OutboxDropped = s.inputs.Counts()
+		if follows, ok := s.inputs.(interface {
+			Settings() runnerapi.SettingsStatus
+		}); ok {
+			settings := follows.Settings()
+			st.Settings = &settings
+		}
 	}
 	return st
 }

@@ -11,8 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"github.com/edgeherd/edgeherd/agent/worker"
 	"github.com/edgeherd/edgeherd/models"
 )
@@ -43,7 +41,6 @@ type version struct {
 	outBytes atomic.Int64 // of the last answer
 	ext      *external    // nil: a worker serves
 	mayLeave bool         // inputs may leave the site
-	said     rate.Sometimes
 	ladder
 
 	// The fields below belong to the run loop.
@@ -83,7 +80,6 @@ type source interface {
 func (s *Server) newVersion(ref models.Ref, src source) *version {
 	return &version{
 		ref: ref, source: src, drain: s.opts.Timeout + shutdownGrace, queue: queue{max: s.opts.MaxQueue},
-		said:     rate.Sometimes{Interval: time.Minute},
 		measured: s.measured, ladder: newLadder(src.ladder(), &s.rung),
 		log:    s.log.With("model", ref.Name, "version", ref.Version, "digest", ref.Digest.Short()),
 		loaded: make(chan struct{}), retired: make(chan struct{}), idle: make(chan struct{}), up: make(chan struct{}),

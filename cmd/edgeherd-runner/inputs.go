@@ -16,10 +16,15 @@ import (
 )
 
 // openInputs attaches cameras, pipelines and outbox to the server, and what
-// hands results to programs on the box. A camera with a wrong path or a disk
+// hands results to programs on the box.
+func openInputs(c config, s *serve.Server, log *slog.Logger) {
+	s.Attach(newCameras(c, s, log))
+}
+
+// open makes inputs of a configuration. A camera with a wrong path or a disk
 // that cannot be written must not stop the models: the fault is logged, and the
 // status of every input tells it.
-func openInputs(c config, s *serve.Server, log *slog.Logger) {
+func open(c config, s *serve.Server, log *slog.Logger) (serve.Inputs, error) {
 	err := os.MkdirAll(c.State, 0o755)
 	if err == nil {
 		hub := openResults(c, log)
@@ -36,8 +41,7 @@ func openInputs(c config, s *serve.Server, log *slog.Logger) {
 		var in *inputs.Inputs
 		in, err = inputs.New(opts, log)
 		if err == nil {
-			s.Attach(attached{in, hub, log})
-			return
+			return attached{in, hub, log}, nil
 		}
 		if hub != nil {
 			ended, cancel := context.WithCancel(context.Background())
@@ -45,8 +49,7 @@ func openInputs(c config, s *serve.Server, log *slog.Logger) {
 			err = errors.Join(err, hub.Run(ended)) // closes what it opened
 		}
 	}
-	log.Error("inputs stay off, models serve without them", "err", err)
-	s.Attach(absent{c.Inputs, err})
+	return absent{c.Inputs, err}, err
 }
 
 // openResults returns nil where nobody is to get results, or cannot.

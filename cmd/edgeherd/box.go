@@ -23,6 +23,7 @@ func boxCommand(c *cli) *cobra.Command {
 		c.verb("show BOX", "One box by name or id", c.boxShow),
 		boxEnrolCommand(c),
 		boxAcceptCommand(c),
+		boxLabelCommand(c),
 	}, identityCommands(c)...)...)
 }
 
@@ -141,6 +142,9 @@ func (c *cli) boxShow(ctx context.Context, args []string) error {
 	fmt.Fprintf(c.out, "%s %s %s, %d CPUs, %s, agent %s, runner %s\n", orDash(b.Inventory.Vendor), orDash(b.Inventory.Product), orDash(b.Inventory.Arch), b.Inventory.CPUs, bytesText(b.Inventory.MemoryBytes), orDash(b.Inventory.Agent), orDash(b.Inventory.Runner))
 	fmt.Fprintf(c.out, "%d blocks wait on the box, %d were dropped; %d reads in the last hour, %d of %d checked ones right\n", b.Buffer.Blocks, b.Buffer.DroppedBlocks, b.Reads.Total, b.Reads.Right, b.Reads.Checked)
 	fmt.Fprintln(c.out, coolingWords(b.Thermal))
+	if b.Config != nil {
+		fmt.Fprintln(c.out, configWords(*b.Config))
+	}
 	s := sheet{head: []string{"MODEL", "DESIRED", "RUNNING", "PHASE", "ERROR"}}
 	for _, m := range b.Models {
 		s.rows = append(s.rows, []string{m.Name, orDash(m.DesiredVersion), orDash(m.RunningVersion), orDash(m.Phase), orDash(m.Err)})

@@ -18,6 +18,7 @@ import (
 var verbs = []func(*cli) *cobra.Command{
 	upCommand, serverCommand, loginCommand, contextCommand,
 	boxCommand, enrollCommand, secretCommand, siteCommand, fleetCommand, modelCommand, releaseCommand, bundleCommand, trustCommand, rolloutCommand, healthCommand,
+	applyCommand, diffCommand, explainCommand, configCommand,
 	ticketCommand, visitCommand, rmaCommand, notifyCommand,
 	userCommand, tokenCommand, auditCommand,
 	completionCommand, versionCommand,

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
 )
@@ -50,12 +51,18 @@ func addPlanFlags(cmd *cobra.Command) *planFlags {
 	f := cmd.Flags()
 	f.StringVar(&p.req.Release, "release", "", "version of an agent release, in place of a model")
 	f.StringVar(&p.req.Filter, "filter", "", `boxes, such as 'site = "berlin-1"'; default all`)
+	f.StringVar(&p.req.Config, "config", "", "NAME:VERSION of a document of settings, in place of a model")
+	p.policyFlags(f)
+	return p
+}
+
+// policyFlags say in which steps, and what stops it.
+func (p *planFlags) policyFlags(f *pflag.FlagSet) {
 	f.StringVar(&p.policy, "policy", "", "file with a policy; the flags below stand above it")
 	f.StringSliceVar(&p.req.Waves, "wave", nil, "size of a wave: 1, 25% or rest; once for each (default 1, rest)")
 	f.DurationVar(&p.soak, "soak", 0, "how long a wave must stay good")
 	f.IntVar(&p.req.MaxFailed, "max-failed", 0, "boxes of a wave that may fail before it halts")
 	f.DurationVar(&p.unreachable, "unreachable-after", 0, "a box that says nothing for so long does not hold its wave up (default 10m)")
-	return p
 }
 
 // request joins the flags with the argument, which is NAME:VERSION of a model.
@@ -63,8 +70,14 @@ func (p *planFlags) request(args []string) (fleetapi.PlanRequest, error) {
 	if len(args) > 0 {
 		p.req.Model = args[0]
 	}
-	if (p.req.Model == "") == (p.req.Release == "") {
-		return p.req, failure{exitUsage, errors.New("name what to roll out: MODEL:VERSION, or --release VERSION")}
+	named := 0
+	for _, word := range []string{p.req.Model, p.req.Release, p.req.Config} {
+		if word != "" {
+			named++
+		}
+	}
+	if named != 1 {
+		return p.req, failure{exitUsage, errors.New("name what to roll out: MODEL:VERSION, --release VERSION or --config NAME:VERSION")}
 	}
 	var err error
 	if p.req.Policy, err = readPolicy(p.policy); err != nil {
@@ -177,7 +190,7 @@ func (c *cli) startable(ctx context.Context, o startFlags, p *planFlags, args []
 	var err error
 	if o.plan == "" {
 		req, err = p.request(args)
-	} else if len(args) > 0 || p.req.Release != "" {
+	} else if len(args) > 0 || p.req.Release != "" || p.req.Config != "" {
 		err = failure{exitUsage, errors.New("--plan says what to roll out; leave the model or release out")}
 	}
 	if err != nil {

@@ -190,6 +190,7 @@ func build(opts Options, log *slog.Logger) *API {
 	a.registerRollouts()
 	a.registerSites()
 	a.registerSecrets()
+	a.registerConfig()
 	a.registerTickets()
 	a.registerVisits()
 	a.registerCare()

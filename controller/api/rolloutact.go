@@ -156,12 +156,18 @@ func (a *API) planBack(ctx context.Context, r fleetapi.Rollout, g backGroup, box
 	req := fleetapi.PlanRequest{Policy: backPolicy}
 	var c cargo
 	var err error
-	if r.Kind == fleetapi.KindAgent {
+	switch r.Kind {
+	case fleetapi.KindConfig:
+		req.Config, err = a.documentOf(ctx, r.Target.Name, g.digest)
+		if err == nil {
+			c, boxes, err = a.configCargo(ctx, &req, boxes)
+		}
+	case fleetapi.KindAgent:
 		req.Release, err = a.releaseOf(ctx, g.digest)
 		if err == nil {
 			c, err = a.releaseCargo(ctx, req.Release, boxes)
 		}
-	} else {
+	default:
 		req.Model, err = a.modelOf(ctx, g.digest)
 		if err == nil {
 			c, err = a.modelCargo(ctx, req.Model, boxes)

@@ -75,8 +75,8 @@ type planInput struct {
 // planRollout fixes which box gets the version in which wave. What is stored
 // is what Start runs.
 func (a *API) planRollout(ctx context.Context, in *planInput) (fleetapi.Rollout, error) {
-	if (in.Body.Model == "") == (in.Body.Release == "") {
-		return fleetapi.Rollout{}, badRequest("", "exactly one of model and release must be given")
+	if given(in.Body.Model)+given(in.Body.Release)+given(in.Body.Config) != 1 {
+		return fleetapi.Rollout{}, badRequest("", "exactly one of model, release and config must be given")
 	}
 	f, err := registry.ParseFilter(in.Body.Filter)
 	if err != nil {
@@ -88,10 +88,13 @@ func (a *API) planRollout(ctx context.Context, in *planInput) (fleetapi.Rollout,
 	}
 	boxes = slices.DeleteFunc(boxes, func(b fleetapi.Box) bool { return !f.Match(b) })
 	var c cargo
-	if in.Body.Model != "" {
+	switch {
+	case in.Body.Model != "":
 		c, err = a.modelCargo(ctx, in.Body.Model, boxes)
-	} else {
+	case in.Body.Release != "":
 		c, err = a.releaseCargo(ctx, in.Body.Release, boxes)
+	default:
+		c, boxes, err = a.configCargo(ctx, &in.Body, boxes)
 	}
 	if err != nil {
 		return fleetapi.Rollout{}, err
@@ -115,6 +118,13 @@ func (a *API) planRollout(ctx context.Context, in *planInput) (fleetapi.Rollout,
 	a.log.Info("rollout planned", "rollout", r.ID, "model", c.target.String(), "by", who(ctx).Name)
 	a.changed(fleetapi.Change{Topic: "rollouts", ID: r.ID})
 	return r, nil
+}
+
+func given(s string) int {
+	if s == "" {
+		return 0
+	}
+	return 1
 }
 
 // order makes a plan out of what boxes, sites and the cargo say.

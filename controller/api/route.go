@@ -169,6 +169,12 @@ var access = map[string]entry{
 	"GET /api/v1/boxes/{id}/acceptance/{report}/pdf":    ofBox(authz.See),
 	"POST /api/v1/boxes/{id}/acceptance":                ofBox(authz.Tend).do("box.accept"),
 	"GET /api/v1/boxes/{id}/secrets":                    ofBox(authz.Secrets),
+	"GET /api/v1/boxes/{id}/config":                     ofBox(authz.See),
+	"POST /api/v1/boxes/{id}/labels":                    ofFleet(authz.Set).do("box.label"), // a label decides about secrets and settings
+	"GET /api/v1/configs":                               filtered(authz.See),
+	"GET /api/v1/configs/{name}":                        filtered(authz.See),
+	"POST /api/v1/configs:diff":                         filtered(authz.See),
+	"POST /api/v1/configs":                              ofFleet(authz.Roll).do("config.apply"),
 	"GET /api/v1/secrets":                               filtered(authz.Secrets),
 	"POST /api/v1/secrets":                              filtered(authz.Secrets).do("secret.set"),
 	"POST /api/v1/secrets:remove":                       filtered(authz.Secrets).do("secret.remove"),

@@ -15,7 +15,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/edgeherd/edgeherd/controller/audit"
 	"github.com/edgeherd/edgeherd/controller/store"
 	"github.com/edgeherd/edgeherd/internal/durable"
 )
@@ -90,7 +89,7 @@ func Restore(ctx context.Context, opts Options, file string, force bool) (r Rest
 			return r, err
 		}
 	}
-	if err := opts.note(ctx, next, "from the backup of "+r.Manifest.Created.UTC().Format(time.RFC3339)); err != nil {
+	if err := store.NoteRestore(ctx, opts.restored(next), fmt.Sprintf("from the backup of %s", r.Manifest.Created.UTC().Format(time.RFC3339))); err != nil {
 		return r, err
 	}
 	if err := syncTree(next); err != nil {
@@ -111,16 +110,13 @@ func Restore(ctx context.Context, opts Options, file string, force bool) (r Rest
 	return r, nil
 }
 
-// note writes into the audit log of a database that it was put back, before
-// anything else is. Its directory may not have its name yet.
-func (o Options) note(ctx context.Context, dir, text string) error {
+// restored is the database that was put back, before its directory has its name.
+func (o Options) restored(next string) store.Options {
 	s := store.Options{Database: o.Database, PasswordFile: o.PasswordFile, WallClock: o.WallClock}
 	if o.Database == "" {
-		s.Path = filepath.Join(dir, sqliteName)
+		s.Path = filepath.Join(next, sqliteName)
 	}
-	d := audit.Itself(audit.Restored)
-	d.Note = text
-	return store.Note(ctx, s, d)
+	return s
 }
 
 // Mark says of a database that was put back by other means that it came
@@ -140,7 +136,7 @@ func Mark(ctx context.Context, opts Options) (err error) {
 	if err := store.MarkRestored(ctx, opts.store()); err != nil {
 		return err
 	}
-	return opts.note(ctx, opts.State, "by other means")
+	return store.NoteRestore(ctx, opts.restored(opts.State), "by other means")
 }
 
 // keepSecretsKey takes the key that no backup holds over from the directory that

@@ -138,7 +138,7 @@ const maxName = 256
 func eventEffect(e *store.Effects, d store.Delivery, ev wire.Event) error {
 	at := d.StartMs + ev.MonoMs - d.Block.MonoMs
 	switch ev.Type {
-	case wire.EventModelPhase, wire.EventAgentPhase:
+	case wire.EventModelPhase, wire.EventAgentPhase, wire.EventConfigPhase:
 		var p wire.PhaseBody
 		if err := json.Unmarshal(ev.Body, &p); err != nil {
 			return err
@@ -147,8 +147,11 @@ func eventEffect(e *store.Effects, d store.Delivery, ev wire.Event) error {
 			return fmt.Errorf("a name of %d bytes, the limit is %d", n, maxName)
 		}
 		kind := "model"
-		if ev.Type == wire.EventAgentPhase {
+		switch ev.Type {
+		case wire.EventAgentPhase:
 			kind = "agent"
+		case wire.EventConfigPhase:
+			kind = "config"
 		}
 		e.Phases = append(e.Phases, store.Phase{
 			Box: d.Box, Kind: kind, Name: p.Name, Version: p.Version, Digest: p.Digest, Rollout: p.Rollout,

@@ -48,6 +48,7 @@ func View(b store.Box, now time.Time) fleetapi.Box {
 	v.Link = link(b, now)
 	v.Health, v.Thermal = heat(b)
 	v.Models = modelsOf(b)
+	v.Config = settingsOf(b)
 	v.Update = update(v, b)
 	return v
 }
@@ -199,6 +200,12 @@ func update(v fleetapi.Box, b store.Box) fleetapi.Update {
 			}
 		}
 		if failedPhase(last) {
+			return fleetapi.UpdateFailed
+		}
+		state = fleetapi.UpdateUpdating
+	}
+	if v.Config != nil && v.Config.State != fleetapi.ConfigCurrent {
+		if v.Config.State == fleetapi.ConfigFailed {
 			return fleetapi.UpdateFailed
 		}
 		state = fleetapi.UpdateUpdating

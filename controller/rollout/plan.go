@@ -138,13 +138,21 @@ func (o Order) target(b fleetapi.Box) fleetapi.Target {
 	t := fleetapi.Target{Box: b.ID, Name: b.Name, Site: b.Site, State: fleetapi.TargetScheduled, Traits: fleetapi.Traits{
 		Class: b.Inventory.Class, Arch: b.Inventory.Arch, Zone: cmp.Or(o.Zones[b.Site], "UTC"), Dust: dust(b.Thermal), Ambient: ambient(b),
 	}}
-	for _, m := range b.Models {
-		if m.Name == o.Target.Name && o.Kind != fleetapi.KindAgent {
-			t.Traits.Version = m.RunningVersion
-		}
-	}
-	if o.Kind == fleetapi.KindAgent {
+	switch {
+	case o.Kind == fleetapi.KindAgent:
 		t.Traits.Version = b.Inventory.Agent
+	case o.Kind != fleetapi.KindConfig:
+		for _, m := range b.Models {
+			if m.Name == o.Target.Name {
+				t.Traits.Version = m.RunningVersion
+			}
+		}
+	case b.Config != nil:
+		for _, d := range b.Config.Documents {
+			if d.Name == o.Target.Name {
+				t.Traits.Version = d.Running
+			}
+		}
 	}
 	return t
 }

@@ -102,7 +102,7 @@ const maxPhases = 64
 // Phase is the last phase a box reported for one artefact.
 type Phase struct {
 	Box     identity.ID
-	Kind    string // model or agent
+	Kind    string // model, agent or config
 	Name    string
 	Version string
 	Digest  string

@@ -66,7 +66,8 @@ type Box struct {
 	Name  string      `json:"name"`
 	Site  string      `json:"site"`
 	State string      `json:"state" enum:"enrolled,active,quarantined,revoked,retired" doc:"how it stands in the fleet; enrolled: it has not come with its certificate yet"`
-	// Labels are those of the token that it was enrolled with.
+	// Labels are those of the token that it was enrolled with, and what people
+	// made of them.
 	Labels    map[string]string `json:"labels,omitempty"`
 	Simulated bool              `json:"simulated"`
 	Link      Link              `json:"link"`
@@ -80,6 +81,8 @@ type Box struct {
 	// Thermal is how dirty the cooling path is.
 	Thermal Thermal    `json:"thermal"`
 	Models  []BoxModel `json:"models"`
+	// Config is how far the box is with the fleet's settings; nil: there are none.
+	Config *BoxSettings `json:"config,omitempty"`
 	// DesiredGeneration and RunningGeneration are equal when the box has
 	// accepted what it was last told.
 	DesiredGeneration uint64 `json:"desired_generation"`

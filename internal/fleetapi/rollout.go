@@ -49,10 +49,11 @@ const (
 	TargetCanceled    TargetState = "canceled"   // never offered: canceled or skipped by a person
 )
 
-// PlanRequest asks for a plan. Exactly one of Model and Release is set.
+// PlanRequest asks for a plan. Exactly one of Model, Release and Config is set.
 type PlanRequest struct {
 	Model   string `json:"model,omitempty"`   // name:version
 	Release string `json:"release,omitempty"` // agent version
+	Config  string `json:"config,omitempty"`  // name:version of a document of settings
 	// Filter is an AIP-160 expression over boxes; empty means all.
 	Filter string `json:"filter,omitempty"`
 	// Policy is the text of a policy (YAML, docs/rollouts.md). The fields below
@@ -73,6 +74,9 @@ type PlanRequest struct {
 const (
 	KindModel = "model"
 	KindAgent = "agent"
+	// KindConfig is a document of settings: boxes that its selector matches get it,
+	// others lose an older version.
+	KindConfig = "config"
 )
 
 // Probe is what a box measured of a candidate.
@@ -87,7 +91,7 @@ type Rollout struct {
 	Affected string      `json:"affected,omitempty"`
 	Request  PlanRequest `json:"request"`
 	Target   models.Ref  `json:"target"`
-	Kind     string      `json:"kind"` // KindModel or KindAgent
+	Kind     string      `json:"kind"` // KindModel, KindAgent or KindConfig
 	Waves    []Wave      `json:"waves"`
 	// BytesPerBox is the download of a box that has nothing yet.
 	BytesPerBox int64      `json:"bytes_per_box"`

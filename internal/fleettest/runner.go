@@ -199,7 +199,32 @@ func (r *Runner) status() runnerapi.Status {
 		}
 		s.Models = append(s.Models, ms)
 	}
+	r.settings(&s)
 	return s
+}
+
+// settings imitates how the runner takes the fleet's up: an input whose path has
+// the word missing does not work.
+func (r *Runner) settings(s *runnerapi.Status) {
+	var file runnerapi.Settings
+	var content struct {
+		Inputs []struct{ Name, Pipeline, Path string }
+	}
+	path := filepath.Join(filepath.Dir(r.activePath()), runnerapi.SettingsFile)
+	if found, err := (durable.Journal{Path: path, Version: runnerapi.SettingsVersion}).Load(&file); err != nil || !found {
+		return
+	}
+	s.Settings = &runnerapi.SettingsStatus{Digest: file.Digest}
+	if err := json.Unmarshal(file.Content, &content); err != nil {
+		s.Settings.Err = err.Error()
+	}
+	for _, in := range content.Inputs {
+		st := runnerapi.InputStatus{Name: in.Name, Pipeline: in.Pipeline}
+		if strings.Contains(in.Path, "missing") {
+			st.Err = "open " + in.Path + ": no such file or directory"
+		}
+		s.Inputs = append(s.Inputs, st)
+	}
 }
 
 func (r *Runner) probe(w http.ResponseWriter, req *http.Request) {

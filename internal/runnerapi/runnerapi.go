@@ -54,6 +54,8 @@ type Status struct {
 	OutboxDropped int64         `json:"outbox_dropped"`
 	Models        []ModelStatus `json:"models"`
 	Inputs        []InputStatus `json:"inputs"`
+	// Settings of the fleet that were taken up; nil: the runner knows of none.
+	Settings *SettingsStatus `json:"settings,omitempty"`
 }
 
 // ModelStatus tells how one loaded version is doing. Counts start with the

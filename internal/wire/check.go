@@ -121,11 +121,29 @@ func (h Hello) check() error {
 		}
 	}
 	for _, m := range h.Running.Models {
-		if err := errors.Join(text("model", m.Name, maxName), text("version", m.Version, maxName), text("digest", m.Digest, maxName)); err != nil {
+		if err := m.check(); err != nil {
 			return err
 		}
 	}
-	return nil
+	return h.Running.Config.check()
+}
+
+func (m RunningModel) check() error {
+	return errors.Join(text("model", m.Name, maxName), text("version", m.Version, maxName), text("digest", m.Digest, maxName))
+}
+
+func (c *RunningConfig) check() error {
+	if c == nil {
+		return nil
+	}
+	errs := []error{text("digest", c.Digest, maxName), atMost("documents", len(c.Documents), MaxConfigDocuments), atMost("local settings", len(c.Local), MaxLocalSettings)}
+	for _, d := range c.Documents {
+		errs = append(errs, d.check())
+	}
+	for _, l := range c.Local {
+		errs = append(errs, text("local setting", l, maxText))
+	}
+	return errors.Join(errs...)
 }
 
 func (a AuditHead) check() error {

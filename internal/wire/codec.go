@@ -14,26 +14,28 @@ import (
 const (
 	// MaxPayloadBytes bounds the payload of a block. With MaxSchemaBytes it
 	// leaves room for one block and its schema in any Data message.
-	MaxPayloadBytes = 80 << 10
-	MaxSchemaBytes  = 32 << 10
-	MaxMetrics      = 1024 // columns of a schema
-	MaxRows         = 4096 // records of a samples block
-	MaxCells        = 1 << 18
-	MaxBlocks       = 256  // of one Data
-	MaxPacks        = 64   // of one Data
-	MaxSchemas      = 16   // of one Data
-	MaxKeys         = 2048 // of one Ack
-	MaxStreams      = 512  // of one Hello
-	MaxRuns         = 1024 // of one Hello and one Welcome
-	MaxKnownSchemas = 512  // of one Welcome
-	MaxQuiet        = 64   // of one Welcome
-	MaxLiveSamples  = 1024
-	MaxModels       = 64 // of Running
-	MaxRecords      = 4096
-	MaxGapRanges    = 1024
-	maxName         = 128
-	maxText         = 1024
-	maxBody         = 16 << 10
+	MaxPayloadBytes    = 80 << 10
+	MaxSchemaBytes     = 32 << 10
+	MaxMetrics         = 1024 // columns of a schema
+	MaxRows            = 4096 // records of a samples block
+	MaxCells           = 1 << 18
+	MaxBlocks          = 256  // of one Data
+	MaxPacks           = 64   // of one Data
+	MaxSchemas         = 16   // of one Data
+	MaxKeys            = 2048 // of one Ack
+	MaxStreams         = 512  // of one Hello
+	MaxRuns            = 1024 // of one Hello and one Welcome
+	MaxKnownSchemas    = 512  // of one Welcome
+	MaxQuiet           = 64   // of one Welcome
+	MaxLiveSamples     = 1024
+	MaxModels          = 64 // of Running
+	MaxConfigDocuments = 16 // of Running
+	MaxLocalSettings   = 64 // of Running
+	MaxRecords         = 4096
+	MaxGapRanges       = 1024
+	maxName            = 128
+	maxText            = 1024
+	maxBody            = 16 << 10
 )
 
 // ErrVersion is wrapped by the error for a message of another protocol version.

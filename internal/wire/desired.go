@@ -26,6 +26,30 @@ type Desired struct {
 	Accept *DesiredAccept `json:"accept,omitempty"`
 	// Secrets are all that the box is to have, in the order of their names.
 	Secrets []DesiredSecret `json:"secrets,omitempty"`
+	// Config are the settings that the fleet has for the box; nil: none.
+	Config *DesiredConfig `json:"config,omitempty"`
+}
+
+// DesiredConfig is what documents of the fleet say for one box.
+type DesiredConfig struct {
+	// Documents have a part in it, in the order of their names.
+	Documents []DesiredDocument `json:"documents"`
+	// Digest is that of Content, which package boxconfig reads.
+	Digest  blob.Digest     `json:"digest"`
+	Content json.RawMessage `json:"content"`
+}
+
+// DesiredDocument is one version of a document.
+type DesiredDocument struct {
+	Name    string      `json:"name"`
+	Version string      `json:"version"`
+	Digest  blob.Digest `json:"digest"`
+	Rollout string      `json:"rollout,omitempty"`
+	Attempt int         `json:"attempt,omitempty"` // grows with every explicit retry
+	// Out says that this version is not for the box: its settings are withdrawn.
+	Out bool `json:"out,omitempty"`
+	// Fault is why it could not be filled in for the box; it has no part then.
+	Fault string `json:"fault,omitempty"`
 }
 
 // Bounds of secrets: 32 of the longest value, sealed and twice in base64, and the
@@ -129,8 +153,9 @@ const (
 	AcceptFailed = "failed" // without a report
 )
 
-// PhaseBody is the body of EventModelPhase and EventAgentPhase: how far a box
-// is with one version. The phases are those of agent/activate and agent/update.
+// PhaseBody is the body of EventModelPhase, EventAgentPhase and
+// EventConfigPhase: how far a box is with one version. The phases are those of
+// agent/activate, agent/update and agent/config.
 type PhaseBody struct {
 	Name       string          `json:"name"`
 	Version    string          `json:"version"`

@@ -130,16 +130,18 @@ type Event struct {
 
 // Event types and, in parentheses, their JSON bodies.
 const (
-	EventStarted    = "box.started"     // (StartedBody) the agent process began
-	EventModelPhase = "model.phase"     // (PhaseBody)
-	EventAgentPhase = "agent.phase"     // (PhaseBody)
-	EventAlarm      = "alarm"           // (AlarmBody)
-	EventRunning    = "running.changed" // (Running) what serves now
-	EventHours      = "health.hours"    // (HoursBody) closed hours of heat, load and fans; Text is empty
-	EventFinding    = "health.finding"  // (health.Finding) opened, raised or closed
-	EventReset      = "box.reset"       // (ResetBody) why the box began anew
-	EventFan        = "box.fan"         // (FanBody) who drives a fan
-	EventAccept     = "box.accept"      // (AcceptBody) how far an acceptance test is that was asked for
+	EventStarted    = "box.started" // (StartedBody) the agent process began
+	EventModelPhase = "model.phase" // (PhaseBody)
+	EventAgentPhase = "agent.phase" // (PhaseBody)
+	// EventConfigPhase has one for each document of the fleet's settings.
+	EventConfigPhase = "config.phase"    // (PhaseBody)
+	EventAlarm       = "alarm"           // (AlarmBody)
+	EventRunning     = "running.changed" // (Running) what serves now
+	EventHours       = "health.hours"    // (HoursBody) closed hours of heat, load and fans; Text is empty
+	EventFinding     = "health.finding"  // (health.Finding) opened, raised or closed
+	EventReset       = "box.reset"       // (ResetBody) why the box began anew
+	EventFan         = "box.fan"         // (FanBody) who drives a fan
+	EventAccept      = "box.accept"      // (AcceptBody) how far an acceptance test is that was asked for
 )
 
 // Result is one finished piece of work of a pipeline.
@@ -248,6 +250,17 @@ type RunningModel struct {
 type Running struct {
 	Generation uint64         `cbor:"1,keyasint" json:"generation"` // of the desired state last accepted
 	Models     []RunningModel `cbor:"2,keyasint" json:"models"`
+	// Config are the settings of the fleet that the box follows; nil: none.
+	Config *RunningConfig `cbor:"3,keyasint,omitempty" json:"config,omitempty"`
+}
+
+// RunningConfig are settings that a box follows, for good or on trial.
+type RunningConfig struct {
+	Digest    string         `cbor:"1,keyasint" json:"digest"` // of the content
+	Documents []RunningModel `cbor:"2,keyasint" json:"documents"`
+	// Local names settings that a file on the box has and the fleet may set: they
+	// count there. Values are told where they are no texts.
+	Local []string `cbor:"3,keyasint,omitempty" json:"local,omitempty"`
 }
 
 // SIDRange tells which blocks of one process life the spool still holds.

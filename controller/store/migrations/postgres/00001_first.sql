@@ -338,6 +338,12 @@ CREATE TABLE secret (
   changed_ms BIGINT NOT NULL, author TEXT NOT NULL,
   PRIMARY KEY (name, scope, target)
 );
+-- Documents of settings as they were applied; a version never changes, and a
+-- document that is withdrawn has a last version that is empty.
+CREATE TABLE config_document (
+  name TEXT NOT NULL, version BIGINT NOT NULL, digest TEXT NOT NULL, body TEXT NOT NULL, created_ms BIGINT NOT NULL, author TEXT NOT NULL,
+  PRIMARY KEY (name, version)
+);
 -- Heads of the audit log that boxes say they have seen, with what proves it.
 CREATE TABLE audit_witness (
   box TEXT NOT NULL, seq BIGINT NOT NULL, hash TEXT NOT NULL, signed_s BIGINT NOT NULL, signer TEXT NOT NULL, sig BYTEA NOT NULL, told_ms BIGINT NOT NULL,

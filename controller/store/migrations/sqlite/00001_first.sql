@@ -322,6 +322,12 @@ CREATE TABLE secret (
   changed_ms INTEGER NOT NULL, author TEXT NOT NULL,
   PRIMARY KEY (name, scope, target)
 ) WITHOUT ROWID;
+-- Documents of settings as they were applied; a version never changes, and a
+-- document that is withdrawn has a last version that is empty.
+CREATE TABLE config_document (
+  name TEXT NOT NULL, version INTEGER NOT NULL, digest TEXT NOT NULL, body TEXT NOT NULL, created_ms INTEGER NOT NULL, author TEXT NOT NULL,
+  PRIMARY KEY (name, version)
+) WITHOUT ROWID;
 -- Heads of the audit log that boxes say they have seen, with what proves it.
 CREATE TABLE audit_witness (
   box TEXT NOT NULL, seq INTEGER NOT NULL, hash TEXT NOT NULL, signed_s INTEGER NOT NULL, signer TEXT NOT NULL, sig BLOB NOT NULL, told_ms INTEGER NOT NULL,

@@ -164,6 +164,7 @@ export type Blob = {
 
 export type Box = {
     buffer: Buffer;
+    config?: BoxSettings;
     desired_generation: number;
     health: string;
     id: string;
@@ -241,6 +242,15 @@ export type BoxCertificate = {
     state: 'pending' | 'current' | 'superseded' | 'dead';
 };
 
+export type BoxDocument = {
+    err?: string;
+    name: string;
+    out?: boolean;
+    phase?: string;
+    running?: string;
+    version: string;
+};
+
 export type BoxFault = {
     cause: string;
     /**
@@ -311,6 +321,15 @@ export type BoxSecret = {
 
 export type BoxSecretList = {
     items: Array<BoxSecret>;
+};
+
+export type BoxSettings = {
+    digest: string;
+    documents: Array<BoxDocument>;
+    err?: string;
+    local?: Array<string>;
+    running?: string;
+    state: string;
 };
 
 export type Buffer = {
@@ -502,10 +521,109 @@ export type Cohort = {
     spread_percent: number;
 };
 
+export type ConfigBox = {
+    id: string;
+    name: string;
+};
+
+export type ConfigChanges = {
+    /**
+     * boxes that change
+     */
+    boxes: number;
+    documents: Array<DocumentChange>;
+    /**
+     * boxes with the same change, most boxes first
+     */
+    groups: Array<ConfigGroup>;
+    /**
+     * boxes that cannot take it, and why
+     */
+    refused: Array<ConfigRefusal>;
+};
+
+export type ConfigExplanation = {
+    box: ConfigBox;
+    config?: BoxSettings;
+    settings: Array<Setting>;
+};
+
+export type ConfigFile = {
+    /**
+     * for messages
+     */
+    name: string;
+    text: string;
+};
+
+export type ConfigGroup = {
+    boxes: Array<ConfigBox>;
+    /**
+     * unified; empty: other versions, the same settings
+     */
+    diff: string;
+};
+
+export type ConfigRefusal = {
+    id: string;
+    name: string;
+    why: string;
+};
+
+export type ConfigRequest = {
+    files?: Array<ConfigFile>;
+    remove?: Array<string>;
+};
+
 export type Course = {
     name: string;
     unit: string;
     values: Array<number | null>;
+};
+
+export type Document = {
+    /**
+     * boxes that the selector matches
+     */
+    boxes: number;
+    by: string;
+    created: string;
+    digest: string;
+    /**
+     * it was withdrawn
+     */
+    gone?: boolean;
+    /**
+     * boxes that follow this version
+     */
+    holding: number;
+    name: string;
+    priority: number;
+    selector: string;
+    /**
+     * YAML, as it was applied
+     */
+    text?: string;
+    version: string;
+};
+
+export type DocumentChange = {
+    /**
+     * boxes that have another version, or shall have none
+     */
+    boxes: number;
+    /**
+     * boxes that the selector matches
+     */
+    matched: number;
+    name: string;
+    new: boolean;
+    removed?: boolean;
+    version: string;
+};
+
+export type DocumentList = {
+    items: Array<Document>;
 };
 
 export type Drift = {
@@ -889,6 +1007,12 @@ export type Invited = {
     user: string;
 };
 
+export type LabelChange = {
+    labels: {
+        [key: string]: string;
+    };
+};
+
 export type Learning = {
     days: number;
     of_days: number;
@@ -1212,6 +1336,7 @@ export type Phrase = {
 };
 
 export type PlanRequest = {
+    config?: string;
     filter?: string;
     max_failed?: number;
     model?: string;
@@ -1577,6 +1702,17 @@ export type Session = {
     role: string;
     sites: Array<string>;
     user: string;
+};
+
+export type Setting = {
+    /**
+     * default, NAME:VERSION of a document, or the file on the box
+     */
+    from: string;
+    over?: string;
+    path: string;
+    unit?: string;
+    value: string;
 };
 
 export type SignIn = {
@@ -2869,6 +3005,45 @@ export type SetBoxUpkeepResponses = {
 
 export type SetBoxUpkeepResponse = SetBoxUpkeepResponses[keyof SetBoxUpkeepResponses];
 
+export type ExplainConfigData = {
+    body?: never;
+    path: {
+        id: string;
+    };
+    query?: never;
+    url: '/api/v1/boxes/{id}/config';
+};
+
+export type ExplainConfigErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type ExplainConfigError = ExplainConfigErrors[keyof ExplainConfigErrors];
+
+export type ExplainConfigResponses = {
+    /**
+     * OK
+     */
+    200: ConfigExplanation;
+};
+
+export type ExplainConfigResponse = ExplainConfigResponses[keyof ExplainConfigResponses];
+
 export type BoxEventsData = {
     body?: never;
     path: {
@@ -3026,6 +3201,45 @@ export type ChangeIdentityResponses = {
 };
 
 export type ChangeIdentityResponse = ChangeIdentityResponses[keyof ChangeIdentityResponses];
+
+export type SetLabelsData = {
+    body: LabelChange;
+    path: {
+        id: string;
+    };
+    query?: never;
+    url: '/api/v1/boxes/{id}/labels';
+};
+
+export type SetLabelsErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type SetLabelsError = SetLabelsErrors[keyof SetLabelsErrors];
+
+export type SetLabelsResponses = {
+    /**
+     * OK
+     */
+    200: Box;
+};
+
+export type SetLabelsResponse = SetLabelsResponses[keyof SetLabelsResponses];
 
 export type BoxPhotoData = {
     body?: never;
@@ -3419,6 +3633,158 @@ export type ClaimResponses = {
 };
 
 export type ClaimResponse = ClaimResponses[keyof ClaimResponses];
+
+export type ListConfigsData = {
+    body?: never;
+    path?: never;
+    query?: never;
+    url: '/api/v1/configs';
+};
+
+export type ListConfigsErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type ListConfigsError = ListConfigsErrors[keyof ListConfigsErrors];
+
+export type ListConfigsResponses = {
+    /**
+     * OK
+     */
+    200: DocumentList;
+};
+
+export type ListConfigsResponse = ListConfigsResponses[keyof ListConfigsResponses];
+
+export type ApplyConfigsData = {
+    body: ConfigRequest;
+    headers?: {
+        /**
+         * The same key with the same body gets the first answer again, for a day
+         */
+        'Idempotency-Key'?: string;
+    };
+    path?: never;
+    query?: never;
+    url: '/api/v1/configs';
+};
+
+export type ApplyConfigsErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type ApplyConfigsError = ApplyConfigsErrors[keyof ApplyConfigsErrors];
+
+export type ApplyConfigsResponses = {
+    /**
+     * OK
+     */
+    200: ConfigChanges;
+};
+
+export type ApplyConfigsResponse = ApplyConfigsResponses[keyof ApplyConfigsResponses];
+
+export type GetConfigData = {
+    body?: never;
+    path: {
+        name: string;
+    };
+    query?: never;
+    url: '/api/v1/configs/{name}';
+};
+
+export type GetConfigErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type GetConfigError = GetConfigErrors[keyof GetConfigErrors];
+
+export type GetConfigResponses = {
+    /**
+     * OK
+     */
+    200: DocumentList;
+};
+
+export type GetConfigResponse = GetConfigResponses[keyof GetConfigResponses];
+
+export type DiffConfigsData = {
+    body: ConfigRequest;
+    path?: never;
+    query?: never;
+    url: '/api/v1/configs:diff';
+};
+
+export type DiffConfigsErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type DiffConfigsError = DiffConfigsErrors[keyof DiffConfigsErrors];
+
+export type DiffConfigsResponses = {
+    /**
+     * OK
+     */
+    200: ConfigChanges;
+};
+
+export type DiffConfigsResponse = DiffConfigsResponses[keyof DiffConfigsResponses];
 
 export type SignEnrolData = {
     body: EnrolFile;

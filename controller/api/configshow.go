@@ -1,0 +1,128 @@
+package api
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/edgeherd/edgeherd/controller/config"
+	"github.com/edgeherd/edgeherd/controller/registry"
+	"github.com/edgeherd/edgeherd/controller/store"
+	"github.com/edgeherd/edgeherd/internal/boxconfig"
+	"github.com/edgeherd/edgeherd/internal/fleetapi"
+	"github.com/edgeherd/edgeherd/internal/identity"
+)
+
+func (a *API) listConfigs(ctx context.Context, _ *nothing) (fleetapi.DocumentList, error) {
+	all, err := a.opts.Store.NewestDocuments(ctx)
+	if err != nil {
+		return fleetapi.DocumentList{}, err
+	}
+	return a.shown(ctx, all, false)
+}
+
+type documentInput struct {
+	Name string `path:"name" maxLength:"63" example:"dock-cameras"`
+}
+
+func (a *API) getConfig(ctx context.Context, in *documentInput) (fleetapi.DocumentList, error) {
+	all, err := a.opts.Store.Documents(ctx, in.Name)
+	if err != nil {
+		return fleetapi.DocumentList{}, err
+	}
+	if len(all) == 0 {
+		return fleetapi.DocumentList{}, fleetapi.Problem(http.StatusNotFound, "there is no document "+in.Name, "`edgeherd config list` shows those that there are.")
+	}
+	return a.shown(ctx, all, true)
+}
+
+// shown counts the boxes of each document.
+func (a *API) shown(ctx context.Context, all []store.Document, text bool) (fleetapi.DocumentList, error) {
+	list := fleetapi.DocumentList{Items: []fleetapi.Document{}}
+	boxes, err := a.boxes(ctx)
+	if err != nil {
+		return list, err
+	}
+	for _, d := range all {
+		v, err := config.Of(d)
+		if err != nil {
+			return list, err
+		}
+		out := fleetapi.Document{Name: d.Name, Version: d.Version, Digest: d.Digest, Selector: v.Selector, Priority: v.Priority, Created: d.Created, By: d.By, Gone: v.Gone}
+		if text {
+			out.Text = d.Body
+		}
+		for _, b := range boxes {
+			if v.Matches(b) {
+				out.Boxes++
+			}
+			if b.Config == nil {
+				continue
+			}
+			for _, has := range b.Config.Documents {
+				if has.Name == d.Name && has.Running == d.Version && !has.Out {
+					out.Holding++
+				}
+			}
+		}
+		list.Items = append(list.Items, out)
+	}
+	return list, nil
+}
+
+func (a *API) explainConfig(ctx context.Context, in *boxInput) (fleetapi.ConfigExplanation, error) {
+	now := a.opts.WallClock()
+	stored, err := a.opts.Store.Box(ctx, identity.ID(in.ID), now.UnixMilli())
+	if err != nil {
+		return fleetapi.ConfigExplanation{}, err
+	}
+	b := registry.View(stored, now)
+	out := fleetapi.ConfigExplanation{Box: fleetapi.ConfigBox{ID: b.ID, Name: b.Name}, Config: b.Config}
+	lib := config.Library{}
+	hand := config.Hand(stored.Desired)
+	if err := lib.Add(hand, func(name, version string) (store.Document, error) { return a.opts.Store.Document(ctx, name, version) }); err != nil {
+		return out, err
+	}
+	settings := boxconfig.Settings{}
+	if stored.Desired.Config != nil {
+		if settings, err = boxconfig.Parse(stored.Desired.Config.Content); err != nil {
+			return out, err
+		}
+	}
+	// Labels may have changed since the box was told: what it was told counts,
+	// and the documents say where it comes from.
+	_, from, err := config.Fill(b, hand, lib)
+	if err != nil {
+		from = map[string]string{}
+	}
+	for path := range settings {
+		if from[path] == "" {
+			from[path] = "an earlier version"
+		}
+	}
+	out.Settings = config.Explain(b, settings, from)
+	return out, nil
+}
+
+type labelsInput struct {
+	ID   string `path:"id" pattern:"^d-[a-z2-7]{13}$" example:"d-abcdefghijklm"`
+	Body fleetapi.LabelChange
+}
+
+func (a *API) setLabels(ctx context.Context, in *labelsInput) (fleetapi.Box, error) {
+	id := identity.ID(in.ID)
+	for k, v := range in.Body.Labels {
+		if err := boxconfig.CheckLabel(k, v); err != nil {
+			return fleetapi.Box{}, badRequest("", "%s", err)
+		}
+	}
+	if err := a.opts.Store.SetLabels(ctx, id, in.Body.Labels); err != nil {
+		return fleetapi.Box{}, err
+	}
+	if a.opts.Secrets != nil { // a label may bring secrets, or take them
+		if err := a.opts.Secrets.Settle(ctx, id); err != nil {
+			a.log.Error("secrets of a box are not sealed yet; it is tried again within the hour", "device", id, "err", err)
+		}
+	}
+	a.changed(fleetapi.Change{Topic: "boxes", ID: string(id)})
+	return a.getBox(ctx, &boxInput{in.ID})
+}
