@@ -49,6 +49,8 @@ type Manifest struct {
 	Backend *Backend `json:"backend,omitempty"`
 	// LeavesSite says where inputs may go: StaysOnSite, the default, or MayLeaveSite.
 	LeavesSite string `json:"leaves_site,omitempty"`
+	// Shadow is what the version must show beside the one before it; nil: little.
+	Shadow *Shadow `json:"shadow,omitempty"`
 }
 
 // File is one file of a model: its slash-separated path inside the model's
@@ -137,6 +139,9 @@ func (m Manifest) Validate() error {
 		}
 	}
 	if err := m.checkVariants(); err != nil {
+		return err
+	}
+	if err := m.checkShadow(); err != nil {
 		return err
 	}
 	return m.checkPipelines()

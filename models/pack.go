@@ -37,6 +37,8 @@ type description struct {
 	Backend    *Backend  `yaml:"backend"`
 	LeavesSite string    `yaml:"leaves_site"`
 	Signature  Signature `yaml:"signature"`
+	// Shadow is described there.
+	Shadow *Shadow `yaml:"shadow"`
 }
 
 // Pack reads the model in dir: model.yaml says what it is, model.onnx gives the
@@ -59,7 +61,7 @@ func pack(dir string) (Manifest, map[blob.Digest]string, error) {
 	m := Manifest{
 		V: ManifestVersion, Name: desc.Name, Version: desc.Version,
 		Description: desc.Description, Licence: desc.Licence, Upstream: desc.Upstream,
-		Pipelines: desc.Pipelines, Variants: desc.Variants, Backend: desc.Backend, LeavesSite: desc.LeavesSite,
+		Pipelines: desc.Pipelines, Variants: desc.Variants, Backend: desc.Backend, LeavesSite: desc.LeavesSite, Shadow: desc.Shadow,
 	}
 	names := desc.names(dir)
 	paths := map[blob.Digest]string{}

@@ -4,8 +4,9 @@
 // Vocabulary: a want is the version that the controller asks for; a candidate
 // is on its way to serve; current was committed, previous before it. A
 // candidate is fetched, probed (the runner loads it beside the current version
-// and compares golden samples), switched to (active.json), watched for a trial,
-// and committed; whatever goes wrong, current serves again and the candidate is
+// and compares golden samples), run in the shadow of the current version (on
+// copies of real requests), switched to (active.json), watched for a trial, and
+// committed; whatever goes wrong, current serves again and the candidate is
 // denied until the controller asks with a higher attempt.
 //
 // Rules (Rules.Next) decides and is pure; Activator does. On disk:
@@ -44,6 +45,7 @@ const JournalVersion = 1
 type Runner interface {
 	Status(ctx context.Context) (runnerapi.Status, error)
 	Probe(ctx context.Context, ref models.Ref) (runnerapi.Probe, error)
+	Shadow(ctx context.Context, ref models.Ref) (runnerapi.Status, error)
 	Drop(ctx context.Context, ref models.Ref) error
 	Reload(ctx context.Context) (runnerapi.Status, error)
 }
@@ -127,6 +129,7 @@ func New(opts Options, log *slog.Logger) (*Activator, error) {
 		opts: opts, log: log,
 		rules: Rules{
 			Trial:           cmp.Or(opts.Trial, 30*time.Second),
+			Shadow:          10 * time.Second,
 			FetchLimit:      cmp.Or(opts.FetchLimit, 7*24*time.Hour),
 			ProbeLimit:      cmp.Or(opts.ProbeLimit, 10*time.Minute),
 			ReadyLimit:      cmp.Or(opts.ReadyLimit, 5*time.Minute),

@@ -25,12 +25,20 @@ func inWorld(t *testing.T, story func(w *world)) {
 	})
 }
 
-const up = ":fetching %[1]s:probing %[1]s:switching %[1]s:trial %[1]s:active"
+// A version with one before it runs in its shadow first.
+const (
+	firstUp = ":fetching %[1]s:probing %[1]s:switching %[1]s:trial %[1]s:active"
+	nextUp  = ":fetching %[1]s:probing %[1]s:shadow %[1]s:switching %[1]s:trial %[1]s:active"
+)
 
 // upTo is the reports of versions that came to serve.
 func upTo(versions ...string) string {
 	var words []string
-	for _, v := range versions {
+	for i, v := range versions {
+		up := nextUp
+		if i == 0 {
+			up = firstUp
+		}
 		words = append(words, v+fmt.Sprintf(up, v))
 	}
 	return strings.Join(words, " ")
@@ -116,6 +124,26 @@ func TestBlobsOfOthersStay(t *testing.T) {
 	})
 }
 
+// TestVersionThatDisagreesNeverServes: the manifest says how much two versions
+// must have in common.
+func TestVersionThatDisagreesNeverServes(t *testing.T) {
+	inWorld(t, func(w *world) {
+		one := w.publish("1.0", nil)
+		two := w.publish("2.0", func(m *models.Manifest) { m.Shadow = &models.Shadow{MinAgreement: 0.9} })
+		w.faults[two.Digest] = fault{differs: true}
+		w.want(1, one)
+		w.want(2, two)
+		w.wantTrace(upTo("1.0") + " 2.0:fetching 2.0:probing 2.0:shadow 2.0:failed")
+		w.wantServes("vad:1.0")
+		if p := w.last(); !strings.Contains(p.Err, "agree to 50.0 %") || p.Probe == nil || p.Probe.Shadow == nil || p.Probe.Shadow.Compared != 60 {
+			t.Errorf("report %+v, want a reason and what was compared", p)
+		}
+		if n := w.candidates(); n != 0 {
+			t.Errorf("%d candidates stay warm", n)
+		}
+	})
+}
+
 func TestBadVersionLeavesTheOldOneServing(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
@@ -124,10 +152,10 @@ func TestBadVersionLeavesTheOldOneServing(t *testing.T) {
 		err   string
 	}{
 		{"golden sample differs", fault{probe: "golden case 1: output differs"}, "2.0:fetching 2.0:probing 2.0:failed", "golden case 1"},
-		{"never ready", fault{broken: true}, "2.0:fetching 2.0:probing 2.0:switching 2.0:rolled_back", "within 5m0s"},
-		{"requests fail", fault{fails: true}, "2.0:fetching 2.0:probing 2.0:switching 2.0:trial 2.0:rolled_back", "10 of 100 requests failed"},
-		{"worker crashes", fault{crash: true}, "2.0:fetching 2.0:probing 2.0:switching 2.0:trial 2.0:rolled_back", "worker crashed"},
-		{"slow", fault{slow: true}, "2.0:fetching 2.0:probing 2.0:switching 2.0:trial 2.0:rolled_back", "it is slow"},
+		{"never ready", fault{broken: true}, "2.0:fetching 2.0:probing 2.0:shadow 2.0:switching 2.0:rolled_back", "within 5m0s"},
+		{"requests fail", fault{fails: true}, "2.0:fetching 2.0:probing 2.0:shadow 2.0:switching 2.0:trial 2.0:rolled_back", "10 of 100 requests failed"},
+		{"worker crashes", fault{crash: true}, "2.0:fetching 2.0:probing 2.0:shadow 2.0:switching 2.0:trial 2.0:rolled_back", "worker crashed"},
+		{"slow", fault{slow: true}, "2.0:fetching 2.0:probing 2.0:shadow 2.0:switching 2.0:trial 2.0:rolled_back", "it is slow"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			inWorld(t, func(w *world) {
@@ -287,7 +315,7 @@ func TestRunnerAwayForTooLongEndsWithAReason(t *testing.T) {
 		when        time.Duration
 	}{
 		{"before the probe", "2.0:fetching 2.0:probing 2.0:failed", 0},
-		{"in the trial", "2.0:fetching 2.0:probing 2.0:switching 2.0:trial 2.0:rolled_back", 40 * time.Second},
+		{"in the trial", "2.0:fetching 2.0:probing 2.0:shadow 2.0:switching 2.0:trial 2.0:rolled_back", 40 * time.Second},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			inWorld(t, func(w *world) {

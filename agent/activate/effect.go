@@ -114,6 +114,10 @@ func (a *Activator) perform(ctx context.Context, s State, act Action, id int) (E
 		return a.fetchFiles(ctx, s, id), true
 	case ActProbe:
 		return a.probe(ctx, s), true
+	case ActShadow:
+		return answer(ctx, func(ctx context.Context) (runnerapi.Status, error) {
+			return a.opts.Runner.Shadow(ctx, s.Candidate.Ref)
+		}), true
 	case ActReload:
 		return answer(ctx, a.opts.Runner.Reload), true
 	case ActStatus:

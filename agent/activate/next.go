@@ -27,6 +27,8 @@ func (r Rules) Next(s State, e Event, now time.Time) (State, []Action) {
 		return r.fetching(s, e, now)
 	case StepProbing:
 		return r.probing(s, e, now)
+	case StepShadow:
+		return r.shadowing(s, e, now)
 	case StepSwitching:
 		return r.switching(s, e, now)
 	case StepTrial:
@@ -54,7 +56,7 @@ func (s State) report(phase, err string, probe *runnerapi.Probe) Action {
 // start begins what is wanted, from a step in which Current serves.
 func (r Rules) start(s State, now time.Time) (State, []Action) {
 	s = s.enter(StepIdle, now)
-	s.Restarts, s.Reason, s.Blameless, s.Base = 0, "", false, runnerapi.ModelStatus{}
+	s.Restarts, s.Reason, s.Blameless, s.Base, s.Probed = 0, "", false, runnerapi.ModelStatus{}, runnerapi.Probe{}
 	want := s.Want
 	if want.Digest.IsZero() {
 		s.Candidate, s.For = Version{}, Want{}
@@ -105,7 +107,7 @@ func (r Rules) wanted(s State, e Event, now time.Time) (State, []Action) {
 	s.Want = e.Want
 	same := e.Want.Digest == s.Candidate.Digest && !e.Want.Digest.IsZero() && !s.denies(e.Want)
 	switch s.Step {
-	case StepFetching, StepProbing, StepSwitching, StepTrial:
+	case StepFetching, StepProbing, StepShadow, StepSwitching, StepTrial:
 		if same {
 			s.For = e.Want
 			return s, []Action{s.report(string(s.Step), "", nil)}
@@ -116,7 +118,7 @@ func (r Rules) wanted(s State, e Event, now time.Time) (State, []Action) {
 		return r.undo(s, "another version is wanted", true, now)
 	case StepUndoing, StepRemoving:
 		return s, nil // start comes when it is done
-	case StepProbing:
+	case StepProbing, StepShadow:
 		drop := Action{Kind: ActDrop, Ref: s.Candidate.Ref}
 		s, actions := r.start(s, now)
 		return s, append([]Action{drop}, actions...)
@@ -127,10 +129,10 @@ func (r Rules) wanted(s State, e Event, now time.Time) (State, []Action) {
 func (r Rules) resumed(s State, now time.Time) (State, []Action) {
 	s.Since, s.Tries = now, 0
 	switch s.Step {
-	case StepProbing, StepSwitching, StepTrial:
+	case StepProbing, StepShadow, StepSwitching, StepTrial:
 		if s.Restarts++; s.Restarts > maxRestarts {
 			reason := fmt.Sprintf("the box or its agent restarted %d times with it", s.Restarts)
-			if s.Step == StepProbing {
+			if s.Step == StepProbing || s.Step == StepShadow {
 				return r.fail(s, PhaseFailed, reason, nil, now)
 			}
 			return r.undo(s, reason, false, now)
@@ -141,6 +143,8 @@ func (r Rules) resumed(s State, now time.Time) (State, []Action) {
 		return s, []Action{s.fetchAction(0)}
 	case StepProbing:
 		return s, []Action{{Kind: ActProbe}}
+	case StepShadow:
+		return s, []Action{{Kind: ActShadow}}
 	case StepTrial:
 		return s, []Action{{Kind: ActStatus}}
 	case StepSwitching, StepUndoing, StepRemoving:
@@ -165,7 +169,7 @@ func (r Rules) lost(s State, e Event, now time.Time) (State, []Action) {
 	switch {
 	case wasCandidate && (s.Step == StepSwitching || s.Step == StepTrial):
 		return r.undo(s, "its files are gone from the disk", true, now)
-	case wasCandidate && s.Step == StepProbing:
+	case wasCandidate && (s.Step == StepProbing || s.Step == StepShadow):
 		return r.start(s, now)
 	case wasCurrent && s.Step == StepIdle:
 		return r.start(s, now)
@@ -226,15 +230,63 @@ func (r Rules) probing(s State, e Event, now time.Time) (State, []Action) {
 		if !e.Probe.OK {
 			return r.fail(s, PhaseFailed, "the probe failed: "+e.Probe.Err, &e.Probe, now)
 		}
-		s = s.enter(StepSwitching, now)
 		s.Base = e.Base
-		return s, []Action{s.report(string(StepSwitching), "", &e.Probe), {Kind: ActReload}}
+		if r.shadowTime(s) == 0 {
+			s = s.enter(StepSwitching, now)
+			return s, []Action{s.report(string(StepSwitching), "", &e.Probe), {Kind: ActReload}}
+		}
+		s = s.enter(StepShadow, now)
+		s.Probed = e.Probe
+		return s, []Action{s.report(string(StepShadow), "", &e.Probe), {Kind: ActShadow}}
 	case EventFailed:
 		if now.Sub(s.Since) > r.ProbeLimit {
 			return r.fail(s, PhaseFailed, fmt.Sprintf("not probed within %s: %s", r.ProbeLimit, e.Err), nil, now)
 		}
 		s.Tries++
 		return s, []Action{{Kind: ActProbe, Delay: retryDelay(s.Tries)}}
+	}
+	return s, nil
+}
+
+// shadowing watches a candidate that gets copies of what Current answers. A box
+// that cannot spare the time for it goes on without.
+func (r Rules) shadowing(s State, e Event, now time.Time) (State, []Action) {
+	took, limit := now.Sub(s.Since), r.shadowTime(s)
+	switch e.Kind {
+	case EventStatus:
+		m, ok := statusOf(e.Status, s.Candidate.Digest)
+		switch {
+		case !ok: // the runner has forgotten it, as after a restart
+			if s.Restarts++; s.Restarts > maxRestarts {
+				return r.fail(s, PhaseFailed, fmt.Sprintf("the runner lost it %d times before it served", s.Restarts), nil, now)
+			}
+			s = s.enter(StepProbing, now)
+			return s, []Action{{Kind: ActProbe, Delay: retryDelay(s.Restarts)}}
+		case m.State == runnerapi.ModelFailed:
+			return r.fail(s, PhaseFailed, "it died in the shadow of the version before it: "+m.Err, nil, now)
+		case m.Shadow == nil && took < limit:
+			return s, []Action{{Kind: ActShadow, Delay: pollDelay}}
+		case m.Shadow == nil:
+			m.Shadow = &runnerapi.Shadow{}
+		}
+		if !seenEnough(s.Candidate.Shadow, *m.Shadow, took, limit) {
+			return s, []Action{{Kind: ActStatus, Delay: pollDelay}}
+		}
+		s.Probed.Shadow = m.Shadow
+		probe := s.Probed
+		if reason := judgeShadow(s.Candidate.Shadow, *m.Shadow); reason != "" {
+			return r.fail(s, PhaseFailed, reason, &probe, now)
+		}
+		s = s.enter(StepSwitching, now)
+		s.Base, _ = statusOf(e.Status, s.Current.Digest)
+		s.Probed = runnerapi.Probe{}
+		return s, []Action{s.report(string(StepSwitching), "", &probe), {Kind: ActReload}}
+	case EventFailed:
+		if took > limit+r.ReadyLimit {
+			return r.fail(s, PhaseFailed, "the runner does not answer since it tries it: "+e.Err, nil, now)
+		}
+		s.Tries++
+		return s, []Action{{Kind: ActStatus, Delay: retryDelay(s.Tries)}} // which tells whether it still has it
 	}
 	return s, nil
 }
@@ -306,7 +358,7 @@ func (r Rules) commit(s State, e Event, now time.Time) (State, []Action) {
 // fail ends a candidate that never served.
 func (r Rules) fail(s State, phase, reason string, probe *runnerapi.Probe, now time.Time) (State, []Action) {
 	actions := []Action{s.report(phase, reason, probe)}
-	if s.Step == StepProbing {
+	if s.Step == StepProbing || s.Step == StepShadow {
 		actions = append(actions, Action{Kind: ActDrop, Ref: s.Candidate.Ref})
 	}
 	s = s.deny(Denial{Digest: s.Candidate.Digest, Attempt: s.For.Attempt, Rollout: s.For.Rollout, Phase: phase, Err: reason})

@@ -16,7 +16,7 @@ import (
 )
 
 var testRules = Rules{
-	Trial: 30 * time.Second, FetchLimit: time.Hour, ProbeLimit: 10 * time.Minute, ReadyLimit: 5 * time.Minute,
+	Trial: 30 * time.Second, Shadow: 10 * time.Second, FetchLimit: time.Hour, ProbeLimit: 10 * time.Minute, ReadyLimit: 5 * time.Minute,
 	MaxFailureRatio: 0.05, MaxLatencyRatio: 4,
 }
 
@@ -51,7 +51,7 @@ func statusWith(version string, m runnerapi.ModelStatus) runnerapi.Status {
 
 // words tells what actions do, for comparing.
 func words(actions []Action) string {
-	names := map[ActionKind]string{ActManifest: "manifest", ActFiles: "files", ActProbe: "probe", ActReload: "reload", ActStatus: "status", ActDrop: "drop", ActStop: "stop"}
+	names := map[ActionKind]string{ActManifest: "manifest", ActFiles: "files", ActProbe: "probe", ActShadow: "shadow", ActReload: "reload", ActStatus: "status", ActDrop: "drop", ActStop: "stop"}
 	var out []string
 	for _, a := range actions {
 		if a.Kind == ActReport {
@@ -78,10 +78,20 @@ func TestNextFollowsTheTable(t *testing.T) {
 	bare.Candidate = Version{Ref: refOf("2")}
 	denied := serving.deny(Denial{Digest: refOf("2").Digest, Attempt: 1, Rollout: "r", Phase: PhaseFailed, Err: "bad"})
 	fresh := State{Name: "vad", Step: StepIdle}
+	first := on(StepProbing, 0)
+	first.Current = Version{}
+	strict := func(age time.Duration, rule models.Shadow) State {
+		s := on(StepShadow, age)
+		s.Candidate.Shadow = rule
+		return s
+	}
 	lost := Event{Kind: EventFailed, Err: "away"}
 	ready, loading, broken := runnerapi.ModelReady, runnerapi.ModelLoading, runnerapi.ModelFailed
 	status := func(v string, m runnerapi.ModelStatus) Event {
 		return Event{Kind: EventStatus, Status: statusWith(v, m)}
+	}
+	shadow := func(st runnerapi.Shadow) Event {
+		return status("2", runnerapi.ModelStatus{State: runnerapi.ModelCandidate, Shadow: &st})
 	}
 	tests := []struct {
 		name    string
@@ -105,7 +115,27 @@ func TestNextFollowsTheTable(t *testing.T) {
 		{"but not for ever", on(StepFetching, 2*time.Hour), lost, StepIdle, "report-failed stop"},
 		{"fetched without a manifest is nonsense", bare, Event{Kind: EventFetched}, StepFetching, ""},
 		{"fetched files are probed", on(StepFetching, 0), Event{Kind: EventFetched}, StepProbing, "report-probing probe"},
-		{"a good probe switches", on(StepProbing, 0), Event{Kind: EventProbed, Probe: runnerapi.Probe{OK: true}}, StepSwitching, "report-switching reload"},
+		{"a good probe leads into the shadow", on(StepProbing, 0), Event{Kind: EventProbed, Probe: runnerapi.Probe{OK: true}}, StepShadow, "report-shadow shadow"},
+		{"a first version has nobody's shadow", first, Event{Kind: EventProbed, Probe: runnerapi.Probe{OK: true}}, StepSwitching, "report-switching reload"},
+		{"a shadow needs some answers", on(StepShadow, 5*time.Second), shadow(runnerapi.Shadow{Seen: 90, Compared: 49, Agreement: .2}), StepShadow, "status-later"},
+		{"enough of them switch", on(StepShadow, 5*time.Second), shadow(runnerapi.Shadow{Seen: 90, Compared: 50, Agreement: .2}), StepSwitching, "report-switching reload"},
+		{"the end of its time switches", on(StepShadow, 10*time.Second), shadow(runnerapi.Shadow{Seen: 9, Hot: 9}), StepSwitching, "report-switching reload"},
+		{"a quiet box waits a moment", on(StepShadow, time.Second), shadow(runnerapi.Shadow{}), StepShadow, "status-later"},
+		{"and no longer", on(StepShadow, 2*time.Second), shadow(runnerapi.Shadow{}), StepSwitching, "report-switching reload"},
+		{"a manifest that asks is waited for", strict(59*time.Second, models.Shadow{Seconds: 60}), shadow(runnerapi.Shadow{}), StepShadow, "status-later"},
+		{"failures in the shadow end it", on(StepShadow, 10*time.Second), shadow(runnerapi.Shadow{Seen: 9, Compared: 2, Failures: 3}), StepIdle, "report-failed drop stop"},
+		{"two failures in the shadow may be chance", on(StepShadow, 10*time.Second), shadow(runnerapi.Shadow{Seen: 9, Failures: 2}), StepSwitching, "report-switching reload"},
+		{"who does not agree is refused", strict(9*time.Second, models.Shadow{MinAgreement: .9}), shadow(runnerapi.Shadow{Compared: 50, Agreement: .89}), StepIdle, "report-failed drop stop"},
+		{"who agrees is not", strict(9*time.Second, models.Shadow{MinAgreement: .9}), shadow(runnerapi.Shadow{Compared: 50, Agreement: .9}), StepSwitching, "report-switching reload"},
+		{"too few answers are no proof", strict(10*time.Second, models.Shadow{MinCompared: 80}), shadow(runnerapi.Shadow{Seen: 90, Compared: 79, Hot: 11, Agreement: 1}), StepIdle, "report-failed drop stop"},
+		{"more are waited for when asked", strict(9*time.Second, models.Shadow{MinCompared: 80}), shadow(runnerapi.Shadow{Compared: 79}), StepShadow, "status-later"},
+		{"a candidate out of the shadow is put back", on(StepShadow, 5*time.Second), status("2", runnerapi.ModelStatus{State: runnerapi.ModelCandidate}), StepShadow, "shadow-later"},
+		{"a candidate that the runner lost is probed again", on(StepShadow, 5*time.Second), status("1", runnerapi.ModelStatus{State: ready}), StepProbing, "probe-later"},
+		{"a candidate that died in the shadow fails", on(StepShadow, 5*time.Second), status("2", runnerapi.ModelStatus{State: broken}), StepIdle, "report-failed drop stop"},
+		{"a runner away in the shadow is waited out", on(StepShadow, time.Minute), lost, StepShadow, "status-later"},
+		{"but not for ever, in the shadow", on(StepShadow, time.Hour), lost, StepIdle, "report-failed drop stop"},
+		{"a change of mind in the shadow drops it", on(StepShadow, 0), Event{Kind: EventWanted, Want: wantOf("1", 0)}, StepIdle, "drop status"},
+		{"a restart goes back into the shadow", on(StepShadow, 0), Event{Kind: EventResumed}, StepShadow, "shadow"},
 		{"a bad probe fails", on(StepProbing, 0), Event{Kind: EventProbed}, StepIdle, "report-failed drop stop"},
 		{"a runner away is waited out", on(StepProbing, time.Minute), lost, StepProbing, "probe-later"},
 		{"but not for ever, in the probe", on(StepProbing, time.Hour), lost, StepIdle, "report-failed drop stop"},
@@ -243,7 +273,11 @@ func eventFrom(s State, kind, detail byte) Event {
 	} else if detail > 200 {
 		state = runnerapi.ModelFailed
 	}
-	return Event{Kind: EventStatus, Status: statusWith(version, runnerapi.ModelStatus{State: state, Requests: 10, Failures: uint64(detail / 240 * 5)})}
+	m := runnerapi.ModelStatus{State: state, Requests: 10, Failures: uint64(detail / 240 * 5)}
+	if s.Step == StepShadow && detail%8 > 0 {
+		m.Shadow = &runnerapi.Shadow{Seen: uint64(detail), Compared: uint64(detail / 2), Failures: uint64(detail / 200 * 50)}
+	}
+	return Event{Kind: EventStatus, Status: statusWith(version, m)}
 }
 
 // checkStep holds one transition against the order of steps and the rule that
@@ -253,7 +287,8 @@ func checkStep(t *testing.T, was, is State, e Event) {
 	legal := map[Step][]Step{
 		StepIdle:      {StepFetching, StepRemoving},
 		StepFetching:  {StepIdle, StepProbing, StepRemoving},
-		StepProbing:   {StepIdle, StepFetching, StepSwitching, StepRemoving},
+		StepProbing:   {StepIdle, StepFetching, StepShadow, StepSwitching, StepRemoving},
+		StepShadow:    {StepIdle, StepFetching, StepProbing, StepSwitching, StepRemoving},
 		StepSwitching: {StepTrial, StepUndoing},
 		StepTrial:     {StepIdle, StepUndoing},
 		StepUndoing:   {StepIdle, StepFetching, StepRemoving},
@@ -276,7 +311,7 @@ func checkStep(t *testing.T, was, is State, e Event) {
 	if v := is.Serving(); !v.none() && len(v.Files) == 0 {
 		t.Fatalf("a version without files serves in %s", is.Step)
 	}
-	if is.denies(is.For) && slices.Contains([]Step{StepFetching, StepProbing, StepSwitching}, is.Step) && was.Step != is.Step {
+	if is.denies(is.For) && slices.Contains([]Step{StepFetching, StepProbing, StepShadow, StepSwitching}, is.Step) && was.Step != is.Step {
 		t.Fatalf("a denied version entered %s", is.Step)
 	}
 }
@@ -284,7 +319,7 @@ func checkStep(t *testing.T, was, is State, e Event) {
 // checkReport holds one report against those of the same candidate before it.
 func checkReport(t *testing.T, before []Phase, p Phase, s State) []Phase {
 	t.Helper()
-	order := []string{"fetching", "probing", "switching", "trial", PhaseActive}
+	order := []string{"fetching", "probing", "shadow", "switching", "trial", PhaseActive}
 	if p.Phase == PhaseActive {
 		if s.Step != StepIdle || s.Current.Digest != p.Digest {
 			t.Fatalf("reported active in %s with %s current", s.Step, s.Current.Version)
@@ -300,7 +335,9 @@ func checkReport(t *testing.T, before []Phase, p Phase, s State) []Phase {
 	}
 	if len(before) > 0 && at > 0 {
 		last := before[len(before)-1]
-		if prev := slices.Index(order, last.Phase); last.Digest != p.Digest || at != prev+1 && at != prev {
+		// A first version, with nothing to compare it to, goes from probing to switching.
+		alone := p.Phase == "switching" && last.Phase == "probing" && s.Current.none()
+		if prev := slices.Index(order, last.Phase); last.Digest != p.Digest || at != prev+1 && at != prev && !alone {
 			t.Fatalf("%s:%s after %s:%s", p.Version, p.Phase, last.Version, last.Phase)
 		}
 	}

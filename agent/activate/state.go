@@ -18,6 +18,7 @@ const (
 	StepIdle      Step = "idle"
 	StepFetching  Step = "fetching"
 	StepProbing   Step = "probing"
+	StepShadow    Step = "shadow"
 	StepSwitching Step = "switching"
 	StepTrial     Step = "trial"
 	StepUndoing   Step = "undoing"
@@ -49,11 +50,17 @@ type Version struct {
 	Signature models.Signature `json:"signature,omitzero"`
 	// Pipelines are what callers of the model's pipelines depend on.
 	Pipelines []models.Pipeline `json:"pipelines,omitempty"`
+	// Shadow is what it must show before it serves.
+	Shadow models.Shadow `json:"shadow,omitzero"`
 }
 
 // described is what a manifest says of the version ref.
 func described(ref models.Ref, m models.Manifest) Version {
-	return Version{Ref: ref, Files: m.Files, Signature: m.Signature, Pipelines: m.Pipelines}
+	v := Version{Ref: ref, Files: m.Files, Signature: m.Signature, Pipelines: m.Pipelines}
+	if m.Shadow != nil {
+		v.Shadow = *m.Shadow
+	}
+	return v
 }
 
 // accepts reports whether callers of v can use a version with the manifest next.
@@ -99,6 +106,8 @@ type State struct {
 	Denied    []Denial `json:"denied,omitempty"`
 	// Base is how Current did before the switch, valid from StepSwitching on.
 	Base runnerapi.ModelStatus `json:"base,omitzero"`
+	// Probed is what the runner measured of Candidate, valid in StepShadow.
+	Probed runnerapi.Probe `json:"probed,omitzero"`
 	// Restarts counts starts of this program since Candidate was begun: a
 	// candidate that takes the box down must not do so forever.
 	Restarts int `json:"restarts,omitempty"`
@@ -163,7 +172,7 @@ type Phase struct {
 	Generation uint64
 	Rollout    string
 	Attempt    int
-	// Phase is fetching, probing, switching, trial, active, failed,
+	// Phase is fetching, probing, shadow, switching, trial, active, failed,
 	// rolled_back or refused.
 	Phase string
 	Err   string
@@ -223,6 +232,7 @@ const (
 	ActManifest                       // fetch and open the candidate's manifest
 	ActFiles                          // fetch the candidate's files
 	ActProbe                          // let the runner try the candidate
+	ActShadow                         // let the candidate run in the shadow of what serves
 	ActReload                         // let the runner read active.json
 	ActStatus                         // ask the runner
 	ActDrop                           // let the runner forget the candidate Ref
@@ -241,6 +251,10 @@ type Action struct {
 type Rules struct {
 	// Trial is how long a new version is watched while it serves.
 	Trial time.Duration
+	// Shadow is how long a candidate runs in the shadow of Current at most, unless
+	// its manifest says; 0: not at all. It ends sooner once enough answers
+	// were compared, or when nothing comes that could be.
+	Shadow time.Duration
 	// FetchLimit, ProbeLimit and ReadyLimit bound the wait for the network,
 	// for the runner to try a candidate, and for it to serve one.
 	FetchLimit, ProbeLimit, ReadyLimit time.Duration
@@ -257,7 +271,11 @@ const (
 	retryMax    = time.Minute
 	minFailures = 3  // fewer may be chance
 	minRequests = 20 // for comparing latencies
-	maxRestarts = 5  // of this program while one candidate is probed or tried
+	// shadowEnough answers tell whether versions agree to some percent, and
+	// shadowQuiet is how long no request comes before nobody waits for one.
+	shadowEnough = 50
+	shadowQuiet  = 2 * time.Second
+	maxRestarts  = 5 // of this program while one candidate is probed or tried
 )
 
 func retryDelay(tries int) time.Duration {
@@ -274,6 +292,37 @@ func statusOf(st runnerapi.Status, d blob.Digest) (runnerapi.ModelStatus, bool) 
 		}
 	}
 	return runnerapi.ModelStatus{}, false
+}
+
+// shadowTime is how long a candidate may run in the shadow of Current.
+func (r Rules) shadowTime(s State) time.Duration {
+	if s.Current.none() {
+		return 0
+	}
+	if asked := s.Candidate.Shadow.Seconds; asked > 0 {
+		return time.Duration(asked * float64(time.Second))
+	}
+	return r.Shadow
+}
+
+// seenEnough says that a candidate was in the shadow for long enough.
+func seenEnough(rule models.Shadow, st runnerapi.Shadow, took, limit time.Duration) bool {
+	return took >= limit || st.Compared >= uint64(max(rule.MinCompared, shadowEnough)) ||
+		st.Seen == 0 && took >= shadowQuiet && rule == (models.Shadow{})
+}
+
+// judgeShadow returns why a candidate must not serve, or "".
+func judgeShadow(rule models.Shadow, st runnerapi.Shadow) string {
+	switch {
+	case st.Failures >= minFailures && 10*st.Failures > st.Compared+st.Failures:
+		return fmt.Sprintf("it failed %d of %d requests that the version before it answered, the last: %s", st.Failures, st.Compared+st.Failures, st.Err)
+	case st.Compared < uint64(rule.MinCompared):
+		return fmt.Sprintf("only %d answers could be compared with those of the version before it, its manifest asks for %d (%d requests came; the box was hot for %d of them and busy for %d)",
+			st.Compared, rule.MinCompared, st.Seen, st.Hot, st.Busy)
+	case st.Compared > 0 && st.Agreement < rule.MinAgreement:
+		return fmt.Sprintf("its answers agree to %.1f %% with those of the version before it, its manifest asks for %.1f %% (%d answers)", 100*st.Agreement, 100*rule.MinAgreement, st.Compared)
+	}
+	return ""
 }
 
 // judge returns why a version on trial must go, or "".

@@ -274,6 +274,8 @@ type fault struct {
 	fails  bool   // requests fail
 	crash  bool   // the worker crashes
 	slow   bool
+	// differs: it answers otherwise than the version before it.
+	differs bool
 }
 
 // fakeRunner does what active.json says and checks that it may.
@@ -418,6 +420,23 @@ func (r *fakeRunner) Probe(_ context.Context, ref models.Ref) (runnerapi.Probe, 
 		r.loaded[ref.Digest] = &runnerapi.ModelStatus{Ref: ref, State: runnerapi.ModelCandidate}
 	}
 	return runnerapi.Probe{Ref: ref, OK: true, GoldenPassed: 2, GoldenTotal: 2}, nil
+}
+
+func (r *fakeRunner) Shadow(_ context.Context, ref models.Ref) (runnerapi.Status, error) {
+	r.rmu.Lock()
+	defer r.rmu.Unlock()
+	if err := r.call(); err != nil {
+		return runnerapi.Status{}, err
+	}
+	m := r.loaded[ref.Digest]
+	if m == nil || m.State != runnerapi.ModelCandidate {
+		return runnerapi.Status{}, errors.New("it is probed first")
+	}
+	m.Shadow = &runnerapi.Shadow{Seen: 90, Compared: 60, Agreement: 1, LatencyRatio: 1}
+	if r.faults[ref.Digest].differs {
+		m.Shadow.Agreement = 0.5
+	}
+	return r.statusLocked(), nil
 }
 
 func (r *fakeRunner) Drop(_ context.Context, ref models.Ref) error {

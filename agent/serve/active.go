@@ -139,6 +139,7 @@ func (s *Server) Reload(ctx context.Context) error {
 		return err
 	}
 	old := s.table.Swap(next)
+	s.endShadows(next)
 	defer s.measured.forget(s.isKnown)
 	for _, vs := range old.models {
 		for _, v := range vs {

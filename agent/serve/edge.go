@@ -28,6 +28,7 @@ func (s *Server) edgeRoutes(mux *http.ServeMux) {
 	mux.HandleFunc("POST /edge/v1/reload", s.postReload)
 	mux.HandleFunc("POST /edge/v1/candidates", s.postCandidate)
 	mux.HandleFunc("DELETE /edge/v1/candidates/{hex}", s.deleteCandidate)
+	mux.HandleFunc("POST /edge/v1/candidates/{hex}/shadow", s.postShadow)
 	mux.HandleFunc("GET /edge/v1/results", s.getResults)
 	mux.HandleFunc("POST /edge/v1/results/ack", s.postAck)
 	mux.HandleFunc("POST /edge/v1/duty", s.postDuty)
@@ -83,6 +84,9 @@ func (v *version) status(serves bool) runnerapi.ModelStatus {
 	up, why := v.ready()
 	if v.ext != nil {
 		m.Backend = v.ext.config.Name + " (" + v.ext.config.Kind() + ")"
+	}
+	if at := v.shadow.Load(); at != nil {
+		m.Shadow = at.status()
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -143,14 +147,33 @@ func (s *Server) postCandidate(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, s.Probe(r.Context(), ref))
 }
 
-func (s *Server) deleteCandidate(w http.ResponseWriter, r *http.Request) {
-	var digest blob.Digest
+// candidateOf reads the digest in the path; it answers and reports false when
+// that is none.
+func candidateOf(w http.ResponseWriter, r *http.Request) (digest blob.Digest, ok bool) {
 	if err := digest.UnmarshalText([]byte("sha256:" + r.PathValue("hex"))); err != nil {
 		writeError(w, &fault{http.StatusBadRequest, err})
+		return digest, false
+	}
+	return digest, true
+}
+
+func (s *Server) deleteCandidate(w http.ResponseWriter, r *http.Request) {
+	if digest, ok := candidateOf(w, r); ok {
+		s.Drop(digest)
+		w.WriteHeader(http.StatusNoContent)
+	}
+}
+
+func (s *Server) postShadow(w http.ResponseWriter, r *http.Request) {
+	digest, ok := candidateOf(w, r)
+	if !ok {
 		return
 	}
-	s.Drop(digest)
-	w.WriteHeader(http.StatusNoContent)
+	if err := s.Shadow(r.Context(), digest); err != nil {
+		writeError(w, err)
+		return
+	}
+	writeJSON(w, http.StatusOK, s.Status())
 }
 
 func (s *Server) getResults(w http.ResponseWriter, r *http.Request) {

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+
+	"github.com/edgeherd/edgeherd/internal/runnerapi"
 )
 
 // metric is one family in Prometheus' text format. The nv_ names are those of
@@ -72,6 +74,7 @@ func (s *Server) getMetrics(w http.ResponseWriter, _ *http.Request) {
 			fmt.Fprintf(&b, "edgeherd_runner_variant_requests_total%s,variant=\"%s\"} %d\n", strings.TrimSuffix(labels[i], "}"), v.variants[at].Name, v.served[at].Load())
 		}
 	}
+	shadowMetrics(&b, versions, labels)
 	fmt.Fprintf(&b, "# HELP edgeherd_runner_rung How many variants models go down for the heat of the box.\n# TYPE edgeherd_runner_rung gauge\nedgeherd_runner_rung %d\n", s.rung.Load())
 	fmt.Fprintf(&b, "# HELP edgeherd_runner_requests_under_way Requests admitted and not yet answered.\n# TYPE edgeherd_runner_requests_under_way gauge\nedgeherd_runner_requests_under_way %d\n", s.gate.requests.Load())
 	fmt.Fprintf(&b, "# HELP edgeherd_runner_requests_shed_total Requests refused because too many were under way.\n# TYPE edgeherd_runner_requests_shed_total counter\nedgeherd_runner_requests_shed_total %d\n", s.gate.shed.Load())
@@ -83,4 +86,25 @@ func (s *Server) getMetrics(w http.ResponseWriter, _ *http.Request) {
 	b.WriteString(places.String())
 	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 	_, _ = w.Write(b.Bytes())
+}
+
+// shadowMetrics tells how candidates do beside the versions before them.
+func shadowMetrics(b *bytes.Buffer, versions []*version, labels []string) {
+	for _, m := range []struct {
+		name, kind, help string
+		value            func(runnerapi.Shadow) float64
+	}{
+		{"compared_total", "counter", "Answers compared with those of the version before.", func(s runnerapi.Shadow) float64 { return float64(s.Compared) }},
+		{"failures_total", "counter", "Requests failed that the version before could answer.", func(s runnerapi.Shadow) float64 { return float64(s.Failures) }},
+		{"hot_total", "counter", "Requests not copied because the box was to do less.", func(s runnerapi.Shadow) float64 { return float64(s.Hot) }},
+		{"agreement_ratio", "gauge", "Mean agreement of the answers.", func(s runnerapi.Shadow) float64 { return s.Agreement }},
+		{"latency_ratio", "gauge", "Median time in the model against the version before.", func(s runnerapi.Shadow) float64 { return s.LatencyRatio }},
+	} {
+		fmt.Fprintf(b, "# HELP edgeherd_runner_shadow_%s %s\n# TYPE edgeherd_runner_shadow_%s %s\n", m.name, m.help, m.name, m.kind)
+		for i, v := range versions {
+			if at := v.shadow.Load(); at != nil {
+				fmt.Fprintf(b, "edgeherd_runner_shadow_%s%s %g\n", m.name, labels[i], m.value(*at.status()))
+			}
+		}
+	}
 }

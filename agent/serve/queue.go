@@ -49,6 +49,7 @@ type job struct {
 	placed chan struct{} // closed when the run that took the job along has read its inputs; nil: none did
 	gone   bool          // the caller has left, and its inputs with it
 	led    bool
+	shared bool // the run was of several
 	err    error
 	cost   worker.Cost
 	items  int64
@@ -216,8 +217,17 @@ func (q *queue) length() int {
 	return len(q.waiting)
 }
 
-// infer runs one request, alone or together with others.
+// infer answers one request, and shows it to a candidate that is being tried.
 func (v *version) infer(ctx context.Context, c *call) ([]worker.Tensor, error) {
+	outs, err := v.compute(ctx, c)
+	if m := v.mirror.Load(); m != nil && err == nil {
+		m.offer(c, outs)
+	}
+	return outs, err
+}
+
+// compute runs one request, alone or together with others.
+func (v *version) compute(ctx context.Context, c *call) ([]worker.Tensor, error) {
 	if v.ext != nil {
 		return v.forward(ctx, c)
 	}
@@ -245,6 +255,9 @@ func (v *version) infer(ctx context.Context, c *call) ([]worker.Tensor, error) {
 	v.stats.parts(time.Since(began), j.cost)
 	v.served[j.at].Add(1)
 	c.room, c.variant = j.Buf, v.variants[j.at].Name
+	if !j.shared {
+		c.took = j.cost.Run
+	}
 	if err := v.suits(c, j.at); err != nil {
 		return nil, err // it got hot while the request waited
 	}
@@ -279,7 +292,7 @@ func (v *version) lead(ctx context.Context, j *job) error {
 	placed() // if it failed before that
 	v.stats.executed(items, cost, err)
 	for _, o := range jobs {
-		o.cost, o.err, o.at = cost, err, at
+		o.cost, o.err, o.at, o.shared = cost, err, at, true
 		if err != nil && mayBeAnothers(err) {
 			v.single(shared, w, o)
 		}

@@ -41,11 +41,12 @@ type call struct {
 	lease          *worker.Lease  // the memory that inputs lie in; nil: their own
 	room           []byte         // memory for the outputs; what was used of it, afterwards
 	reserve        func(n int64) error
-	forwarded      bool   // a runner has passed it on: it is answered here or refused
-	away           bool   // there is no room for it here, only on its way to another server
-	served         string // where it was computed; empty: here, and nobody asks
-	elsewhere      bool   // what became of it says nothing of the version here
-	by             string // the version that answered elsewhere
+	forwarded      bool          // a runner has passed it on: it is answered here or refused
+	away           bool          // there is no room for it here, only on its way to another server
+	served         string        // where it was computed; empty: here, and nobody asks
+	elsewhere      bool          // what became of it says nothing of the version here
+	by             string        // the version that answered elsewhere
+	took           time.Duration // in the model; 0: it shared a run, or another server answered
 }
 
 // wanted is an output that the request names.

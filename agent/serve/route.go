@@ -161,20 +161,29 @@ func (s *Server) overflows(name string, forwarded bool) bool {
 }
 
 // heat remembers the last duty, which ends by itself when the agent is silent.
-type heat struct{ until atomic.Int64 } // wall clock, nanoseconds
+// Wall clock, nanoseconds: hot until, and spared (any less than the full rate) until.
+type heat struct{ until, sparedUntil atomic.Int64 }
 
 // hotRatio of the full rate, and less, counts as hot.
 const hotRatio = 0.5
 
 func (h *heat) set(d runnerapi.Duty, now time.Time) {
-	if d.MaxRateRatio > hotRatio {
-		h.until.Store(0)
-		return
+	end := now.Add(time.Duration(d.ValidSeconds * float64(time.Second))).UnixNano()
+	var hot, spared int64
+	if d.MaxRateRatio <= hotRatio {
+		hot = end
 	}
-	h.until.Store(now.Add(time.Duration(d.ValidSeconds * float64(time.Second))).UnixNano())
+	if d.MaxRateRatio < 1 {
+		spared = end
+	}
+	h.until.Store(hot)
+	h.sparedUntil.Store(spared)
 }
 
 func (h *heat) hot(now time.Time) bool { return now.UnixNano() < h.until.Load() }
+
+// spared says that the box shall do nothing that can be left.
+func (h *heat) spared(now time.Time) bool { return now.UnixNano() < h.sparedUntil.Load() }
 
 // run answers a call here or where its route leads.
 func (s *Server) run(ctx context.Context, v *version, c *call) ([]worker.Tensor, error) {

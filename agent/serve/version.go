@@ -41,6 +41,9 @@ type version struct {
 	outBytes atomic.Int64 // of the last answer
 	ext      *external    // nil: a worker serves
 	mayLeave bool         // inputs may leave the site
+	// mirror gives copies of the requests for this version to a candidate, and
+	// shadow is the one that gives this version its copies; nil: none.
+	mirror, shadow atomic.Pointer[mirror]
 	ladder
 
 	// The fields below belong to the run loop.

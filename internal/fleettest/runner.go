@@ -52,6 +52,7 @@ func newRunner(f *Fleet, b *Box) *Runner {
 	mux.HandleFunc("GET /edge/v1/status", func(w http.ResponseWriter, _ *http.Request) { reply(w, r.status()) })
 	mux.HandleFunc("POST /edge/v1/candidates", r.probe)
 	mux.HandleFunc("DELETE /edge/v1/candidates/{digest}", r.drop)
+	mux.HandleFunc("POST /edge/v1/candidates/{digest}/shadow", r.shadow)
 	mux.HandleFunc("POST /edge/v1/reload", func(w http.ResponseWriter, _ *http.Request) { r.reload(); reply(w, r.status()) })
 	mux.HandleFunc("GET /edge/v1/results", r.list)
 	mux.HandleFunc("POST /edge/v1/results/ack", r.ack)
@@ -247,6 +248,22 @@ func (r *Runner) probe(w http.ResponseWriter, req *http.Request) {
 	r.candidates[ref.Digest] = p.OK
 	r.mu.Unlock()
 	reply(w, p)
+}
+
+// shadow lets a candidate agree with what serves.
+func (r *Runner) shadow(w http.ResponseWriter, req *http.Request) {
+	d, err := blob.ParseDigest("sha256:" + req.PathValue("digest"))
+	s := r.status()
+	r.mu.Lock()
+	ok := err == nil && r.candidates[d]
+	r.mu.Unlock()
+	if !ok {
+		http.Error(w, "no such candidate", http.StatusNotFound)
+		return
+	}
+	s.Models = append(s.Models, runnerapi.ModelStatus{Ref: models.Ref{Digest: d}, State: runnerapi.ModelCandidate,
+		Shadow: &runnerapi.Shadow{Seen: 100, Compared: 60, Agreement: 1, LatencyRatio: 1}})
+	reply(w, s)
 }
 
 func (r *Runner) drop(w http.ResponseWriter, req *http.Request) {

@@ -49,6 +49,13 @@ func (c *Client) Probe(ctx context.Context, ref models.Ref) (Probe, error) {
 	return p, c.call(ctx, http.MethodPost, "/edge/v1/candidates", ref, &p)
 }
 
+// Shadow gives a candidate that was probed copies of requests from now on, until
+// it serves or is dropped, and returns the status.
+func (c *Client) Shadow(ctx context.Context, ref models.Ref) (Status, error) {
+	var s Status
+	return s, c.call(ctx, http.MethodPost, "/edge/v1/candidates/"+ref.Digest.Hex()+"/shadow", nil, &s)
+}
+
 // Drop unloads a candidate that will not serve.
 func (c *Client) Drop(ctx context.Context, ref models.Ref) error {
 	return c.call(ctx, http.MethodDelete, "/edge/v1/candidates/"+ref.Digest.Hex(), nil, nil)

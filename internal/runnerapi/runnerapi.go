@@ -81,6 +81,29 @@ type ModelStatus struct {
 	// them, the best first, as the probe found them; empty without a probe.
 	Variant  string          `json:"variant,omitempty"`
 	Variants []VariantStatus `json:"variants,omitempty"`
+	// Shadow is how a candidate does beside the version that serves; nil: it does
+	// not run beside it.
+	Shadow *Shadow `json:"shadow,omitempty"`
+}
+
+// Shadow is how a candidate answers copies of the requests that the version
+// before it gets.
+type Shadow struct {
+	// Seen requests have come since it began: Compared and Failures are of those
+	// that the candidate got, Hot, Busy and Large of those that it did not.
+	Seen     uint64 `json:"seen"`
+	Compared uint64 `json:"compared"`
+	Failures uint64 `json:"failures"`
+	Hot      uint64 `json:"hot,omitempty"`
+	Busy     uint64 `json:"busy,omitempty"`
+	Large    uint64 `json:"large,omitempty"`
+	// Agreement is the mean of models.Agreement over outputs and answers, 0..1.
+	Agreement float64 `json:"agreement"`
+	// LatencyRatio is the median of the candidate's time in its model against
+	// that of the version before it for the same request; 0: none was timed alone.
+	LatencyRatio float64 `json:"latency_ratio"`
+	// Err is the last failure.
+	Err string `json:"err,omitempty"`
 }
 
 // Rungs is how many variants there are to go down to.
@@ -136,6 +159,8 @@ type Probe struct {
 	MaxBatch     int         `json:"max_batch,omitempty"`
 	GoldenPassed int         `json:"golden_passed"`
 	GoldenTotal  int         `json:"golden_total"`
+	// Shadow is how it then did beside the version before it; nil: it was not tried.
+	Shadow *Shadow `json:"shadow,omitempty"`
 }
 
 // BatchCost is the CPU time of ONNX Runtime for one of so many items together.
