@@ -102,7 +102,8 @@ type today struct {
 	SD              [Fans][]float64
 	Witness, WRatio [3][]float64
 	Fan             [Fans][]float64
-	Steady          []Hour `json:",omitempty"` // without a reference only
+	Beyond          []dutyPoint `json:",omitempty"` // at duties that the clean box never had
+	Steady          []Hour      `json:",omitempty"` // without a reference only
 	Need, PerK      float64
 	Needs           int
 	TopUp           float64 // highest predicted rise, without a reference
@@ -112,7 +113,7 @@ type today struct {
 
 func (t *today) reset() {
 	t.R, t.DieK, t.Steady = t.R[:0], t.DieK[:0], t.Steady[:0]
-	t.Moving = t.Moving[:0]
+	t.Moving, t.Beyond = t.Moving[:0], t.Beyond[:0]
 	for i := range t.Witness {
 		t.Witness[i], t.WRatio[i] = t.Witness[i][:0], t.WRatio[i][:0]
 	}
@@ -235,6 +236,8 @@ func (b *Box) measureFans(h *Hour) {
 	for fan := range Fans {
 		if d, ok := b.Base.fanDeviation(h, &b.Basis, fan); ok {
 			t.Fan[fan] = append(t.Fan[fan], d)
+		} else if p, ok := b.Base.beyond(h, fan); ok {
+			t.Beyond = append(t.Beyond, p)
 		}
 		if v, ok := fanSpread(h, fan); ok && b.Base.RPMSD[fan] > 0 {
 			t.SD[fan] = append(t.SD[fan], v/float64(b.Base.RPMSD[fan]))
@@ -347,6 +350,7 @@ func (b *Box) closeDay(day int32, env Env) {
 	b.Trip.Told = env.TripC
 	b.watchParts(day)
 	if b.Base != nil {
+		b.widenCurve(day)
 		b.Days = append(b.Days, b.finish(day))
 		if len(b.Days) > keepDays {
 			b.Days = slices.Delete(b.Days, 0, len(b.Days)-keepDays)

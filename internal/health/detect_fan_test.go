@@ -1,6 +1,9 @@
 package health
 
-import "testing"
+import (
+	"slices"
+	"testing"
+)
 
 // Wear does not heal: where only the die's temperature stands for the duty, a
 // fan that turned slower for a while and then not is not called worn for the
@@ -35,6 +38,20 @@ func TestAFanThatGotWellByItselfWasNotWorn(t *testing.T) {
 	}{{5, 0, 0}, {5, -0.12, 1}, {20, 0, 0}, {10, -0.13, 0}, {20, 0, 0}, {5, -0.20, 1}} {
 		if got := pass(step.days, step.dev); got != step.want {
 			t.Errorf("%d days at %v: %d tickets, want %d", step.days, step.dev, got, step.want)
+		}
+	}
+}
+
+func TestFanOfABoxThatClogsIsJudgedAtDutiesItNeverHad(t *testing.T) {
+	how := func(d float64, s *state) { s.clog, s.worn = ramp(d, 35, 20, 1.2), min(max(d-75, 0)*0.004, 0.3) }
+	full := func(d float64, s *state) { s.clog = ramp(d, 35, 20, 1.2) }
+	for _, c := range []struct {
+		how  func(float64, *state)
+		want bool
+	}{{how, true}, {full, false}} {
+		r := Replay(tableOf(formula{name: "a", seed: 1, days: 130, how: c.how}), nil, ReplayOptions{})
+		if got := slices.Contains(causes(r.Findings), CauseFanWear); got != c.want {
+			t.Errorf("fan called worn: %v, want %v; %v", got, c.want, causes(r.Findings))
 		}
 	}
 }

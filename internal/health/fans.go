@@ -140,3 +140,42 @@ func (base *Baseline) fanDeviation(h *Hour, basis *Basis, fan int) (float64, boo
 	d := ln - curveAt(&base.Curve, float64(h.V[PWM])) - level
 	return d, d == d
 }
+
+// dutyPoint is how far a fan turned above its own level in an hour at a duty
+// that the curve does not have.
+type dutyPoint struct {
+	Fan, Bin int
+	Ln       float64
+}
+
+func (base *Baseline) beyond(h *Hour, fan int) (dutyPoint, bool) {
+	bin, ln, ok := fanPoint(h, fan)
+	level := float64(base.FanLevel[fan])
+	if !ok || level != level || base.Curve[bin].OK() {
+		return dutyPoint{}, false
+	}
+	return dutyPoint{fan, bin, ln - level - shippedCurve*math.Log(float64(h.V[PWM])*curveBins/(float64(bin)+0.5))}, true
+}
+
+// wornLately days: how old the wear of a fan may be to be taken for today's.
+const wornLately = 14
+
+// widenCurve: a box that clogs drives its fans harder than it ever did when it
+// was clean. Such a duty is learnt on the first day that has it: the fans are
+// then as worn as they were shortly before.
+func (b *Box) widenCurve(day int32) {
+	var bins [curveBins][]float64
+	for _, p := range b.Today.Beyond {
+		for i := len(b.Days) - 1; i >= 0 && day-b.Days[i].Day <= wornLately; i-- {
+			if worn := float64(b.Days[i].Fan[p.Fan]); worn == worn {
+				bins[p.Bin] = append(bins[p.Bin], p.Ln-worn)
+				break
+			}
+		}
+	}
+	for k, v := range bins {
+		if len(v) >= leastDay {
+			b.Base.Curve[k] = Value(median(v))
+		}
+	}
+}
