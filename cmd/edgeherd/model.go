@@ -52,20 +52,30 @@ func modelPushCommand(c *cli) *cobra.Command {
 			return err
 		}
 		p, err := fleetapi.PushModelWith(ctx, client, args[0], signer, c.progress())
-		ref := p.Ref
+		ref, missing := p.Ref, 0
 		if err == nil && l.sign != "" {
-			err = c.list(ctx, client, signer, l, tufrepo.Target{Kind: tufrepo.KindModel, Name: ref.Name, Version: ref.Version, Digest: ref.Digest, Length: p.Length})
+			missing, err = c.list(ctx, client, signer, l, tufrepo.Target{Kind: tufrepo.KindModel, Name: ref.Name, Version: ref.Version, Digest: ref.Digest, Length: p.Length})
 		}
 		if err != nil {
 			return err
 		}
-		c.say("Pushed. Next: edgeherd rollout start %s", ref)
+		c.pushed(missing, "edgeherd rollout start "+ref.String())
 		return c.print(sheet{kind: "model-version", value: ref, head: []string{"MODEL", "VERSION", "DIGEST"},
 			rows: [][]string{{ref.Name, ref.Version, ref.Digest.Short()}}, names: []string{ref.String()}})
 	})
 	cmd.Flags().StringVar(&key, "key", "", "file of the signing key (default: signing_key of the context)")
 	l.addTo(cmd)
 	return cmd
+}
+
+// pushed says what comes next. Before the last signature no box may have what
+// was pushed; who can give it was said before.
+func (c *cli) pushed(missing int, next string) {
+	if missing == 0 {
+		c.say("Pushed. Next: %s", next)
+		return
+	}
+	c.say("Pushed. Boxes may not have it before %s signed. After that: %s", plural(missing, "more person has", "more people have"), next)
 }
 
 // progress shows uploads: a line that changes for a person, a line a file else.
@@ -175,13 +185,14 @@ func releasePushCommand(c *cli) *cobra.Command {
 			return err
 		}
 		r, length, err := fleetapi.PushReleaseWith(ctx, client, n, signer, c.progress())
+		missing := 0
 		if err == nil && l.sign != "" {
-			err = c.list(ctx, client, signer, l, tufrepo.Target{Kind: tufrepo.KindRelease, Name: firmware.KindAgent, Version: r.Version, Digest: r.Digest, Length: length})
+			missing, err = c.list(ctx, client, signer, l, tufrepo.Target{Kind: tufrepo.KindRelease, Name: firmware.KindAgent, Version: r.Version, Digest: r.Digest, Length: length})
 		}
 		if err != nil {
 			return err
 		}
-		c.say("Pushed. Next: edgeherd rollout start --release %s", r.Version)
+		c.pushed(missing, "edgeherd rollout start --release "+r.Version)
 		return c.print(releaseSheet("release", r, []fleetapi.Release{r}))
 	})
 	f := cmd.Flags()

@@ -21,6 +21,7 @@ func secretCommand(c *cli) *cobra.Command {
 	return c.group("secret", "Secrets of boxes: passwords of cameras, of a proxy, keys of webhooks",
 		secretSetCommand(c),
 		secretListCommand(c),
+		secretShowCommand(c),
 		secretRemoveCommand(c),
 	)
 }
@@ -154,7 +155,11 @@ func secretListCommand(c *cli) *cobra.Command {
 		}
 		s := sheet{kind: "box-secret-list", item: "box-secret", value: list, items: items(list.Items), head: []string{"NAME", "FOR", "STATE"}}
 		for _, v := range list.Items {
-			s.rows = append(s.rows, []string{v.Name, forWhom(v.SecretFor), v.State})
+			whom := forWhom(v.SecretFor)
+			if v.Box != "" {
+				whom = "box " + b.Name
+			}
+			s.rows = append(s.rows, []string{v.Name, whom, v.State})
 			s.names = append(s.names, v.Name)
 		}
 		return c.print(s)
@@ -163,14 +168,44 @@ func secretListCommand(c *cli) *cobra.Command {
 	return cmd
 }
 
+func secretShowCommand(c *cli) *cobra.Command {
+	var f secretFor
+	cmd := c.verb("show NAME", "The boxes that are to have a secret, and whether they have it", func(ctx context.Context, args []string) error {
+		client, _, err := c.client()
+		if err != nil {
+			return err
+		}
+		at, err := f.at(ctx, client, args[0])
+		if err != nil {
+			return err
+		}
+		list, err := client.SecretBoxes(ctx, at)
+		if err != nil {
+			return err
+		}
+		s := sheet{kind: "secret-box-list", item: "secret-box", value: list, items: items(list.Items), head: []string{"BOX", "SITE", "STATE", "ID"}}
+		for _, b := range list.Items {
+			s.rows = append(s.rows, []string{b.Name, b.Site, b.State, string(b.Box)})
+			s.names = append(s.names, b.Name)
+		}
+		return c.print(s)
+	})
+	f.flags(cmd.Flags())
+	return cmd
+}
+
 func (c *cli) printSecrets(list fleetapi.SecretList) error {
-	s := sheet{kind: "secret-list", item: "secret", value: list, items: items(list.Items), head: []string{"NAME", "FOR", "CHANGED", "BY", "STATE"}}
+	s := sheet{kind: "secret-list", item: "secret", value: list, items: items(list.Items), head: []string{"NAME", "FOR", "BOXES", "CHANGED", "BY", "STATE"}}
 	for _, v := range list.Items {
 		state := "kept"
 		if v.Lost {
 			state = "key lost: set it anew"
 		}
-		s.rows = append(s.rows, []string{v.Name, forWhom(v.SecretFor), age(&v.Changed, time.Now()), v.By, state})
+		whom := forWhom(v.SecretFor)
+		if v.BoxName != "" {
+			whom = "box " + v.BoxName
+		}
+		s.rows = append(s.rows, []string{v.Name, whom, fmt.Sprintf("%d of %d", v.Held, v.Boxes), age(&v.Changed, time.Now()), v.By, state})
 		s.names = append(s.names, v.Name)
 	}
 	return c.print(s)

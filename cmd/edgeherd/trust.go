@@ -92,24 +92,58 @@ func (y *ceremony) finish(ctx context.Context, c *cli, role string, doc []byte) 
 		}
 		signers = append(signers, k)
 	}
-	return c.submit(ctx, y.client, role, doc, signers...)
+	_, err := c.submit(ctx, y.client, role, doc, signers...)
+	return err
 }
 
-func (c *cli) submit(ctx context.Context, client *fleetapi.Client, role string, doc []byte, keys ...trust.PrivateKey) error {
+// submit signs a document and publishes it, and says how many signatures are
+// missing and whose keys can give them.
+func (c *cli) submit(ctx context.Context, client *fleetapi.Client, role string, doc []byte, keys ...trust.PrivateKey) (missing int, err error) {
 	signed, err := tufrepo.Sign(doc, keys...)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	s, err := client.SubmitTrust(ctx, fleetapi.SubmitTrust{Role: role, Document: signed})
 	if err != nil {
-		return err
+		return 0, err
 	}
-	if s.Missing > 0 {
-		c.say("%s version %d waits for %d more: edgeherd trust sign %s --key FILE", s.Role, s.Version, s.Missing, s.Role)
-		return nil
+	if s.Missing == 0 {
+		c.say("%s version %d is in force.", s.Role, s.Version)
+		return 0, nil
 	}
-	c.say("%s version %d is in force.", s.Role, s.Version)
-	return nil
+	var y ceremony
+	if err := y.begin(ctx, c); err != nil {
+		return 0, err
+	}
+	c.say("%s version %d waits for %d more, of %s: edgeherd trust sign %s --key FILE", s.Role, s.Version, s.Missing, plainOr(y.unsigned(role)), s.Role)
+	return s.Missing, nil
+}
+
+// unsigned are the keys of a role that have not signed what waits there.
+func (y *ceremony) unsigned(role string) []string {
+	var out []string
+	for _, d := range y.state.Documents {
+		if !d.Staged || d.Role != role {
+			continue
+		}
+		keys := y.docs.Keys(role)
+		has := keys.Signed(d.Document)
+		for _, p := range keys.Public {
+			if !slices.Contains(has, p.ID()) {
+				out = append(out, "key "+string(p.ID()))
+			}
+		}
+	}
+	return out
+}
+
+// plainOr is "a", "a or b", "a, b or c".
+func plainOr(words []string) string {
+	if len(words) < 2 {
+		return strings.Join(words, "")
+	}
+	last := len(words) - 1
+	return strings.Join(words[:last], ", ") + " or " + words[last]
 }
 
 func trustRenewCommand(c *cli) *cobra.Command {
@@ -280,8 +314,9 @@ func (l listing) begin(ctx context.Context, c *cli, client *fleetapi.Client, key
 }
 
 // list puts a version into the role of its kind and channel. When somebody else
-// changes the role at the same time it begins again.
-func (c *cli) list(ctx context.Context, client *fleetapi.Client, key trust.PrivateKey, l listing, t tufrepo.Target) error {
+// changes the role at the same time it begins again. It returns how many must
+// sign before boxes may have the version.
+func (c *cli) list(ctx context.Context, client *fleetapi.Client, key trust.PrivateKey, l listing, t tufrepo.Target) (missing int, err error) {
 	t.Channel, t.Hardware, t.MinAgent = l.channel, l.hardware, l.least
 	role := tufrepo.RoleFor(t.Kind, t.Channel)
 	for try := 0; ; try++ {
@@ -291,19 +326,19 @@ func (c *cli) list(ctx context.Context, client *fleetapi.Client, key trust.Priva
 			err = y.verify(c, role)
 		}
 		if err != nil {
-			return err
+			return 0, err
 		}
 		doc, err := y.docs.NextTargets(role, time.Now(), func(s *tufrepo.Targets) error { return s.List(t) })
 		if errors.Is(err, tufrepo.ErrListed) {
-			return nil
+			return 0, nil
 		}
 		if err != nil {
-			return err
+			return 0, err
 		}
-		err = c.submit(ctx, client, role, doc, key)
+		missing, err = c.submit(ctx, client, role, doc, key)
 		var p *fleetapi.Error
 		if err == nil || try == 3 || !errors.As(err, &p) || p.Status != 409 {
-			return err
+			return missing, err
 		}
 	}
 }

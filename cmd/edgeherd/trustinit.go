@@ -128,7 +128,7 @@ func (f founding) found(ctx context.Context, c *cli, y ceremony) error {
 		if err != nil {
 			return err
 		}
-		if err := c.submit(ctx, y.client, role, doc, roles[role]); err != nil {
+		if _, err := c.submit(ctx, y.client, role, doc, roles[role]); err != nil {
 			return err
 		}
 	}
@@ -170,7 +170,8 @@ func (f founding) submit(ctx context.Context, c *cli, role string, d interface{ 
 			return err
 		}
 	}
-	return c.submit(ctx, f.client, role, doc, keys...)
+	_, err = c.submit(ctx, f.client, role, doc, keys...)
+	return err
 }
 
 // trustRow is a line of trust status.

@@ -101,6 +101,15 @@ func TestEveryWordIsThereInEveryLanguage(t *testing.T) {
 	for _, lang := range Languages() {
 		d := all[lang]
 		for code, text := range english.words {
+			if code, counted := strings.CutSuffix(code, "_one"); counted {
+				for _, n := range []uint64{1, 2, 5} {
+					form := phrase.Form(lang, n)
+					if _, ok := d.words[code+"_"+form]; !ok && form != "other" && form != "many" {
+						t.Errorf("%s lacks %s_%s", lang, code, form)
+					}
+				}
+				continue
+			}
 			if _, ok := d.words[code]; !ok {
 				t.Errorf("%s lacks %s", lang, code)
 			} else if verbs(text) != verbs(d.words[code]) {
@@ -108,8 +117,24 @@ func TestEveryWordIsThereInEveryLanguage(t *testing.T) {
 			}
 		}
 		for code := range d.words {
-			if _, ok := english.words[code]; !ok && !strings.HasPrefix(code, "role.") {
+			plain, _, _ := strings.Cut(code, "_")
+			if _, ok := english.words[plain]; !ok && !strings.HasPrefix(code, "role.") {
 				t.Errorf("%s has %s, which nobody says", lang, code)
+			}
+		}
+	}
+}
+
+func TestOneIsNotCountedAsMany(t *testing.T) {
+	all, err := read()
+	check(t, err)
+	for lang, want := range map[string][3]string{
+		English: {"1 of 1 right", "all of 3 right", "all of 5 right"}, German: {"1 von 1 richtig", "alle 3 richtig", "alle 5 richtig"},
+		Polish: {"1 z 1 poprawna", "wszystkie 3 poprawne", "wszystkich 5 poprawnych"}, Chinese: {"1 项全部正确", "3 项全部正确", "5 项全部正确"},
+	} {
+		for i, n := range []string{"1", "3", "5"} {
+			if got := all[lang].say(acceptance.Say("expect.all", n)); got != want[i] {
+				t.Errorf("%s: %q, want %q", lang, got, want[i])
 			}
 		}
 	}

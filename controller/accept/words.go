@@ -70,7 +70,11 @@ func (d dictionary) word(code string, args ...any) string {
 // say writes a phrase. One that is not known, as of a newer box, is shown as the
 // box wrote it.
 func (d dictionary) say(p phrase.Phrase) string {
-	format, ok := d.words[p.Code]
+	first := ""
+	if len(p.Args) > 0 {
+		first = p.Args[0]
+	}
+	format, ok := phrase.Pick(d.words, d.lang, p.Code, first)
 	if !ok || d.lang == English || strings.Count(format, "%s")+strings.Count(format, "]s") != len(p.Args) {
 		return p.Text
 	}

@@ -176,6 +176,7 @@ var access = map[string]entry{
 	"POST /api/v1/configs:diff":                         filtered(authz.See),
 	"POST /api/v1/configs":                              ofFleet(authz.Roll).do("config.apply"),
 	"GET /api/v1/secrets":                               filtered(authz.Secrets),
+	"GET /api/v1/secrets:boxes":                         filtered(authz.Secrets),
 	"POST /api/v1/secrets":                              filtered(authz.Secrets).do("secret.set"),
 	"POST /api/v1/secrets:remove":                       filtered(authz.Secrets).do("secret.remove"),
 	"POST /api/v1/notify:test":                          ofFleet(authz.Set).do("notify.test"),

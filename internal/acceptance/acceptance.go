@@ -206,7 +206,11 @@ func Number(x float64, unit string) Measured { return Measured{Number: &x, Unit:
 
 // Say makes a phrase of Words. A code that is not there is a fault of this program.
 func Say(code string, args ...any) phrase.Phrase {
-	format, ok := Words[code]
+	first := ""
+	if len(args) > 0 {
+		first = fmt.Sprint(args[0])
+	}
+	format, ok := phrase.Pick(Words, "en", code, first)
 	if !ok {
 		panic("acceptance: no words for " + code)
 	}

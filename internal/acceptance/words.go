@@ -4,6 +4,7 @@ package acceptance
 // names of checks, "series." of curves; the others are formats of expectations
 // and of what to do, each argument a %s. Other languages stand beside the
 // controller that writes them (controller/accept), which a test keeps complete.
+// With _one behind it a code is a sentence about one; see phrase.Pick.
 var Words = map[string]string{
 	"title.cpu":           "Processors",
 	"title.memory":        "Memory",
@@ -55,6 +56,7 @@ var Words = map[string]string{
 	"expect.turns":    "turns",
 	"expect.link":     "has a link",
 	"expect.all":      "all of %s right",
+	"expect.all_one":  "%s of 1 right",
 	"expect.below":    "below %s",
 	"expect.drop":     "loses no more than %s",
 	"expect.none":     "none",
@@ -88,7 +90,7 @@ var Words = map[string]string{
 	"say.runtime-later":   "the runner names its version when it serves a model",
 	"say.no-golden":       "the model has no known samples, so its answers cannot be checked",
 	"say.golden":          "the model answers otherwise on this box than where it was made: %s",
-	"say.wrong-answers":   "%s of %s answers were wrong or failed: %s",
+	"say.wrong-answers":   "wrong or failed answers: %s of %s; %s",
 	"say.slow":            "slower than the delivery list says: look at temperature, power mode and what else runs on the box",
 	"say.fades":           "it became slower under load: look at heat sink, fan, filter and room",
 	"say.too-hot":         "too hot under load: look at heat sink, fan, filter and room",

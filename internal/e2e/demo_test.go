@@ -90,6 +90,7 @@ func upReadsLabels(t *testing.T, f *fleet) {
 }
 
 func boxTestsItself(t *testing.T, f *fleet) {
+	example(t, filepath.Join("docs", "acceptance.md"), "yaml", filepath.Join(f.root, "delivery.yaml"))
 	readmeCommands(t, f, filepath.Join("docs", "acceptance.md"))
 	for file, start := range map[string]string{"acceptance.pdf": "%PDF-", "acceptance.html": "<!doctype html>\n<html lang=\"en\""} {
 		text, err := os.ReadFile(filepath.Join(f.root, file))

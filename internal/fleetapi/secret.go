@@ -31,6 +31,11 @@ type NewSecret struct {
 // Secret is what may be told of one.
 type Secret struct {
 	SecretAt
+	BoxName string `json:"box_name,omitempty"`
+	// Boxes counts those that are to have it, Held those of them that follow a
+	// desired state with it.
+	Boxes   int       `json:"boxes"`
+	Held    int       `json:"held"`
 	Changed time.Time `json:"changed"`
 	By      string    `json:"by"`
 	// Lost says that the controller cannot decrypt it any more: it must be set anew
@@ -54,6 +59,19 @@ type BoxSecretList struct {
 	Items []BoxSecret `json:"items"`
 }
 
+// SecretBox is a box that is to have a secret.
+type SecretBox struct {
+	Box   identity.ID `json:"box"`
+	Name  string      `json:"name"`
+	Site  string      `json:"site"`
+	State string      `json:"state" enum:"held,waiting,sealing" doc:"as of BoxSecret"`
+}
+
+// SecretBoxList is sorted by name.
+type SecretBoxList struct {
+	Items []SecretBox `json:"items"`
+}
+
 // Secrets lists the secrets of the sites that the caller sees.
 func (c *Client) Secrets(ctx context.Context) (SecretList, error) {
 	return call[SecretList](ctx, c, http.MethodGet, "/secrets", nil)
@@ -62,6 +80,17 @@ func (c *Client) Secrets(ctx context.Context) (SecretList, error) {
 // BoxSecrets lists what one box is to have.
 func (c *Client) BoxSecrets(ctx context.Context, id identity.ID) (BoxSecretList, error) {
 	return call[BoxSecretList](ctx, c, http.MethodGet, "/boxes/"+url.PathEscape(string(id))+"/secrets", nil)
+}
+
+// SecretBoxes lists the boxes that are to have a secret.
+func (c *Client) SecretBoxes(ctx context.Context, at SecretAt) (SecretBoxList, error) {
+	q := url.Values{"name": {at.Name}}
+	for key, target := range map[string]string{"box": string(at.Box), "site": at.Site, "label": at.Label} {
+		if target != "" {
+			q.Set(key, target)
+		}
+	}
+	return call[SecretBoxList](ctx, c, http.MethodGet, "/secrets:boxes?"+q.Encode(), nil)
 }
 
 // SetSecret stores a secret in the place of the one that was there.

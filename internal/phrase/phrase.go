@@ -12,6 +12,7 @@ package phrase
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 )
 
@@ -37,4 +38,33 @@ func Of(code, format string, args ...any) Phrase {
 		rest = after[end:]
 	}
 	return p
+}
+
+// Form is the plural form that a language has for a whole number: one, few, many
+// or other (Unicode CLDR 48, cardinals). It knows en, de, pl and zh.
+func Form(lang string, n uint64) string {
+	switch {
+	case lang == "zh":
+		return "other"
+	case n == 1:
+		return "one"
+	case lang != "pl":
+		return "other"
+	case n%10 >= 2 && n%10 <= 4 && (n%100 < 12 || n%100 > 14):
+		return "few"
+	}
+	return "many"
+}
+
+// Pick finds the sentence of a code in the words of a language. Where the words
+// have code_one, code_few and so on as well, the first argument counts; a form
+// that they lack is that of the code itself.
+func Pick(words map[string]string, lang, code, first string) (string, bool) {
+	if n, err := strconv.ParseUint(first, 10, 64); err == nil {
+		if text, ok := words[code+"_"+Form(lang, n)]; ok {
+			return text, true
+		}
+	}
+	text, ok := words[code]
+	return text, ok
 }

@@ -2,6 +2,7 @@ package phrase_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/edgeherd/edgeherd/internal/phrase"
@@ -21,5 +22,29 @@ func TestArgumentsAreAsTheSentenceWritesThem(t *testing.T) {
 		if p := phrase.Of("c", c.format, c.args...); p.Code != "c" || p.Text != c.text || !slices.Equal(p.Args, c.want) {
 			t.Errorf("%q: %+v", c.format, p)
 		}
+	}
+}
+
+func TestEachLanguageCountsAsItDoes(t *testing.T) {
+	words := map[string]string{"all": "many", "all_one": "one", "all_few": "few", "plain": "plain"}
+	for lang, want := range map[string]string{"en": "many one many many many many many many", "de": "many one many many many many many many",
+		"pl": "many one few many many few many many", "zh": "many many many many many many many many"} {
+		var got []string
+		for _, n := range []string{"0", "1", "2", "5", "12", "22", "112", "no number"} {
+			text, ok := phrase.Pick(words, lang, "all", n)
+			if !ok {
+				t.Fatalf("%s: nothing for %s", lang, n)
+			}
+			got = append(got, text)
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("%s: %v, want %s", lang, got, want)
+		}
+	}
+	if text, ok := phrase.Pick(words, "pl", "plain", "2"); text != "plain" || !ok {
+		t.Errorf("a sentence without forms: %q, %v", text, ok)
+	}
+	if _, ok := phrase.Pick(words, "pl", "none", "2"); ok {
+		t.Error("a sentence that nobody has was found")
 	}
 }

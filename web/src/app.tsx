@@ -85,6 +85,12 @@ const peopleRoute = createRoute({
   component: lazyRouteComponent(() => import("./pages/people"), "PeoplePage"),
 });
 
+const secretsRoute = createRoute({
+  getParentRoute: () => root,
+  path: "/secrets",
+  component: lazyRouteComponent(() => import("./pages/secrets"), "SecretsPage"),
+});
+
 export const auditRoute = createRoute({
   getParentRoute: () => root,
   path: "/audit",
@@ -116,6 +122,7 @@ export const makeRouter = () =>
       rolloutRoute,
       sitesRoute,
       peopleRoute,
+      secretsRoute,
       auditRoute,
       signInRoute,
       setPasswordRoute,

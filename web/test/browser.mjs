@@ -90,6 +90,7 @@ async function allPages() {
     visits: "/tickets?view=visits",
     people: "/people",
     audit: "/audit",
+    secrets: "/secrets",
     "sign-in": "/sign-in",
     "set-password": "/set-password#first",
     parts: "/tickets?view=parts",

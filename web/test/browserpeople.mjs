@@ -75,6 +75,31 @@ export function peopleParts({ open, visit, check, dialogClean }) {
     await context.close();
   }
 
+  async function secrets() {
+    const { page, context, complaints } = await open({ width: 390 });
+    await visit(page, "/secrets");
+    await page.getByRole("button", { name: "3 of 4 have it" }).click();
+    await page.getByText("not reached yet").waitFor();
+    await page.getByRole("button", { name: "New secret" }).click();
+    const dialog = await dialogClean(page, "the form of a secret");
+    await dialog.getByLabel(/^Name/).fill("hook");
+    await dialog.getByLabel(/^For/).selectOption("label");
+    await dialog.getByLabel(/^Label/).fill("line=b");
+    await dialog.getByLabel(/^Value/).fill("Łódź-4711");
+    const sent = page.waitForRequest((r) => r.method() === "POST" && r.url().endsWith("/api/v1/secrets"));
+    await page.keyboard.press("Enter");
+    const { name, label, value } = (await sent).postDataJSON();
+    check(
+      "a secret is sent as the bytes of its value",
+      name === "hook" && label === "line=b" && Buffer.from(value, "base64").toString() === "Łódź-4711",
+    );
+    await page.getByRole("button", { name: "Remove hook" }).click();
+    await page.locator("dialog[open]").getByRole("button", { name: "Remove", exact: true }).click();
+    await page.getByRole("button", { name: "Remove hook" }).waitFor({ state: "detached" });
+    check("no complaints of secrets", complaints.length === 0, complaints.join("\n     "));
+    await context.close();
+  }
+
   async function audit() {
     const { page, context } = await open();
     await visit(page, "/audit");
@@ -121,5 +146,5 @@ export function peopleParts({ open, visit, check, dialogClean }) {
     await context.close();
   }
 
-  return { signIn, setPassword, users, audit, hostileNames };
+  return { signIn, setPassword, users, secrets, audit, hostileNames };
 }

@@ -99,6 +99,36 @@ export const peopleSample = {
       object: "anna",
     },
   ],
+  secrets: [
+    {
+      name: "camera-dock",
+      box: "d-mw5dnos7nv4eq",
+      box_name: "berlin-1-1",
+      boxes: 1,
+      held: 1,
+      changed: "2026-01-15T10:40:00Z",
+      by: "anna",
+      lost: false,
+    },
+    {
+      name: "proxy",
+      site: "berlin-1",
+      boxes: 4,
+      held: 3,
+      changed: "2026-01-12T08:00:00Z",
+      by: "bert@example.com",
+      lost: false,
+    },
+    {
+      name: "webhook",
+      label: "line=a",
+      boxes: 0,
+      held: 0,
+      changed: "2025-12-20T08:00:00Z",
+      by: "anna",
+      lost: true,
+    },
+  ],
   state: {
     records: 4,
     head: "9f2c".repeat(16),
@@ -112,7 +142,7 @@ export const peopleSample = {
 /** answerPeople answers what belongs here; undefined is for others. */
 export function answerPeople(path, query, body, { shift, refuse, now }) {
   const [, kind, id] = /^\/api\/v1\/([\w-]+(?::\w+)?)(?:\/([^/]+))?/.exec(path) ?? [];
-  const { users, tokens, records, state } = peopleSample;
+  const { users, tokens, records, secrets, state } = peopleSample;
   switch (kind) {
     case "sign-in":
       return ways;
@@ -158,6 +188,35 @@ export function answerPeople(path, query, body, { shift, refuse, now }) {
       };
       tokens.unshift(token);
       return shift({ ...token, secret: "eht_aaaa2222_secret" });
+    }
+    case "secrets": {
+      if (!body) return shift({ items: secrets });
+      const { value, ...at } = body;
+      if (!value) throw refuse(422, "no value");
+      const same = (s) =>
+        s.name === at.name && s.box === at.box && s.site === at.site && s.label === at.label;
+      const was = secrets.find(same);
+      if (was) Object.assign(was, { held: 0, changed: now() });
+      else secrets.push({ ...at, boxes: 1, held: 0, changed: now(), by: "anna", lost: false });
+      return shift({ items: secrets });
+    }
+    case "secrets:remove":
+      secrets.splice(
+        secrets.findIndex((s) => s.name === body.name),
+        1,
+      );
+      return shift({ items: secrets });
+    case "secrets:boxes": {
+      const box = (id, name, state) => ({ box: id, name, site: "berlin-1", state });
+      if (query.get("name") !== "proxy") return { items: [box("d-mw5dnos7nv4eq", "berlin-1-1", "held")] };
+      return {
+        items: [
+          box("d-mw5dnos7nv4eq", "berlin-1-1", "held"),
+          box("d-mw5dnos7nv4e2", "berlin-1-2", "held"),
+          box("d-mw5dnos7nv4e3", "berlin-1-3", "held"),
+          box("d-mw5dnos7nv4e4", "berlin-1-4", "waiting"),
+        ],
+      };
     }
     case "audit":
       return shift({

@@ -27,6 +27,7 @@ export type Verb =
   | "care.act"
   | "rollout.run"
   | "rollout.stop"
+  | "secret.set"
   | "site.set";
 
 export const can = (session: Session | undefined, verb: Verb): boolean =>

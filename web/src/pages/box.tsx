@@ -63,13 +63,13 @@ export function BoxPage() {
       }
     >
       {query.error && <Fault error={query.error} retry={() => void query.refetch()} />}
+      <Standing box={box} />
       <div className="grid grid-cols-[minmax(0,1fr)] items-start gap-3 lg:grid-cols-[minmax(0,1fr)_minmax(19rem,24rem)]">
         <div className="grid grid-cols-[minmax(0,1fr)] gap-3">
           <HealthCard box={box} />
           <ChartCard box={box} />
         </div>
         <div className="grid grid-cols-[minmax(0,1fr)] gap-3">
-          <Standing box={box} />
           <Troubles id={box.id} />
           <Runs box={box} />
           <Measured box={box} />

@@ -36,8 +36,12 @@ const columns: Column[] = [
         <span className="block text-xs text-soft">
           <span className="md:hidden">{box.site} </span>
           {box.simulated && <Simulated />}
-          {box.state !== "active" && <State kind="standing" value={box.state} className="ml-1" />}
         </span>
+        {box.state !== "active" && (
+          <span className="block text-xs">
+            <State kind="standing" value={box.state} />
+          </span>
+        )}
       </>
     ),
   },

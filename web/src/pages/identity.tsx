@@ -20,7 +20,11 @@ export function Standing({ box }: { box: Box }) {
   const identity = query.data;
   if (!away) return null;
   return (
-    <Card title={t("identity.title")} aside={<State kind="standing" value={box.state} />}>
+    <Card
+      title={t("identity.title")}
+      aside={<State kind="standing" value={box.state} />}
+      className="mb-3 border-hot"
+    >
       <p className="px-3 pb-2">{t(`identity.${box.state}`, { defaultValue: "" })}</p>
       {!identity ? (
         query.error ? (
@@ -50,21 +54,25 @@ export function Standing({ box }: { box: Box }) {
                     <th scope="col">{t("identity.address")}</th>
                     <th scope="col">{t("identity.state")}</th>
                     <th scope="col">{t("identity.changed")}</th>
-                    <th scope="col">{t("identity.serial")}</th>
                   </tr>
                 </thead>
                 <tbody>
                   {identity.certificates.map((c) => (
                     <tr key={c.serial}>
-                      <td className="code whitespace-nowrap">{c.address || "–"}</td>
+                      <td className="code whitespace-nowrap">
+                        {c.address || "–"}
+                        <span
+                          className="block text-xs text-soft"
+                          title={`${t("identity.serial")} ${c.serial}`}
+                        >
+                          {c.serial.slice(0, 8)}
+                        </span>
+                      </td>
                       <td className="whitespace-nowrap">
                         {t(`identity.cert.${c.state}`, { defaultValue: c.state })}
                       </td>
                       <td>
                         <Ago time={c.changed} />
-                      </td>
-                      <td className="code text-soft" title={c.serial}>
-                        {c.serial.slice(0, 8)}
                       </td>
                     </tr>
                   ))}

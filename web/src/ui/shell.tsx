@@ -216,6 +216,14 @@ function Doors() {
           </Link>
         </DropdownMenu.Item>
       )}
+      {can(data, "secret.set") && (
+        <DropdownMenu.Item asChild>
+          <Link to="/secrets" className={style}>
+            <Icon name="key" />
+            {t("secrets.title")}
+          </Link>
+        </DropdownMenu.Item>
+      )}
       {can(data, "audit.read") && (
         <DropdownMenu.Item asChild>
           <Link to="/audit" className={style}>

@@ -1654,8 +1654,11 @@ export type RolloutList = {
 
 export type Secret = {
     box?: string;
+    box_name?: string;
+    boxes: number;
     by: string;
     changed: string;
+    held: number;
     /**
      * of boxes, as k=v
      */
@@ -1673,6 +1676,20 @@ export type SecretAt = {
     label?: string;
     name: string;
     site?: string;
+};
+
+export type SecretBox = {
+    box: string;
+    name: string;
+    site: string;
+    /**
+     * as of BoxSecret
+     */
+    state: 'held' | 'waiting' | 'sealing';
+};
+
+export type SecretBoxList = {
+    items: Array<SecretBox>;
 };
 
 export type SecretList = {
@@ -5182,6 +5199,51 @@ export type SetSecretResponses = {
 };
 
 export type SetSecretResponse = SetSecretResponses[keyof SetSecretResponses];
+
+export type ListSecretBoxesData = {
+    body?: never;
+    path?: never;
+    query?: {
+        name?: string;
+        box?: string;
+        site?: string;
+        /**
+         * as k=v
+         */
+        label?: string;
+    };
+    url: '/api/v1/secrets:boxes';
+};
+
+export type ListSecretBoxesErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type ListSecretBoxesError = ListSecretBoxesErrors[keyof ListSecretBoxesErrors];
+
+export type ListSecretBoxesResponses = {
+    /**
+     * OK
+     */
+    200: SecretBoxList;
+};
+
+export type ListSecretBoxesResponse = ListSecretBoxesResponses[keyof ListSecretBoxesResponses];
 
 export type RemoveSecretData = {
     body: SecretAt;
