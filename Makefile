@@ -47,6 +47,7 @@ deps: ## what the tests need: installs it when root, else says what is missing
 	.ci/deps.sh
 	go mod download
 	go -C .ci/tools mod download
+	go -C .ci/s3 mod download
 	go mod download $$(cat .ci/fixtures)
 	@$(MAKE) --no-print-directory web/node_modules/.package-lock.json .ci/npm/node_modules/.package-lock.json
 
@@ -63,11 +64,15 @@ lint: build/tools/staticcheck ## gofmt, go vet, staticcheck
 build/tools/staticcheck: .ci/tools/go.mod .ci/tools/go.sum
 	go build -C .ci/tools -o $(CURDIR)/$@ honnef.co/go/tools/cmd/staticcheck
 
+# A real S3 server for tests, from a module of its own.
+build/tools/versitygw: .ci/s3/go.mod .ci/s3/go.sum
+	go build -C .ci/s3 -trimpath -o $(CURDIR)/$@ github.com/versity/versitygw/cmd/versitygw
+
 # The browser waits for pages most of the time; fuzzing takes what it leaves.
 test: deps assets web build lint gotest ## everything CI checks
 	$(MAKE) --no-print-directory -j2 --output-sync=target fuzz webtest
 
-gotest:
+gotest: build/tools/versitygw
 	.ci/gotest.sh
 
 fuzz: ## every fuzz target for FUZZTIME (3s)
@@ -76,7 +81,7 @@ fuzz: ## every fuzz target for FUZZTIME (3s)
 webtest:
 	cd web && npm run lint && npm test && npm run test:browser
 
-prove: assets web build ## full counts and fault matrices: hours
+prove: assets web build build/tools/versitygw ## full counts and fault matrices: hours
 	EDGEHERD_REQUIRE_ASSETS=1 EDGEHERD_PROVE=1 go test -race -shuffle=on -count=1 -timeout 8h ./...
 	.ci/fuzz.sh 5m "$$(go env GOCACHE)/fuzz/$$(go list -m)"
 

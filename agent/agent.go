@@ -279,6 +279,7 @@ func (a *Agent) openParts() (err error) {
 	a.fetcher, err = fetch.New(fetch.Options{
 		Peers: a.openPeer(), Blobs: a.blobs, BaseURL: "https://" + a.id.HTTPS, MinFreeBytes: a.opts.MinFreeBytes, WallClock: a.clock.wall,
 		RateBytesPerSec: a.opts.DownloadRate, MonthBytes: a.opts.MonthBytes, Ledger: filepath.Join(a.opts.State, "downloads.json"), Client: files,
+		Direct: a.direct(),
 	}, a.log)
 	if err != nil {
 		return err
@@ -378,6 +379,15 @@ func (a *Agent) Run(ctx context.Context) error {
 		return a.update.CleanStop()
 	}
 	return err
+}
+
+// direct makes connections to a bucket. A box behind a proxy takes all through the
+// controller: its proxy may let nothing else pass.
+func (a *Agent) direct() *http.Client {
+	if a.opts.Proxy != "" {
+		return nil
+	}
+	return &http.Client{Transport: &http.Transport{DialContext: a.opts.Dial, ResponseHeaderTimeout: time.Minute, IdleConnTimeout: time.Minute}}
 }
 
 // openRenewer prepares what keeps the certificate good.

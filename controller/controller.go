@@ -35,6 +35,7 @@ import (
 	"github.com/edgeherd/edgeherd/controller/ingest"
 	"github.com/edgeherd/edgeherd/controller/notify"
 	"github.com/edgeherd/edgeherd/controller/people"
+	"github.com/edgeherd/edgeherd/controller/s3"
 	"github.com/edgeherd/edgeherd/controller/secrets"
 	"github.com/edgeherd/edgeherd/controller/store"
 	keeper "github.com/edgeherd/edgeherd/controller/trust"
@@ -60,6 +61,13 @@ type Options struct {
 	// Blobs is the folder of models and releases; default DIR/blobs. The
 	// controllers of one database share it.
 	Blobs string
+	// S3 is a bucket behind the folder, which is a cache then; nil: none. CacheBytes
+	// bounds the folder; default 50 GB. PackBytes bounds the packs; default 100 GB.
+	S3         *s3.Options
+	CacheBytes int64
+	PackBytes  int64
+	// Uplink bounds what boxes download at once.
+	Uplink deliver.GateOptions
 	// Retention says how long telemetry is kept; zero means for ever.
 	Retention Retention
 	// Broker is a broker of others to use; nothing listens on MQTT then.
@@ -127,6 +135,7 @@ type Controller struct {
 	lock   *durable.Lock
 	store  *store.Store
 	blobs  *blob.Store
+	bucket *s3.Bucket // nil: none
 	trust  *keeper.Keeper
 	ca     *identity.CA
 	key    trust.PrivateKey
@@ -199,9 +208,9 @@ func Open(ctx context.Context, opts Options, log *slog.Logger) (_ *Controller, e
 		Store:    c.store, Publish: c.tell, Changed: c.boxChanged, Live: c.boxLive,
 		LiveFor: c.liveFor, Pace: c.pace, Faults: c.faults, Ask: c.askHello, Observer: c.exports.metrics.Ingest, WallClock: c.opts.WallClock,
 	}, log)
-	c.packs = deliver.New(deliver.Options{Store: c.store, Blobs: c.blobs, Leads: c.leads}, log)
+	c.packs = deliver.New(deliver.Options{Store: c.store, Blobs: c.blobs, Leads: c.leads, PackBytes: c.opts.PackBytes, CacheBytes: c.opts.CacheBytes}, log)
 	c.api, err = api.New(api.Options{
-		Packs: c.packs,
+		Packs: c.packs, Gate: deliver.NewGate(c.opts.Uplink), URL: c.blobURL(),
 		Store: c.store, People: c.people, Blobs: c.blobs, Keyring: c.Keyring(), Trust: c.trust, Hub: c.hub, Wake: c.act, SitesChanged: c.pacer.changed,
 		Version: c.opts.Version, WallClock: c.opts.WallClock, SecureCookies: !c.opts.HTTPPlain,
 		Metrics: c.exports.metrics.Handler(), Faults: c.faults, Trouble: c.ingest.Trouble,
@@ -236,7 +245,7 @@ func (c *Controller) openState(ctx context.Context) error {
 	} else if err != nil {
 		return err
 	}
-	if c.blobs, err = blob.Open(c.opts.Blobs); err != nil {
+	if err := c.openBlobs(ctx); err != nil {
 		return err
 	}
 	if err := c.openStore(ctx); err != nil {

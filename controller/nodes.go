@@ -105,6 +105,14 @@ func (c *Controller) agreeOnKeys(ctx context.Context) error {
 }
 
 func (c *Controller) agreeOnBlobs(ctx context.Context) error {
+	if b := c.opts.S3; b != nil { // the folder is a cache, each controller has its own
+		mine := "bucket " + b.Bucket + " " + b.Prefix
+		agreed, err := c.store.Agree(ctx, agreedBlobs, mine)
+		if err == nil && agreed != mine {
+			err = fmt.Errorf("the other controllers on this database keep models in %q, this one in %q: give them the same settings s3", agreed, mine)
+		}
+		return err
+	}
 	file := filepath.Join(c.blobs.Dir(), blobsMark)
 	text, err := os.ReadFile(file)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -68,6 +68,9 @@ type Options struct {
 	// Peers shares frames with the other boxes of the site; nil: every box fetches
 	// for itself.
 	Peers Peers
+	// Direct makes connections to other places that the server names for a blob, such
+	// as a bucket; without a certificate of the box. nil: all comes from the server.
+	Direct *http.Client
 	// MaxBytes is the largest blob that is accepted; default 128 GiB, the most that
 	// a list of frames can tell of.
 	MaxBytes int64
@@ -101,10 +104,13 @@ type Fetcher struct {
 	gate  *gate
 	http  *http.Client
 	retry *retryablehttp.Client
+	// straight reads from other places; nil without Direct.
+	straight *http.Client
 
 	mu      sync.Mutex // guards the fields below
 	busy    map[blob.Digest]*busy
 	refused map[blob.Digest]refusal
+	places  map[blob.Digest]place
 	parts   map[blob.Digest]*part     // that are being filled
 	shunned map[identity.ID]time.Time // peers that gave wrong frames, until when
 }
@@ -139,12 +145,18 @@ func New(opts Options, log *slog.Logger) (*Fetcher, error) {
 	if opts.WallClock == nil {
 		opts.WallClock = time.Now
 	}
-	f := &Fetcher{opts: opts, base: base, log: log, gate: newGate(opts, log), busy: map[blob.Digest]*busy{}, refused: map[blob.Digest]refusal{},
+	f := &Fetcher{opts: opts, base: base, log: log, gate: newGate(opts, log), busy: map[blob.Digest]*busy{}, refused: map[blob.Digest]refusal{}, places: map[blob.Digest]place{},
 		parts: map[blob.Digest]*part{}, shunned: map[identity.ID]time.Time{}}
 	client := *opts.Client
 	client.CheckRedirect = f.checkRedirect
 	client.Transport = watchdog{cmp.Or(client.Transport, http.DefaultTransport), opts.Stall}
 	f.http = &client
+	if opts.Direct != nil {
+		straight := *opts.Direct
+		straight.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+		straight.Transport = watchdog{cmp.Or(straight.Transport, http.DefaultTransport), opts.Stall}
+		f.straight = &straight
+	}
 	f.retry = &retryablehttp.Client{
 		HTTPClient: f.http,
 		Logger:     nil, // the default prints every URL to stderr

@@ -237,7 +237,9 @@ func (f *Fetcher) pull(ctx context.Context, d blob.Digest, p *part, first, end i
 		}
 		err := p.put(i, p.buf[:n])
 		if errors.Is(err, errFrame) {
-			// The others of the run are on their way already.
+			// The others of the run are on their way already. The next try asks the
+			// controller.
+			f.forget(d, f.opts.Direct != nil)
 			err, wrong = nil, p.reject(i, err)
 		}
 		if err != nil {
@@ -267,6 +269,9 @@ type span struct {
 func (f *Fetcher) open(ctx context.Context, s span) (io.ReadCloser, error) {
 	if err := f.gate.wait(ctx); err != nil {
 		return nil, err
+	}
+	if body, ok := f.direct(ctx, s); ok {
+		return body, nil
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	req, err := retryablehttp.NewRequestWithContext(ctx, http.MethodGet, f.url(s.d), nil)

@@ -25,6 +25,8 @@ func modelCommand(c *cli) *cobra.Command {
 		modelDriftCommand(c),
 		modelDiffCommand(c),
 		modelWhereCommand(c),
+		modelVerifyCommand(c),
+		modelRetireCommand(c),
 		modelDeltaCommand(c),
 		modelPatchCommand(c),
 	)

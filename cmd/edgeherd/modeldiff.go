@@ -60,6 +60,10 @@ func modelVersion(word string) (name, version string, err error) {
 	return name, version, nil
 }
 
+type placeList struct {
+	Items []place `json:"items"`
+}
+
 // place is one box of `model where`.
 type place struct {
 	Box     string `json:"box"`
@@ -92,7 +96,7 @@ func modelWhereCommand(c *cli) *cobra.Command {
 				s.names = append(s.names, b.Name)
 			}
 		}
-		s.value, s.items = places, items(places)
+		s.value, s.items = placeList{places}, items(places)
 		return c.print(s)
 	})
 }

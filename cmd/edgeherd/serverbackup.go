@@ -109,7 +109,7 @@ func serverRestoredCommand(c *cli) *cobra.Command {
 
 func doctorOptions(cfg serverConfig) doctor.Options {
 	o := doctor.Options{
-		State: cfg.State, Database: cfg.Database, PasswordFile: cfg.PasswordFile, Retention: cfg.Retention.values(), Hosts: cfg.Hosts,
+		State: cfg.State, Database: cfg.Database, PasswordFile: cfg.PasswordFile, Retention: cfg.Retention.values(), Hosts: cfg.Hosts, S3: cfg.S3.options(),
 		Broker: doctor.Broker{URL: cfg.Broker.URL, CA: cfg.Broker.CA, Cert: cfg.Broker.Cert, Key: cfg.Broker.Key},
 	}
 	if !cfg.HTTPPlain {

@@ -16,6 +16,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/edgeherd/edgeherd/controller"
+	"github.com/edgeherd/edgeherd/controller/s3"
 )
 
 // defaultServerConfig may be missing; a file that --config names may not.
@@ -37,6 +38,10 @@ type serverConfig struct {
 	Database     string          `yaml:"database"`               // postgres://user@host/name; default SQLite in state
 	PasswordFile string          `yaml:"database_password_file"` // default: PGPASSWORD or the passfile
 	Blobs        string          `yaml:"blobs"`                  // default STATE/blobs
+	S3           s3Config        `yaml:"s3"`                     // a bucket behind that folder; default none
+	CacheBytes   int64           `yaml:"cache_bytes"`            // of the folder before a bucket; default 50 GB
+	PackBytes    int64           `yaml:"pack_bytes"`             // of packs and deltas; default 100 GB
+	Uplink       uplinkConfig    `yaml:"uplink"`                 // what boxes download at once
 	Retention    retentionConfig `yaml:"retention"`              // how long telemetry is kept
 	Broker       brokerConfig    `yaml:"broker"`                 // default: the one built in
 	Metrics      string          `yaml:"metrics"`                // loopback address for scrapers; default none
@@ -54,6 +59,32 @@ type advertiseConfig struct {
 	Broker string `yaml:"broker"` // MQTT; default mqtt, or that of broker.url
 	Files  string `yaml:"files"`  // default device
 	Pages  string `yaml:"pages"`  // default http, unless it is for this machine alone
+}
+
+// s3Config is the key s3 of server.yaml.
+type s3Config struct {
+	Endpoint   string `yaml:"endpoint"` // https://host:port
+	Bucket     string `yaml:"bucket"`
+	Prefix     string `yaml:"prefix"`          // of the names of objects; default none
+	Region     string `yaml:"region"`          // default what the store says
+	AccessKey  string `yaml:"access_key"`      // default AWS_ACCESS_KEY_ID, else the role of the machine
+	SecretFile string `yaml:"secret_key_file"` // file with the secret; default AWS_SECRET_ACCESS_KEY
+	CA         string `yaml:"ca"`              // who vouches for the store; default the system's
+	Boxes      string `yaml:"boxes"`           // endpoint for boxes; default endpoint
+}
+
+// options are nil without a bucket.
+func (c s3Config) options() *s3.Options {
+	if c == (s3Config{}) {
+		return nil
+	}
+	return &s3.Options{Endpoint: c.Endpoint, Bucket: c.Bucket, Prefix: c.Prefix, Region: c.Region, AccessKey: c.AccessKey, SecretFile: c.SecretFile, CA: c.CA, Boxes: c.Boxes}
+}
+
+// uplinkConfig is the key uplink of server.yaml.
+type uplinkConfig struct {
+	Transfers      int   `yaml:"transfers"`        // requests for contents at once; default 100
+	BytesPerSecond int64 `yaml:"bytes_per_second"` // of all together; default no bound
 }
 
 // check finds what YAML cannot.

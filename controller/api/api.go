@@ -72,6 +72,10 @@ type Options struct {
 	SamplesFor time.Duration
 	// Packs makes versions smaller for the lines of sites; nil: nothing does.
 	Packs *deliver.Packer
+	// Gate says how many boxes download at once; nil: all that want.
+	Gate *deliver.Gate
+	// URL makes an address at which a box reads a blob without us; nil: there is none.
+	URL func(context.Context, blob.Digest) (string, time.Duration, error)
 	// Desk is where people act on tickets and visits, Notify tells endpoints of
 	// them; nil: there are none.
 	Desk   *upkeep.Desk

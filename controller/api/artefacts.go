@@ -24,6 +24,8 @@ func (a *API) registerArtefacts() {
 	route(a, get("/models/{name}", "getModel", "One model with its versions", "artefacts"), a.getModel)
 	route(a, a.acting(post("/models", "pushModel", "Register a signed manifest whose files are here", "artefacts")), a.pushModel)
 	route(a, get("/models/{name}/diff", "diffModel", "What a box that has one version of a model fetches for another", "artefacts"), a.diffModel)
+	route(a, a.acting(post("/models/{name}/verify", "verifyModel", "Hash the files of a version again", "artefacts")), a.verifyModel)
+	route(a, a.acting(post("/models/{name}/retire", "retireModel", "Forget a version that no box runs, with its files", "artefacts")), a.retireModel)
 	route(a, post("/bundles:check", "checkBundle", "Whether a version that came in a bundle would be taken, and what is missing of it", "artefacts"), a.checkBundle)
 	a.registerDrift()
 	route(a, get("/releases", "listReleases", "Agent releases, newest first", "artefacts"), a.listReleases)

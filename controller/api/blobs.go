@@ -6,11 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/edgeherd/edgeherd/internal/acceptance"
 	"github.com/edgeherd/edgeherd/internal/blob"
+	"github.com/edgeherd/edgeherd/internal/deviceapi"
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
 	"github.com/edgeherd/edgeherd/internal/identity"
 	"github.com/edgeherd/edgeherd/models"
@@ -133,6 +136,7 @@ func WithBox(ctx context.Context, id identity.ID) context.Context {
 func (a *API) Device() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /device/v1/blobs/{hex}", a.ofBox(a.deviceBlob))
+	mux.HandleFunc("GET /device/v1/blobs/{hex}/url", a.ofBox(a.deviceURL))
 	mux.HandleFunc("GET /device/v1/blobs/{hex}/ways", a.ofBox(a.deviceWays))
 	mux.HandleFunc("POST /device/v1/blobs/{hex}/lease", a.ofBox(a.deviceLease))
 	mux.HandleFunc("GET /device/v1/trust/{name}", a.deviceTrust)
@@ -171,18 +175,63 @@ func (a *API) getBlob(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a *API) deviceBlob(w http.ResponseWriter, r *http.Request, d blob.Digest) {
-	f, err := a.opts.Blobs.Get(d)
+	f, err := a.opts.Blobs.Stream(d)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fleetapi.Problem(http.StatusNotFound, "there is no blob "+d.String(), "")
+	}
 	if err != nil {
-		if !a.opts.Blobs.Has(d) {
-			err = fleetapi.Problem(http.StatusNotFound, "there is no blob "+d.String(), "")
-		}
 		a.fail(w, r, err)
 		return
 	}
 	defer f.Close()
+	body := io.ReadSeeker(f)
+	if a.opts.Gate != nil {
+		leave, err := a.admit(w, r, d)
+		if err != nil {
+			a.fail(w, r, err)
+			return
+		}
+		defer leave()
+		body = a.opts.Gate.Paced(r.Context(), f)
+	}
 	h := w.Header()
 	h.Set("ETag", `"`+d.String()+`"`)
 	h.Set("Content-Type", "application/octet-stream")
 	h.Set("Cache-Control", "private, max-age=31536000, immutable")
-	http.ServeContent(w, r, "", time.Time{}, f)
+	http.ServeContent(w, r, "", time.Time{}, body)
+}
+
+// admit asks whether the box may download now, or tells it when to come again.
+// Lists of frames and manifests are always given: so few bytes matter to no line.
+func (a *API) admit(w http.ResponseWriter, r *http.Request, d blob.Digest) (leave func(), err error) {
+	size, err := a.opts.Blobs.Size(d)
+	if err != nil || size <= blob.FrameBytes {
+		return func() {}, err
+	}
+	id, _ := r.Context().Value(boxKey{}).(identity.ID)
+	site, err := a.opts.Store.SiteOf(r.Context(), id)
+	if err != nil {
+		return nil, err
+	}
+	leave, wait := a.opts.Gate.Enter(site, time.Now())
+	if wait > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(int(wait.Seconds())))
+		return nil, fleetapi.Problem(http.StatusTooManyRequests, "the uplink is busy with other sites", "Ask again later.")
+	}
+	return leave, nil
+}
+
+// deviceURL tells a box where it reads a blob without us.
+func (a *API) deviceURL(w http.ResponseWriter, r *http.Request, d blob.Digest) {
+	if a.opts.URL == nil || !a.opts.Blobs.Has(d) {
+		a.fail(w, r, fleetapi.Problem(http.StatusNotFound, "there is no other place of blob "+d.String(), ""))
+		return
+	}
+	u, life, err := a.opts.URL(r.Context(), d)
+	if err != nil {
+		a.fail(w, r, err)
+		return
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	writeJSON(w, http.StatusOK, deviceapi.Place{URL: u, ForMs: life.Milliseconds()})
 }

@@ -107,6 +107,8 @@ var access = map[string]entry{
 	"GET /api/v1/models/{name}/drift":    filtered(authz.See),
 	"GET /api/v1/models/{name}/diff":     filtered(authz.See),
 	"POST /api/v1/models":                ofFleet(authz.Push).do("model.push"),
+	"POST /api/v1/models/{name}/verify":  ofFleet(authz.Push).do("model.verify"),
+	"POST /api/v1/models/{name}/retire":  ofFleet(authz.Push).do("model.retire"),
 	"GET /api/v1/releases":               filtered(authz.See),
 	"POST /api/v1/releases":              ofFleet(authz.Push).do("release.push"),
 	"GET /api/v1/trust":                  filtered(authz.See),

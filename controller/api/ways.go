@@ -24,14 +24,19 @@ func (a *API) deviceWays(w http.ResponseWriter, r *http.Request, d blob.Digest) 
 		a.fail(w, r, err)
 		return
 	}
+	used := false
 	out := deviceapi.Ways{Packs: []deviceapi.Pack{}}
 	for _, p := range packs {
 		switch p.State {
 		case store.PackWanted:
 			out.WaitMs = packSoon
 		case store.PackReady:
+			used = true
 			out.Packs = append(out.Packs, deviceapi.Pack{Digest: p.Digest, SizeBytes: p.SizeBytes, Index: p.Index, IndexBytes: p.IndexBytes, Base: p.Base})
 		}
+	}
+	if used && a.opts.Packs != nil {
+		a.opts.Packs.Used(r.Context(), d)
 	}
 	writeJSON(w, http.StatusOK, out)
 }

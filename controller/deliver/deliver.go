@@ -25,10 +25,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/edgeherd/edgeherd/controller/store"
 	"github.com/edgeherd/edgeherd/internal/blob"
+	"github.com/edgeherd/edgeherd/internal/fleetapi"
 	"github.com/edgeherd/edgeherd/models"
 	"github.com/edgeherd/edgeherd/models/wdelta"
 )
@@ -44,6 +46,11 @@ type Options struct {
 	Timeout time.Duration
 	// Look is how often the queue is looked at without a cause; default 1 min.
 	Look time.Duration
+	// PackBytes bounds the room of packs; default 100 GB. Those that boxes were not
+	// told of for longest go first, those that a version under way needs never.
+	PackBytes int64
+	// CacheBytes bounds the folder of a store with a bucket behind it; default 50 GB.
+	CacheBytes int64
 }
 
 // Packer makes the packs that are wanted.
@@ -51,16 +58,21 @@ type Packer struct {
 	opts Options
 	log  *slog.Logger
 	wake chan struct{} // buffer 1: something is wanted
+
+	mu   sync.Mutex // guards used
+	used map[blob.Digest]time.Time
 }
 
 // New returns a Packer. It starts nothing.
 func New(opts Options, log *slog.Logger) *Packer {
 	opts.Timeout = cmp.Or(opts.Timeout, 2*time.Hour)
 	opts.Look = cmp.Or(opts.Look, time.Minute)
+	opts.PackBytes = cmp.Or(opts.PackBytes, 100e9)
+	opts.CacheBytes = cmp.Or(opts.CacheBytes, 50e9)
 	if opts.Leads == nil {
 		opts.Leads = func() bool { return true }
 	}
-	return &Packer{opts: opts, log: log, wake: make(chan struct{}, 1)}
+	return &Packer{opts: opts, log: log, wake: make(chan struct{}, 1), used: map[blob.Digest]time.Time{}}
 }
 
 // Bounds of the deltas of one file: from so many versions, or until they cover
@@ -117,7 +129,17 @@ func (p *Packer) Want(ctx context.Context, packs []store.Pack) error {
 
 // Run makes packs until ctx is done.
 func (p *Packer) Run(ctx context.Context) error {
+	var swept time.Time
 	for {
+		if p.opts.Leads() && time.Since(swept) >= sweepEvery {
+			swept = time.Now()
+			if err := p.Sweep(ctx); err != nil && ctx.Err() == nil {
+				p.log.Warn("old packs stay", "err", err)
+			}
+		}
+		if err := p.opts.Blobs.Trim(p.opts.CacheBytes); err != nil {
+			p.log.Warn("the cache of the bucket is not trimmed", "err", err)
+		}
 		for p.opts.Leads() && ctx.Err() == nil {
 			more, err := p.one(ctx)
 			if err != nil && ctx.Err() == nil {
@@ -138,6 +160,82 @@ func (p *Packer) Run(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// Used notes that boxes were told of the packs of a file. Thousands ask at once:
+// it is written once a while.
+func (p *Packer) Used(ctx context.Context, target blob.Digest) {
+	p.mu.Lock()
+	now := time.Now()
+	fresh := now.Sub(p.used[target]) < sweepEvery
+	if !fresh {
+		p.used[target] = now
+	}
+	p.mu.Unlock()
+	if fresh {
+		return
+	}
+	if err := p.opts.Store.UsePacks(ctx, target); err != nil {
+		p.log.Warn("use of packs is not noted", "digest", target, "err", err)
+	}
+}
+
+// sweepEvery is how often packs are looked at for what can go.
+const sweepEvery = 10 * time.Minute
+
+// Sweep removes packs until they have at most the room that they may.
+func (p *Packer) Sweep(ctx context.Context) error {
+	total, err := p.opts.Store.PacksBytes(ctx)
+	if err != nil || total <= p.opts.PackBytes {
+		return err
+	}
+	keep, err := p.underWay(ctx)
+	if err != nil {
+		return err
+	}
+	for total > p.opts.PackBytes {
+		blobs, err := p.opts.Store.EvictPack(ctx, keep)
+		if errors.Is(err, store.ErrNotFound) {
+			p.log.Warn("packs of versions under way have more room than packs may", "bytes", total)
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		for _, d := range blobs {
+			if err := p.opts.Blobs.Delete(d); err != nil {
+				return err
+			}
+		}
+		if total, err = p.opts.Store.PacksBytes(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// underWay are the files of versions that a rollout which has not ended brings.
+func (p *Packer) underWay(ctx context.Context) (map[blob.Digest]bool, error) {
+	rollouts, err := p.opts.Store.Rollouts(ctx, fleetapi.RolloutDraft, fleetapi.RolloutRunning, fleetapi.RolloutPaused, fleetapi.RolloutHalted)
+	if err != nil {
+		return nil, err
+	}
+	versions, err := p.opts.Store.Models(ctx)
+	if err != nil {
+		return nil, err
+	}
+	keep := map[blob.Digest]bool{}
+	for _, r := range rollouts {
+		for _, v := range versions {
+			if v.Digest != r.Target.Digest {
+				continue
+			}
+			for _, f := range v.Manifest.Files {
+				keep[f.Digest] = true
+			}
+		}
+	}
+	return keep, nil
 }
 
 // one makes the next pack and tells what became of it. more says that there may

@@ -21,6 +21,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/edgeherd/edgeherd/controller/s3"
 	"github.com/edgeherd/edgeherd/controller/store"
 )
 
@@ -49,6 +50,8 @@ type Options struct {
 	Hosts []string
 	// Broker is a broker of others; see controller.ExternalBroker.
 	Broker Broker
+	// S3 is the bucket behind the folder of models; nil: none.
+	S3 *s3.Options
 	// WallClock is the clock that is judged; nil means time.Now.
 	WallClock func() time.Time
 }
@@ -84,6 +87,9 @@ func Examine(ctx context.Context, opts Options) Report {
 		r.Findings = append(r.Findings, opts.shown(ctx)...)
 		r.Findings = append(r.Findings, secrets(opts.State))
 	}
+	if opts.S3 != nil {
+		r.Findings = append(r.Findings, bucket(ctx, *opts.S3)...)
+	}
 	r.Findings = append(r.Findings, clock(opts.WallClock()))
 	for _, f := range r.Findings {
 		if f.Level == store.Fail || f.Level == store.Warn && r.Level == store.OK {
@@ -91,6 +97,22 @@ func Examine(ctx context.Context, opts Options) Report {
 		}
 	}
 	return r
+}
+
+// bucket looks at the store of models as the controller does when it starts.
+func bucket(ctx context.Context, opts s3.Options) (out []store.Finding) {
+	b, err := s3.New(opts)
+	if err != nil {
+		return []store.Finding{{Check: "s3 settings", Level: store.Fail, Found: err.Error(), Way: "correct the settings s3 of server.yaml"}}
+	}
+	for _, f := range b.Check(ctx) {
+		level := store.OK
+		if f.Way != "" {
+			level = store.Fail
+		}
+		out = append(out, store.Finding{Check: f.Check, Level: level, Found: f.Found, Way: f.Way})
+	}
+	return out
 }
 
 func state(dir string) store.Finding {

@@ -7,6 +7,7 @@ import (
 	"github.com/edgeherd/edgeherd/controller/store"
 	"github.com/edgeherd/edgeherd/internal/blob"
 	"github.com/edgeherd/edgeherd/internal/identity"
+	"github.com/edgeherd/edgeherd/models"
 )
 
 func packsAreWantedOnce(t *testing.T, open func(t *testing.T) *store.Store) {
@@ -38,6 +39,62 @@ func packsAreWantedOnce(t *testing.T, open func(t *testing.T) *store.Store) {
 	check(t, err)
 	if len(all) != 2 || all[0] != next || all[1] != delta {
 		t.Errorf("packs are %+v, want %+v and %+v", all, next, delta)
+	}
+}
+
+// What nobody was told of for longest goes first, what is wanted never; a version
+// that is retired takes its packs along, and leaves what others need.
+func packsGoByTheirUse(t *testing.T, open func(t *testing.T) *store.Store) {
+	s := open(t)
+	sum := func(text string) blob.Digest { return blob.Sum([]byte(text)) }
+	ready := func(target, base string) {
+		p := store.Pack{Target: sum(target), State: store.PackReady, Digest: sum("pack " + target + base), SizeBytes: 100, Index: sum("index " + target + base), IndexBytes: 10}
+		if base != "" {
+			p.Base = sum(base)
+		}
+		check(t, s.PutPack(ctx, p))
+	}
+	for _, name := range []string{"a", "b", "c"} {
+		ready(name, "")
+	}
+	n, err := s.PacksBytes(ctx)
+	check(t, err)
+	if n != 330 {
+		t.Errorf("packs have %d bytes, want 330", n)
+	}
+	keep := map[blob.Digest]bool{sum("a"): true}
+	for range 2 {
+		gone, err := s.EvictPack(ctx, keep)
+		check(t, err)
+		if len(gone) != 2 {
+			t.Errorf("evicted %v, want a pack and its index", gone)
+		}
+	}
+	if _, err := s.EvictPack(ctx, keep); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("a pack that is wanted was evicted: %v", err)
+	}
+	check(t, s.UsePacks(ctx, sum("a")))
+	version := func(v, file string) models.Manifest {
+		return models.Manifest{V: models.ManifestVersion, Name: "eye", Version: v, Files: []models.File{
+			{Path: models.ModelFile, Digest: sum(file), SizeBytes: 9}, {Path: "labels.txt", Digest: sum("labels"), SizeBytes: 9}}}
+	}
+	check(t, s.AddModel(ctx, sum("one"), version("1.0.0", "a")))
+	check(t, s.AddModel(ctx, sum("two"), version("2.0.0", "z")))
+	ready("z", "a")
+	rest, err := s.RetireModel(ctx, sum("one"))
+	check(t, err)
+	want := map[blob.Digest]bool{sum("one"): true, sum("a"): true, sum("pack a"): true, sum("index a"): true, sum("pack za"): true, sum("index za"): true}
+	for _, d := range rest {
+		if !want[d] {
+			t.Errorf("%s is to go though it is needed", d.Short())
+		}
+		delete(want, d)
+	}
+	if len(want) > 0 {
+		t.Errorf("%d blobs stay that nothing needs", len(want))
+	}
+	if _, err := s.RetireModel(ctx, sum("one")); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("retired twice: %v", err)
 	}
 }
 

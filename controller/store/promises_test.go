@@ -60,6 +60,7 @@ var promises = []struct {
 	{"certificates take turns", certificatesTakeTurns},
 	{"one box of a site fetches, and others hear of those who have something", oneBoxOfASiteFetches},
 	{"packs are wanted once, cold ones first", packsAreWantedOnce},
+	{"packs go by their use, versions with their packs", packsGoByTheirUse},
 }
 
 func countsOnce(t *testing.T, open func(t *testing.T) *store.Store) {

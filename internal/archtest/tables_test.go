@@ -97,8 +97,10 @@ var rows = []row{
 	{"controller/store/storetest", "internal/assets"},
 	{"controller/store/...", "controller/audit controller/care controller/fault controller/rollout controller/series controller/site firmware internal/blob internal/drift internal/enrol internal/fleetapi internal/identity internal/runnerapi internal/trust internal/wire models"},
 	{"controller/backup", "controller/store internal/durable"},
-	{"controller/doctor", "controller/store internal/identity"},
-	{"controller/deliver", "controller/store internal/blob models models/wdelta"},
+	{"controller/doctor", "controller/s3 controller/store internal/identity"},
+	{"controller/deliver", "controller/store internal/blob internal/fleetapi models models/wdelta"},
+	{"controller/s3", "internal/blob"},
+	{"controller/s3/s3test", "internal/assets internal/durable"},
 	{"controller/accept", "internal/acceptance internal/fleetapi internal/identity internal/phrase"},
 	{"controller/enrol", "controller/store internal/enrol internal/identity"},
 	{"controller/secrets", "controller/audit controller/store internal/durable internal/fleetapi internal/identity internal/wire"},
@@ -115,7 +117,7 @@ var rows = []row{
 	{"internal/loadgen/fleet", "controller/store internal/durable internal/identity internal/loadgen internal/wire"},
 	{"cmd/edgeherd-launcher", "internal/blob internal/durable internal/slot"},
 	{"cmd/edgeherd-load", "internal/fleetapi internal/identity internal/loadgen internal/loadgen/fleet"},
-	{"cmd/edgeherd/...", "internal/boxconfig internal/bundle controller controller/api controller/audit controller/authz controller/backup controller/doctor controller/export/... controller/notify controller/people firmware internal/blob internal/durable internal/enrol internal/fleetapi internal/health internal/identity internal/labels internal/outbound internal/qrtext internal/runnerapi internal/simboard internal/slot internal/trust/... internal/wire models models/container models/wdelta internal/acceptance"},
+	{"cmd/edgeherd/...", "internal/boxconfig internal/bundle controller controller/deliver controller/s3 controller/api controller/audit controller/authz controller/backup controller/doctor controller/export/... controller/notify controller/people firmware internal/blob internal/durable internal/enrol internal/fleetapi internal/health internal/identity internal/labels internal/outbound internal/qrtext internal/runnerapi internal/simboard internal/slot internal/trust/... internal/wire models models/container models/wdelta internal/acceptance"},
 }
 
 // door says which packages of ours may import a module in non-test files;
@@ -135,6 +137,7 @@ var doors = []door{
 	{"github.com/theupdateframework/go-tuf/v2", "internal/trust/..."},
 	{"github.com/secure-systems-lab/go-securesystemslib", "internal/trust/tufrepo"},
 	{"github.com/minio/selfupdate", "agent/update"},
+	{"github.com/minio/minio-go/v7", "controller/s3"},
 	{"github.com/google/go-tpm", "agent/tpm controller/enrol"},
 	{"github.com/hashicorp/go-retryablehttp", "agent/fetch"},
 	{"github.com/ebitengine/purego", "agent/worker/..."},

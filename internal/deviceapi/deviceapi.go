@@ -70,3 +70,14 @@ type Peer struct {
 	ID      identity.ID `json:"id"`
 	Address string      `json:"address"`
 }
+
+// Place answers GET BLOB/url: where the bytes of a blob can be read without the
+// controller, in ranges, for ForMs from now. It is as good as a password for that
+// blob: it is never written down. 404: nowhere.
+type Place struct {
+	URL   string `json:"url"`
+	ForMs int64  `json:"for_ms"`
+}
+
+// MaxPlaceBytes bounds the answer.
+const MaxPlaceBytes = 8 << 10

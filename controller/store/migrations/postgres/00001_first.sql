@@ -232,6 +232,7 @@ CREATE INDEX box_site ON box (site, connected);
 CREATE TABLE pack (
   target TEXT NOT NULL, base TEXT NOT NULL, state TEXT NOT NULL, digest TEXT NOT NULL, bytes BIGINT NOT NULL,
   list TEXT NOT NULL, list_bytes BIGINT NOT NULL, why TEXT NOT NULL, changed_ms BIGINT NOT NULL,
+  used_ms BIGINT NOT NULL DEFAULT 0, -- when boxes were last told of it
   PRIMARY KEY (target, base)
 );
 CREATE INDEX pack_wanted ON pack (changed_ms) WHERE state = 'wanted';

@@ -216,6 +216,7 @@ CREATE INDEX box_site ON box (site, connected);
 CREATE TABLE pack (
   target TEXT NOT NULL, base TEXT NOT NULL, state TEXT NOT NULL, digest TEXT NOT NULL, bytes INTEGER NOT NULL,
   list TEXT NOT NULL, list_bytes INTEGER NOT NULL, why TEXT NOT NULL, changed_ms INTEGER NOT NULL,
+  used_ms INTEGER NOT NULL DEFAULT 0, -- when boxes were last told of it
   PRIMARY KEY (target, base)
 ) WITHOUT ROWID;
 CREATE INDEX pack_wanted ON pack (changed_ms) WHERE state = 'wanted';

@@ -1406,6 +1406,7 @@ export type Probe = {
     ok: boolean;
     peak_rss_bytes: number;
     seconds_per_item: number;
+    shadow?: Shadow;
     version: string;
 };
 
@@ -1610,6 +1611,13 @@ export type ResultList = {
     items: Array<Result>;
 };
 
+export type RetiredModel = {
+    digest: string;
+    freed_bytes: number;
+    name: string;
+    version: string;
+};
+
 export type Rollout = {
     affected?: string;
     bytes_per_box: number;
@@ -1730,6 +1738,18 @@ export type Setting = {
     path: string;
     unit?: string;
     value: string;
+};
+
+export type Shadow = {
+    agreement: number;
+    busy?: number;
+    compared: number;
+    err?: string;
+    failures: number;
+    hot?: number;
+    large?: number;
+    latency_ratio: number;
+    seen: number;
 };
 
 export type SignIn = {
@@ -2262,6 +2282,27 @@ export type UserList = {
 export type Value = {
     time: string;
     value: number;
+};
+
+export type VerifiedFile = {
+    digest: string;
+    path: string;
+    size_bytes: number;
+    state: 'ok' | 'damaged' | 'missing';
+    why?: string;
+};
+
+export type VerifiedModel = {
+    digest: string;
+    files: Array<VerifiedFile>;
+    name: string;
+    ok: boolean;
+    version: string;
+};
+
+export type VerifyModel = {
+    drop?: boolean;
+    version: string;
 };
 
 export type Visit = {
@@ -4340,6 +4381,96 @@ export type ModelDriftResponses = {
 };
 
 export type ModelDriftResponse = ModelDriftResponses[keyof ModelDriftResponses];
+
+export type RetireModelData = {
+    body: VerifyModel;
+    headers?: {
+        /**
+         * The same key with the same body gets the first answer again, for a day
+         */
+        'Idempotency-Key'?: string;
+    };
+    path: {
+        name: string;
+    };
+    query?: never;
+    url: '/api/v1/models/{name}/retire';
+};
+
+export type RetireModelErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type RetireModelError = RetireModelErrors[keyof RetireModelErrors];
+
+export type RetireModelResponses = {
+    /**
+     * OK
+     */
+    200: RetiredModel;
+};
+
+export type RetireModelResponse = RetireModelResponses[keyof RetireModelResponses];
+
+export type VerifyModelData = {
+    body: VerifyModel;
+    headers?: {
+        /**
+         * The same key with the same body gets the first answer again, for a day
+         */
+        'Idempotency-Key'?: string;
+    };
+    path: {
+        name: string;
+    };
+    query?: never;
+    url: '/api/v1/models/{name}/verify';
+};
+
+export type VerifyModelErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type VerifyModelError = VerifyModelErrors[keyof VerifyModelErrors];
+
+export type VerifyModelResponses = {
+    /**
+     * OK
+     */
+    200: VerifiedModel;
+};
+
+export type VerifyModelResponse = VerifyModelResponses[keyof VerifyModelResponses];
 
 export type TestNotifyData = {
     body: NotifyTest;

@@ -1,0 +1,186 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+
+	"github.com/edgeherd/edgeherd/firmware"
+	"github.com/edgeherd/edgeherd/internal/blob"
+	"github.com/edgeherd/edgeherd/models"
+)
+
+// RetireModel forgets a version, with the packs that were made for its files, and
+// returns the blobs that nothing needs any more. They are deleted afterwards: a
+// blob too many costs room, one too few a version.
+func (s *Store) RetireModel(ctx context.Context, d blob.Digest) (rest []blob.Digest, err error) {
+	err = s.write(ctx, func(t *tx) error {
+		rest = nil
+		before, err := needed(ctx, t)
+		if err != nil {
+			return err
+		}
+		res, err := t.Exec(ctx, `DELETE FROM model WHERE digest = ?`, d.String())
+		if err != nil {
+			return err
+		}
+		if n, err := res.RowsAffected(); err != nil || n == 0 {
+			return fmt.Errorf("model %s: %w", d, ErrNotFound)
+		}
+		after, err := needed(ctx, t)
+		if err != nil {
+			return err
+		}
+		for x := range before {
+			if after[x] {
+				continue
+			}
+			rest = append(rest, x)
+			packs, err := dropPacks(ctx, t, `target = ? OR base = ?`, x.String(), x.String())
+			if err != nil {
+				return err
+			}
+			rest = append(rest, packs...)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("retire model: %w", err)
+	}
+	return rest, nil
+}
+
+// needed are the blobs of all versions and releases, without packs.
+func needed(ctx context.Context, t *tx) (map[blob.Digest]bool, error) {
+	need := map[blob.Digest]bool{}
+	read := func(query string, parts func(body []byte) ([]blob.Digest, error)) error {
+		rows, err := t.Query(ctx, query)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var digest, body string
+			if err := rows.Scan(&digest, &body); err != nil {
+				return err
+			}
+			d, err := blob.ParseDigest(digest)
+			if err != nil {
+				return err
+			}
+			list, err := parts([]byte(body))
+			if err != nil {
+				return fmt.Errorf("parse manifest %s: %w", digest, err)
+			}
+			for _, x := range append(list, d) {
+				if !x.IsZero() {
+					need[x] = true
+				}
+			}
+		}
+		return rows.Err()
+	}
+	err := read(`SELECT digest, manifest FROM model`, func(body []byte) (out []blob.Digest, err error) {
+		var m models.Manifest
+		err = json.Unmarshal(body, &m)
+		for _, f := range m.Files {
+			out = append(out, f.Digest, f.Frames)
+		}
+		return out, err
+	})
+	if err == nil {
+		err = read(`SELECT digest, manifest FROM agent_release`, func(body []byte) (out []blob.Digest, err error) {
+			var r firmware.Release
+			err = json.Unmarshal(body, &r)
+			for _, b := range r.Builds {
+				out = append(out, b.Digest)
+			}
+			return out, err
+		})
+	}
+	return need, err
+}
+
+// dropPacks forgets packs and returns their blobs.
+func dropPacks(ctx context.Context, t *tx, where string, args ...any) (out []blob.Digest, err error) {
+	rows, err := t.Query(ctx, `DELETE FROM pack WHERE (`+where+`) RETURNING digest, list`, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var texts [2]string
+		if err := rows.Scan(&texts[0], &texts[1]); err != nil {
+			return nil, err
+		}
+		for _, text := range texts {
+			var d blob.Digest
+			if err := d.UnmarshalText([]byte(text)); err != nil {
+				return nil, err
+			}
+			if !d.IsZero() {
+				out = append(out, d)
+			}
+		}
+	}
+	return out, rows.Err()
+}
+
+// PacksBytes is how much room the packs take.
+func (s *Store) PacksBytes(ctx context.Context) (n int64, err error) {
+	err = s.one(ctx, `SELECT COALESCE(SUM(bytes + list_bytes), 0) FROM pack WHERE state = 'ready'`, nil, &n)
+	return n, err
+}
+
+// UsePacks notes that boxes were told of the packs of a file.
+func (s *Store) UsePacks(ctx context.Context, target blob.Digest) error {
+	now := s.now().UnixMilli()
+	return s.write(ctx, func(t *tx) error {
+		_, err := t.Exec(ctx, `UPDATE pack SET used_ms = ? WHERE target = ? AND state = 'ready' AND used_ms < ?`, now, target.String(), now-packUseMs)
+		return err
+	})
+}
+
+// packUseMs is how exactly uses are noted: each is a write.
+const packUseMs = 10 * 60 * 1000
+
+// EvictPack forgets the pack that nobody was told of for longest, but for those of
+// targets in keep, and returns its blobs; ErrNotFound: there is none.
+func (s *Store) EvictPack(ctx context.Context, keep map[blob.Digest]bool) (out []blob.Digest, err error) {
+	err = s.write(ctx, func(t *tx) error {
+		rows, err := t.Query(ctx, `SELECT target, base FROM pack WHERE state = 'ready' ORDER BY CASE WHEN used_ms > changed_ms THEN used_ms ELSE changed_ms END, target, base`)
+		if err != nil {
+			return err
+		}
+		target, base, err := firstNot(rows, keep)
+		if err == nil {
+			out, err = dropPacks(ctx, t, `target = ? AND base = ?`, target, base)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("evict a pack: %w", err)
+	}
+	return out, nil
+}
+
+func firstNot(rows *sql.Rows, keep map[blob.Digest]bool) (target, base string, err error) {
+	defer rows.Close()
+	for rows.Next() {
+		if err := rows.Scan(&target, &base); err != nil {
+			return "", "", err
+		}
+		d, err := blob.ParseDigest(target)
+		if err != nil {
+			return "", "", err
+		}
+		if !keep[d] {
+			return target, base, nil
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return "", "", err
+	}
+	return "", "", ErrNotFound
+}

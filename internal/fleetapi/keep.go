@@ -1,0 +1,74 @@
+package fleetapi
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+
+	"github.com/edgeherd/edgeherd/internal/blob"
+	"github.com/edgeherd/edgeherd/models"
+)
+
+// VerifyModel names a version to hash again, or to retire.
+type VerifyModel struct {
+	Version string `json:"version" maxLength:"63" example:"6.0.0"`
+	// Drop removes files that are damaged, so that a push brings them again.
+	Drop bool `json:"drop,omitempty"`
+}
+
+// FileState says how a stored file stands.
+type FileState string
+
+// The states of a stored file.
+const (
+	FileOK      FileState = "ok"
+	FileDamaged FileState = "damaged"
+	FileMissing FileState = "missing"
+)
+
+// VerifiedModel tells of each file of a version whether it is what was signed.
+type VerifiedModel struct {
+	models.Ref
+	OK    bool           `json:"ok"`
+	Files []VerifiedFile `json:"files"`
+}
+
+// VerifiedFile is one of them.
+type VerifiedFile struct {
+	Path      string      `json:"path"`
+	Digest    blob.Digest `json:"digest"`
+	SizeBytes int64       `json:"size_bytes"`
+	State     FileState   `json:"state" enum:"ok,damaged,missing"`
+	Why       string      `json:"why,omitempty"`
+}
+
+// RetiredModel is a version that is gone.
+type RetiredModel struct {
+	models.Ref
+	FreedBytes int64 `json:"freed_bytes"`
+}
+
+// VerifyModel has the controller hash a version again; it may take long.
+func (c *Client) VerifyModel(ctx context.Context, name string, v VerifyModel) (out VerifiedModel, err error) {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return out, err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.base+"/api/v1/models/"+url.PathEscape(name)+"/verify", bytes.NewReader(data))
+	if err != nil {
+		return out, fmt.Errorf("ask %s: %w", c.base, err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	if data, err = c.do(req); err != nil {
+		return out, err
+	}
+	return out, json.Unmarshal(data, &out)
+}
+
+// RetireModel forgets a version that no box runs.
+func (c *Client) RetireModel(ctx context.Context, name, version string) (RetiredModel, error) {
+	return call[RetiredModel](ctx, c, http.MethodPost, "/models/"+url.PathEscape(name)+"/retire", VerifyModel{Version: version})
+}
