@@ -78,6 +78,7 @@ type Keeper struct {
 	log     *slog.Logger
 	journal durable.Journal
 	poke    chan struct{}
+	behind  bool // of Run: the runner's file says what counted before
 
 	mu     sync.Mutex // guards all below
 	state  State
@@ -99,14 +100,14 @@ func Open(opts Options, log *slog.Logger) (*Keeper, error) {
 		opts.Confirm = 5 * time.Minute
 	}
 	k := &Keeper{opts: opts, log: log, poke: make(chan struct{}, 1), since: time.Now()}
-	k.journal = durable.Journal{Path: filepath.Join(opts.State, "config.json"), Version: JournalVersion, OnSave: opts.OnSave}
+	k.journal = durable.Journal{Path: filepath.Join(opts.State, "config.json"), Version: JournalVersion}
 	if _, err := k.journal.Load(&k.state); err != nil {
 		log.Error("settings of the fleet are not known until they come again", "err", err)
 		k.state = State{}
 	}
 	next, a := Next(k.state, Event{Started: true})
 	if next.Trial != k.state.Trial {
-		if err := k.journal.Save(next); err != nil {
+		if err := errors.Join(k.save(next)); err != nil {
 			return nil, fmt.Errorf("note a start with settings on trial: %w", err)
 		}
 	}
@@ -187,7 +188,9 @@ func (k *Keeper) Want(c *wire.DesiredConfig) {
 func (k *Keeper) Run(ctx context.Context, p Parts) error {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
-	k.settle(p) // what a crash left undone
+	if err := k.settle(p); err != nil { // what a crash left undone
+		return err
+	}
 	for {
 		if err := k.turn(ctx, p); err != nil {
 			if ctx.Err() != nil {
@@ -206,6 +209,9 @@ func (k *Keeper) Run(ctx context.Context, p Parts) error {
 
 // turn takes what is new and looks at settings on trial.
 func (k *Keeper) turn(ctx context.Context, p Parts) error {
+	if k.behind {
+		k.catchUp()
+	}
 	k.mu.Lock()
 	asked, wanted := k.asked, k.wanted
 	k.asked = false
@@ -225,7 +231,9 @@ func (k *Keeper) turn(ctx context.Context, p Parts) error {
 	trial, due := k.state.Trial != nil, len(k.state.Due) > 0
 	k.mu.Unlock()
 	if due {
-		k.settle(p)
+		if err := k.settle(p); err != nil {
+			return err
+		}
 	}
 	if !trial {
 		return nil
@@ -261,8 +269,16 @@ func (k *Keeper) step(p Parts, e Event) error {
 	if !a.Apply && !a.Restart && next.Trial == was.Trial && next.Kept == was.Kept && len(next.Due) == len(was.Due) {
 		return nil
 	}
-	if err := k.journal.Save(next); err != nil {
-		return fmt.Errorf("keep settings: %w", err)
+	full, err := k.save(next)
+	if err != nil {
+		return err
+	}
+	if full != nil { // the disk takes no writes: nothing has happened, ask again
+		k.log.Warn("settings are not taken up yet", "err", full)
+		k.mu.Lock()
+		k.asked = k.asked || e.Want != nil
+		k.mu.Unlock()
+		return nil
 	}
 	k.mu.Lock()
 	k.state = next
@@ -274,11 +290,12 @@ func (k *Keeper) step(p Parts, e Event) error {
 		k.log.Info("settings "+r.Phase, "document", r.Document.Name, "version", r.Document.Version, "err", r.Err)
 	}
 	if a.Apply {
-		if err := k.writeRunner(); err != nil {
-			return err
-		}
+		k.behind = true
+		k.catchUp()
 	}
-	k.settle(p)
+	if err := k.settle(p); err != nil {
+		return err
+	}
 	p.Changed()
 	if a.Restart {
 		return ErrRestart
@@ -286,14 +303,30 @@ func (k *Keeper) step(p Parts, e Event) error {
 	return nil
 }
 
+// catchUp brings the runner's file up to the journal.
+func (k *Keeper) catchUp() {
+	if err := k.writeRunner(); err != nil {
+		k.log.Warn("the runner is told of settings later", "err", err)
+		return
+	}
+	k.behind = false
+}
+
+// save writes the journal. full says that it was not written, err that the
+// program shall end at this point.
+func (k *Keeper) save(s State) (full, err error) {
+	if full = k.journal.Save(s); full == nil && k.opts.OnSave != nil {
+		err = k.opts.OnSave()
+	}
+	return full, err
+}
+
 // settle stores reports that are due. What cannot be stored is tried again.
-func (k *Keeper) settle(p Parts) {
+func (k *Keeper) settle(p Parts) error {
 	k.mu.Lock()
 	next := k.state
 	k.mu.Unlock()
-	if len(next.Due) == 0 {
-		return
-	}
+	due := len(next.Due)
 	for len(next.Due) > 0 {
 		if err := p.Report(next.Due[0]); err != nil {
 			k.log.Debug("report on settings not stored yet", "err", err)
@@ -301,12 +334,17 @@ func (k *Keeper) settle(p Parts) {
 		}
 		next.Due = next.Due[1:]
 	}
-	if err := k.journal.Save(next); err != nil {
-		k.log.Warn("reports on settings come again", "err", err)
+	if len(next.Due) == due {
+		return nil
+	}
+	full, err := k.save(next)
+	if full != nil {
+		k.log.Debug("reports on settings come again after a restart", "err", full)
 	}
 	k.mu.Lock()
 	k.state = next
 	k.mu.Unlock()
+	return err
 }
 
 // writeRunner makes the runner's file say what counts. It is written only when

@@ -30,6 +30,7 @@ var promises = []struct {
 	{"a box has the newest of its phases, and no more than a list can bear", phasesBounded},
 	{"a gap tells of all its ranges", gaps},
 	{"secrets are kept, and the key that is in force found", secretsAreKept},
+	{"documents of settings are kept, with labels and settings of boxes", documentsAreKept},
 	{"a document of the fleet's metadata is written once, and every root is kept", metadataIsKept},
 	{"content that cannot be read is kept and never charted", unreadable},
 	{"samples of a time span are found in order", charted},
