@@ -50,6 +50,8 @@ type GoldenWant struct {
 	Data []byte  `json:"data"`
 	Abs  float64 `json:"abs"`
 	Rel  float64 `json:"rel"`
+	// On are tolerances in place of Abs and Rel for classes of hardware: see Hardware.
+	On map[string]Tolerance `json:"on,omitempty"`
 }
 
 // ReadGolden reads and validates the golden file at path.
@@ -135,10 +137,8 @@ func (c GoldenCase) validate() error {
 		if err := out.CheckData(out.Data); err != nil {
 			return fmt.Errorf("output %q: %w", out.Name, err)
 		}
-		for _, tol := range []float64{out.Abs, out.Rel} {
-			if math.IsNaN(tol) || math.IsInf(tol, 0) || tol < 0 {
-				return fmt.Errorf("output %q: tolerance %v is not a finite number of at least 0", out.Name, tol)
-			}
+		if err := out.checkTolerances(); err != nil {
+			return fmt.Errorf("output %q: %w", out.Name, err)
 		}
 	}
 	return nil

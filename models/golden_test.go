@@ -113,7 +113,7 @@ func goldenSample() Golden {
 	return Golden{V: GoldenVersion, Cases: []GoldenCase{{
 		Name:    "silence",
 		Inputs:  []GoldenInput{{TensorSpec{"x", FP32, []int64{1, 2}}, raw(FP32, 0, 0)}},
-		Outputs: []GoldenWant{{TensorSpec{"y", FP32, []int64{1}}, raw(FP32, 0.5), 1e-3, 0}},
+		Outputs: []GoldenWant{{TensorSpec{"y", FP32, []int64{1}}, raw(FP32, 0.5), 1e-3, 0, nil}},
 	}}}
 }
 
@@ -228,4 +228,56 @@ func FuzzDecodeGolden(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestTheClosestClassOfHardwareSaysTheTolerance(t *testing.T) {
+	w := GoldenWant{TensorSpec: TensorSpec{"y", FP32, []int64{1}}, Data: raw(FP32, 1), Abs: 0.1, On: map[string]Tolerance{
+		"cpu-arm64": {Abs: 0.2}, "tensorrt": {Abs: 0.3}, "tensorrt-arm64": {Rel: 0.4},
+	}}
+	g := Golden{V: GoldenVersion, Cases: []GoldenCase{{Name: "one", Outputs: []GoldenWant{w}}}}
+	for _, c := range []struct {
+		on   Hardware
+		want Tolerance
+	}{
+		{Hardware{"CPU", "amd64"}, Tolerance{Abs: 0.1}},
+		{Hardware{"CPU", "arm64"}, Tolerance{Abs: 0.2}},
+		{Hardware{"TensorRT", "amd64"}, Tolerance{Abs: 0.3}},
+		{Hardware{"TensorRT", "arm64"}, Tolerance{Rel: 0.4}},
+		{Hardware{"CUDA", "arm64"}, Tolerance{Abs: 0.1}},
+		{Hardware{Arch: "arm64"}, Tolerance{Abs: 0.1}},
+	} {
+		got := g.For(c.on).Cases[0].Outputs[0]
+		if (Tolerance{got.Abs, got.Rel}) != c.want {
+			t.Errorf("on %+v: ± %v + %v × want, want %+v", c.on, got.Abs, got.Rel, c.want)
+		}
+		spec := w.TensorSpec
+		if err := got.Check(spec, raw(FP32, 1+0.25)); (err == nil) != (c.want.Abs+c.want.Rel >= 0.25) {
+			t.Errorf("on %+v: 1.25 for 1: %v", c.on, err)
+		}
+	}
+	if w.On["cpu-arm64"] != (Tolerance{Abs: 0.2}) || g.Cases[0].Outputs[0].Abs != 0.1 {
+		t.Error("the samples themselves changed")
+	}
+	for class, part := range map[string]string{"CUDA": "small letters", "cpu-x64": "amd64, arm64", "": "small letters", "cuda": "finite"} {
+		bad := w
+		bad.On = map[string]Tolerance{class: {Abs: -1}}
+		c := GoldenCase{Name: "x", Inputs: []GoldenInput{{w.TensorSpec, w.Data}}, Outputs: []GoldenWant{bad}}
+		if err := (Golden{V: GoldenVersion, Cases: []GoldenCase{c}}).Validate(); err == nil || !strings.Contains(err.Error(), part) {
+			t.Errorf("class %q: %v, want an error with %q", class, err, part)
+		}
+	}
+}
+
+// TestGoldenExampleIsRight: what docs/inference.md shows can be copied.
+func TestGoldenExampleIsRight(t *testing.T) {
+	text, err := os.ReadFile("../docs/inference.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(text), "## Golden samples")
+	_, after, _ = strings.Cut(after, "```json\n")
+	example, _, _ := strings.Cut(after, "```")
+	if _, err := DecodeGolden([]byte(example)); err != nil {
+		t.Errorf("%v\n%s", err, example)
+	}
 }

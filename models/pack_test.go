@@ -35,7 +35,7 @@ func smallGolden(t *testing.T) string {
 		Inputs: []GoldenInput{
 			{TensorSpec{"x", FP32, []int64{1, 3}}, raw(FP32, 1, 2, 3)}, {TensorSpec{"sr", INT64, nil}, raw(INT64, 16000)},
 		},
-		Outputs: []GoldenWant{{TensorSpec{"y", FP16, []int64{2}}, make([]byte, 4), 0, 0}},
+		Outputs: []GoldenWant{{TensorSpec{"y", FP16, []int64{2}}, make([]byte, 4), 0, 0, nil}},
 	}}}
 	data, err := json.Marshal(g)
 	if err != nil {

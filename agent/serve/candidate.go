@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"runtime"
 	"slices"
 	"time"
 
@@ -121,9 +122,10 @@ func (v *version) prove(ctx context.Context, p *runnerapi.Probe) error {
 	if _, err := v.infer(ctx, &call{inputs: goldenInputs(golden.Cases[0])}); err != nil {
 		return fmt.Errorf("golden case %q: %w", golden.Cases[0].Name, err)
 	}
+	here := golden.For(v.hardware())
 	var faults []error
 	took := make([]time.Duration, 0, len(golden.Cases))
-	for _, c := range golden.Cases {
+	for _, c := range here.Cases {
 		began := time.Now()
 		err := v.answers(ctx, c)
 		took = append(took, time.Since(began))
@@ -146,7 +148,7 @@ func (v *version) prove(ctx context.Context, p *runnerapi.Probe) error {
 // measure finds out what a batch saves and what memory the model needs, and
 // keeps it. A model that takes no batches is as good as any other.
 func (v *version) measure(ctx context.Context, golden models.Golden, p *runnerapi.Probe) {
-	plan, err := v.measureBatches(ctx, golden, p)
+	plan, err := v.measureBatches(ctx, golden.For(v.hardware()), p)
 	if err != nil {
 		v.log.Info("requests for the model are not put together", "err", err)
 	}
@@ -165,6 +167,20 @@ func (v *version) measure(ctx context.Context, golden models.Golden, p *runnerap
 	if err := v.measured.write(opts, r); err != nil {
 		v.log.Warn("the model will be measured again", "err", err)
 	}
+}
+
+// hardware is what the version computes on now.
+func (v *version) hardware() models.Hardware {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.w == nil {
+		return models.Hardware{}
+	}
+	return hardwareOf(v.w)
+}
+
+func hardwareOf(w *worker.Worker) models.Hardware {
+	return models.Hardware{Provider: w.Runtime().Provider, Arch: runtime.GOARCH}
 }
 
 // answers runs one case and compares its outputs.

@@ -170,7 +170,7 @@ func (v *version) measureVariant(ctx context.Context, at int, golden models.Gold
 			return err
 		}
 	}
-	for _, c := range own.Cases {
+	for _, c := range own.For(hardwareOf(w)).Cases {
 		if err := answersRightly(ctx, w, c); err != nil {
 			return fmt.Errorf("golden case %q: %w", c.Name, err)
 		}
