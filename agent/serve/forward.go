@@ -64,20 +64,43 @@ func (c *call) room64() func(int64) error {
 	return c.reserve
 }
 
-// told maps what another server said to what we say.
+// told maps what another server said to what we say. What it says of paths, names
+// and credentials is between it and us: the log has it, and no client.
 func told(err error) error {
 	var f *backend.Failure
 	if !errors.As(err, &f) {
 		return err
 	}
+	say := func(status int, text string) error { return &fault{status, &elsewhere{text, err}} }
 	switch f.Status {
 	case 0, http.StatusServiceUnavailable, http.StatusTooManyRequests:
-		return faultf(http.StatusServiceUnavailable, "the other server does not answer: %w", err)
-	case http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusGatewayTimeout:
-		return &fault{f.Status, errors.New(f.Text)}
+		return say(http.StatusServiceUnavailable, "the other server does not answer")
+	case http.StatusBadRequest:
+		return say(f.Status, "the other server does not take this request: look at names, types and shapes of its tensors")
+	case http.StatusRequestEntityTooLarge:
+		return say(f.Status, "the request is too large for the other server")
+	case http.StatusGatewayTimeout:
+		return say(f.Status, "the other server took too long")
 	}
-	// What it says of paths, names and credentials is between it and us.
-	return faultf(http.StatusBadGateway, "the other server refuses: %w", err)
+	return say(http.StatusBadGateway, "the other server refuses")
+}
+
+// elsewhere is a fault of another server in our words; its own are the cause.
+type elsewhere struct {
+	text  string
+	cause error
+}
+
+func (e *elsewhere) Error() string { return e.text }
+func (e *elsewhere) Unwrap() error { return e.cause }
+
+// logElsewhere writes down what another server said, once a minute at most.
+func (v *version) logElsewhere(err error) error {
+	var e *elsewhere
+	if errors.As(err, &e) {
+		v.said.Do(func() { v.log.Warn("another server failed", "err", e.cause) })
+	}
+	return err
 }
 
 // appendRequest writes the JSON of a request whose tensors follow it.
@@ -245,6 +268,7 @@ func (v *version) forward(ctx context.Context, c *call) ([]worker.Tensor, error)
 	defer v.ext.leave()
 	began := time.Now()
 	outs, err := r.infer(ctx, c)
+	v.logElsewhere(err)
 	cost := worker.Cost{Run: time.Since(began)}
 	v.stats.executed(1, cost, err)
 	if err == nil {

@@ -1,9 +1,17 @@
 package serve
 
 import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/time/rate"
 
 	"github.com/edgeherd/edgeherd/agent/backend"
 	"github.com/edgeherd/edgeherd/agent/worker"
@@ -66,5 +74,29 @@ func TestAnswerOfAnotherServerIsCheckedAndSorted(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestWhatAnotherServerSaysStaysInTheLog: paths, names and credentials in its
+// errors are for who looks after it, not for clients.
+func TestWhatAnotherServerSaysStaysInTheLog(t *testing.T) {
+	const secret = "/srv/models/key=hunter2"
+	for status, want := range map[int]int{0: 503, 400: 400, 401: 502, 403: 502, 404: 502, 413: 413, 429: 503, 500: 502, 503: 503, 504: 504} {
+		failure := &backend.Failure{Status: status, Text: secret}
+		if status == 0 {
+			failure.Err = errors.New(secret)
+		}
+		err := told(fmt.Errorf("ask: %w", failure))
+		if statusOf(err) != want || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%d: %d %v", status, statusOf(err), err)
+		}
+		var log bytes.Buffer
+		v := version{log: slog.New(slog.NewTextHandler(&log, nil)), said: rate.Sometimes{Interval: time.Hour}}
+		for range 3 {
+			v.logElsewhere(err)
+		}
+		if strings.Count(log.String(), "hunter2") != 1 {
+			t.Errorf("%d: the log has %q", status, log.String())
+		}
 	}
 }

@@ -153,7 +153,7 @@ func (v *version) askOpenAI(ctx context.Context, path string, text []byte) (*ope
 	}
 	if err != nil {
 		v.ext.leave()
-		return nil, told(err)
+		return nil, v.logElsewhere(told(err))
 	}
 	return a, nil
 }
@@ -171,7 +171,7 @@ func (a *openAIAnswer) close() {
 func (a *openAIAnswer) handOn(w http.ResponseWriter, patience time.Duration) error {
 	if a.StatusCode >= http.StatusInternalServerError {
 		text, _ := io.ReadAll(io.LimitReader(a.Body, 4<<10))
-		return told(&backend.Failure{Status: a.StatusCode, Text: string(bytes.TrimSpace(text))})
+		return a.v.logElsewhere(told(&backend.Failure{Status: a.StatusCode, Text: string(bytes.TrimSpace(text))}))
 	}
 	w.Header().Set("Content-Type", or(a.Header.Get("Content-Type"), "application/json"))
 	w.Header().Set(headerServedBy, a.v.ext.place())

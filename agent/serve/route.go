@@ -258,6 +258,7 @@ func (r *route) elsewhere(ctx context.Context, v *version, c *call, t trip) ([]w
 			c.elsewhere = true
 			return nil, err // the request's own fault, or its time is over
 		}
+		v.logElsewhere(err)
 		v.log.Debug("request was not answered elsewhere", "model", r.Model, "place", p.label(), "err", err)
 	}
 	return nil, err

@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/edgeherd/edgeherd/agent/worker"
 	"github.com/edgeherd/edgeherd/models"
 )
@@ -44,6 +46,7 @@ type version struct {
 	// mirror gives copies of the requests for this version to a candidate, and
 	// shadow is the one that gives this version its copies; nil: none.
 	mirror, shadow atomic.Pointer[mirror]
+	said           rate.Sometimes
 	ladder
 
 	// The fields below belong to the run loop.
@@ -83,6 +86,7 @@ type source interface {
 func (s *Server) newVersion(ref models.Ref, src source) *version {
 	return &version{
 		ref: ref, source: src, drain: s.opts.Timeout + shutdownGrace, queue: queue{max: s.opts.MaxQueue},
+		said:     rate.Sometimes{Interval: time.Minute},
 		measured: s.measured, ladder: newLadder(src.ladder(), &s.rung),
 		log:    s.log.With("model", ref.Name, "version", ref.Version, "digest", ref.Digest.Short()),
 		loaded: make(chan struct{}), retired: make(chan struct{}), idle: make(chan struct{}), up: make(chan struct{}),
