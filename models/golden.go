@@ -290,6 +290,83 @@ func halfToFloat(h uint16) float64 {
 	return sign * math.Ldexp(frac+1024, exp-25)
 }
 
+// Score measures answers against what a case wants: how many of its decisions
+// are right, of how many, and the squared error summed over elements, of how many.
+// A decision is the greatest element along the last axis of floating-point
+// numbers, or one whole number.
+type Score struct {
+	Right, Decisions int
+	Squares          float64
+	Elements         int
+}
+
+// Accuracy is the part of decisions that are right.
+func (s Score) Accuracy() float64 { return float64(s.Right) / float64(max(1, s.Decisions)) }
+
+// Error is the root mean square of the differences.
+func (s Score) Error() float64 { return math.Sqrt(s.Squares / float64(max(1, s.Elements))) }
+
+// Add takes a case into the score. got has the outputs of the case, in order.
+func (s *Score) Add(c GoldenCase, got []GoldenWant) error {
+	if len(got) != len(c.Outputs) {
+		return fmt.Errorf("golden case %q: %d outputs, want %d", c.Name, len(got), len(c.Outputs))
+	}
+	for i, w := range c.Outputs {
+		g := got[i]
+		if g.DType != w.DType || !sameShape(g.Shape, w.Shape) || len(g.Data) != len(w.Data) && w.DType != BYTES {
+			return fmt.Errorf("golden case %q: output %q is %s %v, want %s %v", c.Name, g.Name, g.DType, g.Shape, w.DType, w.Shape)
+		}
+		if err := g.CheckData(g.Data); err != nil {
+			return fmt.Errorf("golden case %q: output %q: %w", c.Name, g.Name, err)
+		}
+		s.output(w, g.Data)
+	}
+	return nil
+}
+
+func (s *Score) decide(right bool) {
+	s.Decisions++
+	if right {
+		s.Right++
+	}
+}
+
+func (s *Score) output(w GoldenWant, data []byte) {
+	size := w.DType.Size()
+	if size == 0 { // strings: all of them are one decision
+		s.decide(bytes.Equal(data, w.Data))
+		return
+	}
+	n := len(w.Data) / size
+	switch w.DType {
+	case FP16, BF16, FP32, FP64:
+	default:
+		for i := range n {
+			s.decide(bytes.Equal(data[i*size:][:size], w.Data[i*size:][:size]))
+		}
+		return
+	}
+	row := n
+	if d := len(w.Shape); d > 0 && w.Shape[d-1] > 0 {
+		row = int(w.Shape[d-1])
+	}
+	for from := 0; from < n; from += row {
+		own, right := from, from
+		for i := from; i < from+row; i++ {
+			a, b := w.DType.float(data, i), w.DType.float(w.Data, i)
+			s.Squares += (a - b) * (a - b)
+			if a > w.DType.float(data, own) {
+				own = i
+			}
+			if b > w.DType.float(w.Data, right) {
+				right = i
+			}
+		}
+		s.Elements += row
+		s.decide(own == right)
+	}
+}
+
 func firstDifference(a, b []byte) int {
 	n := min(len(a), len(b))
 	for i := range n {

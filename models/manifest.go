@@ -51,6 +51,8 @@ type Manifest struct {
 	LeavesSite string `json:"leaves_site,omitempty"`
 	// Shadow is what the version must show beside the one before it; nil: little.
 	Shadow *Shadow `json:"shadow,omitempty"`
+	// Provenance is absent of files that are as training left them.
+	Provenance *Provenance `json:"provenance,omitempty"`
 }
 
 // File is one file of a model: its slash-separated path inside the model's
@@ -141,7 +143,7 @@ func (m Manifest) Validate() error {
 	if err := m.checkVariants(); err != nil {
 		return err
 	}
-	if err := m.checkShadow(); err != nil {
+	if err := errors.Join(m.checkShadow(), m.checkProvenance()); err != nil {
 		return err
 	}
 	return m.checkPipelines()

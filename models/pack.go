@@ -193,7 +193,12 @@ func hashFile(dir, name string) (File, error) {
 	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
 		return File{}, errors.Join(fmt.Errorf("file %q of %s is not a regular file", name, DescriptionFile), err)
 	}
-	frames, digest, err := blob.FramesOf(f)
+	return FileOf(name, f)
+}
+
+// FileOf is the entry of a manifest for what r gives.
+func FileOf(name string, r io.Reader) (File, error) {
+	frames, digest, err := blob.FramesOf(r)
 	if err != nil {
 		return File{}, fmt.Errorf("hash file %q: %w", name, err)
 	}

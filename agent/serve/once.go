@@ -1,8 +1,10 @@
 package serve
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 
 	"github.com/edgeherd/edgeherd/agent/worker"
@@ -31,4 +33,37 @@ func Once(ctx context.Context, opts worker.Options, request []byte, log *slog.Lo
 	d.call.binary = false
 	answer, _, err = appendAnswer(nil, models.Ref{Name: "try", Version: "0"}, &d.call, outs)
 	return answer, err
+}
+
+// Answers starts a worker for a model file that nobody signed and returns the
+// samples with what it answers, each under the tolerance that the sample has.
+func Answers(ctx context.Context, opts worker.Options, g models.Golden, log *slog.Logger) (answers models.Golden, err error) {
+	w, err := worker.Start(ctx, opts, log)
+	if err != nil {
+		return models.Golden{}, err
+	}
+	defer func() { err = errors.Join(err, w.Close()) }()
+	if err := g.Fits(w.Signature()); err != nil {
+		return models.Golden{}, err
+	}
+	answers = models.Golden{V: g.V}
+	for _, c := range g.Cases {
+		var names []string
+		for _, o := range c.Outputs {
+			names = append(names, o.Name)
+		}
+		outs, err := w.Infer(ctx, goldenInputs(c), names)
+		if err != nil {
+			return models.Golden{}, fmt.Errorf("golden case %q: %w", c.Name, err)
+		}
+		got := models.GoldenCase{Name: c.Name, Inputs: c.Inputs}
+		for i, o := range outs {
+			got.Outputs = append(got.Outputs, models.GoldenWant{
+				TensorSpec: models.TensorSpec{Name: o.Name, DType: o.DType, Shape: o.Shape},
+				Data:       bytes.Clone(o.Data), Abs: c.Outputs[i].Abs, Rel: c.Outputs[i].Rel,
+			})
+		}
+		answers.Cases = append(answers.Cases, got)
+	}
+	return answers, nil
 }

@@ -28,6 +28,7 @@ var version = "dev"
 const usage = `usage:
   edgeherd-runner run [--config FILE] [--http ADDR] [--socket PATH] ...   serve models; run --help lists the flags
   edgeherd-runner try --library FILE --model FILE --inputs FILE           run one request on a model file
+  edgeherd-runner golden --library FILE --model FILE --samples FILE       what a model file answers to golden samples, in their form
   edgeherd-runner version
 `
 
@@ -57,6 +58,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return runServer(ctx, rest, stdout, stderr)
 	case "try":
 		return try(ctx, rest, stdout)
+	case "golden":
+		return answerGolden(ctx, rest, stdout)
 	case "worker": // not in usage: the runner starts it
 		return worker.Main(ctx, rest, stderr)
 	case "version", "--version":

@@ -42,6 +42,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("LIBRARY", library)
 			env.Setenv("MODEL", filepath.Join(model, "model.onnx"))
+			env.Setenv("SAMPLES", filepath.Join(model, "golden.json"))
 			return os.WriteFile(filepath.Join(env.WorkDir, "silence.json"), []byte(voiceRequest(func(int) float64 { return 0 })), 0o600)
 		},
 	})

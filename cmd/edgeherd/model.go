@@ -35,6 +35,7 @@ func modelCommand(c *cli) *cobra.Command {
 func modelPushCommand(c *cli) *cobra.Command {
 	var key string
 	var l listing
+	var q quantising
 	cmd := c.verb("push DIR", "Pack, sign and upload the model in a directory", func(ctx context.Context, args []string) error {
 		client, oc, err := c.client()
 		if err != nil {
@@ -49,11 +50,25 @@ func modelPushCommand(c *cli) *cobra.Command {
 		if _, err := os.Stat(filepath.Join(args[0], models.GoldenFile)); err != nil {
 			c.say("No %s: boxes can prove that the model loads, not that it answers right.", models.GoldenFile)
 		}
+		var pack fleetapi.Packed
+		if pack.Manifest, pack.Paths, err = models.Pack(args[0]); err != nil {
+			return err
+		}
+		if err := q.check(pack.Manifest.Name); err != nil {
+			return err
+		}
 		signer, err := l.begin(ctx, c, client, key)
 		if err != nil {
 			return err
 		}
-		p, err := fleetapi.PushModelWith(ctx, client, args[0], signer, c.progress())
+		if q.on {
+			var done func()
+			if pack, done, err = q.apply(ctx, c, client, pack); err != nil {
+				return err
+			}
+			defer done()
+		}
+		p, err := fleetapi.PushModelWith(ctx, client, pack, signer, c.progress())
 		ref, missing := p.Ref, 0
 		if err == nil && l.sign != "" {
 			missing, err = c.list(ctx, client, signer, l, tufrepo.Target{Kind: tufrepo.KindModel, Name: ref.Name, Version: ref.Version, Digest: ref.Digest, Length: p.Length})
@@ -67,6 +82,7 @@ func modelPushCommand(c *cli) *cobra.Command {
 	})
 	cmd.Flags().StringVar(&key, "key", "", "file of the signing key (default: signing_key of the context)")
 	l.addTo(cmd)
+	q.addTo(cmd.Flags())
 	return cmd
 }
 
@@ -143,6 +159,12 @@ func (c *cli) modelShow(ctx context.Context, args []string) error {
 	for _, v := range m.Versions {
 		if v.Drift != "" {
 			fmt.Fprintf(c.out, "\nDrift of %s: %s.\n", v.Ref, v.Drift)
+		}
+	}
+	for _, v := range m.Versions {
+		if v.Provenance != nil && v.Provenance.Quantised != nil {
+			q := v.Provenance.Quantised
+			fmt.Fprintf(c.out, "\n%s is %s and whole steps: %s %.6g of %d samples, as trained %.6g.\n", v.Ref, q.Base.Version, q.Metric, q.After, q.Cases, q.Before)
 		}
 	}
 	newest := m.Versions[0]

@@ -65,7 +65,7 @@ func (a *API) versions(ctx context.Context) ([]fleetapi.Model, error) {
 func versionOf(m store.Model) fleetapi.ModelVersion {
 	return fleetapi.ModelVersion{
 		Ref: m.Ref(), Description: m.Manifest.Description, Licence: m.Manifest.Licence, SizeBytes: m.Manifest.SizeBytes(),
-		Signature: signature(m.Manifest.Signature), Pushed: time.UnixMilli(m.PushedMs).UTC(),
+		Signature: signature(m.Manifest.Signature), Pushed: time.UnixMilli(m.PushedMs).UTC(), Provenance: m.Manifest.Provenance,
 	}
 }
 

@@ -62,6 +62,9 @@ func weightDeltas(t *testing.T) []Figure {
 			f.Goal = Goal{AtMost: 1.001}
 		}
 		figures = append(figures, f)
+		if typeOf(p.name) == "fp32" && p.most > 0.1 {
+			figures = append(figures, quantised(t, p))
+		}
 		if most, ok := map[string]float64{"fp32": 0.85, "fp16": 0.89}[typeOf(p.name)]; ok {
 			figures = append(figures, Figure{Name: p.name + "/cold", Value: cold, Unit: "of full", Goal: Goal{AtMost: most}})
 		}
@@ -70,6 +73,18 @@ func weightDeltas(t *testing.T) []Figure {
 		figures = append(figures, Figure{Name: "decode-" + kind, Value: slices.Min(rates[kind]), Unit: "MB/s", Goal: Goal{AtLeast: 20}})
 	}
 	return append(figures, deltaMemory(t)...)
+}
+
+// quantised is what the pair costs when the target is published as the base and
+// whole steps (docs/wdelta.md §9).
+func quantised(t *testing.T, p weightPair) Figure {
+	t.Helper()
+	var out bytes.Buffer
+	_, err := wdelta.Quantise(t.Context(), bytes.NewReader(p.base), bytes.NewReader(p.target), &out, wdelta.QuantiseOptions{})
+	check(t, err)
+	ratio, _ := encodeDelta(t, p.base, out.Bytes(), wdelta.Options{})
+	fmt.Printf("%-28s %8.1f %8.4f\n", p.name+"/quantised", float64(out.Len())/1e6, ratio)
+	return Figure{Name: p.name + "/quantised", Value: ratio, Unit: "of full", Goal: Goal{AtMost: 0.12}}
 }
 
 func typeOf(name string) string { return name[strings.LastIndexAny(name, "-_")+1:] }

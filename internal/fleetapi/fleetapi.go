@@ -255,6 +255,8 @@ type ModelVersion struct {
 	SizeBytes   int64            `json:"size_bytes"`
 	Signature   models.Signature `json:"signature"`
 	Pushed      time.Time        `json:"pushed"`
+	// Provenance is absent of files that are as training left them.
+	Provenance *models.Provenance `json:"provenance,omitempty"`
 	// Running and Desired count boxes.
 	Running int `json:"running"`
 	Desired int `json:"desired"`

@@ -28,8 +28,18 @@ func PushModelDir(ctx context.Context, c *Client, dir, keyPath string, progress 
 	if err != nil {
 		return models.Ref{}, err
 	}
-	p, err := PushModelWith(ctx, c, dir, key, progress)
+	m, paths, err := models.Pack(dir)
+	if err != nil {
+		return models.Ref{}, err
+	}
+	p, err := PushModelWith(ctx, c, Packed{m, paths}, key, progress)
 	return p.Ref, err
+}
+
+// Packed is what models.Pack returns.
+type Packed struct {
+	Manifest models.Manifest
+	Paths    map[blob.Digest]string
 }
 
 // Pushed names what was pushed.
@@ -39,13 +49,9 @@ type Pushed struct {
 	Length int64
 }
 
-// PushModelWith is PushModelDir with a key that is open already.
-func PushModelWith(ctx context.Context, c *Client, dir string, key trust.PrivateKey, progress func(Progress)) (Pushed, error) {
-	m, paths, err := models.Pack(dir)
-	if err != nil {
-		return Pushed{}, err
-	}
-	payload, err := m.Encode()
+// PushModelWith pushes what models.Pack made, as PushModelDir does.
+func PushModelWith(ctx context.Context, c *Client, pack Packed, key trust.PrivateKey, progress func(Progress)) (Pushed, error) {
+	payload, err := pack.Manifest.Encode()
 	if err != nil {
 		return Pushed{}, err
 	}
@@ -53,7 +59,7 @@ func PushModelWith(ctx context.Context, c *Client, dir string, key trust.Private
 	if err != nil {
 		return Pushed{}, err
 	}
-	if err := uploadMissing(ctx, c, paths, progress); err != nil {
+	if err := uploadMissing(ctx, c, pack.Paths, progress); err != nil {
 		return Pushed{}, err
 	}
 	v, err := c.PushModel(ctx, envelope)

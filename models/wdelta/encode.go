@@ -38,9 +38,6 @@ type Options struct {
 	// their own, such as the second file of an ONNX model (external data).
 	// Nil: they are read from the files.
 	BaseTensors, TargetTensors []container.Tensor
-	// Quanta are the steps by which tensors of the target were quantised against
-	// the base, by name: see Quantise. A wrong one makes the delta no smaller.
-	Quanta map[string]float32
 	// Progress, when set, is told how many bytes of the target are done.
 	Progress func(done, total int64)
 }

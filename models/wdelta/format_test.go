@@ -37,7 +37,7 @@ func vectors() map[string]vector {
 		"fp32":     {w.file(0, 0), w.file(1, 1e-3), Options{}},
 		"bf16":     {h.file(0, 0), h.file(1, 1e-3), Options{}},
 		"int8":     {q.file(0, 0), q.file(1, 1e-2), Options{}},
-		"step":     {w.file(0, 0), quantised(w.file(0, 0), w.file(1, 1e-3), step), Options{Quanta: map[string]float32{"layer.0": step, "layer.1": step, "layer.2": step}}},
+		"step":     {w.file(0, 0), quantised(w.file(0, 0), w.file(1, 1e-3), step), Options{}},
 		"subplane": {f.file(0, 0), f.file(1, 1e-3), Options{Coder: Fast}},
 		"cold":     {nil, h.file(0, 0), Options{}},
 		"plane":    {nil, h.file(0, 0), Options{Coder: Fast}},

@@ -177,14 +177,12 @@ func (p *planner) nearest(pc *piece, t container.Tensor, byName map[string]conta
 			return false, nil
 		}
 		pc.kind, pc.base, least = kindMoved, b.Off, bits
+		if pc.step = 0; kindSteps.takes(pc.elem) {
+			pc.step = pc.elem.stepOf(own, from)
+		}
 		return true, nil
 	}
 	if b, ok := byName[t.Name+"\x00"+like(t)]; ok {
-		if step := p.options.Quanta[t.Name]; usableStep(step) && kindSteps.takes(pc.elem) {
-			pc.kind, pc.base, pc.step = kindMoved, b.Off, step
-			p.stats.Named++
-			return nil
-		}
 		if ok, err := try(b); ok || err != nil {
 			p.stats.Named++
 			return err

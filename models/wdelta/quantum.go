@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"math/bits"
+	"slices"
 
 	"github.com/edgeherd/edgeherd/models/container"
 )
@@ -16,55 +18,59 @@ import (
 // fraction on the wire. That version is then what gets evaluated, signed and
 // published; its delivery is lossless like any other. The next version is
 // quantised against it, so errors do not add up.
+//
+// q is a power of two. So an encoder finds it in the two files by itself: a delta
+// is small whoever makes it, with nothing told to it about how the files came to
+// be, and also when it is made from a base that is two versions old.
 
 // Quantum says how a tensor was quantised.
 type Quantum struct {
-	Name string `json:"name"`
-	// Step is q. A delta of the tensor has to know it: see Options.Quanta.
-	Step float32 `json:"step"`
+	Name    string
+	Weights int64
+	// Step is q, a power of two; Bits hold any of its m, with the sign.
+	Step float32
+	Bits int
 	// RelativeError is the distance of the published weights to the trained
 	// ones, as a part of how far training moved them (root mean square).
-	RelativeError float64 `json:"relative_error"`
+	RelativeError float64
 }
 
-// Quantised is what Quantise did, to be recorded with the model's provenance.
-type Quantised struct {
-	Levels  float64   `json:"levels"`
-	Tensors []Quantum `json:"tensors"`
+// QuantiseOptions say how finely, and where tensors are that the files do not
+// list themselves.
+type QuantiseOptions struct {
+	// Levels is how many steps the typical move of a weight has, within a factor
+	// of 1.42, since steps are powers of two. 0 is DefaultLevels.
+	Levels float64
+	// BaseTensors and TargetTensors are as in Options.
+	BaseTensors, TargetTensors []container.Tensor
 }
 
-// Quanta are the steps by tensor, for Options.
-func (q Quantised) Quanta() map[string]float32 {
-	m := make(map[string]float32, len(q.Tensors))
-	for _, t := range q.Tensors {
-		m[t.Name] = t.Step
-	}
-	return m
-}
-
-// DefaultLevels is how many steps the typical move of a weight has: at 4 the
-// error is 7 % of the move, and no evaluation has told the difference yet.
+// DefaultLevels has an error of 5 to 10 % of the move, and no evaluation has told
+// the difference yet.
 const DefaultLevels = 4
 
+// MaxLevels is as fine as it gets: 0.03 % of the move.
+const MaxLevels = 1024
+
 // Quantise writes to w the target with each float tensor that base has under
-// the same name and shape moved to the nearest base + q*m, q being the root mean
-// square of its moves divided by levels (0: DefaultLevels). All else is copied.
-// Tensors whose moves are no numbers, or all zero, are left as they are.
+// the same name and shape moved to the nearest base + q*m, q being about the root
+// mean square of its moves divided by the levels. All else is copied. Tensors
+// whose moves are no numbers, or all zero, are left as they are.
 //
 // The result is another model: the caller has to evaluate it before it is
 // published, and to record that it was made so.
-func Quantise(ctx context.Context, base, target Source, w io.Writer, levels float64) (Quantised, error) {
-	if levels == 0 {
-		levels = DefaultLevels
+func Quantise(ctx context.Context, base, target Source, w io.Writer, o QuantiseOptions) ([]Quantum, error) {
+	if o.Levels == 0 {
+		o.Levels = DefaultLevels
 	}
-	if !(levels >= 0.5 && levels <= 1024) {
-		return Quantised{}, fmt.Errorf("quantise: %v levels are not between 0.5 and 1024", levels)
+	if !(o.Levels >= 0.5 && o.Levels <= MaxLevels) {
+		return nil, fmt.Errorf("quantise: %v levels are not between 0.5 and %d", o.Levels, MaxLevels)
 	}
-	q := quantiser{base: base, target: target, w: w, levels: levels}
-	if err := q.run(ctx); err != nil {
-		return Quantised{}, fmt.Errorf("quantise: %w", err)
+	q := quantiser{base: base, target: target, w: w, levels: o.Levels}
+	if err := q.run(ctx, o); err != nil {
+		return nil, fmt.Errorf("quantise: %w", err)
 	}
-	return Quantised{levels, q.tensors}, nil
+	return q.tensors, nil
 }
 
 type quantiser struct {
@@ -75,17 +81,17 @@ type quantiser struct {
 	own, from    []byte
 }
 
-func (q *quantiser) run(ctx context.Context) error {
-	bl, err := container.Read(q.base, q.base.Size())
+func (q *quantiser) run(ctx context.Context, o QuantiseOptions) error {
+	bases, err := spansOf(q.base, o.BaseTensors)
 	if err != nil {
 		return fmt.Errorf("base: %w", err)
 	}
-	tl, err := container.Read(q.target, q.target.Size())
+	targets, err := spansOf(q.target, o.TargetTensors)
 	if err != nil {
 		return fmt.Errorf("target: %w", err)
 	}
 	byName := map[string]container.Tensor{}
-	for _, b := range bl.Spans("") {
+	for _, b := range bases {
 		byName[b.Name+"\x00"+like(b)] = b
 	}
 	at := int64(0)
@@ -94,7 +100,7 @@ func (q *quantiser) run(ctx context.Context) error {
 		at = off
 		return err
 	}
-	for _, t := range tl.Spans("") {
+	for _, t := range targets {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -113,6 +119,27 @@ func (q *quantiser) run(ctx context.Context) error {
 	return copyTo(q.target.Size())
 }
 
+// spansOf are the tensors in a file, those given or those that it lists.
+func spansOf(f Source, given []container.Tensor) ([]container.Tensor, error) {
+	l := container.Layout{Tensors: slices.Clone(given)}
+	for i := range l.Tensors {
+		l.Tensors[i].File = "" // whatever the model calls it, it is the file at hand
+	}
+	if given == nil {
+		var err error
+		if l, err = container.Read(f, f.Size()); err != nil {
+			return nil, err
+		}
+	}
+	out := l.Spans("")
+	for _, t := range out {
+		if t.Off < 0 || t.Len > f.Size()-t.Off {
+			return nil, fmt.Errorf("tensor %q lies outside of its %d bytes", t.Name, f.Size())
+		}
+	}
+	return out, nil
+}
+
 // tensor goes over it twice: for the step, and for the values.
 func (q *quantiser) tensor(t, b container.Tensor) error {
 	e := elemOf(t.DType)
@@ -124,20 +151,20 @@ func (q *quantiser) tensor(t, b container.Tensor) error {
 	if err != nil {
 		return err
 	}
-	moved := math.Sqrt(sum / float64(max(n, 1)))
-	step := float32(moved / q.levels)
-	if !usableStep(step) || math.IsNaN(sum) || math.IsInf(sum, 0) {
+	step := powerOfTwo(math.Sqrt(sum/float64(max(n, 1))) / q.levels)
+	if step == 0 {
 		return q.each(e, t, b, nil, q.w)
 	}
-	lost := 0.0
+	lost, farthest := 0.0, int32(0)
 	err = q.each(e, t, b, func(own, from float32, at int) {
 		m := steps(own, from, step)
+		farthest = max(farthest, m, -m)
 		v := e.plus(from, step, m)
 		e.put(q.own[at:], v)
 		d := float64(e.get(q.own[at:])) - float64(own)
 		lost += d * d
 	}, q.w)
-	q.tensors = append(q.tensors, Quantum{t.Name, step, math.Sqrt(lost / max(sum, math.SmallestNonzeroFloat64))})
+	q.tensors = append(q.tensors, Quantum{t.Name, int64(n), step, bits.Len32(uint32(farthest)) + 1, math.Sqrt(lost / sum)})
 	return err
 }
 
@@ -167,6 +194,37 @@ func (q *quantiser) each(e elem, t, b container.Tensor, visit func(own, from flo
 }
 
 func usableStep(q float32) bool { return q > 0 && !math.IsInf(float64(q), 0) }
+
+// powerOfTwo is the power of two nearest to v, by ratio; 0 when that is no normal
+// binary32.
+func powerOfTwo(v float64) float32 {
+	l := math.Round(math.Log2(v))
+	if !(l >= -126 && l <= 127) {
+		return 0
+	}
+	return float32(math.Ldexp(1, int(l)))
+}
+
+// stepOf finds the step that makes target of base, from samples of a tensor; 0
+// when there is none. It looks for the coarsest: any part of it fits as well.
+func (e elem) stepOf(target, base []byte) float32 {
+	sum, n := 0.0, len(target)/e.size()
+	for i := 0; i < n*e.size(); i += e.size() {
+		d := float64(e.get(target[i:])) - float64(e.get(base[i:]))
+		sum += d * d
+	}
+	buf := make([]byte, 4*n)
+	// The sample may have moved more or less than the tensor did.
+	for q := powerOfTwo(8 * math.Sqrt(sum/float64(max(n, 1)))); q > 0 && float64(q) > math.Sqrt(sum)/math.Sqrt(float64(n))/(4*MaxLevels); q /= 2 {
+		if e.toSteps(buf, target[:n*e.size()], base, q) {
+			if !e.fewer(buf, target[:n*e.size()], base) {
+				return 0
+			}
+			return q
+		}
+	}
+	return 0
+}
 
 // steps is the whole number of steps nearest to the way from one to the other.
 func steps(own, from, step float32) int32 {

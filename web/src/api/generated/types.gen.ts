@@ -1090,6 +1090,7 @@ export type ModelVersion = {
     drift?: string;
     licence?: string;
     name: string;
+    provenance?: Provenance;
     pushed: string;
     running: number;
     signature: Signature;
@@ -1410,12 +1411,36 @@ export type Probe = {
     version: string;
 };
 
+export type Provenance = {
+    quantised?: Quantised;
+};
+
 export type PushModel = {
     envelope: string;
 };
 
 export type PushRelease = {
     envelope: string;
+};
+
+export type Quantised = {
+    after: number;
+    base: Ref;
+    before: number;
+    cases: number;
+    files: Array<QuantisedFile>;
+    levels: number;
+    metric: string;
+    tolerance: number;
+};
+
+export type QuantisedFile = {
+    base: string;
+    bits: number;
+    path: string;
+    relative_error: number;
+    tensors: number;
+    trained: string;
 };
 
 export type Rma = {
