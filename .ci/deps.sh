@@ -21,6 +21,8 @@ ffmpeg                                             ffmpeg
 /usr/bin/victoria-metrics                          victoria-metrics
 /usr/bin/promtool                                  prometheus
 /usr/bin/prometheus-alertmanager                   prometheus-alertmanager
+zbarimg                                            zbar-tools
+pdftoppm                                           poppler-utils
 systemd-analyze                                    systemd
 /lib/nut/dummy-ups                                 nut-server
 /usr/sbin/smartctl                                 smartmontools

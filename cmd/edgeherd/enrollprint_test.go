@@ -1,0 +1,95 @@
+package main
+
+import (
+	"bytes"
+	"image"
+	"image/color"
+	"image/png"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/edgeherd/edgeherd/internal/enrol"
+	"github.com/edgeherd/edgeherd/internal/fleetapi"
+)
+
+// decoded reads all QR codes of a picture with zbar, which shares no code with
+// what drew them.
+func decoded(t *testing.T, picture string) []string {
+	t.Helper()
+	var said bytes.Buffer
+	cmd := exec.CommandContext(t.Context(), "zbarimg", "--quiet", "--raw", "-Sdisable", "-Sqrcode.enable", picture)
+	cmd.Stderr = &said
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("zbarimg %s (make deps installs it): %v\n%s", picture, err, &said)
+	}
+	return strings.Fields(string(out))
+}
+
+// drawn is what a terminal with light letters on dark shows of a text of half
+// blocks.
+func drawn(t *testing.T, text, file string) {
+	t.Helper()
+	const scale = 4
+	lines := strings.Split(strings.TrimSuffix(text, "\n"), "\n")
+	img := image.NewGray(image.Rect(0, 0, scale*len([]rune(lines[0])), 2*scale*len(lines)))
+	for y, line := range lines {
+		for x, r := range []rune(line) {
+			for half, light := range []bool{r == '█' || r == '▀', r == '█' || r == '▄'} {
+				for i := range scale * scale {
+					if light {
+						img.SetGray(x*scale+i%scale, (2*y+half)*scale+i/scale, color.Gray{Y: 255})
+					}
+				}
+			}
+		}
+	}
+	var b bytes.Buffer
+	if err := png.Encode(&b, img); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, b.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestPrintedTokensAreReadByAScanner(t *testing.T) {
+	dir := t.TempDir()
+	pin := enrol.Pin{1, 2, 3, 254, 255}
+	token := enrol.NewToken("fleet.example.com", 8443, pin)
+	made := fleetapi.EnrolTokenMade{Token: token.String(), EnrolToken: fleetapi.EnrolToken{
+		ID: token.ID, EnrolTerms: fleetapi.EnrolTerms{Site: "Łódź (dock)", Uses: 12}, Expires: time.Unix(1_800_000_000, 0)}}
+	cl, _ := testCLI(nil, true)
+	words := new(bytes.Buffer)
+	cl.words = words
+	sheet, picture := filepath.Join(dir, "labels.pdf"), filepath.Join(dir, "token.png")
+	if err := cl.printToken(made, prints{png: picture, pdf: sheet, copies: 12}); err != nil {
+		t.Fatal(err)
+	}
+	code, _, _ := strings.Cut(words.String(), "wrote")
+	drawn(t, code, filepath.Join(dir, "terminal.png"))
+	// 150 dots an inch are what a cheap printer of labels has.
+	if out, err := exec.CommandContext(t.Context(), "pdftoppm", "-r", "150", "-gray", sheet, filepath.Join(dir, "page")).CombinedOutput(); err != nil {
+		t.Fatalf("pdftoppm (make deps installs it): %v\n%s", err, out)
+	}
+	for name, copies := range map[string]int{"token.png": 1, "terminal.png": 1, "page-1.pgm": 10, "page-2.pgm": 2} {
+		var want []string
+		for range copies {
+			want = append(want, made.Token)
+			if strings.HasPrefix(name, "page") {
+				want = append(want, token.ClaimURL())
+			}
+		}
+		got := decoded(t, filepath.Join(dir, name))
+		slices.Sort(got)
+		slices.Sort(want)
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: %d codes %q, want %d", name, len(got), slices.Compact(got), len(want))
+		}
+	}
+}
