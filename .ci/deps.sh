@@ -18,6 +18,7 @@ ffmpeg                                             ffmpeg
 /usr/lib/postgresql                                postgresql
 /usr/sbin/mosquitto                                mosquitto
 /usr/sbin/haproxy                                  haproxy
+/usr/bin/docker-registry                           docker-registry
 /usr/bin/victoria-metrics                          victoria-metrics
 /usr/bin/promtool                                  prometheus
 /usr/bin/prometheus-alertmanager                   prometheus-alertmanager

@@ -27,6 +27,8 @@ func modelCommand(c *cli) *cobra.Command {
 		modelWhereCommand(c),
 		modelVerifyCommand(c),
 		modelRetireCommand(c),
+		modelExportCommand(c),
+		modelImportCommand(c),
 		modelDeltaCommand(c),
 		modelPatchCommand(c),
 	)

@@ -3,7 +3,9 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
@@ -26,7 +28,7 @@ func TestScripts(t *testing.T) {
 				"state: "+filepath.Join(e.WorkDir, "st")+"\nhttp: 127.0.0.1:0\ndevice: 127.0.0.1:0\nmqtt: 127.0.0.1:0\n"), 0o600)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"waitfile": waitFile, "exits": exits, "onnx": writeONNX, "keep": takeWord,
+			"waitfile": waitFile, "exits": exits, "onnx": writeONNX, "keep": takeWord, "registry": startRegistry,
 		},
 	})
 }
@@ -77,4 +79,38 @@ func writeONNX(ts *testscript.TestScript, _ bool, args []string) {
 func takeWord(ts *testscript.TestScript, _ bool, args []string) {
 	line, _, _ := bytes.Cut([]byte(ts.ReadFile("stdout")), []byte("\n"))
 	ts.Setenv(args[0], string(line))
+}
+
+// registry NAME starts Debian's OCI registry and puts its address into an
+// environment variable.
+func startRegistry(ts *testscript.TestScript, _ bool, args []string) {
+	program, err := exec.LookPath("docker-registry")
+	if err != nil {
+		if os.Getenv("EDGEHERD_REQUIRE_ASSETS") != "" {
+			ts.Fatalf("required here: %v; run `make deps`", err)
+		}
+		return // the script asks for the variable
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	address := l.Addr().String()
+	l.Close()
+	config := ts.MkAbs("registry.yml")
+	ts.Check(os.WriteFile(config, []byte("version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: "+ts.MkAbs("registry")+"}}\nhttp: {addr: \""+address+"\"}\n"), 0o600))
+	cmd := exec.Command(program, "serve", config)
+	ts.Check(cmd.Start())
+	ts.Defer(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); <-tick.C {
+		if c, err := net.Dial("tcp", address); err == nil {
+			c.Close()
+			ts.Setenv(args[0], address)
+			return
+		}
+	}
+	ts.Fatalf("the registry does not answer")
 }

@@ -100,6 +100,7 @@ var rows = []row{
 	{"controller/doctor", "controller/s3 controller/store internal/identity"},
 	{"controller/deliver", "controller/store internal/blob internal/fleetapi models models/wdelta"},
 	{"controller/s3", "internal/blob"},
+	{"models/oci", "internal/blob models"},
 	{"controller/s3/s3test", "internal/assets internal/durable"},
 	{"controller/accept", "internal/acceptance internal/fleetapi internal/identity internal/phrase"},
 	{"controller/enrol", "controller/store internal/enrol internal/identity"},
@@ -117,7 +118,7 @@ var rows = []row{
 	{"internal/loadgen/fleet", "controller/store internal/durable internal/identity internal/loadgen internal/wire"},
 	{"cmd/edgeherd-launcher", "internal/blob internal/durable internal/slot"},
 	{"cmd/edgeherd-load", "internal/fleetapi internal/identity internal/loadgen internal/loadgen/fleet"},
-	{"cmd/edgeherd/...", "internal/boxconfig internal/bundle controller controller/deliver controller/s3 controller/api controller/audit controller/authz controller/backup controller/doctor controller/export/... controller/notify controller/people firmware internal/blob internal/durable internal/enrol internal/fleetapi internal/health internal/identity internal/labels internal/outbound internal/qrtext internal/runnerapi internal/simboard internal/slot internal/trust/... internal/wire models models/container models/wdelta internal/acceptance"},
+	{"cmd/edgeherd/...", "models/oci internal/boxconfig internal/bundle controller controller/deliver controller/s3 controller/api controller/audit controller/authz controller/backup controller/doctor controller/export/... controller/notify controller/people firmware internal/blob internal/durable internal/enrol internal/fleetapi internal/health internal/identity internal/labels internal/outbound internal/qrtext internal/runnerapi internal/simboard internal/slot internal/trust/... internal/wire models models/container models/wdelta internal/acceptance"},
 }
 
 // door says which packages of ours may import a module in non-test files;
@@ -138,6 +139,9 @@ var doors = []door{
 	{"github.com/secure-systems-lab/go-securesystemslib", "internal/trust/tufrepo"},
 	{"github.com/minio/selfupdate", "agent/update"},
 	{"github.com/minio/minio-go/v7", "controller/s3"},
+	{"oras.land/oras-go/v2", "models/oci"},
+	{"github.com/opencontainers/go-digest", "models/oci"},
+	{"github.com/opencontainers/image-spec", "models/oci"},
 	{"github.com/google/go-tpm", "agent/tpm controller/enrol"},
 	{"github.com/hashicorp/go-retryablehttp", "agent/fetch"},
 	{"github.com/ebitengine/purego", "agent/worker/..."},
