@@ -85,13 +85,8 @@ func (c *Controller) askLive(ctx context.Context) {
 // offer puts the version of a rollout into the desired state of a box and
 // tells the box. Offering again changes nothing, and neither does offering
 // after a newer rollout, which may have come first in this very step.
-func (c *Controller) offer(ctx context.Context, r fleetapi.Rollout, id identity.ID, ages map[string]int) error {
-	// Its results are of no interest: from 0 on, the hours of all boxes are read.
-	box, err := c.store.Box(ctx, id, c.opts.WallClock().UnixMilli())
-	if err != nil {
-		return err
-	}
-	attempt := 1 // a box that gave a digest up tries it again only with a higher one
+func (c *Controller) offer(ctx context.Context, r fleetapi.Rollout, box store.Box, ages map[string]int) error {
+	id, attempt := box.ID, 1 // a box that gave a digest up tries it again only with a higher one
 	for _, p := range box.Phases {
 		if p.Digest == r.Target.Digest.String() && p.Rollout != r.ID {
 			attempt++
@@ -100,6 +95,7 @@ func (c *Controller) offer(ctx context.Context, r fleetapi.Rollout, id identity.
 	mayReplace := func(other string) bool { return other != r.ID && !younger(other, r, ages) }
 	var deal func(*wire.Desired, func(string) bool) error
 	if r.Kind == fleetapi.KindConfig {
+		var err error
 		if deal, err = c.dealer(ctx, r, box, attempt); err != nil {
 			return err
 		}

@@ -66,20 +66,27 @@ func younger(other string, r fleetapi.Rollout, ages map[string]int) bool {
 	return ages[other] > ages[r.ID]
 }
 
-// heatOf is how warm a box is at which load, in steps that are worth a look.
+// heatOf is how warm a box is at which load, in steps that are worth a look;
+// nil: it reports nothing of it.
 func heatOf(b store.Box) *fleetapi.Heat {
-	die, ok := b.Latest.Get("temp_die_celsius")
-	if !ok {
+	var h fleetapi.Heat
+	known := false
+	get := func(metric string, step float64) float64 {
+		v, ok := b.Latest.Get(metric)
+		known = known || ok
+		return step * math.Round(v.Value/step)
+	}
+	h.Die, h.Watts, h.Throttles = get("temp_die_celsius", 2), get("power_watts", 5), get("throttle_count", 1)
+	if !known {
 		return nil
 	}
-	h := &fleetapi.Heat{RiseKelvin: 2 * math.Round(die.Value/2)}
+	h.Busy = get("cpu_busy_ratio", 0.1)
+	h.RiseKelvin = h.Die
+	die, _ := b.Latest.Get("temp_die_celsius")
 	if inlet, ok := b.Latest.Get("temp_inlet_celsius"); ok {
 		h.RiseKelvin = 2 * math.Round((die.Value-inlet.Value)/2)
 	}
-	if busy, ok := b.Latest.Get("cpu_busy_ratio"); ok {
-		h.Busy = math.Round(10*busy.Value) / 10
-	}
-	return h
+	return &h
 }
 
 // digestOf reads a digest that a box reported; nonsense is none.

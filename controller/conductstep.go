@@ -207,17 +207,28 @@ func (c *Controller) keep(ctx context.Context, u *underWay, rec rollout.Record) 
 
 // tellAll carries actions out, for a while: the next step repeats what is left.
 func (c *Controller) tellAll(ctx context.Context, r fleetapi.Rollout, actions []rollout.Action, l look) error {
+	if len(actions) == 0 {
+		return nil
+	}
+	var ids []identity.ID
+	for _, a := range actions[:min(len(actions), sweep)] {
+		ids = append(ids, a.Offer)
+	}
+	boxes, err := c.store.BoxesOf(ctx, ids)
+	if err != nil {
+		return err
+	}
 	var errs []error
 	began := time.Now()
-	for _, a := range actions {
+	for _, b := range boxes {
 		if len(c.acted) > 0 || time.Since(began) > offerTime {
 			break
 		}
-		if err := c.offer(ctx, r, a.Offer, l.ages); err != nil {
-			errs = append(errs, fmt.Errorf("offer %s to %s: %w", r.Target, a.Offer, err))
+		if err := c.offer(ctx, r, b, l.ages); err != nil {
+			errs = append(errs, fmt.Errorf("offer %s to %s: %w", r.Target, b.ID, err))
 			continue
 		}
-		c.changes.add(a.Offer) // the next step sees that it was told
+		c.changes.add(b.ID) // the next step sees that it was told
 	}
 	return errors.Join(errs...)
 }
@@ -229,7 +240,7 @@ func (c *Controller) observe(ctx context.Context, u *underWay, l look, now time.
 		return nil, err
 	}
 	r, p := u.course.Rollout(), u.course.Policy()
-	if p.Gates.Temperature.Rise > 0 {
+	if p.Heat() {
 		if err := c.store.AddNewest(ctx, boxes); err != nil {
 			return nil, err
 		}
@@ -263,7 +274,6 @@ func (c *Controller) joiners(ctx context.Context, u *underWay, now time.Time) ([
 		return nil, err
 	}
 	var in []rollout.Input
-	r := u.course.Rollout()
 	zones, err := c.zones(ctx)
 	if err != nil {
 		return nil, err
@@ -277,7 +287,7 @@ func (c *Controller) joiners(ctx context.Context, u *underWay, now time.Time) ([
 		if u.course.Has(id) || !u.filter.Match(v) || v.Link == fleetapi.LinkNever {
 			continue // a box that was never heard of is looked at again
 		}
-		t := rollout.TargetOf(r, v, zones(v.Site))
+		t := u.course.TargetOf(v, zones(v.Site))
 		in = append(in, rollout.Input{Join: &t})
 		u.members = append(u.members, id)
 	}

@@ -137,6 +137,9 @@ func (c *cli) saySheet(s fleetapi.PlanSheet) {
 		if v.Window != "" {
 			window = "; " + v.Window
 		}
+		if v.Waits != "" {
+			window += "; waits now: " + v.Waits
+		}
 		c.say("Site %s: %s, up to %s%s.", v.Site, plural(v.Boxes, "box", "boxes"), bytesText(v.Bytes), window)
 	}
 	for _, v := range s.Skipped {

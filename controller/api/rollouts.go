@@ -147,6 +147,8 @@ func (a *API) order(ctx context.Context, c cargo, req fleetapi.PlanRequest, boxe
 	switch {
 	case errors.Is(err, rollout.ErrNoTargets):
 		return r, refuse("See which boxes there are: edgeherd box list.", "no box matches the filter %q", req.Filter)
+	case errors.Is(err, rollout.ErrUnreported):
+		return r, refuse("Leave the rule out, or see what boxes report: edgeherd box show NAME.", "%s", err)
 	case errors.Is(err, rollout.ErrNobody):
 		return r, refuse("Leave them out with a filter, or see docs/rollouts.md on what skips a box.", "%s", err)
 	case err != nil:

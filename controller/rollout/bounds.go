@@ -3,6 +3,7 @@ package rollout
 import (
 	"cmp"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/edgeherd/edgeherd/controller/site"
@@ -16,16 +17,41 @@ type bounds struct {
 	now     time.Time
 	held    string            // everybody, and why
 	windows map[string]string // by time zone: why not now; "" is now
-	groups  map[string]*group // by label and value
-	pending int               // told, not yet seen to be told
-	noted   int               // reasons to wait that changed in this step
+	groups  map[groupKey]*group
+	pending int // told, not yet seen to be told
+	noted   int // reasons to wait that changed in this step
 }
 
 // maxNoted bounds how many boxes learn in one step why they wait, so that a step
 // of a large rollout stays short; the next step tells more.
 const maxNoted = 500
 
-type group struct{ size, down int }
+// groupKey is a budget by its number, and the value that its boxes share.
+type groupKey struct {
+	rule  int
+	value string
+}
+
+type group struct {
+	size, down int
+	working    int     // at work on the version
+	hot        int     // of those that are not at work
+	watts      float64 // of all that are heard
+}
+
+// heated says why one more box at work is too much; empty: it is not.
+func (g *group) heated(rule Budget, is string) string {
+	if watts := g.watts + rule.TryWatts*float64(g.working+1); rule.MaxWatts > 0 && watts > rule.MaxWatts {
+		return fmt.Sprintf("%s would draw %.0f W, the policy allows %.0f W", is, watts, rule.MaxWatts)
+	}
+	if n := g.hot + g.working + 1; rule.MaxHot > 0 && n > rule.MaxHot {
+		return fmt.Sprintf("%s has %s above %.0f °C and %d at work, the policy allows %d", is, boxes(g.hot), rule.Hot, g.working, rule.MaxHot)
+	}
+	return ""
+}
+
+// isHot: of what was heard. A box at work counts as such.
+func isHot(rule Budget, f Fact) bool { return f.Heat != nil && f.Heat.Die > rule.Hot }
 
 func (c *Course) bounds(now time.Time) *bounds {
 	b := &bounds{c: c, now: now, held: c.hold, windows: map[string]string{}}
@@ -35,7 +61,7 @@ func (c *Course) bounds(now time.Time) *bounds {
 		}
 	}
 	if len(c.p.Budgets) > 0 {
-		b.groups = map[string]*group{}
+		b.groups = map[groupKey]*group{}
 	}
 	for i := range c.r.Waves {
 		for j := range c.r.Waves[i].Targets {
@@ -55,12 +81,21 @@ func label(t *fleetapi.Target, per string) string {
 		return t.Traits.Class
 	case "zone":
 		return t.Traits.Zone
+	case "site":
+		return t.Site
 	}
-	return t.Site
+	return t.Traits.Labels[strings.TrimPrefix(per, "label.")]
 }
 
-func (b *bounds) group(t *fleetapi.Target, per string) *group {
-	key := per + "=" + label(t, per)
+// bound says whether a box is in a group of the rule at all: one without the
+// label is in none.
+func bound(t *fleetapi.Target, rule Budget) bool {
+	_, labelled := rule.key()
+	return !labelled || label(t, rule.Per) != ""
+}
+
+func (b *bounds) group(t *fleetapi.Target, rule int) *group {
+	key := groupKey{rule, label(t, b.c.p.Budgets[rule].Per)}
 	if b.groups[key] == nil {
 		b.groups[key] = &group{}
 	}
@@ -73,11 +108,23 @@ func (b *bounds) down(t *fleetapi.Target, f Fact) bool {
 }
 
 func (b *bounds) count(t *fleetapi.Target, f Fact) {
-	for _, rule := range b.c.p.Budgets {
-		g := b.group(t, rule.Per)
+	for i, rule := range b.c.p.Budgets {
+		if !bound(t, rule) {
+			continue
+		}
+		g := b.group(t, i)
 		g.size++
 		if b.down(t, f) {
 			g.down++
+		}
+		switch {
+		case b.c.open(t) && t.State != fleetapi.TargetScheduled:
+			g.working++
+		case f.Link == fleetapi.LinkLive && isHot(rule, f):
+			g.hot++
+		}
+		if f.Link == fleetapi.LinkLive && f.Heat != nil {
+			g.watts += f.Heat.Watts
 		}
 	}
 }
@@ -85,9 +132,17 @@ func (b *bounds) count(t *fleetapi.Target, f Fact) {
 // take counts a box that was just offered the version.
 func (b *bounds) take(t *fleetapi.Target, f Fact) {
 	b.pending++
-	for _, rule := range b.c.p.Budgets {
+	for i, rule := range b.c.p.Budgets {
+		if !bound(t, rule) {
+			continue
+		}
+		g := b.group(t, i)
+		g.working++
 		if f.Link == "" || f.Link == fleetapi.LinkLive { // else it counted as down already
-			b.group(t, rule.Per).down++
+			g.down++
+		}
+		if f.Link == fleetapi.LinkLive && isHot(rule, f) {
+			g.hot--
 		}
 	}
 }
@@ -105,14 +160,24 @@ func (b *bounds) refuse(t *fleetapi.Target, f Fact) (why string, full bool) {
 	if why := b.window(t.Traits.Zone); why != "" {
 		return why, false
 	}
-	for _, rule := range b.c.p.Budgets {
-		g := b.group(t, rule.Per)
+	for i, rule := range b.c.p.Budgets {
+		if !bound(t, rule) {
+			continue
+		}
+		g := b.group(t, i)
 		down := g.down
 		if f.Link == "" || f.Link == fleetapi.LinkLive {
 			down++
 		}
 		if rule.MaxUnavailable > 0 && down > rule.MaxUnavailable || rule.MinAvailable > 0 && g.size-down < rule.MinAvailable {
 			return fmt.Sprintf("the budget of %s %s is used up", rule.Per, label(t, rule.Per)), false
+		}
+		rest := *g // without the box itself, if it is hot already
+		if f.Link == fleetapi.LinkLive && isHot(rule, f) {
+			rest.hot--
+		}
+		if why := rest.heated(rule, rule.Per+" "+label(t, rule.Per)); why != "" {
+			return why, false
 		}
 	}
 	return "", b.pending >= b.c.p.AtOnce

@@ -15,6 +15,8 @@ const (
 	gateMemory      = "memory"
 	gateTemperature = "temperature"
 	gateRestarts    = "restarts"
+	gateThrottles   = "throttles"
+	gateAgreement   = "agreement"
 	gateEvidence    = "evidence"
 	gateUnreachable = "unreachable"
 )
@@ -25,7 +27,7 @@ func (c *Course) limits(t *fleetapi.Target, f Fact) []string {
 	var bad []string
 	g := c.p.Gates
 	if t.Probe != nil && g.Latency.on() {
-		if over(g.Latency, t.Probe.SecondsPerItem, wasSeconds(f)) {
+		if is, was := latencyOf(t, f); over(g.Latency, is, was) {
 			bad = append(bad, gateLatency)
 		}
 	}
@@ -39,6 +41,12 @@ func (c *Course) limits(t *fleetapi.Target, f Fact) []string {
 	}
 	if g.Restarts != nil && t.Restarts > *g.Restarts {
 		bad = append(bad, gateRestarts)
+	}
+	if n, ok := throttled(t, f); ok && g.Throttles != nil && n > *g.Throttles {
+		bad = append(bad, gateThrottles)
+	}
+	if share, ok := agrees(t); ok && share < float64(g.Agreement) {
+		bad = append(bad, gateAgreement)
 	}
 	return bad
 }
@@ -74,6 +82,38 @@ func warmer(t *fleetapi.Target, f Fact, sameLoad float64) (float64, bool) {
 	return f.Heat.RiseKelvin - t.Base.RiseKelvin, true
 }
 
+// throttled is how often a box slowed down for heat since it was offered the
+// version. A box that booted counts from 0 again.
+func throttled(t *fleetapi.Target, f Fact) (int, bool) {
+	if t.Offered == nil || t.Base == nil || f.Heat == nil {
+		return 0, false
+	}
+	n := f.Heat.Throttles - t.Base.Throttles
+	if n < 0 {
+		n = f.Heat.Throttles
+	}
+	return int(n), true
+}
+
+// agrees is how far the version, in the shadow of the one before, said the same.
+func agrees(t *fleetapi.Target) (float64, bool) {
+	if t.Probe == nil || t.Probe.Shadow == nil || t.Probe.Shadow.Compared == 0 {
+		return 0, false
+	}
+	return t.Probe.Shadow.Agreement, true
+}
+
+// latencyOf is what the version needs for an item and what the one before it
+// needed on the same box. What both were timed with by the same requests counts
+// for more than golden samples that were run weeks apart.
+func latencyOf(t *fleetapi.Target, f Fact) (is, was float64) {
+	is, was = t.Probe.SecondsPerItem, wasSeconds(f)
+	if s := t.Probe.Shadow; s != nil && s.LatencyRatio > 0 && was > 0 {
+		is = was * s.LatencyRatio
+	}
+	return is, was
+}
+
 // measured says whether a gate has something to judge of a box.
 func (c *Course) measured(name string, t *fleetapi.Target, f Fact) bool {
 	switch name {
@@ -83,6 +123,12 @@ func (c *Course) measured(name string, t *fleetapi.Target, f Fact) bool {
 		return t.Probe != nil && (wasBytes(f) > 0 || c.p.Gates.Memory.Max > 0)
 	case gateTemperature:
 		_, ok := warmer(t, f, c.p.Gates.Temperature.SameLoad)
+		return ok
+	case gateThrottles:
+		_, ok := throttled(t, f)
+		return ok
+	case gateAgreement:
+		_, ok := agrees(t)
 		return ok
 	case gateRestarts:
 		return t.State == fleetapi.TargetSucceeded || t.State == fleetapi.TargetFailed
@@ -100,6 +146,10 @@ func (c *Course) allowed(name string) string {
 		return ratioWords(g.Memory, bytesText)
 	case gateTemperature:
 		return fmt.Sprintf("at most %g K warmer at equal load", g.Temperature.Rise)
+	case gateThrottles:
+		return fmt.Sprintf("at most %d times slowed down for heat", *g.Throttles)
+	case gateAgreement:
+		return fmt.Sprintf("the same as the version before on at least %s of inputs", percent(float64(g.Agreement)))
 	}
 	return fmt.Sprintf("at most %d restarts", *g.Restarts)
 }
@@ -136,12 +186,19 @@ func (c *Course) value(name string, t *fleetapi.Target, f Fact) (string, float64
 	}
 	switch name {
 	case gateLatency:
-		return pair(t.Probe.SecondsPerItem, wasSeconds(f), secondsText)
+		is, was := latencyOf(t, f)
+		return pair(is, was, secondsText)
 	case gateMemory:
 		return pair(float64(t.Probe.PeakRSSBytes), wasBytes(f), bytesText)
 	case gateTemperature:
 		k, _ := warmer(t, f, c.p.Gates.Temperature.SameLoad)
 		return fmt.Sprintf("%+.1f K", k), k
+	case gateThrottles:
+		n, _ := throttled(t, f)
+		return fmt.Sprintf("%d times slowed down", n), float64(n)
+	case gateAgreement:
+		share, _ := agrees(t)
+		return percent(share) + " agree", -share
 	}
 	return fmt.Sprintf("%d restarts", t.Restarts), float64(t.Restarts)
 }
@@ -152,7 +209,7 @@ func (c *Course) measuredGates() []string {
 	for _, n := range []struct {
 		name string
 		on   bool
-	}{{gateLatency, g.Latency.on()}, {gateMemory, g.Memory.on()}, {gateTemperature, g.Temperature.Rise > 0}, {gateRestarts, g.Restarts != nil}} {
+	}{{gateLatency, g.Latency.on()}, {gateMemory, g.Memory.on()}, {gateTemperature, g.Temperature.Rise > 0}, {gateRestarts, g.Restarts != nil}, {gateThrottles, g.Throttles != nil}, {gateAgreement, g.Agreement > 0}} {
 		if n.on {
 			names = append(names, n.name)
 		}

@@ -64,12 +64,16 @@ func Plan(o Order) (fleetapi.Rollout, error) {
 	if err != nil {
 		return fleetapi.Rollout{}, err
 	}
-	r := fleetapi.Rollout{ID: o.ID, State: fleetapi.RolloutDraft, Request: o.Request, Target: o.Target, Kind: o.Kind, BytesPerBox: o.Bytes, Created: o.Now, Warnings: []string{}}
+	missing, err := o.unreported(p, slices.Concat(fit, later))
+	if err != nil {
+		return fleetapi.Rollout{}, err
+	}
+	r := fleetapi.Rollout{ID: o.ID, State: fleetapi.RolloutDraft, Request: o.Request, Target: o.Target, Kind: o.Kind, BytesPerBox: o.Bytes, Created: o.Now, Warnings: append([]string{}, missing...)}
 	order := spread(fit, p.recent(o.Now))
 	for _, n := range sizes {
 		w := fleetapi.Wave{State: fleetapi.WaveWaiting, Targets: []fleetapi.Target{}}
 		for _, b := range order[:n] {
-			w.Targets = append(w.Targets, o.target(b))
+			w.Targets = append(w.Targets, o.target(p, b))
 		}
 		order = order[n:]
 		r.Waves = append(r.Waves, w)
@@ -77,7 +81,7 @@ func Plan(o Order) (fleetapi.Rollout, error) {
 	if len(later) > 0 {
 		tail := fleetapi.Wave{State: fleetapi.WaveWaiting, Tail: true}
 		for _, b := range later {
-			tail.Targets = append(tail.Targets, o.target(b))
+			tail.Targets = append(tail.Targets, o.target(p, b))
 		}
 		r.Waves = append(r.Waves, tail)
 	}
@@ -134,10 +138,18 @@ func (o Order) judge(p Policy, b fleetapi.Box) (rule, why string) {
 	return "go", ""
 }
 
-func (o Order) target(b fleetapi.Box) fleetapi.Target {
+func (o Order) target(p Policy, b fleetapi.Box) fleetapi.Target {
 	t := fleetapi.Target{Box: b.ID, Name: b.Name, Site: b.Site, State: fleetapi.TargetScheduled, Traits: fleetapi.Traits{
 		Class: b.Inventory.Class, Arch: b.Inventory.Arch, Zone: cmp.Or(o.Zones[b.Site], "UTC"), Dust: dust(b.Thermal), Ambient: ambient(b),
 	}}
+	for _, rule := range p.Budgets {
+		if key, ok := rule.key(); ok && b.Labels[key] != "" {
+			if t.Traits.Labels == nil {
+				t.Traits.Labels = map[string]string{}
+			}
+			t.Traits.Labels[key] = b.Labels[key]
+		}
+	}
 	switch {
 	case o.Kind == fleetapi.KindAgent:
 		t.Traits.Version = b.Inventory.Agent
@@ -158,8 +170,8 @@ func (o Order) target(b fleetapi.Box) fleetapi.Target {
 }
 
 // TargetOf is a box that joins a rollout after its plan.
-func TargetOf(r fleetapi.Rollout, b fleetapi.Box, zone string) fleetapi.Target {
-	return Order{Kind: r.Kind, Target: r.Target, Zones: map[string]string{b.Site: zone}}.target(b)
+func (c *Course) TargetOf(b fleetapi.Box, zone string) fleetapi.Target {
+	return Order{Kind: c.r.Kind, Target: c.r.Target, Zones: map[string]string{b.Site: zone}}.target(c.p, b)
 }
 
 // dusty is the rise of thermal resistance from which on a box counts as dusty.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -74,8 +75,13 @@ type Gates struct {
 	Memory         Ratio     `yaml:"memory"`
 	Temperature    TempLimit `yaml:"temperature"`
 	// Restarts of the version or the box that a box may have.
-	Restarts *int     `yaml:"restarts"`
-	Evidence Evidence `yaml:"evidence"`
+	Restarts *int `yaml:"restarts"`
+	// Throttles is how often a box may slow down for heat while it tries.
+	Throttles *int `yaml:"throttles"`
+	// Agreement is the least share of inputs on which the version says what the
+	// one before says, on boxes that compare them.
+	Agreement Share    `yaml:"agreement"`
+	Evidence  Evidence `yaml:"evidence"`
 }
 
 // Ratio bounds what a box measures against what it measured before. Floor is
@@ -112,13 +118,26 @@ type HealthRule struct {
 	MaxDie float64 `yaml:"max_die"`
 }
 
-// Budget bounds how many boxes with the same value of a label are down: silent,
-// or at work on the version.
+// Budget bounds what the boxes of a rollout that have the same value of a label
+// do at once. Down is a box that is silent or at work on the version.
 type Budget struct {
-	Per            string `yaml:"per"` // site, class or zone
+	Per            string `yaml:"per"` // site, class, zone or label.KEY
 	MaxUnavailable int    `yaml:"max_unavailable"`
 	MinAvailable   int    `yaml:"min_available"`
+	// MaxWatts is what they may draw together, with TryWatts more for each that
+	// is at work; default 15 W.
+	MaxWatts float64 `yaml:"max_watts"`
+	TryWatts float64 `yaml:"try_watts"`
+	// MaxHot of them may have a die above Hot, in °C, default 80. A box at work
+	// counts: it gets warmer.
+	MaxHot int     `yaml:"max_hot"`
+	Hot    float64 `yaml:"hot"`
 }
+
+func (b Budget) heat() bool { return b.MaxWatts > 0 || b.MaxHot > 0 }
+
+// key is the label that the budget goes by; false: another trait.
+func (b Budget) key() (string, bool) { return strings.CutPrefix(b.Per, "label.") }
 
 // Freeze is a time in which nothing is offered.
 type Freeze struct {
@@ -224,6 +243,12 @@ func PolicyOf(req fleetapi.PlanRequest) (Policy, error) {
 	return p, nil
 }
 
+// Heat says whether the policy asks how warm boxes are.
+func (p Policy) Heat() bool {
+	g := p.Gates
+	return g.Temperature.Rise > 0 || g.Throttles != nil || g.Agreement > 0 || slices.ContainsFunc(p.Budgets, Budget.heat)
+}
+
 func (p Policy) withDefaults() Policy {
 	if len(p.Waves) == 0 {
 		p.Waves = []string{"1", "rest"}
@@ -235,6 +260,10 @@ func (p Policy) withDefaults() Policy {
 	def(&p.Gates.MinSample, 3)
 	def(&p.Gates.Temperature.SameLoad, 0.1)
 	def(&p.Gates.Evidence.Halt, 0.95)
+	for i := range p.Budgets {
+		def(&p.Budgets[i].TryWatts, 15)
+		def(&p.Budgets[i].Hot, 80)
+	}
 	def(&p.Health.Ticket, "go")
 	def(&p.Health.Urgent, "go")
 	return p
@@ -254,11 +283,14 @@ func (p Policy) check() error {
 		}
 	}
 	for _, b := range p.Budgets {
-		if b.Per != "site" && b.Per != "class" && b.Per != "zone" {
-			return fmt.Errorf("policy: budget per %q: want site, class or zone", b.Per)
+		if key, ok := b.key(); b.Per != "site" && b.Per != "class" && b.Per != "zone" && (!ok || key == "") {
+			return fmt.Errorf("policy: budget per %q: want site, class, zone or label.KEY", b.Per)
 		}
-		if b.MaxUnavailable <= 0 && b.MinAvailable <= 0 {
-			return fmt.Errorf("policy: budget per %s: give max_unavailable or min_available above 0", b.Per)
+		if b.MaxUnavailable < 0 || b.MinAvailable < 0 || b.MaxHot < 0 || !(b.MaxWatts >= 0 && b.TryWatts >= 0 && b.Hot >= 0) {
+			return fmt.Errorf("policy: budget per %s: numbers must not be negative", b.Per)
+		}
+		if b.MaxUnavailable == 0 && b.MinAvailable == 0 && !b.heat() {
+			return fmt.Errorf("policy: budget per %s: give max_unavailable, min_available, max_watts or max_hot above 0", b.Per)
 		}
 	}
 	for _, f := range p.Freeze {
@@ -273,6 +305,9 @@ func (p Policy) check() error {
 	}
 	if e := p.Gates.Evidence; e.Halt <= 0.5 || e.Halt >= 1 {
 		return fmt.Errorf("policy: evidence halt is %v; want more than 0.5 and less than 1", e.Halt)
+	}
+	if n := p.Gates.Throttles; n != nil && *n < 0 {
+		return errors.New("policy: throttles must not be negative")
 	}
 	if p.AtOnce < 0 || p.MaxFailed < 0 || p.Gates.MinSample < 0 {
 		return errors.New("policy: at_once, max_failed and min_sample must not be negative")

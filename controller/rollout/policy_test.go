@@ -35,11 +35,15 @@ gates:
   memory: {ratio: 1.5, floor: 64MiB, max: 2GiB}
   temperature: {rise: 6, same_load: 0.1}
   restarts: 2
+  throttles: 0
+  agreement: 98%
   evidence: {bad: 10%, halt: 0.95}
 health: {ticket: later, urgent: skip, max_die: 85}
 budgets:
   - {per: site, max_unavailable: 1}
-  - {per: class, min_available: 2}
+  - {per: label.role, min_available: 2}
+  - {per: site, max_watts: 400}
+  - {per: label.room, max_hot: 3}
 windows: ["01:00-05:00 mon-fri"]
 freeze:
   - {from: 2026-12-20T00:00:00Z, until: 2027-01-02T00:00:00Z, reason: Christmas}
@@ -71,7 +75,7 @@ func TestWrongPoliciesNameTheLine(t *testing.T) {
 		{"waves: [most]\n", `wave "most"`},
 		{"health: {urgent: burn}\n", `health "burn"`},
 		{"budgets: [{per: colour, max_unavailable: 1}]\n", `budget per "colour"`},
-		{"budgets: [{per: site}]\n", "max_unavailable or min_available"},
+		{"budgets: [{per: site}]\n", "max_unavailable, min_available, max_watts or max_hot"},
 		{"windows: [\"25:00-26:00\"]\n", "25:00"},
 		{"approve: [0]\n", "waves count from 1"},
 		{"gates: {evidence: {bad: 10%, halt: 2}}\n", "more than 0.5 and less than 1"},

@@ -247,7 +247,11 @@ func (s *stage) fleet(l line) error {
 		if v, err := strconv.ParseFloat(pick("dirt", "", i), 64); err == nil {
 			b.Thermal = fleetapi.Thermal{Known: true, Percent: v}
 		}
-		for key, metric := range map[string]string{"inlet": "temp_inlet_celsius", "die": "temp_die_celsius", "disk": "disk_free_bytes"} {
+		b.Latest["temp_die_celsius"] = fleetapi.Value{Value: 50}
+		if o["role"] != "" {
+			b.Labels = map[string]string{"role": pick("role", "", i)}
+		}
+		for key, metric := range map[string]string{"inlet": "temp_inlet_celsius", "die": "temp_die_celsius", "disk": "disk_free_bytes", "watts": "power_watts", "throttles": "throttle_count"} {
 			if v, err := strconv.ParseFloat(pick(key, "", i), 64); err == nil {
 				b.Latest[metric] = fleetapi.Value{Value: v}
 			}
@@ -321,6 +325,13 @@ func serving(l line) (*runnerapi.Probe, *runnerapi.Probe, error) {
 	is, err := read(o["latency"], o["memory"])
 	if err != nil {
 		return nil, nil, err
+	}
+	if share, err := strconv.ParseFloat(o["agree"], 64); err == nil {
+		if is == nil {
+			is = &runnerapi.Probe{OK: true}
+		}
+		ratio, _ := strconv.ParseFloat(o["beside"], 64)
+		is.Shadow = &runnerapi.Shadow{Compared: 100, Agreement: share, LatencyRatio: ratio}
 	}
 	was, err := read(o["was"], o["memory-was"])
 	return is, was, err

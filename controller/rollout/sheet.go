@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"cmp"
 	"sort"
 	"time"
 
@@ -34,8 +35,39 @@ func (o Order) sheet(r fleetapi.Rollout, p Policy, skipped []fleetapi.PlanSkip) 
 		sheet.Sites = append(sheet.Sites, *s)
 	}
 	sort.Slice(sheet.Sites, func(i, j int) bool { return sheet.Sites[i].Site < sheet.Sites[j].Site })
+	o.heat(bySite, p)
+	for i, s := range sheet.Sites {
+		sheet.Sites[i].Waits = bySite[s.Site].Waits
+	}
 	sheet.Ends = o.forecast(r, p)
 	return sheet
+}
+
+// heat tells which sites are too hot now for one more box at work.
+func (o Order) heat(bySite map[string]*fleetapi.PlanSite, p Policy) {
+	for _, rule := range p.Budgets {
+		if rule.Per != "site" || !rule.heat() {
+			continue
+		}
+		groups := map[string]*group{}
+		for _, b := range o.Boxes {
+			if bySite[b.Site] == nil || b.Link != fleetapi.LinkLive {
+				continue
+			}
+			g := groups[b.Site]
+			if g == nil {
+				g = &group{}
+				groups[b.Site] = g
+			}
+			g.watts += b.Latest["power_watts"].Value
+			if b.Latest["temp_die_celsius"].Value > rule.Hot {
+				g.hot++
+			}
+		}
+		for name, g := range groups {
+			bySite[name].Waits = cmp.Or(bySite[name].Waits, g.heated(rule, "site "+name))
+		}
+	}
 }
 
 // size is the download of a box.

@@ -99,9 +99,18 @@ func away(s *stage, l line) error {
 
 func heat(s *stage, l line) error {
 	o := l.opts()
-	rise, err1 := strconv.ParseFloat(o["rise"], 64)
-	busy, err2 := strconv.ParseFloat(o["busy"], 64)
-	return cmp.Or(err1, err2, s.see(l, func(f *Fact) { f.Heat = &fleetapi.Heat{RiseKelvin: rise, Busy: busy} }))
+	var h fleetapi.Heat
+	for key, into := range map[string]*float64{"rise": &h.RiseKelvin, "busy": &h.Busy, "die": &h.Die, "watts": &h.Watts, "throttles": &h.Throttles} {
+		if o[key] == "" {
+			continue
+		}
+		v, err := strconv.ParseFloat(o[key], 64)
+		if err != nil {
+			return err
+		}
+		*into = v
+	}
+	return s.see(l, func(f *Fact) { f.Heat = &h })
 }
 
 func join(s *stage, l line) error {
@@ -249,7 +258,7 @@ func skipped(s *stage, l line) error {
 func siteRow(s *stage, l line) error {
 	for _, v := range s.plan.Sheet.Sites {
 		if v.Site == l.words[1] {
-			return contains(fmt.Sprintf("%d boxes, %d bytes, %s %s", v.Boxes, v.Bytes, v.TimeZone, v.Window), strings.Join(l.words[2:], " "))
+			return contains(fmt.Sprintf("%d boxes, %d bytes, %s %s %s", v.Boxes, v.Bytes, v.TimeZone, v.Window, v.Waits), strings.Join(l.words[2:], " "))
 		}
 	}
 	return fmt.Errorf("no such site")

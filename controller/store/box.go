@@ -213,7 +213,11 @@ func (s *Store) boxes(ctx context.Context, only identity.ID, readsSinceMs int64)
 	var out []Box
 	var texts [][boxTexts]string
 	at := map[identity.ID]int{}
-	err := s.each(ctx, boxRows+` WHERE ? = '' OR b.id = ? ORDER BY b.name`, []any{only, only}, func(rows *sql.Rows) error {
+	find, args := ` ORDER BY b.name`, []any(nil)
+	if only != "" { // by its key: a condition that may be either is looked up in every row
+		find, args = ` WHERE b.id = ?`, []any{only}
+	}
+	err := s.each(ctx, boxRows+find, args, func(rows *sql.Rows) error {
 		b, said, err := scanBox(rows)
 		if err != nil {
 			return err

@@ -126,7 +126,7 @@ func herd(r *rand.Rand) []fleetapi.Box {
 		if r.IntN(5) == 0 {
 			b.Thermal.Percent = 15 + 30*r.Float64()
 		}
-		b.Latest = map[string]fleetapi.Value{"temp_inlet_celsius": {Value: 18 + 20*r.Float64()}}
+		b.Latest = map[string]fleetapi.Value{"temp_inlet_celsius": {Value: 18 + 20*r.Float64()}, "temp_die_celsius": {Value: 60}}
 		out = append(out, b)
 	}
 	return out

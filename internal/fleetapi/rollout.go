@@ -126,6 +126,8 @@ type PlanSite struct {
 	// Window is the next time in which boxes of the site are offered the
 	// version, in the site's own time; empty: at any time.
 	Window string `json:"window,omitempty"`
+	// Waits is which budget of heat would keep its boxes waiting now.
+	Waits string `json:"waits,omitempty"`
 }
 
 // PlanSkip is a box that matches the filter and gets nothing, or gets it last.
@@ -205,6 +207,9 @@ type Target struct {
 type Heat struct {
 	RiseKelvin float64 `json:"rise_kelvin"` // of the die above the inlet, or above 0 °C without a sensor there
 	Busy       float64 `json:"busy_ratio"`
+	Die        float64 `json:"die_celsius,omitempty"`
+	Watts      float64 `json:"power_watts,omitempty"`
+	Throttles  float64 `json:"throttle_count,omitempty"` // since the box booted
 }
 
 // Traits are what boxes that go wrong together may have in common.
@@ -215,6 +220,8 @@ type Traits struct {
 	Ambient string `json:"ambient,omitempty"` // of the inlet: "30-35 °C"
 	Dust    string `json:"dust,omitempty"`    // clean, dusty or unknown
 	Version string `json:"version,omitempty"` // that ran before
+	// Labels are those of the box that a budget of the policy names.
+	Labels map[string]string `json:"labels,omitempty"`
 }
 
 // RolloutList is the newest rollouts first.

@@ -950,7 +950,10 @@ export type Hardware = {
 
 export type Heat = {
     busy_ratio: number;
+    die_celsius?: number;
+    power_watts?: number;
     rise_kelvin: number;
+    throttle_count?: number;
 };
 
 export type HeatForecast = {
@@ -1359,6 +1362,7 @@ export type PlanSite = {
     bytes: number;
     site: string;
     time_zone: string;
+    waits?: string;
     window?: string;
 };
 
@@ -2232,6 +2236,9 @@ export type Traits = {
     arch?: string;
     class?: string;
     dust?: string;
+    labels?: {
+        [key: string]: string;
+    };
     version?: string;
     zone?: string;
 };
