@@ -117,6 +117,7 @@ var rows = []row{
 	{"internal/loadgen", "internal/identity internal/wire"},
 	{"internal/loadgen/fleet", "controller/store internal/durable internal/identity internal/loadgen internal/wire"},
 	{"cmd/edgeherd-launcher", "internal/blob internal/durable internal/slot"},
+	{"cmd/edgeherd-tufconformance", "internal/durable internal/trust/tufclient"},
 	{"cmd/edgeherd-load", "internal/fleetapi internal/identity internal/loadgen internal/loadgen/fleet"},
 	{"cmd/edgeherd/...", "models/oci internal/boxconfig internal/bundle controller controller/deliver controller/s3 controller/api controller/audit controller/authz controller/backup controller/doctor controller/export/... controller/notify controller/people firmware internal/blob internal/durable internal/enrol internal/fleetapi internal/health internal/identity internal/labels internal/outbound internal/qrtext internal/runnerapi internal/simboard internal/slot internal/trust/... internal/wire models models/container models/wdelta internal/acceptance"},
 }
@@ -135,7 +136,7 @@ var doors = []door{
 	{"github.com/mochi-mqtt/server/v2", "controller/broker"},
 	{"github.com/pires/go-proxyproto", "controller/balancer"},
 	{"go.etcd.io/bbolt", "agent/spool agent/inputs internal/trust/tufclient"},
-	{"github.com/theupdateframework/go-tuf/v2", "internal/trust/..."},
+	{"github.com/theupdateframework/go-tuf/v2", "internal/trust/... cmd/edgeherd-tufconformance"},
 	{"github.com/secure-systems-lab/go-securesystemslib", "internal/trust/tufrepo"},
 	{"github.com/minio/selfupdate", "agent/update"},
 	{"github.com/minio/minio-go/v7", "controller/s3"},
