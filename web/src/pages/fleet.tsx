@@ -107,6 +107,8 @@ export function countsOf(summary: Summary): Count[] {
     card("link", "never", links.never, false),
     card("update", "updating", updates.updating, true),
     card("update", "failed", updates.failed, true),
+    card("update", "awaiting_reconnect", updates.awaiting_reconnect, false),
+    card("update", "conflict_paused", updates.conflict_paused, false),
   ].filter((c) => c.always || c.count > 0);
 }
 

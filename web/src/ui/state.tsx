@@ -25,6 +25,8 @@ const looks: Record<string, Record<string, Look>> = {
     updating: { icon: "updating", colour: "text-busy" },
     failed: { icon: "failed", colour: "text-hot" },
     unknown: { icon: "unknown", colour: soft },
+    awaiting_reconnect: { icon: "waiting", colour: "text-warm" },
+    conflict_paused: { icon: "paused", colour: "text-hot" },
   },
   standing: {
     enrolled: { icon: "waiting", colour: soft },
