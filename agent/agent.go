@@ -85,8 +85,8 @@ type Options struct {
 	SealPeriod time.Duration
 	// ResultPeriod is how often results are taken over; default 10 s.
 	ResultPeriod time.Duration
-	// Trial is how long a new model is watched before it is committed;
-	// default 30 s.
+	// Trial is how long a new model, or settings of the fleet, are watched before
+	// they are kept; default 30 s.
 	Trial time.Duration
 	// Probation is how long a new agent must be well; default 3 min.
 	Probation time.Duration
@@ -139,11 +139,6 @@ type Options struct {
 	// after its report was kept; level is told which one begins. Nil: this box runs
 	// none for the controller.
 	Accept func(ctx context.Context, order wire.DesiredAccept, level func(string)) error
-	// ConfigSettle is how long settings of the fleet must do well before they are
-	// kept, ConfigConfirm how long runner and controller may take to answer; see
-	// config.Options. OnConfig, if set, runs after each write of their journal.
-	ConfigSettle, ConfigConfirm time.Duration
-	OnConfig                    func() error
 	// NoSync leaves out fsync in the spool and the ring: for tests with thousands of commits.
 	NoSync bool
 	// OnJournal, if set, runs after each write of the activation journal.

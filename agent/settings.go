@@ -114,7 +114,7 @@ func (o Options) under(fleet boxconfig.Settings) (Options, []string) {
 // openSettings reads the fleet's settings before any part is made with them.
 func openSettings(opts Options, a *Agent) (Options, error) {
 	var err error
-	a.settings, err = config.Open(config.Options{State: opts.State, Settle: opts.ConfigSettle, Confirm: opts.ConfigConfirm, OnSave: opts.OnConfig}, a.log)
+	a.settings, err = config.Open(config.Options{State: opts.State, Settle: opts.Trial}, a.log)
 	if err != nil {
 		return opts, err
 	}

@@ -27,6 +27,7 @@ func TestDemoFleet(t *testing.T) {
 	}{
 		{"UpReadsLabels", func(t *testing.T) { upReadsLabels(t, f) }},
 		{"BoxTestsItselfAsTheGuideSays", func(t *testing.T) { boxTestsItself(t, f) }},
+		{"SettingsReachBoxesAsTheGuideSays", func(t *testing.T) { settingsReachBoxes(t, f) }},
 		{"SecondUpIsRefused", func(t *testing.T) { secondUpIsRefused(t, f) }},
 		{"InferenceInJSONAndBinaryAgree", func(t *testing.T) { inferenceAgrees(t, f) }},
 		{"ReadmeCommandsWorkAndNoRequestFailsMeanwhile", func(t *testing.T) { readmeUnderLoad(t, f) }},

@@ -72,6 +72,7 @@ export function BoxPage() {
         <div className="grid grid-cols-[minmax(0,1fr)] gap-3">
           <Troubles id={box.id} />
           <Runs box={box} />
+          <Settings box={box} />
           <Measured box={box} />
           <CareCards id={box.id} />
           <Acceptances id={box.id} name={box.name} />
@@ -201,6 +202,47 @@ function ModelLine({ model }: { model: BoxModel }) {
         </p>
       )}
     </li>
+  );
+}
+
+/** Settings are the documents of the fleet on this box, and how far it is with them. */
+function Settings({ box }: { box: Box }) {
+  const { t } = useTranslation();
+  const word = useWord();
+  const { config } = box;
+  if (!config) return null;
+  return (
+    <Card title={t("box.settings")}>
+      <ul className="px-3 pb-2">
+        {config.documents.map((doc) => {
+          const same = doc.running === doc.version;
+          return (
+            <li key={doc.name} className="border-t border-line py-1.5 first:border-0 first:pt-0">
+              <div className="flex flex-wrap justify-between gap-x-3">
+                <span className="font-semibold">{doc.name}</span>
+                <span className="num">
+                  {doc.out ? t("box.settingsOut") : doc.running || t("box.notRunning")}
+                  {!same && <span className="text-busy"> → {doc.version}</span>}
+                </span>
+              </div>
+              {doc.phase && doc.phase !== "active" && (
+                <p className="text-xs text-soft">{t("box.phase", { phase: word("phase", doc.phase) })}</p>
+              )}
+              {doc.err && (
+                <p className="text-xs text-hot" lang="en">
+                  {doc.err}
+                </p>
+              )}
+            </li>
+          );
+        })}
+      </ul>
+      {config.local && config.local.length > 0 && (
+        <p className="code px-3 pb-3 text-xs text-soft">
+          {t("box.settingsLocal", { list: config.local.join(", ") })}
+        </p>
+      )}
+    </Card>
   );
 }
 

@@ -65,5 +65,7 @@ function Row({ rollout }: { rollout: Rollout }) {
 export function Target({ rollout }: { rollout: Rollout }) {
   const { t } = useTranslation();
   const { name, version } = rollout.target;
-  return <>{rollout.kind === "agent" ? t("rollout.agent", { version }) : `${name} ${version}`}</>;
+  if (rollout.kind === "agent") return <>{t("rollout.agent", { version })}</>;
+  if (rollout.kind === "config") return <>{t("rollout.config", { name, version })}</>;
+  return <>{`${name} ${version}`}</>;
 }
