@@ -22,7 +22,7 @@ func rolloutCommand(c *cli) *cobra.Command {
 		rolloutPlanCommand(c), rolloutStartCommand(c), rolloutWatchCommand(c),
 		c.verb("list", "Rollouts, newest first", c.rolloutList),
 		c.verb("status ID", "One rollout with its waves and boxes", c.rolloutStatus),
-		c.verb("events ID", "What was decided and why, oldest first", c.rolloutEvents),
+		rolloutHistoryCommand(c),
 		rolloutReplayCommand(c),
 		rolloutAct(c, "pause", "Offer the version to no further box"),
 		rolloutAct(c, "resume", "Go on after a pause"),
@@ -37,6 +37,12 @@ func rolloutCommand(c *cli) *cobra.Command {
 		c.verb("locks", "Locks that have not ended", c.rolloutLocks),
 		c.verb("unlock ID", "End a lock", c.rolloutUnlock),
 	)
+}
+
+func rolloutHistoryCommand(c *cli) *cobra.Command {
+	cmd := c.verb("events ID", "What was decided and why, oldest first", c.rolloutEvents)
+	cmd.Aliases = []string{"history"}
+	return cmd
 }
 
 // planFlags are what a plan can be asked for.
