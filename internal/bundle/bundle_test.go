@@ -215,3 +215,29 @@ func TestWhatIsWrittenIsWhatItsDigestSays(t *testing.T) {
 		t.Error("a link out of the folder was followed")
 	}
 }
+
+// Whatever a stick has: what opens is whole by its index, inside of the file, and
+// reads as long as it says.
+func FuzzReadTar(f *testing.F) {
+	f.Add(tarOf(f))
+	f.Add(tarOf(f)[:1700])
+	f.Fuzz(func(t *testing.T, data []byte) {
+		b := &Bundle{entries: map[string]*io.SectionReader{}}
+		if err := b.readTar(bytes.NewReader(data), int64(len(data))); err != nil {
+			return
+		}
+		names, sizes, err := b.names()
+		if err != nil || len(b.entries) != len(names)+1 {
+			t.Fatalf("%d entries of %d names, %v", len(b.entries), len(names), err)
+		}
+		for _, name := range names {
+			e, err := b.entry(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n, err := io.Copy(io.Discard, e); n != sizes[name] || err != nil {
+				t.Fatalf("%s has %d of %d bytes, %v", name, n, sizes[name], err)
+			}
+		}
+	})
+}

@@ -21,6 +21,16 @@ func (b *Bundle) openTar(path string) error {
 	if err != nil {
 		return err
 	}
+	return b.readTar(f, info.Size())
+}
+
+// file is what a tar is read from.
+type file interface {
+	io.ReadSeeker
+	io.ReaderAt
+}
+
+func (b *Bundle) readTar(f file, size int64) error {
 	r := tar.NewReader(f) // it reads no further than the head, so that f stands where the content begins
 	for n := 0; ; n++ {
 		h, err := r.Next()
@@ -45,7 +55,7 @@ func (b *Bundle) openTar(path string) error {
 			return broken("it begins with %.80q, not with %s: it is no bundle, or was packed anew in another order", name, indexName)
 		case n > maxEntries:
 			return broken("it has more than %d entries", maxEntries)
-		case h.Size < 0 || at+h.Size > info.Size():
+		case h.Size < 0 || at+h.Size > size:
 			return broken("%.80s ends after the end of the file: it was cut short; copy it again", name)
 		case b.entries[name] != nil:
 			return broken("it has %.80q twice", name)
