@@ -2,6 +2,7 @@ package backend
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -57,8 +58,10 @@ func (f *Failure) Unwrap() error { return f.Err }
 type Message struct {
 	// Pieces are sent one after the other.
 	Pieces [][]byte
-	// Head is the length of the JSON in front; REST only.
-	Head int
+	// Head is the length of the JSON in front, and Version the one to ask for in
+	// place of the client's; REST only.
+	Head    int
+	Version string
 	// Room is asked for memory before the answer is read.
 	Room func(n int64) error
 	// Max bounds the answer, in bytes.
@@ -161,10 +164,10 @@ func (c *Client) Close() {
 }
 
 // path of the model.
-func (c *Client) path(tail string) string {
+func (c *Client) path(version, tail string) string {
 	p := "/v2/models/" + url.PathEscape(c.model)
-	if c.version != "" {
-		p += "/versions/" + url.PathEscape(c.version)
+	if version != "" {
+		p += "/versions/" + url.PathEscape(version)
 	}
 	return p + tail
 }
@@ -220,7 +223,7 @@ func (c *Client) Ready(ctx context.Context, api string) error {
 	if c.GRPC() {
 		return c.readyGRPC(ctx)
 	}
-	paths := []string{c.path("/ready")}
+	paths := []string{c.path(c.version, "/ready")}
 	if api == models.APIOpenAI {
 		paths = []string{"/health", "/v1/models"}
 		if c.endpoint.Health != "" {
@@ -250,7 +253,7 @@ func (c *Client) Signature(ctx context.Context) (models.Signature, error) {
 	if c.GRPC() {
 		return c.signatureGRPC(ctx)
 	}
-	status, text, err := c.get(ctx, c.path(""))
+	status, text, err := c.get(ctx, c.path(c.version, ""))
 	if err == nil && status != http.StatusOK {
 		err = &Failure{Status: status, Text: string(text)}
 	}
@@ -274,7 +277,7 @@ func (c *Client) Infer(ctx context.Context, m Message) (Answer, error) {
 	var sending sync.WaitGroup
 	body := &pieces{left: m.Pieces, sending: &sending}
 	sending.Add(1)
-	r, err := c.Request(ctx, http.MethodPost, c.path("/infer"), body)
+	r, err := c.Request(ctx, http.MethodPost, c.path(cmp.Or(m.Version, c.version), "/infer"), body)
 	if err != nil {
 		return Answer{}, err
 	}

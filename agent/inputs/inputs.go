@@ -16,6 +16,9 @@ import (
 // Infer runs the active version of a model; see pipeline.Infer.
 type Infer = pipeline.Infer
 
+// By is what answered an Infer.
+type By = pipeline.By
+
 // ErrNoModel is wrapped by an Infer whose model is not active yet. The item is
 // then not counted as a failure; the source says so in its status and goes on
 // trying.

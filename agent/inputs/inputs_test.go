@@ -35,15 +35,15 @@ func (v *voice) set(err error) {
 	v.err = err
 }
 
-func (v *voice) infer(context.Context, string, []worker.Tensor) ([]worker.Tensor, models.Ref, error) {
+func (v *voice) infer(context.Context, string, []worker.Tensor) ([]worker.Tensor, By, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.err != nil {
-		return nil, models.Ref{}, v.err
+		return nil, By{}, v.err
 	}
 	out := worker.Tensor{Name: "output", DType: models.FP32, Shape: []int64{1, 1}, Data: []byte{0, 0, 0x80, 0x3e}} // 0.25
 	state := worker.Tensor{Name: "stateN", DType: models.FP32, Shape: []int64{2, 1, 128}, Data: make([]byte, 1024)}
-	return []worker.Tensor{out, state}, voiceRef, nil
+	return []worker.Tensor{out, state}, By{Ref: voiceRef}, nil
 }
 
 var voiceRef = models.Ref{Name: "silero-vad", Version: "5"}

@@ -104,7 +104,7 @@ func (s *source) work(ctx context.Context, in *Inputs) (Delivery, error) {
 	return Delivery{
 		Result: runnerapi.Result{
 			Input: s.cfg.Name, Pipeline: s.cfg.Pipeline, Item: it.name,
-			Text: got.Text, Want: it.want, Score: got.Score, Models: got.Models,
+			Text: got.Text, Want: it.want, Score: got.Score, Models: got.Models, Elsewhere: got.Elsewhere,
 		},
 		Findings: append([]pipeline.Finding{}, got.Findings...), // [] rather than null in JSON
 	}, nil

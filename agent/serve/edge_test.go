@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/edgeherd/edgeherd/agent/backend"
 	"github.com/edgeherd/edgeherd/agent/inputs"
 	"github.com/edgeherd/edgeherd/internal/runnerapi"
 	"github.com/edgeherd/edgeherd/models"
@@ -177,9 +178,18 @@ func TestBrokenActiveFileChangesNothing(t *testing.T) {
 	}
 }
 
-// TestPipelinesCallTheVersionThatServes by the functions that inputs are given.
+// TestPipelinesCallTheVersionThatServes by the functions that inputs are given,
+// and on a hot box that very version of another server.
 func TestPipelinesCallTheVersionThatServes(t *testing.T) {
-	b := newBox(t, nil)
+	far, older := newBox(t, nil), newBox(t, nil)
+	far.ready(far.demo("silero-vad-5.0.0", "vad", "5"))
+	older.ready(older.demo("silero-vad-5.0.0", "vad", "4"))
+	at := func(name string, o *box) Overflow {
+		return Overflow{Name: name, Endpoint: backend.Endpoint{URL: o.url, Place: backend.PlaceSite}}
+	}
+	b := newBox(t, func(o *Options) {
+		o.Routes = []Route{{Model: "vad", Overflow: []Overflow{at("older", older), at("far", far)}}}
+	})
 	ref := b.demo("silero-vad-5.0.0", "vad", "5")
 	if _, _, err := b.s.Infer(t.Context(), "vad", voice()); !errors.Is(err, inputs.ErrNoModel) {
 		t.Errorf("without a model: %v", err)
@@ -189,8 +199,23 @@ func TestPipelinesCallTheVersionThatServes(t *testing.T) {
 	}
 	b.ready(ref)
 	out, by, err := b.s.Infer(t.Context(), "vad", voice())
-	if err != nil || by != ref || len(out) != 2 {
+	if err != nil || by != (inputs.By{Ref: ref}) || len(out) != 2 {
 		t.Errorf("Infer: %v, %v, %v", out, by, err)
+	}
+	if err := b.edge.SetDuty(t.Context(), runnerapi.Duty{Level: "minimal", MaxRateRatio: 0.25, ValidSeconds: 600}); err != nil {
+		t.Fatal(err)
+	}
+	for range 4 { // more often than a server that fails would be asked
+		far, by, err := b.s.Infer(t.Context(), "vad", voice())
+		if err != nil || by != (inputs.By{Ref: ref, Elsewhere: "site:far"}) || len(far) != 2 || far[0].Name != out[0].Name || !bytes.Equal(far[0].Data, out[0].Data) {
+			t.Fatalf("on a hot box: %d outputs by %s at %q, %v; want what it answered itself, from afar", len(far), by, by.Elsewhere, err)
+		}
+	}
+	if n := b.status(ref).Requests; n != 1 {
+		t.Errorf("%d requests for the version here, want the first alone", n)
+	}
+	if b.s.ways["vad"].places[0].breaker.Open() {
+		t.Error("a server with another version counts as one that fails")
 	}
 	path, err := b.s.ModelFile("vad", models.ModelFile)
 	if err != nil || !filepath.IsAbs(path) {

@@ -31,7 +31,7 @@ type peer struct {
 
 // infer lets the other server run the call.
 func (r peer) infer(ctx context.Context, c *call) ([]worker.Tensor, error) {
-	m := backend.Message{Max: maxAnswer, Room: c.room64()}
+	m := backend.Message{Version: r.version, Max: maxAnswer, Room: c.room64()}
 	if r.client.GRPC() {
 		m.Pieces = passedOverGRPC(r.model, r.version, c)
 	} else {

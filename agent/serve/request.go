@@ -46,6 +46,7 @@ type call struct {
 	served         string        // where it was computed; empty: here, and nobody asks
 	elsewhere      bool          // what became of it says nothing of the version here
 	by             string        // the version that answered elsewhere
+	exact          string        // the version that other servers are asked for; empty: that of the route, or theirs
 	took           time.Duration // in the model; 0: it shared a run, or another server answered
 }
 

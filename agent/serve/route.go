@@ -272,9 +272,11 @@ func (p *place) ask(ctx context.Context, c *call, t trip) ([]worker.Tensor, erro
 		defer cancel()
 	}
 	began := time.Now()
-	outs, err := peer{p.client, p.remote, p.Version}.infer(ctx, c)
+	outs, err := peer{p.client, p.remote, or(p.Version, c.exact)}.infer(ctx, c)
+	var lacks *backend.Failure // the very version of a pipeline, perhaps
+	lacking := c.exact != "" && errors.As(err, &lacks) && lacks.Status == http.StatusNotFound
 	// What says that the request is wrong has done its work.
-	well := err == nil || statusOf(err) < http.StatusInternalServerError && statusOf(err) != statusClientGone
+	well := err == nil || lacking || statusOf(err) < http.StatusInternalServerError && statusOf(err) != statusClientGone
 	p.breaker.Record(well || errors.Is(context.Cause(ctx), context.Canceled))
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -238,18 +238,33 @@ func (s *Server) acquire(name, number string) (*version, error) {
 
 // Infer runs a model for a pipeline of this process. It is not subject to
 // admission: pipelines are paced by duty, and there are few of them.
-func (s *Server) Infer(ctx context.Context, model string, in []worker.Tensor) ([]worker.Tensor, models.Ref, error) {
+func (s *Server) Infer(ctx context.Context, model string, in []worker.Tensor) ([]worker.Tensor, inputs.By, error) {
 	v, err := s.acquire(model, "")
 	if err != nil {
-		return nil, models.Ref{}, fmt.Errorf("%w: %w", inputs.ErrNoModel, err)
+		return nil, inputs.By{}, fmt.Errorf("%w: %w", inputs.ErrNoModel, err)
 	}
 	defer v.release()
 	ctx, cancel := context.WithTimeout(ctx, s.opts.Timeout)
 	defer cancel()
 	began := time.Now()
-	out, err := v.infer(ctx, &call{inputs: in})
-	v.stats.record(time.Since(began), err, s.opts.WallClock())
-	return out, v.ref, err
+	c := call{inputs: in, exact: v.ref.Version}
+	out, err := s.run(ctx, v, &c)
+	by := inputs.By{Ref: v.ref}
+	if c.served != servedHere {
+		by.Elsewhere = c.served
+	}
+	if !c.elsewhere {
+		v.stats.record(time.Since(began), err, s.opts.WallClock())
+		return out, by, err
+	}
+	if err == nil {
+		var names []wanted
+		for _, o := range v.signature().Outputs {
+			names = append(names, wanted{name: o.Name})
+		}
+		out, err = inOrder(out, names)
+	}
+	return out, by, err
 }
 
 // ModelFile returns the absolute path of a file of the version of model that
@@ -329,6 +344,9 @@ func (s *Server) open(ref models.Ref, dir string) (*version, error) {
 	v.mayLeave = src.manifest.LeavesSite == models.MayLeaveSite
 	if src.manifest.Backend != nil {
 		v.ext, err = newExternal(src, s.opts.Backends, s.opts.State)
+	}
+	if v.isOpenAI() && s.ways[ref.Name] != nil {
+		s.log.Warn("the route of a language model is not used: take it out of runner.yaml", "model", ref.Name)
 	}
 	return v, err
 }

@@ -185,6 +185,9 @@ type Result struct {
 	LatencyMs float64 `json:"latency_ms"`
 	// Models lists the versions that took part, as name:version.
 	Models []string `json:"models"`
+	// Elsewhere are the servers that ran some of them in place of this box, as
+	// site:NAME or central:NAME; empty: all ran here.
+	Elsewhere []string `json:"elsewhere,omitempty"`
 }
 
 // Results is the answer of GET /edge/v1/results.

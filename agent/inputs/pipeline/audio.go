@@ -78,8 +78,8 @@ func (j *job) runWindows(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if at > 0 && by != j.p.ref {
-			return &errSwitched{by}
+		if at > 0 && by.Ref != j.p.ref {
+			return &errSwitched{by.Ref}
 		}
 		if err := j.ran(by); err != nil {
 			return err

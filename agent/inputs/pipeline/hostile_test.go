@@ -35,7 +35,7 @@ func TestCallsOfAnItemAreBounded(t *testing.T) {
 	l.serve("b", anyPicture, fmt.Sprintf(find, "c"), many(100, 8, 8))
 	l.serve("c", anyPicture, `[{resize: {width: 1, height: 1}}, tensor, run, {top_k: {labels: [k]}}]`, fp32("y", []int64{1, 1}, 1))
 	runs := 0
-	r := New("a", func(ctx context.Context, model string, in []worker.Tensor) ([]worker.Tensor, models.Ref, error) {
+	r := New("a", func(ctx context.Context, model string, in []worker.Tensor) ([]worker.Tensor, By, error) {
 		runs++
 		return l.infer(ctx, model, in)
 	}, l)

@@ -17,6 +17,8 @@ type Reading struct {
 	Score float64
 	// Models are the versions that took part, as name:version.
 	Models []string
+	// Elsewhere are the other servers that ran some of them, see By.
+	Elsewhere []string
 	// Findings are the same for programs.
 	Findings []Finding
 	// Seen is what each model answered, for drift.
@@ -48,9 +50,12 @@ type Observation struct {
 	Class int
 }
 
-func (r *Reading) used(by models.Ref) {
+func (r *Reading) used(by By) {
 	if name := by.String(); !slices.Contains(r.Models, name) {
 		r.Models = append(r.Models, name)
+	}
+	if by.Elsewhere != "" && !slices.Contains(r.Elsewhere, by.Elsewhere) {
+		r.Elsewhere = append(r.Elsewhere, by.Elsewhere)
 	}
 }
 

@@ -15,7 +15,14 @@ import (
 
 // Infer runs the active version of a model and says which one it was. Inputs go
 // by name, outputs come in the order of the model's signature.
-type Infer func(ctx context.Context, model string, in []worker.Tensor) (out []worker.Tensor, by models.Ref, err error)
+type Infer func(ctx context.Context, model string, in []worker.Tensor) (out []worker.Tensor, by By, err error)
+
+// By is the version that answered, and the server that ran it when that was not
+// this box: site:NAME or central:NAME.
+type By struct {
+	models.Ref
+	Elsewhere string
+}
 
 // ErrNoModel is wrapped where a model is not active yet.
 var ErrNoModel = errors.New("model is not active")
@@ -322,18 +329,18 @@ func (j *job) stages(ctx context.Context) error {
 
 // ran notes which version answered. One with another pipeline starts the item
 // anew; one with the same goes on with its own files.
-func (j *job) ran(by models.Ref) error {
-	if by != j.p.ref {
-		p, err := j.r.planOf(by, j.p.Name)
+func (j *job) ran(by By) error {
+	if by.Ref != j.p.ref {
+		p, err := j.r.planOf(by.Ref, j.p.Name)
 		if err != nil {
 			return err
 		}
 		if !reflect.DeepEqual(p.Pipeline, j.p.Pipeline) || !reflect.DeepEqual(p.manifest.Signature, j.p.manifest.Signature) {
-			return &errSwitched{by}
+			return &errSwitched{by.Ref}
 		}
 		j.p = p
 	}
-	j.r.last[by.Name] = by
+	j.r.last[by.Name] = by.Ref
 	j.out.used(by)
 	return nil
 }

@@ -10,7 +10,6 @@ import (
 	"github.com/edgeherd/edgeherd/agent/inputs/pipelinetest"
 	"github.com/edgeherd/edgeherd/agent/worker"
 	"github.com/edgeherd/edgeherd/internal/labels"
-	"github.com/edgeherd/edgeherd/models"
 )
 
 // TestSpeechIsFoundAndSilenceIsNot runs both versions that fleets roll between.
@@ -59,7 +58,7 @@ func TestSpeechIsFoundAndSilenceIsNot(t *testing.T) {
 func TestClipIsHeardAgainWhenTheModelIsSwitchedInIt(t *testing.T) {
 	b := pipelinetest.Start(t, "silero-vad-5.0.0")
 	calls := 0
-	infer := func(ctx context.Context, model string, in []worker.Tensor) ([]worker.Tensor, models.Ref, error) {
+	infer := func(ctx context.Context, model string, in []worker.Tensor) ([]worker.Tensor, pipeline.By, error) {
 		if calls++; calls == 3 {
 			b.Swap(t, "silero-vad-6.0.0")
 		}

@@ -73,14 +73,14 @@ func (l *lab) Manifest(ref models.Ref) (models.Manifest, error) { return l.manif
 
 func (l *lab) File(_ models.Ref, path string) (string, error) { return filepath.Join(l.dir, path), nil }
 
-func (l *lab) infer(_ context.Context, model string, in []worker.Tensor) ([]worker.Tensor, models.Ref, error) {
+func (l *lab) infer(_ context.Context, model string, in []worker.Tensor) ([]worker.Tensor, By, error) {
 	l.asked[model] = in
 	var outs []worker.Tensor
 	for _, o := range l.answers[model] { // the real worker copies, and stages work in place
 		o.Data = slices.Clone(o.Data)
 		outs = append(outs, o)
 	}
-	return outs, models.Ref{Name: model, Version: "1"}, nil
+	return outs, By{Ref: models.Ref{Name: model, Version: "1"}}, nil
 }
 
 func (l *lab) file(name, text string) {
@@ -198,10 +198,10 @@ func TestItemStartsAnewWithTheStagesOfWhoAnswers(t *testing.T) {
 	frame := newFrame(1, 1)
 	frame.fill(100)
 	calls := 0
-	infer := func(ctx context.Context, model string, in []worker.Tensor) ([]worker.Tensor, models.Ref, error) {
+	infer := func(ctx context.Context, model string, in []worker.Tensor) ([]worker.Tensor, By, error) {
 		calls++
 		outs, _, err := l.infer(ctx, model, in)
-		return outs, models.Ref{Name: "m", Version: "2"}, err
+		return outs, By{Ref: models.Ref{Name: "m", Version: "2"}}, err
 	}
 	r := New("m", infer, both)
 	for range 2 {

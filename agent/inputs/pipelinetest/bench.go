@@ -88,13 +88,13 @@ func (b *Bench) find(model string) (*served, error) {
 }
 
 // Infer is a pipeline.Infer.
-func (b *Bench) Infer(ctx context.Context, model string, in []worker.Tensor) ([]worker.Tensor, models.Ref, error) {
+func (b *Bench) Infer(ctx context.Context, model string, in []worker.Tensor) ([]worker.Tensor, pipeline.By, error) {
 	s, err := b.find(model)
 	if err != nil {
-		return nil, models.Ref{}, err
+		return nil, pipeline.By{}, err
 	}
 	out, err := s.worker.Infer(ctx, in, nil)
-	return out, s.ref, err
+	return out, pipeline.By{Ref: s.ref}, err
 }
 
 // Serving lists what serves.
