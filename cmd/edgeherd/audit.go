@@ -284,7 +284,7 @@ func (c *cli) verifyController(ctx context.Context, known heads) error {
 			return changedLog(err)
 		}
 	}
-	c.say("%s have seen it up to record %d.", plural(state.Witnesses, "box", "boxes"), state.Witnessed)
+	c.say("%s seen it up to record %d.", plural(state.Witnesses, "box has", "boxes have"), state.Witnessed)
 	return c.printVerified(verified{
 		Head: audit.Head{Seq: state.Records, Hash: state.Head}, Seals: state.Seals, Sealed: state.Sealed, Witnesses: state.Witnesses,
 		Restores: state.Restores, Forged: state.Forged, Unjudged: state.Unjudged,

@@ -1,7 +1,6 @@
 package api
 
 import (
-	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -75,7 +74,14 @@ func (a *API) newEnrolToken(ctx context.Context, in *newEnrolTokenInput) (fleeta
 			return none, err
 		}
 	}
-	audit.Of(ctx).Note = fmt.Sprintf("%d uses at site %s, for the place of box %s", max(q.Uses, 1), q.Site, cmp.Or(string(q.Box), "none"))
+	note := fmt.Sprintf("for 1 machine at site %s", q.Site)
+	if q.Uses > 1 {
+		note = fmt.Sprintf("for %d machines at site %s", q.Uses, q.Site)
+	}
+	if q.Box != "" {
+		note += ", in the place of box " + string(q.Box)
+	}
+	audit.Of(ctx).Note = note
 	base, err := m.At()
 	if err != nil {
 		return none, refuse("", "%s", err)
@@ -90,6 +96,7 @@ func (a *API) newEnrolToken(ctx context.Context, in *newEnrolTokenInput) (fleeta
 	if err != nil {
 		return none, err
 	}
+	audit.Of(ctx).Object = "token " + row.ID
 	return fleetapi.EnrolTokenMade{EnrolToken: enrolToken(row), Token: token.String()}, nil
 }
 

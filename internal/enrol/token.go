@@ -65,6 +65,9 @@ type TokenError struct {
 }
 
 func (e *TokenError) Error() string {
+	if e.Part == "token" {
+		return fmt.Sprintf("this token is not right: %s; copy it again", e.What)
+	}
 	return fmt.Sprintf("the %s of this token is not right: %s; copy it again", e.Part, e.What)
 }
 
