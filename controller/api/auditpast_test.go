@@ -26,7 +26,7 @@ type logWorld struct {
 	dir   string
 	store *store.Store
 	api   *API
-	keys [3]trust.PrivateKey
+	keys  [3]trust.PrivateKey
 }
 
 func newLogWorld(t *testing.T) *logWorld {

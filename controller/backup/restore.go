@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/edgeherd/edgeherd/controller/audit"
 	"github.com/edgeherd/edgeherd/controller/store"
 	"github.com/edgeherd/edgeherd/internal/durable"
 )
@@ -89,7 +90,9 @@ func Restore(ctx context.Context, opts Options, file string, force bool) (r Rest
 			return r, err
 		}
 	}
-	if err := store.NoteRestore(ctx, opts.restored(next), fmt.Sprintf("from the backup of %s", r.Manifest.Created.UTC().Format(time.RFC3339))); err != nil {
+	note := audit.Itself(audit.Restored) // before anything else is written
+	note.Note = "from the backup of " + r.Manifest.Created.UTC().Format(time.RFC3339)
+	if err := store.Note(ctx, opts.restored(next), note); err != nil {
 		return r, err
 	}
 	if err := syncTree(next); err != nil {

@@ -93,38 +93,6 @@ func (s *Store) SignsAudit(ctx context.Context, public string) error {
 	return nil
 }
 
-// NoteRestore writes into the audit log of a database that came back from a
-// backup that it did, before anything else is.
-func NoteRestore(ctx context.Context, opts Options, note string) (err error) {
-	d := audit.Itself(audit.Restored)
-	d.Note = note
-	put := func(t *tx) error { return appendAudit(ctx, t, d.Record(opts.WallClock())) }
-	if opts.Database != "" {
-		e, err := connectPostgres(opts)
-		if err == nil {
-			err = errors.Join(e.write(ctx, put), e.close())
-		}
-		if err != nil {
-			return fmt.Errorf("note the restore: %w", err)
-		}
-		return nil
-	}
-	db, t, err := beside(opts.Path, "journal_mode(DELETE)", "synchronous(FULL)") // one file, whole when it is closed
-	if err != nil {
-		return fmt.Errorf("note the restore: %w", err)
-	}
-	defer func() { err = errors.Join(err, db.Close()) }()
-	on, err := db.BeginTx(ctx, nil)
-	if err != nil {
-		return fmt.Errorf("note the restore: %w", err)
-	}
-	t.on = on
-	if err := put(t); err != nil {
-		return errors.Join(fmt.Errorf("note the restore: %w", err), on.Rollback())
-	}
-	return on.Commit()
-}
-
 // AuditHead is the head of the log.
 func (s *Store) AuditHead(ctx context.Context) (head audit.Head, err error) {
 	err = s.read(ctx, func(t *tx) (err error) { head, err = headOf(ctx, t, ""); return err })

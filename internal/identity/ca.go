@@ -215,15 +215,22 @@ func ReadCertificates(path string) (certs []*x509.Certificate, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if certs, err = parseCertificates(text); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return certs, nil
+}
+
+func parseCertificates(text []byte) (certs []*x509.Certificate, err error) {
 	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
 		cert, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
+			return nil, err
 		}
 		certs = append(certs, cert)
 	}
 	if len(certs) == 0 {
-		return nil, fmt.Errorf("%s holds no certificate", path)
+		return nil, errors.New("it holds no certificate")
 	}
 	return certs, nil
 }

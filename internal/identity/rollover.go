@@ -99,6 +99,23 @@ func FinishRollover(ca *CA, dir string) error {
 	return durable.Remove(filepath.Join(dir, "cross.pem"))
 }
 
+// Knows reports whether a box with this chain of certificates gets on once the
+// root that signs now is the only one: that root stands above it, which no box is
+// given without learning it. When the certificate ends plays no part.
+func (ca *CA) Knows(chain []byte) bool {
+	certs, err := parseCertificates(chain)
+	if err != nil {
+		return false
+	}
+	now, between := x509.NewCertPool(), x509.NewCertPool()
+	now.AddCert(ca.roots[0])
+	for _, c := range certs[1:] {
+		between.AddCert(c)
+	}
+	_, err = certs[0].Verify(x509.VerifyOptions{Roots: now, Intermediates: between, CurrentTime: certs[0].NotBefore, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+	return err == nil
+}
+
 func encodeRoots(roots []*x509.Certificate) (out []byte) {
 	for _, r := range roots {
 		out = append(out, encodeCerts(r.Raw)...)

@@ -3,6 +3,7 @@ package identity_test
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"net"
 	"os"
@@ -57,6 +58,15 @@ func TestARolloverLocksNobodyOut(t *testing.T) {
 	check(t, os.WriteFile(filepath.Join(dir, "next-ca-key.pem"), nextKey, 0o600))
 	check(t, identity.SwitchRollover(open(), dir))
 	late := enrol(t, open(), newBox(t))
+	for id, knows := range map[*identity.Identity]bool{old: false, middle: false, late: true} {
+		var chain []byte
+		for _, der := range id.Certificate.Certificate {
+			chain = append(chain, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
+		}
+		if open().Knows(chain) != knows {
+			t.Errorf("%s knows the new root: %v", id.ID, !knows)
+		}
+	}
 	welcome("switched", old, middle, late)
 
 	check(t, identity.FinishRollover(open(), dir))
