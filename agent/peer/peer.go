@@ -8,7 +8,7 @@
 //	GET /peer/v1/blobs/HEX/frames/N[?wait=1]   the frame, or 404
 //
 // The server gives out what the box has checked itself and bounds how many it
-// serves at once and how fast. The client believes nothing: package fetch checks
+// serves at once and how fast, and how many may be connected (limit.go). The client believes nothing: package fetch checks
 // each frame against the signed list before it is written.
 //
 // The one rule a caller can break: a box that listens needs Run; its address is
@@ -141,7 +141,7 @@ func (p *Peer) serve(ctx context.Context) error {
 		ErrorLog:    slog.NewLogLogger(p.log.Handler(), slog.LevelDebug),
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- srv.Serve(tls.NewListener(l, p.serverTLS())) }()
+	go func() { ended <- srv.Serve(tls.NewListener(limit(l), p.serverTLS())) }()
 	p.up.Store(true)
 	defer p.up.Store(false)
 	select {

@@ -38,11 +38,8 @@ func openKey(dir string) (key, error) {
 	path := filepath.Join(dir, filepath.FromSlash(KeyFile))
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		var raw [32]byte
-		rand.Read(raw[:])
-		text = []byte(keyPrefix + base64.StdEncoding.EncodeToString(raw[:]) + "\n")
-		if err = durable.MkdirAll(filepath.Dir(path), 0o700); err == nil {
-			err = durable.WriteFile(path, text, 0o600)
+		if err = makeKey(path); err == nil {
+			text, err = os.ReadFile(path) // ours, or that of who was faster
 		}
 	}
 	if err != nil {
@@ -63,6 +60,25 @@ func openKey(dir string) (key, error) {
 	}
 	sum := sha256.Sum256(append([]byte("edgeherd secrets key id\x00"), raw...))
 	return key{hex.EncodeToString(sum[:8]), aead}, nil
+}
+
+// makeKey makes the file unless there is one meanwhile: controllers that share the
+// folder may start for the first time at once, and one key must win for all.
+func makeKey(path string) error {
+	var raw [32]byte
+	rand.Read(raw[:])
+	if err := durable.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	own := path + "." + rand.Text()
+	if err := durable.WriteFile(own, []byte(keyPrefix+base64.StdEncoding.EncodeToString(raw[:])+"\n"), 0o600); err != nil {
+		return err
+	}
+	err := os.Link(own, path) // never replaces
+	if errors.Is(err, fs.ErrExist) {
+		err = nil
+	}
+	return errors.Join(err, durable.Remove(own), durable.SyncDir(filepath.Dir(path)))
 }
 
 // place binds what is encrypted to its row: one that is moved does not open.

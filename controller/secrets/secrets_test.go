@@ -234,3 +234,27 @@ func TestWhatCannotBeASecretIsRefused(t *testing.T) {
 		}
 	}
 }
+
+// TestTheFirstKeyWinsForAll: controllers that share the folder start at once.
+func TestTheFirstKeyWinsForAll(t *testing.T) {
+	dir := t.TempDir()
+	ids := make(chan string)
+	for range 16 {
+		go func() {
+			k, err := openKey(dir)
+			if err != nil {
+				t.Error(err)
+			}
+			ids <- k.id
+		}()
+	}
+	first := <-ids
+	for range 15 {
+		if id := <-ids; id != first {
+			t.Errorf("keys %s and %s", first, id)
+		}
+	}
+	if left, err := os.ReadDir(filepath.Join(dir, "keys")); err != nil || len(left) != 1 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
