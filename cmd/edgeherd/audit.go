@@ -270,7 +270,7 @@ func (c *cli) verifyController(ctx context.Context, known heads) error {
 		c.say("Box %s (%s) has seen record %d with the hash %s; it said so %s ago.", w.Name, w.Box, w.Seq, w.Hash, age(&w.Told, time.Now()))
 	}
 	if len(state.Contradicted) > 0 {
-		c.say("A database that was put back by other means than `edgeherd server restore` looks the same to boxes: was it?")
+		c.say("A database that was put back without `edgeherd server restore` or `restored` looks the same to boxes: was it?")
 	}
 	if state.Broken != "" {
 		return changedLog(&audit.Broken{Seq: state.BrokenSeq, Why: state.Broken})

@@ -90,9 +90,7 @@ func Restore(ctx context.Context, opts Options, file string, force bool) (r Rest
 			return r, err
 		}
 	}
-	note := audit.Itself(audit.Restored) // before anything else is written
-	note.Note = "from the backup of " + r.Manifest.Created.UTC().Format(time.RFC3339)
-	if err := store.Note(ctx, opts.restored(next), note); err != nil {
+	if err := opts.note(ctx, next, "from the backup of "+r.Manifest.Created.UTC().Format(time.RFC3339)); err != nil {
 		return r, err
 	}
 	if err := syncTree(next); err != nil {
@@ -113,13 +111,16 @@ func Restore(ctx context.Context, opts Options, file string, force bool) (r Rest
 	return r, nil
 }
 
-// restored is the database that was put back, before its directory has its name.
-func (o Options) restored(next string) store.Options {
+// note writes into the audit log of a database that it was put back, before
+// anything else is. Its directory may not have its name yet.
+func (o Options) note(ctx context.Context, dir, text string) error {
 	s := store.Options{Database: o.Database, PasswordFile: o.PasswordFile, WallClock: o.WallClock}
 	if o.Database == "" {
-		s.Path = filepath.Join(next, sqliteName)
+		s.Path = filepath.Join(dir, sqliteName)
 	}
-	return s
+	d := audit.Itself(audit.Restored)
+	d.Note = text
+	return store.Note(ctx, s, d)
 }
 
 // Mark says of a database that was put back by other means that it came
@@ -139,7 +140,7 @@ func Mark(ctx context.Context, opts Options) (err error) {
 	if err := store.MarkRestored(ctx, opts.store()); err != nil {
 		return err
 	}
-	return store.NoteRestore(ctx, opts.restored(opts.State), "by other means")
+	return opts.note(ctx, opts.State, "by other means")
 }
 
 // keepSecretsKey takes the key that no backup holds over from the directory that
