@@ -46,6 +46,7 @@ import (
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
 	"github.com/edgeherd/edgeherd/internal/identity"
 	"github.com/edgeherd/edgeherd/internal/trust"
+	"github.com/edgeherd/edgeherd/internal/trust/keyfile"
 	"github.com/edgeherd/edgeherd/internal/wire"
 )
 
@@ -89,7 +90,9 @@ type Options struct {
 	// OIDC vouches for people besides local users; nil: nobody does.
 	OIDC *people.Provider
 	// Notify is where notices of tickets go; default nowhere.
-	Notify  []notify.Endpoint
+	Notify []notify.Endpoint
+	// Keys keeps the private keys in Dir sealed; nil: in plain text.
+	Keys    *keyfile.Lock
 	Version string
 	// Tick is how often rollouts are looked at without a cause; default 1 s.
 	Tick time.Duration
@@ -251,10 +254,10 @@ func (c *Controller) openState(ctx context.Context) error {
 	if err := c.openStore(ctx); err != nil {
 		return err
 	}
-	if c.ca, err = identity.OpenCA(filepath.Join(c.opts.Dir, "ca"), c.opts.WallClock); err != nil {
+	if c.ca, err = identity.OpenSealedCA(filepath.Join(c.opts.Dir, "ca"), c.opts.WallClock, c.opts.Keys); err != nil {
 		return err
 	}
-	if c.key, err = openKey(filepath.Join(c.opts.Dir, "keys", "signing.key")); err != nil {
+	if c.key, err = c.openKey(filepath.Join(c.opts.Dir, "keys", "signing.key")); err != nil {
 		return err
 	}
 	if err := c.agreeOnKeys(ctx); err != nil {
@@ -285,29 +288,18 @@ func (c *Controller) openStore(ctx context.Context) (err error) {
 }
 
 // openKey reads the controller's own key and makes it when there is none.
-func openKey(path string) (trust.PrivateKey, error) {
-	text, err := os.ReadFile(path)
-	if err == nil {
-		key, err := trust.ParsePrivateKey(text)
-		if err != nil {
-			return key, fmt.Errorf("read signing key %s: %w", path, err)
-		}
-		return key, nil
-	}
+func (c *Controller) openKey(path string) (trust.PrivateKey, error) {
+	key, err := c.opts.Keys.LoadKey(path)
 	if !errors.Is(err, fs.ErrNotExist) {
-		return trust.PrivateKey{}, fmt.Errorf("read signing key: %w", err)
-	}
-	key, err := trust.NewKey()
-	if err != nil {
 		return key, err
 	}
-	if text, err = key.MarshalText(); err != nil {
+	if key, err = trust.NewKey(); err != nil {
 		return key, err
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return key, fmt.Errorf("make key directory: %w", err)
 	}
-	return key, durable.WriteFile(path, append(text, '\n'), 0o600)
+	return key, c.opts.Keys.WriteKey(path, key)
 }
 
 // Keyring opens what this controller signs by itself.

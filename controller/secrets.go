@@ -6,7 +6,7 @@ import (
 )
 
 func (c *Controller) openSecrets() (err error) {
-	c.secrets, err = secrets.Open(secrets.Options{Dir: c.opts.Dir, Store: c.store, Sign: c.signDesired, Told: c.tellDesired}, c.log)
+	c.secrets, err = secrets.Open(secrets.Options{Dir: c.opts.Dir, Keys: c.opts.Keys, Store: c.store, Sign: c.signDesired, Told: c.tellDesired}, c.log)
 	return err
 }
 

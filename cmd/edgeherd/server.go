@@ -36,7 +36,7 @@ func serverCommand(c *cli) *cobra.Command {
 		serverRestoreCommand(c), serverRestoredCommand(c),
 		serverDoctorCommand(c),
 		serverBrokerConfigCommand(c),
-		serverCertCommand(c), serverCACommand(c),
+		serverCertCommand(c), serverCACommand(c), serverKeysCommand(c),
 	)
 }
 
@@ -53,9 +53,12 @@ func serverRunCommand(c *cli) *cobra.Command {
 		if opts.OIDC, err = cfg.provider(); err != nil {
 			return failure{exitUsage, err}
 		}
+		if opts.Keys, err = cfg.keys(c.env); err != nil {
+			return failure{exitUsage, err}
+		}
 		ctl, err := controller.Open(ctx, opts, log)
 		if err != nil {
-			return err
+			return keysFault(err)
 		}
 		if err := c.sayHowToBegin(ctx, ctl); err != nil {
 			return errors.Join(err, ctl.Close())

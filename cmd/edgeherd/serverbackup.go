@@ -127,7 +127,11 @@ func serverDoctorCommand(c *cli) *cobra.Command {
 		if err != nil {
 			return failure{exitUsage, err}
 		}
-		r := doctor.Examine(ctx, doctorOptions(cfg))
+		opts := doctorOptions(cfg)
+		if opts.Keys, err = cfg.keys(c.env); err != nil {
+			return failure{exitUsage, err}
+		}
+		r := doctor.Examine(ctx, opts)
 		sh := sheet{kind: "doctor", value: r, item: "finding", head: []string{"LEVEL", "CHECK", "FOUND", "WAY OUT"}}
 		for _, f := range r.Findings {
 			sh.items = append(sh.items, f)

@@ -38,12 +38,17 @@ func (b brokerConfig) options() controller.ExternalBroker {
 }
 
 // authority opens the CA of a controller that has run once.
-func authority(state string) (*identity.CA, error) {
-	dir := filepath.Join(state, "ca")
+func (c *cli) authority(cfg serverConfig) (*identity.CA, error) {
+	dir := filepath.Join(cfg.State, "ca")
 	if _, err := os.Stat(filepath.Join(dir, "ca.pem")); errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("there is no certificate authority in %s: name the state directory of the controller with --state, after its first start", dir)
 	}
-	return identity.OpenCA(dir, nil)
+	keys, err := cfg.keys(c.env)
+	if err != nil {
+		return nil, err
+	}
+	ca, err := identity.OpenSealedCA(dir, nil, keys)
+	return ca, keysFault(err)
 }
 
 func serverCertCommand(c *cli) *cobra.Command {
@@ -54,7 +59,7 @@ func serverCertCommand(c *cli) *cobra.Command {
 		if err != nil {
 			return failure{exitUsage, err}
 		}
-		ca, err := authority(cfg.State)
+		ca, err := c.authority(cfg)
 		if err != nil {
 			return err
 		}
@@ -133,7 +138,7 @@ func serverBrokerConfigCommand(c *cli) *cobra.Command {
 			c.say("These are the files for %s. `edgeherd server broker-config %s --out DIR --host NAME` writes them with the broker's certificate; %s", setup.Dir, args[0], brokerNext(args[0]))
 			return nil
 		}
-		ca, err := authority(cfg.State)
+		ca, err := c.authority(cfg)
 		if err != nil {
 			return err
 		}

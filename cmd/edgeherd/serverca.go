@@ -49,7 +49,7 @@ func caCommand(c *cli, step caStep) *cobra.Command {
 		if err != nil {
 			return failure{exitUsage, err}
 		}
-		ca, err := authority(cfg.State)
+		ca, err := c.authority(cfg)
 		if err != nil {
 			return err
 		}

@@ -35,16 +35,18 @@ type serverConfig struct {
 	// Addresses and networks of balancers that speak the PROXY protocol.
 	ProxyProtocol []string `yaml:"proxy_protocol"` // default none
 	// Several controllers: a PostgreSQL they share, and a folder of blobs.
-	Database     string          `yaml:"database"`               // postgres://user@host/name; default SQLite in state
-	PasswordFile string          `yaml:"database_password_file"` // default: PGPASSWORD or the passfile
-	Blobs        string          `yaml:"blobs"`                  // default STATE/blobs
-	S3           s3Config        `yaml:"s3"`                     // a bucket behind that folder; default none
-	CacheBytes   int64           `yaml:"cache_bytes"`            // of the folder before a bucket; default 50 GB
-	PackBytes    int64           `yaml:"pack_bytes"`             // of packs and deltas; default 100 GB
-	Uplink       uplinkConfig    `yaml:"uplink"`                 // what boxes download at once
-	Retention    retentionConfig `yaml:"retention"`              // how long telemetry is kept
-	Broker       brokerConfig    `yaml:"broker"`                 // default: the one built in
-	Metrics      string          `yaml:"metrics"`                // loopback address for scrapers; default none
+	Database     string `yaml:"database"`               // postgres://user@host/name; default SQLite in state
+	PasswordFile string `yaml:"database_password_file"` // default: PGPASSWORD or the passfile
+	Blobs        string `yaml:"blobs"`                  // default STATE/blobs
+	// A passphrase under which private keys lie sealed on the disk.
+	KeysPassphraseFile string          `yaml:"keys_passphrase_file"` // default: the systemd credential edgeherd-keys, else none
+	S3                 s3Config        `yaml:"s3"`                   // a bucket behind that folder; default none
+	CacheBytes         int64           `yaml:"cache_bytes"`          // of the folder before a bucket; default 50 GB
+	PackBytes          int64           `yaml:"pack_bytes"`           // of packs and deltas; default 100 GB
+	Uplink             uplinkConfig    `yaml:"uplink"`               // what boxes download at once
+	Retention          retentionConfig `yaml:"retention"`            // how long telemetry is kept
+	Broker             brokerConfig    `yaml:"broker"`               // default: the one built in
+	Metrics            string          `yaml:"metrics"`              // loopback address for scrapers; default none
 
 	RemoteWrite remoteWriteConfig `yaml:"remote_write"`
 	Sparkplug   sparkplugConfig   `yaml:"sparkplug"`

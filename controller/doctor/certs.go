@@ -17,6 +17,7 @@ import (
 
 	"github.com/edgeherd/edgeherd/controller/store"
 	"github.com/edgeherd/edgeherd/internal/identity"
+	"github.com/edgeherd/edgeherd/internal/trust/keyfile"
 )
 
 // serverSoon is for certificates that last a year and are made anew by a
@@ -28,7 +29,7 @@ const dialWait = 5 * time.Second
 
 // authority looks at STATE/ca: roots, the authorities below them, and whether
 // each private key is that of its certificate.
-func authority(dir string, now time.Time) []store.Finding {
+func authority(dir string, now time.Time, keys *keyfile.Lock) []store.Finding {
 	const check = "certificate authority"
 	roots, err := identity.ReadCertificates(filepath.Join(dir, "ca.pem"))
 	if err != nil {
@@ -38,7 +39,7 @@ func authority(dir string, now time.Time) []store.Finding {
 	for _, r := range roots {
 		out = append(out, lasts(check, r, now, soon, "plan a new authority before"))
 	}
-	out = append(out, rootKey(filepath.Join(dir, "ca-key.pem"), roots))
+	out = append(out, rootKey(filepath.Join(dir, "ca-key.pem"), roots, keys))
 	pool := x509.NewCertPool()
 	for _, r := range roots {
 		pool.AddCert(r)
@@ -51,7 +52,11 @@ func authority(dir string, now time.Time) []store.Finding {
 		{"issuing-server.pem", "authority of servers", x509.ExtKeyUsageServerAuth},
 	} {
 		path := filepath.Join(dir, k.file)
-		pair, err := tls.LoadX509KeyPair(path, path)
+		var pair tls.Certificate
+		text, err := keys.Read(path)
+		if err == nil {
+			pair, err = tls.X509KeyPair(text, text)
+		}
 		if err == nil {
 			_, err = pair.Leaf.Verify(x509.VerifyOptions{Roots: pool, CurrentTime: inside(pair.Leaf, now), KeyUsages: []x509.ExtKeyUsage{k.use}})
 		}
@@ -66,9 +71,13 @@ func authority(dir string, now time.Time) []store.Finding {
 }
 
 // rootKey compares the key of the root, which may lie elsewhere, with the roots.
-func rootKey(path string, roots []*x509.Certificate) store.Finding {
+func rootKey(path string, roots []*x509.Certificate, keys *keyfile.Lock) store.Finding {
 	f := store.Finding{Check: "key of the authority", Level: store.OK, Found: "it is that of " + roots[0].Subject.CommonName}
-	key, err := identity.ReadKey(path)
+	var key *ecdsa.PrivateKey
+	text, err := keys.Read(path)
+	if err == nil {
+		key, err = identity.ParseKey(path, text)
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		f.Found = "kept elsewhere"
 		return f

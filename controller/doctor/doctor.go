@@ -23,6 +23,7 @@ import (
 
 	"github.com/edgeherd/edgeherd/controller/s3"
 	"github.com/edgeherd/edgeherd/controller/store"
+	"github.com/edgeherd/edgeherd/internal/trust/keyfile"
 )
 
 // Bounds of what is well.
@@ -52,6 +53,8 @@ type Options struct {
 	Broker Broker
 	// S3 is the bucket behind the folder of models; nil: none.
 	S3 *s3.Options
+	// Keys opens sealed keys; nil: they are in plain text.
+	Keys *keyfile.Lock
 	// WallClock is the clock that is judged; nil means time.Now.
 	WallClock func() time.Time
 }
@@ -83,7 +86,7 @@ func Examine(ctx context.Context, opts Options) Report {
 		}
 		r.Findings = append(r.Findings, store.Examine(ctx, db)...)
 		r.Findings = append(r.Findings, disk(opts.State))
-		r.Findings = append(r.Findings, authority(filepath.Join(opts.State, "ca"), opts.WallClock())...)
+		r.Findings = append(r.Findings, authority(filepath.Join(opts.State, "ca"), opts.WallClock(), opts.Keys)...)
 		r.Findings = append(r.Findings, opts.shown(ctx)...)
 		r.Findings = append(r.Findings, secrets(opts.State))
 	}

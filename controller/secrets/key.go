@@ -16,6 +16,7 @@ import (
 
 	"github.com/edgeherd/edgeherd/controller/store"
 	"github.com/edgeherd/edgeherd/internal/durable"
+	"github.com/edgeherd/edgeherd/internal/trust/keyfile"
 )
 
 // KeyFile is where the key lies in the state directory of a controller. Backups
@@ -34,12 +35,12 @@ type key struct {
 }
 
 // openKey reads the key below a state directory, and makes it when there is none.
-func openKey(dir string) (key, error) {
+func openKey(dir string, keys *keyfile.Lock) (key, error) {
 	path := filepath.Join(dir, filepath.FromSlash(KeyFile))
-	text, err := os.ReadFile(path)
+	text, err := keys.Load(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		if err = makeKey(path); err == nil {
-			text, err = os.ReadFile(path) // ours, or that of who was faster
+		if err = makeKey(path, keys); err == nil {
+			text, err = keys.Load(path) // ours, or that of who was faster
 		}
 	}
 	if err != nil {
@@ -64,14 +65,14 @@ func openKey(dir string) (key, error) {
 
 // makeKey makes the file unless there is one meanwhile: controllers that share the
 // folder may start for the first time at once, and one key must win for all.
-func makeKey(path string) error {
+func makeKey(path string, keys *keyfile.Lock) error {
 	var raw [32]byte
 	rand.Read(raw[:])
 	if err := durable.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
 	own := path + "." + rand.Text()
-	if err := durable.WriteFile(own, []byte(keyPrefix+base64.StdEncoding.EncodeToString(raw[:])+"\n"), 0o600); err != nil {
+	if err := keys.Write(own, []byte(keyPrefix+base64.StdEncoding.EncodeToString(raw[:])+"\n")); err != nil {
 		return err
 	}
 	err := os.Link(own, path) // never replaces

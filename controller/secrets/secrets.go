@@ -34,12 +34,15 @@ import (
 	"github.com/edgeherd/edgeherd/controller/audit"
 	"github.com/edgeherd/edgeherd/controller/store"
 	"github.com/edgeherd/edgeherd/internal/identity"
+	"github.com/edgeherd/edgeherd/internal/trust/keyfile"
 	"github.com/edgeherd/edgeherd/internal/wire"
 )
 
 // Options of a Keeper. All but Told are required.
 type Options struct {
-	Dir   string // state directory of the controller
+	Dir string // state directory of the controller
+	// Keys keeps the key sealed on the disk; nil: in plain text.
+	Keys  *keyfile.Lock
 	Store *store.Store
 	// Sign signs a desired state.
 	Sign func(payload []byte) ([]byte, error)
@@ -67,7 +70,7 @@ func Open(opts Options, log *slog.Logger) (*Keeper, error) {
 	}
 	k := &Keeper{opts: opts, log: log, due: make(chan struct{}, 1)}
 	var err error
-	k.key, err = openKey(opts.Dir)
+	k.key, err = openKey(opts.Dir, opts.Keys)
 	return k, err
 }
 

@@ -241,7 +241,7 @@ func TestTheFirstKeyWinsForAll(t *testing.T) {
 	ids := make(chan string)
 	for range 16 {
 		go func() {
-			k, err := openKey(dir)
+			k, err := openKey(dir, nil)
 			if err != nil {
 				t.Error(err)
 			}

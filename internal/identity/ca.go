@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/edgeherd/edgeherd/internal/durable"
+	"github.com/edgeherd/edgeherd/internal/trust/keyfile"
 )
 
 // How long certificates live. Boxes renew at half life.
@@ -50,6 +51,7 @@ type CA struct {
 	device issuing
 	server issuing
 	now    func() time.Time
+	keys   *keyfile.Lock // of the files that hold keys; nil: in plain text
 }
 
 // issuing is an authority below the root.
@@ -61,11 +63,15 @@ type issuing struct {
 // OpenCA reads the folder of a CA, and makes what is missing. Roots without any
 // key are an error: new ones would lock out every box. now is the wall clock;
 // nil means time.Now.
-func OpenCA(dir string, now func() time.Time) (*CA, error) {
+func OpenCA(dir string, now func() time.Time) (*CA, error) { return OpenSealedCA(dir, now, nil) }
+
+// OpenSealedCA is OpenCA for keys that are sealed on the disk; those that are
+// not yet are sealed now.
+func OpenSealedCA(dir string, now func() time.Time, keys *keyfile.Lock) (*CA, error) {
 	if now == nil {
 		now = time.Now
 	}
-	ca := &CA{now: now}
+	ca := &CA{now: now, keys: keys}
 	if err := ca.open(dir); err != nil {
 		return nil, fmt.Errorf("open certificate authority in %s: %w", dir, err)
 	}
@@ -78,14 +84,14 @@ func (ca *CA) open(dir string) (err error) {
 		return err
 	}
 	missing := err != nil
-	if ca.key, err = ReadKey(keyPath); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if ca.key, err = ca.readKey(keyPath); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	if ca.key == nil && missing {
 		if _, err := os.Stat(filepath.Join(dir, "issuing-device.pem")); !errors.Is(err, fs.ErrNotExist) {
 			return errors.New("ca.pem is missing, and so is the root's key: bring both back from a backup")
 		}
-		if ca.key, err = MakeKey(keyPath); err != nil {
+		if ca.key, err = ca.makeKey(keyPath); err != nil {
 			return err
 		}
 	}
@@ -136,7 +142,7 @@ func (ca *CA) openIssuing(dir string) error {
 		{"issuing-server.pem", &ca.server, "edgeherd server CA", x509.ExtKeyUsageServerAuth},
 	} {
 		path := filepath.Join(dir, k.file)
-		have, err := readIssuing(path)
+		have, err := ca.readIssuing(path)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
@@ -190,11 +196,11 @@ func (ca *CA) makeIssuing(path, name string, use x509.ExtKeyUsage) (issuing, err
 		return issuing{}, err
 	}
 	// One file: certificate and key are never of two different ones.
-	return issuing{cert, key}, durable.WriteFile(path, append(encodeCerts(cert.Raw), keyPEM...), 0o600)
+	return issuing{cert, key}, ca.keys.Write(path, append(encodeCerts(cert.Raw), keyPEM...))
 }
 
-func readIssuing(path string) (issuing, error) {
-	text, err := os.ReadFile(path)
+func (ca *CA) readIssuing(path string) (issuing, error) {
+	text, err := ca.keys.Load(path)
 	if err != nil {
 		return issuing{}, err
 	}
@@ -245,6 +251,19 @@ func ReadKey(path string) (*ecdsa.PrivateKey, error) {
 	if err != nil {
 		return nil, err
 	}
+	return ParseKey(path, data)
+}
+
+func (ca *CA) readKey(path string) (*ecdsa.PrivateKey, error) {
+	data, err := ca.keys.Load(path)
+	if err != nil {
+		return nil, err
+	}
+	return ParseKey(path, data)
+}
+
+// ParseKey reads what a file of a private key holds.
+func ParseKey(path string, data []byte) (*ecdsa.PrivateKey, error) {
 	block, _ := pem.Decode(data)
 	if block == nil {
 		return nil, fmt.Errorf("%s is not PEM", path)
@@ -261,12 +280,14 @@ func ReadKey(path string) (*ecdsa.PrivateKey, error) {
 }
 
 // MakeKey makes a P-256 key and its file, which is on the disk when it returns.
-func MakeKey(path string) (*ecdsa.PrivateKey, error) {
+func MakeKey(path string) (*ecdsa.PrivateKey, error) { return (&CA{}).makeKey(path) }
+
+func (ca *CA) makeKey(path string) (*ecdsa.PrivateKey, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("make key %s: %w", path, err)
 	}
-	return key, writeKey(path, key)
+	return key, ca.writeKey(path, key)
 }
 
 // makeRoot certifies the root's key by itself.
@@ -420,7 +441,7 @@ func encodeKey(key *ecdsa.PrivateKey) ([]byte, error) {
 	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
 }
 
-func writeKey(path string, key *ecdsa.PrivateKey) error {
+func (ca *CA) writeKey(path string, key *ecdsa.PrivateKey) error {
 	data, err := encodeKey(key)
 	if err != nil {
 		return err
@@ -428,5 +449,5 @@ func writeKey(path string, key *ecdsa.PrivateKey) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	return durable.WriteFile(path, data, 0o600)
+	return ca.keys.Write(path, data)
 }

@@ -29,9 +29,9 @@ func BeginRollover(ca *CA, dir string) error {
 	if len(ca.roots) > 1 {
 		return errors.New("a rollover has begun already: switch to the new root, or finish")
 	}
-	key, err := ReadKey(filepath.Join(dir, nextKey))
+	key, err := ca.readKey(filepath.Join(dir, nextKey))
 	if errors.Is(err, fs.ErrNotExist) {
-		key, err = MakeKey(filepath.Join(dir, nextKey))
+		key, err = ca.makeKey(filepath.Join(dir, nextKey))
 	}
 	if err != nil {
 		return err
@@ -50,7 +50,7 @@ func BeginRollover(ca *CA, dir string) error {
 
 // SwitchRollover lets the next root sign.
 func SwitchRollover(ca *CA, dir string) error {
-	key, err := ReadKey(filepath.Join(dir, nextKey))
+	key, err := ca.readKey(filepath.Join(dir, nextKey))
 	if errors.Is(err, fs.ErrNotExist) || len(ca.roots) < 2 {
 		return errors.New("no rollover has begun, or it was switched already")
 	}
@@ -78,7 +78,7 @@ func SwitchRollover(ca *CA, dir string) error {
 	if err := durable.WriteFile(filepath.Join(dir, "cross.pem"), encodeCerts(cross.Raw), 0o644); err != nil {
 		return err
 	}
-	if err := writeKey(filepath.Join(dir, "ca-key.pem"), key); err != nil { // the switch
+	if err := ca.writeKey(filepath.Join(dir, "ca-key.pem"), key); err != nil { // the switch
 		return err
 	}
 	if err := durable.Remove(filepath.Join(dir, nextKey)); err != nil {
