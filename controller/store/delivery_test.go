@@ -120,7 +120,16 @@ func oneBoxOfASiteFetches(t *testing.T, open func(t *testing.T) *store.Store) {
 	if who, _ := ask("d-b", func(a *store.SeedAsk) { a.Site = "bonn" }); who != "d-b" {
 		t.Errorf("%q fetches for another site", who)
 	}
-	if who, holders := ask("d-c", func(a *store.SeedAsk) { a.Shun = []identity.ID{"d-a"} }); who != "d-c" || len(holders) != 1 || holders[0].Box != "d-b" {
+	bad := func(a *store.SeedAsk) {
+		a.Shun, a.Done = []identity.ID{"d-a", a.Box}, map[identity.ID]int64{"d-b": 10}[a.Box]
+	}
+	if who, holders := ask("d-b", bad); who != "d-a" || len(holders) != 0 {
+		t.Errorf("one that speaks of wrong bytes takes the line for %q, and is told of %v", who, holders)
+	}
+	if who, holders := ask("d-c", nil); who != "d-a" || len(holders) != 2 {
+		t.Errorf("others leave a box that only one calls bad: %q, %v", who, holders)
+	}
+	if who, holders := ask("d-c", bad); who != "d-c" || len(holders) != 1 || holders[0].Box != "d-b" {
 		t.Errorf("after wrong bytes of the first %q fetches and others are %v", who, holders)
 	}
 	enrolTwo(t, s)

@@ -37,6 +37,10 @@ const (
 	holderFresh = 3 * site.SeedTTL
 	holderWhole = 24 * time.Hour
 	shunFor     = 24 * time.Hour
+	// witnesses must say that a box gave out wrong bytes before it is left by
+	// others than them: one hostile box could else take the line and the peers
+	// from all that are good.
+	witnesses = 2
 )
 
 // AskSeed lets site.NextSeed decide who of a site fetches a file, remembers
@@ -53,20 +57,26 @@ func (s *Store) AskSeed(ctx context.Context, a SeedAsk) (lease site.Seed, holder
 			return err
 		}
 		lease.Until, lease.Moved = time.UnixMilli(until), time.UnixMilli(moved)
-		for _, bad := range a.Shun {
-			if _, err := t.Exec(ctx, `UPDATE holder SET shunned_ms = ? WHERE site = ? AND digest = ? AND box = ?`,
-				now.Add(shunFor).UnixMilli(), a.Site, a.Digest.String(), string(bad)); err != nil {
+		if err := accuse(ctx, t, a, now); err != nil {
+			return err
+		}
+		if lease.Box != "" && lease.Box != a.Box {
+			gone, err := shunned(ctx, t, a, lease.Box, now)
+			if err != nil {
 				return err
 			}
-			if lease.Box == bad {
-				lease = site.NextSeed(lease, site.SeedAsk{Box: bad, Shunned: true}, now)
+			if gone {
+				lease = site.NextSeed(lease, site.SeedAsk{Box: lease.Box, Shunned: true}, now)
 			}
 		}
-		shunned, err := keepHolder(ctx, t, a, now)
+		if err := keepHolder(ctx, t, a, now); err != nil {
+			return err
+		}
+		left, err := shunned(ctx, t, a, a.Box, now)
 		if err != nil {
 			return err
 		}
-		lease = site.NextSeed(lease, site.SeedAsk{Box: a.Box, Done: a.Done, Yield: a.Yield, Shunned: shunned}, now)
+		lease = site.NextSeed(lease, site.SeedAsk{Box: a.Box, Done: a.Done, Yield: a.Yield, Shunned: left}, now)
 		if _, err := t.Exec(ctx, `INSERT INTO seed (site, digest, box, epoch, until_ms, done, moved_ms) VALUES (?,?,?,?,?,?,?)
 			ON CONFLICT (site, digest) DO UPDATE SET box = excluded.box, epoch = excluded.epoch, until_ms = excluded.until_ms, done = excluded.done, moved_ms = excluded.moved_ms`,
 			a.Site, a.Digest.String(), string(lease.Box), lease.Epoch, lease.Until.UnixMilli(), lease.Done, lease.Moved.UnixMilli()); err != nil {
@@ -81,25 +91,56 @@ func (s *Store) AskSeed(ctx context.Context, a SeedAsk) (lease site.Seed, holder
 	return lease, holders, nil
 }
 
-func keepHolder(ctx context.Context, t *tx, a SeedAsk, now time.Time) (shunned bool, err error) {
-	if _, err := t.Exec(ctx, `INSERT INTO holder (site, digest, box, address, done, seen_ms, shunned_ms) VALUES (?,?,?,?,?,?,0)
-		ON CONFLICT (site, digest, box) DO UPDATE SET address = excluded.address, done = excluded.done, seen_ms = excluded.seen_ms`,
-		a.Site, a.Digest.String(), string(a.Box), a.Address, a.Done, now.UnixMilli()); err != nil {
-		return false, err
+// accuse notes whom the asker calls bad, and forgets what is too old to matter.
+func accuse(ctx context.Context, t *tx, a SeedAsk, now time.Time) error {
+	for _, bad := range a.Shun {
+		if bad == a.Box {
+			continue
+		}
+		if _, err := t.Exec(ctx, `INSERT INTO accused (site, digest, box, witness, until_ms) VALUES (?,?,?,?,?)
+			ON CONFLICT (site, digest, box, witness) DO UPDATE SET until_ms = excluded.until_ms`,
+			a.Site, a.Digest.String(), string(bad), string(a.Box), now.Add(shunFor).UnixMilli()); err != nil {
+			return err
+		}
 	}
-	var until int64
-	err = t.QueryRow(ctx, `SELECT shunned_ms FROM holder WHERE site = ? AND digest = ? AND box = ?`, a.Site, a.Digest.String(), string(a.Box)).Scan(&until)
-	return until > now.UnixMilli(), err
+	old := now.Add(-holderWhole).UnixMilli()
+	for _, q := range []string{
+		`DELETE FROM accused WHERE site = ? AND until_ms < ?`,
+		`DELETE FROM holder WHERE site = ? AND seen_ms < ?`,
+		`DELETE FROM seed WHERE site = ? AND until_ms < ?`,
+	} {
+		if _, err := t.Exec(ctx, q, a.Site, old); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// shunned reports whether enough others call a box bad.
+func shunned(ctx context.Context, t *tx, a SeedAsk, box identity.ID, now time.Time) (bool, error) {
+	var n int
+	err := t.QueryRow(ctx, `SELECT COUNT(*) FROM accused WHERE site = ? AND digest = ? AND box = ? AND until_ms > ?`,
+		a.Site, a.Digest.String(), string(box), now.UnixMilli()).Scan(&n)
+	return n >= witnesses, err
+}
+
+func keepHolder(ctx context.Context, t *tx, a SeedAsk, now time.Time) error {
+	_, err := t.Exec(ctx, `INSERT INTO holder (site, digest, box, address, done, seen_ms) VALUES (?,?,?,?,?,?)
+		ON CONFLICT (site, digest, box) DO UPDATE SET address = excluded.address, done = excluded.done, seen_ms = excluded.seen_ms`,
+		a.Site, a.Digest.String(), string(a.Box), a.Address, a.Done, now.UnixMilli())
+	return err
 }
 
 // readHolders finds others to ask; nobody is sent to a box that is in quarantine
 // or gone, whatever it has.
 func readHolders(ctx context.Context, t *tx, a SeedAsk, seed identity.ID, now time.Time) (out []Holder, err error) {
 	rows, err := t.Query(ctx, `SELECT box, address, done FROM holder
-		WHERE site = ? AND digest = ? AND box <> ? AND address <> '' AND shunned_ms <= ?
+		WHERE site = ? AND digest = ? AND box <> ? AND address <> ''
+		AND NOT EXISTS (SELECT 1 FROM accused x WHERE x.site = holder.site AND x.digest = holder.digest AND x.box = holder.box AND x.until_ms > ? AND x.witness = ?)
+		AND (SELECT COUNT(*) FROM accused x WHERE x.site = holder.site AND x.digest = holder.digest AND x.box = holder.box AND x.until_ms > ?) < ?
 		AND NOT EXISTS (SELECT 1 FROM standing WHERE standing.box = holder.box AND state NOT IN ('active', 'enrolled')) AND (box = ? OR done > 0 AND seen_ms >= ? OR done >= ? AND seen_ms >= ?)
 		ORDER BY CASE WHEN box = ? THEN 0 ELSE 1 END, done DESC, box LIMIT ?`,
-		a.Site, a.Digest.String(), string(a.Box), now.UnixMilli(), string(seed), now.Add(-holderFresh).UnixMilli(), a.Size, now.Add(-holderWhole).UnixMilli(), string(seed), maxHolders)
+		a.Site, a.Digest.String(), string(a.Box), now.UnixMilli(), string(a.Box), now.UnixMilli(), witnesses, string(seed), now.Add(-holderFresh).UnixMilli(), a.Size, now.Add(-holderWhole).UnixMilli(), string(seed), maxHolders)
 	if err != nil {
 		return nil, err
 	}

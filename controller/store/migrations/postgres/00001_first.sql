@@ -243,12 +243,16 @@ CREATE TABLE seed (
   done BIGINT NOT NULL, moved_ms BIGINT NOT NULL,
   PRIMARY KEY (site, digest)
 );
--- Where boxes of a site have how much of a file for the others. shunned_ms: until
--- then nobody is sent to the box, which gave out wrong bytes.
+-- Where boxes of a site have how much of a file for the others.
 CREATE TABLE holder (
   site TEXT NOT NULL, digest TEXT NOT NULL, box TEXT NOT NULL, address TEXT NOT NULL, done BIGINT NOT NULL,
-  seen_ms BIGINT NOT NULL, shunned_ms BIGINT NOT NULL,
+  seen_ms BIGINT NOT NULL,
   PRIMARY KEY (site, digest, box)
+);
+-- Boxes that are said to have given out wrong bytes of a file, and by whom.
+CREATE TABLE accused (
+  site TEXT NOT NULL, digest TEXT NOT NULL, box TEXT NOT NULL, witness TEXT NOT NULL, until_ms BIGINT NOT NULL,
+  PRIMARY KEY (site, digest, box, witness)
 );
 
 -- How far what is stored has safely arrived elsewhere, by receiver: an LSN.

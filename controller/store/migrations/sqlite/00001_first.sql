@@ -227,12 +227,16 @@ CREATE TABLE seed (
   done INTEGER NOT NULL, moved_ms INTEGER NOT NULL,
   PRIMARY KEY (site, digest)
 ) WITHOUT ROWID;
--- Where boxes of a site have how much of a file for the others. shunned_ms: until
--- then nobody is sent to the box, which gave out wrong bytes.
+-- Where boxes of a site have how much of a file for the others.
 CREATE TABLE holder (
   site TEXT NOT NULL, digest TEXT NOT NULL, box TEXT NOT NULL, address TEXT NOT NULL, done INTEGER NOT NULL,
-  seen_ms INTEGER NOT NULL, shunned_ms INTEGER NOT NULL,
+  seen_ms INTEGER NOT NULL,
   PRIMARY KEY (site, digest, box)
+) WITHOUT ROWID;
+-- Boxes that are said to have given out wrong bytes of a file, and by whom.
+CREATE TABLE accused (
+  site TEXT NOT NULL, digest TEXT NOT NULL, box TEXT NOT NULL, witness TEXT NOT NULL, until_ms INTEGER NOT NULL,
+  PRIMARY KEY (site, digest, box, witness)
 ) WITHOUT ROWID;
 
 -- How far what is stored has safely arrived elsewhere, by receiver: an LSN.
