@@ -103,7 +103,7 @@ func examineTables(ctx context.Context, t *tx, opts Options) []Finding {
 	if have != known {
 		return out
 	}
-	return append(out, examineLineage(ctx, t), examineRestore(ctx, t), examineStrangers(ctx, t), examineRetention(ctx, t, opts))
+	return append(out, examineLineage(ctx, t), examineRestore(ctx, t), examineStrangers(ctx, t), examineTrust(ctx, t, opts.clock()), examineRetention(ctx, t, opts))
 }
 
 func newestVersion(postgres bool) (known int64, err error) {

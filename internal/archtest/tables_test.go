@@ -95,7 +95,7 @@ var rows = []row{
 	{"controller/upkeep", "controller/care controller/site controller/store internal/fleetapi internal/health internal/identity internal/wire web/src/i18n"},
 	{"controller/rollout", "controller/site firmware internal/blob internal/fleetapi internal/identity internal/runnerapi internal/wire models"},
 	{"controller/store/storetest", "internal/assets"},
-	{"controller/store/...", "controller/audit controller/care controller/fault controller/rollout controller/series controller/site firmware internal/blob internal/drift internal/enrol internal/fleetapi internal/identity internal/runnerapi internal/trust internal/wire models"},
+	{"controller/store/...", "controller/audit controller/care controller/fault controller/rollout controller/series controller/site firmware internal/blob internal/drift internal/enrol internal/fleetapi internal/identity internal/runnerapi internal/trust internal/trust/tufrepo internal/wire models"},
 	{"controller/backup", "controller/audit controller/store internal/durable"},
 	{"controller/doctor", "internal/trust/keyfile controller/s3 controller/store internal/identity"},
 	{"controller/deliver", "controller/store internal/blob internal/fleetapi models models/wdelta"},
