@@ -117,7 +117,7 @@ func TestExampleConfigurationsAreReadByTheirPrograms(t *testing.T) {
 // topStruct is the struct that a program reads into; keys below the top ones
 // have structs of their own. yamlKey is the name of a key.
 var topStruct = regexp.MustCompile(`(?s)\ntype (?:server[cC]|c)onfig struct \{\n(.*?)\n\}`)
-var yamlKey = regexp.MustCompile("`yaml:\"([a-z_]+)\"`")
+var yamlKey = regexp.MustCompile("`yaml:\"([a-z0-9_]+)\"`")
 
 // inlined is a struct whose keys are at the top as well.
 var inlined = regexp.MustCompile("([A-Z][a-zA-Z]+) `yaml:\",inline\"`")

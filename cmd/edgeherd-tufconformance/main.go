@@ -103,7 +103,9 @@ func (s subject) open() (*tufclient.Plain, error) {
 	}
 	return tufclient.NewPlain(tufclient.Options{
 		Root: docs["root"], WallClock: func() time.Time { return time.Now().Add(shift) },
-		Fetch: func(ctx context.Context, name string, limit int64) ([]byte, error) { return get(ctx, s.metadataURL, name, limit) },
+		Fetch: func(ctx context.Context, name string, limit int64) ([]byte, error) {
+			return get(ctx, s.metadataURL, name, limit)
+		},
 	}, docs)
 }
 

@@ -68,6 +68,9 @@ var raw = map[string]struct {
 	"wire.DesiredSecret.Sealed": {"goes down to the box only, inside of Desired", func() error {
 		return tooLong(wire.Want{Desired: make([]byte, wire.MaxMessageBytes)})
 	}},
+	"wire.DesiredConfig.Content": {"goes down to the box only, inside of Desired", func() error {
+		return tooLong(wire.Want{Desired: make([]byte, wire.MaxMessageBytes)})
+	}},
 	"acceptance.Report.CurveSeconds": {"times of the temperatures; the report is opened and signed", func() error {
 		_, err := acceptance.Open(make([]byte, acceptance.MaxBytes+1))
 		return err
