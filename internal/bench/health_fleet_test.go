@@ -106,7 +106,7 @@ func (f *healthFleet) look() {
 		i := f.index[s.Box]
 		w := &f.seen[i]
 		w.site, w.years = sites[s.Site], float64(s.Len())/(24*365.25)
-		with := 0
+		with, told := 0, 0
 		start := f.truth.Start.Unix()
 		w.hours = make([]uint64, (f.truth.Days*24+63)/64)
 		s.Each(func(h *health.Hour) bool {
@@ -119,10 +119,14 @@ func (f *healthFleet) look() {
 			if h.V[health.Inlet].OK() || h.V[health.Room].OK() {
 				with++
 			}
+			if slices.ContainsFunc(h.V[health.RPM1:health.RPM1+health.Fans], health.Value.OK) {
+				told++
+			}
 			w.drive = w.drive || h.V[health.NVMeUsed].OK()
 			w.supply = w.supply || h.V[health.PSUIn].OK()
 			return true
 		})
+		w.told = float64(told) > 0.6*float64(s.Len())
 		own[i] = float64(with) > 0.6*float64(s.Len())
 		lends[w.site] = lends[w.site] || own[i]
 	}

@@ -132,6 +132,13 @@ func TestLeadsAndDelays(t *testing.T) {
 			t.Errorf("worn fan ticketed on day %v: %v, want %v", tt.at, got, tt.wear)
 		}
 	}
+	for _, told := range []bool{true, false} {
+		r := newResult()
+		r.judgeWear(&wear, &ticket{at: unixDay(32)}, 0, false, told)
+		if want := (share{1, 1}); *split(told, &r.wearTold, &r.wearSilent) != want || *split(!told, &r.wearTold, &r.wearSilent) != (share{}) {
+			t.Errorf("fan of a box that tells its speed (%v): %v told, %v silent", told, r.wearTold, r.wearSilent)
+		}
+	}
 	r := one([]plant.Fault{ends(grown(plant.Vent, 50, 50, 0.5), 52)}, heat(50.25, 52, health.CauseVent))
 	if !reflect.DeepEqual(r.ventHours, []float64{6}) {
 		t.Errorf("vent found after %v h, want 6", r.ventHours)

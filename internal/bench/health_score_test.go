@@ -63,6 +63,7 @@ type watched struct {
 	site      int
 	years     float64  // of hours that arrived
 	reference bool     // inlet, room or a neighbour's inlet was known
+	told      bool     // its rows have the speed of a fan
 	from      int64    // first hour
 	drive     bool     // told how far its drive is worn
 	supply    bool     // told what it takes from the wall
@@ -134,6 +135,8 @@ type result struct {
 	recallWith, recallWithout share
 	slowLead, slowPossible    share // slow clogs 14 d before the first throttle
 	wearLead, wearPossible    share // worn fans 7 d before
+	wearTold, wearSilent      share // those of boxes that tell the speed of their fans, and the others
+	calledTold, calledSilent  share // worn fans called so, likewise
 	vent, hvac                share // found
 	ventHours, hvacHours      []float64
 	hvacBad                   rate
@@ -158,7 +161,8 @@ func (r *result) add(o *result) {
 	}
 	for _, p := range [][2]*share{
 		{&r.recallWith, &o.recallWith}, {&r.recallWithout, &o.recallWithout}, {&r.slowLead, &o.slowLead}, {&r.slowPossible, &o.slowPossible},
-		{&r.wearLead, &o.wearLead}, {&r.wearPossible, &o.wearPossible}, {&r.vent, &o.vent}, {&r.hvac, &o.hvac},
+		{&r.wearLead, &o.wearLead}, {&r.wearPossible, &o.wearPossible}, {&r.wearTold, &o.wearTold}, {&r.wearSilent, &o.wearSilent},
+		{&r.calledTold, &o.calledTold}, {&r.calledSilent, &o.calledSilent}, {&r.vent, &o.vent}, {&r.hvac, &o.hvac},
 		{&r.stuck, &o.stuck}, {&r.drive, &o.drive}, {&r.supply, &o.supply}, {&r.interval, &o.interval},
 	} {
 		p[0].hits, p[0].of = p[0].hits+p[1].hits, p[0].of+p[1].of
@@ -342,7 +346,7 @@ func (r *result) judgeFault(b *plant.BoxTruth, k int, start int64, w watched, ti
 		}
 	}
 	throttle, throttled := throttledBy(f, b.Rise, start)
-	r.judgeWear(f, t, throttle, throttled)
+	r.judgeWear(f, t, throttle, throttled, w.told)
 	if f.Peak() < neededRise && !throttled {
 		return
 	}
@@ -359,6 +363,9 @@ func (r *result) judgeFault(b *plant.BoxTruth, k int, start int64, w watched, ti
 	}
 	if dominant(b.Faults, k, t.at) {
 		r.note(f.Cause, t.cause, 1)
+		if f.Cause == plant.FanWear {
+			split(w.told, &r.calledTold, &r.calledSilent).count(t.cause == health.CauseFanWear)
+		}
 	}
 	if throttled {
 		r.judgeForecast(f, t, throttle)
@@ -392,7 +399,15 @@ func lead(all, possible *share, f *plant.Fault, t *ticket, by int64) {
 	}
 }
 
-func (r *result) judgeWear(f *plant.Fault, t *ticket, end int64, throttled bool) {
+// split is where a fan of a box is counted.
+func split(told bool, yes, no *share) *share {
+	if told {
+		return yes
+	}
+	return no
+}
+
+func (r *result) judgeWear(f *plant.Fault, t *ticket, end int64, throttled, told bool) {
 	if f.Cause != plant.FanWear {
 		return
 	}
@@ -407,6 +422,7 @@ func (r *result) judgeWear(f *plant.Fault, t *ticket, end int64, throttled bool)
 	}
 	if end != math.MaxInt64 {
 		lead(&r.wearLead, &r.wearPossible, f, t, end-7*day)
+		split(told, &r.wearTold, &r.wearSilent).count(t != nil && t.at <= end-7*day)
 	}
 }
 

@@ -100,6 +100,8 @@ func (r *result) figures(others rivals, blind *result) []Figure {
 		r.slowLead.figure("slow-clog/14-days", Goal{AtLeast: 0.7}).beside(others, func(o *result) float64 { return o.slowLead.ratio() }),
 		r.slowPossible.figure("slow-clog/14-days-visible", Goal{}),
 		r.wearLead.figure("fan-wear/7-days", Goal{AtLeast: 0.9}).beside(others, func(o *result) float64 { return o.wearLead.ratio() }),
+		r.wearTold.figure("fan-wear/7-days/told", Goal{}),
+		r.wearSilent.figure("fan-wear/7-days/silent", Goal{}),
 		r.vent.figure("vent/found", Goal{}).beside(others, func(o *result) float64 { return o.vent.ratio() }),
 		hoursFigure("vent/hours", r.ventHours).beside(others, func(o *result) float64 { return middleOf(o.ventHours) }),
 		r.hvac.figure("room/found", Goal{}),
@@ -116,6 +118,7 @@ func (r *result) figures(others rivals, blind *result) []Figure {
 		f.Beside += fmt.Sprintf("; wrong %.2f, the rest undetermined", wrong.ratio())
 		out = append(out, f)
 	}
+	out = append(out, r.calledTold.figure("cause/fan-wear/told", Goal{}), r.calledSilent.figure("cause/fan-wear/silent", Goal{}))
 	inside := r.interval.figure("interval", Goal{AtLeast: 0.75})
 	inside.Beside += fmt.Sprintf(" (75-85 %% wanted); before it %d, after it %d; mid - truth %.0f days", r.early, r.late, middleOf(r.middle))
 	return append(out, inside, r.stuck.figure("sensor/found", Goal{}), r.drive.figure("drive/found", Goal{}), r.supply.figure("supply/found", Goal{}))
