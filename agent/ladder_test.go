@@ -69,5 +69,19 @@ func TestHotBoxGoesDownTheLadderBeforeItsDutyIsCut(t *testing.T) {
 		if got != "full, one down" {
 			t.Errorf("cool for five minutes: %s", got)
 		}
+		for range 31 {
+			got = sensed(60)
+		}
+		if got != "full, best" {
+			t.Errorf("cool for ten minutes: %s", got)
+		}
+		for range 8 { // requests are refused all the time
+			runner.status.Shed += 3
+			a.askRunner(t.Context())
+			got = sensed(60)
+		}
+		if got != "full, one down" {
+			t.Errorf("overloaded for a minute: %s", got)
+		}
 	})
 }

@@ -119,7 +119,7 @@ func (a *Agent) govern(ctx context.Context, readings []sense.Reading) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	err := a.opts.Runner.SetDuty(ctx, runnerapi.Duty{Level: duty.Level.String(), MaxRateRatio: duty.MaxRateRatio, ValidSeconds: max(dutyLife, 3*a.opts.SensePeriod).Seconds(), Rung: a.rung(h)})
+	err := a.opts.Runner.SetDuty(ctx, runnerapi.Duty{Level: duty.Level.String(), MaxRateRatio: duty.MaxRateRatio, ValidSeconds: max(dutyLife, 3*a.opts.SensePeriod).Seconds(), Rung: a.rung(h, a.sampler.Saving(readings))})
 	if err != nil {
 		a.log.Debug("duty not passed on", "err", err)
 	}

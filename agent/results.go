@@ -25,9 +25,28 @@ type runnerInfo struct {
 	mu      sync.Mutex // guards the fields below
 	version string
 	runtime string
-	p95     float64 // seconds, of the slowest model; 0: none serves
-	rung    int     // that it follows
-	lowest  int     // rung of any model that serves
+	p95     float64   // seconds, of the slowest model; 0: none serves
+	rung    int       // that it follows
+	lowest  int       // rung of any model that serves
+	started int64     // Unix ms; the count of refused requests begins anew with it
+	shed    int64     // requests refused for lack of room
+	pressed bool      // some were between the last two answers
+	at      time.Time // of the last answer
+}
+
+// load takes over whether requests were refused since the answer before.
+func (r *runnerInfo) load(s runnerapi.Status) {
+	r.pressed = s.StartedUnixMs == r.started && s.Shed > r.shed
+	r.started, r.shed, r.at = s.StartedUnixMs, s.Shed, time.Now()
+}
+
+// overloaded says whether requests are being refused; it is not known of a
+// runner that has been silent for a while.
+func (r *runnerInfo) overloaded() (yes, known bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	known = !r.at.IsZero() && time.Since(r.at) < time.Minute
+	return r.pressed && known, known
 }
 
 // slowest is the 95th percentile of the slowest model's latency.
@@ -81,6 +100,7 @@ func (a *Agent) askRunner(ctx context.Context) {
 	a.runner.mu.Lock()
 	defer a.runner.mu.Unlock()
 	a.runner.p95, a.runner.rung, a.runner.lowest = 0, s.Rung, 0
+	a.runner.load(s)
 	for _, m := range s.Models {
 		a.runner.p95 = max(a.runner.p95, m.LatencyP95)
 		a.runner.lowest = max(a.runner.lowest, m.Rungs())

@@ -96,9 +96,9 @@ func (h Health) limit() float64 {
 // State is kept between calls. The zero State is a box that just started.
 type State struct {
 	Level     Level
-	HotSince  time.Time // when the margin began to ask for less; zero when it does not
-	CoolSince time.Time // when the margin began to permit more; zero when it does not
-	SeenAt    time.Time // last known temperature; zero when there never was one
+	HotSince  [Paused + 1]time.Time // when the margin began to ask for each level or less; zero where it does not
+	CoolSince [Paused + 1]time.Time // when it began to permit more than each level; zero where it does not
+	SeenAt    time.Time             // last known temperature; zero when there never was one
 }
 
 // Duty is what the box may do now, and why.
@@ -118,40 +118,61 @@ func Next(s State, h Health, now time.Time) (State, Duty) {
 	limit := h.limit()
 	margin := limit - h.DieCelsius
 	throttling := h.Throttling && h.ThrottlingKnown
-	lower, raise := wanted(s.Level, margin, throttling)
+	lower, permitted := wanted(margin, throttling)
+	lasting, since := s.hot(lower, now), s.cool(permitted, now)
 	switch {
 	case lower > s.Level:
-		s.CoolSince = time.Time{}
-		if s.HotSince.IsZero() {
-			s.HotSince = now
+		if margin <= PausedBelowKelvin {
+			lasting = lower
 		}
-		if now.Sub(s.HotSince) >= LowerDwell || margin <= PausedBelowKelvin {
-			s.Level, s.HotSince = lower, time.Time{}
+		s.Level = max(s.Level, lasting)
+	case s.Level > Full && !since.IsZero() && now.Sub(since) >= RaiseDwell:
+		s.Level--
+		if since := &s.CoolSince[s.Level]; !since.IsZero() {
+			*since = now // one level a dwell
 		}
-	case raise:
-		s.HotSince = time.Time{}
-		if s.CoolSince.IsZero() {
-			s.CoolSince = now
-		}
-		if now.Sub(s.CoolSince) >= RaiseDwell {
-			s.Level--
-			s.CoolSince = now
-		}
-	default:
-		s.HotSince, s.CoolSince = time.Time{}, time.Time{}
 	}
 	return s, duty(s.Level, reason(s.Level, h.DieCelsius, limit, throttling))
 }
 
-// wanted says which level the margin asks for, and whether it is wide enough
-// to leave the present one upwards.
-func wanted(level Level, margin float64, throttling bool) (lower Level, raise bool) {
-	lower = byMargin(margin)
-	if throttling {
-		lower = max(lower, Reduced)
+// hot notes which level is asked for, and returns the one that has been asked
+// for as long as LowerDwell. Each level has a time of its own: with one for all, a
+// box that was hot a little sooner would come later to the next level.
+func (s *State) hot(lower Level, now time.Time) (lasting Level) {
+	for l := Reduced; l <= Paused; l++ {
+		switch since := &s.HotSince[l]; {
+		case l > lower:
+			*since = time.Time{}
+		case since.IsZero():
+			*since = now
+		case now.Sub(*since) >= LowerDwell:
+			lasting = l
+		}
 	}
-	raise = level > Full && byMargin(margin-HysteresisKelvin) < level && lower < level
-	return lower, raise
+	return lasting
+}
+
+// cool notes which levels the margin is wide enough to leave, those below
+// permitted, and returns since when it has been for the present one.
+func (s *State) cool(permitted Level, now time.Time) (since time.Time) {
+	for l := Reduced; l <= Paused; l++ {
+		if l <= permitted {
+			s.CoolSince[l] = time.Time{}
+		} else if s.CoolSince[l].IsZero() {
+			s.CoolSince[l] = now
+		}
+	}
+	return s.CoolSince[min(s.Level, Paused)]
+}
+
+// wanted says which level the margin asks for, and which it permits with the
+// hysteresis: those that are lower may be left for it.
+func wanted(margin float64, throttling bool) (lower, permitted Level) {
+	lower, permitted = byMargin(margin), byMargin(margin-HysteresisKelvin)
+	if throttling {
+		lower, permitted = max(lower, Reduced), max(permitted, Reduced)
+	}
+	return lower, permitted
 }
 
 func byMargin(margin float64) Level {
@@ -168,22 +189,17 @@ func byMargin(margin float64) Level {
 
 // blind is Next without a temperature. Throttling can still be seen.
 func blind(s State, h Health, now time.Time) (State, Duty) {
-	s.CoolSince = time.Time{}
+	s.CoolSince = [Paused + 1]time.Time{}
 	lost := !s.SeenAt.IsZero() && now.Sub(s.SeenAt) >= LostAfter
 	throttling := h.Throttling && h.ThrottlingKnown
 	if lost {
 		s.Level = max(s.Level, Reduced)
 	}
+	asked := Full
 	if throttling {
-		if s.HotSince.IsZero() {
-			s.HotSince = now
-		}
-		if now.Sub(s.HotSince) >= LowerDwell {
-			s.Level = max(s.Level, Reduced)
-		}
-	} else {
-		s.HotSince = time.Time{}
+		asked = Reduced
 	}
+	s.Level = max(s.Level, s.hot(asked, now))
 	switch {
 	case throttling:
 		return s, duty(s.Level, "throttling, die temperature unknown")
@@ -198,11 +214,13 @@ func blind(s State, h Health, now time.Time) (State, Duty) {
 // notAfter forgets what lies in the future: after a step of the clock
 // backwards the dwell times start afresh.
 func (s State) notAfter(now time.Time) State {
-	if s.HotSince.After(now) {
-		s.HotSince = time.Time{}
-	}
-	if s.CoolSince.After(now) {
-		s.CoolSince = time.Time{}
+	for l := range s.HotSince {
+		if s.HotSince[l].After(now) {
+			s.HotSince[l] = time.Time{}
+		}
+		if s.CoolSince[l].After(now) {
+			s.CoolSince[l] = time.Time{}
+		}
 	}
 	if s.SeenAt.After(now) {
 		s.SeenAt = now

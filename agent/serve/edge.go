@@ -40,7 +40,7 @@ func (s *Server) Status() runnerapi.Status {
 	st := runnerapi.Status{
 		Version: s.opts.Version, Runtime: s.runtime(),
 		PID: os.Getpid(), StartedUnixMs: s.started.UnixMilli(), Generation: t.generation,
-		RSSBytes: ownRSS(), Rung: int(s.rung.Load()), Models: []runnerapi.ModelStatus{}, Inputs: []runnerapi.InputStatus{},
+		RSSBytes: ownRSS(), Rung: int(s.rung.Load()), Shed: s.gate.shed.Load(), Models: []runnerapi.ModelStatus{}, Inputs: []runnerapi.InputStatus{},
 	}
 	if st.Runtime != nil {
 		st.RuntimeVersion = st.Runtime.Version

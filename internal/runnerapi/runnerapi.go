@@ -49,6 +49,7 @@ type Status struct {
 	CPUSeconds    float64  `json:"cpu_seconds"`    // runner and its workers since start, never decreasing
 	RSSBytes      int64    `json:"rss_bytes"`      // runner and its workers
 	Rung          int      `json:"rung,omitempty"` // of the last Duty
+	Shed          int64    `json:"shed,omitempty"` // requests refused for lack of room, since start
 	// OutboxRecords wait for the agent; OutboxDropped were lost to the bound.
 	OutboxRecords int64         `json:"outbox_records"`
 	OutboxDropped int64         `json:"outbox_dropped"`
