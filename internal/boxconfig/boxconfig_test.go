@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"reflect"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -83,6 +84,20 @@ func TestFaultsOfAFileAreToldTogether(t *testing.T) {
 	_, err := boxconfig.ReadAll("f.yaml", []byte(text))
 	if err == nil || !strings.Contains(err.Error(), "f.yaml:4:16: agent.trial") || !strings.Contains(err.Error(), "f.yaml:9:9: nope is no field of agent") {
 		t.Error(err)
+	}
+}
+
+// TestAFileOfNothingButMarksCostsLittle: whoever may look may ask for a comparison.
+func TestAFileOfNothingButMarksCostsLittle(t *testing.T) {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, err := boxconfig.ReadAll("f.yaml", []byte(strings.Repeat("---\n", 1<<14)+"a: [\n"))
+	runtime.ReadMemStats(&after)
+	if err == nil || !strings.Contains(err.Error(), "f.yaml: line 16386: ") {
+		t.Errorf("a fault after many marks: %v", err)
+	}
+	if took := after.TotalAlloc - before.TotalAlloc; took > 16<<20 {
+		t.Errorf("64 KiB took %d MiB of memory", took>>20)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"text/template"
 
@@ -51,23 +52,26 @@ func ReadAll(file string, data []byte) ([]Document, error) {
 	}
 	var out []Document
 	var errs []error
-	for _, part := range split(data) {
-		dec := yaml.NewDecoder(bytes.NewReader(part))
+	for _, p := range split(data) {
+		if len(bytes.TrimSpace(p.text)) == 0 {
+			continue
+		}
+		dec := yaml.NewDecoder(bytes.NewReader(p.text))
 		var node yaml.Node
 		err := dec.Decode(&node)
 		if errors.Is(err, io.EOF) {
-			continue // blank, or nothing but comments
+			continue // nothing but comments
 		}
 		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %s", file, strings.TrimPrefix(err.Error(), "yaml: ")))
+			errs = append(errs, fmt.Errorf("%s: %s", file, p.fault(err)))
 			continue
 		}
 		if len(node.Content) == 0 || node.Content[0].Tag == "!!null" {
 			continue
 		}
-		r := reader{file: file}
+		r := reader{file: file, before: p.before}
 		d := r.document(node.Content[0])
-		d.Text = strings.TrimLeft(string(part), "\n")
+		d.Text = strings.TrimLeft(string(p.text), "\n")
 		if len(d.Text) > MaxDocumentBytes {
 			r.fault(node.Content[0], "document %s has %d bytes; at most %d", d.Name, len(d.Text), MaxDocumentBytes)
 		}
@@ -80,31 +84,52 @@ func ReadAll(file string, data []byte) ([]Document, error) {
 	return out, errors.Join(errs...)
 }
 
-// split parts a file at its "---" lines. Each part keeps the line numbers of
-// the file, by empty lines before it.
-func split(data []byte) [][]byte {
-	var parts [][]byte
-	var now []byte
-	line := 0
+// part is one document of a file, after so many lines.
+type part struct {
+	before int
+	text   []byte
+}
+
+// split parts a file at its "---" lines.
+func split(data []byte) []part {
+	var parts []part
+	var now part
+	line, begin, end := 0, 0, 0
 	for l := range bytes.Lines(data) {
 		line++
 		if bytes.Equal(bytes.TrimRight(l, " \r\n"), []byte("---")) {
+			now.text = data[begin:end]
 			parts = append(parts, now)
-			now = bytes.Repeat([]byte("\n"), line)
-			continue
+			now, begin = part{before: line}, end+len(l)
 		}
-		now = append(now, l...)
+		end += len(l)
 	}
+	now.text = data[begin:]
 	return append(parts, now)
+}
+
+var yamlLine = regexp.MustCompile(`^line (\d+): `)
+
+// fault is what the parser says, with the line of the file; it leaves out the first.
+func (p part) fault(err error) string {
+	text, n := strings.TrimPrefix(err.Error(), "yaml: "), 1
+	if m := yamlLine.FindStringSubmatch(text); m != nil {
+		text = text[len(m[0]):]
+		n, _ = strconv.Atoi(m[1]) // digits
+	}
+	return fmt.Sprintf("line %d: %s", n+p.before, text)
 }
 
 // reader walks one document and keeps its faults.
 type reader struct {
-	file string
-	errs []error
+	file   string
+	before int // lines
+	errs   []error
 }
 
-func (r *reader) at(n *yaml.Node) string { return fmt.Sprintf("%s:%d:%d", r.file, n.Line, n.Column) }
+func (r *reader) at(n *yaml.Node) string {
+	return fmt.Sprintf("%s:%d:%d", r.file, r.before+n.Line, n.Column)
+}
 
 func (r *reader) fault(n *yaml.Node, format string, args ...any) {
 	r.errs = append(r.errs, fmt.Errorf("%s: "+format, append([]any{r.at(n)}, args...)...))
