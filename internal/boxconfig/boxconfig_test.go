@@ -93,7 +93,7 @@ func TestAFileOfNothingButMarksCostsLittle(t *testing.T) {
 	runtime.ReadMemStats(&before)
 	_, err := boxconfig.ReadAll("f.yaml", []byte(strings.Repeat("---\n", 1<<14)+"a: [\n"))
 	runtime.ReadMemStats(&after)
-	if err == nil || !strings.Contains(err.Error(), "f.yaml: line 16386: ") {
+	if err == nil || !strings.Contains(err.Error(), "f.yaml: line 16385: ") {
 		t.Errorf("a fault after many marks: %v", err)
 	}
 	if took := after.TotalAlloc - before.TotalAlloc; took > 16<<20 {
