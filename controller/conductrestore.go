@@ -22,16 +22,21 @@ func (c *Controller) askRestored(ctx context.Context, heads []store.RolloutHead)
 	}
 	now := c.opts.WallClock().UTC()
 	act := rollout.Act{Action: rollout.ActPause, Reason: "the controller came back from a backup at " + restored.At.Format("2006-01-02 15:04 UTC") + "; what was decided after the backup was made is not known"}
+	tell, err := c.notify.Rollouts(ctx)
+	if err != nil {
+		return false, err
+	}
 	for _, h := range heads {
 		if h.State != fleetapi.RolloutRunning {
 			continue
 		}
-		_, err := c.store.UpdateRollout(ctx, h.ID, func(r fleetapi.Rollout) (fleetapi.Rollout, rollout.Record, error) {
+		_, err := c.store.UpdateRollout(ctx, h.ID, func(r fleetapi.Rollout) (store.RolloutStep, error) {
 			next, err := act.On(r, now)
 			if err != nil {
-				return r, rollout.Record{}, nil // a person was faster
+				return store.RolloutStep{Rollout: r}, nil // a person was faster
 			}
-			return next, rollout.Record{At: now, Inputs: []rollout.Input{{Act: &act}}, Decisions: rollout.Diff(r, next)}, nil
+			notices, err := tell(r, next)
+			return store.RolloutStep{Rollout: next, Notices: notices, Record: rollout.Record{At: now, Inputs: []rollout.Input{{Act: &act}}, Decisions: rollout.Diff(r, next)}}, err
 		})
 		if err != nil {
 			return asked, fmt.Errorf("pause rollout %s: %w", h.ID, err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -171,9 +172,10 @@ func (c *Controller) stepRollout(ctx context.Context, l look) error {
 	if err != nil {
 		return err
 	}
-	before := u.course.Rollout().State
+	before := u.course.Rollout()
+	before.Waves = slices.Clone(before.Waves)
 	rec, actions := u.course.Step(in, now)
-	if err := c.keep(ctx, u, rec); errors.Is(err, store.ErrConflict) {
+	if err := c.keep(ctx, u, before, rec); errors.Is(err, store.ErrConflict) {
 		delete(c.underWay, l.head.ID)
 		c.wakeConductor() // a person acted meanwhile: decide anew
 		return nil
@@ -181,20 +183,27 @@ func (c *Controller) stepRollout(ctx context.Context, l look) error {
 		return err
 	}
 	r := u.course.Rollout()
-	if r.State != before {
+	if r.State != before.State {
 		c.log.Info("rollout "+string(r.State), "rollout", r.ID, "why", r.Sentence)
 	}
 	return c.tellAll(ctx, r, actions, l)
 }
 
-// keep writes a step if it changed anything.
-func (c *Controller) keep(ctx context.Context, u *underWay, rec rollout.Record) error {
+// keep writes a step if it changed anything, with what people are told of it.
+func (c *Controller) keep(ctx context.Context, u *underWay, before fleetapi.Rollout, rec rollout.Record) error {
 	step := store.RolloutStep{Rollout: u.course.Rollout(), Record: rec}
 	header := u.course.Changed(func(wave, at int, t fleetapi.Target, f rollout.Fact) {
 		step.Rows = append(step.Rows, store.RolloutRow{Wave: wave, Place: at, Target: t, Fact: f})
 	})
 	if !header && len(step.Rows) == 0 && len(rec.Inputs) == 0 {
 		return nil
+	}
+	tell, err := c.notify.Rollouts(ctx)
+	if err != nil {
+		return err
+	}
+	if step.Notices, err = tell(before, step.Rollout); err != nil {
+		return err
 	}
 	rev, err := c.store.SaveStep(ctx, u.rev, step)
 	if err != nil {

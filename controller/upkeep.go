@@ -20,6 +20,9 @@ func (c *Controller) openUpkeep() (err error) {
 	}
 	opts := upkeep.Options{Store: c.store, Leader: c.asLeader, Changed: c.hub.Publish, Tell: c.sendCare, WallClock: c.opts.WallClock}
 	for _, e := range c.opts.Notify {
+		if !e.Hears(notify.AboutTickets) {
+			continue
+		}
 		words, err := i18n.Open(e.Language)
 		if err != nil {
 			return err

@@ -229,18 +229,18 @@ func notifyCommand(c *cli) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		s := sheet{kind: "notify-list", value: r.Notify, head: []string{"ENDPOINT", "KIND", "FROM", "SITES", "QUIET", "WAITING", "GIVEN UP", "LAST", "ERROR"}}
+		s := sheet{kind: "notify-list", value: r.Notify, head: []string{"ENDPOINT", "KIND", "ABOUT", "FROM", "SITES", "QUIET", "WAITING", "GIVEN UP", "LAST", "ERROR"}}
 		now := time.Now()
 		for _, name := range sortedKeys(r.Notify) {
 			n := r.Notify[name]
-			s.rows = append(s.rows, []string{name, n.Kind, string(n.Level), cmp.Or(strings.Join(n.Sites, ", "), "all"), orDash(strings.Join(n.Quiet, ", ")),
+			s.rows = append(s.rows, []string{name, n.Kind, strings.Join(n.About, ", "), string(n.Level), cmp.Or(strings.Join(n.Sites, ", "), "all"), orDash(strings.Join(n.Quiet, ", ")),
 				strconv.Itoa(n.Waiting), strconv.Itoa(n.Failed), age(n.LastOK, now), orDash(n.LastErr)})
 			s.names = append(s.names, name)
 		}
 		c.say("The weekly digest goes to endpoints from watch on; %d findings are in the next one.", len(r.Watch))
 		return c.print(s)
 	})
-	return c.group("notify", "Notices of tickets", list, c.verb("test [ENDPOINT]", "Tell one endpoint, or all, a test", func(ctx context.Context, args []string) error {
+	return c.group("notify", "Notices of tickets and rollouts", list, c.verb("test [ENDPOINT]", "Tell one endpoint, or all, a test", func(ctx context.Context, args []string) error {
 		client, _, err := c.client()
 		if err != nil {
 			return err

@@ -50,7 +50,7 @@ type serverConfig struct {
 
 	RemoteWrite remoteWriteConfig `yaml:"remote_write"`
 	Sparkplug   sparkplugConfig   `yaml:"sparkplug"`
-	Notify      []notifyConfig    `yaml:"notify"` // who hears of tickets
+	Notify      []notifyConfig    `yaml:"notify"` // who hears of tickets and rollouts
 	OIDC        oidcConfig        `yaml:"oidc"`   // who vouches for people; default nobody
 	// Networks that webhooks and oidc may lead to, beside the public internet.
 	OutboundAllow []string `yaml:"outbound_allow"`

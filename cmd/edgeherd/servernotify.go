@@ -16,6 +16,7 @@ type notifyConfig struct {
 	SecretFile   string   `yaml:"secret_file"`  // signs it
 	Alertmanager string   `yaml:"alertmanager"` // such as http://127.0.0.1:9093
 	TokenFile    string   `yaml:"token_file"`   // bearer token for it
+	About        []string `yaml:"about"`        // tickets, rollouts, or changes such as rollouts.halted; default tickets
 	Level        string   `yaml:"level"`        // least level: watch, ticket or urgent; default ticket
 	Sites        []string `yaml:"sites"`        // default all
 	Language     string   `yaml:"language"`     // of what it says: en, de, pl or zh; default en
@@ -25,7 +26,7 @@ type notifyConfig struct {
 func (c notifyConfig) endpoint() notify.Endpoint {
 	return notify.Endpoint{
 		Name: c.Name, Shoutrrr: c.URL, ShoutrrrFile: c.URLFile, Webhook: c.Webhook, SecretFile: c.SecretFile, Alertmanager: c.Alertmanager,
-		TokenFile: c.TokenFile, Least: fleetapi.Health(c.Level), Sites: c.Sites, Language: c.Language, Quiet: c.Quiet,
+		TokenFile: c.TokenFile, About: c.About, Least: fleetapi.Health(c.Level), Sites: c.Sites, Language: c.Language, Quiet: c.Quiet,
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/edgeherd/edgeherd/controller/audit"
 	"github.com/edgeherd/edgeherd/controller/authz"
 	"github.com/edgeherd/edgeherd/controller/rollout"
+	"github.com/edgeherd/edgeherd/controller/store"
 	"github.com/edgeherd/edgeherd/internal/blob"
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
 	"github.com/edgeherd/edgeherd/internal/identity"
@@ -46,16 +47,21 @@ func (a *API) actOnRollout(ctx context.Context, in *actInput) (fleetapi.Rollout,
 
 // act stores what a person wants of a rollout.
 func (a *API) act(ctx context.Context, id string, act rollout.Act) (fleetapi.Rollout, error) {
-	r, err := a.opts.Store.UpdateRollout(ctx, id, func(r fleetapi.Rollout) (fleetapi.Rollout, rollout.Record, error) {
+	tell, err := a.opts.Notify.Rollouts(ctx)
+	if err != nil {
+		return fleetapi.Rollout{}, err
+	}
+	r, err := a.opts.Store.UpdateRollout(ctx, id, func(r fleetapi.Rollout) (store.RolloutStep, error) {
 		now := a.opts.WallClock().UTC()
 		next, err := act.On(r, now)
 		if err != nil {
-			return r, rollout.Record{}, conflict("See its state: edgeherd rollout status "+r.ID, "%s", err)
+			return store.RolloutStep{}, conflict("See its state: edgeherd rollout status "+r.ID, "%s", err)
 		}
 		d := audit.Of(ctx)
 		d.Again("rollout " + id)
 		d.Verb, d.Before, d.After, d.Note = "rollout."+act.Action, audit.Digest(r), audit.Digest(next), act.String()
-		return next, rollout.Record{At: now, Inputs: []rollout.Input{{Act: &act}}, Decisions: rollout.Diff(r, next)}, nil
+		notices, err := tell(r, next)
+		return store.RolloutStep{Rollout: next, Notices: notices, Record: rollout.Record{At: now, Inputs: []rollout.Input{{Act: &act}}, Decisions: rollout.Diff(r, next)}}, err
 	})
 	if err != nil {
 		return fleetapi.Rollout{}, err

@@ -14,16 +14,17 @@ import (
 
 // Notice is what somebody should be told. Of one Key there is one notice, ever.
 type Notice struct {
-	Key    string          `json:"key"`
-	Kind   string          `json:"kind"` // opened, raised, reopened, verified, closed, digest, test
-	Time   time.Time       `json:"time"`
-	Level  fleetapi.Health `json:"level"`
-	Site   string          `json:"site,omitempty"`
-	Sites  []string        `json:"sites,omitempty"` // of a SKU's ticket: where its boxes stand
-	Title  string          `json:"title"`
-	Text   string          `json:"text"`
-	Path   string          `json:"path,omitempty"` // of the page
-	Ticket *Told           `json:"ticket,omitempty"`
+	Key     string          `json:"key"`
+	Kind    string          `json:"kind"` // opened, raised, reopened, verified, closed, digest, test; rollouts.EVENT
+	Time    time.Time       `json:"time"`
+	Level   fleetapi.Health `json:"level"`
+	Site    string          `json:"site,omitempty"`
+	Sites   []string        `json:"sites,omitempty"` // of a SKU's ticket: where its boxes stand
+	Title   string          `json:"title"`
+	Text    string          `json:"text"`
+	Path    string          `json:"path,omitempty"` // of the page
+	Ticket  *Told           `json:"ticket,omitempty"`
+	Rollout *ToldRollout    `json:"rollout,omitempty"`
 	// Active is false when what was told of is over.
 	Active bool `json:"active"`
 }
@@ -44,6 +45,23 @@ type Told struct {
 	Forecast   *fleetapi.HeatForecast `json:"forecast,omitempty"`
 	Opened     time.Time              `json:"opened"`
 	Simulated  bool                   `json:"simulated,omitempty"`
+}
+
+// ToldRollout is what a notice tells of a rollout. The counts are of the wave, if
+// the change was of one.
+type ToldRollout struct {
+	ID        string                `json:"id"`
+	Event     string                `json:"event"`
+	State     fleetapi.RolloutState `json:"state"`
+	Target    string                `json:"target"` // NAME:VERSION
+	Kind      string                `json:"kind"`
+	Wave      int                   `json:"wave,omitempty"` // from 1
+	Waves     int                   `json:"waves"`
+	Boxes     int                   `json:"boxes"`
+	Succeeded int                   `json:"succeeded"`
+	Failed    int                   `json:"failed"`
+	Sentence  string                `json:"sentence"`
+	Affected  string                `json:"affected,omitempty"`
 }
 
 // Notices says what is worth telling of a ticket that changed, in the language

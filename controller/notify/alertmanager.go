@@ -84,8 +84,11 @@ func severity(l fleetapi.Health) string {
 func (m *alertmanager) tell(ctx context.Context, n care.Notice, link string, now time.Time) error {
 	// A digest is no alert: nothing is to be done. What waited for long may be
 	// over, and refresh has said what is not.
-	if n.Kind == "digest" || n.Active && now.Sub(n.Time) > holds {
+	if n.Kind == "digest" || n.Rollout == nil && n.Active && now.Sub(n.Time) > holds {
 		return nil
+	}
+	if n.Rollout != nil {
+		return m.send(ctx, rolloutAlerts(n, link, now))
 	}
 	return m.send(ctx, []alert{alertOf(n, link, now)})
 }
@@ -102,7 +105,7 @@ func (m *alertmanager) send(ctx context.Context, all []alert) error {
 func (s *Sender) refresh(ctx context.Context) error {
 	for _, e := range s.opts.Endpoints {
 		m, ok := s.to[e.Name].(*alertmanager)
-		if !ok {
+		if !ok || !e.Hears(AboutTickets) {
 			continue
 		}
 		var open []fleetapi.Ticket

@@ -1,8 +1,8 @@
-// Package notify tells people and programs of tickets: by chat, mail and push
+// Package notify tells people and programs of tickets and rollouts: by chat, mail and push
 // services (shoutrrr), by signed webhooks, and by Alertmanager.
 //
 // Vocabulary: an endpoint is one place to tell. A notice (care.Notice) is what
-// is told; the transaction that changes a ticket queues it for each endpoint
+// is told; the transaction that changes a ticket or a rollout queues it for each endpoint
 // that wants it, so no crash loses one. A notice is told at least once: a crash
 // between the telling and its record tells it again, with the same key.
 //
@@ -47,7 +47,10 @@ type Endpoint struct {
 	// Alertmanager is the address of an Alertmanager; TokenFile holds a bearer
 	// token for it.
 	Alertmanager, TokenFile string
-	// Least is the level from which on it is told: watch, ticket or urgent;
+	// About is what it is told of: "tickets", "rollouts", or single changes such
+	// as "rollouts.halted"; default tickets.
+	About []string
+	// Least is the level from which on it is told of tickets: watch, ticket or urgent;
 	// default ticket. The weekly digest goes to those that want watch.
 	Least fleetapi.Health
 	// Sites are those that it is told of, with what is about the SKU of boxes
@@ -181,6 +184,9 @@ func (e Endpoint) CheckForm() error {
 		return fmt.Errorf("level %q: want watch, ticket or urgent", e.Least)
 	}
 	if _, err := i18n.Open(e.Language); err != nil {
+		return err
+	}
+	if err := checkAbout(e.About); err != nil {
 		return err
 	}
 	if e.Alertmanager != "" && len(e.Quiet) > 0 {
@@ -371,7 +377,7 @@ func (s *Sender) States(ctx context.Context) (map[string]fleetapi.NotifyState, e
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, e := range s.opts.Endpoints {
-		st := fleetapi.NotifyState{Kind: e.Kind(), Language: cmp.Or(e.Language, "en"), Level: cmp.Or(e.Least, fleetapi.HealthTicket), Sites: slices.Concat([]string{}, e.Sites), Quiet: slices.Concat([]string{}, e.Quiet), Waiting: counts[e.Name][store.NoticeWaits], Failed: counts[e.Name][store.NoticeFailed], LastErr: s.ill[e.Name]}
+		st := fleetapi.NotifyState{Kind: e.Kind(), Language: cmp.Or(e.Language, "en"), About: e.about(), Level: cmp.Or(e.Least, fleetapi.HealthTicket), Sites: slices.Concat([]string{}, e.Sites), Quiet: slices.Concat([]string{}, e.Quiet), Waiting: counts[e.Name][store.NoticeWaits], Failed: counts[e.Name][store.NoticeFailed], LastErr: s.ill[e.Name]}
 		if at, ok := s.lastN[e.Name]; ok {
 			st.LastOK = &at
 		}

@@ -308,6 +308,7 @@ func TestEndpointsThatCannotWorkAreNamed(t *testing.T) {
 		"take `quiet` away":              {Name: "a", Alertmanager: "http://am.example", Quiet: []string{"22:00-06:00"}},
 		"want watch, ticket or urgent":   {Name: "a", Alertmanager: "http://am.example", Least: "loud"},
 		"want one of en, de, pl, zh":     {Name: "a", Alertmanager: "http://am.example", Language: "tlh"},
+		"rollouts. and one of started":   {Name: "a", Alertmanager: "http://am.example", About: []string{"rollouts.moon"}},
 		"not one of shoutrrr":            {Name: "a", Shoutrrr: "carrier-pigeon://hush-hush@coop"},
 		"no such file":                   {Name: "a", ShoutrrrFile: "/nonexistent/url"},
 	} {

@@ -132,6 +132,18 @@ func Share(rate int64, connected int) int64 {
 	return max(rate/int64(max(connected, 1)), 1)
 }
 
+// AfterQuiet is the end of the quiet time that holds now, or now.
+func AfterQuiet(quiet []string, zone string, now time.Time) time.Time {
+	if len(quiet) == 0 {
+		return now
+	}
+	spans, err := Spans(fleetapi.SiteEffect{Quiet: quiet, TimeZone: zone}, now, Horizon)
+	if err != nil || len(spans) == 0 || spans[0].Start.After(now) {
+		return now // a zone that was given up must not hold up a notice
+	}
+	return spans[0].End
+}
+
 // Spans are the quiet times from now on, for so long: in order, apart from
 // each other, the first cut at now.
 func Spans(e fleetapi.SiteEffect, now time.Time, length time.Duration) ([]Span, error) {

@@ -312,9 +312,5 @@ const (
 
 // Notify has endpoints told. A key that an endpoint has had changes nothing.
 func (c *CareTx) Notify(ctx context.Context, n Notice) error {
-	if _, err := c.tx.Exec(ctx, `INSERT INTO notice (endpoint, key, state, due_ms, tries, changed_ms, err, body) VALUES (?,?,0,?,0,?,'',?) ON CONFLICT DO NOTHING`,
-		n.Endpoint, n.Key, n.DueMs, c.nowMs, string(n.Body)); err != nil {
-		return fmt.Errorf("queue a notice: %w", err)
-	}
-	return nil
+	return queueNotice(ctx, c.tx, n, c.nowMs)
 }

@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/edgeherd/edgeherd/controller/rollout"
 	"github.com/edgeherd/edgeherd/controller/store"
 	"github.com/edgeherd/edgeherd/firmware"
 	"github.com/edgeherd/edgeherd/internal/blob"
@@ -231,9 +230,9 @@ func TestRolloutsAreKept(t *testing.T) {
 		t.Errorf("unknown rollout: %v", err)
 	}
 	no := errors.New("no")
-	if _, err := s.UpdateRollout(ctx, "0", func(r fleetapi.Rollout) (fleetapi.Rollout, rollout.Record, error) {
+	if _, err := s.UpdateRollout(ctx, "0", func(r fleetapi.Rollout) (store.RolloutStep, error) {
 		r.State = "x"
-		return r, rollout.Record{}, no
+		return store.RolloutStep{Rollout: r}, no
 	}); !errors.Is(err, no) {
 		t.Errorf("refused change: %v", err)
 	}

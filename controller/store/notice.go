@@ -72,3 +72,12 @@ func (s *Store) NoticeCounts(ctx context.Context) (map[string][3]int, error) {
 	}
 	return out, nil
 }
+
+// queueNotice has an endpoint told. A key that it has had changes nothing.
+func queueNotice(ctx context.Context, t *tx, n Notice, nowMs int64) error {
+	if _, err := t.Exec(ctx, `INSERT INTO notice (endpoint, key, state, due_ms, tries, changed_ms, err, body) VALUES (?,?,0,?,0,?,'',?) ON CONFLICT DO NOTHING`,
+		n.Endpoint, n.Key, n.DueMs, nowMs, string(n.Body)); err != nil {
+		return fmt.Errorf("queue a notice: %w", err)
+	}
+	return nil
+}

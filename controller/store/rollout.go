@@ -34,6 +34,7 @@ type RolloutStep struct {
 	Rollout fleetapi.Rollout // its targets are not looked at
 	Rows    []RolloutRow
 	Record  rollout.Record
+	Notices []Notice // of what changed
 }
 
 // header is the stored form of a rollout without its targets and its sheet,
@@ -130,19 +131,25 @@ func (s *Store) SaveStep(ctx context.Context, rev int64, step RolloutStep) (int6
 		if _, err := t.execMany(ctx, putTargets, rows); err != nil {
 			return fmt.Errorf("store targets of rollout %s: %w", r.ID, err)
 		}
-		return addRecord(ctx, t, r.ID, step.Record)
+		return s.addRecord(ctx, t, r.ID, step)
 	})
 }
 
-func addRecord(ctx context.Context, t *tx, id string, rec rollout.Record) error {
-	body, err := json.Marshal(rec)
+// addRecord logs a step and has people told of it.
+func (s *Store) addRecord(ctx context.Context, t *tx, id string, step RolloutStep) error {
+	body, err := json.Marshal(step.Record)
 	if err != nil {
 		return err
 	}
 	_, err = t.Exec(ctx, `INSERT INTO rollout_record (rollout, seq, t_ms, body)
-		SELECT ?, COALESCE(MAX(seq), 0) + 1, ?, ? FROM rollout_record WHERE rollout = ?`, id, rec.At.UnixMilli(), string(body), id)
+		SELECT ?, COALESCE(MAX(seq), 0) + 1, ?, ? FROM rollout_record WHERE rollout = ?`, id, step.Record.At.UnixMilli(), string(body), id)
 	if err != nil {
 		return fmt.Errorf("log a step of rollout %s: %w", id, err)
+	}
+	for _, n := range step.Notices {
+		if err := queueNotice(ctx, t, n, s.now().UnixMilli()); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -170,18 +177,19 @@ func (s *Store) RolloutRecords(ctx context.Context, id string) ([]rollout.Record
 
 // UpdateRollout changes a rollout by what a person wants, in one transaction,
 // so that what the conductor decides at the same time is not lost: change gets
-// the rollout as it now stands and returns the next, and what to log. Its error
+// the rollout as it now stands and returns the next, what to log, and whom to tell; rows are not looked at. Its error
 // ends the transaction and is returned as it is.
-func (s *Store) UpdateRollout(ctx context.Context, id string, change func(fleetapi.Rollout) (fleetapi.Rollout, rollout.Record, error)) (next fleetapi.Rollout, err error) {
+func (s *Store) UpdateRollout(ctx context.Context, id string, change func(fleetapi.Rollout) (RolloutStep, error)) (next fleetapi.Rollout, err error) {
 	err = s.write(ctx, func(t *tx) error {
 		was, _, err := readRollout(ctx, t, id, " FOR UPDATE")
 		if err != nil {
 			return err
 		}
-		var rec rollout.Record
-		if next, rec, err = change(was); err != nil {
+		step, err := change(was)
+		if err != nil {
 			return err
 		}
+		next = step.Rollout
 		if reflect.DeepEqual(was, next) {
 			return nil
 		}
@@ -206,7 +214,7 @@ func (s *Store) UpdateRollout(ctx context.Context, id string, change func(fleeta
 				}
 			}
 		}
-		return addRecord(ctx, t, id, rec)
+		return s.addRecord(ctx, t, id, step)
 	})
 	return next, err
 }

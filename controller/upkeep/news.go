@@ -332,19 +332,7 @@ func (d *Desk) queue(ctx context.Context, c *store.CareTx, ch Channel, n care.No
 	}
 	due := d.now()
 	if n.Quietly() {
-		due = afterQuiet(ch.Quiet, zone, due)
+		due = site.AfterQuiet(ch.Quiet, zone, due)
 	}
 	return c.Notify(ctx, store.Notice{Endpoint: ch.Name, Key: n.Key, DueMs: due.UnixMilli(), Body: body})
-}
-
-// afterQuiet is the end of the quiet time that holds now, or now.
-func afterQuiet(quiet []string, zone string, now time.Time) time.Time {
-	if len(quiet) == 0 {
-		return now
-	}
-	spans, err := site.Spans(fleetapi.SiteEffect{Quiet: quiet, TimeZone: zone}, now, site.Horizon)
-	if err != nil || len(spans) == 0 || spans[0].Start.After(now) {
-		return now // a zone that was given up must not hold up a notice
-	}
-	return spans[0].End
 }

@@ -91,7 +91,7 @@ var rows = []row{
 	{"controller/series", "internal/wire"},
 	{"controller/site", "internal/fleetapi internal/identity"},
 	{"controller/care", "internal/fleetapi internal/health internal/identity internal/phrase web/src/i18n"},
-	{"controller/notify", "controller/care controller/site controller/store internal/fleetapi internal/outbound web/src/i18n"},
+	{"controller/notify", "controller/care controller/rollout controller/site controller/store internal/fleetapi internal/outbound internal/phrase web/src/i18n"},
 	{"controller/upkeep", "controller/care controller/site controller/store internal/fleetapi internal/health internal/identity internal/wire web/src/i18n"},
 	{"controller/rollout", "controller/site firmware internal/blob internal/fleetapi internal/identity internal/runnerapi internal/wire models"},
 	{"controller/store/storetest", "internal/assets"},

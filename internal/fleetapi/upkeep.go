@@ -306,7 +306,8 @@ type SpareDemand struct {
 // NotifyState is how an endpoint of notifications does.
 type NotifyState struct {
 	Kind     string     `json:"kind" doc:"shoutrrr, webhook or alertmanager"`
-	Level    Health     `json:"level" doc:"from which on it is told; watch hears the weekly digest"`
+	About    []string   `json:"about" doc:"tickets, rollouts, or single changes such as rollouts.halted"`
+	Level    Health     `json:"level" doc:"from which on it is told of tickets; watch hears the weekly digest"`
 	Sites    []string   `json:"sites" doc:"that it is told of; empty: all"`
 	Quiet    []string   `json:"quiet" doc:"times of the site in which only what is urgent is told"`
 	Language string     `json:"language" doc:"in which it is told" example:"en"`

@@ -60,6 +60,12 @@ function Endpoint({ name, state, may }: { name: string; state: NotifyState; may:
   });
   const all = (list: string[], none: string) => (list.length === 0 ? none : list.join(", "));
   const items: [string, React.ReactNode][] = [
+    [
+      t("notices.about"),
+      state.about
+        .map((what) => t(`notices.abouts.${what.replace(/^rollouts[.]/, "")}`, { defaultValue: what }))
+        .join(", "),
+    ],
     [t("notices.level"), <State key="level" kind="health" value={state.level} />],
     [t("notices.sites"), all(state.sites, t("notices.allSites"))],
     [t("notices.language"), languages[state.language as Language] ?? state.language],

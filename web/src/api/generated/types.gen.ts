@@ -1276,6 +1276,10 @@ export type NewVisit = {
 
 export type NotifyState = {
     /**
+     * tickets, rollouts, or single changes such as rollouts.halted
+     */
+    about: string[];
+    /**
      * given up
      */
     failed: number;
@@ -1290,7 +1294,7 @@ export type NotifyState = {
     last_error?: string;
     last_ok?: string;
     /**
-     * from which on it is told; watch hears the weekly digest
+     * from which on it is told of tickets; watch hears the weekly digest
      */
     level: string;
     /**
