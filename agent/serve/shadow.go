@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/edgeherd/edgeherd/agent/backend"
 	"github.com/edgeherd/edgeherd/agent/worker"
 	"github.com/edgeherd/edgeherd/internal/blob"
 	"github.com/edgeherd/edgeherd/internal/runnerapi"
@@ -87,7 +88,16 @@ func (s *Server) Shadow(ctx context.Context, digest blob.Digest) error {
 		old.stop()
 	}
 	candidate.shadow.Store(m)
+	if m.away() {
+		candidate.log.Warn("the candidate is not compared: inputs of the version that serves must not leave the site, and it would send them to "+candidate.ext.place(), "front", front.ref.Version)
+	}
 	return nil
+}
+
+// away reports whether the copies would go where the requests may not.
+func (m *mirror) away() bool {
+	e := m.candidate.ext
+	return e != nil && e.config.Place == backend.PlaceCentral && !m.front.mayLeave
 }
 
 // endShadows stops the mirrors of candidates that serve now.
@@ -103,6 +113,9 @@ func (s *Server) endShadows(t *table) {
 
 // offer copies a request for the candidate, if that has time for it.
 func (m *mirror) offer(c *call, outs []worker.Tensor) {
+	if m.away() {
+		return
+	}
 	left := &m.seen.Busy
 	switch {
 	case m.spared():

@@ -8,6 +8,8 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/edgeherd/edgeherd/agent/backend"
+	"github.com/edgeherd/edgeherd/agent/worker"
 	"github.com/edgeherd/edgeherd/internal/runnerapi"
 )
 
@@ -101,5 +103,25 @@ func TestCandidateRunsInTheShadowOfWhatServes(t *testing.T) {
 	defer b.s.mu.Unlock()
 	if v := b.s.versions[same.Digest]; v == nil || v.mirror.Load() != nil {
 		t.Error("the version that serves has a mirror")
+	}
+}
+
+// TestNoCopyLeavesTheSiteThatItsRequestMayNotLeave: callers were promised so by
+// the version that serves, whatever its candidate's manifest allows.
+func TestNoCopyLeavesTheSiteThatItsRequestMayNotLeave(t *testing.T) {
+	for _, c := range []struct {
+		place    string
+		mayLeave bool
+		copies   int
+	}{{backend.PlaceCentral, false, 0}, {backend.PlaceCentral, true, 1}, {backend.PlaceSite, false, 1}} {
+		m := &mirror{
+			front: &version{mayLeave: c.mayLeave}, candidate: &version{ext: &external{config: backend.Config{Endpoint: backend.Endpoint{Place: c.place}}}, mayLeave: true},
+			copies: make(chan *mirrored, 1), spared: func() bool { return false },
+		}
+		m.free.Store(true)
+		m.offer(&call{inputs: []worker.Tensor{{Data: []byte("face")}}}, nil)
+		if len(m.copies) != c.copies || m.seen.Seen != uint64(c.copies) {
+			t.Errorf("%+v: %d copies, %d seen", c, len(m.copies), m.seen.Seen)
+		}
 	}
 }

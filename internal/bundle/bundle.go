@@ -20,6 +20,7 @@
 package bundle
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -212,6 +213,11 @@ func readIndex(r io.Reader, size int64) (x Index, err error) {
 	data, err := io.ReadAll(io.LimitReader(r, size))
 	if err != nil {
 		return x, err
+	}
+	// A byte or two of JSON can become a whole entry in memory; none that is worth
+	// reading has fewer than two commas, a pack has six.
+	if n := bytes.Count(data, []byte{','}); n > 4*maxEntries {
+		return x, broken("its index has %d values, at most %d are read", n, 4*maxEntries)
 	}
 	if err := json.Unmarshal(data, &x); err != nil {
 		return x, broken("its index: %w", err)

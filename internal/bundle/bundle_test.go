@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -105,6 +106,31 @@ func TestBothFormsGiveBackWhatWasPutIn(t *testing.T) {
 				t.Errorf("%s %s: %q, want %q", ask.path, ask.span, got, ask.want)
 			}
 		}
+	}
+}
+
+// What a stick has in the place of files holds nobody up, and fills no memory.
+func TestAStickThatWantsToHarmIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	x, src := sample()
+	if err := WriteFolder(t.Context(), dir, x, src); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{filepath.Join(dir, "trust", "1.root.json"), filepath.Join(t.TempDir(), "b.tar")} {
+		if err := errors.Join(os.RemoveAll(path), syscall.Mkfifo(path, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		at := path
+		if filepath.Base(path) != "b.tar" {
+			at = dir
+		}
+		if _, err := Open(at); !errors.Is(err, ErrBroken) {
+			t.Errorf("a pipe at %s: %v", path, err)
+		}
+	}
+	index := `{"v":1,"packs":[` + strings.Repeat("{},", 1<<19) + `{}]}`
+	if _, err := readIndex(strings.NewReader(index), int64(len(index))); !errors.Is(err, ErrBroken) {
+		t.Errorf("an index of empty entries: %v", err)
 	}
 }
 

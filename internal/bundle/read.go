@@ -8,16 +8,20 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 // openTar reads the heads of a tar and remembers where each content lies.
 func (b *Bundle) openTar(path string) error {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return err
 	}
 	b.files = append(b.files, f)
 	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = broken("it is neither a file nor a folder")
+	}
 	if err != nil {
 		return err
 	}
@@ -145,7 +149,8 @@ func (b *Bundle) openFolder(path string) error {
 }
 
 func openRegular(root *os.Root, name string) (*os.File, int64, error) {
-	f, err := root.Open(filepath.FromSlash(name))
+	// Whoever opens a pipe waits for who writes into it.
+	f, err := root.OpenFile(filepath.FromSlash(name), os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, 0, err
 	}
