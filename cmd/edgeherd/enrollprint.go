@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/spf13/pflag"
 	"rsc.io/qr"
@@ -13,6 +12,7 @@ import (
 	"github.com/edgeherd/edgeherd/internal/durable"
 	"github.com/edgeherd/edgeherd/internal/enrol"
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
+	"github.com/edgeherd/edgeherd/internal/paper"
 	"github.com/edgeherd/edgeherd/internal/qrtext"
 )
 
@@ -49,15 +49,19 @@ func (c *cli) printToken(made fleetapi.EnrolTokenMade, p prints) error {
 	}
 	for _, f := range []struct {
 		path string
-		data func() []byte
+		data func() ([]byte, error)
 	}{
-		{p.png, func() []byte { code.Scale = 8; return code.PNG() }},
-		{p.pdf, func() []byte { return labelSheet(label{made, code, claim}, p.copies) }},
+		{p.png, func() ([]byte, error) { code.Scale = 8; return code.PNG(), nil }},
+		{p.pdf, func() ([]byte, error) { return labelSheet(label{made, code, claim}, p.copies) }},
 	} {
 		if f.path == "" {
 			continue
 		}
-		if err := durable.WriteFile(f.path, f.data(), 0o600); err != nil {
+		data, err := f.data()
+		if err != nil {
+			return err
+		}
+		if err := durable.WriteFile(f.path, data, 0o600); err != nil {
 			return err
 		}
 		c.say("wrote %s", f.path)
@@ -95,7 +99,6 @@ A stick with a token that is still good is a key to the fleet: keep it so.
 
 // Labels on an A4 sheet, in points of 1/72 inch.
 const (
-	sheetWidth, sheetHeight = 595, 842
 	labelColumns, labelRows = 2, 5
 	labelWidth, labelHeight = 270, 150
 	sheetMargin             = 27
@@ -110,43 +113,61 @@ type label struct {
 	code, claim *qr.Code
 }
 
-// labelSheet draws labels as PDF 1.4 (ISO 32000-1): rectangles, and text in one
-// of the fonts that every reader has.
-func labelSheet(l label, copies int) []byte {
-	copies = max(1, min(copies, 1000))
-	var pages []string
-	for left := copies; left > 0; left -= labelColumns * labelRows {
-		var page strings.Builder
-		for i := range min(left, labelColumns*labelRows) {
-			x := sheetMargin + (i%labelColumns)*labelWidth
-			y := sheetHeight - sheetMargin - (i/labelColumns+1)*labelHeight
-			l.draw(&page, float64(x), float64(y))
-		}
-		pages = append(pages, page.String())
+// labelSheet draws labels as a PDF whose lengths are in points.
+func labelSheet(l label, copies int) ([]byte, error) {
+	pen, err := paper.New("pt", l.made.Expires)
+	if err != nil {
+		return nil, err
 	}
-	return pdf(pages)
+	const perPage = labelColumns * labelRows
+	for i := range max(1, min(copies, 1000)) {
+		at := i % perPage
+		if at == 0 {
+			pen.PDF.AddPage()
+		}
+		l.draw(pen, float64(sheetMargin+at%labelColumns*labelWidth), float64(sheetMargin+at/labelColumns*labelHeight))
+	}
+	var out bytes.Buffer
+	if err := pen.PDF.Output(&out); err != nil {
+		return nil, fmt.Errorf("write the labels: %w", err)
+	}
+	return out.Bytes(), nil
 }
 
-func (l label) draw(b *strings.Builder, x, y float64) {
-	top := y + (labelHeight+codeSide)/2
-	drawCode(b, l.code, codeSide, x+8, top)
-	drawCode(b, l.claim, claimSide, x+codeSide+20, top-codeSide+claimSide)
+// draw draws one label whose upper left corner is at x and y.
+func (l label) draw(pen *paper.Pen, x, y float64) {
+	y += (labelHeight - codeSide) / 2
+	drawCode(pen, l.code, codeSide, x+8, y)
+	drawCode(pen, l.claim, claimSide, x+codeSide+20, y+codeSide-claimSide)
 	m := l.made
 	lines := []string{"edgeherd", m.Site, "token " + m.ID, plural(m.Uses, "machine", "machines"), "until " + m.Expires.UTC().Format("2006-01-02 15:04") + " UTC"}
 	for i, line := range lines {
-		size := 9
+		pen.Size = 9
 		if i < 2 {
-			size = 12
+			pen.Size = 12
 		}
-		fmt.Fprintf(b, "BT /F1 %d Tf %.2f %.2f Td (%s) Tj ET\n", size, x+codeSide+20, top-10-float64(i)*12.5, pdfText(line))
+		pen.Write(x+codeSide+20, y+10+float64(i)*12.5, cutTo(pen, line, labelWidth-codeSide-24))
 	}
 	for i, line := range []string{"claim it", "by phone"} {
-		fmt.Fprintf(b, "BT /F1 9 Tf %.2f %.2f Td (%s) Tj ET\n", x+codeSide+26+claimSide, top-codeSide+16-float64(i)*12, line)
+		pen.Write(x+codeSide+26+claimSide, y+codeSide-16+float64(i)*12, line)
 	}
 }
 
-// drawCode draws a QR code whose upper left corner is at x and top.
-func drawCode(b *strings.Builder, code *qr.Code, side, x, top float64) {
+// cutTo shortens a text that would run into the next label.
+func cutTo(pen *paper.Pen, text string, width float64) string {
+	if pen.Width(text) <= width {
+		return text
+	}
+	runes := []rune(text)
+	for len(runes) > 0 && pen.Width(string(runes)+"…") > width {
+		runes = runes[:len(runes)-1]
+	}
+	return string(runes) + "…"
+}
+
+// drawCode draws a QR code whose upper left corner is at x and y.
+func drawCode(pen *paper.Pen, code *qr.Code, side, x, y float64) {
+	pen.PDF.SetFillColor(0, 0, 0)
 	side /= float64(code.Size)
 	for row := range code.Size {
 		for col := 0; col < code.Size; col++ {
@@ -155,54 +176,8 @@ func drawCode(b *strings.Builder, code *qr.Code, side, x, top float64) {
 				col++
 			}
 			if n := col - begin; n > 0 {
-				fmt.Fprintf(b, "%.2f %.2f %.2f %.2f re\n", x+float64(begin)*side, top-float64(row+1)*side, float64(n)*side, side)
+				pen.PDF.Rect(x+float64(begin)*side, y+float64(row)*side, float64(n)*side, side, "F")
 			}
 		}
 	}
-	b.WriteString("f\n")
-}
-
-// pdfText is a string in a PDF: what is not ASCII, and its own signs, differ.
-func pdfText(s string) string {
-	var b strings.Builder
-	for _, r := range s {
-		switch {
-		case r == '(' || r == ')' || r == '\\':
-			b.WriteString(`\` + string(r))
-		case r < ' ' || r > '~':
-			b.WriteByte('?')
-		default:
-			b.WriteRune(r)
-		}
-	}
-	return b.String()
-}
-
-// pdf is a file of pages that hold drawing operators.
-func pdf(pages []string) []byte {
-	var b bytes.Buffer
-	var at []int
-	object := func(format string, args ...any) {
-		at = append(at, b.Len())
-		fmt.Fprintf(&b, "%d 0 obj\n%s\nendobj\n", len(at), fmt.Sprintf(format, args...))
-	}
-	b.WriteString("%PDF-1.4\n")
-	var kids []string
-	for i := range pages {
-		kids = append(kids, fmt.Sprintf("%d 0 R", 4+2*i))
-	}
-	object("<< /Type /Catalog /Pages 2 0 R >>")
-	object("<< /Type /Pages /Count %d /Kids [%s] >>", len(pages), strings.Join(kids, " "))
-	object("<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>")
-	for i, text := range pages {
-		object("<< /Type /Page /Parent 2 0 R /MediaBox [0 0 %d %d] /Resources << /Font << /F1 3 0 R >> >> /Contents %d 0 R >>", sheetWidth, sheetHeight, 5+2*i)
-		object("<< /Length %d >>\nstream\n%sendstream", len(text), text)
-	}
-	table := b.Len()
-	fmt.Fprintf(&b, "xref\n0 %d\n0000000000 65535 f \n", len(at)+1)
-	for _, offset := range at {
-		fmt.Fprintf(&b, "%010d 00000 n \n", offset)
-	}
-	fmt.Fprintf(&b, "trailer << /Size %d /Root 1 0 R >>\nstartxref\n%d\n%%%%EOF\n", len(at)+1, table)
-	return b.Bytes()
 }

@@ -63,7 +63,7 @@ func TestPrintedTokensAreReadByAScanner(t *testing.T) {
 	pin := enrol.Pin{1, 2, 3, 254, 255}
 	token := enrol.NewToken("fleet.example.com", 8443, pin)
 	made := fleetapi.EnrolTokenMade{Token: token.String(), EnrolToken: fleetapi.EnrolToken{
-		ID: token.ID, EnrolTerms: fleetapi.EnrolTerms{Site: "Łódź (dock)", Uses: 12}, Expires: time.Unix(1_800_000_000, 0)}}
+		ID: token.ID, EnrolTerms: fleetapi.EnrolTerms{Site: "Łódź (dock), 北京", Uses: 12}, Expires: time.Unix(1_800_000_000, 0)}}
 	cl, _ := testCLI(nil, true)
 	words := new(bytes.Buffer)
 	cl.words = words
@@ -76,6 +76,10 @@ func TestPrintedTokensAreReadByAScanner(t *testing.T) {
 	// 150 dots an inch are what a cheap printer of labels has.
 	if out, err := exec.CommandContext(t.Context(), "pdftoppm", "-r", "150", "-gray", sheet, filepath.Join(dir, "page")).CombinedOutput(); err != nil {
 		t.Fatalf("pdftoppm (make deps installs it): %v\n%s", err, out)
+	}
+	text, err := exec.CommandContext(t.Context(), "pdftotext", sheet, "-").Output()
+	if n := strings.Count(string(text), "Łódź (dock), 北京"); err != nil || n != 12 {
+		t.Errorf("%d of 12 labels name the site: %v\n%s", n, err, text)
 	}
 	for name, copies := range map[string]int{"token.png": 1, "terminal.png": 1, "page-1.pgm": 10, "page-2.pgm": 2} {
 		var want []string

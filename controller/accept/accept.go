@@ -6,10 +6,6 @@
 // of this fleet issued to the box that sends it; the certificate may have ended
 // since. What the checks come to is counted here and not taken from the box.
 //
-// Files in it: font/ holds a part of Noto Sans SC (SIL Open Font License 1.1,
-// font/LICENSE): the 6763 characters of GB 2312 and ASCII. All else is written in
-// the Go fonts. What neither has is shown as a box, and the report says so.
-//
 // The one rule a caller can break: Judge gets the box from the connection, not
 // from the report.
 package accept

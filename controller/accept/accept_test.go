@@ -18,11 +18,10 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/image/font/sfnt"
-
 	"github.com/edgeherd/edgeherd/internal/acceptance"
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
 	"github.com/edgeherd/edgeherd/internal/identity"
+	"github.com/edgeherd/edgeherd/internal/paper"
 	"github.com/edgeherd/edgeherd/internal/phrase"
 )
 
@@ -146,21 +145,14 @@ func verbs(format string) int { return strings.Count(format, "%s") + strings.Cou
 func TestTheFontsHaveAllCharactersOfAllWords(t *testing.T) {
 	all, err := read()
 	check(t, err)
-	f, err := loadFaces()
+	pen, err := paper.New("mm", time.Time{})
 	check(t, err)
-	var buf sfnt.Buffer
+	pen.PDF.AddPage()
 	for lang, d := range all {
 		for code, text := range d.words {
-			for _, r := range text {
-				if f.face(&buf, r) == "" {
-					t.Errorf("%s, %s: no font has %q", lang, code, r)
-				}
+			if pen.Write(margin, margin, text); pen.Missing {
+				t.Fatalf("%s, %s: no font has all of %q", lang, code, text)
 			}
-		}
-	}
-	for _, r := range []rune{missing, '→', '–', '°', '≥', '·', 'ł', 'ü', '…'} {
-		if f.face(&buf, r) == "" {
-			t.Errorf("no font has %q", r)
 		}
 	}
 }
@@ -203,8 +195,6 @@ func TestThePrintIsTheSameEachTimeAndHasAllPages(t *testing.T) {
 }
 
 func TestASimulatedBoxAndAMissingCharacterAreTold(t *testing.T) {
-	f, err := loadFaces()
-	check(t, err)
 	for _, lang := range Languages() {
 		d, err := inLanguage(lang)
 		check(t, err)
@@ -214,7 +204,9 @@ func TestASimulatedBoxAndAMissingCharacterAreTold(t *testing.T) {
 		if !strings.Contains(string(page), d.word("simulated-text")) {
 			t.Errorf("%s: the page does not say that the board is simulated", lang)
 		}
-		if s := draw(d.view(a), f, a.Ended, 0, false); s.missing {
+		s, err := draw(d.view(a), a.Ended, 0, false)
+		check(t, err)
+		if s.Missing {
 			t.Errorf("%s: a character of the sample is missing", lang)
 		}
 		a.Report.Simulated, a.Report.Name = false, "店 ☃ \U0001f600"
@@ -223,7 +215,9 @@ func TestASimulatedBoxAndAMissingCharacterAreTold(t *testing.T) {
 		if strings.Contains(string(page), d.word("simulated")) {
 			t.Errorf("%s: a real board is called simulated", lang)
 		}
-		if s := draw(d.view(a), f, a.Ended, 0, false); !s.missing {
+		s, err = draw(d.view(a), a.Ended, 0, false)
+		check(t, err)
+		if !s.Missing {
 			t.Errorf("%s: nobody noticed that no font has a snowman", lang)
 		}
 	}

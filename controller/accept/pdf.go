@@ -7,11 +7,8 @@ import (
 	"strings"
 	"time"
 
-	"codeberg.org/go-pdf/fpdf"
-	"golang.org/x/image/font/gofont/goregular"
-	"golang.org/x/image/font/sfnt"
-
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
+	"github.com/edgeherd/edgeherd/internal/paper"
 )
 
 // A4 in millimetres, and sizes of text in points.
@@ -43,16 +40,18 @@ func PDF(a fleetapi.AcceptanceReport, lang string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	f, err := loadFaces()
+	v := d.view(a)
+	// Once to count the pages and to learn whether a character is missing, then in earnest.
+	first, err := draw(v, a.Ended, 0, false)
 	if err != nil {
 		return nil, err
 	}
-	v := d.view(a)
-	// Once to count the pages and to learn whether a character is missing, then in earnest.
-	first := draw(v, f, a.Ended, 0, false)
-	last := draw(v, f, a.Ended, first.pdf.PageCount(), first.missing)
+	last, err := draw(v, a.Ended, first.PDF.PageCount(), first.Missing)
+	if err != nil {
+		return nil, err
+	}
 	var out bytes.Buffer
-	if err := last.pdf.Output(&out); err != nil {
+	if err := last.PDF.Output(&out); err != nil {
 		return nil, fmt.Errorf("write acceptance report: %w", err)
 	}
 	return out.Bytes(), nil
@@ -60,29 +59,19 @@ func PDF(a fleetapi.AcceptanceReport, lang string) ([]byte, error) {
 
 // sheet draws on pages, with y as far as it has come.
 type sheet struct {
-	pdf     *fpdf.Fpdf
-	faces   faces
-	buf     sfnt.Buffer
-	view    view
-	pages   int // in all; 0 not known yet
-	y       float64
-	size    float64
-	bold    bool
-	missing bool // a character was shown as a box
+	*paper.Pen
+	view  view
+	pages int // in all; 0 not known yet
+	y     float64
 }
 
-func draw(v view, f faces, made time.Time, pages int, note bool) *sheet {
-	s := &sheet{pdf: fpdf.New("P", "mm", "A4", ""), faces: f, view: v, pages: pages}
-	p := s.pdf
-	p.SetCreationDate(made.UTC())
-	p.SetModificationDate(made.UTC())
-	p.SetCatalogSort(true)
-	p.SetProducer("edgeherd", true)
-	p.SetTitle(v.Title+" – "+v.Facts[0].Value, true)
-	p.SetAutoPageBreak(false, 0)
-	p.AddUTF8FontFromBytes(latinFace, "", goregular.TTF)
-	p.AddUTF8FontFromBytes(latinFace, "B", bold())
-	p.AddUTF8FontFromBytes(chineseFace, "", f.chinese)
+func draw(v view, made time.Time, pages int, note bool) (*sheet, error) {
+	pen, err := paper.New("mm", made)
+	if err != nil {
+		return nil, err
+	}
+	s := &sheet{Pen: pen, view: v, pages: pages}
+	s.PDF.SetTitle(v.Title+" – "+v.Facts[0].Value, true)
 	s.newPage()
 	s.header()
 	s.facts()
@@ -91,19 +80,19 @@ func draw(v view, f faces, made time.Time, pages int, note bool) *sheet {
 	}
 	s.curve()
 	s.signature(note)
-	return s
+	return s, nil
 }
 
 func (s *sheet) newPage() {
-	s.pdf.AddPage()
+	s.PDF.AddPage()
 	s.y = margin
-	was, bold := s.size, s.bold
+	was, bold := s.Size, s.Bold
 	s.font(8, false)
 	s.colour(soft)
-	text := s.view.Page(s.pdf.PageNo(), max(s.pages, s.pdf.PageNo()))
-	s.write(paperWidth-margin-s.width(text), paperHeight-11, text)
-	s.write(margin, paperHeight-11, s.view.Title+" · "+s.view.Facts[0].Value+" · "+s.view.Facts[9].Value)
-	s.size, s.bold = was, bold
+	text := s.view.Page(s.PDF.PageNo(), max(s.pages, s.PDF.PageNo()))
+	s.Write(paperWidth-margin-s.Width(text), paperHeight-11, text)
+	s.Write(margin, paperHeight-11, s.view.Title+" · "+s.view.Facts[0].Value+" · "+s.view.Facts[9].Value)
+	s.Size, s.Bold = was, bold
 	s.colour(ink)
 }
 
@@ -114,62 +103,15 @@ func (s *sheet) room(height float64) {
 	}
 }
 
-func (s *sheet) font(size float64, bold bool) { s.size, s.bold = size, bold }
-func (s *sheet) colour(c colour)              { s.pdf.SetTextColor(c.r, c.g, c.b) }
-
-// part is text in one font.
-type part struct{ face, text string }
-
-// parts cuts a text by the fonts that have its characters.
-func (s *sheet) parts(text string) (out []part) {
-	for _, r := range text {
-		face := s.faces.face(&s.buf, r)
-		if face == "" {
-			r, face, s.missing = missing, chineseFace, true
-		}
-		if n := len(out); n > 0 && out[n-1].face == face {
-			out[n-1].text += string(r)
-		} else {
-			out = append(out, part{face, string(r)})
-		}
-	}
-	return out
-}
-
-func (s *sheet) use(face string) {
-	style := ""
-	if s.bold && face == latinFace {
-		style = "B"
-	}
-	s.pdf.SetFont(face, style, s.size)
-}
-
-func (s *sheet) width(text string) (w float64) {
-	for _, p := range s.parts(text) {
-		s.use(p.face)
-		w += s.pdf.GetStringWidth(p.text)
-	}
-	return w
-}
-
-// write puts one line on its base line.
-func (s *sheet) write(x, y float64, text string) {
-	for _, p := range s.parts(text) {
-		s.use(p.face)
-		s.pdf.Text(x, y, p.text)
-		if s.bold && p.face == chineseFace {
-			s.pdf.Text(x+0.12, y, p.text) // the one weight, made heavier
-		}
-		x += s.pdf.GetStringWidth(p.text)
-	}
-}
+func (s *sheet) font(size float64, bold bool) { s.Size, s.Bold = size, bold }
+func (s *sheet) colour(c colour)              { s.PDF.SetTextColor(c.r, c.g, c.b) }
 
 // wrap breaks a text into lines: at blanks, beside Chinese characters, and
 // anywhere in a word that is longer than a line.
 func (s *sheet) wrap(text string, width float64) (lines []string) {
 	current := ""
 	for _, word := range words(text) {
-		if s.width(strings.TrimRight(current+word, " ")) <= width {
+		if s.Width(strings.TrimRight(current+word, " ")) <= width {
 			current += word
 			continue
 		}
@@ -178,7 +120,7 @@ func (s *sheet) wrap(text string, width float64) (lines []string) {
 			current = ""
 		}
 		for _, r := range word {
-			if s.width(current+string(r)) > width && current != "" {
+			if s.Width(current+string(r)) > width && current != "" {
 				lines = append(lines, current)
 				current = ""
 			}
@@ -207,29 +149,29 @@ func words(text string) (out []string) {
 // column writes lines below y and returns how high they are.
 func (s *sheet) column(x, y float64, lines []string) float64 {
 	for i, l := range lines {
-		s.write(x, y+float64(i)*lineHeight+3.4, l)
+		s.Write(x, y+float64(i)*lineHeight+3.4, l)
 	}
 	return float64(len(lines)) * lineHeight
 }
 
 func (s *sheet) rule(y, width float64, c colour) {
-	s.pdf.SetDrawColor(c.r, c.g, c.b)
-	s.pdf.SetLineWidth(width)
-	s.pdf.Line(margin, y, paperWidth-margin, y)
+	s.PDF.SetDrawColor(c.r, c.g, c.b)
+	s.PDF.SetLineWidth(width)
+	s.PDF.Line(margin, y, paperWidth-margin, y)
 }
 
 func (s *sheet) header() {
 	v := s.view
 	s.font(20, true)
-	s.write(margin, s.y+8, v.Title)
+	s.Write(margin, s.y+8, v.Title)
 	tone := tones[v.Tone]
 	s.font(12, true)
-	wide := s.width(v.Verdict) + 10
-	s.pdf.SetDrawColor(tone.r, tone.g, tone.b)
-	s.pdf.SetLineWidth(0.6)
-	s.pdf.RoundedRect(paperWidth-margin-wide, s.y, wide, 10, 1.5, "1234", "D")
+	wide := s.Width(v.Verdict) + 10
+	s.PDF.SetDrawColor(tone.r, tone.g, tone.b)
+	s.PDF.SetLineWidth(0.6)
+	s.PDF.RoundedRect(paperWidth-margin-wide, s.y, wide, 10, 1.5, "1234", "D")
 	s.colour(tone)
-	s.write(paperWidth-margin-wide+5, s.y+6.6, v.Verdict)
+	s.Write(paperWidth-margin-wide+5, s.y+6.6, v.Verdict)
 	s.colour(ink)
 	s.y += 14
 	s.rule(s.y, 0.5, ink)
@@ -244,11 +186,11 @@ func (s *sheet) header() {
 	height := float64(len(lines))*lineHeight + 5
 	s.y += 2
 	c := tones["warn"]
-	s.pdf.SetDrawColor(c.r, c.g, c.b)
-	s.pdf.SetLineWidth(0.5)
-	s.pdf.SetDashPattern([]float64{1.6, 1}, 0)
-	s.pdf.RoundedRect(margin, s.y, bodyWidth, height, 1.5, "1234", "D")
-	s.pdf.SetDashPattern([]float64{}, 0)
+	s.PDF.SetDrawColor(c.r, c.g, c.b)
+	s.PDF.SetLineWidth(0.5)
+	s.PDF.SetDashPattern([]float64{1.6, 1}, 0)
+	s.PDF.RoundedRect(margin, s.y, bodyWidth, height, 1.5, "1234", "D")
+	s.PDF.SetDashPattern([]float64{}, 0)
 	s.colour(c)
 	s.column(margin+4, s.y+2.5, lines)
 	s.colour(ink)
@@ -281,11 +223,11 @@ func (s *sheet) facts() {
 			height = max(height, h, s.column(x+name, s.y+0.8, s.wrap(f.Value, wide-name)))
 		}
 		s.y += height + 1.8
-		s.pdf.SetDrawColor(rule.r, rule.g, rule.b)
-		s.pdf.SetLineWidth(0.2)
+		s.PDF.SetDrawColor(rule.r, rule.g, rule.b)
+		s.PDF.SetLineWidth(0.2)
 		for j := range pair {
 			x := margin + float64(j)*(wide+gap)
-			s.pdf.Line(x, s.y, x+wide, s.y)
+			s.PDF.Line(x, s.y, x+wide, s.y)
 		}
 	}
 	s.y += 2
@@ -296,7 +238,7 @@ func (s *sheet) title(text string, below float64) {
 	s.y += 5
 	s.room(10 + below)
 	s.font(13, true)
-	s.write(margin, s.y+5, text)
+	s.Write(margin, s.y+5, text)
 	s.y += 8
 }
 
@@ -373,36 +315,36 @@ func (s *sheet) curve() {
 		x := margin
 		for _, l := range p.Lines {
 			c := parseColour(l.Colour)
-			s.pdf.SetFillColor(c.r, c.g, c.b)
-			s.pdf.Rect(x, s.y+1.6, 6, 0.9, "F")
+			s.PDF.SetFillColor(c.r, c.g, c.b)
+			s.PDF.Rect(x, s.y+1.6, 6, 0.9, "F")
 			text := l.Name + " (" + p.Unit + ")"
 			s.column(x+8, s.y, []string{text})
-			x += 14 + s.width(text)
+			x += 14 + s.Width(text)
 		}
 		s.y += lineHeight + 2
 		s.colour(soft)
-		s.pdf.SetLineWidth(0.15)
-		s.pdf.SetDrawColor(rule.r, rule.g, rule.b)
+		s.PDF.SetLineWidth(0.15)
+		s.PDF.SetDrawColor(rule.r, rule.g, rule.b)
 		for _, m := range p.Marks {
 			at := s.y + m.At*high
-			s.pdf.Line(margin+left, at, margin+bodyWidth, at)
-			s.write(margin+left-2-s.width(m.Text), at+1.1, m.Text)
+			s.PDF.Line(margin+left, at, margin+bodyWidth, at)
+			s.Write(margin+left-2-s.Width(m.Text), at+1.1, m.Text)
 		}
 		for _, m := range s.view.Times {
-			text := s.width(m.Text)
-			s.write(min(max(margin+left+m.At*wide-text/2, margin+left), margin+bodyWidth-text), s.y+high+4.2, m.Text)
+			text := s.Width(m.Text)
+			s.Write(min(max(margin+left+m.At*wide-text/2, margin+left), margin+bodyWidth-text), s.y+high+4.2, m.Text)
 		}
 		s.colour(ink)
-		s.pdf.SetLineWidth(0.45)
+		s.PDF.SetLineWidth(0.45)
 		for _, l := range p.Lines {
 			c := parseColour(l.Colour)
-			s.pdf.SetDrawColor(c.r, c.g, c.b)
+			s.PDF.SetDrawColor(c.r, c.g, c.b)
 			for _, points := range l.Parts {
-				s.pdf.MoveTo(margin+left+points[0].X*wide, s.y+points[0].Y*high)
+				s.PDF.MoveTo(margin+left+points[0].X*wide, s.y+points[0].Y*high)
 				for _, q := range points[1:] {
-					s.pdf.LineTo(margin+left+q.X*wide, s.y+q.Y*high)
+					s.PDF.LineTo(margin+left+q.X*wide, s.y+q.Y*high)
 				}
-				s.pdf.DrawPath("D")
+				s.PDF.DrawPath("D")
 			}
 		}
 		s.y += high + gap - lineHeight
@@ -431,9 +373,9 @@ func (s *sheet) signature(note bool) {
 	wide := (bodyWidth - gap) / 2
 	for i, who := range []string{s.view.HandedOver, s.view.TakenOver} {
 		x := margin + float64(i)*(wide+gap)
-		s.pdf.SetDrawColor(ink.r, ink.g, ink.b)
-		s.pdf.SetLineWidth(0.3)
-		s.pdf.Line(x, s.y, x+wide, s.y)
+		s.PDF.SetDrawColor(ink.r, ink.g, ink.b)
+		s.PDF.SetLineWidth(0.3)
+		s.PDF.Line(x, s.y, x+wide, s.y)
 		s.font(textSize, false)
 		s.column(x, s.y+0.8, []string{who})
 		s.font(smallSize, false)

@@ -1,4 +1,4 @@
-package accept
+package paper
 
 import (
 	"bytes"
@@ -8,7 +8,6 @@ import (
 	"io"
 	"sync"
 
-	"golang.org/x/image/font/gofont/gobold"
 	"golang.org/x/image/font/gofont/goregular"
 	"golang.org/x/image/font/sfnt"
 )
@@ -36,7 +35,7 @@ var loadFaces = sync.OnceValues(func() (f faces, err error) {
 		f.latin, err = sfnt.Parse(goregular.TTF)
 	}
 	if err != nil {
-		return faces{}, fmt.Errorf("unpack the fonts of reports: %w", err)
+		return faces{}, fmt.Errorf("unpack the fonts of PDF files: %w", err)
 	}
 	return f, nil
 })
@@ -60,6 +59,3 @@ func (f faces) face(buf *sfnt.Buffer, r rune) string {
 	}
 	return ""
 }
-
-// bold are the bytes of the bold Latin font. The Chinese one has one weight.
-func bold() []byte { return gobold.TTF }
