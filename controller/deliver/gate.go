@@ -27,6 +27,10 @@ const (
 	waitMax   = 90 * time.Second
 	waitsFor  = waitMax + 30*time.Second
 	paceChunk = 32 << 10
+	// boxMost is how many of its downloads one box may have going: it takes a file
+	// frame by frame, and a line that broke may hold some of before. One that asks
+	// for more, and reads slowly, would keep all others out for as long as it likes.
+	boxMost = 8
 )
 
 // Gate lets so many boxes download at once that each gets on. When it is full,
@@ -38,6 +42,7 @@ type Gate struct {
 
 	mu      sync.Mutex           // guards the fields below
 	inside  map[string]int       // by site
+	boxes   map[string]int       // of inside, by box
 	all     int                  // of inside
 	waiting map[string]time.Time // sites that were refused, until when they count
 }
@@ -48,13 +53,16 @@ func NewGate(o GateOptions) *Gate {
 	if o.BytesPerSecond > 0 {
 		limit = rate.Limit(o.BytesPerSecond)
 	}
-	return &Gate{most: cmp.Or(max(o.Transfers, 0), 100), limiter: rate.NewLimiter(limit, paceChunk), inside: map[string]int{}, waiting: map[string]time.Time{}}
+	return &Gate{most: cmp.Or(max(o.Transfers, 0), 100), limiter: rate.NewLimiter(limit, paceChunk), inside: map[string]int{}, boxes: map[string]int{}, waiting: map[string]time.Time{}}
 }
 
 // Enter lets a box of a site in, which must leave, or says how long it shall wait.
-func (g *Gate) Enter(site string, now time.Time) (leave func(), wait time.Duration) {
+func (g *Gate) Enter(site, box string, now time.Time) (leave func(), wait time.Duration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if g.boxes[box] >= boxMost {
+		return nil, waitMin
+	}
 	sites, others := len(g.inside), false
 	for s, until := range g.waiting {
 		if now.After(until) {
@@ -76,15 +84,19 @@ func (g *Gate) Enter(site string, now time.Time) (leave func(), wait time.Durati
 	}
 	delete(g.waiting, site)
 	g.inside[site]++
+	g.boxes[box]++
 	g.all++
 	var once sync.Once
-	return func() { once.Do(func() { g.leave(site) }) }, 0
+	return func() { once.Do(func() { g.leave(site, box) }) }, 0
 }
 
-func (g *Gate) leave(site string) {
+func (g *Gate) leave(site, box string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.all--
+	if g.boxes[box]--; g.boxes[box] == 0 {
+		delete(g.boxes, box)
+	}
 	if g.inside[site]--; g.inside[site] == 0 {
 		delete(g.inside, site)
 	}

@@ -14,8 +14,8 @@ import (
 func TestTheUplinkIsSharedBySites(t *testing.T) {
 	g, now := NewGate(GateOptions{Transfers: 10}), time.Now()
 	var big []func()
-	for range 30 { // one site with many boxes asks first
-		if leave, wait := g.Enter("big", now); wait == 0 {
+	for i := range 30 { // one site with many boxes asks first
+		if leave, wait := g.Enter("big", fmt.Sprint("big", i), now); wait == 0 {
 			big = append(big, leave)
 		} else if wait < waitMin || wait > waitMax {
 			t.Fatalf("told to wait %s", wait)
@@ -25,7 +25,7 @@ func TestTheUplinkIsSharedBySites(t *testing.T) {
 		t.Fatalf("%d of 10 are inside", len(big))
 	}
 	for i := range 4 {
-		if _, wait := g.Enter(fmt.Sprint("small", i), now); wait == 0 {
+		if _, wait := g.Enter(fmt.Sprint("small", i), fmt.Sprint("small", i), now); wait == 0 {
 			t.Fatal("in beyond the bound")
 		}
 	}
@@ -35,11 +35,11 @@ func TestTheUplinkIsSharedBySites(t *testing.T) {
 	for i := range 4 {
 		big[i]()
 		big[i]() // twice does no harm
-		if _, wait := g.Enter("big", now); wait == 0 {
+		if _, wait := g.Enter("big", "big0", now); wait == 0 {
 			t.Errorf("the big site took place %d back", i)
 		}
 		site := fmt.Sprint("small", i)
-		if _, wait := g.Enter(site, now); wait == 0 {
+		if _, wait := g.Enter(site, site, now); wait == 0 {
 			in[site]++
 		}
 	}
@@ -48,10 +48,24 @@ func TestTheUplinkIsSharedBySites(t *testing.T) {
 	}
 	// Alone again it has all.
 	later := now.Add(waitsFor + time.Second)
+	g = NewGate(GateOptions{Transfers: boxMost + 1})
+	for i := range boxMost { // one box cannot take all, however many it asks for
+		if _, wait := g.Enter("gone", "greedy", now); wait != 0 {
+			t.Errorf("place %d is refused", i)
+		}
+	}
+	if _, wait := g.Enter("gone", "greedy", now); wait == 0 {
+		t.Error("one box has every place")
+	}
+	if leave, wait := g.Enter("gone", "other", now); wait != 0 {
+		t.Error("a box that wants one place waits for one that has many")
+	} else {
+		leave()
+	}
 	g = NewGate(GateOptions{Transfers: 4})
-	g.Enter("gone", now)
+	g.Enter("gone", "gone", now)
 	for range 3 {
-		if _, wait := g.Enter("big", later); wait != 0 {
+		if _, wait := g.Enter("big", "big", later); wait != 0 {
 			t.Error("a site that is alone waits")
 		}
 	}

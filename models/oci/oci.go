@@ -23,6 +23,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"unicode"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
@@ -209,7 +210,7 @@ func fileOf(l ocispec.Descriptor) (f File, err error) {
 	}
 	f = File{models.File{Path: name, SizeBytes: l.Size}, l}
 	switch {
-	case !filepath.IsLocal(filepath.FromSlash(name)) || path.Clean(name) != name:
+	case !filepath.IsLocal(filepath.FromSlash(name)) || path.Clean(name) != name || strings.ContainsFunc(name, unicode.IsControl):
 		return f, fmt.Errorf("a layer of the artefact has the path %.80q, which is not a clean one inside of a folder", name)
 	case strings.Contains(l.MediaType, "tar") || strings.Contains(l.MediaType, "gzip") || strings.Contains(l.MediaType, "zstd"):
 		return f, fmt.Errorf("layer %s is packed (%s); only raw layers are taken", name, l.MediaType)

@@ -21,6 +21,7 @@ func TestALayerOfOthersIsRefusedByName(t *testing.T) {
 		{"out of it", "../../etc/passwd", "not a clean one", nil},
 		{"absolute", "/etc/passwd", "not a clean one", nil},
 		{"in and out", "a/../../b", "not a clean one", nil},
+		{"a command to the terminal", "a\x1b[2Jb", "not a clean one", nil},
 		{"no path", "", "not a clean one", nil},
 		{"a tar", "model.onnx", "only raw layers", func(d *ocispec.Descriptor) { d.MediaType = "application/vnd.cncf.model.weight.v1.tar+gzip" }},
 		{"endless", "model.onnx", "a file may have", func(d *ocispec.Descriptor) { d.Size = 1 << 50 }},

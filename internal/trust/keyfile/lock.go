@@ -95,6 +95,11 @@ func (l *Lock) open(path string, data []byte) (plain []byte, sealed bool, err er
 	if !ok {
 		return nil, true, fmt.Errorf("%s: %w", path, ErrPassphrase)
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if c.Cost >= l.cost { // one that is cheap to guess sets no example
+		l.salt, l.cost = c.Salt, c.Cost
+	}
 	return plain, true, nil
 }
 
@@ -109,7 +114,6 @@ func (l *Lock) sealer(f file) (*[32]byte, error) {
 	k, err := f.sealer(l.passphrase)
 	if err == nil {
 		l.derived[key] = k
-		l.salt, l.cost = f.Salt, f.Cost
 	}
 	return k, err
 }

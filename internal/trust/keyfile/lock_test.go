@@ -73,3 +73,25 @@ func TestFilesAreSealedFromTheFirstLoadOn(t *testing.T) {
 		t.Errorf("left behind: %v", left)
 	}
 }
+
+// TestAFileThatIsCheapToGuessSetsNoExample: nor one that does not open.
+func TestAFileThatIsCheapToGuessSetsNoExample(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "ca-key.pem")
+	if err := lock(t, "correct horse").Write(path, []byte("secret")); err != nil {
+		t.Fatal(err)
+	}
+	dear, err := NewLock([]byte("correct horse"), 2*cheap)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := dear.Read(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := dear.Write(path, []byte("secret")); err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(path)
+	if c, ok := parseContent(data); err != nil || !ok || c.Cost != 2*cheap {
+		t.Errorf("written for %d, %v", c.Cost, err)
+	}
+}
