@@ -182,7 +182,7 @@ func rolloutStartCommand(c *cli) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		c.say("Started %s. Next: edgeherd rollout watch %s", r.ID, r.ID)
+		c.say("Started %s on %s. Next: edgeherd rollout watch %s", r.ID, plural(len(targets(r)), "box", "boxes"), r.ID)
 		return c.print(rolloutSheet("rollout", r, []fleetapi.Rollout{r}))
 	})
 	p = addPlanFlags(cmd)

@@ -122,7 +122,14 @@ func rolloutLockCommand(c *cli) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		c.say("Locked. End it early with: edgeherd rollout unlock %s", lock.ID)
+		list, err := client.Boxes(ctx, fleetapi.ListQuery{Filter: l.Filter, PageSize: 1})
+		if err != nil {
+			return fmt.Errorf("lock %s holds; count its boxes: %w", lock.ID, err)
+		}
+		if list.TotalSize == 0 {
+			c.say("Warning: no box matches now; those that come to match are locked.")
+		}
+		c.say("Locked: %s. End it early with: edgeherd rollout unlock %s", plural(list.TotalSize, "box", "boxes"), lock.ID)
 		return c.print(lockSheet("rollout-lock", lock, []fleetapi.Lock{lock}))
 	})
 	f := cmd.Flags()

@@ -47,8 +47,14 @@ func rolloutReplayCommand(c *cli) *cobra.Command {
 		}
 		if !r.Faithful {
 			c.say("The stored log does not give the stored decisions: it was written by another version of edgeherd.")
+		} else if file == "" {
+			c.say("The stored log gives the stored decisions again.")
 		}
-		c.say("This policy would have exposed %s, not %s: %d bad, not %d.",
+		which := "This policy"
+		if file == "" {
+			which = "The same policy, without what people did beside it,"
+		}
+		c.say("%s would have exposed %s, not %s: %d bad, not %d.", which,
 			plural(r.Would.Exposed, "box", "boxes"), plural(r.Was.Exposed, "box", "boxes"), r.Would.Bad, r.Was.Bad)
 		if r.Guessed > 0 {
 			c.say("%s never had the version; those most like them stand in.", plural(r.Guessed, "box", "boxes"))

@@ -128,7 +128,7 @@ func TestBadInputIsAClearProblem(t *testing.T) {
 		status                   int
 		says                     string
 	}{
-		{"unknown filter field", "GET", "/boxes?filter=colour%3D1", "", 400, "fields are agent, arch"},
+		{"unknown filter field", "GET", "/boxes?filter=colour%3D1", "", 400, "(1:1); fields are agent, arch"},
 		{"filter with a wrong type", "GET", "/boxes?filter=temp_die%3D%22hot%22", "", 400, "filter"},
 		{"half a filter", "GET", "/boxes?filter=site+%3D", "", 400, "filter"},
 		{"unknown order", "GET", "/boxes?order_by=colour", "", 400, "cannot order by colour"},

@@ -7,6 +7,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"go.einride.tech/aip/filtering"
 	expr "google.golang.org/genproto/googleapis/api/expr/v1alpha1"
@@ -54,7 +56,7 @@ func (l *Language[T]) Parse(text string) (Filter[T], error) {
 	f, err := filtering.ParseFilterString(text, decl)
 	fault := ""
 	if err != nil {
-		fault = faultOf(err)
+		fault = faultOf(err, text)
 	} else {
 		fault = l.meaningless(f.CheckedExpr.GetExpr())
 	}
@@ -88,8 +90,9 @@ func (l *Language[T]) declarations() (*filtering.Declarations, error) {
 	return filtering.NewDeclarations(opts...)
 }
 
-// faultOf keeps the words of a parser's error that name the fault.
-func faultOf(err error) string {
+// faultOf keeps the words of a parser's error that name the fault, and where in
+// the text it is: LINE:COLUMN.
+func faultOf(err error, text string) string {
 	lines := strings.Split(strings.TrimSpace(err.Error()), "\n")
 	fault := strings.TrimPrefix(strings.TrimSpace(lines[len(lines)-1]), "^ ")
 	for {
@@ -102,7 +105,39 @@ func faultOf(err error) string {
 	if strings.HasPrefix(fault, "non-bool result type") {
 		return "nothing is compared"
 	}
+	// The checker of names knows no positions.
+	if name, ok := strings.CutPrefix(fault, "undeclared identifier '"); ok {
+		name = strings.TrimSuffix(name, "'")
+		if at := unquoted(text, name); at >= 0 {
+			line := strings.Count(text[:at], "\n")
+			return fmt.Sprintf("%s (%d:%d)", fault, line+1, utf8.RuneCountInString(text[strings.LastIndexByte(text[:at], '\n')+1:at])+1)
+		}
+	}
 	return fault
+}
+
+// unquoted is where a name stands in a filter as a word of its own, outside of
+// quotes; -1: nowhere.
+func unquoted(text, name string) int {
+	quote := rune(0)
+	word := func(r rune) bool { return r == '_' || unicode.IsLetter(r) || unicode.IsDigit(r) }
+	for i, r := range text {
+		switch {
+		case quote != 0:
+			if r == quote {
+				quote = 0
+			}
+		case r == '"' || r == '\'':
+			quote = r
+		case strings.HasPrefix(text[i:], name):
+			before, _ := utf8.DecodeLastRuneInString(text[:i])
+			after, _ := utf8.DecodeRuneInString(text[i+len(name):])
+			if !word(r) || !word(before) && !word(after) {
+				return i
+			}
+		}
+	}
+	return -1
 }
 
 // meaningless says what is wrong with an expression of right types, or "":

@@ -226,9 +226,9 @@ func TestAFilterTellsWhatAllMatchesHave(t *testing.T) {
 
 func TestBadFiltersAreExplained(t *testing.T) {
 	for text, fault := range map[string]string{
-		`nope = "a"`:             "'nope'",
-		`site = berlin`:          "'berlin'",
-		`throttling`:             "'throttling'",
+		`nope = "a"`:             "'nope' (1:1)",
+		`site = berlin`:          "'berlin' (1:8)",
+		`throttling`:             "'throttling' (1:1)",
 		`site`:                   "nothing is compared",
 		`"x"`:                    "nothing is compared",
 		`true`:                   "nothing is compared",

@@ -40,11 +40,11 @@ func (a Act) On(r fleetapi.Rollout, now time.Time) (fleetapi.Rollout, error) {
 	begun := running || paused || r.State == fleetapi.RolloutHalted
 	switch {
 	case a.Action == ActStart && r.State == fleetapi.RolloutDraft:
-		r.State, r.Started, r.StartedBy, r.Sentence = fleetapi.RolloutRunning, &now, a.By, "Started"+a.because()
+		r.State, r.Started, r.StartedBy, r.Sentence = fleetapi.RolloutRunning, &now, a.By, "Started"+a.because()+": "+boxes(total(r).open())
 	case a.Action == ActPause && running:
 		r.State, r.Sentence = fleetapi.RolloutPaused, "Paused"+a.because()+": "+total(r).words()
 	case a.Action == ActResume && paused:
-		r.State, r.Sentence = fleetapi.RolloutRunning, "Resumed"+a.because()
+		r.State, r.Sentence = fleetapi.RolloutRunning, "Resumed"+a.because()+": "+total(r).words()
 	case a.Action == ActCancel && (begun || r.State == fleetapi.RolloutDraft):
 		drop(&r, func(*fleetapi.Wave, *fleetapi.Target) bool { return true }, "", now)
 		r.State, r.Ended, r.Sentence = fleetapi.RolloutCanceled, &now, "Canceled"+a.because()+": "+total(r).words()
@@ -91,13 +91,23 @@ func drop(r *fleetapi.Rollout, which func(*fleetapi.Wave, *fleetapi.Target) bool
 	return n
 }
 
-// wave is the one that is meant: by number, or the first that has not ended.
+// wave is the one that is meant: by number, the first that waits for an approval
+// where one is given, or the first that has not ended.
 func (a Act) wave(r *fleetapi.Rollout) (int, error) {
 	if a.Wave > len(r.Waves) || a.Wave < 0 {
 		return 0, fmt.Errorf("there is no wave %d; the rollout has %d", a.Wave, len(r.Waves))
 	}
 	if a.Wave > 0 {
 		return a.Wave - 1, nil
+	}
+	var approve []int
+	if p, err := PolicyOf(r.Request); err == nil && a.Action == ActApprove {
+		approve = p.Approve
+	}
+	for i, w := range r.Waves {
+		if slices.Contains(approve, i+1) && w.State == fleetapi.WaveWaiting && len(w.ApprovedBy) == 0 {
+			return i, nil // the one that a person is asked for
+		}
 	}
 	for i, w := range r.Waves {
 		if w.State != fleetapi.WavePassed && w.State != fleetapi.WaveSkipped {
@@ -141,7 +151,9 @@ func (a Act) skip(r fleetapi.Rollout, now time.Time) (fleetapi.Rollout, error) {
 				if t.State != fleetapi.TargetScheduled && t.State != fleetapi.TargetCanceled {
 					return r, fmt.Errorf("%s is %s: only a box that was not offered the version can be skipped", t.Name, t.State)
 				}
-				drop(&r, func(_ *fleetapi.Wave, t *fleetapi.Target) bool { return t.Box == a.Box }, why, now)
+				if drop(&r, func(_ *fleetapi.Wave, t *fleetapi.Target) bool { return t.Box == a.Box }, why, now) == 0 {
+					return r, nil
+				}
 				r.Sentence = fmt.Sprintf("%s %s", t.Name, why)
 				return r, nil
 			}
@@ -157,6 +169,9 @@ func (a Act) skip(r fleetapi.Rollout, now time.Time) (fleetapi.Rollout, error) {
 		return r, fmt.Errorf("wave %d is halted; cancel the rollout, roll it back, or plan another", i+1)
 	}
 	n := drop(&r, func(of *fleetapi.Wave, _ *fleetapi.Target) bool { return of == w }, why, now)
+	if n == 0 && slices.ContainsFunc(w.Targets, func(t fleetapi.Target) bool { return t.State == fleetapi.TargetCanceled }) {
+		return r, nil // they were left out before
+	}
 	r.Sentence = fmt.Sprintf("Wave %d of %d %s: %s of it will not be offered the version", i+1, len(r.Waves), why, boxes(n))
 	return r, nil
 }
@@ -176,8 +191,15 @@ func (a Act) rollback(r fleetapi.Rollout, now time.Time) fleetapi.Rollout {
 	if a.Wave > 0 {
 		where = fmt.Sprintf("in wave %d", a.Wave)
 	}
-	r.Sentence = fmt.Sprintf("Taken back %s%s by %d rollouts", where, a.because(), len(a.Rollouts))
+	r.Sentence = fmt.Sprintf("Taken back %s%s by %s", where, a.because(), rollouts(len(a.Rollouts)))
 	return r
+}
+
+func rollouts(n int) string {
+	if n == 1 {
+		return "1 rollout"
+	}
+	return fmt.Sprintf("%d rollouts", n)
 }
 
 // Count is how many boxes an action is about.
