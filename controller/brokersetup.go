@@ -11,6 +11,7 @@ const (
 	BrokerFileCA   = broker.FileCA
 	BrokerFileCert = broker.FileCert
 	BrokerFileKey  = broker.FileKey
+	BrokerFileCRL  = broker.FileCRL
 )
 
 // BrokerSetup is how a broker of others is to be set up.

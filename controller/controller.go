@@ -157,6 +157,7 @@ type Controller struct {
 	mqtt   net.Listener
 	behind []*balancer.Listener // which of the three; none without Options.Balancers
 	acted  chan struct{}        // buffer 1: a person wants rollouts to be looked at
+	outed  chan struct{}        // buffer 1: a box may have been revoked
 
 	changes  changes              // boxes heard from, for the conductor
 	underWay map[string]*underWay // of the conductor alone: rollouts by id
@@ -176,7 +177,7 @@ type Controller struct {
 // Open opens state and listeners. Nothing is served before Run.
 func Open(ctx context.Context, opts Options, log *slog.Logger) (_ *Controller, err error) {
 	// Not a named result: a return of nil would hide what is to be closed.
-	c := &Controller{opts: opts.withDefaults(), log: log, hub: api.NewHub(), underWay: map[string]*underWay{}, acted: make(chan struct{}, 1), missed: make(chan struct{}, 1)}
+	c := &Controller{opts: opts.withDefaults(), log: log, hub: api.NewHub(), underWay: map[string]*underWay{}, acted: make(chan struct{}, 1), outed: make(chan struct{}, 1), missed: make(chan struct{}, 1)}
 	defer func() {
 		if err != nil {
 			c.Close()

@@ -160,6 +160,10 @@ func (c *Controller) memberChanged(id identity.ID) {
 		// Also when another machine took its place: that one has no session yet.
 		c.downloads.cut(id)
 		c.broker.Disconnect(id)
+		select {
+		case c.outed <- struct{}{}:
+		default:
+		}
 	}
 }
 

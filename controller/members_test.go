@@ -9,9 +9,13 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -140,6 +144,7 @@ func TestT22ARevokedBoxIsOutAtOnce(t *testing.T) {
 		t.Error("the session lives on")
 	}
 	t.Logf("its session ended after %s; 2 s are promised", time.Since(began))
+	listed(t, c, id) // for a broker of others
 	if _, err := session(t, id); err == nil {
 		t.Error("it is back in")
 	}
@@ -154,6 +159,29 @@ func TestT22ARevokedBoxIsOutAtOnce(t *testing.T) {
 			t.Errorf("files on a connection to renew: %d %s", status, text)
 		}
 	}
+}
+
+// listed waits until the controller's list of revoked certificates has the box's.
+func listed(t *testing.T, c *Controller, id *identity.Identity) {
+	t.Helper()
+	tick, file := time.NewTicker(50*time.Millisecond), filepath.Join(c.opts.Dir, "ca", identity.ListName)
+	defer tick.Stop()
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); <-tick.C {
+		text, err := os.ReadFile(file)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		must(t, err)
+		block, _ := pem.Decode(text)
+		list, err := x509.ParseRevocationList(block.Bytes)
+		must(t, err)
+		for _, r := range list.RevokedCertificateEntries {
+			if r.SerialNumber.Cmp(id.Certificate.Leaf.SerialNumber) == 0 {
+				return
+			}
+		}
+	}
+	t.Error("the certificate of a box that was revoked is not on the list")
 }
 
 // A machine that takes a place has its name, and the one before is out.

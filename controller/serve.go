@@ -151,6 +151,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	g.Go(func() error { return c.compact(ctx) })
 	g.Go(func() error { return c.checkpoint(ctx) })
 	g.Go(func() error { return c.seal(ctx) })
+	g.Go(func() error { return c.listRevoked(ctx) })
 	g.Go(func() error { return c.trust.Run(ctx) })
 	g.Go(func() error { return c.desk.Run(ctx) })
 	g.Go(func() error { return c.notify.Run(ctx) })

@@ -146,6 +146,13 @@ func serverBrokerConfigCommand(c *cli) *cobra.Command {
 			return err
 		}
 		var written []outFile
+		if args[0] == "mosquitto" {
+			list, err := revocations(cfg, ca)
+			if err != nil {
+				return err
+			}
+			written = append(written, outFile{controller.BrokerFileCRL, list, 0o644})
+		}
 		for _, f := range files {
 			written = append(written, outFile{f.Name, []byte(f.Text), 0o644})
 		}
@@ -162,11 +169,21 @@ func serverBrokerConfigCommand(c *cli) *cobra.Command {
 	return cmd
 }
 
+// revocations is the list that the controller keeps; before its first start
+// there is nothing to revoke.
+func revocations(cfg serverConfig, ca *identity.CA) ([]byte, error) {
+	list, err := os.ReadFile(filepath.Join(cfg.State, "ca", controller.BrokerFileCRL))
+	if errors.Is(err, fs.ErrNotExist) {
+		return ca.RevocationList(nil)
+	}
+	return list, err
+}
+
 func brokerNext(kind string) string {
 	if kind == "nats" {
 		return "the server must be able to read server-key.pem. Write users.conf anew after each enrolment and let NATS read it (nats-server --signal reload). Then set broker.url and broker.shared: false in server.yaml."
 	}
-	return "the user mosquitto must be able to read server-key.pem (chown mosquitto). Start Mosquitto with -c mosquitto.conf alone, then set broker.url: mqtts://NAME:8883 in server.yaml; the controller tries the broker before it uses it."
+	return "the user mosquitto must be able to read server-key.pem (chown mosquitto). Start Mosquitto with -c mosquitto.conf alone, then set broker.url: mqtts://NAME:8883 in server.yaml; the controller tries the broker before it uses it. Bring ca/crl.pem of its state directory along whenever that changes (docs/operations.md)."
 }
 
 // boxSubjects asks the controller for its boxes: the subject of the certificate

@@ -82,7 +82,7 @@ func unsealKeys(state string, lock *keyfile.Lock) (err error) {
 	}
 	defer func() { err = errors.Join(err, held.Close()) }()
 	var plain *keyfile.Lock
-	for _, name := range []string{"ca/ca-key.pem", "ca/next-ca-key.pem", "ca/issuing-device.pem", "ca/issuing-server.pem", "keys/secrets.key"} {
+	for _, name := range []string{"ca/ca-key.pem", "ca/next-ca-key.pem", "ca/issuing-device.pem", "ca/issuing-device-before.pem", "ca/issuing-server.pem", "keys/secrets.key"} {
 		path := filepath.Join(state, filepath.FromSlash(name))
 		data, err := lock.Read(path)
 		if errors.Is(err, fs.ErrNotExist) {

@@ -17,6 +17,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -55,16 +56,22 @@ type mosquitto struct {
 // startMosquitto runs the generated configuration after change.
 func startMosquitto(t *testing.T, change func(conf string) string) *mosquitto {
 	t.Helper()
+	ca, err := identity.OpenCA(filepath.Join(t.TempDir(), "ca"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return runMosquitto(t, ca, change)
+}
+
+func runMosquitto(t *testing.T, ca *identity.CA, change func(conf string) string) *mosquitto {
+	t.Helper()
 	assets.Program(t, "mosquitto")
-	m := &mosquitto{t: t, port: freePort(t)}
+	m := &mosquitto{t: t, ca: ca, port: freePort(t)}
 	var err error
 	if m.dir, err = os.MkdirTemp("", "eh"); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(m.dir) })
-	if m.ca, err = identity.OpenCA(filepath.Join(t.TempDir(), "ca"), nil); err != nil {
-		t.Fatal(err)
-	}
 	conf, acl := broker.Setup{Dir: m.dir, Port: m.port}.Mosquitto()
 	if change != nil {
 		conf = change(conf)
@@ -73,8 +80,12 @@ func startMosquitto(t *testing.T, change func(conf string) string) *mosquitto {
 	if err != nil {
 		t.Fatal(err)
 	}
+	list, err := m.ca.RevocationList(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for name, data := range map[string][]byte{
-		broker.FileCA: m.ca.PEM(), broker.FileCert: cert, broker.FileKey: key, broker.FileACL: []byte(acl), "mosquitto.conf": []byte(conf),
+		broker.FileCRL: list, broker.FileCA: m.ca.PEM(), broker.FileCert: cert, broker.FileKey: key, broker.FileACL: []byte(acl), "mosquitto.conf": []byte(conf),
 	} {
 		if err := os.WriteFile(filepath.Join(m.dir, name), data, 0o600); err != nil {
 			t.Fatal(err)
@@ -290,6 +301,10 @@ func (m *mosquitto) box(id identity.ID, client string, got mqtt.MessageHandler) 
 	if err != nil {
 		m.t.Fatal(err)
 	}
+	return m.shows(cfg, client, got)
+}
+
+func (m *mosquitto) shows(cfg *tls.Config, client string, got mqtt.MessageHandler) (mqtt.Client, error) {
 	o := mqtt.NewClientOptions().AddBroker("ssl://" + m.addr()).SetClientID(client).SetTLSConfig(cfg).
 		SetAutoReconnect(false).SetCleanSession(true).SetProtocolVersion(4).SetDefaultPublishHandler(got)
 	c := mqtt.NewClient(o)
@@ -417,6 +432,67 @@ func TestTheGeneratedListRefusesForgedTopicsIdentitiesAndListeners(t *testing.T)
 	if token.WaitTimeout(10*time.Second) && token.Error() == nil {
 		t.Error("a certificate of another CA was let in")
 	}
+}
+
+func TestMosquittoLetsNoRevokedCertificateIn(t *testing.T) {
+	dir, ago := t.TempDir(), -26*30*24*time.Hour
+	before, err := identity.OpenCA(dir, func() time.Time { return time.Now().Add(ago) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	ago = 0
+	older := certificate(t, before)
+	// Its authority is made anew, as it is every two years: what the one before
+	// has certified comes in, unless it is revoked.
+	ca, err := identity.OpenCA(dir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	good, bad := certificate(t, ca), certificate(t, ca)
+	if bytes.Equal(older.Leaf.AuthorityKeyId, good.Leaf.AuthorityKeyId) {
+		t.Fatal("the authority was not made anew")
+	}
+	m := runMosquitto(t, ca, nil)
+	enters := func(cert tls.Certificate) bool {
+		c, err := m.shows(&tls.Config{MinVersion: tls.VersionTLS13, RootCAs: ca.Pool(), Certificates: []tls.Certificate{cert}}, wire.ClientID(boxA, wire.SID{1}), nil)
+		c.Disconnect(0)
+		return err == nil
+	}
+	for name, cert := range map[string]tls.Certificate{"older": older, "good": good, "bad": bad} {
+		if !enters(cert) {
+			t.Fatalf("%s is not let in though nothing is revoked", name)
+		}
+	}
+	var revoked []identity.Revoked
+	for _, c := range []tls.Certificate{older, bad} {
+		revoked = append(revoked, identity.Revoked{Serial: c.Leaf.SerialNumber.Text(16), Since: time.Now()})
+	}
+	until(t, 20*time.Second, "both are refused", func() bool { // of two lists the later second counts
+		list, err := ca.RevocationList(revoked)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(m.dir, broker.FileCRL), list, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := m.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+		return !enters(older) && !enters(bad)
+	})
+	if !enters(good) {
+		t.Error("who was not revoked is refused")
+	}
+}
+
+// certificate is one of box A.
+func certificate(t *testing.T, ca *identity.CA) tls.Certificate {
+	t.Helper()
+	cert, err := ca.IssueProbe(boxA)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cert
 }
 
 func TestABoxThatNobodyEnrolledIsRefusedAndNamedOnce(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/edgeherd/edgeherd/internal/identity"
 	"github.com/edgeherd/edgeherd/internal/wire"
 )
 
@@ -25,6 +26,7 @@ const (
 	FileCert = "server.pem"
 	FileKey  = "server-key.pem"
 	FileACL  = "acl"
+	FileCRL  = identity.ListName
 )
 
 // Mosquitto returns the configuration and the access list for Mosquitto 2.
@@ -35,6 +37,9 @@ listener %d
 cafile %s
 certfile %s
 keyfile %s
+# Revoked certificates. Bring it anew when the controller has written it, and let
+# Mosquitto read it (SIGHUP).
+crlfile %s
 
 # Who a client is says its certificate; what it may do says the access list.
 require_certificate true
@@ -58,7 +63,7 @@ log_type error
 log_type warning
 log_type notice
 connection_messages false
-`, s.Port, at(FileCA), at(FileCert), at(FileKey), at(FileACL), wire.MaxMessageBytes)
+`, s.Port, at(FileCA), at(FileCert), at(FileKey), at(FileCRL), at(FileACL), wire.MaxMessageBytes)
 	base := fmt.Sprintf("eh/%d/%s/%%u", wire.Version, wire.Tenant)
 	acl = fmt.Sprintf(`# The controllers.
 user %s

@@ -240,6 +240,24 @@ func (s *Store) HasCert(ctx context.Context, serial string) (has bool, err error
 	return has, nil
 }
 
+// DeadCerts lists what has not ended yet and opens nothing any more, by number:
+// what was replaced or revoked, and all of boxes that may not connect.
+func (s *Store) DeadCerts(ctx context.Context) (out []Cert, err error) {
+	err = s.each(ctx, `SELECT c.serial, c.box, c.changed_ms FROM device_cert c LEFT JOIN standing s ON s.box = c.box
+		WHERE c.ends_ms > ? AND (c.state = 'dead' OR s.state IN ('revoked', 'retired')) ORDER BY c.serial`, []any{s.now().UnixMilli()}, func(rows *sql.Rows) error {
+		var c Cert
+		var changed int64
+		err := rows.Scan(&c.Serial, &c.Box, &changed)
+		c.Changed = time.UnixMilli(changed)
+		out = append(out, c)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list revoked certificates: %w", err)
+	}
+	return out, nil
+}
+
 // Certs lists the certificates of a box, newest first.
 func (s *Store) Certs(ctx context.Context, id identity.ID) (out []Cert, err error) {
 	err = s.read(ctx, func(t *tx) error { out, err = certsIn(ctx, t, id); return err })

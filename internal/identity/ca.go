@@ -42,6 +42,8 @@ const authorityLead = 90 * 24 * time.Hour
 //	ca-key.pem         key of the root; it may be taken away once the others are there
 //	issuing-device.pem certificate and key, for boxes
 //	issuing-server.pem certificate and key, for listeners
+//	issuing-device-before.pem  the one for boxes that was replaced last, if any
+//	crl.pem            revoked certificates of boxes, for brokers of others
 //
 // and during a rollover next-ca-key.pem, then cross.pem (see rollover.go).
 type CA struct {
@@ -50,6 +52,7 @@ type CA struct {
 	cross  *x509.Certificate   // the active root, signed by the one before; or nil
 	device issuing
 	server issuing
+	before issuing // for boxes, the last; or nothing
 	now    func() time.Time
 	keys   *keyfile.Lock // of the files that hold keys; nil: in plain text
 }
@@ -161,9 +164,18 @@ func (ca *CA) openIssuing(dir string) error {
 		if err == nil && have.cert.CheckSignatureFrom(ca.roots[0]) == nil && have.cert.NotAfter.Sub(ca.now()) > issuingLife/3 {
 			continue
 		}
+		if have.cert != nil && k.into == &ca.device {
+			if err := ca.writeIssuing(filepath.Join(dir, beforeName), have); err != nil {
+				return err
+			}
+		}
 		if *k.into, err = ca.makeIssuing(path, k.name, k.use); err != nil {
 			return err
 		}
+	}
+	var err error
+	if ca.before, err = ca.readIssuing(filepath.Join(dir, beforeName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
 	return nil
 }
@@ -191,12 +203,18 @@ func (ca *CA) makeIssuing(path, name string, use x509.ExtKeyUsage) (issuing, err
 	if err != nil {
 		return issuing{}, err
 	}
-	keyPEM, err := encodeKey(key)
+	made := issuing{cert, key}
+	return made, ca.writeIssuing(path, made)
+}
+
+// writeIssuing writes one file: certificate and key are never of two different
+// ones.
+func (ca *CA) writeIssuing(path string, a issuing) error {
+	keyPEM, err := encodeKey(a.key)
 	if err != nil {
-		return issuing{}, err
+		return err
 	}
-	// One file: certificate and key are never of two different ones.
-	return issuing{cert, key}, ca.keys.Write(path, append(encodeCerts(cert.Raw), keyPEM...))
+	return ca.keys.Write(path, append(encodeCerts(a.cert.Raw), keyPEM...))
 }
 
 func (ca *CA) readIssuing(path string) (issuing, error) {
