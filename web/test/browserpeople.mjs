@@ -104,6 +104,12 @@ export function peopleParts({ open, visit, check, dialogClean }) {
     const { page, context } = await open();
     await visit(page, "/audit");
     await page.getByText("4 records; none was changed after it was written").waitFor();
+    for (const text of [
+      "What records 3 to 5 said before is lost",
+      "1 box shows what no controller signed",
+      "2 boxes have seen what the log cannot judge",
+    ])
+      await page.getByText(text).waitFor();
     await page.getByRole("button", { name: "bert@example.com" }).click();
     await page.waitForURL(/actor=bert/);
     await page.getByText("What bert@example.com did").waitFor();

@@ -136,8 +136,16 @@ export const peopleSample = {
     seals: 2,
     witnesses: 2,
     sealed: "2026-01-15T11:40:00Z",
+    witnessed: 4,
+    restores: [{ seq: 3, time: "2026-01-15T10:00:00Z", lost: 5 }],
+    forged: [head("d-mw5dnos7nv4e3", "berlin-1-3", 2)],
+    unjudged: [head("d-mw5dnos7nv4eq", "berlin-1-1", 7), head("d-mw5dnos7nv4e2", "berlin-1-2", 7)],
   },
 };
+
+function head(box, name, seq) {
+  return { box, name, seq, hash: "4b1d".repeat(16), told: "2026-01-15T11:00:00Z" };
+}
 
 /** answerPeople answers what belongs here; undefined is for others. */
 export function answerPeople(path, query, body, { shift, refuse, now }) {

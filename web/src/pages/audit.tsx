@@ -1,8 +1,8 @@
 // The audit log: who did what, and whether the chain of records holds.
 import { useInfiniteQuery, useQuery } from "@tanstack/react-query";
-import { useNavigate, useSearch } from "@tanstack/react-router";
+import { Link, useNavigate, useSearch } from "@tanstack/react-router";
 import { useTranslation } from "react-i18next";
-import type { AuditState } from "../api/generated";
+import type { AuditRestore, AuditState, AuditWitness } from "../api/generated";
 import { auditQuery, auditStateQuery, can, peoplePaths } from "../api/people";
 import { sessionQuery } from "../api/queries";
 import { stamp } from "../format";
@@ -33,7 +33,14 @@ export function AuditPage() {
     >
       <div className="grid grid-cols-[minmax(0,1fr)] gap-3">
         {state.error && <Fault error={state.error} />}
-        {state.data && <Chain state={state.data} />}
+        {state.data && (
+          <>
+            <Chain state={state.data} />
+            <Restores of={state.data.restores ?? []} />
+            <Doubtful kind="forged" heads={state.data.forged ?? []} />
+            <Doubtful kind="unjudged" heads={state.data.unjudged ?? []} />
+          </>
+        )}
         {session.data && !all && <p className="text-soft">{t("auditLog.own")}</p>}
         <Card
           title={actor ? t("auditLog.by", { name: actor }) : t("auditLog.records")}
@@ -128,6 +135,7 @@ function Chain({ state }: { state: AuditState }) {
           {state.broken}
         </p>
         <p className="mt-1">{t("auditLog.brokenHint")}</p>
+        <Heads kind="contradicted" heads={state.contradicted ?? []} />
       </div>
     );
   }
@@ -144,6 +152,71 @@ function Chain({ state }: { state: AuditState }) {
           {t("auditLog.sealed", { count: state.seals })} <Ago time={state.sealed} />
         </p>
       )}
+      {state.witnesses > 0 && (
+        <p className="mt-1 text-soft">
+          {t("auditLog.witnesses", { count: state.witnesses, seq: state.witnessed ?? 0 })}
+        </p>
+      )}
     </div>
+  );
+}
+
+/** Restores tells when the database came from a backup, and what that lost. */
+function Restores({ of }: { of: AuditRestore[] }) {
+  const { t } = useTranslation();
+  if (of.length === 0) return null;
+  return (
+    <div className="rounded-md border border-warm bg-warm-tint p-3">
+      {of.map((r) => (
+        <div key={r.seq} className="mb-1 flex gap-2">
+          <span className="mt-1 shrink-0">
+            <Icon name="throttling" />
+          </span>
+          <p>
+            {t("auditLog.restored", { seq: r.seq })} <Ago time={r.time} />
+            {(r.lost ?? 0) >= r.seq && (
+              <strong className="block">{t("auditLog.lost", { from: r.seq, to: r.lost })}</strong>
+            )}
+          </p>
+        </div>
+      ))}
+      <p className="text-soft">{t("auditLog.restoredHint")}</p>
+    </div>
+  );
+}
+
+/** Doubtful shows boxes that have seen what the log does not hold, and cannot be blamed for. */
+function Doubtful({ kind, heads }: { kind: "forged" | "unjudged"; heads: AuditWitness[] }) {
+  const { t } = useTranslation();
+  if (heads.length === 0) return null;
+  return (
+    <div role="alert" className="rounded-md border border-warm bg-warm-tint p-3">
+      <Heads kind={kind} heads={heads} />
+      <p className="mt-1">{t(`auditLog.${kind}Hint`)}</p>
+    </div>
+  );
+}
+
+/** Heads are records as boxes have seen them. */
+function Heads({ kind, heads }: { kind: "forged" | "unjudged" | "contradicted"; heads: AuditWitness[] }) {
+  const { t } = useTranslation();
+  if (heads.length === 0) return null;
+  return (
+    <>
+      <p className="flex items-center gap-2 font-semibold">
+        <Icon name="throttling" /> {t(`auditLog.${kind}`, { count: new Set(heads.map((h) => h.box)).size })}
+      </p>
+      <ul className="mt-1">
+        {heads.map((h) => (
+          <li key={`${h.box} ${h.seq} ${h.hash}`}>
+            <Link to="/boxes/$id" params={{ id: h.box }} className="link">
+              {h.name}
+            </Link>{" "}
+            {t("auditLog.says", { seq: h.seq })} <Ago time={h.told} />{" "}
+            <code className="code break-all text-soft">{h.hash}</code>
+          </li>
+        ))}
+      </ul>
+    </>
   );
 }
