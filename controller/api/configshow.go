@@ -29,10 +29,11 @@ func (a *API) getConfig(ctx context.Context, in *documentInput) (fleetapi.Docume
 	if err != nil {
 		return fleetapi.DocumentList{}, err
 	}
-	if len(all) == 0 {
-		return fleetapi.DocumentList{}, fleetapi.Problem(http.StatusNotFound, "there is no document "+in.Name, "`edgeherd config list` shows those that there are.")
+	list, err := a.shown(ctx, all, true)
+	if err == nil && len(list.Items) == 0 {
+		err = fleetapi.Problem(http.StatusNotFound, "there is no document "+in.Name, "`edgeherd config list` shows those that there are.")
 	}
-	return a.shown(ctx, all, true)
+	return list, err
 }
 
 // shown counts the boxes of each document.
@@ -64,7 +65,9 @@ func (a *API) shown(ctx context.Context, all []store.Document, text bool) (fleet
 				}
 			}
 		}
-		list.Items = append(list.Items, out)
+		if out.Boxes+out.Holding > 0 || who(ctx).Everywhere() { // else it is of foreign sites
+			list.Items = append(list.Items, out)
+		}
 	}
 	return list, nil
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/edgeherd/edgeherd/controller/authz"
 	"github.com/edgeherd/edgeherd/controller/people"
 	"github.com/edgeherd/edgeherd/controller/store"
+	"github.com/edgeherd/edgeherd/internal/blob"
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
 	"github.com/edgeherd/edgeherd/internal/identity"
 )
@@ -142,6 +143,13 @@ func TestT32ListsHoldNothingOfAForeignSite(t *testing.T) {
 	a, b := w.corner("a"), w.corner("b")
 	w.event(b.box, 1, testStart, "started", "x")
 	w.grant("tech-a", authz.Tech, "a")
+	for _, name := range []string{"box-a", "box-b"} {
+		body := "kind: BoxConfig\nname: of-" + name + "\nselector: name = \"" + name + "\"\nagent: {trial: 5s}\n"
+		must(t, w.store.AddDocument(t.Context(), store.Document{Name: "of-" + name, Version: "1", Digest: blob.Sum([]byte(body)), Body: body}))
+	}
+	if own, foreign := w.ask("tech-a", "GET", "/api/v1/configs/of-box-a", ""), w.ask("tech-a", "GET", "/api/v1/configs/of-box-b", ""); own.status != http.StatusOK || foreign.status != http.StatusNotFound {
+		t.Errorf("documents of settings: own %s, foreign %s", own.body, foreign.body)
+	}
 	strange := []string{string(b.box), "box-b", `"b"`, `"` + b.ticket + `"`, `"` + b.visit + `"`, `"` + b.rma + `"`}
 	for _, p := range w.api.routes.patterns {
 		e := access[p]
