@@ -5,6 +5,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/edgeherd/edgeherd/controller/care"
 	"github.com/edgeherd/edgeherd/controller/registry"
 	"github.com/edgeherd/edgeherd/controller/rollout"
 	"github.com/edgeherd/edgeherd/controller/store"
@@ -87,6 +88,17 @@ func heatOf(b store.Box) *fleetapi.Heat {
 		h.RiseKelvin = 2 * math.Round((die.Value-inlet.Value)/2)
 	}
 	return &h
+}
+
+// admissionFact adds what the headroom of a box is predicted from. Its power is
+// taken to the watt: 5 W are much for a small box.
+func admissionFact(f *rollout.Fact, b store.Box) {
+	if h, ok := care.ReadHeat(b.Heat); ok {
+		f.Cooling = h.Cooling
+	}
+	if watts, ok := b.Latest.Get("power_watts"); ok && f.Heat != nil {
+		f.Heat.Watts = math.Round(watts.Value)
+	}
 }
 
 // digestOf reads a digest that a box reported; nonsense is none.

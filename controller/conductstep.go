@@ -254,6 +254,11 @@ func (c *Controller) observe(ctx context.Context, u *underWay, l look, now time.
 			return nil, err
 		}
 	}
+	if p.Admission != nil {
+		if err := c.store.AddHeats(ctx, boxes); err != nil {
+			return nil, err
+		}
+	}
 	in, err := c.joiners(ctx, u, now)
 	if err != nil {
 		return nil, err
@@ -263,6 +268,9 @@ func (c *Controller) observe(ctx context.Context, u *underWay, l look, now time.
 	}
 	for _, b := range boxes {
 		f := factOf(r, b, l.ages, now)
+		if p.Admission != nil {
+			admissionFact(&f, b)
+		}
 		if len(l.locks) > 0 {
 			f.Locked = boxLock(l.locks, registry.View(b, now), now)
 		}

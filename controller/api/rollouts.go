@@ -86,6 +86,8 @@ func (a *API) planRollout(ctx context.Context, in *planInput) (fleetapi.Rollout,
 	if err != nil {
 		return fleetapi.Rollout{}, err
 	}
+	name, version, _ := strings.Cut(in.Body.Model, ":")
+	draws := rollout.DrawsOf(boxes, name, version) // elsewhere, too
 	boxes = slices.DeleteFunc(boxes, func(b fleetapi.Box) bool { return !f.Match(b) })
 	var c cargo
 	switch {
@@ -102,6 +104,7 @@ func (a *API) planRollout(ctx context.Context, in *planInput) (fleetapi.Rollout,
 	if err := a.mustBeListed(ctx, &c, boxes); err != nil {
 		return fleetapi.Rollout{}, err
 	}
+	c.draws = draws
 	r, err := a.order(ctx, c, in.Body, boxes)
 	if err != nil {
 		return fleetapi.Rollout{}, err
@@ -130,7 +133,7 @@ func given(s string) int {
 // order makes a plan out of what boxes, sites and the cargo say.
 func (a *API) order(ctx context.Context, c cargo, req fleetapi.PlanRequest, boxes []fleetapi.Box) (fleetapi.Rollout, error) {
 	o := rollout.Order{
-		ID: newRolloutID(), Request: req, Kind: c.kind, Target: c.target, Bytes: c.bytes, Sizes: c.sizes, Boxes: boxes, Unfit: c.unfit,
+		ID: newRolloutID(), Request: req, Kind: c.kind, Target: c.target, Bytes: c.bytes, Sizes: c.sizes, Boxes: boxes, Unfit: c.unfit, Draws: c.draws,
 		Zones: map[string]string{}, Rates: map[string]int64{}, Now: a.opts.WallClock().UTC(),
 	}
 	sites, err := a.opts.Store.Sites(ctx)
@@ -171,6 +174,7 @@ type cargo struct {
 	bytes  int64                  // download of a box that has nothing yet
 	sizes  map[identity.ID]int64  // download of a box, where it is less
 	unfit  map[identity.ID]string // why boxes cannot take it
+	draws  []fleetapi.Draw        // of boxes that run it already
 }
 
 // modelCargo finds a model version and checks that every box may replace with

@@ -27,6 +27,8 @@ type Heat struct {
 	// DustRate is how fast it clogs, and how unsure that is; see health.Box.
 	DustRate  *float64 `json:"dust_rate,omitempty"`
 	DustSigma float64  `json:"dust_sigma,omitempty"`
+	// Cooling is how warm its work makes it, for rollouts to ask.
+	Cooling *fleetapi.Cooling `json:"cooling,omitempty"`
 }
 
 // ReadHeat reads a stored Heat; false: there is none that can be read.

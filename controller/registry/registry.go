@@ -88,7 +88,7 @@ func heat(b store.Box) (fleetapi.Health, fleetapi.Thermal) {
 }
 
 func thermal(h care.Heat) fleetapi.Thermal {
-	t := fleetapi.Thermal{Causes: []string{}, Reference: h.Reference}
+	t := fleetapi.Thermal{Causes: []string{}, Reference: h.Reference, Cooling: h.Cooling}
 	switch {
 	case !h.Judged:
 		t.ReasonCode, t.Reason = fleetapi.ReasonLearning, "learning the clean box: it takes a week of steady load"

@@ -19,6 +19,7 @@ type bounds struct {
 	windows map[string]string // by time zone: why not now; "" is now
 	groups  map[groupKey]*group
 	pending int // told, not yet seen to be told
+	draws   draws
 	noted   int // reasons to wait that changed in this step
 }
 
@@ -63,6 +64,10 @@ func (c *Course) bounds(now time.Time) *bounds {
 	if len(c.p.Budgets) > 0 {
 		b.groups = map[groupKey]*group{}
 	}
+	var seen *sightings
+	if c.p.Admission != nil {
+		seen = &sightings{version: c.r.Target.Version}
+	}
 	for i := range c.r.Waves {
 		for j := range c.r.Waves[i].Targets {
 			t, f := &c.r.Waves[i].Targets[j], c.facts[i][j]
@@ -70,8 +75,10 @@ func (c *Course) bounds(now time.Time) *bounds {
 				b.pending++
 			}
 			b.count(t, f)
+			seen.take(t, f, now)
 		}
 	}
+	b.draws = seen.draws(c.r.Draws)
 	return b
 }
 
@@ -180,7 +187,10 @@ func (b *bounds) refuse(t *fleetapi.Target, f Fact) (why string, full bool) {
 			return why, false
 		}
 	}
-	return "", b.pending >= b.c.p.AtOnce
+	if b.pending >= b.c.p.AtOnce {
+		return "", true
+	}
+	return b.cool(t, f), false
 }
 
 // window says why it is not now, in the time of the site.

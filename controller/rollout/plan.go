@@ -37,6 +37,8 @@ type Order struct {
 	Zones map[string]string // time zones of sites; none: UTC
 	// Rates are what lines of sites carry, in bytes per second; none: unknown.
 	Rates map[string]int64
+	// Draws is what boxes draw that run the version already, by class; see DrawsOf.
+	Draws []fleetapi.Draw
 	// Unfit says why boxes cannot take the version at all.
 	Unfit map[identity.ID]string
 	Now   time.Time
@@ -68,7 +70,7 @@ func Plan(o Order) (fleetapi.Rollout, error) {
 	if err != nil {
 		return fleetapi.Rollout{}, err
 	}
-	r := fleetapi.Rollout{ID: o.ID, State: fleetapi.RolloutDraft, Request: o.Request, Target: o.Target, Kind: o.Kind, BytesPerBox: o.Bytes, Created: o.Now, Warnings: append([]string{}, missing...)}
+	r := fleetapi.Rollout{ID: o.ID, State: fleetapi.RolloutDraft, Request: o.Request, Target: o.Target, Kind: o.Kind, BytesPerBox: o.Bytes, Draws: o.Draws, Created: o.Now, Warnings: append([]string{}, missing...)}
 	order := spread(fit, p.recent(o.Now))
 	for _, n := range sizes {
 		w := fleetapi.Wave{State: fleetapi.WaveWaiting, Targets: []fleetapi.Target{}}
@@ -135,7 +137,10 @@ func (o Order) judge(p Policy, b fleetapi.Box) (rule, why string) {
 	if die, ok := b.Latest["temp_die_celsius"]; ok && p.Health.MaxDie > 0 && die.Value > p.Health.MaxDie {
 		return "later", fmt.Sprintf("no thermal headroom: %.0f °C, the policy allows %.0f °C", die.Value, p.Health.MaxDie)
 	}
-	return "go", ""
+	if p.Admission == nil {
+		return "go", ""
+	}
+	return o.admit(*p.Admission, b)
 }
 
 func (o Order) target(p Policy, b fleetapi.Box) fleetapi.Target {

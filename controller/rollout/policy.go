@@ -52,6 +52,8 @@ type Policy struct {
 	FourEyes bool  `yaml:"four_eyes"`
 	// Health says what becomes of boxes with findings: go, skip or later.
 	Health HealthRule `yaml:"health"`
+	// Admission asks of each box that it stays cool enough; nil: nothing is asked.
+	Admission *Admission `yaml:"admission"`
 	// Budgets bound how many boxes of a group are down at once.
 	Budgets []Budget `yaml:"budgets"`
 	// Windows in site time ("01:00-05:00 mon-fri") in which boxes are offered.
@@ -116,6 +118,18 @@ type HealthRule struct {
 	Urgent string `yaml:"urgent"`
 	// MaxDie leaves boxes whose die is hotter for later, in °C.
 	MaxDie float64 `yaml:"max_die"`
+}
+
+// Admission is what a box must have left before it throttles, as predicted for
+// the power of the version.
+type Admission struct {
+	Headroom float64 `yaml:"headroom"` // K; default 8
+	// Else is what becomes of a box with less: skip (default), or defer: its cool
+	// hours are waited for.
+	Else string `yaml:"else"`
+	// Unknown is what becomes of a box for which nothing can be predicted: admit
+	// (default) or skip.
+	Unknown string `yaml:"unknown"`
 }
 
 // Budget bounds what the boxes of a rollout that have the same value of a label
@@ -246,7 +260,7 @@ func PolicyOf(req fleetapi.PlanRequest) (Policy, error) {
 // Heat says whether the policy asks how warm boxes are.
 func (p Policy) Heat() bool {
 	g := p.Gates
-	return g.Temperature.Rise > 0 || g.Throttles != nil || g.Agreement > 0 || slices.ContainsFunc(p.Budgets, Budget.heat)
+	return p.Admission != nil || g.Temperature.Rise > 0 || g.Throttles != nil || g.Agreement > 0 || slices.ContainsFunc(p.Budgets, Budget.heat)
 }
 
 func (p Policy) withDefaults() Policy {
@@ -263,6 +277,13 @@ func (p Policy) withDefaults() Policy {
 	for i := range p.Budgets {
 		def(&p.Budgets[i].TryWatts, 15)
 		def(&p.Budgets[i].Hot, 80)
+	}
+	if p.Admission != nil {
+		a := *p.Admission
+		def(&a.Headroom, 8)
+		def(&a.Else, "skip")
+		def(&a.Unknown, "admit")
+		p.Admission = &a
 	}
 	def(&p.Health.Ticket, "go")
 	def(&p.Health.Urgent, "go")
@@ -281,6 +302,9 @@ func (p Policy) check() error {
 		if w != "go" && w != "skip" && w != "later" {
 			return fmt.Errorf("policy: health %q: want go, skip or later", w)
 		}
+	}
+	if err := p.Admission.check(); err != nil {
+		return fmt.Errorf("policy: admission: %w", err)
 	}
 	for _, b := range p.Budgets {
 		if key, ok := b.key(); b.Per != "site" && b.Per != "class" && b.Per != "zone" && (!ok || key == "") {

@@ -39,6 +39,7 @@ gates:
   agreement: 98%
   evidence: {bad: 10%, halt: 0.95}
 health: {ticket: later, urgent: skip, max_die: 85}
+admission: {headroom: 8, else: defer, unknown: admit}
 budgets:
   - {per: site, max_unavailable: 1}
   - {per: label.role, min_available: 2}

@@ -35,6 +35,9 @@ func (o Order) unreported(p Policy, targets []fleetapi.Box) (warnings []string, 
 	if g := p.Gates; o.Kind != fleetapi.KindModel && (g.Latency.on() || g.Memory.on() || g.Agreement > 0) {
 		return nil, fmt.Errorf("%w: gates latency, memory and agreement are of the trial of a model, which this is not", ErrUnreported)
 	}
+	if p.Admission != nil && o.Kind != fleetapi.KindModel {
+		return nil, fmt.Errorf("%w: admission is by the power of a model, which this is not", ErrUnreported)
+	}
 	for _, rule := range p.asks() {
 		n := 0
 		for _, b := range targets {

@@ -53,6 +53,8 @@ type Fact struct {
 	Was *runnerapi.Probe `json:"was,omitempty"`
 	// Heat is known only where the policy asks for it.
 	Heat *fleetapi.Heat `json:"heat,omitempty"`
+	// Cooling is known only where the policy has an admission.
+	Cooling *fleetapi.Cooling `json:"cooling,omitempty"`
 	// Locked is why the box must not be offered anything now.
 	Locked string `json:"locked,omitempty"`
 }

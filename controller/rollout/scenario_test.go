@@ -90,6 +90,7 @@ type stage struct {
 	unfit   map[identity.ID]string
 	zones   map[string]string
 	bytes   int64
+	draws   []fleetapi.Draw
 	plan    fleetapi.Rollout
 	c       *Course
 	facts   map[identity.ID]Fact
@@ -256,9 +257,14 @@ func (s *stage) fleet(l line) error {
 				b.Latest[metric] = fleetapi.Value{Value: v}
 			}
 		}
+		cool, err := coolingOf(func(key string) string { return pick(key, "", i) })
+		if err != nil {
+			return err
+		}
+		b.Thermal.Cooling = cool
 		b.Models = []fleetapi.BoxModel{{Name: target.Name, RunningVersion: pick("old", "5.0.0", i)}}
 		s.boxes = append(s.boxes, b)
-		s.facts[b.ID] = Fact{Link: fleetapi.LinkLive, Running: other, Version: pick("old", "5.0.0", i)}
+		s.facts[b.ID] = Fact{Link: fleetapi.LinkLive, Running: other, Version: pick("old", "5.0.0", i), Cooling: cool}
 	}
 	return nil
 }
@@ -266,7 +272,7 @@ func (s *stage) fleet(l line) error {
 func (s *stage) makePlan(l line) error {
 	r, err := Plan(Order{
 		ID: "r-1", Kind: fleetapi.KindModel, Request: fleetapi.PlanRequest{Policy: s.policy}, Target: target,
-		Boxes: s.boxes, Zones: s.zones, Unfit: s.unfit, Bytes: s.bytes, Now: s.now,
+		Boxes: s.boxes, Draws: s.draws, Zones: s.zones, Unfit: s.unfit, Bytes: s.bytes, Now: s.now,
 	})
 	if err != nil {
 		return err

@@ -142,6 +142,13 @@ func (c *Course) offers(wave int, b *bounds, now time.Time) []Action {
 			if waits != "" || full {
 				continue
 			}
+			if why := b.skip(t, f); why != "" {
+				if b.noted < maxNoted {
+					c.setTarget(at, fleetapi.TargetCanceled, why, now)
+					b.noted++
+				}
+				continue
+			}
 			c.offer(at, now)
 			b.take(t, f)
 		} else if f.Restore == RestoreAhead || c.open(t) || t.State == fleetapi.TargetUnreachable || t.Waits != "" {

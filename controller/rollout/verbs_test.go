@@ -57,6 +57,7 @@ func init() {
 		"ahead":   restored(RestoreAhead),
 		"settled": restored(""),
 		"heat":    heat,
+		"draws":   drawsOfClass,
 		"join":    join,
 		"lock":    func(s *stage, l line) error { s.queue = append(s.queue, Input{Hold: &l.rest}); return nil },
 		"unlock":  func(s *stage, l line) error { none := ""; s.queue = append(s.queue, Input{Hold: &none}); return nil },
@@ -111,6 +112,41 @@ func heat(s *stage, l line) error {
 		*into = v
 	}
 	return s.see(l, func(f *Fact) { f.Heat = &h })
+}
+
+// coolingOf reads what the hours of a box tell; nil: nothing.
+func coolingOf(word func(key string) string) (*fleetapi.Cooling, error) {
+	var cool fleetapi.Cooling
+	any := false
+	for key, into := range map[string]*float64{"per": &cool.KelvinPerWatt, "hot": &cool.HotCelsius, "draw": &cool.Watts, "limit": &cool.LimitCelsius} {
+		if word(key) == "" || word(key) == "x" {
+			continue
+		}
+		v, err := strconv.ParseFloat(word(key), 64)
+		if err != nil {
+			return nil, err
+		}
+		*into, any = v, true
+	}
+	for _, hour := range strings.FieldsFunc(word("cool"), func(r rune) bool { return r == '+' }) {
+		n, err := strconv.Atoi(hour)
+		if err != nil {
+			return nil, err
+		}
+		cool.CoolHours = append(cool.CoolHours, n)
+	}
+	if !any {
+		return nil, nil
+	}
+	return &cool, nil
+}
+
+// drawsOfClass says what boxes of a class draw that run the version already.
+func drawsOfClass(s *stage, l line) error {
+	o := l.opts()
+	watts, err := strconv.ParseFloat(o["watts"], 64)
+	s.draws = append(s.draws, fleetapi.Draw{Class: l.words[1], Watts: watts, Boxes: 3})
+	return err
 }
 
 func join(s *stage, l line) error {

@@ -78,6 +78,10 @@ func heatCountsOnce(t *testing.T, open func(t *testing.T) *store.Store) {
 	if todo, err2 := s.Unjudged(ctx, 10); err != nil || err2 != nil || len(todo) != 0 || string(state) != "state" || string(box(t, s, boxA).Heat) != `{"judged":true}` {
 		t.Errorf("judged: %v, state %s, %v, %v", todo, state, err, err2)
 	}
+	both := []store.Box{{ID: boxB}, {ID: boxA}}
+	if err := s.AddHeats(ctx, both); err != nil || len(both[0].Heat) != 0 || string(both[1].Heat) != `{"judged":true}` {
+		t.Errorf("heat of two boxes: %s, %s, %v", both[0].Heat, both[1].Heat, err)
+	}
 	if b, err := s.Box(ctx, boxB, 0); err != nil || len(b.Heat) != 0 || len(b.Findings) != 0 {
 		t.Errorf("the other box has %s %v, %v", b.Heat, b.Findings, err)
 	}

@@ -208,6 +208,30 @@ func (s *Store) AddNewest(ctx context.Context, boxes []Box) error {
 	return nil
 }
 
+// AddHeats fills in what is known of the heat of boxes.
+func (s *Store) AddHeats(ctx context.Context, boxes []Box) error {
+	at, args := make(map[identity.ID]*Box, len(boxes)), make([]any, len(boxes))
+	for i := range boxes {
+		at[boxes[i].ID], args[i] = &boxes[i], string(boxes[i].ID)
+	}
+	find := many{head: `SELECT box, body FROM box_heat WHERE box IN (`, row: `?`, tail: `)`, width: 1}
+	err := s.read(ctx, func(t *tx) error {
+		return t.eachMany(ctx, find, args, func(rows *sql.Rows) error {
+			var id identity.ID
+			var body []byte
+			err := rows.Scan((*string)(&id), &body)
+			if b := at[id]; b != nil {
+				b.Heat = body
+			}
+			return err
+		})
+	})
+	if err != nil {
+		return fmt.Errorf("read the heat of %d boxes: %w", len(boxes), err)
+	}
+	return nil
+}
+
 // EnrolledSince returns the boxes that were enrolled after a time.
 func (s *Store) EnrolledSince(ctx context.Context, ms int64) ([]identity.ID, error) {
 	var out []identity.ID

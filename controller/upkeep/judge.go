@@ -27,7 +27,8 @@ const (
 type stored struct {
 	Box *health.Box `json:"box"`
 	// Logged are the changes that the box was told of, as keys.
-	Logged []string `json:"logged,omitempty"`
+	Logged []string    `json:"logged,omitempty"`
+	Warmth care.Warmth `json:"warmth"`
 }
 
 // Judge takes the hours that came since into the heat of their boxes.
@@ -101,13 +102,16 @@ func (d *Desk) judgeBox(ctx context.Context, h store.Heat, skus map[string]learn
 			}
 			s.log(changes, hour.Start)
 			health.Advance(s.Box, &hour, env)
+			s.Warmth.Take(&hour)
 		}
 		if len(hours) < judgeHours {
 			break
 		}
 	}
 	h.Judged = h.Hours
-	if h.Body, err = json.Marshal(summary(s.Box)); err != nil {
+	told := summary(s.Box)
+	told.Cooling = s.Warmth.Cooling(s.Box.Limit())
+	if h.Body, err = json.Marshal(told); err != nil {
 		return err
 	}
 	state, err := json.Marshal(s)

@@ -122,6 +122,20 @@ type Thermal struct {
 	Causes        []string   `json:"causes"`                       // of what is found, the most urgent first
 	LowDays       *float64   `json:"throttles_low_days,omitempty"` // may throttle in so many days; 365: not within a year
 	HighDays      *float64   `json:"throttles_high_days,omitempty"`
+	// Cooling is how warm its work makes it; nil: no hour told.
+	Cooling *Cooling `json:"cooling,omitempty"`
+}
+
+// Cooling is what the hours of a box tell of how it gets rid of its heat. A 0
+// is not known.
+type Cooling struct {
+	KelvinPerWatt float64 `json:"kelvin_per_watt,omitempty"` // die above the air, median of the last day's hours
+	HotCelsius    float64 `json:"hot_celsius,omitempty"`     // 95th percentile of their mean dies
+	Watts         float64 `json:"power_watts,omitempty"`     // median
+	LimitCelsius  float64 `json:"limit_celsius,omitempty"`   // of the die: it throttles there
+	LimitAssumed  bool    `json:"limit_assumed,omitempty"`   // nothing told: the middle of what chips have
+	// CoolHours of the UTC day are those in which the die is coolest as a rule.
+	CoolHours []int `json:"cool_hours,omitempty"`
 }
 
 // Why the resistance of a box is not known.

@@ -94,12 +94,14 @@ type Rollout struct {
 	Kind     string      `json:"kind"` // KindModel, KindAgent or KindConfig
 	Waves    []Wave      `json:"waves"`
 	// BytesPerBox is the download of a box that has nothing yet.
-	BytesPerBox int64      `json:"bytes_per_box"`
-	Warnings    []string   `json:"warnings"`
-	Created     time.Time  `json:"created"`
-	Started     *time.Time `json:"started,omitempty"`
-	StartedBy   string     `json:"started_by,omitempty"`
-	Ended       *time.Time `json:"ended,omitempty"`
+	BytesPerBox int64 `json:"bytes_per_box"`
+	// Draws is what the version drew when the plan was made, where boxes ran it.
+	Draws     []Draw     `json:"draws,omitempty"`
+	Warnings  []string   `json:"warnings"`
+	Created   time.Time  `json:"created"`
+	Started   *time.Time `json:"started,omitempty"`
+	StartedBy string     `json:"started_by,omitempty"`
+	Ended     *time.Time `json:"ended,omitempty"`
 	// Sheet is what the plan found beside waves.
 	Sheet *PlanSheet `json:"sheet,omitempty"`
 	// RollbackOf is the rollout that this one takes back, RolledBackBy are those
@@ -210,6 +212,13 @@ type Heat struct {
 	Die        float64 `json:"die_celsius,omitempty"`
 	Watts      float64 `json:"power_watts,omitempty"`
 	Throttles  float64 `json:"throttle_count,omitempty"` // since the box booted
+}
+
+// Draw is what boxes of a class draw that run the version of a rollout.
+type Draw struct {
+	Class string  `json:"class"`
+	Watts float64 `json:"power_watts"` // median of boxes
+	Boxes int     `json:"boxes"`       // that were measured
 }
 
 // Traits are what boxes that go wrong together may have in common.

@@ -55,6 +55,10 @@ func (t *trip) estimate() (float64, bool) {
 	return math.Max(defaultTrip, float64(t.Max)+1), false
 }
 
+// Limit is the die temperature, °C, at which the box throttles, and whether more
+// than the middle of what chips have tells so.
+func (b *Box) Limit() (celsius float64, known bool) { return b.Trip.estimate() }
+
 // draw is one of the points that it may be, less the margin.
 func (t *trip) draw(rng *rand.Rand) float64 {
 	c, known := t.estimate()
