@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/edgeherd/edgeherd/internal/assets"
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
 )
 
@@ -37,6 +38,7 @@ func TestTheGuideToEnrolmentWorks(t *testing.T) {
 		},
 		"edgeherd box replace till-3": func() { w.machine("second") },
 		"edgeherd box identity till-3": func() {
+			w.inChip()
 			w.agent()
 			w.link("till-3", "live", time.Minute)
 		},
@@ -147,6 +149,9 @@ func (w *guide) run(line string) {
 	w.t.Helper()
 	shown := line
 	line = strings.ReplaceAll(line, "TOKEN", w.token)
+	if w.at == "second" && strings.HasPrefix(line, "edgeherd-agent enroll") {
+		line += " --tpm " + w.chip()
+	}
 	if strings.Contains(line, "--offline") { // where ops have no say in the name
 		line += " --name till-4"
 	}
@@ -164,6 +169,36 @@ func (w *guide) run(line string) {
 	}
 	if made := tokenForm.FindString(string(out)); made != "" && !strings.Contains(line, "--uses") {
 		w.token = made
+	}
+}
+
+// chip starts a TPM and returns its socket.
+func (w *guide) chip() string {
+	w.t.Helper()
+	state, socket := filepath.Join(w.dir, "tpm"), filepath.Join(w.dir, "tpm.sock")
+	must(w.t, os.Mkdir(state, 0o700))
+	cmd := exec.Command(assets.Program(w.t, "swtpm"), "socket", "--tpm2", "--tpmstate", "dir="+state,
+		"--server", "type=unixio,path="+socket, "--flags", "not-need-init,startup-clear")
+	must(w.t, cmd.Start())
+	w.t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	eventually(w.t, 30*time.Second, "the TPM's socket", func() error {
+		_, err := os.Stat(socket)
+		return err
+	})
+	return socket
+}
+
+// inChip looks whether the machine at hand has proved that its key lies in its
+// TPM and nowhere else.
+func (w *guide) inChip() {
+	w.t.Helper()
+	keys, err := filepath.Glob(filepath.Join(w.dir, w.at, "identity", "*key*.pem"))
+	must(w.t, err)
+	if _, err := os.Stat(filepath.Join(w.dir, w.at, "identity", "tpm.json")); err != nil || len(keys) > 0 {
+		w.t.Errorf("the key lies in %v, and of the TPM it is said: %v", keys, err)
 	}
 }
 
