@@ -13,13 +13,13 @@ import (
 // night or at week-ends is a habit of the house.
 const (
 	ambientKelvin = 4.2
-	ambientSudden = 3.3
+	ambientSudden = 4.2
 	ambientSigma  = 3.0 // of the hours' own spread about the two weeks
 	ambientTop    = 7.0 // K: no site may learn to live with more
 	ambientHabit  = 4.0 // K above the warmest of the same hours of the last five weeks
 	ambientMemory = 30 * 24
 	ambientFirst  = 1.0 // K, the spread of air that is not known yet
-	ambientHours  = 3
+	ambientHours  = 2
 	ambientCalm   = 5
 	habitDays     = 5 * 7
 	airHours      = (habitDays + 1) * 24
