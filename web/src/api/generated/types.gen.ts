@@ -575,6 +575,15 @@ export type ConfigRequest = {
     remove?: Array<string>;
 };
 
+export type Cooling = {
+    cool_hours?: Array<number>;
+    hot_celsius?: number;
+    kelvin_per_watt?: number;
+    limit_assumed?: boolean;
+    limit_celsius?: number;
+    power_watts?: number;
+};
+
 export type Course = {
     name: string;
     unit: string;
@@ -624,6 +633,12 @@ export type DocumentChange = {
 
 export type DocumentList = {
     items: Array<Document>;
+};
+
+export type Draw = {
+    boxes: number;
+    class: string;
+    power_watts: number;
 };
 
 export type Drift = {
@@ -1655,6 +1670,7 @@ export type Rollout = {
     affected?: string;
     bytes_per_box: number;
     created: string;
+    draws?: Array<Draw>;
     ended?: string;
     id: string;
     kind: string;
@@ -1990,6 +2006,7 @@ export type TensorSpec = {
 
 export type Thermal = {
     causes: Array<string>;
+    cooling?: Cooling;
     known: boolean;
     learning?: Learning;
     learning_since?: string;
