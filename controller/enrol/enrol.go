@@ -122,9 +122,13 @@ func (d *Desk) Mint(ctx context.Context, at enrol.Token, terms Terms) (enrol.Tok
 	}
 	if terms.Approve == "" {
 		// Minting one for one machine was the approval.
-		terms.Approve = ApproveManual
-		if terms.Uses == 1 {
+		switch {
+		case terms.ruled():
+			terms.Approve = ApproveRules
+		case terms.Uses == 1:
 			terms.Approve = ApproveAuto
+		default:
+			terms.Approve = ApproveManual
 		}
 	}
 	if err := terms.check(); err != nil {
@@ -146,6 +150,11 @@ func (d *Desk) Mint(ctx context.Context, at enrol.Token, terms Terms) (enrol.Tok
 	return token, row, nil
 }
 
+// ruled says whether rules were given.
+func (t Terms) ruled() bool {
+	return len(t.Rules.Serials)+len(t.Rules.TPMs)+len(t.Rules.Networks) > 0
+}
+
 func (t Terms) check() error {
 	for _, n := range append(append([]string(nil), t.Networks...), t.Rules.Networks...) {
 		if _, err := netip.ParsePrefix(n); err != nil {
@@ -163,8 +172,10 @@ func (t Terms) check() error {
 		return errors.New("a token for the place of one box has one use")
 	case t.Approve != ApproveAuto && t.Approve != ApproveManual && t.Approve != ApproveRules:
 		return fmt.Errorf("approval %q; want auto, manual or rules", t.Approve)
-	case t.Approve == ApproveRules && len(t.Rules.Serials)+len(t.Rules.TPMs)+len(t.Rules.Networks) == 0:
+	case t.Approve == ApproveRules && !t.ruled():
 		return errors.New("approval by rules needs a rule: serial numbers, TPMs or networks")
+	case t.Approve != ApproveRules && t.ruled():
+		return fmt.Errorf("approval %s looks at no rules: leave out the rules, or say rules", t.Approve)
 	case t.Approve == ApproveAuto && t.Uses > 1:
 		return errors.New("a token for several machines needs approval by hand or by rules: whoever finds it would be let in")
 	}

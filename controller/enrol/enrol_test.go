@@ -225,7 +225,7 @@ func TestATokenForManyEndsAfterFiveRefusals(t *testing.T) {
 func TestRulesLetInWhomTheyName(t *testing.T) {
 	w := newWorld(t, nil)
 	tok := w.token(terms(func(k *desk.Terms) {
-		k.Uses, k.Approve, k.Rules.Serials = 3, desk.ApproveRules, []string{"sn 77"}
+		k.Uses, k.Rules.Serials = 3, []string{"sn 77"}
 	}))
 	if status, a := w.machine("SN-77").enrol(tok); status != http.StatusCreated {
 		t.Errorf("on the list: %d %+v", status, a)
@@ -240,6 +240,7 @@ func TestTokensThatWouldLetAnybodyInAreNotMade(t *testing.T) {
 	for name, change := range map[string]func(*desk.Terms){
 		"no site":         func(k *desk.Terms) { k.Site = "" },
 		"auto for many":   func(k *desk.Terms) { k.Site, k.Uses, k.Approve = "x", 2, desk.ApproveAuto },
+		"rules unused":    func(k *desk.Terms) { k.Site, k.Approve, k.Rules.Serials = "x", desk.ApproveManual, []string{"7"} },
 		"no rule":         func(k *desk.Terms) { k.Site, k.Approve = "x", desk.ApproveRules },
 		"for a year":      func(k *desk.Terms) { k.Site, k.TTL = "x", 365*24*time.Hour },
 		"no network":      func(k *desk.Terms) { k.Site, k.Networks = "x", []string{"10.0.0.1"} },

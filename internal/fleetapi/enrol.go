@@ -15,7 +15,7 @@ type EnrolTerms struct {
 	Site     string            `json:"site,omitempty" maxLength:"64" doc:"Where the boxes will stand; of a token for a box, its site"`
 	Labels   map[string]string `json:"labels,omitempty" doc:"Labels of the boxes"`
 	Uses     int               `json:"uses,omitempty" minimum:"0" maximum:"10000" doc:"How many machines may use it; default 1"`
-	Approve  string            `json:"approve,omitempty" enum:"auto,manual,rules" doc:"Who agrees to a machine; default auto for one use, else manual"`
+	Approve  string            `json:"approve,omitempty" enum:"auto,manual,rules" doc:"Who agrees to a machine; default rules if there are any, auto for one use, else manual"`
 	Serials  []string          `json:"serials,omitempty" maxItems:"10000" doc:"Serial numbers of boards that need nobody's approval"`
 	TPMs     []string          `json:"tpms,omitempty" maxItems:"10000" doc:"SHA-256 of endorsement keys that need nobody's approval"`
 	From     []string          `json:"from,omitempty" maxItems:"100" doc:"Networks (CIDR) whose machines need nobody's approval"`

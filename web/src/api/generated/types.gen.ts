@@ -732,7 +732,7 @@ export type EnrolRequestList = {
 
 export type EnrolToken = {
     /**
-     * Who agrees to a machine; default auto for one use, else manual
+     * Who agrees to a machine; default rules if there are any, auto for one use, else manual
      */
     approve?: 'auto' | 'manual' | 'rules';
     /**
@@ -794,7 +794,7 @@ export type EnrolTokenList = {
 
 export type EnrolTokenMade = {
     /**
-     * Who agrees to a machine; default auto for one use, else manual
+     * Who agrees to a machine; default rules if there are any, auto for one use, else manual
      */
     approve?: 'auto' | 'manual' | 'rules';
     /**
@@ -1149,7 +1149,7 @@ export type NewClaim = {
 
 export type NewEnrolToken = {
     /**
-     * Who agrees to a machine; default auto for one use, else manual
+     * Who agrees to a machine; default rules if there are any, auto for one use, else manual
      */
     approve?: 'auto' | 'manual' | 'rules';
     /**
