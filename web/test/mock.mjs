@@ -13,6 +13,21 @@ const dist = join(here, "../../controller/api/web/dist");
 const sample = JSON.parse(readFileSync(join(here, "sample.json"), "utf8"));
 const base = Date.parse(sample.base);
 
+/** Boxes that came back to a restored controller and follow what it never signed. */
+const restores = {
+  awaiting_reconnect: 1,
+  restored: sample.rollouts[0]?.created,
+  conflicts: sample.boxes.slice(0, 2).map((b) => ({
+    box: b.id,
+    name: b.name,
+    site: b.site,
+    follows: 9,
+    signed: 7,
+    runs: ["ocr-det:4.1.0"],
+    wished: ["ocr-det:4.0.0"],
+  })),
+};
+
 const types = {
   ".html": "text/html; charset=utf-8",
   ".js": "text/javascript",
@@ -191,6 +206,11 @@ function answer(path, query, body) {
   if (kind === "sites" && !id) return shift(sample.sites);
   if (kind === "sites") return changeSite(decodeURIComponent(id), body);
   if (kind === "site-defaults") return changeSite("", body);
+  if (kind === "restores") {
+    if (body?.choice)
+      restores.conflicts = body.filter ? restores.conflicts.filter((c) => !body.filter.includes(c.box)) : [];
+    return shift(restores);
+  }
   if (kind === "rollouts") {
     if (!id) return shift({ items: sample.rollouts });
     const rollout = sample.rollouts.find((r) => r.id === id);

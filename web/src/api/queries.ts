@@ -11,6 +11,7 @@ import type {
   EventList,
   ModelList,
   ReleaseList,
+  RestoreState,
   ResultList,
   Rollout,
   RolloutList,
@@ -22,6 +23,7 @@ import type {
 import { noteServerTime } from "./now";
 
 export const paths = {
+  restores: "/api/v1/restores",
   session: "/api/v1/session",
   summary: "/api/v1/summary",
   boxes: "/api/v1/boxes",
@@ -163,6 +165,13 @@ export const modelsQuery = queryOptions({
 export const releasesQuery = queryOptions({
   queryKey: ["releases", "list"],
   queryFn: ({ signal }) => get<ReleaseList>(paths.releases, signal),
+});
+
+/** Under the key of rollouts: what a person chose announces itself as their change. */
+export const restoresQuery = queryOptions({
+  queryKey: ["rollouts", "restores"],
+  queryFn: ({ signal }) => get<RestoreState>(paths.restores, signal),
+  refetchInterval: 30_000, // boxes come back by themselves
 });
 
 export const rolloutsQuery = queryOptions({

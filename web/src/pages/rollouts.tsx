@@ -7,6 +7,7 @@ import { rolloutsQuery } from "../api/queries";
 import { Ago, Card, Command, Empty, Fault, Loading, Page } from "../ui/parts";
 import { State } from "../ui/state";
 import { Bar, tally, targetsOf, useTallyWords } from "./progress";
+import { RestoresPanel } from "./restores";
 import { Sentence } from "./sentence";
 
 export function RolloutsPage() {
@@ -16,6 +17,7 @@ export function RolloutsPage() {
   return (
     <Page title={t("rollouts.title")} aside={items && t("count.rollouts", { count: items.length })}>
       {rollouts.error && <Fault error={rollouts.error} retry={() => void rollouts.refetch()} />}
+      <RestoresPanel />
       {rollouts.isPending && <Loading height={300} />}
       {items?.length === 0 && (
         <Card>
