@@ -29,6 +29,8 @@ systemd-analyze                                    systemd
 /usr/sbin/smartctl                                 smartmontools
 /usr/bin/ipmitool                                  ipmitool
 /usr/bin/ipmi_sim                                  openipmi
+softhsm2-util                                      softhsm2
+pkcs11-tool                                        opensc
 '
 arm=build/arm64-root
 if [ "$(uname -m)" != aarch64 ]; then

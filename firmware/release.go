@@ -164,7 +164,7 @@ func Decode(data []byte) (Release, error) {
 }
 
 // Sign returns the envelope of the release and the digest that names it.
-func Sign(r Release, key trust.PrivateKey) ([]byte, blob.Digest, error) {
+func Sign(r Release, key trust.Signer) ([]byte, blob.Digest, error) {
 	payload, err := r.Encode()
 	if err != nil {
 		return nil, blob.Digest{}, err

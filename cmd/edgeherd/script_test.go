@@ -27,6 +27,13 @@ func TestScripts(t *testing.T) {
 			return os.WriteFile(filepath.Join(e.WorkDir, "server.yaml"), []byte(
 				"state: "+filepath.Join(e.WorkDir, "st")+"\nhttp: 127.0.0.1:0\ndevice: 127.0.0.1:0\nmqtt: 127.0.0.1:0\n"), 0o600)
 		},
+		Condition: func(name string) (bool, error) {
+			if name != "hsm" {
+				return false, fmt.Errorf("no condition %q", name)
+			}
+			_, err := exec.LookPath("softhsm2-util")
+			return err == nil || os.Getenv("EDGEHERD_REQUIRE_ASSETS") != "", nil
+		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"waitfile": waitFile, "exits": exits, "onnx": writeONNX, "keep": takeWord, "registry": startRegistry,
 		},

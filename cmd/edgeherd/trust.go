@@ -84,7 +84,7 @@ func (y *ceremony) begin(ctx context.Context, c *cli) (err error) {
 
 // finish signs a document and submits it.
 func (y *ceremony) finish(ctx context.Context, c *cli, role string, doc []byte) error {
-	var signers []trust.PrivateKey
+	var signers []trust.Signer
 	for _, f := range y.files {
 		k, err := y.keys.open(c, f)
 		if err != nil {
@@ -98,7 +98,7 @@ func (y *ceremony) finish(ctx context.Context, c *cli, role string, doc []byte) 
 
 // submit signs a document and publishes it, and says how many signatures are
 // missing and whose keys can give them.
-func (c *cli) submit(ctx context.Context, client *fleetapi.Client, role string, doc []byte, keys ...trust.PrivateKey) (missing int, err error) {
+func (c *cli) submit(ctx context.Context, client *fleetapi.Client, role string, doc []byte, keys ...trust.Signer) (missing int, err error) {
 	signed, err := tufrepo.Sign(doc, keys...)
 	if err != nil {
 		return 0, err
@@ -300,14 +300,14 @@ func (l *listing) addTo(cmd *cobra.Command) {
 }
 
 // begin opens the key, unless the version could not be listed then.
-func (l listing) begin(ctx context.Context, c *cli, client *fleetapi.Client, key string) (trust.PrivateKey, error) {
+func (l listing) begin(ctx context.Context, c *cli, client *fleetapi.Client, key string) (trust.Signer, error) {
 	if l.sign != "" {
 		t, err := client.Trust(ctx)
 		if err == nil && t.Development {
 			err = failure{exitConflict, errors.New("this fleet is in development: one key signs everything and nothing is listed. Push without --sign, or begin: edgeherd trust init")}
 		}
 		if err != nil {
-			return trust.PrivateKey{}, err
+			return nil, err
 		}
 	}
 	return l.keys.open(c, key)
@@ -316,7 +316,7 @@ func (l listing) begin(ctx context.Context, c *cli, client *fleetapi.Client, key
 // list puts a version into the role of its kind and channel. When somebody else
 // changes the role at the same time it begins again. It returns how many must
 // sign before boxes may have the version.
-func (c *cli) list(ctx context.Context, client *fleetapi.Client, key trust.PrivateKey, l listing, t tufrepo.Target) (missing int, err error) {
+func (c *cli) list(ctx context.Context, client *fleetapi.Client, key trust.Signer, l listing, t tufrepo.Target) (missing int, err error) {
 	t.Channel, t.Hardware, t.MinAgent = l.channel, l.hardware, l.least
 	role := tufrepo.RoleFor(t.Kind, t.Channel)
 	for try := 0; ; try++ {

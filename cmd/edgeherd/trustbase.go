@@ -63,7 +63,7 @@ func (y *ceremony) verified(c *cli, role string) error {
 func newestRoot(keys []string) (newest []byte, err error) {
 	last := int64(0)
 	for _, key := range keys {
-		entries, err := os.ReadDir(filepath.Dir(key))
+		entries, err := os.ReadDir(keyFolder(key))
 		if err != nil {
 			return nil, fmt.Errorf("look for a root beside the key: %w", err)
 		}
@@ -71,7 +71,7 @@ func newestRoot(keys []string) (newest []byte, err error) {
 			if !strings.HasSuffix(e.Name(), rootMark) {
 				continue
 			}
-			data, err := os.ReadFile(filepath.Join(filepath.Dir(key), e.Name()))
+			data, err := os.ReadFile(filepath.Join(keyFolder(key), e.Name()))
 			if err != nil {
 				return nil, fmt.Errorf("read the root beside the key: %w", err)
 			}
@@ -105,7 +105,7 @@ func keepRoot(c *cli, keys []string, known, root []byte) error {
 		c.say("No root lies beside the key, so the controller is believed this time. Compare with who holds them: root version %d of the keys %s.", head.Version, strings.Join(ids, ", "))
 	}
 	for _, key := range keys {
-		path := filepath.Join(filepath.Dir(key), fmt.Sprintf("%d%s", head.Version, rootMark))
+		path := filepath.Join(keyFolder(key), fmt.Sprintf("%d%s", head.Version, rootMark))
 		if _, err := os.Stat(path); err == nil {
 			continue
 		}

@@ -90,7 +90,7 @@ func (f founding) found(ctx context.Context, c *cli, y ceremony) error {
 		Version: 1, Expires: now.Add(tufrepo.RootLife), Root: tufrepo.Keys{Threshold: f.threshold},
 		Online: tufrepo.Keys{Public: []trust.PublicKey{y.state.Controller}, Threshold: 1},
 	}
-	var roots []trust.PrivateKey
+	var roots []trust.Signer
 	for i := range f.roots {
 		k, err := f.key(c, tufrepo.RoleRoot+"-"+strconv.Itoa(i+1))
 		if err != nil {
@@ -104,7 +104,7 @@ func (f founding) found(ctx context.Context, c *cli, y ceremony) error {
 	}
 	root.Targets = tufrepo.Keys{Public: []trust.PublicKey{top.Public()}, Threshold: 1}
 	targets := tufrepo.Targets{Version: 1, Expires: now.Add(tufrepo.TargetsLife), Policy: &tufrepo.Policy{Controllers: []trust.PublicKey{y.state.Controller}}}
-	roles := map[string]trust.PrivateKey{}
+	roles := map[string]trust.Signer{}
 	for _, ch := range f.channels {
 		for _, kind := range []tufrepo.Kind{tufrepo.KindModel, tufrepo.KindRelease} {
 			role := tufrepo.RoleFor(kind, ch)
@@ -139,7 +139,7 @@ func (f founding) found(ctx context.Context, c *cli, y ceremony) error {
 func (f founding) path(name string) string { return filepath.Join(f.dir, name+".key") }
 
 // key makes a key, or opens that of an attempt before.
-func (f founding) key(c *cli, name string) (trust.PrivateKey, error) {
+func (f founding) key(c *cli, name string) (trust.Signer, error) {
 	if _, err := os.Stat(f.path(name)); err == nil {
 		return f.keys.open(c, f.path(name))
 	}
@@ -147,7 +147,7 @@ func (f founding) key(c *cli, name string) (trust.PrivateKey, error) {
 }
 
 // delegate finds the key of a role: another person's, or one made here.
-func (f founding) delegate(c *cli, role string, made map[string]trust.PrivateKey) (trust.PublicKey, error) {
+func (f founding) delegate(c *cli, role string, made map[string]trust.Signer) (trust.PublicKey, error) {
 	if word := f.role[role]; word != "" {
 		return publicKey(word)
 	}
@@ -156,7 +156,7 @@ func (f founding) delegate(c *cli, role string, made map[string]trust.PrivateKey
 	return k.Public(), err
 }
 
-func (f founding) submit(ctx context.Context, c *cli, role string, d interface{ Encode() ([]byte, error) }, keys ...trust.PrivateKey) error {
+func (f founding) submit(ctx context.Context, c *cli, role string, d interface{ Encode() ([]byte, error) }, keys ...trust.Signer) error {
 	doc, err := d.Encode()
 	if err != nil {
 		return err

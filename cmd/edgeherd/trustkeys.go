@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/edgeherd/edgeherd/internal/trust"
 	"github.com/edgeherd/edgeherd/internal/trust/keyfile"
+	"github.com/edgeherd/edgeherd/internal/trust/pkcs11"
 )
 
 // openKeys opens key files. Passphrases come from a file, from the environment
@@ -26,11 +28,52 @@ func (o *openKeys) addTo(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&o.passphraseFile, "passphrase-file", "", "file whose first line opens the keys (default: $EDGEHERD_PASSPHRASE, or you are asked)")
 }
 
-func (o openKeys) open(c *cli, path string) (trust.PrivateKey, error) {
+func (o openKeys) open(c *cli, path string) (trust.Signer, error) {
 	if path == "" {
-		return trust.PrivateKey{}, failure{exitUsage, errors.New("no signing key: name its file with --key, or as signing_key in the context")}
+		return nil, failure{exitUsage, errors.New("no signing key: name its file with --key, or as signing_key in the context")}
 	}
-	return keyfile.Read(path, func(path string) ([]byte, error) { return o.passphrase(c, "Passphrase of "+path+": ") })
+	if pkcs11.IsAddress(path) {
+		return c.hardware(path)
+	}
+	address, public, err := keyfile.Address(path)
+	if err != nil {
+		return nil, err
+	}
+	if address == "" {
+		return keyfile.Read(path, func(path string) ([]byte, error) { return o.passphrase(c, "Passphrase of "+path+": ") })
+	}
+	k, err := c.hardware(address)
+	if err == nil && k.Public() != public {
+		return nil, fmt.Errorf("%s stands for the key %s, and %s is another, %s: is it the right token?", path, public.ID(), address, k.Public().ID())
+	}
+	return k, err
+}
+
+// hardware opens a key in hardware. Its PIN is no passphrase of a file: hardware
+// locks itself after a few that are wrong.
+func (c *cli) hardware(address string) (trust.Signer, error) {
+	a, err := pkcs11.Parse(address)
+	if err != nil {
+		return nil, failure{exitUsage, err}
+	}
+	return pkcs11.Open(a, func(question string) ([]byte, error) {
+		if text := c.env("EDGEHERD_PIN"); text != "" {
+			return []byte(text), nil
+		}
+		if !c.mayAsk() {
+			return nil, failure{exitUsage, errors.New("the key needs a PIN: name its file as pin-source in the address, give EDGEHERD_PIN, or run this on a terminal")}
+		}
+		return c.secret(question)
+	})
+}
+
+// keyFolder is where what belongs to a key lies: beside its file, or here for one
+// in hardware.
+func keyFolder(key string) string {
+	if pkcs11.IsAddress(key) {
+		return "."
+	}
+	return filepath.Dir(key)
 }
 
 func (o openKeys) passphrase(c *cli, question string) ([]byte, error) {
@@ -85,7 +128,21 @@ func trustKeyCommand(c *cli) *cobra.Command {
 	o.addTo(made)
 	return c.group("key", "Keys of people", made,
 		c.verb("show FILE", "The public half of a key", func(_ context.Context, args []string) error {
-			p, err := keyfile.Public(args[0])
+			p, err := publicKey(args[0])
+			if err != nil {
+				return err
+			}
+			return c.printKey(p)
+		}),
+		c.verb("link FILE ADDRESS", "Make a file that stands for a key in hardware, such as pkcs11:token=fleet;object=root-1", func(_ context.Context, args []string) error {
+			a, err := pkcs11.Parse(args[1])
+			if err != nil {
+				return failure{exitUsage, err}
+			}
+			p, err := pkcs11.Public(a)
+			if err == nil {
+				err = keyfile.Link(args[0], p, args[1])
+			}
 			if err != nil {
 				return err
 			}
@@ -125,8 +182,15 @@ func (o openKeys) make(c *cli, path string) (trust.PrivateKey, error) {
 
 // publicKey reads a public key as people give it: its text, or a key's file.
 func publicKey(word string) (p trust.PublicKey, err error) {
-	if strings.HasPrefix(word, "ed25519:") {
+	if trust.IsPublicKey(word) {
 		return p, p.UnmarshalText([]byte(word))
+	}
+	if pkcs11.IsAddress(word) {
+		a, err := pkcs11.Parse(word)
+		if err != nil {
+			return p, err
+		}
+		return pkcs11.Public(a)
 	}
 	return keyfile.Public(word)
 }

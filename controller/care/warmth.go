@@ -87,7 +87,7 @@ func (w *Warmth) Cooling(limit float64, known bool) *fleetapi.Cooling {
 }
 
 // cool lists the hours of the UTC day in which the die is usually coolest.
-func (w *Warmth) cool() []int {
+func (w *Warmth) cool() (hours [24]bool) {
 	n, least := 0, math.Inf(1)
 	for i, die := range w.Usual {
 		if w.Known[i] {
@@ -95,15 +95,12 @@ func (w *Warmth) cool() []int {
 		}
 	}
 	if n < knownHours {
-		return nil
+		return hours
 	}
-	var out []int
 	for i, die := range w.Usual {
-		if w.Known[i] && die <= least+coolWithin {
-			out = append(out, i)
-		}
+		hours[i] = w.Known[i] && die <= least+coolWithin
 	}
-	return out
+	return hours
 }
 
 // quantile of sorted values; 0: there are none.

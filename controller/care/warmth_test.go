@@ -2,7 +2,6 @@ package care
 
 import (
 	"math"
-	"slices"
 	"testing"
 
 	"github.com/edgeherd/edgeherd/internal/health"
@@ -29,8 +28,10 @@ func TestWarmthSumsUpADay(t *testing.T) {
 	if math.Abs(c.KelvinPerWatt-0.5) > 1e-9 || c.HotCelsius != 50 || c.Watts != 40 || c.LimitCelsius != 95 || !c.LimitAssumed {
 		t.Errorf("cooling %+v", c)
 	}
-	if !slices.Equal(c.CoolHours, []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11}) {
-		t.Errorf("cool hours %v", c.CoolHours)
+	for hour, cool := range c.CoolHours {
+		if cool != (hour < 12) {
+			t.Errorf("hour %d is cool: %t", hour, cool)
+		}
 	}
 	if len(w.Last) != 24 {
 		t.Errorf("%d hours are kept", len(w.Last))
@@ -43,7 +44,7 @@ func TestNoAirNoResistance(t *testing.T) {
 	h := health.Hour{V: health.Blank()}
 	h.V[health.Die], h.V[health.Power] = 70, 40
 	w.Take(&h)
-	if c := w.Cooling(95, true); c.KelvinPerWatt != 0 || c.HotCelsius != 70 || len(c.CoolHours) != 0 {
+	if c := w.Cooling(95, true); c.KelvinPerWatt != 0 || c.HotCelsius != 70 || c.CoolHours != [24]bool{} {
 		t.Errorf("cooling %+v", c)
 	}
 }

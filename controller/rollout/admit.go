@@ -237,7 +237,7 @@ func (b *bounds) cool(t *fleetapi.Target, f Fact) string {
 	if a == nil || a.Else != deferBox || f.Running == b.c.r.Target.Digest {
 		return ""
 	}
-	var hours []int
+	var hours [24]bool
 	if f.Cooling != nil {
 		hours = f.Cooling.CoolHours
 	}
@@ -258,16 +258,13 @@ func (b *bounds) cool(t *fleetapi.Target, f Fact) string {
 
 // nextCool is when the next of the cool hours begins, and whether it is one
 // now. Where they are not known any hour may be.
-func nextCool(hours []int, now time.Time) (next time.Time, here bool) {
-	if len(hours) == 0 || slices.Contains(hours, now.UTC().Hour()) {
+func nextCool(hours [24]bool, now time.Time) (next time.Time, here bool) {
+	if hours == ([24]bool{}) || hours[now.UTC().Hour()] {
 		return now, true
 	}
 	next = now.UTC().Truncate(time.Hour)
-	for range 24 {
+	for !hours[next.Hour()] {
 		next = next.Add(time.Hour)
-		if slices.Contains(hours, next.Hour()) {
-			break
-		}
 	}
 	return next, false
 }

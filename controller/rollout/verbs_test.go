@@ -133,7 +133,10 @@ func coolingOf(word func(key string) string) (*fleetapi.Cooling, error) {
 		if err != nil {
 			return nil, err
 		}
-		cool.CoolHours = append(cool.CoolHours, n)
+		if n < 0 || n >= len(cool.CoolHours) {
+			return nil, fmt.Errorf("hour %d", n)
+		}
+		cool.CoolHours[n] = true
 	}
 	if !any {
 		return nil, nil

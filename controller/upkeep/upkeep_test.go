@@ -134,7 +134,7 @@ func TestACleaningIsProvedByTheBox(t *testing.T) {
 			h.hours(till, 24*12, 0)
 			b, err := h.store.Box(t.Context(), till, 0)
 			h.check(err)
-			if heat, ok := care.ReadHeat(b.Heat); !ok || heat.Cooling == nil || math.Abs(heat.Cooling.KelvinPerWatt-1.2) > 0.03 || len(heat.Cooling.CoolHours) == 0 {
+			if heat, ok := care.ReadHeat(b.Heat); !ok || heat.Cooling == nil || math.Abs(heat.Cooling.KelvinPerWatt-1.2) > 0.03 || heat.Cooling.CoolHours == [24]bool{} {
 				t.Fatalf("a box of 1.2 K/W told of %s", b.Heat)
 			}
 			h.hours(till, 24*9, 0.09)

@@ -134,8 +134,9 @@ type Cooling struct {
 	Watts         float64 `json:"power_watts,omitempty"`     // median
 	LimitCelsius  float64 `json:"limit_celsius,omitempty"`   // of the die: it throttles there
 	LimitAssumed  bool    `json:"limit_assumed,omitempty"`   // nothing told: the middle of what chips have
-	// CoolHours of the UTC day are those in which the die is coolest as a rule.
-	CoolHours []int `json:"cool_hours,omitempty"`
+	// CoolHours of the UTC day are true where the die is coolest as a rule; none
+	// is where that is not known.
+	CoolHours [24]bool `json:"cool_hours,omitzero"`
 }
 
 // Why the resistance of a box is not known.

@@ -50,7 +50,7 @@ type Pushed struct {
 }
 
 // PushModelWith pushes what models.Pack made, as PushModelDir does.
-func PushModelWith(ctx context.Context, c *Client, pack Packed, key trust.PrivateKey, progress func(Progress)) (Pushed, error) {
+func PushModelWith(ctx context.Context, c *Client, pack Packed, key trust.Signer, progress func(Progress)) (Pushed, error) {
 	payload, err := pack.Manifest.Encode()
 	if err != nil {
 		return Pushed{}, err
@@ -86,7 +86,7 @@ func PushReleaseFiles(ctx context.Context, c *Client, n NewRelease, keyPath stri
 
 // PushReleaseWith is PushReleaseFiles with a key that is open already. It returns
 // the length of the signed envelope as well.
-func PushReleaseWith(ctx context.Context, c *Client, n NewRelease, key trust.PrivateKey, progress func(Progress)) (Release, int64, error) {
+func PushReleaseWith(ctx context.Context, c *Client, n NewRelease, key trust.Signer, progress func(Progress)) (Release, int64, error) {
 	r, paths, err := newRelease(ctx, c, n)
 	if err != nil {
 		return Release{}, 0, err

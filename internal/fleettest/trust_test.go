@@ -41,7 +41,7 @@ func found(f *Fleet) *people {
 		r.Targets, r.Online = one(p.targets), tufrepo.Keys{Public: []trust.PublicKey{state.Controller}, Threshold: 1}
 		return nil
 	})
-	p.submit(tufrepo.RoleRoot, doc, err, p.root...)
+	p.submit(tufrepo.RoleRoot, doc, err, p.root[0], p.root[1])
 	p.change(tufrepo.RoleTargets, p.targets, func(t *tufrepo.Targets) error {
 		t.Policy = &tufrepo.Policy{Controllers: []trust.PublicKey{state.Controller}}
 		t.Delegations = []tufrepo.Delegation{{Role: trusttest.Stable, Keys: one(p.models), Paths: tufrepo.PathsFor(tufrepo.KindModel, "stable")}}
@@ -50,7 +50,7 @@ func found(f *Fleet) *people {
 	return p
 }
 
-func (p *people) submit(role string, doc []byte, err error, keys ...trust.PrivateKey) {
+func (p *people) submit(role string, doc []byte, err error, keys ...trust.Signer) {
 	p.f.T.Helper()
 	if err == nil {
 		doc, err = tufrepo.Sign(doc, keys...)

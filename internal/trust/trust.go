@@ -1,7 +1,7 @@
 // Package trust signs and opens the documents that boxes act on.
 //
 // Every document travels in a DSSE envelope (Dead Simple Signing Envelope,
-// protocol v1.0.0) with an Ed25519 signature over the payload type and the
+// protocol v1.0.0) with a signature (Ed25519, or ECDSA P-256 of keys in hardware) over the payload type and the
 // payload, so that a manifest can never be taken for a release. A Keyring says
 // which public keys may sign which payload type; a box gets its keyring with
 // its identity and trusts nothing else: not the broker, not the network.
@@ -12,11 +12,6 @@ package trust
 
 import (
 	"bytes"
-	"crypto/ed25519"
-	"crypto/rand"
-	"crypto/sha256"
-	"encoding/base64"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -40,95 +35,6 @@ var ErrUntrusted = errors.New("not signed by a trusted key")
 
 // ErrUnknownKey says that a proof is by a key that nobody has named.
 var ErrUnknownKey = errors.New("signed by a key that is not known here")
-
-// A KeyID is the first 16 hexadecimal digits of the SHA-256 of a public key.
-type KeyID string
-
-// PrivateKey signs envelopes.
-type PrivateKey struct{ key ed25519.PrivateKey }
-
-// PublicKey checks envelopes. Its text form is "ed25519:" and base64.
-type PublicKey struct{ key [ed25519.PublicKeySize]byte }
-
-// NewKey makes a signing key.
-func NewKey() (PrivateKey, error) {
-	_, key, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		return PrivateKey{}, fmt.Errorf("make signing key: %w", err)
-	}
-	return PrivateKey{key}, nil
-}
-
-const privatePrefix = "ed25519-private:"
-
-// ParsePrivateKey reads the text form written by MarshalText.
-func ParsePrivateKey(text []byte) (PrivateKey, error) {
-	rest, ok := strings.CutPrefix(strings.TrimSpace(string(text)), privatePrefix)
-	if !ok {
-		return PrivateKey{}, fmt.Errorf("signing key does not start with %q", privatePrefix)
-	}
-	seed, err := base64.StdEncoding.DecodeString(rest)
-	if err != nil || len(seed) != ed25519.SeedSize {
-		return PrivateKey{}, errors.New("signing key is not 32 bytes of base64")
-	}
-	return PrivateKey{ed25519.NewKeyFromSeed(seed)}, nil
-}
-
-// MarshalText returns the secret text form; keep it in a file of mode 0600.
-func (k PrivateKey) MarshalText() ([]byte, error) {
-	return []byte(privatePrefix + base64.StdEncoding.EncodeToString(k.key.Seed())), nil
-}
-
-// Signer returns the key in the form of the standard library, for documents
-// that are no envelopes: the metadata of package tufrepo.
-func (k PrivateKey) Signer() ed25519.PrivateKey { return k.key }
-
-// Public returns the checking half.
-func (k PrivateKey) Public() PublicKey {
-	return PublicKey{[ed25519.PublicKeySize]byte(k.key.Public().(ed25519.PublicKey))}
-}
-
-const publicPrefix = "ed25519:"
-
-// PublicKeyOf takes a key as the standard library has it.
-func PublicKeyOf(k ed25519.PublicKey) (PublicKey, error) {
-	if len(k) != ed25519.PublicKeySize {
-		return PublicKey{}, fmt.Errorf("public key has %d bytes, want %d", len(k), ed25519.PublicKeySize)
-	}
-	return PublicKey{[ed25519.PublicKeySize]byte(k)}, nil
-}
-
-// Ed25519 returns the key as the standard library has it.
-func (k PublicKey) Ed25519() ed25519.PublicKey { return ed25519.PublicKey(k.key[:]) }
-
-func (k PublicKey) String() string {
-	return publicPrefix + base64.StdEncoding.EncodeToString(k.key[:])
-}
-
-// ID names the key in envelopes and logs.
-func (k PublicKey) ID() KeyID {
-	sum := sha256.Sum256(k.key[:])
-	return KeyID(hex.EncodeToString(sum[:8]))
-}
-
-// MarshalText implements encoding.TextMarshaler.
-func (k PublicKey) MarshalText() ([]byte, error) {
-	return []byte(publicPrefix + base64.StdEncoding.EncodeToString(k.key[:])), nil
-}
-
-// UnmarshalText implements encoding.TextUnmarshaler.
-func (k *PublicKey) UnmarshalText(text []byte) error {
-	rest, ok := strings.CutPrefix(string(text), publicPrefix)
-	if !ok {
-		return fmt.Errorf("public key does not start with %q", publicPrefix)
-	}
-	raw, err := base64.StdEncoding.DecodeString(rest)
-	if err != nil || len(raw) != ed25519.PublicKeySize {
-		return errors.New("public key is not 32 bytes of base64")
-	}
-	k.key = [ed25519.PublicKeySize]byte(raw)
-	return nil
-}
 
 // A Keyring lists the keys that may sign each payload type. Development is
 // true when one throw-away key signs everything; pages and logs show it.
@@ -173,12 +79,17 @@ func preAuth(payloadType string, payload []byte) []byte {
 	return b.Bytes()
 }
 
-// Sign returns the envelope of payload. The same input gives the same bytes.
-func Sign(payloadType string, payload []byte, key PrivateKey) ([]byte, error) {
+// Sign returns the envelope of payload. With Ed25519 the same input gives the same
+// bytes.
+func Sign(payloadType string, payload []byte, key Signer) ([]byte, error) {
+	sig, err := key.Sign(preAuth(payloadType, payload))
+	if err != nil {
+		return nil, err
+	}
 	out, err := json.Marshal(envelope{
 		PayloadType: payloadType,
 		Payload:     payload,
-		Signatures:  []signature{{Key: key.Public().ID(), Sig: ed25519.Sign(key.key, preAuth(payloadType, payload))}},
+		Signatures:  []signature{{Key: key.Public().ID(), Sig: sig}},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("encode envelope: %w", err)
@@ -224,7 +135,7 @@ func (r Keyring) Check(payloadType string, payload []byte, proof Proof) error {
 		if k.ID() != proof.Key {
 			continue
 		}
-		if ed25519.Verify(k.key[:], preAuth(payloadType, payload), proof.Sig) {
+		if k.Verify(preAuth(payloadType, payload), proof.Sig) {
 			return nil
 		}
 		err = ErrUntrusted

@@ -145,7 +145,7 @@ func TestBadKeysAreRefused(t *testing.T) {
 			t.Errorf("private key %q was read", text)
 		}
 	}
-	for _, text := range []string{"", publicPrefix, publicPrefix + "!", publicPrefix + short, privatePrefix + short} {
+	for _, text := range []string{"", ed25519Prefix, ed25519Prefix + "!", ed25519Prefix + short, privatePrefix + short, p256Prefix + base64.StdEncoding.EncodeToString(make([]byte, p256Size)), p256Prefix + base64.StdEncoding.EncodeToString(make([]byte, 32))} {
 		if err := new(PublicKey).UnmarshalText([]byte(text)); err == nil {
 			t.Errorf("public key %q was read", text)
 		}
@@ -176,7 +176,7 @@ func FuzzOpen(f *testing.F) {
 
 // A public key that is read prints the same text.
 func FuzzPublicKeyText(f *testing.F) {
-	f.Add([]byte(publicPrefix + base64.StdEncoding.EncodeToString(make([]byte, 32))))
+	f.Add([]byte(ed25519Prefix + base64.StdEncoding.EncodeToString(make([]byte, 32))))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		var k PublicKey
 		if k.UnmarshalText(text) != nil {

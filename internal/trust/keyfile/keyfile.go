@@ -3,7 +3,8 @@
 // The file is JSON: the public key for everybody to read, and the private one
 // sealed (NaCl secretbox) under a key that scrypt makes of the passphrase. What
 // is not such a file is taken for a key in plain text, as CI systems keep them
-// in stores of their own.
+// in stores of their own. A file can as well stand for a key in hardware: it has
+// the public half and where the other is.
 //
 // The one rule a caller can break: a passphrase never travels in an argument of
 // a program, where every user of the machine can read it.
@@ -42,10 +43,43 @@ var ErrPassphrase = errors.New("the passphrase does not open this key")
 type file struct {
 	V      int             `json:"v"`
 	Public trust.PublicKey `json:"public"`
-	Cost   int             `json:"scrypt_n"`
-	Salt   []byte          `json:"salt"`
-	Nonce  []byte          `json:"nonce"`
-	Sealed []byte          `json:"sealed"`
+	Cost   int             `json:"scrypt_n,omitempty"`
+	Salt   []byte          `json:"salt,omitempty"`
+	Nonce  []byte          `json:"nonce,omitempty"`
+	Sealed []byte          `json:"sealed,omitempty"`
+	// Address of the key in hardware, in place of what is sealed.
+	Address string `json:"pkcs11,omitempty"`
+}
+
+// Link makes a file that stands for a key in hardware: it can be used like that
+// of another key. It never replaces one.
+func Link(path string, public trust.PublicKey, address string) error {
+	return file{V: 1, Public: public, Address: address}.write(path)
+}
+
+func (f file) write(path string) error {
+	if _, err := os.Lstat(path); err == nil {
+		return fmt.Errorf("%s is there already; a key is never overwritten", path)
+	}
+	data, err := json.MarshalIndent(f, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode key: %w", err)
+	}
+	return durable.WriteFile(path, append(data, '\n'), 0o600)
+}
+
+// Address is that of the key in hardware for which a file stands; "": the key
+// itself is in the file.
+func Address(path string) (address string, public trust.PublicKey, err error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return "", public, fmt.Errorf("read signing key: %w", err)
+	}
+	f, _, err := parse(data)
+	if err != nil {
+		return "", public, fmt.Errorf("read signing key %s: %w", path, err)
+	}
+	return f.Address, f.Public, nil
 }
 
 // Write makes the file of a key. It never replaces one.
@@ -68,11 +102,7 @@ func Write(path string, key trust.PrivateKey, passphrase []byte, cost int) error
 		return err
 	}
 	f.Sealed = secretbox.Seal(nil, text, (*[24]byte)(f.Nonce), sealer)
-	data, err := json.MarshalIndent(f, "", "  ")
-	if err != nil {
-		return fmt.Errorf("encode key: %w", err)
-	}
-	return durable.WriteFile(path, append(data, '\n'), 0o600)
+	return f.write(path)
 }
 
 func (f file) sealer(passphrase []byte) (*[32]byte, error) {

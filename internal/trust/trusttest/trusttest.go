@@ -116,8 +116,12 @@ func (r *Repo) PublishRoot(keys ...trust.PrivateKey) {
 func (r *Repo) Sign(d interface{ Encode() ([]byte, error) }, keys ...trust.PrivateKey) []byte {
 	r.T.Helper()
 	data, err := d.Encode()
+	signers := []trust.Signer{}
+	for _, k := range keys {
+		signers = append(signers, k)
+	}
 	if err == nil {
-		data, err = tufrepo.Sign(data, keys...)
+		data, err = tufrepo.Sign(data, signers...)
 	}
 	if err != nil {
 		r.T.Fatal(err)

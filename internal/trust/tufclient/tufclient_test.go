@@ -2,6 +2,10 @@ package tufclient_test
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"log/slog"
 	"path/filepath"
@@ -9,6 +13,7 @@ import (
 	"time"
 
 	"github.com/edgeherd/edgeherd/internal/blob"
+	"github.com/edgeherd/edgeherd/internal/trust"
 	"github.com/edgeherd/edgeherd/internal/trust/trusttest"
 	"github.com/edgeherd/edgeherd/internal/trust/tufclient"
 	"github.com/edgeherd/edgeherd/internal/trust/tufrepo"
@@ -164,6 +169,54 @@ func TestABoxThatWasAwayWalksOverEveryRoot(t *testing.T) {
 	if w.Asked["2.root.json"] != 0 {
 		t.Error("walked over all roots again")
 	}
+}
+
+// hardware is a key as hardware has them.
+type hardware struct{ key *ecdsa.PrivateKey }
+
+func (h hardware) Public() trust.PublicKey {
+	p, err := trust.PublicKeyOf(&h.key.PublicKey)
+	if err != nil {
+		panic(err)
+	}
+	return p
+}
+
+func (h hardware) Sign(message []byte) ([]byte, error) {
+	sum := sha256.Sum256(message)
+	return ecdsa.SignASN1(rand.Reader, h.key, sum[:])
+}
+
+func TestKeysInHardwareVouchForWhatTheySigned(t *testing.T) {
+	w := newWorld(t)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	w.must(err)
+	h := hardware{key}
+	w.Root.Version++
+	w.Root.Targets.Public = []trust.PublicKey{h.Public()}
+	w.PublishRoot(w.Keys[tufrepo.RoleRoot][:2]...)
+	w.Targets.Version++
+	v2 := w.Model("vad", "2.0.0", "two", 2)
+	docs := map[string][]byte{}
+	for role, s := range w.Roles {
+		docs[role] = w.Sign(s, w.Keys[role]...)
+	}
+	unsigned := w.Sign(w.Targets, w.Keys[tufrepo.RoleTargets]...) // by the key of before
+	docs[tufrepo.RoleTargets] = unsigned
+	w.PublishDocuments(docs)
+	if err := w.c.Refresh(t.Context()); err == nil {
+		t.Error("the key that root named before still signs")
+	}
+	signed, err := tufrepo.Sign(unsigned, h)
+	w.must(err)
+	root, err := tufrepo.ParseRoot(w.Files["2.root.json"])
+	if err != nil || root.Targets.Public[0] != h.Public() || root.Targets.Missing(signed) != 0 {
+		t.Errorf("the root names %v: %v", root.Targets, err)
+	}
+	docs[tufrepo.RoleTargets] = signed
+	w.PublishDocuments(docs)
+	w.must(w.c.Refresh(t.Context()))
+	w.must(w.listed(v2))
 }
 
 func TestAChannelThatNobodyRenewedDoesNotStopTheOthers(t *testing.T) {

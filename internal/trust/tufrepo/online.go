@@ -16,7 +16,7 @@ const signedField = "x-edgeherd-signed"
 // Online signs snapshot and timestamp for the roles given: by name, the newest
 // document of each. version must be above all that were ever signed, also after
 // the controller's database came back from a backup, and so comes from the clock.
-func Online(roles map[string][]byte, version int64, now time.Time, key trust.PrivateKey) (snapshot, timestamp []byte, err error) {
+func Online(roles map[string][]byte, version int64, now time.Time, key trust.Signer) (snapshot, timestamp []byte, err error) {
 	expires := now.Add(OnlineLife).UTC().Truncate(time.Second)
 	s := metadata.Snapshot(expires)
 	s.Signed.Version = version
@@ -38,7 +38,7 @@ func Online(roles map[string][]byte, version int64, now time.Time, key trust.Pri
 	return snapshot, timestamp, err
 }
 
-func signedBy(m interface{ ToBytes(bool) ([]byte, error) }, key trust.PrivateKey) ([]byte, error) {
+func signedBy(m interface{ ToBytes(bool) ([]byte, error) }, key trust.Signer) ([]byte, error) {
 	data, err := m.ToBytes(false)
 	if err != nil {
 		return nil, fmt.Errorf("encode metadata: %w", err)

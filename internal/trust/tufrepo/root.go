@@ -66,14 +66,14 @@ func parseKeys(ids []string, threshold int, all map[string]*metadata.Key) (Keys,
 	out := Keys{Threshold: threshold, Public: []trust.PublicKey{}}
 	for _, id := range ids {
 		k := all[id]
-		if k == nil || k.Type != metadata.KeyTypeEd25519 {
-			return Keys{}, fmt.Errorf("key %.16s is missing or not ed25519", id)
+		if k == nil {
+			return Keys{}, fmt.Errorf("key %.16s is missing", id)
 		}
 		public, err := k.ToPublicKey()
 		if err != nil {
 			return Keys{}, fmt.Errorf("key %.16s: %w", id, err)
 		}
-		p, err := publicKey(public)
+		p, err := trust.PublicKeyOf(public)
 		if err != nil {
 			return Keys{}, fmt.Errorf("key %.16s: %w", id, err)
 		}

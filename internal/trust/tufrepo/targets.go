@@ -2,8 +2,6 @@ package tufrepo
 
 import (
 	"bytes"
-	"crypto"
-	"crypto/ed25519"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -254,11 +252,3 @@ func PolicyOf(file *metadata.TargetFiles) (p Policy, err error) {
 // decode ignores keys it does not know: a newer publisher may say more, and a
 // box that stopped at that could not even be updated.
 func decode(data []byte, into any) error { return json.NewDecoder(bytes.NewReader(data)).Decode(into) }
-
-func publicKey(k crypto.PublicKey) (trust.PublicKey, error) {
-	e, ok := k.(ed25519.PublicKey)
-	if !ok {
-		return trust.PublicKey{}, fmt.Errorf("a key of type %T is not ed25519", k)
-	}
-	return trust.PublicKeyOf(e)
-}

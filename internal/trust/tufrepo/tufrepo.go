@@ -21,7 +21,6 @@
 package tufrepo
 
 import (
-	"crypto/ed25519"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -85,7 +84,7 @@ func (k Keys) Signed(document []byte) []trust.KeyID {
 	for _, p := range k.Public {
 		id, err := keyID(p)
 		for _, s := range sigs {
-			if err == nil && s.KeyID == id && ed25519.Verify(p.Ed25519(), msg, s.Signature) {
+			if err == nil && s.KeyID == id && p.Verify(msg, s.Signature) {
 				out = append(out, p.ID())
 				break
 			}
@@ -118,7 +117,7 @@ func signed(data []byte) ([]byte, []metadata.Signature, error) {
 }
 
 func tufKey(p trust.PublicKey) (*metadata.Key, string, error) {
-	k, err := metadata.KeyFromPublicKey(p.Ed25519())
+	k, err := metadata.KeyFromPublicKey(p.Standard())
 	if err != nil {
 		return nil, "", fmt.Errorf("key %s: %w", p.ID(), err)
 	}
@@ -132,7 +131,7 @@ func keyID(p trust.PublicKey) (string, error) {
 }
 
 // Sign adds signatures to a document. A key that has signed it signs anew.
-func Sign(data []byte, keys ...trust.PrivateKey) ([]byte, error) {
+func Sign(data []byte, keys ...trust.Signer) ([]byte, error) {
 	msg, sigs, err := signed(data)
 	if err != nil {
 		return nil, err
@@ -149,7 +148,11 @@ func Sign(data []byte, keys ...trust.PrivateKey) ([]byte, error) {
 			return nil, err
 		}
 		if !fresh[id] {
-			d.Signatures = append(d.Signatures, metadata.Signature{KeyID: id, Signature: ed25519.Sign(k.Signer(), msg)})
+			sig, err := k.Sign(msg)
+			if err != nil {
+				return nil, err
+			}
+			d.Signatures = append(d.Signatures, metadata.Signature{KeyID: id, Signature: sig})
 		}
 		fresh[id] = true
 	}

@@ -576,7 +576,32 @@ export type ConfigRequest = {
 };
 
 export type Cooling = {
-    cool_hours?: Array<number>;
+    cool_hours?: [
+        boolean,
+        boolean,
+        boolean,
+        boolean,
+        boolean,
+        boolean,
+        boolean,
+        boolean,
+        boolean,
+        boolean,
+        boolean,
+        boolean,
+        boolean,
+        boolean,
+        boolean,
+        boolean,
+        boolean,
+        boolean,
+        boolean,
+        boolean,
+        boolean,
+        boolean,
+        boolean,
+        boolean
+    ];
     hot_celsius?: number;
     kelvin_per_watt?: number;
     limit_assumed?: boolean;
@@ -1293,7 +1318,7 @@ export type NotifyState = {
     /**
      * tickets, rollouts, or single changes such as rollouts.halted
      */
-    about: string[];
+    about: Array<string>;
     /**
      * given up
      */
