@@ -134,7 +134,7 @@ func trustKeyCommand(c *cli) *cobra.Command {
 			}
 			return c.printKey(p)
 		}),
-		c.verb("link FILE ADDRESS", "Make a file that stands for a key in hardware, such as pkcs11:token=fleet;object=root-1", func(_ context.Context, args []string) error {
+		c.verb("link FILE ADDRESS", "Make a file that stands for a key in hardware, such as pkcs11:token=fleet;id=%01", func(_ context.Context, args []string) error {
 			a, err := pkcs11.Parse(args[1])
 			if err != nil {
 				return failure{exitUsage, err}

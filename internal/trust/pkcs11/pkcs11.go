@@ -76,7 +76,9 @@ func Parse(text string) (a Address, err error) {
 		case "slot-id":
 			a.args = append(a.args, "--slot", value)
 		case "object":
-			a.args, key = append(a.args, "--label", value), true
+			// The tool reads a public key by its name, but signs with whichever private
+			// key comes first unless it is told the id.
+			return fmt.Errorf("address of a key: %s signs by the id of a key alone: say id=%%01 in place of object=%s (`%s --list-objects` shows it)", tool, value, tool)
 		case "id":
 			a.args, key = append(a.args, "--id", hex.EncodeToString([]byte(value))), true
 		case "module-path":
@@ -87,7 +89,7 @@ func Parse(text string) (a Address, err error) {
 		case "pin-value":
 			return errors.New("address of a key: it must not hold the PIN, which others could read; use pin-source=FILE")
 		default:
-			return fmt.Errorf("address of a key: %q is not known here; use token, slot-id, object, id, module-path and pin-source", name)
+			return fmt.Errorf("address of a key: %q is not known here; use token, slot-id, id, module-path and pin-source", name)
 		}
 		return nil
 	}
@@ -100,7 +102,7 @@ func Parse(text string) (a Address, err error) {
 		}
 	}
 	if !IsAddress(text) || !key {
-		return a, fmt.Errorf("%q names no key: want pkcs11:token=NAME;object=NAME, or id=%%01 in place of object", text)
+		return a, fmt.Errorf("%q names no key: want pkcs11:token=NAME;id=%%01", text)
 	}
 	return a, nil
 }

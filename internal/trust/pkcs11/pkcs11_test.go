@@ -56,7 +56,7 @@ func pin(text string) func(string) ([]byte, error) {
 
 func TestAKeyInHardwareSignsWhatIsLargerThanAnArgument(t *testing.T) {
 	token(t)
-	k, err := Open(at(t, "token=fleet;object=root", ""), pin("1234"))
+	k, err := Open(at(t, "token=fleet;id=%0A", ""), pin("1234"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,14 +85,14 @@ func TestAKeyInHardwareSignsWhatIsLargerThanAnArgument(t *testing.T) {
 		t.Errorf("by its id and with the PIN of a file: %v", err)
 	}
 
-	wrong, err := Open(at(t, "token=fleet;object=root", ""), pin("9999"))
+	wrong, err := Open(at(t, "token=fleet;id=%0A", ""), pin("9999"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := wrong.Sign(payload); err == nil || !strings.Contains(err.Error(), "CKR_PIN_INCORRECT") {
 		t.Errorf("a wrong PIN: %v", err)
 	}
-	for _, path := range []string{"token=fleet;object=nobody", "token=other;object=root", "token=fleet;object=edwards"} {
+	for _, path := range []string{"token=fleet;id=%0C", "token=other;id=%0A", "token=fleet;id=%0B"} {
 		if _, err := Open(at(t, path, ""), pin("1234")); err == nil {
 			t.Errorf("%s was opened", path)
 		}
@@ -101,8 +101,8 @@ func TestAKeyInHardwareSignsWhatIsLargerThanAnArgument(t *testing.T) {
 
 func TestAddressesThatDoNotSayWhichKeyAreRefused(t *testing.T) {
 	for _, text := range []string{
-		"", "key.json", "pkcs11:", "pkcs11:token=fleet", "pkcs11:object=", "pkcs11:object=%zz",
-		"pkcs11:object=root;serial=12", "pkcs11:object=root?pin-value=1234", "object=root",
+		"", "key.json", "pkcs11:", "pkcs11:token=fleet", "pkcs11:id=", "pkcs11:id=%zz", "pkcs11:token=fleet;object=root",
+		"pkcs11:id=%01;serial=12", "pkcs11:id=%01?pin-value=1234", "id=%01",
 	} {
 		if a, err := Parse(text); err == nil {
 			t.Errorf("%q was taken for %v", text, a.args)
