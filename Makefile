@@ -11,7 +11,7 @@ SHELL := bash
 PROGRAMS := edgeherd edgeherd-agent edgeherd-runner edgeherd-launcher edgeherd-load
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 GOBUILD := CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
-FUZZTIME ?= 3s
+FUZZTIME ?= 2s
 
 .PHONY: help up build web deps assets lint test gotest fuzz webtest prove bench dist clean
 
@@ -75,7 +75,7 @@ test: deps assets web build lint gotest ## everything CI checks
 gotest: build/tools/versitygw
 	.ci/gotest.sh
 
-fuzz: ## every fuzz target for FUZZTIME (3s)
+fuzz: ## every fuzz target for FUZZTIME (2s)
 	nice -n 10 .ci/fuzz.sh $(FUZZTIME)
 
 webtest:

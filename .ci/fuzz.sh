@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# fuzz.sh [TIME [CORPUS]] runs every fuzz target of the tree for TIME (3s) each,
+# fuzz.sh [TIME [CORPUS]] runs every fuzz target of the tree for TIME (2s) each,
 # two at once with one worker each. They start from the seeds in the tree; with a
 # folder CORPUS also from what earlier runs left there, which slow targets take
 # longer to read than a short run lasts.
@@ -10,7 +10,7 @@
 # shorten a failing one: go test -run '^$' -fuzz NAME PACKAGE.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-fuzztime=${1:-3s}
+fuzztime=${1:-2s}
 bins=$(mktemp -d)
 trap 'rm -rf "$bins"' EXIT
 corpus=${2:-$bins/corpus}
