@@ -10,7 +10,9 @@ SHELL := bash
 
 PROGRAMS := edgeherd edgeherd-agent edgeherd-runner edgeherd-launcher edgeherd-load
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-GOBUILD := CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
+# Without cgo and paths everywhere, or each tool compiles all dependencies anew.
+PLAIN := CGO_ENABLED=0 GOFLAGS=-trimpath
+GOBUILD := $(PLAIN) go build -ldflags '-s -w -X main.version=$(VERSION)'
 FUZZTIME ?= 2s
 
 .PHONY: help up build web deps assets lint test gotest fuzz webtest prove bench dist clean
@@ -57,16 +59,16 @@ assets: ## ONNX Runtime and demo models, into build/assets
 lint: build/tools/staticcheck ## gofmt, go vet, staticcheck
 	@bad=$$(git ls-files -co --exclude-standard '*.go' | xargs -r gofmt -l); \
 	[ -z "$$bad" ] || { echo "not formatted, run gofmt -w on:"; echo "$$bad"; exit 1; }
-	go vet ./...
-	build/tools/staticcheck ./...
+	$(PLAIN) go vet ./...
+	$(PLAIN) build/tools/staticcheck ./...
 
 # A module of its own keeps the linter's requirements out of ours.
 build/tools/staticcheck: .ci/tools/go.mod .ci/tools/go.sum
-	go build -C .ci/tools -o $(CURDIR)/$@ honnef.co/go/tools/cmd/staticcheck
+	$(PLAIN) go build -C .ci/tools -o $(CURDIR)/$@ honnef.co/go/tools/cmd/staticcheck
 
 # A real S3 server for tests, from a module of its own.
 build/tools/versitygw: .ci/s3/go.mod .ci/s3/go.sum
-	go build -C .ci/s3 -trimpath -o $(CURDIR)/$@ github.com/versity/versitygw/cmd/versitygw
+	$(PLAIN) go build -C .ci/s3 -o $(CURDIR)/$@ github.com/versity/versitygw/cmd/versitygw
 
 # The browser waits for pages most of the time; fuzzing takes what it leaves.
 test: deps assets web build lint gotest ## everything CI checks

@@ -34,8 +34,10 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -57,6 +59,7 @@ import (
 	"github.com/edgeherd/edgeherd/agent/update"
 	"github.com/edgeherd/edgeherd/agent/witness"
 	"github.com/edgeherd/edgeherd/internal/blob"
+	"github.com/edgeherd/edgeherd/internal/boxconfig"
 	"github.com/edgeherd/edgeherd/internal/durable"
 	"github.com/edgeherd/edgeherd/internal/identity"
 	"github.com/edgeherd/edgeherd/internal/runnerapi"
@@ -88,6 +91,9 @@ type Options struct {
 	// Trial is how long a new model, or settings of the fleet, are watched before
 	// they are kept; default 30 s.
 	Trial time.Duration
+	// HeatWindow is how long the power of the box is read for each variant of a new
+	// model, and twice without any; default 0: the heat of variants is not measured.
+	HeatWindow time.Duration
 	// Probation is how long a new agent must be well; default 3 min.
 	Probation time.Duration
 	// FirstDelay spreads the first connection after a start over this time,
@@ -106,6 +112,15 @@ type Options struct {
 	// DownloadRate bounds downloads in bytes a second, MonthBytes in bytes a
 	// calendar month; default no bounds.
 	DownloadRate, MonthBytes int64
+	// BucketAllow are networks beyond the public internet where the controller's bucket
+	// may be; default none.
+	BucketAllow []netip.Prefix
+	// BucketHosts are hosts of that bucket which may be asked through Proxy; default
+	// none, and behind a proxy the controller gives all.
+	BucketHosts []string
+	// SettingsAllow are hosts beyond the site's own network to which settings of the
+	// fleet may make the box send; default none.
+	SettingsAllow boxconfig.Allow
 	// CheckSpool looks at a spool that was not closed cleanly, before it is
 	// opened: in a child process, since damage can end the one that looks. Nil
 	// checks in this process.
@@ -177,6 +192,7 @@ type Agent struct {
 	log      *slog.Logger
 	id       *identity.Identity
 	clock    clock
+	starts   uint64 // of the agent on this disk; 0: not kept
 	sampler  *sense.Sampler
 	spool    *spool.Spool
 	dialer   *dial.Dialer
@@ -200,8 +216,10 @@ type Agent struct {
 	setup     setup    // of the sense loop
 	telemetry *telemetry
 	disk      disk
-	duty      govern.State
-	ladder    ladder // of the sense loop
+	duty      govern.State // of the sense loop
+	eased     atomic.Bool  // the duty is less than full: no work that nobody asked for
+	serving   serving      // of resultLoop alone
+	ladder    ladder       // of the sense loop
 	running   running
 	runner    runnerInfo
 	slot      slot.ID
@@ -211,7 +229,7 @@ type Agent struct {
 // Open opens the files of an agent. It starts nothing.
 func Open(opts Options, log *slog.Logger) (_ *Agent, err error) {
 	// Not a named result: a return of nil would hide what is to be closed.
-	a := &Agent{log: log, slot: slot.ID(os.Getenv(slot.EnvSlot))}
+	a := &Agent{log: log, slot: slot.ID(os.Getenv(slot.EnvSlot)), serving: serving{}}
 	if a.id, err = enrol.Load(IdentityDir(opts.State)); err != nil {
 		return nil, err
 	}
@@ -292,7 +310,7 @@ func (a *Agent) openParts() (err error) {
 		Journal:    durable.Journal{Path: filepath.Join(a.opts.State, "activate.json"), Version: activate.JournalVersion, OnSave: a.opts.OnJournal},
 		ActivePath: filepath.Join(a.opts.State, "models", "active.json"),
 		Blobs:      a.blobs, Keyring: a.guard.Keyring, Allow: a.allowModel, Fetch: a.fetcher.File, Runner: a.opts.Runner,
-		Report: a.reportModel, Trial: a.opts.Trial,
+		Heat: a.measureHeat, Report: a.reportModel, Trial: a.opts.Trial,
 	}, a.log)
 	if err != nil {
 		return err
@@ -377,22 +395,29 @@ func (a *Agent) Run(ctx context.Context) error {
 }
 
 // direct makes connections to a bucket. A box behind a proxy takes all through the
-// controller: its proxy may let nothing else pass.
+// controller, unless somebody says which hosts the proxy is there for.
 func (a *Agent) direct() *http.Client {
-	if a.opts.Proxy != "" {
+	switch {
+	case a.opts.Proxy != "" && len(a.opts.BucketHosts) > 0:
+		return fetch.Through(a.opts.BucketHosts, a.dialer.Through)
+	case a.opts.Proxy != "":
 		return nil
 	}
-	return &http.Client{Transport: &http.Transport{DialContext: a.opts.Dial, ResponseHeaderTimeout: time.Minute, IdleConnTimeout: time.Minute}}
+	if a.opts.Dial != nil {
+		return &http.Client{Transport: &http.Transport{DialContext: a.opts.Dial, ResponseHeaderTimeout: time.Minute, IdleConnTimeout: time.Minute}}
+	}
+	return fetch.Straight(a.opts.BucketAllow)
 }
 
 // openRenewer prepares what keeps the certificate good.
 func (a *Agent) openRenewer() {
-	starts, err := enrol.CountStart(filepath.Join(a.opts.State, "fence.json"))
+	var err error
+	a.starts, err = enrol.CountStart(filepath.Join(a.opts.State, "fence.json"))
 	if err != nil {
 		a.log.Warn("start not counted: a copy of this disk would be noticed later", "err", err)
 	}
 	a.renewer = enrol.NewRenewer(enrol.RenewOptions{
-		Dir: IdentityDir(a.opts.State), Root: a.opts.Root, Version: a.opts.Version, Fence: starts, Box: a.id,
+		Dir: IdentityDir(a.opts.State), Root: a.opts.Root, Version: a.opts.Version, Fence: a.starts, Box: a.id,
 		Dial: a.dialer.Renewals, Renewed: a.renewed, Connected: func() bool { return a.link.Status().Connected }, WallClock: a.clock.wall,
 	}, a.log)
 }

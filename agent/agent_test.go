@@ -15,6 +15,7 @@ import (
 
 	"github.com/edgeherd/edgeherd/agent/spool"
 	"github.com/edgeherd/edgeherd/internal/identity"
+	"github.com/edgeherd/edgeherd/internal/outbound"
 	"github.com/edgeherd/edgeherd/internal/runnerapi"
 	"github.com/edgeherd/edgeherd/internal/trust"
 	"github.com/edgeherd/edgeherd/internal/wire"
@@ -319,5 +320,17 @@ func TestRunStopsCleanlyWithoutNetworkAndRunner(t *testing.T) {
 	}
 	if b := w.open(); len(eventsOf(t, b)) == 0 {
 		t.Error("the start was not recorded")
+	}
+}
+
+// TestBehindAProxyABucketIsAskedIfTheBoxSaysSo, and no host beside those it names.
+func TestBehindAProxyABucketIsAskedIfTheBoxSaysSo(t *testing.T) {
+	a := &Agent{opts: Options{Proxy: "http://proxy:3128"}}
+	if a.direct() != nil {
+		t.Error("asks what its proxy may not let pass")
+	}
+	a.opts.BucketHosts = []string{"s3.example"}
+	if resp, err := a.direct().Get("https://nas.example/x"); !errors.Is(err, outbound.ErrRefused) || !strings.Contains(err.Error(), "bucket_hosts") {
+		t.Errorf("another host: %v, %v", resp, err)
 	}
 }

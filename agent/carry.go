@@ -65,6 +65,12 @@ func ImportResults(state string) durable.Journal {
 const (
 	lookForOrders = 2 * time.Second
 	tellImport    = time.Second
+	// announceEvery is how often the controller hears what imports brought: it forgets
+	// in a day who has a file.
+	announceEvery = 12 * time.Hour
+	announceAgain = time.Minute
+	// announceFor bounds how long one file may keep an order waiting.
+	announceFor = 20 * time.Second
 	// broughtFor is how long what an import brought waits to be used.
 	broughtFor = 30 * 24 * time.Hour
 )
@@ -101,8 +107,18 @@ func (a *Agent) importLoop(ctx context.Context) error {
 	}
 	tick := time.NewTicker(lookForOrders)
 	defer tick.Stop()
+	var due time.Time // to tell what imports brought
 	for {
-		a.obeyImport(ctx)
+		if a.obeyImport(ctx) {
+			due = time.Now()
+		}
+		if a.link.Status().Connected && !time.Now().Before(due) {
+			due = time.Now().Add(announceEvery)
+			if err := a.announceBrought(ctx); err != nil {
+				due = time.Now().Add(announceAgain)
+				a.log.Debug("the controller was not told what imports brought", "err", err)
+			}
+		}
 		select {
 		case <-ctx.Done():
 			return nil
@@ -111,24 +127,24 @@ func (a *Agent) importLoop(ctx context.Context) error {
 	}
 }
 
-// obeyImport carries out an order, if there is one.
-func (a *Agent) obeyImport(ctx context.Context) {
+// obeyImport carries out an order, if there is one; ended tells that it did.
+func (a *Agent) obeyImport(ctx context.Context) (ended bool) {
 	orders := ImportOrders(a.opts.State)
 	if _, err := os.Stat(orders.Path); err != nil {
-		return
+		return false
 	}
 	var o ImportOrder
 	found, err := orders.Load(&o)
 	if !found || err != nil {
 		a.log.Error("order to import a bundle", "err", err)
 		a.must(durable.Remove(orders.Path))
-		return
+		return false
 	}
 	a.log.Info("import of a bundle begins", "path", o.Path)
 	i := carrying{a: a, res: ImportResult{ID: o.ID, Versions: []string{}}}
 	err = i.run(ctx, o.Path)
 	if ctx.Err() != nil {
-		return // the next start goes on
+		return false // the next start goes on
 	}
 	i.res.Ended = true
 	if err != nil {
@@ -138,6 +154,31 @@ func (a *Agent) obeyImport(ctx context.Context) {
 		a.log.Info("bundle imported", "path", o.Path, "versions", i.res.Versions, "gen", i.res.Generation)
 	}
 	a.must(errors.Join(ImportResults(a.opts.State).Save(i.res), durable.Remove(orders.Path)))
+	return true
+}
+
+// announceBrought tells the controller which files this box has from sticks, so that
+// the others of the site fetch them here and not over the line. What is smaller than a
+// frame each box fetches for itself.
+func (a *Agent) announceBrought(ctx context.Context) error {
+	var all []brought
+	if found, err := a.broughtJournal().Load(&all); err != nil || !found {
+		return err
+	}
+	var errs []error
+	for _, b := range all {
+		if n, err := a.blobs.Size(b.Digest); err == nil && n > blob.FrameBytes {
+			one, cancel := context.WithTimeout(ctx, announceFor)
+			err = a.fetcher.Announce(one, b.Digest, n)
+			late := err != nil && one.Err() != nil
+			cancel()
+			errs = append(errs, err)
+			if late {
+				break // so would the others be
+			}
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // carrying is an import under way.
@@ -238,6 +279,9 @@ func (i *carrying) due() (models, releases []bundle.Item, envelope []byte, err e
 func (i *carrying) model(ctx context.Context, x bundle.Item) error {
 	ref := models.Ref{Name: x.Name, Version: x.Version, Digest: x.Digest}
 	if err := i.a.allowModel(ctx, ref); err != nil {
+		if slices.Contains(i.a.activate.Running(), ref) {
+			return nil // it goes on here, whatever the metadata lists since
+		}
 		return err
 	}
 	// Before it is written: a manifest that nobody signed takes no room.

@@ -8,6 +8,7 @@ import (
 	"github.com/edgeherd/edgeherd/internal/blob"
 	"github.com/edgeherd/edgeherd/internal/trust"
 	"github.com/edgeherd/edgeherd/internal/wire"
+	"github.com/edgeherd/edgeherd/models"
 )
 
 // refusalEvery is how often a refused desired state raises an alarm: it comes
@@ -127,6 +128,9 @@ func (a *Agent) follow(d desiredState) {
 		w := activate.Want{Attempt: m.Attempt, Rollout: m.Rollout}
 		w.Name, w.Version, w.Digest = m.Name, m.Version, m.Digest
 		want.Models = append(want.Models, w)
+	}
+	for _, m := range d.Keep {
+		want.Keep = append(want.Keep, models.Ref{Name: m.Name, Version: m.Version, Digest: m.Digest})
 	}
 	// First: a model that starts may bring inputs which need a password.
 	changed, err := a.secrets.Follow(d.Secrets)

@@ -113,14 +113,16 @@ func (a *Agent) govern(ctx context.Context, readings []sense.Reading) {
 	before := a.duty.Level
 	var duty govern.Duty
 	a.duty, duty = govern.Next(a.duty, h, time.Now())
+	a.eased.Store(duty.Level != govern.Full)
 	if duty.Level != before {
 		a.must(a.event(wire.EventAlarm, "duty is now "+duty.Level.String()+": "+duty.Reason,
 			wire.AlarmBody{Kind: "hot", Active: duty.Level != govern.Full, Value: h.DieCelsius}))
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	err := a.opts.Runner.SetDuty(ctx, runnerapi.Duty{Level: duty.Level.String(), MaxRateRatio: duty.MaxRateRatio, ValidSeconds: max(dutyLife, 3*a.opts.SensePeriod).Seconds(), Rung: a.rung(h, a.sampler.Saving(readings))})
-	if err != nil {
+	d := runnerapi.Duty{Level: duty.Level.String(), MaxRateRatio: duty.MaxRateRatio, ValidSeconds: max(dutyLife, 3*a.opts.SensePeriod).Seconds()}
+	a.rung(&d, h, a.sampler.Saving(readings))
+	if err := a.opts.Runner.SetDuty(ctx, d); err != nil {
 		a.log.Debug("duty not passed on", "err", err)
 	}
 }
@@ -131,7 +133,7 @@ func (a *Agent) hello() wire.Hello {
 	a.runner.mu.Lock()
 	defer a.runner.mu.Unlock()
 	return wire.Hello{
-		V: wire.Version, Clock: a.clock.triple(), Running: a.nowRunning(), Heads: a.witness.Heads(),
+		V: wire.Version, Clock: a.clock.triple(), Running: a.nowRunning(), Heads: a.witness.Heads(), Starts: a.starts,
 		Inventory: wire.Inventory{
 			Name: a.id.Name, Class: board.Class, Vendor: board.Vendor, Product: board.Product, Serial: board.Serial,
 			Arch: runtime.GOARCH, CPUs: board.CPUs, MemoryBytes: board.MemBytes, Simulated: board.Simulated,

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/edgeherd/edgeherd/agent/govern"
 	"github.com/edgeherd/edgeherd/agent/spool"
 	"github.com/edgeherd/edgeherd/internal/runnerapi"
 	"github.com/edgeherd/edgeherd/internal/wire"
@@ -25,8 +26,9 @@ type runnerInfo struct {
 	mu      sync.Mutex // guards the fields below
 	version string
 	runtime string
-	p95     float64   // seconds, of the slowest model; 0: none serves
-	rung    int       // that it follows
+	p95     float64 // seconds, of the slowest model; 0: none serves
+	rung    int     // that it follows
+	cause   govern.Cause
 	lowest  int       // rung of any model that serves
 	started int64     // Unix ms; the count of refused requests begins anew with it
 	shed    int64     // requests refused for lack of room
@@ -76,7 +78,9 @@ func (a *Agent) resultLoop(ctx context.Context) error {
 				a.log.Debug("results not taken over", "err", err)
 			}
 		}
-		a.askRunner(ctx)
+		if s, ok := a.askRunner(ctx); ok {
+			a.noteServing(s)
+		}
 		a.noteRunning()
 		a.must(a.disk.store(a.spool)) // events that wait for a disk that was full
 		select {
@@ -87,19 +91,19 @@ func (a *Agent) resultLoop(ctx context.Context) error {
 	}
 }
 
-func (a *Agent) askRunner(ctx context.Context) {
+func (a *Agent) askRunner(ctx context.Context) (runnerapi.Status, bool) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	s, err := a.opts.Runner.Status(ctx)
 	if err != nil {
-		return // keeps what it was
+		return s, false // keeps what it was
 	}
 	if s.Settings != nil && a.settings.SetRunnerLocal(s.Settings.Local) {
 		a.link.SayHello()
 	}
 	a.runner.mu.Lock()
 	defer a.runner.mu.Unlock()
-	a.runner.p95, a.runner.rung, a.runner.lowest = 0, s.Rung, 0
+	a.runner.p95, a.runner.rung, a.runner.cause, a.runner.lowest = 0, s.Rung, govern.Cause(s.RungCause), 0
 	a.runner.load(s)
 	for _, m := range s.Models {
 		a.runner.p95 = max(a.runner.p95, m.LatencyP95)
@@ -109,6 +113,7 @@ func (a *Agent) askRunner(ctx context.Context) {
 		a.runner.version, a.runner.runtime = s.Version, s.RuntimeVersion
 		a.link.SayHello()
 	}
+	return s, true
 }
 
 // takeResults takes one block of results over and reports whether there may be

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -83,6 +84,8 @@ func (o Options) under(fleet boxconfig.Settings) (Options, []string) {
 	l.number("agent.min_free_bytes", &o.MinFreeBytes)
 	l.number("agent.download_bytes_per_second", &o.DownloadRate)
 	l.number("agent.download_bytes_per_month", &o.MonthBytes)
+	l.text("agent.peer_listen", &o.PeerListen)
+	l.text("agent.peer_address", &o.PeerAddress)
 	l.text("agent.server", &o.Server)
 	l.text("agent.proxy", &o.Proxy)
 	l.text("agent.proxy_auth_file", &o.ProxyAuth)
@@ -114,7 +117,7 @@ func (o Options) under(fleet boxconfig.Settings) (Options, []string) {
 // openSettings reads the fleet's settings before any part is made with them.
 func openSettings(opts Options, a *Agent) (Options, error) {
 	var err error
-	a.settings, err = config.Open(config.Options{State: opts.State, Settle: opts.Trial}, a.log)
+	a.settings, err = config.Open(config.Options{State: opts.State, Settle: opts.Trial, Permit: opts.SettingsAllow.Check}, a.log)
 	if err != nil {
 		return opts, err
 	}
@@ -125,6 +128,11 @@ func openSettings(opts Options, a *Agent) (Options, error) {
 
 // checkSettings is what this box has against settings of the fleet that parse.
 func (a *Agent) checkSettings(s boxconfig.Settings) error {
+	if text, ok := s["agent.peer_listen"].(string); ok && text != "" {
+		if _, _, err := net.SplitHostPort(text); err != nil {
+			return fmt.Errorf("agent.peer_listen: %q: want a port such as \":7443\"", text)
+		}
+	}
 	if text, ok := s["agent.server"].(string); ok {
 		if _, err := dial.ParseServer(text); err != nil {
 			return err

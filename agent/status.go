@@ -30,11 +30,21 @@ type Status struct {
 	Since     *time.Time  `json:"since,omitempty"` // of Connected or of the last loss
 	LastError string      `json:"last_error,omitempty"`
 	Ways      dial.Report `json:"ways"`
+	// Trust is how the fleet's metadata stands; nil in development.
+	Trust *TrustStatus `json:"trust,omitempty"`
 	// Disk is why the spool takes no writes, "" when it does.
 	Disk string `json:"disk,omitempty"`
 	// Health says in a few lines how the box stands with its heat; all of it is
 	// in health.json.
 	Health []string `json:"health,omitempty"`
+}
+
+// TrustStatus is how the metadata stands that says what the box may install.
+type TrustStatus struct {
+	Ends time.Time `json:"ends,omitzero"`
+	Role string    `json:"role,omitempty"` // that ends first
+	// Error is that of the last refresh; empty after a good one.
+	Error string `json:"error,omitempty"`
 }
 
 func statusPath(state string) string { return filepath.Join(state, "status.json") }
@@ -106,6 +116,9 @@ func (a *Agent) status() Status {
 	}
 	if err := a.disk.last(); err != nil {
 		s.Disk = err.Error()
+	}
+	if t, ok := a.guard.Status(); ok {
+		s.Trust = &TrustStatus{Ends: t.Ends.UTC(), Role: t.EndsRole, Error: t.Error}
 	}
 	return s
 }

@@ -100,6 +100,10 @@ func (c *Controller) offer(ctx context.Context, r fleetapi.Rollout, box store.Bo
 			return err
 		}
 	}
+	pinned, err := c.pinned(ctx, r)
+	if err != nil {
+		return err
+	}
 	envelope, err := c.store.SetDesired(ctx, id, func(d *wire.Desired) error {
 		if deal != nil {
 			return deal(d, mayReplace)
@@ -118,6 +122,8 @@ func (c *Controller) offer(ctx context.Context, r fleetapi.Rollout, box store.Bo
 		} else if mayReplace(d.Models[at].Rollout) {
 			d.Models[at] = want
 		}
+		d.Keep = slices.DeleteFunc(d.Keep, func(m wire.DesiredModel) bool { return m.Name == want.Name })
+		d.Keep = append(d.Keep, pinned...)
 		return nil
 	}, c.signDesired)
 	if errors.Is(err, store.ErrAwaits) || errors.Is(err, store.ErrAhead) {
@@ -128,6 +134,19 @@ func (c *Controller) offer(ctx context.Context, r fleetapi.Rollout, box store.Bo
 	}
 	c.tellDesired(id, envelope)
 	return nil
+}
+
+// pinned are the versions of the model of a rollout that boxes keep beside it. What a
+// box drops it drops when another version comes, so this is when it must know.
+func (c *Controller) pinned(ctx context.Context, r fleetapi.Rollout) (keep []wire.DesiredModel, err error) {
+	if r.Kind != fleetapi.KindModel {
+		return nil, nil
+	}
+	refs, err := c.store.Pinned(ctx, r.Target.Name)
+	for _, m := range refs {
+		keep = append(keep, wire.DesiredModel{Name: m.Name, Version: m.Version, Digest: m.Digest})
+	}
+	return keep, err
 }
 
 // tellDesired tells a box what it shall run from now on.

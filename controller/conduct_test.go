@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -28,10 +29,18 @@ type herd struct {
 
 func newHerd(t *testing.T, n int) *herd {
 	t.Helper()
+	return newHerdOn(t, n, "")
+}
+
+// newHerdOn is one on a PostgreSQL database.
+func newHerdOn(t *testing.T, n int, database string) *herd {
+	t.Helper()
 	h := &herd{t: t, now: time.Now()}
 	opts := options(t.TempDir())
+	opts.Database = database
 	opts.WallClock = func() time.Time { return h.now }
 	h.c = mustOpen(t, opts)
+	h.c.offerTime = time.Hour // a slow machine tells all boxes in one step as well
 	t.Cleanup(func() { h.c.Close() })
 	for i := range n {
 		id, err := h.c.EnrolBox(t.Context(), filepath.Join(t.TempDir(), "identity"), fmt.Sprint("box-", i), "site-1")
@@ -180,6 +189,30 @@ func TestAPersonStopsOffersThatAreUnderWay(t *testing.T) {
 	if got := h.wanted(); got["1.0.0"] != 3 {
 		t.Errorf("boxes are told %v, want all three", got)
 	}
+}
+
+// TestBoxesThatLeaveTheFleetHoldUpNoWave: a site is given up in the midst of it.
+func TestBoxesThatLeaveTheFleetHoldUpNoWave(t *testing.T) {
+	h := newHerd(t, 2)
+	h.start("r-1", "1.0.0")
+	h.step()
+	for i, to := range []store.State{store.StateRetired, store.StateRevoked} {
+		if _, err := h.c.store.ChangeStanding(t.Context(), store.Change{Box: h.ids[i], To: to, Why: "the shop has closed", By: "olga"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.step()
+	h.step()
+	r := h.rollout("r-1")
+	for _, target := range r.Waves[0].Targets {
+		if target.State != fleetapi.TargetCanceled || !strings.Contains(target.Err, "meanwhile") {
+			t.Errorf("%s is %s: %s", target.Name, target.State, target.Err)
+		}
+	}
+	if r.State == fleetapi.RolloutRunning || r.Sentence == "" {
+		t.Errorf("rollout %s: %s", r.State, r.Sentence)
+	}
+	t.Log(r.State, r.Sentence)
 }
 
 func TestAnOlderRolloutNeverTakesABoxBack(t *testing.T) {

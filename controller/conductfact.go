@@ -17,6 +17,9 @@ import (
 // factOf collects what rollout r must know of one box.
 func factOf(r fleetapi.Rollout, b store.Box, ages map[string]int, now time.Time) rollout.Fact {
 	f := rollout.Fact{Link: registry.View(b, now).Link}
+	if b.State == store.StateRetired || b.State == store.StateRevoked {
+		f.Gone = string(b.State)
+	}
 	switch r.Kind {
 	case fleetapi.KindConfig:
 		configFact(&f, r, b)

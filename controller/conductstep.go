@@ -20,9 +20,6 @@ import (
 // may have come to another controller. 100,000 boxes take 100 steps.
 const sweep = 1000
 
-// offerTime bounds how long one step tells boxes; the next goes on.
-const offerTime = 300 * time.Millisecond
-
 // changes are boxes that were heard from since the last step.
 type changes struct {
 	// mu guards boxes.
@@ -78,15 +75,16 @@ func (c *Controller) step(ctx context.Context) error {
 		}
 	}
 	changed := c.changes.take()
+	late := c.bringLate(ctx, changed, now)
 	if listen == 0 {
 		clear(c.underWay)
-		return nil
+		return late
 	}
 	locks, err := c.locks(ctx)
 	if err != nil {
-		return err
+		return errors.Join(late, err)
 	}
-	var errs []error
+	errs := []error{late} // what is under way goes on without it
 	for _, h := range heads {
 		if !rollout.Listens(h.State, h.Ended, now) {
 			delete(c.underWay, h.ID)
@@ -230,7 +228,7 @@ func (c *Controller) tellAll(ctx context.Context, r fleetapi.Rollout, actions []
 	var errs []error
 	began := time.Now()
 	for _, b := range boxes {
-		if len(c.acted) > 0 || time.Since(began) > offerTime {
+		if len(c.acted) > 0 || time.Since(began) > c.offerTime {
 			break
 		}
 		if err := c.offer(ctx, r, b, l.ages); err != nil {

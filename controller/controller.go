@@ -29,6 +29,7 @@ import (
 	"github.com/edgeherd/edgeherd/controller/balancer"
 	"github.com/edgeherd/edgeherd/controller/broker"
 	"github.com/edgeherd/edgeherd/controller/cluster"
+	"github.com/edgeherd/edgeherd/controller/config"
 	"github.com/edgeherd/edgeherd/controller/deliver"
 	"github.com/edgeherd/edgeherd/controller/enrol"
 	"github.com/edgeherd/edgeherd/controller/fault"
@@ -91,6 +92,9 @@ type Options struct {
 	OIDC *people.Provider
 	// Notify is where notices of tickets go; default nowhere.
 	Notify []notify.Endpoint
+	// DeviceLife is how long certificates of boxes last, which are renewed at half of
+	// it; default 30 days.
+	DeviceLife time.Duration
 	// Keys keeps the private keys in Dir sealed; nil: in plain text.
 	Keys    *keyfile.Lock
 	Version string
@@ -157,10 +161,14 @@ type Controller struct {
 	mqtt   net.Listener
 	behind []*balancer.Listener // which of the three; none without Options.Balancers
 	acted  chan struct{}        // buffer 1: a person wants rollouts to be looked at
-	outed  chan struct{}        // buffer 1: a box may have been revoked
+	// offerTime bounds how long one step tells boxes; the next goes on.
+	offerTime time.Duration
+	outed     chan struct{} // buffer 1: a box may have been revoked
 
 	changes  changes              // boxes heard from, for the conductor
 	underWay map[string]*underWay // of the conductor alone: rollouts by id
+	late     late                 // of the conductor alone: boxes that may lack settings
+	ledger   config.Ledger        // of documents that such boxes get
 
 	exports    exports
 	members    *enrol.Desk
@@ -177,7 +185,7 @@ type Controller struct {
 // Open opens state and listeners. Nothing is served before Run.
 func Open(ctx context.Context, opts Options, log *slog.Logger) (_ *Controller, err error) {
 	// Not a named result: a return of nil would hide what is to be closed.
-	c := &Controller{opts: opts.withDefaults(), log: log, hub: api.NewHub(), underWay: map[string]*underWay{}, acted: make(chan struct{}, 1), outed: make(chan struct{}, 1), missed: make(chan struct{}, 1)}
+	c := &Controller{opts: opts.withDefaults(), log: log, hub: api.NewHub(), underWay: map[string]*underWay{}, offerTime: 300 * time.Millisecond, acted: make(chan struct{}, 1), outed: make(chan struct{}, 1), missed: make(chan struct{}, 1)}
 	defer func() {
 		if err != nil {
 			c.Close()
@@ -210,7 +218,8 @@ func Open(ctx context.Context, opts Options, log *slog.Logger) (_ *Controller, e
 	c.ingest = ingest.New(ingest.Options{
 		Welcomed: c.tellHeat,
 		Store:    c.store, Publish: c.tell, Changed: c.boxChanged, Live: c.boxLive,
-		LiveFor: c.liveFor, Pace: c.pace, Faults: c.faults, Ask: c.askHello, Observer: c.exports.metrics.Ingest, WallClock: c.opts.WallClock,
+		LiveFor: c.liveFor, Pace: c.pace, Faults: c.faults, Ask: c.question, Forked: c.memberChanged,
+		Address: func(id identity.ID, sid wire.SID) string { return c.broker.AddressOf(id, sid) }, Observer: c.exports.metrics.Ingest, WallClock: c.opts.WallClock,
 	}, log)
 	c.packs = deliver.New(deliver.Options{Store: c.store, Blobs: c.blobs, Leads: c.leads, PackBytes: c.opts.PackBytes, CacheBytes: c.opts.CacheBytes}, log)
 	c.api, err = api.New(api.Options{
@@ -258,6 +267,7 @@ func (c *Controller) openState(ctx context.Context) error {
 	if c.ca, err = identity.OpenSealedCA(filepath.Join(c.opts.Dir, "ca"), c.opts.WallClock, c.opts.Keys); err != nil {
 		return err
 	}
+	c.ca.DeviceLife = c.opts.DeviceLife
 	if c.key, err = c.openKey(filepath.Join(c.opts.Dir, "keys", "signing.key")); err != nil {
 		return err
 	}

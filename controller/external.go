@@ -177,7 +177,7 @@ func (c *Controller) tell(id identity.ID, topic wire.Topic, payload []byte, qos 
 		if c.node != nil && topic == wire.TopicWant {
 			// It may have come in by the pages of another controller, of which the
 			// broker knows nothing.
-			c.node.TellAll(id, topic)
+			c.node.TellAll(id, topic, nil)
 		}
 		return c.remote.Publish(id, topic, payload, qos)
 	}

@@ -122,15 +122,11 @@ func (c *Controller) mayTalk(ctx context.Context, id identity.ID) (bool, error) 
 	return err == nil && m.State.MayConnect(), err
 }
 
-// withheld reports whether a box is told nothing: two machines are it at once, or
-// a person must decide which one is.
+// withheld reports whether a box is told nothing: a person must decide which
+// machine it is.
 func (c *Controller) withheld(id identity.ID) (bool, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), lookTimeout)
 	defer cancel()
-	held, err := c.store.Contested(ctx, id)
-	if err != nil || held {
-		return held, err
-	}
 	m, err := c.store.Membership(ctx, id)
 	if errors.Is(err, store.ErrNotFound) {
 		return true, nil

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +14,7 @@ import (
 	"time"
 
 	"github.com/edgeherd/edgeherd/internal/assets"
+	"github.com/edgeherd/edgeherd/internal/freeport"
 )
 
 // machine follows the steps of README.md as a shell would, with every absolute
@@ -199,10 +199,9 @@ func (m *machine) unpack() {
 // port is a free address on loopback.
 func port(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := freeport.Address()
 	must(t, err)
-	defer l.Close()
-	return l.Addr().String()
+	return address
 }
 
 func TestInstallationByTheSteps(t *testing.T) {

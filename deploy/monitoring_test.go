@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -22,6 +21,7 @@ import (
 	"github.com/edgeherd/edgeherd/controller/export"
 	"github.com/edgeherd/edgeherd/controller/metrics"
 	"github.com/edgeherd/edgeherd/internal/assets"
+	"github.com/edgeherd/edgeherd/internal/freeport"
 )
 
 // dashboard is what of Grafana's format these tests read.
@@ -135,11 +135,10 @@ func TestDashboardAndAlertsAskForMetricsThatExist(t *testing.T) {
 // expression.
 func TestDashboardAndAlertsAreUnderstood(t *testing.T) {
 	victoria := assets.Program(t, "victoria-metrics")
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := freeport.Address()
 	must(t, err)
-	must(t, l.Close())
-	base := "http://" + l.Addr().String()
-	cmd := exec.Command(victoria, "-storageDataPath="+t.TempDir(), "-httpListenAddr="+l.Addr().String(), "-loggerLevel=ERROR", "-memory.allowedBytes=64MiB")
+	base := "http://" + address
+	cmd := exec.Command(victoria, "-storageDataPath="+t.TempDir(), "-httpListenAddr="+address, "-loggerLevel=ERROR", "-memory.allowedBytes=64MiB")
 	must(t, cmd.Start())
 	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
 	tick := time.NewTicker(50 * time.Millisecond)

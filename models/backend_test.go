@@ -36,6 +36,7 @@ func TestBackendBringsNoCommand(t *testing.T) {
 		{"two words", APIOIP, func(m *Manifest) { m.Backend.Parameters = map[string]string{"x": "a b"} }, "a b"},
 		{"model that is a path", APIOIP, func(m *Manifest) { m.Backend.Model = "../admin" }, "../admin"},
 		{"no samples", APIOIP, func(m *Manifest) { m.Files[0].Path = "model.gguf" }, "could not try"},
+		{"no files at all", APIOIP, func(m *Manifest) { m.Files = nil }, GoldenFile},
 		{"prompts for tensors", APIOIP, func(m *Manifest) { m.Files[0].Path = PromptsFile }, GoldenFile},
 		{"no signature", APIOIP, func(m *Manifest) { m.Signature = Signature{} }, "signature"},
 		{"variants", APIOIP, func(m *Manifest) { m.Variants = []Variant{{Name: "a", Path: ModelFile}} }, "no variants"},

@@ -69,6 +69,9 @@ type Options struct {
 	Fetch func(ctx context.Context, f models.File, progress func(done, total int64)) error
 	// Runner tries and serves models. Required.
 	Runner Runner
+	// Heat finds out what the variants of a probed candidate draw and writes it
+	// into p; nil: nobody does. What it returns is no fault of the candidate.
+	Heat func(ctx context.Context, ref models.Ref, p *runnerapi.Probe) error
 	// Report makes a phase durable before the next effect happens. Reports of
 	// progress (DoneBytes > 0) come at most every ten seconds. Required.
 	Report func(Phase)
@@ -116,6 +119,8 @@ type Activator struct {
 type Desired struct {
 	Generation uint64
 	Models     []Want
+	// Keep are versions that stay if they are here.
+	Keep []models.Ref
 }
 
 // New reads the journal. It starts nothing.
@@ -231,7 +236,7 @@ func (a *Activator) takeDesired(ctx context.Context) error {
 	if d == nil {
 		return nil
 	}
-	a.book.Generation = d.Generation
+	a.book.Generation, a.book.Keep = d.Generation, d.Keep
 	wants := map[string]Want{}
 	for _, w := range d.Models {
 		wants[w.Name] = w

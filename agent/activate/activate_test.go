@@ -106,6 +106,18 @@ func TestPreviousVersionIsKeptAndOlderOnesAreNot(t *testing.T) {
 		if p := w.last(); p.Version != "2.0" || p.Phase != PhaseActive {
 			t.Errorf("last report %+v, want 2.0 active though the link is down", p)
 		}
+		w.offline = false
+		// What is pinned stays besides, for as long as it is, and nothing is fetched for it.
+		four := w.publish("4.0", nil)
+		w.act.SetDesired(Desired{Generation: 5, Models: []Want{four}, Keep: []models.Ref{three.Ref, one.Ref}})
+		w.settle()
+		if got := w.blobs(); got != 7 || !w.store.Has(three.Digest) || w.store.Has(one.Digest) {
+			t.Errorf("%d blobs, want 7: 2.0, 4.0 and the pinned 3.0", got)
+		}
+		w.want(6, two)
+		if got := w.blobs(); got != 5 || w.store.Has(three.Digest) {
+			t.Errorf("%d blobs, want 5 once 3.0 is not pinned any more", got)
+		}
 	})
 }
 

@@ -26,6 +26,8 @@ type book struct {
 	// Known are the blobs that this package asked for and has not deleted;
 	// blobs of others in the same store are none of its business.
 	Known []blob.Digest `json:"known,omitempty"`
+	// Keep are versions that are not deleted although nothing needs them: pinned ones.
+	Keep []models.Ref `json:"keep,omitempty"`
 	// Pending are reports that may not have been delivered.
 	Pending []Phase `json:"pending,omitempty"`
 }
@@ -235,16 +237,20 @@ func (a *Activator) Known() ([]blob.Digest, error) {
 	return b.Known, err
 }
 
-// sweep deletes blobs that no kept version needs, nor one that the runner still
-// has: requests may be on their way through it, and its worker may start again.
+// sweep deletes blobs that no kept version needs, nor a pinned one, nor one that the runner
+// still has: requests may be on their way through it, and its worker may start again.
 func (a *Activator) sweep(ctx context.Context) error {
 	need := a.book.needed()
+	stay := slices.Clone(a.book.Keep)
 	for _, m := range a.status.Models {
-		if need[m.Digest] || !slices.Contains(a.book.Known, m.Digest) {
+		stay = append(stay, m.Ref)
+	}
+	for _, ref := range stay {
+		if need[ref.Digest] || !slices.Contains(a.book.Known, ref.Digest) {
 			continue
 		}
-		need[m.Digest] = true
-		v, err := a.open(m.Ref)
+		need[ref.Digest] = true
+		v, err := a.open(ref)
 		if err != nil {
 			continue // what cannot be read cannot be started again either
 		}

@@ -222,6 +222,11 @@ func (a *Activator) probe(ctx context.Context, s State) Event {
 	if err != nil {
 		return failed(err)
 	}
+	if p.OK && a.opts.Heat != nil {
+		if err := a.opts.Heat(ctx, s.Candidate.Ref, &p); err != nil {
+			a.log.Warn("what the variants of a model draw is not known", "model", s.Candidate.Ref, "err", err)
+		}
+	}
 	return Event{Kind: EventProbed, Probe: p, Base: base}
 }
 

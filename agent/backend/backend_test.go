@@ -74,8 +74,9 @@ func TestProgramsGetArgumentsAndNoShell(t *testing.T) {
 		{"shared unit", Config{Unit: "triton.service", Endpoint: Endpoint{URL: "http://127.0.0.1:8000"}}, []string{"systemctl start triton.service"}, ""},
 		{"watched", Config{Endpoint: Endpoint{URL: "http://127.0.0.1:8000"}}, nil, ""},
 		{"broken image", Config{Container: &Container{Engine: "podman", Image: "broken", Port: 1}}, nil, "no such image"},
-		{"no such parameter", Config{Unit: "eye@{param:zone}.service"}, nil, `no parameter "zone"`},
-		{"no such program", Config{Process: []string{"/nowhere/tritonserver"}}, nil, "no such file"},
+		{"no such parameter", Config{Unit: "eye-{param:zone}@{port}.service"}, nil, `no parameter "zone"`},
+		{"nor in the environment", Config{Process: []string{"/bin/true"}, Environment: map[string]string{"ADDRESS": ":{port}", "ZONE": "{param:zone}"}}, nil, `no parameter "zone"`},
+		{"no such program", Config{Process: []string{"/nowhere/tritonserver", "{port}"}}, nil, "no such file"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			log := filepath.Join(t.TempDir(), "log")
@@ -130,16 +131,58 @@ func TestConfigSaysWhatIsWrong(t *testing.T) {
 		{"port of another", Config{Endpoint: Endpoint{URL: "http://127.0.0.1:{port}"}}, "name the port"},
 		{"engine", Config{Container: &Container{Engine: "rkt", Image: "i"}}, `engine is "rkt"`},
 		{"token in url", Config{Endpoint: Endpoint{URL: "https://me:secret@hq", Place: PlaceCentral}}, "nothing else"},
+		{"token before the host", Config{Endpoint: Endpoint{URL: "https://hidden@hq", Place: PlaceCentral}}, "nothing else"},
+		{"token behind it", Config{Endpoint: Endpoint{URL: "https://hq/?key=hidden", Place: PlaceCentral}}, "nothing else"},
 		{"whose machine", Config{Endpoint: Endpoint{URL: "https://hq:8443"}}, "it decides whose inputs"},
 		{"clear text away", Config{Endpoint: Endpoint{URL: "http://hq:8000", Place: PlaceCentral}}, "encrypted"},
 		{"token in clear text", Config{Endpoint: Endpoint{URL: "http://pc2:8000", Place: PlaceSite, Credential: "/t"}}, "in the clear"},
 		{"box elsewhere", Config{Endpoint: Endpoint{URL: "https://pc2:8000", Place: PlaceBox}}, "another machine"},
 		{"openai over grpc", Config{API: "openai", Endpoint: Endpoint{URL: "grpc://127.0.0.1:1"}}, "http or https"},
+		{"no port", Config{Process: []string{"/bin/true"}}, "nothing tells the program its port"},
 		{"environment of a unit", Config{Unit: "u", Environment: map[string]string{"A": "b"}}, "environment"},
 	} {
 		tc.config.Name = "b"
-		if _, err := tc.config.WithDefaults(); err == nil || !strings.Contains(err.Error(), tc.want) {
-			t.Errorf("%s: %v, want %q", tc.name, err, tc.want)
+		if _, err := tc.config.WithDefaults(); err == nil || !strings.Contains(err.Error(), tc.want) || strings.Contains(err.Error(), "hidden") {
+			t.Errorf("%s: %v, want %q and no token", tc.name, err, tc.want)
+		}
+	}
+}
+
+// TestChildrenOfAProgramThatDiedEndWithIt: servers of language models have one a model.
+func TestChildrenOfAProgramThatDiedEndWithIt(t *testing.T) {
+	config, err := Config{Name: "b", Process: []string{"/bin/sh", "-c", "sleep 600 >/dev/null 2>&1 & echo $!; kill -9 $$", "{port}"}}.WithDefaults()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := config.Start(t.Context(), Launch{Manifest: manifest(), Port: 77}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-p.Done()
+	child := p.tail.last()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); <-tick.C {
+		// Whoever inherits it may be slow to take its end.
+		stat, err := os.ReadFile("/proc/" + child + "/stat")
+		if err != nil || strings.Contains(string(stat), ") Z ") {
+			return
+		}
+	}
+	t.Errorf("process %s is still there: %v", child, p.Err())
+}
+
+// TestEndIsToldByTheLineThatSaysWhy: engines print a hint after it.
+func TestEndIsToldByTheLineThatSaysWhy(t *testing.T) {
+	for printed, want := range map[string]string{
+		"": "it printed nothing",
+		"docker: Cannot connect to the Docker daemon.\n\nRun 'docker run --help' for more information\n": "docker: Cannot connect to the Docker daemon.",
+		"loading\nout of memory\n": "out of memory",
+	} {
+		var out tail
+		_, _ = out.Write([]byte(printed))
+		if got := out.last(); got != want {
+			t.Errorf("%q: %q, want %q", printed, got, want)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package backend
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/url"
 	"path/filepath"
@@ -24,7 +25,8 @@ type Config struct {
 	API string `yaml:"api"`
 	// Process is the argument vector of a program that ends with the runner.
 	Process []string `yaml:"process"`
-	// Environment is added to that of the runner, for a process.
+	// Environment is added to that of the runner, for a process. Values may have
+	// places to fill.
 	Environment map[string]string `yaml:"environment"`
 	// Unit is a systemd unit. One with a place in braces in its name belongs to
 	// a version and is stopped with it; another one is started and left alone.
@@ -166,16 +168,22 @@ func (c Config) check() error {
 		return fmt.Errorf("unit %q is no unit", c.Unit)
 	}
 	texts := append(slices.Clone(c.Process), c.Unit, c.URL)
+	texts = slices.AppendSeq(texts, maps.Values(c.Environment))
 	if c.Container != nil {
 		if err := c.Container.check(); err != nil {
 			return err
 		}
 		texts = append(append(append(texts, c.Container.Options...), c.Container.Arguments...), c.Container.Image)
 	}
+	told := c.Container != nil && c.Container.Port != 0 || !strings.Contains(c.URL, "{port}")
 	for _, text := range texts {
 		if err := checkPlaces(text); err != nil {
 			return err
 		}
+		told = told || text != c.URL && strings.Contains(text, "{port}")
+	}
+	if !told {
+		return errors.New("nothing tells the program its port: put {port} among its arguments, into its environment or the unit's name, or name the port it has anyway in url")
 	}
 	e := c.Endpoint
 	e.URL = strings.ReplaceAll(e.URL, "{port}", "1")
@@ -213,7 +221,8 @@ func (e Endpoint) Check() error {
 	secret := u.Scheme == "https" || u.Scheme == "grpcs"
 	switch {
 	case u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.Path != "" && u.Path != "/":
-		return fmt.Errorf("url %q: want scheme, host and port and nothing else; a token goes into the file that credential names", e.URL)
+		// What is beside them may be a token: it is not repeated.
+		return fmt.Errorf("url %s://%s: want scheme, host and port and nothing else; a token goes into the file that credential names", u.Scheme, u.Host)
 	case e.Place != PlaceBox && e.Place != PlaceSite && e.Place != PlaceCentral:
 		return fmt.Errorf("url %q: place is %q, want %s, %s or %s: it decides whose inputs may go there", e.URL, e.Place, PlaceBox, PlaceSite, PlaceCentral)
 	case e.Place == PlaceBox && !isLoopback(u.Hostname()):

@@ -14,6 +14,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/edgeherd/edgeherd/internal/timerslack"
 )
 
 const (
@@ -65,8 +67,9 @@ func (c Config) Start(ctx context.Context, l Launch, log *slog.Logger) (*Program
 			err = tool(ctx, []string{"systemctl", "start", unit})
 		}
 	}
-	if err == nil && argv != nil {
-		err = p.spawn(argv, c.environment(), death)
+	env, err2 := c.environment(l)
+	if err = errors.Join(err, err2); err == nil && argv != nil {
+		err = p.spawn(argv, env, death)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("start backend %s: %w", c.Name, err)
@@ -74,12 +77,16 @@ func (c Config) Start(ctx context.Context, l Launch, log *slog.Logger) (*Program
 	return p, nil
 }
 
-func (c Config) environment() []string {
+// environment is that of the runner without what is the runner's own, and what
+// the configuration adds.
+func (c Config) environment(l Launch) ([]string, error) {
 	env := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "EDGEHERD_") })
+	more := make([]string, 0, len(c.Environment))
 	for key, v := range c.Environment {
-		env = append(env, key+"="+v)
+		more = append(more, key+"="+v)
 	}
-	return env
+	more, err := l.fillAll(more)
+	return append(env, more...), err
 }
 
 // commands returns how the container is run, and sets how it ends.
@@ -140,12 +147,14 @@ func (p *Program) spawn(argv, env []string, death syscall.Signal) error {
 	go func() {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
-		err := p.cmd.Start()
+		err := timerslack.Start(p.cmd, timerslack.Usual)
 		started <- err
 		if err != nil {
 			return
 		}
 		_ = p.cmd.Wait() // the state says more
+		// What it started, such as Ollama's processes for models, must not outlive it.
+		_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
 		if !p.stopping.Load() {
 			p.err = fmt.Errorf("process %d ended: %s: %s", p.cmd.Process.Pid, p.cmd.ProcessState, p.tail.last())
 		}
@@ -228,14 +237,17 @@ func (t *tail) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// last is the last line, or what there is of it.
+// last is the last line that says something, or what there is of it.
 func (t *tail) last() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	lines := strings.Split(strings.TrimSpace(string(t.buf)), "\n")
-	text := strings.TrimSpace(lines[len(lines)-1])
-	if text == "" {
-		return "it printed nothing"
+	lines := strings.Split(string(t.buf), "\n")
+	for _, line := range slices.Backward(lines) {
+		line = strings.TrimSpace(line)
+		if line == "" || strings.HasSuffix(line, "--help' for more information") || strings.HasPrefix(line, "See 'docker run --help'") {
+			continue // engines end with where to read about their options
+		}
+		return line[:min(len(line), 300)]
 	}
-	return text[:min(len(text), 300)]
+	return "it printed nothing"
 }

@@ -53,6 +53,10 @@ type Options struct {
 	// Settle is how long settings must do well; default 30 s. Confirm is how long
 	// the runner and the controller may take to answer; default 5 min.
 	Settle, Confirm time.Duration
+	// Permit says what somebody on the box does not permit the fleet to set; nil:
+	// everything is permitted. Settings that were followed before it said so are
+	// followed no more.
+	Permit func(boxconfig.Settings) error
 	// OnSave, if set, runs after each write of the journal. Crash tests return an
 	// error from it.
 	OnSave func() error
@@ -122,16 +126,28 @@ func Open(opts Options, log *slog.Logger) (*Keeper, error) {
 func (k *Keeper) Settings() boxconfig.Settings {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	c := k.state.Current()
-	if c == nil {
-		return boxconfig.Settings{}
-	}
-	s, err := boxconfig.Parse(c.Content)
+	_, s, err := k.current()
 	if err != nil {
 		k.log.Error("settings of the fleet are not followed", "err", err)
-		return boxconfig.Settings{}
 	}
 	return s
+}
+
+// current is what counts: nothing, where somebody on the box does not permit it
+// any more.
+func (k *Keeper) current() (*wire.DesiredConfig, boxconfig.Settings, error) {
+	c := k.state.Current()
+	if c == nil {
+		return nil, boxconfig.Settings{}, nil
+	}
+	s, err := boxconfig.Parse(c.Content)
+	if err == nil && k.opts.Permit != nil {
+		err = k.opts.Permit(s)
+	}
+	if err != nil {
+		return nil, boxconfig.Settings{}, err
+	}
+	return c, s, nil
 }
 
 // SetLocal says which settings files on the box have.
@@ -155,7 +171,7 @@ func (k *Keeper) SetRunnerLocal(local []string) bool {
 func (k *Keeper) Running() *wire.RunningConfig {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	c := k.state.Current()
+	c, _, _ := k.current() // Settings has told why not
 	local := append(slices.Clone(k.local), k.runner...)
 	local = local[:min(len(local), wire.MaxLocalSettings)]
 	if c == nil && len(local) == 0 {
@@ -223,7 +239,7 @@ func (k *Keeper) turn(ctx context.Context, p Parts) error {
 				before[in.Name] = in.Err
 			}
 		}
-		if err := k.step(p, Event{Want: &Wanted{wanted, p.Check, before}}); err != nil {
+		if err := k.step(p, Event{Want: &Wanted{wanted, k.check(p), before}}); err != nil {
 			return err
 		}
 	}
@@ -239,6 +255,21 @@ func (k *Keeper) turn(ctx context.Context, p Parts) error {
 		return nil
 	}
 	return k.step(p, Event{Look: k.look(ctx, p)})
+}
+
+// check is what the box has against settings, and whoever is on it.
+func (k *Keeper) check(p Parts) func(boxconfig.Settings) error {
+	return func(s boxconfig.Settings) error {
+		if k.opts.Permit != nil {
+			if err := k.opts.Permit(s); err != nil {
+				return err
+			}
+		}
+		if p.Check == nil {
+			return nil
+		}
+		return p.Check(s)
+	}
 }
 
 // look asks the runner how it is.
@@ -350,16 +381,13 @@ func (k *Keeper) settle(p Parts) error {
 // writeRunner makes the runner's file say what counts. It is written only when
 // it says something else: flash wears.
 func (k *Keeper) writeRunner() error {
-	c := k.state.Current()
+	c, s, _ := k.current() // the same
 	j := durable.Journal{Path: filepath.Join(k.opts.State, "models", "settings.json"), Version: runnerapi.SettingsVersion}
 	next := runnerapi.Settings{Content: json.RawMessage("{}")}
 	if c != nil {
 		next.Digest = c.Digest.String()
-		s, err := boxconfig.Parse(c.Content)
-		if err == nil {
-			next.Content, err = s.Runner()
-		}
-		if err != nil {
+		var err error
+		if next.Content, err = s.Runner(); err != nil {
 			return fmt.Errorf("write settings for the runner: %w", err)
 		}
 	}

@@ -272,3 +272,47 @@ func TestADamagedJournalKeepsNoAgentFromStarting(t *testing.T) {
 		t.Error(k, err)
 	}
 }
+
+// TestSettingsThatAreNotPermittedAnyMoreAreDropped: somebody on the box forbids
+// what it followed until then; its next agent does not follow it, tells so, and
+// the runner gets nothing of it.
+func TestSettingsThatAreNotPermittedAnyMoreAreDropped(t *testing.T) {
+	dir := t.TempDir()
+	followed := config.State{Kept: settings("1", `{"runner":{"results":{"targets":[{"kind":"webhook","name":"t","url":"https://hooks.example.com"}]}}}`)}
+	if err := (durable.Journal{Path: filepath.Join(dir, "config.json"), Version: config.JournalVersion}).Save(followed); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		allow []string
+		want  bool
+	}{{[]string{"hooks.example.com"}, true}, {nil, false}, {[]string{"*"}, true}} {
+		allow, err := boxconfig.ParseAllow(c.allow)
+		if err != nil {
+			t.Fatal(err)
+		}
+		k, err := config.Open(config.Options{State: dir, Permit: allow.Check}, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		file, err := os.ReadFile(filepath.Join(dir, "models", runnerapi.SettingsFile))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if has := len(k.Settings()) > 0; has != c.want || (k.Running() != nil) != c.want || strings.Contains(string(file), "hooks") != c.want {
+			t.Errorf("allowed %v: settings %v, running %v, runner %s", c.allow, k.Settings(), k.Running(), file)
+		}
+	}
+}
+
+// TestAnInputThatATrialBrokeIsNotForgiven: a second document comes while the first
+// is on trial; what the first one broke does not count as broken before.
+func TestAnInputThatATrialBrokeIsNotForgiven(t *testing.T) {
+	both := `{"agent":{"sense_period":"5s"},` + moved[1:]
+	s := config.State{Kept: settings("1", camera), Trial: &config.Trial{Config: *settings("2", moved)}}
+	s, _ = config.Next(s, config.Event{Want: &config.Wanted{Config: settings("3", both), Before: map[string]string{"c": "no such file"}}})
+	l := well(settings("3", both))
+	l.Inputs["c"] = "no such file"
+	if s, _ = config.Next(s, config.Event{Look: &l}); s.Trial != nil || string(s.Kept.Content) != camera {
+		t.Errorf("%+v", s)
+	}
+}

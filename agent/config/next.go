@@ -156,7 +156,11 @@ func want(s State, w Wanted) (State, Actions) {
 		return s, Actions{}
 	}
 	a := Actions{Apply: true, Restart: agentPart(now) != agentPart(&next)}
-	s.Trial = &Trial{Config: next, Before: w.Before}
+	before := w.Before
+	if s.Trial != nil { // what is wrong now may be of settings that are on trial
+		before = s.Trial.Before
+	}
+	s.Trial = &Trial{Config: next, Before: before}
 	s.report(fresh, PhaseTrial, "")
 	return s, a
 }

@@ -280,6 +280,18 @@ func (d *Dialer) Renewals(ctx context.Context, _, _ string) (net.Conn, error) {
 	return d.file(ctx, func(way) *tls.Config { return id.RenewTLS(id.TLSTime(d.opts.WallClock)) })
 }
 
+// Through opens a connection to any host and port by the proxy, as
+// http.Transport.DialContext.
+func (d *Dialer) Through(ctx context.Context, _, address string) (net.Conn, error) {
+	if d.proxy == "" {
+		return nil, errors.New("no proxy is set")
+	}
+	// A Transport dials on when its request has ended.
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	return d.connect(ctx, way{address: address, name: "https://" + address, proxied: true})
+}
+
 // Renewed has the box prove itself with another certificate from now on;
 // connections that are open stay as they are. It must be of the same box.
 func (d *Dialer) Renewed(id *identity.Identity) { d.id.Store(id) }

@@ -147,6 +147,29 @@ func TestASwallowedWayLeavesTimeForTheOthers(t *testing.T) {
 	})
 }
 
+// TestAProxyThatSaysNothingIsLeft, also for a bucket: the bubble waits for what is open.
+func TestAProxyThatSaysNothingIsLeft(t *testing.T) {
+	w := newWorld(t)
+	synctest.Test(t, func(t *testing.T) {
+		d, err := dial.New(dial.Options{Identity: w.id, Proxy: "http://proxy:3128", Net: func(context.Context, string, string) (net.Conn, error) {
+			near, far := net.Pipe()
+			go func() { _, _ = io.Copy(io.Discard, far) }()
+			return near, nil
+		}}, quiet)
+		check(t, err)
+		client := &http.Client{Transport: &http.Transport{DialContext: d.Through}}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://s3.example/x", nil)
+		check(t, err)
+		if res, err := client.Do(req); err == nil {
+			res.Body.Close()
+			t.Error("a proxy that says nothing gave an answer")
+		}
+		time.Sleep(time.Minute)
+	})
+}
+
 func TestDownloadsTakeTheWaysThatAreOpen(t *testing.T) {
 	w := newWorld(t)
 	p := w.newProxy(nil, w.id.Pages, w.id.HTTPS)
@@ -169,6 +192,16 @@ func TestDownloadsTakeTheWaysThatAreOpen(t *testing.T) {
 	get() // which is remembered
 	if got := p.tunnels(); !slices.Equal(got, []string{w.id.HTTPS, w.id.HTTPS}) {
 		t.Errorf("tunnels to %v", got)
+	}
+	// A bucket is beyond the proxy as well, if that lets it pass.
+	conn, err := d.Through(t.Context(), "tcp", w.id.HTTPS)
+	check(t, err)
+	conn.Close()
+	if _, err := d.Through(t.Context(), "tcp", "elsewhere:443"); err == nil || !strings.Contains(err.Error(), "proxy") {
+		t.Errorf("a host that the proxy does not let pass: %v", err)
+	}
+	if _, err := w.dialer(func(*dial.Options) {}).Through(t.Context(), "tcp", w.id.HTTPS); err == nil {
+		t.Error("through no proxy")
 	}
 }
 

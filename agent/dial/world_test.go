@@ -229,7 +229,7 @@ func tie(a, b net.Conn) {
 // talk sends a word over conn and wants it back.
 func talk(conn net.Conn) error {
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		return err
 	}
 	if _, err := conn.Write([]byte("hello")); err != nil {

@@ -10,6 +10,7 @@
 //	clock       whether it is set, and how far from the controller's
 //	disk        whether the state directory takes writes, and what is free
 //	way …       each way to the controller: name, TCP, proxy, TLS, MQTT
+//	metadata    until when new versions can be installed
 //	sensors     what is found, and what does not answer
 //	runner      whether it answers, and its models
 //
@@ -107,6 +108,7 @@ func Examine(ctx context.Context, opts Options) Report {
 	if id != nil {
 		note(e.ways(ctx, id)...)
 	}
+	note(e.trust()...)
 	note(e.sensors(ctx), e.runner(ctx))
 	return r
 }

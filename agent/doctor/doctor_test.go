@@ -2,6 +2,7 @@ package doctor_test
 
 import (
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"net"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/edgeherd/edgeherd/agent"
 	"github.com/edgeherd/edgeherd/agent/doctor"
 	"github.com/edgeherd/edgeherd/internal/identity"
 )
@@ -132,4 +134,20 @@ func TestAStateDirectoryThatTakesNothingIsTold(t *testing.T) {
 	}
 	opts.State = state
 	want(t, find(t, doctor.Examine(t.Context(), opts), "disk"), doctor.Fail, "no writes")
+}
+
+// A box that is asked why it takes nothing new says so before it is late.
+func TestTheEndOfTheMetadataIsTold(t *testing.T) {
+	dir := t.TempDir()
+	for _, c := range []struct {
+		left  time.Duration
+		level doctor.Level
+		text  string
+	}{{29 * 24 * time.Hour, doctor.OK, "good until"}, {3 * 24 * time.Hour, doctor.Warn, "timestamp ends"}, {-time.Hour, doctor.Warn, "what runs goes on"}} {
+		data, err := json.Marshal(agent.Status{Trust: &agent.TrustStatus{Ends: time.Now().Add(c.left), Role: "timestamp", Error: "no route"}})
+		check(t, err)
+		check(t, os.WriteFile(filepath.Join(dir, "status.json"), data, 0o600))
+		r := doctor.Examine(t.Context(), doctor.Options{State: dir, Root: t.TempDir(), RunnerSocket: "/nowhere"})
+		want(t, find(t, r, "fleet's metadata"), c.level, c.text)
+	}
 }

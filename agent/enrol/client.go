@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/edgeherd/edgeherd/agent/dial"
@@ -36,7 +37,7 @@ func (c client) untilAnswered(ctx context.Context, path string, body any) (enrol
 			pause = time.Duration(max(answer.RetrySeconds, 1)) * time.Second
 			c.opts.Say(fmt.Sprintf("The controller is busy; trying again in %s.", pause))
 		case ctx.Err() != nil:
-			return answer, ctx.Err()
+			return answer, fmt.Errorf("%w (%w)", ErrStopped, ctx.Err())
 		case errors.Is(err, enrol.ErrPin):
 			return answer, fmt.Errorf("%s: %w", c.token.Address(), enrol.ErrPin)
 		case errors.Is(err, enrol.ErrHost) || !time.Now().Add(pause).Before(end):
@@ -45,13 +46,23 @@ func (c client) untilAnswered(ctx context.Context, path string, body any) (enrol
 			c.opts.Say(fmt.Sprintf("%s Trying again in %s.", sentence(err), pause))
 		}
 		if err := wait(ctx, pause); err != nil {
-			return answer, err
+			return answer, fmt.Errorf("%w (%w)", ErrStopped, err)
 		}
 	}
 }
 
-// sentence is an error as one.
-func sentence(err error) string { return err.Error() + "." }
+// ErrStopped says that somebody ended an enrolment that had no answer yet.
+var ErrStopped = errors.New("stopped before this machine was enrolled; nothing is lost: run the same command with the same token again")
+
+// sentence is an error as one: of a fault on the way only what it says itself,
+// which names the address.
+func sentence(err error) string {
+	var fault *dial.Fault
+	if errors.As(err, &fault) {
+		return strings.ToUpper(fault.What[:1]) + fault.What[1:] + "."
+	}
+	return err.Error() + "."
+}
 
 // post sends v and reads the answer, whatever its status is.
 func post(ctx context.Context, client *http.Client, url string, v any) (enrol.Answer, error) {
@@ -72,7 +83,7 @@ func send(client *http.Client, req *http.Request) (enrol.Answer, error) {
 	if err != nil {
 		var fault *dial.Fault
 		if errors.As(err, &fault) {
-			return enrol.Answer{}, err
+			return enrol.Answer{}, fault // without the address that url.Error puts before it
 		}
 		return enrol.Answer{}, fmt.Errorf("ask the controller: %w", err)
 	}
@@ -111,7 +122,7 @@ func (r *Refused) Error() string {
 // sentences say what a tech can do about a refusal.
 var sentences = map[enrol.Code]string{
 	enrol.TokenUnknown:     "token not known here: copy it again, or ask ops for a new one",
-	enrol.TokenExpired:     "the token has expired: ask ops for a new one",
+	enrol.TokenExpired:     "the token has expired or was withdrawn: ask ops for a new one",
 	enrol.TokenSite:        "the token is not for this place or machine: ask ops for one that is",
 	enrol.Denied:           "ops said no to this box: ask them why",
 	enrol.TokenUsed:        "this token was used by another box already: ask ops for a new one",

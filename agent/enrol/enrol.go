@@ -98,7 +98,9 @@ func Enrol(ctx context.Context, opts Options, token enrol.Token) (identity.Box, 
 			told = answer.ShortCode
 			opts.sayWaiting(told, token.ClaimURL())
 		}
-		if err = wait(ctx, time.Duration(max(answer.PollSeconds, 1))*time.Second); err == nil {
+		if err = wait(ctx, time.Duration(max(answer.PollSeconds, 1))*time.Second); err != nil {
+			err = fmt.Errorf("%w (%w)", ErrStopped, err)
+		} else {
 			answer, err = c.untilAnswered(ctx, enrol.PathRequests, request)
 		}
 	}

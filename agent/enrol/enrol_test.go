@@ -19,6 +19,7 @@ import (
 
 	"github.com/edgeherd/edgeherd/agent/enrol"
 	wire "github.com/edgeherd/edgeherd/internal/enrol"
+	"github.com/edgeherd/edgeherd/internal/freeport"
 )
 
 func TestABoxEnrolsWithTheClockAt1970AndALostAnswer(t *testing.T) {
@@ -127,10 +128,9 @@ func TestEachStageOfTheNetworkHasItsSentence(t *testing.T) {
 }
 
 func closedPort(t *testing.T) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := freeport.Address()
 	check(t, err)
-	defer l.Close()
-	return l.Addr().String()
+	return address
 }
 
 // httpListener answers everything with a page.

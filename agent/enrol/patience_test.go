@@ -2,12 +2,18 @@ package enrol
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
+	"net/netip"
+	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/edgeherd/edgeherd/internal/enrol"
+	"github.com/edgeherd/edgeherd/internal/freeport"
 	"github.com/edgeherd/edgeherd/internal/identity"
 )
 
@@ -55,4 +61,25 @@ func answerActive(conn net.Conn) {
 	}
 	const body = `{"v":1,"code":"active","server_time":"2000-01-01T00:00:00Z"}`
 	_, _ = conn.Write([]byte("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n" + body)) // the test counts
+}
+
+func TestStoppingAnEnrolmentSaysThatNothingIsLost(t *testing.T) {
+	address, err := freeport.Address() // nothing listens there
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := netip.MustParseAddrPort(address)
+	ctx, stop := context.WithCancel(t.Context())
+	var said []string
+	opts := Options{Dir: filepath.Join(t.TempDir(), "identity"), Root: t.TempDir(), TPM: "off", Say: func(text string) {
+		said = append(said, text)
+		stop()
+	}}
+	_, err = Enrol(ctx, opts, enrol.NewToken("127.0.0.1", at.Port(), enrol.Pin{1}))
+	if !errors.Is(err, ErrStopped) {
+		t.Errorf("stopped: %v", err)
+	}
+	if len(said) != 1 || strings.Count(said[0], at.String()) != 1 || !strings.HasPrefix(said[0], "Nothing listens at ") {
+		t.Errorf("said %q", said)
+	}
 }

@@ -146,10 +146,7 @@ func (r *Renewer) renew(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	answer, err := post(ctx, r.http, r.url(enrol.PathRenew), enrol.Renewal{
-		V: enrol.Version, CSR: csr, Hardware: readHardware(r.opts.Root), Fence: r.opts.Fence,
-		Agent: enrol.Agent{Version: r.opts.Version, BootID: bootID()},
-	})
+	answer, err := post(ctx, r.http, r.url(enrol.PathRenew), r.machine(csr))
 	if err != nil {
 		return err
 	}
@@ -174,6 +171,14 @@ func (r *Renewer) renew(ctx context.Context) error {
 	return r.stand(ctx) // the new one is in force from its first use
 }
 
+// machine is what the controller may know of where this identity runs.
+func (r *Renewer) machine(csr []byte) enrol.Renewal {
+	return enrol.Renewal{
+		V: enrol.Version, CSR: csr, Hardware: readHardware(r.opts.Root), Fence: r.opts.Fence,
+		Agent: enrol.Agent{Version: r.opts.Version, BootID: bootID()},
+	}
+}
+
 // keepTrust is whom the box trusts after a renewal: whom it trusted before. A
 // controller that somebody broke into must not be able to change that; only a box
 // in development, which trusts the controller for everything, learns of a root.
@@ -185,11 +190,7 @@ func keepTrust(have identity.Box, told *identity.Box) {
 
 // stand asks how the controller sees the box.
 func (r *Renewer) stand(ctx context.Context) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.url(enrol.PathState), nil)
-	if err != nil {
-		return fmt.Errorf("make request: %w", err)
-	}
-	answer, err := send(r.http, req)
+	answer, err := post(ctx, r.http, r.url(enrol.PathState), r.machine(nil))
 	if err != nil {
 		return err
 	}

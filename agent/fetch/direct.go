@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"strings"
@@ -13,10 +14,14 @@ import (
 
 	"github.com/edgeherd/edgeherd/internal/blob"
 	"github.com/edgeherd/edgeherd/internal/deviceapi"
+	"github.com/edgeherd/edgeherd/internal/outbound"
 )
 
 // directPause is how long a place that failed is not asked again.
 const directPause = 10 * time.Minute
+
+// maxPlace bounds for how long an address is used: S3 signs for a week at most.
+const maxPlace = 7 * 24 * time.Hour
 
 // place is where a blob can be read without the controller; "" until then: nowhere.
 type place struct {
@@ -45,7 +50,11 @@ func (f *Fetcher) direct(ctx context.Context, s span) (body io.ReadCloser, ok bo
 			return nil, false
 		}
 		f.forget(s.d, !errors.Is(err, errEnded))
-		f.log.Debug("the bucket does not give a blob", "digest", s.d, "err", err)
+		level := slog.LevelDebug
+		if errors.Is(err, outbound.ErrRefused) {
+			level = slog.LevelWarn // the controller or agent.yaml is not as somebody thinks
+		}
+		f.log.Log(ctx, level, "the bucket does not give a blob, the controller is asked", "digest", s.d, "err", err)
 	}
 	return nil, false
 }
@@ -66,6 +75,10 @@ func (f *Fetcher) place(ctx context.Context, d blob.Digest) string {
 	var at deviceapi.Place
 	if err == nil {
 		err = json.Unmarshal(data, &at)
+	}
+	if err == nil && (at.ForMs < 0 || at.ForMs > maxPlace.Milliseconds()) {
+		f.log.Warn("the controller names a place for a time that no store signs for, and is asked itself", "digest", d, "err", fmt.Errorf("for_ms is %d, want 0 to %d", at.ForMs, maxPlace.Milliseconds()))
+		at.URL = ""
 	}
 	if u, perr := url.Parse(at.URL); err == nil && perr == nil && (u.Scheme == "https" || u.Scheme == "http") {
 		// Asked again a little before its end.

@@ -111,8 +111,9 @@ type Fetcher struct {
 	busy    map[blob.Digest]*busy
 	refused map[blob.Digest]refusal
 	places  map[blob.Digest]place
-	parts   map[blob.Digest]*part     // that are being filled
-	shunned map[identity.ID]time.Time // peers that gave wrong frames, until when
+	parts   map[blob.Digest]*part       // that are being filled
+	shunned map[identity.ID]time.Time   // peers that gave wrong frames, until when
+	lists   map[blob.Digest]blob.Frames // of files that came since the start
 }
 
 // refusal remembers content that was wrong at the server.
@@ -146,7 +147,7 @@ func New(opts Options, log *slog.Logger) (*Fetcher, error) {
 		opts.WallClock = time.Now
 	}
 	f := &Fetcher{opts: opts, base: base, log: log, gate: newGate(opts, log), busy: map[blob.Digest]*busy{}, refused: map[blob.Digest]refusal{}, places: map[blob.Digest]place{},
-		parts: map[blob.Digest]*part{}, shunned: map[identity.ID]time.Time{}}
+		parts: map[blob.Digest]*part{}, shunned: map[identity.ID]time.Time{}, lists: map[blob.Digest]blob.Frames{}}
 	client := *opts.Client
 	client.CheckRedirect = f.checkRedirect
 	client.Transport = watchdog{cmp.Or(client.Transport, http.DefaultTransport), opts.Stall}
@@ -208,13 +209,13 @@ func (f *Fetcher) File(ctx context.Context, file models.File, progress func(done
 		return fmt.Errorf("fetch %s: %d bytes are more than the limit of %d: %w", d.Short(), size, f.opts.MaxBytes, blob.ErrNoRoom)
 	}
 	if !local(ctx) {
-		err = f.mayTry(d)
+		if err := f.mayTry(d); err != nil { // nobody was asked, so nothing is learnt
+			return fmt.Errorf("fetch %s: %w", d.Short(), err)
+		}
 	}
-	switch {
-	case err != nil:
-	case file.Framed():
+	if file.Framed() {
 		err = f.framed(ctx, file, progress)
-	default:
+	} else {
 		err = f.plain(ctx, d, size, progress)
 	}
 	if err == nil || !local(ctx) {

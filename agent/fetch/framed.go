@@ -36,6 +36,7 @@ func (f *Fetcher) framed(ctx context.Context, file models.File, progress func(do
 		}
 		switch {
 		case err == nil:
+			f.keep(file.Digest, frames)
 			return durable.Remove(f.opts.Blobs.FramesPath(file.Digest))
 		case !errors.Is(err, blob.ErrMismatch) && !errors.Is(err, blob.ErrNoRoom):
 			return err
@@ -79,7 +80,7 @@ func (f *Fetcher) fill(ctx context.Context, file models.File, p *part) error {
 	l := &load{f: f, file: file, part: p}
 	defer func() { l.open.close() }()
 	if f.opts.Peers == nil || local(ctx) {
-		return f.insist(ctx, file.Digest, p.reached, l.line)
+		return f.insist(ctx, file.Digest, p.reached, func(ctx context.Context) (bool, error) { return l.line(ctx, packFrames) })
 	}
 	s := newShare(l)
 	defer s.leave(ctx)
@@ -97,19 +98,19 @@ type load struct {
 	open  *pack // of packs[0]
 }
 
-// line fetches the next run of missing frames.
-func (l *load) line(ctx context.Context) (finished bool, err error) {
+// line fetches the next run of missing frames, most of them at most.
+func (l *load) line(ctx context.Context, most int) (finished bool, err error) {
 	if !l.asked {
 		l.packs, l.asked = l.f.packs(ctx, l.file), true
 	}
 	if len(l.packs) == 0 {
-		first, end := l.part.gap(runFrames)
+		first, end := l.part.gap(min(most, runFrames))
 		if first == end {
 			return true, nil
 		}
 		return false, l.f.pull(ctx, l.file.Digest, l.part, first, end)
 	}
-	first, end := l.part.gap(packFrames)
+	first, end := l.part.gap(min(most, packFrames))
 	if first == end {
 		return true, nil
 	}

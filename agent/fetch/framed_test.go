@@ -148,6 +148,10 @@ func TestWrongFramesAreRefusedAndRemembered(t *testing.T) {
 			if again := len(o.ranges()) > asked; again == errors.Is(err, blob.ErrMismatch) {
 				t.Errorf("asked again: %v, after %v", again, err)
 			}
+			// Who was not asked has not been wrong once more: the wait stays as it is.
+			if third := f.File(t.Context(), o.file(), nil); errors.Is(err, blob.ErrMismatch) && third.Error() != err.Error() {
+				t.Errorf("a third time: %v, after %v", third, err)
+			}
 		})
 	}
 }

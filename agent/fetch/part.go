@@ -37,6 +37,7 @@ type part struct {
 
 	mu    sync.Mutex // guards the fields below
 	have  []bool
+	lost  map[int]bool  // frames that the disk gave back otherwise than it was given
 	done  int64         // bytes of the frames that are there
 	moved chan struct{} // closed when there is another one
 	ended bool          // the file is closed
@@ -46,7 +47,7 @@ type part struct {
 // after off that may be other than zero.
 func openPart(ctx context.Context, file stage, frames blob.Frames, holes func(off int64) int64) (*part, error) {
 	p := &part{
-		file: file, frames: frames, have: make([]bool, len(frames.Sums)), bad: map[int]int{},
+		file: file, frames: frames, have: make([]bool, len(frames.Sums)), lost: map[int]bool{}, bad: map[int]int{},
 		buf: make([]byte, blob.FrameBytes), progress: func(_, _ int64) {}, moved: make(chan struct{}),
 	}
 	zero, data := blob.Sum(p.buf), int64(0)
@@ -102,8 +103,25 @@ func (p *part) reached() int64 {
 	return p.done
 }
 
-// read returns frame i if it is there, else what tells of another one.
+// read returns frame i if it is there and right, else what tells of another one.
 func (p *part) read(i int) (data []byte, moved <-chan struct{}, err error) {
+	data, moved, err = p.load(i)
+	if err != nil || blob.Sum(data) == p.frames.Sums[i] {
+		return data, moved, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	// It is missing again, and comes once more; a disk that spoils the same place
+	// twice would else have it come for ever.
+	if !p.lost[i] && p.have[i] {
+		p.lost[i], p.have[i] = true, false
+		p.done -= int64(len(data))
+	}
+	return nil, p.moved, ErrNotFound
+}
+
+// load reads frame i as the disk has it.
+func (p *part) load(i int) (data []byte, moved <-chan struct{}, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.ended || i < 0 || i >= len(p.have) {
@@ -131,6 +149,8 @@ func (p *part) end() {
 
 // gap is the first run of missing frames, at most most of them.
 func (p *part) gap(most int) (first, end int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	for first = range p.have {
 		if !p.have[first] {
 			for end = first; end < len(p.have) && end-first < most && !p.have[end]; end++ {
@@ -139,6 +159,12 @@ func (p *part) gap(most int) (first, end int) {
 		}
 	}
 	return 0, 0
+}
+
+func (p *part) has(i int) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.have[i]
 }
 
 // errFrame says that the bytes of a frame are wrong.
@@ -151,7 +177,7 @@ const maxBad = 3
 // put writes frame i if data is right.
 func (p *part) put(i int, data []byte) error {
 	off, n := p.frames.Span(i)
-	if p.have[i] {
+	if p.has(i) {
 		return nil
 	}
 	if len(data) != n || blob.Sum(data) != p.frames.Sums[i] {

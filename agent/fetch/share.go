@@ -37,7 +37,6 @@ const (
 	heldWait   = time.Second      // for a frame that is on its way
 	shunAfter  = 2                // wrong frames of one peer
 	shunFor    = 24 * time.Hour
-	peerFrames = runFrames // at once from one peer
 )
 
 var errLost = errors.New("another box fetches for the site now")
@@ -63,19 +62,25 @@ func (s *share) attempt(ctx context.Context) (finished bool, err error) {
 		return true, nil
 	}
 	if s.alone || s.f.opts.Peers.Address() == "" {
-		return s.line(ctx)
+		return s.line(ctx, packFrames)
 	}
 	asking := s.renew(ctx)
 	if s.alone {
-		return s.line(ctx)
+		return s.line(ctx, packFrames)
 	}
-	if got, err := s.fromPeers(ctx); got || err != nil {
+	got, lacking, err := s.fromPeers(ctx)
+	switch {
+	case err != nil:
 		return false, err
-	}
-	if s.lease.Seed {
-		return false, s.seed(ctx)
-	}
-	if asking != nil {
+	case s.lease.Seed && lacking > 0:
+		// Slow peers may have taken longer than the lease lasts.
+		if s.renew(ctx) != nil || !s.lease.Seed {
+			return false, nil
+		}
+		return false, s.seed(ctx, lacking)
+	case got || s.lease.Seed:
+		return false, nil
+	case asking != nil:
 		return false, fmt.Errorf("%w: no peer has what is missing, and the controller is away: %w", errAgain, asking)
 	}
 	return false, sleep(ctx, time.Second)
@@ -104,14 +109,30 @@ func (s *share) renew(ctx context.Context) error {
 	return nil
 }
 
-func (s *share) ask(ctx context.Context, yield bool) (lease deviceapi.Lease, err error) {
-	body, err := json.Marshal(deviceapi.Ask{
-		Address: s.f.opts.Peers.Address(), DoneBytes: s.part.reached(), SizeBytes: s.file.SizeBytes, Yield: yield, Bad: s.f.shuns(),
-	})
+func (s *share) ask(ctx context.Context, yield bool) (deviceapi.Lease, error) {
+	return s.f.lease(ctx, s.file.Digest, deviceapi.Ask{DoneBytes: s.part.reached(), SizeBytes: s.file.SizeBytes, Yield: yield, Bad: s.f.shuns()})
+}
+
+// Announce tells the controller that this box has a file whole which it did not get
+// by a lease, so that others of its site ask here. It holds for a day there.
+func (f *Fetcher) Announce(ctx context.Context, d blob.Digest, size int64) error {
+	if f.opts.Peers == nil || f.opts.Peers.Address() == "" {
+		return nil
+	}
+	_, err := f.lease(ctx, d, deviceapi.Ask{DoneBytes: size, SizeBytes: size, Yield: true})
+	if errors.Is(err, ErrNotFound) {
+		return nil // it knows no such file, or no leases
+	}
+	return err
+}
+
+func (f *Fetcher) lease(ctx context.Context, d blob.Digest, a deviceapi.Ask) (lease deviceapi.Lease, err error) {
+	a.Address = f.opts.Peers.Address()
+	body, err := json.Marshal(a)
 	if err != nil {
 		return lease, err
 	}
-	data, err := s.f.ask(ctx, http.MethodPost, s.f.url(s.file.Digest)+"/lease", body, deviceapi.MaxAskBytes)
+	data, err := f.ask(ctx, http.MethodPost, f.url(d)+"/lease", body, deviceapi.MaxAskBytes)
 	if err != nil {
 		return lease, err
 	}
@@ -133,9 +154,9 @@ func (s *share) leave(ctx context.Context) {
 	}
 }
 
-// seed fetches a run over the line, and keeps the lease meanwhile. A lease that
-// is lost ends the run.
-func (s *share) seed(ctx context.Context) error {
+// seed fetches a run of most frames over the line, and keeps the lease meanwhile. A
+// lease that is lost ends the run.
+func (s *share) seed(ctx context.Context, most int) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	kept := make(chan deviceapi.Lease, 1)
 	go func() {
@@ -156,7 +177,7 @@ func (s *share) seed(ctx context.Context) error {
 			}
 		}
 	}()
-	_, err := s.line(ctx)
+	_, err := s.line(ctx, most)
 	lost := errors.Is(context.Cause(ctx), errLost)
 	cancel(nil)
 	s.lease, s.asked = <-kept, time.Now()
@@ -166,35 +187,54 @@ func (s *share) seed(ctx context.Context) error {
 	return err
 }
 
-// fromPeers gets some of the missing frames from peers; got says that it did.
-func (s *share) fromPeers(ctx context.Context) (got bool, err error) {
-	first, end := s.part.gap(peerFrames)
-	n, turn := len(s.lease.Peers), 0
-	if n > 0 {
+// fromPeers gets the missing frames that peers have. got says that some came;
+// lacking is how many, from the first that is missing still, no peer has. The one
+// who fetches asks for all that its next request would bring: one frame that nobody
+// has must not make those after it cross the line again. The others stop there and
+// follow.
+func (s *share) fromPeers(ctx context.Context) (got bool, lacking int, err error) {
+	most := packFrames
+	if s.load.asked && len(s.packs) == 0 {
+		most = runFrames
+	}
+	first, end := s.part.gap(most)
+	turn, open := 0, true
+	if n := len(s.lease.Peers); n > 0 {
 		turn = rand.IntN(n) // so that not all ask the same one
 	}
 	for i := first; i < end; i++ {
-		from := -1
-		for k := range n {
-			p := s.lease.Peers[(turn+k)%n]
-			if s.failed[p.ID] || s.f.shuns(p.ID) != nil {
-				continue
-			}
-			ok, err := s.take(ctx, p, Frame{s.file.Digest, i, !s.lease.Seed && k == n-1})
-			if err != nil {
-				return got, err
-			}
-			if ok {
-				from = (turn + k) % n
-				break
-			}
+		from, err := s.find(ctx, i, turn)
+		switch {
+		case err != nil:
+			return got, lacking, err
+		case from >= 0:
+			got, turn = true, from // one that had this frame most likely has the next
+			open = lacking == 0
+		case !s.lease.Seed:
+			return got, 1, nil
+		case open:
+			lacking++
 		}
-		if from < 0 {
-			return got, nil
-		}
-		got, turn = true, from // one that had this frame most likely has the next
 	}
-	return got, nil
+	return got, lacking, nil
+}
+
+// find gets frame i from one of the peers, the one whose turn it is first; from is
+// less than 0 if none has it.
+func (s *share) find(ctx context.Context, i, turn int) (from int, err error) {
+	n := len(s.lease.Peers)
+	for k := range n {
+		from = (turn + k) % n
+		p := s.lease.Peers[from]
+		if s.failed[p.ID] || s.f.shuns(p.ID) != nil {
+			continue
+		}
+		ok, err := s.take(ctx, p, Frame{s.file.Digest, i, !s.lease.Seed && k == n-1})
+		if ok || err != nil {
+			return from, err
+		}
+	}
+	return -1, nil
 }
 
 // take gets one frame from one peer. Only what this box itself cannot do is an
@@ -302,5 +342,25 @@ func (f *Fetcher) stored(want Frame) ([]byte, error) {
 	if _, err := file.ReadAt(data, off); err != nil && !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("read frame %d: %w", want.Index, err)
 	}
+	f.mu.Lock()
+	list, ok := f.lists[want.Digest]
+	f.mu.Unlock()
+	if ok && blob.Sum(data) != list.Sums[want.Index] {
+		f.log.Warn("a frame on this disk is damaged and is not given to peers", "digest", want.Digest, "frame", want.Index)
+		return nil, ErrNotFound
+	}
 	return data, nil
+}
+
+// keep remembers the list of a file that is whole, so that what a disk spoils later
+// is not given to peers: they would leave this box with all that is sound here.
+func (f *Fetcher) keep(d blob.Digest, frames blob.Frames) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for other := range f.lists {
+		if !f.opts.Blobs.Has(other) {
+			delete(f.lists, other)
+		}
+	}
+	f.lists[d] = frames
 }

@@ -15,12 +15,7 @@ func TestLadderFollowsTheMargin(t *testing.T) {
 	throttling.Throttling, throttling.ThrottlingKnown = true, true
 	blind := unknown
 	blind.Throttling, blind.ThrottlingKnown = true, true
-	type step struct {
-		after  time.Duration
-		health govern.Health
-		lowest int
-		want   int
-	}
+	type step = rungStep[govern.Health]
 	sec, minute := time.Second, time.Minute
 	for _, c := range []struct {
 		name  string
@@ -49,14 +44,29 @@ func TestLadderFollowsTheMargin(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var l govern.Ladder
-			for i, step := range c.steps {
+			walk(t, c.steps, func(h govern.Health, lowest int, now time.Time) (int, string) {
 				var why string
-				l, why = l.Step(step.health, step.lowest, start.Add(step.after))
-				if l.Rung != step.want || why == "" {
-					t.Fatalf("step %d: rung %d (%s), want %d", i, l.Rung, why, step.want)
-				}
-			}
+				l, why = l.Step(h, lowest, now)
+				return l.Rung, why
+			})
 		})
+	}
+}
+
+// rungStep is one call of a Step, and the rung that it must end on.
+type rungStep[T any] struct {
+	after  time.Duration
+	in     T
+	lowest int
+	want   int
+}
+
+func walk[T any](t *testing.T, steps []rungStep[T], call func(in T, lowest int, now time.Time) (rung int, why string)) {
+	t.Helper()
+	for i, s := range steps {
+		if rung, why := call(s.in, s.lowest, start.Add(s.after)); rung != s.want || why == "" {
+			t.Fatalf("step %d: rung %d (%s), want %d", i, rung, why, s.want)
+		}
 	}
 }
 

@@ -24,6 +24,7 @@ type Need struct {
 // rung of the two: neither heat nor load lifts what the other asks for.
 type Thrift struct {
 	Rung        int       // 0 asks for nothing
+	Cause       Cause     // of the rung: CausePower or CauseLoad
 	SavingSince time.Time // when power began to be saved; zero when it is not
 	LoadSince   time.Time // when requests began to be refused; zero when none are
 	EasedSince  time.Time // when nothing asked for this rung any more; zero when something does
@@ -33,6 +34,7 @@ type Thrift struct {
 func (t Thrift) Step(n Need, lowest int, now time.Time) (Thrift, string) {
 	lowest = max(lowest, 0)
 	t.Rung = min(max(t.Rung, 0), lowest)
+	was := t.Rung
 	for _, since := range []*time.Time{&t.SavingSince, &t.LoadSince, &t.EasedSince} {
 		if since.After(now) { // the clock was set back
 			*since = time.Time{}
@@ -58,10 +60,18 @@ func (t Thrift) Step(n Need, lowest int, now time.Time) (Thrift, string) {
 	} else if begin(&t.LoadSince, n.Overloaded) >= LoadDwell {
 		t.Rung, t.LoadSince = min(t.Rung+1, lowest), now
 	}
-	t.Rung = max(t.Rung, floor)
+	switch {
+	case floor > 0 && t.Rung <= floor:
+		t.Rung, t.Cause = floor, CausePower
+	case t.Rung > was:
+		t.Cause = CauseLoad
+	}
 	eased := n.OverloadKnown && !n.Overloaded && t.Rung > floor && (n.Saving == "" || floor > 0)
 	if begin(&t.EasedSince, eased) >= ClimbDwell {
 		t.Rung, t.EasedSince = t.Rung-1, now
+	}
+	if t.Rung == 0 {
+		t.Cause = CauseNone
 	}
 	return t, t.reason(n)
 }
@@ -70,8 +80,10 @@ func (t Thrift) reason(n Need) string {
 	switch {
 	case t.Rung == 0:
 		return "neither power nor load ask for cheaper variants"
-	case n.Saving != "":
+	case t.Cause == CausePower && n.Saving != "":
 		return n.Saving
+	case t.Cause == CausePower:
+		return "the box saved power until a moment ago"
 	}
 	return "requests are or were refused for lack of room"
 }

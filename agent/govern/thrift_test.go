@@ -15,12 +15,7 @@ func TestThriftFollowsPowerAndLoad(t *testing.T) {
 	battery := govern.Need{OverloadKnown: true, Saving: "on battery"}
 	silent := govern.Need{} // the runner does not answer
 	both := govern.Need{OverloadKnown: true, Overloaded: true, Saving: "on battery"}
-	type step struct {
-		after  time.Duration
-		need   govern.Need
-		lowest int
-		want   int
-	}
+	type step = rungStep[govern.Need]
 	sec, minute := time.Second, time.Minute
 	for _, c := range []struct {
 		name  string
@@ -43,13 +38,11 @@ func TestThriftFollowsPowerAndLoad(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var l govern.Thrift
-			for i, step := range c.steps {
+			walk(t, c.steps, func(n govern.Need, lowest int, now time.Time) (int, string) {
 				var why string
-				l, why = l.Step(step.need, step.lowest, start.Add(step.after))
-				if l.Rung != step.want || why == "" {
-					t.Fatalf("step %d: rung %d (%s), want %d", i, l.Rung, why, step.want)
-				}
-			}
+				l, why = l.Step(n, lowest, now)
+				return l.Rung, why
+			})
 		})
 	}
 }

@@ -2,6 +2,7 @@ package inputs
 
 import (
 	"bytes"
+	"context"
 	"crypto/md5"
 	"encoding/json"
 	"errors"
@@ -18,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/edgeherd/edgeherd/agent/inputs/pipeline"
 	"github.com/edgeherd/edgeherd/models"
 )
 
@@ -138,6 +140,76 @@ func TestSamePictureIsNoNewItem(t *testing.T) {
 		if second, err := s.next(t.Context()); err != nil || second.frame.W != 24 || second.name != "snapshot-2" {
 			t.Errorf("next picture, ETag %v: %v, %v", etags, second.name, err)
 		}
+		s.forget() // nobody could work with it
+		if again, err := s.next(t.Context()); err != nil || again.frame.W != 24 {
+			t.Errorf("the same picture once more, ETag %v: %v, %v", etags, again.name, err)
+		}
+	}
+}
+
+// TestCameraIsNotAskedWhileModelsLoad: else the only picture of a scene that
+// stays the same would be used up.
+func TestCameraIsNotAskedWhileModelsLoad(t *testing.T) {
+	asked := false
+	s := source{run: pipeline.New("other", nil, looker{}), next: func(context.Context) (shot, error) { asked = true; return shot{}, nil }}
+	if _, err := s.work(t.Context(), nil); !errors.Is(err, ErrNoModel) || asked {
+		t.Errorf("%v, asked %v", err, asked)
+	}
+	start := time.Now()
+	for _, c := range []struct {
+		after       time.Duration
+		err         error
+		begun, over bool
+	}{
+		{0, ErrNoModel, false, false},
+		{loadTime - 1, ErrNoModel, false, false},
+		{loadTime, ErrNoModel, true, false},
+		{loadTime + 1, ErrNoModel, false, false},
+		{loadTime + 2, nil, false, true},
+		{loadTime + 3, nil, false, false},
+		{loadTime + 4, errors.New("no picture"), true, false},
+		{loadTime + 5, errNothingNew, false, true},
+	} {
+		if begun, over := s.note(start.Add(c.after), c.err); begun != c.begun || over != c.over {
+			t.Errorf("after %s: begun %v, over %v", c.after, begun, over)
+		}
+	}
+}
+
+// TestWrongPasswordIsNotTriedAgainAndAgain: many cameras lock such a user out.
+func TestWrongPasswordIsNotTriedAgainAndAgain(t *testing.T) {
+	cam := &camera{picture: grey(t, 16, 10), allow: func(*http.Request) string { return `Basic realm="cam"` }}
+	asked := func() (n, passwords int) {
+		cam.set(func() {
+			n = len(cam.requests)
+			for _, r := range cam.requests {
+				if r.Header.Get("Authorization") != "" {
+					passwords++
+				}
+			}
+		})
+		return n, passwords
+	}
+	s := shoot(t, cam, func(c *Source) { c.Username, c.PasswordFile = "me", secretFile(t, "wrong") })
+	pause := refusedMin
+	for i := range 8 {
+		_, err := s.next(t.Context())
+		before, passwords := asked()
+		if passwords != i+1 {
+			t.Fatalf("the camera saw %d passwords when it was asked %d times", passwords, i+1)
+		}
+		_, again := s.next(t.Context())
+		if after, _ := asked(); again == nil || again.Error() != err.Error() || after != before || !strings.Contains(err.Error(), "does not take") {
+			t.Fatalf("%v, then %v", err, again)
+		}
+		if left := time.Until(s.askAgain); left > pause || s.pause != pause {
+			t.Fatalf("asked again in %s, want %s", left, pause)
+		}
+		s.askAgain, pause = time.Now(), min(2*pause, refusedMax)
+	}
+	cam.set(func() { cam.allow = func(*http.Request) string { return "" } })
+	if _, err := s.next(t.Context()); err != nil || s.pause != 0 {
+		t.Errorf("with the right one: %v", err)
 	}
 }
 

@@ -156,8 +156,11 @@ func (in *Inputs) follow(ctx context.Context, s *source) {
 			}
 			in.deliver(d)
 		}
-		if s.note(last, err) {
+		switch begun, over := s.note(last, err); {
+		case begun:
 			in.log.Warn("input fails", "input", s.cfg.Name, "err", err)
+		case over:
+			in.log.Info("input works again", "input", s.cfg.Name)
 		}
 	}
 }

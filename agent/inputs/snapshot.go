@@ -30,7 +30,17 @@ type snapshot struct {
 	// has asked, and none in the clear if it takes a digest.
 	basic     bool
 	challenge digestAuth
+
+	refused  error // it took no password, and is left alone until askAgain
+	askAgain time.Time
+	pause    time.Duration
 }
+
+// Many cameras lock out who tries a wrong password again and again.
+const (
+	refusedMin = 10 * time.Second
+	refusedMax = 5 * time.Minute
+)
 
 func newSnapshot(cfg Source) (*snapshot, error) {
 	transport := &http.Transport{
@@ -60,22 +70,20 @@ func newSnapshot(cfg Source) (*snapshot, error) {
 
 // next returns the camera's picture, or errNothingNew when it is the last one.
 func (s *snapshot) next(ctx context.Context) (shot, error) {
+	if s.refused != nil && time.Now().Before(s.askAgain) {
+		return shot{}, s.refused
+	}
 	resp, err := s.ask(ctx)
 	if err != nil {
 		return shot{}, err
 	}
 	defer resp.Body.Close()
-	switch {
-	case resp.StatusCode == http.StatusNotModified:
-		return shot{}, errNothingNew
-	case resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden:
-		return shot{}, fmt.Errorf("ask camera for a picture: it answers %s; set username and password_file, or token_file", resp.Status)
-	case resp.StatusCode != http.StatusOK:
-		return shot{}, fmt.Errorf("ask camera for a picture: it answers %s", resp.Status)
+	if err := s.judge(resp); err != nil {
+		return shot{}, err
 	}
 	data, err := io.ReadAll(io.LimitReader(resp.Body, maxFileBytes+1))
 	if err != nil {
-		return shot{}, fmt.Errorf("read picture of camera: %w", hideURL(err))
+		return shot{}, fmt.Errorf("read picture of camera: %w", s.late(err))
 	}
 	if len(data) > maxFileBytes {
 		return shot{}, fmt.Errorf("picture of camera has more than %d bytes", maxFileBytes)
@@ -88,12 +96,54 @@ func (s *snapshot) next(ctx context.Context) (shot, error) {
 	}
 	frame, err := pipeline.DecodeFrame(data)
 	if err != nil {
-		s.etag, s.modified = "", ""
+		s.forget()
 		return shot{}, fmt.Errorf("picture of camera: %w", err)
 	}
 	s.sum = sum
 	s.n++
 	return shot{name: fmt.Sprintf("snapshot-%d", s.n), frame: frame}, nil
+}
+
+// judge says what is wrong with an answer that is no picture.
+func (s *snapshot) judge(resp *http.Response) error {
+	refused := resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden
+	if !refused {
+		s.refused, s.pause = nil, 0
+	}
+	switch {
+	case resp.StatusCode == http.StatusOK:
+		return nil
+	case resp.StatusCode == http.StatusNotModified:
+		return errNothingNew
+	case refused:
+		remedy := "set username and password_file, or token_file"
+		if s.cfg.Username != "" || s.cfg.TokenFile != "" {
+			remedy = "it does not take the user, password or token that is set"
+		}
+		s.refused = fmt.Errorf("ask camera for a picture: it answers %s; %s", resp.Status, remedy)
+		s.pause = min(max(2*s.pause, refusedMin), refusedMax)
+		s.askAgain = time.Now().Add(s.pause)
+		// Else the next try would show the password with what was asked for last,
+		// and once more when that is refused.
+		s.basic, s.challenge = false, digestAuth{}
+		return s.refused
+	case resp.StatusCode >= 300 && resp.StatusCode < 400:
+		return fmt.Errorf("ask camera for a picture: it answers %s, which is not followed: set url to where the picture is", resp.Status)
+	}
+	return fmt.Errorf("ask camera for a picture: it answers %s", resp.Status)
+}
+
+// late says in our words that the camera took too long.
+func (s *snapshot) late(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("none came within %s", s.cfg.Timeout)
+	}
+	return hideURL(err)
+}
+
+// forget lets the last picture count as new again.
+func (s *snapshot) forget() {
+	s.etag, s.modified, s.sum = "", "", [sha256.Size]byte{}
 }
 
 // ask sends the request, and once more where the camera wants a digest.
@@ -114,7 +164,7 @@ func (s *snapshot) ask(ctx context.Context) (*http.Response, error) {
 		}
 		resp, err := s.client.Do(req)
 		if err != nil {
-			return nil, fmt.Errorf("ask camera for a picture: %w", hideURL(err))
+			return nil, fmt.Errorf("ask camera for a picture: %w", s.late(err))
 		}
 		if resp.StatusCode != http.StatusUnauthorized || try > 0 || s.cfg.Username == "" || !s.challenged(resp.Header) {
 			return resp, nil

@@ -36,6 +36,8 @@ type source struct {
 	cfg  Source
 	run  *pipeline.Runner
 	next func(ctx context.Context) (shot, error) // used by the goroutine of follow only
+	// forget, if set, makes the item that next returned last count as new again.
+	forget func()
 	// background, if set, runs beside follow.
 	background func(ctx context.Context)
 
@@ -43,8 +45,14 @@ type source struct {
 	items    uint64
 	failures uint64
 	err      error
+	told     bool        // err has been logged
+	began    time.Time   // of the first item
 	recent   []time.Time // starts of the last items that succeeded
 }
+
+// loadTime is how long models may load after a start before the log says that
+// an input waits for one.
+const loadTime = 30 * time.Second
 
 func newSource(cfg Source, opts Options, log *slog.Logger) (*source, error) {
 	cfg, err := cfg.withDefaults()
@@ -63,7 +71,7 @@ func newSource(cfg Source, opts Options, log *slog.Logger) (*source, error) {
 		if err != nil {
 			return nil, fmt.Errorf("input %s: %w", cfg.Name, err)
 		}
-		s.next = snap.next
+		s.next, s.forget = snap.next, snap.forget
 	case "stream":
 		// A runner of its own, since runners are not shared between goroutines.
 		st := newStream(cfg, pipeline.New(cfg.Pipeline, opts.Infer, opts.Catalog), opts.WallClock, log)
@@ -78,6 +86,10 @@ func newSource(cfg Source, opts Options, log *slog.Logger) (*source, error) {
 func (s *source) work(ctx context.Context, in *Inputs) (Delivery, error) {
 	ctx, cancel := context.WithTimeout(ctx, itemTimeout)
 	defer cancel()
+	// First, so that no picture is used up while models load.
+	if _, err := s.run.Pipeline(); err != nil {
+		return Delivery{}, err
+	}
 	it, err := s.next(ctx)
 	if err != nil {
 		return Delivery{}, err
@@ -89,6 +101,9 @@ func (s *source) work(ctx context.Context, in *Inputs) (Delivery, error) {
 		got, err = s.run.Image(ctx, it.frame)
 	}
 	if err != nil {
+		if s.forget != nil {
+			s.forget()
+		}
 		return Delivery{}, fmt.Errorf("item %s: %w", it.name, err)
 	}
 	if in.driftEvery > 0 {
@@ -110,20 +125,25 @@ func (s *source) work(ctx context.Context, in *Inputs) (Delivery, error) {
 	}, nil
 }
 
-// note counts an item that started at start. It reports true when trouble has
-// just begun, so that it is logged once and not per item.
-func (s *source) note(start time.Time, err error) bool {
+// note counts an item that started at start. It reports when trouble has just
+// begun and when it is over, so that each is logged once and not per item.
+func (s *source) note(start time.Time, err error) (begun, over bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	told := s.told
 	if errors.Is(err, errNothingNew) {
-		s.err = nil
-		return false
+		s.err, s.told = nil, false
+		return false, told
 	}
 	if errors.Is(err, errBelow) {
 		err = nil
 	}
-	begun := err != nil && s.err == nil
-	s.err = err
+	if s.began.IsZero() {
+		s.began = start
+	}
+	loading := errors.Is(err, ErrNoModel) && start.Sub(s.began) < loadTime
+	begun = err != nil && !s.told && !loading
+	s.err, s.told = err, err != nil && (s.told || begun)
 	switch {
 	case errors.Is(err, ErrNoModel):
 	case err != nil:
@@ -135,7 +155,7 @@ func (s *source) note(start time.Time, err error) bool {
 		}
 		s.recent = append(s.recent, start)
 	}
-	return begun
+	return begun, told && err == nil
 }
 
 func (s *source) status(now time.Time) runnerapi.InputStatus {

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/edgeherd/edgeherd/agent/inputs/pipeline"
+	"github.com/edgeherd/edgeherd/internal/timerslack"
 )
 
 // How a stream that ended or stalled is opened anew: the wait doubles from the
@@ -169,7 +170,7 @@ func (s *stream) once(ctx context.Context) error {
 	// The address goes through a pipe: arguments and environment of a process
 	// are there for everybody on the box to read.
 	cmd.Stdin = strings.NewReader(address)
-	if err := cmd.Start(); err != nil {
+	if err := timerslack.Start(cmd, timerslack.Usual); err != nil {
 		return fmt.Errorf("start ffmpeg (package ffmpeg, or `ffmpeg:` of this input): %w", err)
 	}
 	stall := time.AfterFunc(s.cfg.Timeout, func() { cancel(fmt.Errorf("stream brought no frame for %v", s.cfg.Timeout)) })

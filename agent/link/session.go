@@ -70,6 +70,8 @@ type session struct {
 	welcomed  bool      // at least one WELCOME came
 	confirmed bool      // the present run is the one of the last WELCOME
 	run0      wire.RunID
+	question  uint64 // the last of the controller
+	answered  uint64 // the last that a HELLO answered
 	helloNext time.Time
 
 	pump
@@ -218,7 +220,8 @@ func (s *session) hello() error {
 	sp := s.link.opts.Spool
 	h := s.link.opts.Hello()
 	rand.Read(s.nonce[:])
-	h.V, h.Nonce, h.SID, h.Conn = wire.Version, s.nonce, sp.SID(), s.conn
+	h.V, h.Nonce, h.SID, h.Conn, h.Answers = wire.Version, s.nonce, sp.SID(), s.conn, s.question
+	s.answered = s.question
 	h.Inventory = h.Inventory.Clean()
 	h.Buffer, h.Streams, h.Runs = sp.Buffer(), sp.Streams(), sp.Runs()
 	s.helloAt, s.waiting = time.Now(), true
@@ -308,7 +311,7 @@ func (s *session) overdue(now time.Time) error {
 	if s.waiting && now.Sub(s.helloAt) >= welcomeTimeout {
 		return fmt.Errorf("no WELCOME within %s", welcomeTimeout)
 	}
-	if !s.waiting && !now.Before(s.helloNext) {
+	if !s.waiting && (s.question != s.answered || !now.Before(s.helloNext)) {
 		return s.hello()
 	}
 	return nil
@@ -364,6 +367,9 @@ func decoded[T any](s *session, m message, fn func(T) error) error {
 func (s *session) onCmd(c wire.Cmd) error {
 	if c.LiveMs > 0 {
 		s.link.opts.OnLive(upTo(c.LiveMs, maxLive))
+	}
+	if c.Question != 0 {
+		s.question = c.Question
 	}
 	if c.Hello {
 		return s.helloAgain()

@@ -71,6 +71,8 @@ type Options struct {
 	// default 1000 results and 4 MiB.
 	KeepResults int
 	KeepBytes   int
+	// Inputs are those that subscribers may name; none: any.
+	Inputs []string
 	// Subscribers at once; default 32.
 	Subscribers int
 	// RetryFirst and RetryLast bound the wait after a target failed; default 1 s

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -55,7 +56,7 @@ func within(t *testing.T, what string, f func() bool) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(2 * time.Minute)
 	for !f() {
 		select {
 		case <-tick.C:
@@ -227,7 +228,7 @@ func TestResultsAreNotShownToStrangers(t *testing.T) {
 		}
 	}
 	// A page of a stranger's, opened in a browser on the box, comes by name.
-	local, _ := start(t, Options{Config: Config{HTTP: "127.0.0.1:0"}, Subscribers: 1})
+	local, _ := start(t, Options{Config: Config{HTTP: "127.0.0.1:0"}, Subscribers: 1, Inputs: []string{"gate"}})
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+local.listen.Addr().String()+"/edge/v1/results", nil)
 	if err != nil {
 		t.Fatal(err)
@@ -236,7 +237,20 @@ func TestResultsAreNotShownToStrangers(t *testing.T) {
 	if resp, err := http.DefaultClient.Do(req); err != nil || resp.StatusCode != http.StatusForbidden {
 		t.Errorf("by another name: %v, %v", resp, err)
 	}
-	first := subscribe(t, local, "")
+	silent, err := net.Dial("tcp", local.listen.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	_ = silent.SetReadDeadline(time.Now().Add(time.Minute))
+	fmt.Fprint(silent, "GET /edge/v1/results HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n")
+	if resp, err := http.ReadResponse(bufio.NewReader(silent), nil); err != nil || resp.StatusCode != http.StatusBadRequest {
+		t.Errorf("a body that never comes: %v, %v", resp, err)
+	}
+	if resp := ask(t, local, "?input=gate&input=gaet", ""); resp.StatusCode != http.StatusNotFound {
+		t.Errorf("an input that nobody has: %s", resp.Status)
+	}
+	first := subscribe(t, local, "?input=gate")
 	first.in.Scan()
 	if resp := ask(t, local, "", ""); resp.StatusCode != http.StatusServiceUnavailable {
 		t.Errorf("one subscriber too many: %s", resp.Status)

@@ -55,6 +55,12 @@ func (h *Hub) serve(ctx context.Context) error {
 // address: a web page elsewhere can make a browser ask by a name of its own.
 func (h *Hub) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength != 0 {
+			// net/http waits for it before it answers.
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(time.Second))
+			refuse(w, http.StatusBadRequest, "a request for results has no body")
+			return
+		}
 		if h.opts.TokenFile == "" {
 			host, _, err := net.SplitHostPort(r.Host)
 			if err != nil {
@@ -136,6 +142,13 @@ func (h *Hub) subscribe(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusBadRequest, err.Error())
 		return
 	}
+	inputs := r.URL.Query()["input"]
+	for _, name := range inputs { // else it would wait for ever
+		if len(h.opts.Inputs) > 0 && !slices.Contains(h.opts.Inputs, name) {
+			refuse(w, http.StatusNotFound, fmt.Sprintf("there is no input %.100q here, but %s", name, strings.Join(h.opts.Inputs, ", ")))
+			return
+		}
+	}
 	if !h.enter() {
 		w.Header().Set("Retry-After", "30")
 		refuse(w, http.StatusServiceUnavailable, fmt.Sprintf("%d programs subscribe already", h.opts.Subscribers))
@@ -150,7 +163,7 @@ func (h *Hub) subscribe(w http.ResponseWriter, r *http.Request) {
 	if other {
 		s.send("event: gap\ndata: {\"reason\":\"the runner was started anew\"}\n\n")
 	}
-	h.follow(r.Context(), s, seq, r.URL.Query()["input"])
+	h.follow(r.Context(), s, seq, inputs)
 }
 
 // follow sends what comes after seq until the subscriber leaves or is too slow.

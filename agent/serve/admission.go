@@ -1,15 +1,16 @@
 package serve
 
 import (
-	"compress/gzip"
-	"compress/zlib"
 	"errors"
 	"io"
 	"math/bits"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zlib"
 )
 
 // gate admits requests while there are places and bytes left. Bytes are
@@ -72,23 +73,75 @@ func (t *ticket) leave() {
 	t.gate.requests.Add(-1)
 }
 
+const arenaStep = 64 << 10
+
+// charge reserves memory for what arena has grown to.
+func (d *decoder) charge() error {
+	if len(d.arena) <= d.reserved {
+		return nil
+	}
+	// A text may be many steps long.
+	n := (len(d.arena) - d.reserved + arenaStep - 1) / arenaStep * arenaStep
+	d.reserved += n
+	return d.reserve(int64(n))
+}
+
 // maxPooled keeps one large image from holding its memory for ever.
 const maxPooled = 8 << 20
 
 // buffers hold bodies, decoded tensors and outputs between requests, by size:
 // memory that is fresh for each request costs more than what is done with it.
 type buffers struct {
+	small [smallClasses]shelf
 	pools [24]sync.Pool // of 2^n bytes
+}
+
+// The least buffer has 4 KiB. Those of up to 16 KiB are on shelves, since the
+// collector, which empties a sync.Pool, comes a dozen times a second with small
+// requests, and the more often the more of them are made anew.
+const (
+	leastClass   = 12
+	smallClasses = 3
+	shelfBytes   = 1 << 20 // of each size
+)
+
+// shelf keeps buffers of one size.
+type shelf struct {
+	mu   sync.Mutex // guards free
+	free []*[]byte
+}
+
+func (s *shelf) take() *[]byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.free) == 0 {
+		return nil
+	}
+	p := s.free[len(s.free)-1]
+	s.free = s.free[:len(s.free)-1]
+	return p
+}
+
+func (s *shelf) keep(p *[]byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.free) < shelfBytes/cap(*p) {
+		s.free = append(s.free, p)
+	}
 }
 
 // get returns an empty buffer with room for n bytes.
 func (b *buffers) get(n int64) *[]byte {
-	class := max(bits.Len64(uint64(max(n, 1)-1)), 12) // at least 4 KiB
+	class := max(bits.Len64(uint64(max(n, 1)-1)), leastClass)
 	if class >= len(b.pools) {
 		buf := make([]byte, 0, n)
 		return &buf
 	}
-	if p, ok := b.pools[class].Get().(*[]byte); ok {
+	if at := class - leastClass; at < smallClasses {
+		if p := b.small[at].take(); p != nil {
+			return p
+		}
+	} else if p, ok := b.pools[class].Get().(*[]byte); ok {
 		return p
 	}
 	buf := make([]byte, 0, 1<<class)
@@ -97,33 +150,29 @@ func (b *buffers) get(n int64) *[]byte {
 
 // put gives a buffer back; nobody may use it any more.
 func (b *buffers) put(p *[]byte) {
-	if cap(*p) == 0 || cap(*p) > maxPooled {
+	if cap(*p) < 1<<leastClass || cap(*p) > maxPooled {
 		return
 	}
 	*p = (*p)[:0]
-	b.pools[bits.Len64(uint64(cap(*p)))-1].Put(p)
+	class := bits.Len64(uint64(cap(*p))) - 1
+	if at := class - leastClass; at < smallClasses {
+		b.small[at].keep(p)
+		return
+	}
+	b.pools[class].Put(p)
 }
 
 // body reads a request body into buf, at most max bytes of it after
 // decompression. The ticket already holds the declared length.
 type body struct {
 	r      *http.Request
-	w      http.ResponseWriter
 	ticket *ticket
 	max    int64
-	limit  time.Duration
 }
 
 func (b body) read(buf *[]byte) error {
 	if b.r.ContentLength > b.max {
 		return tooLarge(b.max)
-	}
-	// A client that sends a byte now and then must not keep its place. What has
-	// not come with the header is waited for.
-	control := http.NewResponseController(b.w)
-	if control.SetReadDeadline(time.Now().Add(b.limit)) == nil {
-		// Else the server would take the deadline for a lost client.
-		defer func() { _ = control.SetReadDeadline(time.Time{}) }()
 	}
 	src, known, err := b.source()
 	if err != nil {
@@ -164,12 +213,12 @@ func (b body) read(buf *[]byte) error {
 
 // source undoes Content-Encoding. known is the length to expect, 0 if unknown.
 func (b body) source() (src io.Reader, known int64, err error) {
-	switch enc := b.r.Header.Get("Content-Encoding"); enc {
+	switch enc := b.r.Header.Get("Content-Encoding"); strings.ToLower(enc) {
 	case "", "identity":
 		return b.r.Body, max(b.r.ContentLength, 0), nil
-	case "gzip":
+	case codeGzip, "x-gzip":
 		src, err = gzip.NewReader(b.r.Body)
-	case "deflate":
+	case codeDeflate:
 		src, err = zlib.NewReader(b.r.Body)
 	default:
 		return nil, 0, faultf(http.StatusUnsupportedMediaType, "content encoding %q is not known, use gzip or deflate", enc)

@@ -94,6 +94,14 @@ func (c *call) outputNames() []string {
 }
 
 func appendText(b []byte, s string) []byte {
+	plain := true
+	for i := range len(s) {
+		c := s[i]
+		plain = plain && c >= ' ' && c < utf8.RuneSelf && c != '"' && c != '\\' && c != '<' && c != '>' && c != '&'
+	}
+	if plain { // as nearly all names are
+		return append(append(append(b, '"'), s...), '"')
+	}
 	text, err := json.Marshal(s)
 	if err != nil {
 		panic("serve: string that JSON cannot hold: " + err.Error()) // Marshal replaces what is not UTF-8

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/edgeherd/edgeherd/agent/serve/oip"
 	"github.com/edgeherd/edgeherd/agent/worker"
@@ -352,5 +354,39 @@ func TestClassesComeBestFirst(t *testing.T) {
 		if classes[i] < classes[i+1] || !strings.Contains(classes[i], ":") {
 			t.Errorf("row %d: %v", i/2, classes[i:i+2])
 		}
+	}
+}
+
+// TestAJobLeavesTheQueueWhenItsTimeIsUp, twice, since timers are used again.
+func TestAJobLeavesTheQueueWhenItsTimeIsUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := queue{max: 4}
+		for range depth {
+			if lead, err := q.enter(t.Context(), &job{}); !lead || err != nil {
+				t.Fatalf("an empty queue: %v, %v", lead, err)
+			}
+		}
+		for range 2 {
+			began := time.Now()
+			lead, err := q.enter(t.Context(), &job{until: began.Add(time.Second)})
+			if lead || statusOf(err) != http.StatusGatewayTimeout || time.Since(began) != time.Second || q.length() != 0 {
+				t.Errorf("lead %v, %v after %v, %d wait", lead, err, time.Since(began), q.length())
+			}
+		}
+	})
+}
+
+// TestAJobEndsWhenItsCallerGivesUp, whichever way that is said: the run of a
+// batch goes on for the most patient of its callers and no longer.
+func TestAJobEndsWhenItsCallerGivesUp(t *testing.T) {
+	soon, late, never := time.Now().Add(time.Hour), time.Now().Add(2*time.Hour), time.Time{}
+	for _, tc := range []struct{ call, ctx, want time.Time }{
+		{never, never, never}, {soon, never, soon}, {never, soon, soon}, {soon, late, soon}, {late, soon, soon},
+	} {
+		ctx, cancel := within(t.Context(), tc.ctx)
+		if got := (&call{until: tc.call}).ends(ctx); !got.Equal(tc.want) {
+			t.Errorf("call %v, context %v: %v", tc.call, tc.ctx, got)
+		}
+		cancel()
 	}
 }

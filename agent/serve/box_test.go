@@ -153,17 +153,17 @@ func (b *box) address() string {
 	}
 }
 
-// eventually polls cond for at most 30 s, which no healthy run needs.
+// eventually polls cond for at most 2 min, which no healthy run needs.
 func (b *box) eventually(what string, cond func() bool) {
 	b.t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); <-tick.C {
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); <-tick.C {
 		if cond() {
 			return
 		}
 	}
-	b.t.Fatalf("not within 30 s: %s", what)
+	b.t.Fatalf("not within 2 min: %s", what)
 }
 
 // put stores bytes.

@@ -158,6 +158,7 @@ func (v *version) measure(ctx context.Context, golden models.Golden, p *runnerap
 		return // the worker has died, which the caller learns from elsewhere
 	}
 	rungs := v.measureLadder(ctx, golden)
+	p.Variants = rungs
 	v.mu.Lock()
 	opts := v.opts
 	v.rungs, v.plans[0] = rungs, plan

@@ -8,6 +8,7 @@ import (
 	"os"
 	"strconv"
 
+	"github.com/edgeherd/edgeherd/agent/govern"
 	"github.com/edgeherd/edgeherd/internal/blob"
 	"github.com/edgeherd/edgeherd/internal/runnerapi"
 	"github.com/edgeherd/edgeherd/models"
@@ -29,6 +30,8 @@ func (s *Server) edgeRoutes(mux *http.ServeMux) {
 	mux.HandleFunc("POST /edge/v1/candidates", s.postCandidate)
 	mux.HandleFunc("DELETE /edge/v1/candidates/{hex}", s.deleteCandidate)
 	mux.HandleFunc("POST /edge/v1/candidates/{hex}/shadow", s.postShadow)
+	mux.HandleFunc("POST /edge/v1/candidates/{hex}/exercise", s.postExercise)
+	mux.HandleFunc("POST /edge/v1/candidates/{hex}/heat", s.postHeat)
 	mux.HandleFunc("GET /edge/v1/results", s.getResults)
 	mux.HandleFunc("POST /edge/v1/results/ack", s.postAck)
 	mux.HandleFunc("POST /edge/v1/duty", s.postDuty)
@@ -40,8 +43,11 @@ func (s *Server) Status() runnerapi.Status {
 	st := runnerapi.Status{
 		Version: s.opts.Version, Runtime: s.runtime(),
 		PID: os.Getpid(), StartedUnixMs: s.started.UnixMilli(), Generation: t.generation,
-		RSSBytes: ownRSS(), Rung: int(s.rung.Load()), Shed: s.gate.shed.Load(), Models: []runnerapi.ModelStatus{}, Inputs: []runnerapi.InputStatus{},
+		RSSBytes: ownRSS(), Shed: s.gate.shed.Load(), Models: []runnerapi.ModelStatus{}, Inputs: []runnerapi.InputStatus{},
 	}
+	var cause govern.Cause
+	st.Rung, cause, st.RungReason = s.rung.said()
+	st.RungCause = string(cause)
 	if st.Runtime != nil {
 		st.RuntimeVersion = st.Runtime.Version
 	}
@@ -90,7 +96,8 @@ func (v *version) status(serves bool) runnerapi.ModelStatus {
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	m.Restarts, m.Variant, m.Variants = v.restarts, v.variants[v.at].Name, v.rungs
+	m.Restarts, m.Variant, m.Variants, m.VariantCause = v.restarts, v.variants[v.at].Name, v.rungs, v.causeLocked()
+	m.PinnedRefused = v.refused.Load()
 	if v.w != nil {
 		r := v.w.Runtime()
 		m.Provider, m.Skipped = r.Provider, r.Skipped
@@ -238,7 +245,7 @@ func (s *Server) postDuty(w http.ResponseWriter, r *http.Request) {
 	}
 	s.heat.set(duty, s.opts.WallClock())
 	if duty.Rung != nil {
-		s.setRung(*duty.Rung)
+		s.setRung(duty)
 	}
 	w.WriteHeader(http.StatusNoContent)
 }

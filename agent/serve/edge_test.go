@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -13,10 +14,13 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/edgeherd/edgeherd/agent/backend"
 	"github.com/edgeherd/edgeherd/agent/inputs"
 	"github.com/edgeherd/edgeherd/internal/runnerapi"
+	"github.com/edgeherd/edgeherd/internal/trust"
 	"github.com/edgeherd/edgeherd/models"
 )
 
@@ -214,7 +218,7 @@ func TestPipelinesCallTheVersionThatServes(t *testing.T) {
 	if n := b.status(ref).Requests; n != 1 {
 		t.Errorf("%d requests for the version here, want the first alone", n)
 	}
-	if b.s.ways["vad"].places[0].breaker.Open() {
+	if b.s.routesNow()["vad"].places[0].breaker.Open() {
 		t.Error("a server with another version counts as one that fails")
 	}
 	path, err := b.s.ModelFile("vad", models.ModelFile)
@@ -279,4 +283,50 @@ func TestPortInUseNamesPortAndKey(t *testing.T) {
 	if !errors.Is(err, syscall.EADDRINUSE) || !strings.Contains(err.Error(), l.Addr().String()) || !strings.Contains(err.Error(), "`http:`") {
 		t.Errorf("Run: %v", err)
 	}
+}
+
+// TestARequestEndsOnTheRouteWhereItBegan: settings may take the route away while
+// a body is still on its way, and no version is here to answer in its place.
+func TestARequestEndsOnTheRouteWhereItBegan(t *testing.T) {
+	away := []Route{{Model: "vad", When: []string{WhenMissing}, Overflow: []Overflow{
+		{Name: "far", Endpoint: backend.Endpoint{URL: "http://127.0.0.1:1", Place: backend.PlaceSite}},
+	}}}
+	s, err := New(Options{
+		Active: filepath.Join(t.TempDir(), "active.json"), Library: "none", Keyring: func() (trust.Keyring, error) { return trust.Keyring{}, nil }, Routes: away,
+	}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, release, err := s.take("vad", "", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer release()
+	if err := s.SetRoutes(nil); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if _, err := s.run(ctx, v, &call{}); err == nil || !strings.Contains(err.Error(), "other server does not answer") {
+		t.Errorf("%v, want what the server of that route did", err)
+	}
+}
+
+// TestRoutesThatFailLeaveNothingOpen: the bubble waits for the goroutines of clients.
+func TestRoutesThatFailLeaveNothingOpen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, err := New(Options{
+			Active: "active.json", Library: "none", Keyring: func() (trust.Keyring, error) { return trust.Keyring{}, nil },
+		}, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		to := func(name, ca string) Overflow {
+			return Overflow{Name: name, Endpoint: backend.Endpoint{URL: "grpcs://127.0.0.1:1", Place: backend.PlaceSite, CA: ca}}
+		}
+		err = s.SetRoutes([]Route{{Model: "a", Overflow: []Overflow{to("x", "")}}, {Model: "b", Overflow: []Overflow{to("y", ""), to("z", "/nowhere")}}})
+		if err == nil || !strings.Contains(err.Error(), "server z") || len(s.routesNow()) > 0 {
+			t.Errorf("%v, %d routes, want none and the server that is wrong", err, len(s.routesNow()))
+		}
+	})
 }

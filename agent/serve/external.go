@@ -254,7 +254,7 @@ func (v *version) runBackend(ctx context.Context) {
 				pause = restartMin
 			}
 		} else if ctx.Err() == nil {
-			v.log.Error("backend does not start again", "err", err)
+			v.log.Error("backend is still gone", "err", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -321,11 +321,19 @@ func (v *version) watchBackend(ctx context.Context) (ended bool) {
 	v.mu.Unlock()
 	e.down()
 	if died != nil && !leaving && ctx.Err() == nil {
-		v.log.Error("backend is gone, starting it again", "err", died)
+		v.log.Error("backend is gone, "+e.remedy(), "err", died)
 		return false
 	}
 	v.log.Info("backend is stopped", "backend", e.config.Name)
 	return true
+}
+
+// remedy is what the runner does about a program that is gone.
+func (e *external) remedy() string {
+	if e.config.Kind() == "watched" {
+		return "waiting for it"
+	}
+	return "starting it again"
 }
 
 // backendReady is ready of a version with a backend.

@@ -5,7 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
+	"strconv"
+	"time"
 
 	"github.com/edgeherd/edgeherd/agent/worker"
 )
@@ -30,7 +33,10 @@ func faultf(status int, format string, args ...any) error {
 // statusOf maps an error of the worker or of this package to HTTP.
 func statusOf(err error) int {
 	var f *fault
+	var l *later
 	switch {
+	case errors.As(err, &l):
+		return http.StatusServiceUnavailable
 	case errors.As(err, &f):
 		return f.status
 	case errors.Is(err, worker.ErrBadInput):
@@ -48,14 +54,15 @@ func statusOf(err error) int {
 // countsAgainst reports whether an error speaks against the model, as opposed
 // to the request or to how many there are: rollouts are judged by it.
 func countsAgainst(err error) bool {
-	return statusOf(err) >= http.StatusInternalServerError && !errors.Is(err, errOverload)
+	var passes *later
+	return statusOf(err) >= http.StatusInternalServerError && !errors.Is(err, errOverload) && !errors.As(err, &passes)
 }
 
 // writeError answers with the protocol's error object.
 func writeError(w http.ResponseWriter, err error) {
 	status := statusOf(err)
 	if status == http.StatusServiceUnavailable {
-		w.Header().Set("Retry-After", "1") // seconds
+		w.Header().Set("Retry-After", retryAfter(err))
 	}
 	writeJSON(w, status, struct {
 		Error string `json:"error"`
@@ -70,4 +77,23 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	_, _ = w.Write(append(data, '\n')) // a client that left is no error of ours
+}
+
+// later is a fault that passes by itself, not before wait is over.
+type later struct {
+	wait time.Duration
+	err  error
+}
+
+func (l *later) Error() string { return l.err.Error() }
+func (l *later) Unwrap() error { return l.err }
+
+// retryAfter is when to ask again, in seconds: what is not known to last longer
+// may have passed in one.
+func retryAfter(err error) string {
+	wait := time.Second
+	if l := (*later)(nil); errors.As(err, &l) {
+		wait = max(wait, l.wait)
+	}
+	return strconv.FormatInt(int64(math.Ceil(wait.Seconds())), 10)
 }

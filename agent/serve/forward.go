@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -67,11 +68,14 @@ func (c *call) room64() func(int64) error {
 // told maps what another server said to what we say. What it says of paths, names
 // and credentials is between it and us: the log has it, and no client.
 func told(err error) error {
+	say := func(status int, text string) error { return &fault{status, &elsewhere{text, err}} }
 	var f *backend.Failure
 	if !errors.As(err, &f) {
+		if errors.Is(err, context.DeadlineExceeded) {
+			return say(http.StatusGatewayTimeout, "the other server took too long")
+		}
 		return err
 	}
-	say := func(status int, text string) error { return &fault{status, &elsewhere{text, err}} }
 	switch f.Status {
 	case 0, http.StatusServiceUnavailable, http.StatusTooManyRequests:
 		return say(http.StatusServiceUnavailable, "the other server does not answer")
@@ -95,10 +99,14 @@ func (e *elsewhere) Error() string { return e.text }
 func (e *elsewhere) Unwrap() error { return e.cause }
 
 // logElsewhere writes down what another server said, once a minute at most.
-func (v *version) logElsewhere(err error) error {
+func (v *version) logElsewhere(err error, about ...any) error {
 	var e *elsewhere
 	if errors.As(err, &e) {
-		v.said.Do(func() { v.log.Warn("another server failed", "err", e.cause) })
+		what := "another server failed"
+		if statusOf(err) < http.StatusInternalServerError {
+			what = "another server refuses a request"
+		}
+		v.said.Do(func() { v.log.Warn(what, append(about, "err", e.cause)...) })
 	}
 	return err
 }
@@ -174,7 +182,11 @@ func passedOverGRPC(model, version string, c *call) [][]byte {
 
 // appendParameter writes a text as an entry of a map<string, InferParameter>.
 func appendParameter(b []byte, key, text string) []byte {
-	v := protowire.AppendString(protowire.AppendTag(nil, 3, protowire.BytesType), text)
+	return appendEntry(b, key, protowire.AppendString(protowire.AppendTag(nil, 3, protowire.BytesType), text))
+}
+
+// appendEntry adds an InferParameter to the parameters of a request or an answer.
+func appendEntry(b []byte, key string, v []byte) []byte {
 	entry := protowire.AppendString(protowire.AppendTag(nil, 1, protowire.BytesType), key)
 	entry = protowire.AppendBytes(protowire.AppendTag(entry, 2, protowire.BytesType), v)
 	return protowire.AppendBytes(protowire.AppendTag(b, fieldParams, protowire.BytesType), entry)
@@ -269,6 +281,10 @@ func (v *version) forward(ctx context.Context, c *call) ([]worker.Tensor, error)
 	began := time.Now()
 	outs, err := r.infer(ctx, c)
 	v.logElsewhere(err)
+	if err != nil && statusOf(err) == http.StatusBadRequest {
+		// The program may take more than the manifest promises, so it is asked first.
+		err = cmp.Or(worker.Misfit(v.ext.manifest.Signature, c.inputs, c.outputNames()), err)
+	}
 	cost := worker.Cost{Run: time.Since(began)}
 	v.stats.executed(1, cost, err)
 	if err == nil {

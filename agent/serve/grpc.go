@@ -11,9 +11,11 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	_ "google.golang.org/grpc/encoding/gzip" // clients may compress
+	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/reflection"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/tap"
 	"google.golang.org/protobuf/proto"
@@ -54,6 +56,7 @@ func (s *Server) newGRPC(l net.Listener, control bool) *grpcServer {
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: idleTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 		grpc.InTapHandle(s.tap),
+		grpc.UnknownServiceHandler(unknownCall),
 		grpc.UnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
 			defer caught(s.log, &err)
 			return next(ctx, req)
@@ -64,6 +67,8 @@ func (s *Server) newGRPC(l net.Listener, control bool) *grpcServer {
 		}),
 	)
 	srv.RegisterService(s.grpcService(), &grpcAPI{s: s, control: control})
+	grpc_health_v1.RegisterHealthServer(srv, &grpcHealth{s: s})
+	reflection.Register(srv) // tools then need no file of the protocol
 	return &grpcServer{srv, &arrivals{Listener: l, gate: &s.gate, max: limit, slow: s.opts.messageTime()}}
 }
 
@@ -91,7 +96,7 @@ func (s *Server) tap(ctx context.Context, info *tap.Info) (context.Context, erro
 	limit := s.opts.Timeout
 	switch info.FullMethodName {
 	case inferMethod:
-		if s.gate.full() && (len(s.ways) == 0 || s.spill.full()) {
+		if s.gate.full() && (len(s.routesNow()) == 0 || s.spill.full()) {
 			return nil, grpcError(overload())
 		}
 	case streamMethod:
@@ -206,7 +211,7 @@ func (s *Server) grpcInfer(_ any, stream grpc.ServerStream) error {
 // is in the message: where any may overflow, this one may.
 func (s *Server) enterGRPC(ctx context.Context) (in admitted, err error) {
 	in.forwarded = len(metadata.ValueFromIncomingContext(ctx, backend.HeaderForwarded)) > 0
-	in.ticket, in.away, err = s.enter(grpcReserve, len(s.ways) > 0 && !in.forwarded)
+	in.ticket, in.away, err = s.enter(grpcReserve, len(s.routesNow()) > 0 && !in.forwarded)
 	return in, err
 }
 
@@ -218,19 +223,20 @@ func readFault(ctx context.Context, err error) error {
 	return err
 }
 
-// grpcCall runs the inference that a message asks for.
+// grpcCall runs the inference that a message asks for. The call is returned as
+// far as it was read, also with an error.
 func (s *Server) grpcCall(ctx context.Context, in admitted, msg []byte, began time.Time) (ref models.Ref, c *call, outs []worker.Tensor, err error) {
 	ticket := in.ticket
-	if err := ticket.grow(max(int64(len(msg))-grpcReserve, 0)); err != nil {
-		return ref, nil, nil, err
-	}
 	d := grpcDecoder{reserve: ticket.grow}
+	if err := ticket.grow(max(int64(len(msg))-grpcReserve, 0)); err != nil {
+		return ref, &d.call, nil, err
+	}
 	if err := d.decode(msg); err != nil {
-		return ref, nil, nil, err
+		return ref, &d.call, nil, err
 	}
 	v, release, err := s.take(d.call.model, d.call.version, in.forwarded)
 	if err != nil {
-		return ref, nil, nil, err
+		return ref, &d.call, nil, err
 	}
 	defer release()
 	d.call.reserve, d.call.forwarded, d.call.away = ticket.grow, in.forwarded, in.away
@@ -273,10 +279,10 @@ func (s *Server) grpcNext(stream grpc.ServerStream, in *inbound) error {
 	}
 	admitted, err := s.enterGRPC(stream.Context())
 	var pieces mem.BufferSlice
+	c := &call{}
 	if err == nil {
 		defer admitted.leave()
 		var ref models.Ref
-		var c *call
 		var outs []worker.Tensor
 		ref, c, outs, err = s.grpcCall(stream.Context(), admitted, in.buf.ReadOnlyData(), time.Now())
 		if err == nil {
@@ -284,7 +290,8 @@ func (s *Server) grpcNext(stream grpc.ServerStream, in *inbound) error {
 		}
 	}
 	if err != nil {
-		return stream.SendMsg(&oip.ModelStreamInferResponse{ErrorMessage: err.Error()})
+		// The id tells which of several requests has failed.
+		return stream.SendMsg(&oip.ModelStreamInferResponse{ErrorMessage: err.Error(), InferResponse: &oip.ModelInferResponse{Id: c.id}})
 	}
 	return stream.SendMsg(&outbound{streamed(pieces)})
 }

@@ -14,11 +14,13 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/encoding/gzip"
+	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 
 	"github.com/edgeherd/edgeherd/agent/serve/oip"
 	"github.com/edgeherd/edgeherd/agent/worker"
 	"github.com/edgeherd/edgeherd/agent/worker/onnxtest"
+	"github.com/edgeherd/edgeherd/internal/blob"
 	"github.com/edgeherd/edgeherd/models"
 )
 
@@ -150,7 +152,9 @@ func TestGRPCAnswersLikeHTTP(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i, r := range []*oip.ModelInferRequest{raw, grpcRequest("nobody", nil, nil), raw} {
+	nobody := grpcRequest("nobody", nil, nil)
+	nobody.Id = "two"
+	for i, r := range []*oip.ModelInferRequest{raw, nobody, raw} {
 		if err := stream.Send(r); err != nil {
 			t.Fatal(err)
 		}
@@ -158,8 +162,9 @@ func TestGRPCAnswersLikeHTTP(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if failed := got.ErrorMessage != ""; failed != (i == 1) {
-			t.Errorf("stream, request %d: error %q", i, got.ErrorMessage)
+		if failed := got.ErrorMessage != ""; failed != (i == 1) || got.InferResponse.GetId() != r.Id ||
+			got.InferResponse.Parameters["triton_final_response"].GetBoolParam() == failed {
+			t.Errorf("stream, request %d: error %q, %v", i, got.ErrorMessage, got.InferResponse)
 		} else if !failed && (len(got.InferResponse.RawOutputContents) != 2 || !bytes.Equal(got.InferResponse.RawOutputContents[0], want.Outputs[0].raw)) {
 			t.Errorf("stream, request %d differs from HTTP", i)
 		}
@@ -182,7 +187,7 @@ func TestGRPCAnswersEveryCallOfTheProtocol(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	calls := []string{"NoSuchCall"} // which must be missed, or this test sees nothing
+	calls := []string{"NoSuchCall", "SystemSharedMemoryRegister"} // which must be missed, or this test sees nothing
 	for _, m := range oip.GRPCInferenceService_ServiceDesc.Methods {
 		calls = append(calls, m.MethodName)
 	}
@@ -198,10 +203,27 @@ func TestGRPCAnswersEveryCallOfTheProtocol(t *testing.T) {
 		// Every request may be empty; why one was not taken comes with the answer.
 		_, _ = stream.SendMsg(&oip.ServerLiveRequest{}), stream.CloseSend()
 		err = stream.RecvMsg(&oip.ServerLiveResponse{})
-		if missing := status.Code(err) == codes.Unimplemented; missing != (i == 0) {
+		if missing := status.Code(err) == codes.Unimplemented; missing != (i < 2) {
 			t.Errorf("%s: %v", name, err)
 		}
+		if i == 1 && !strings.Contains(err.Error(), "send the tensors") {
+			t.Errorf("%s does not say what to do instead: %v", name, err)
+		}
 	}
+	health := grpc_health_v1.NewHealthClient(conn)
+	check := func(service string, code codes.Code, want grpc_health_v1.HealthCheckResponse_ServingStatus) {
+		t.Helper()
+		got, err := health.Check(t.Context(), &grpc_health_v1.HealthCheckRequest{Service: service})
+		if status.Code(err) != code || got.GetStatus() != want {
+			t.Errorf("health of %q: %v, %v", service, got, err)
+		}
+	}
+	b.eventually("the server has looked at active.json", b.s.looked.Load)
+	check("", codes.OK, grpc_health_v1.HealthCheckResponse_SERVING)
+	check("inference.GRPCInferenceService", codes.OK, grpc_health_v1.HealthCheckResponse_SERVING)
+	check("cat", codes.NotFound, grpc_health_v1.HealthCheckResponse_UNKNOWN)
+	b.activate(models.Ref{Name: "cat", Version: "1", Digest: blob.Sum(nil)}) // which nobody has
+	check("", codes.OK, grpc_health_v1.HealthCheckResponse_NOT_SERVING)
 }
 
 func TestGRPCFaultsHaveCodes(t *testing.T) {

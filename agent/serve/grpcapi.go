@@ -2,8 +2,13 @@ package serve
 
 import (
 	"context"
+	"strings"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/edgeherd/edgeherd/agent/serve/oip"
@@ -19,9 +24,12 @@ type grpcAPI struct {
 }
 
 // streamed wraps a ModelInferResponse as the field of that name of a
-// ModelStreamInferResponse.
+// ModelStreamInferResponse, and says that it is the last one to its request:
+// clients of models that may give several wait for that.
 func streamed(reply mem.BufferSlice) mem.BufferSlice {
 	const inferResponse = 2
+	const yes = "\x08\x01" // InferParameter with bool_param
+	reply = append(reply, mem.SliceBuffer(appendEntry(nil, "triton_final_response", []byte(yes))))
 	head := protowire.AppendVarint(protowire.AppendTag(nil, inferResponse, protowire.BytesType), uint64(reply.Len()))
 	return append(mem.BufferSlice{mem.SliceBuffer(head)}, reply...)
 }
@@ -119,4 +127,31 @@ func (a *grpcAPI) change(parameters map[string]*oip.ModelRepositoryParameter) er
 		return errForbidden
 	}
 	return onlyKnown(parameters)
+}
+
+// grpcHealth is gRPC's own health check, which Kubernetes and others ask, as
+// Triton answers it: the server is ready or not.
+type grpcHealth struct {
+	grpc_health_v1.UnimplementedHealthServer // Watch
+	s                                        *Server
+}
+
+func (h *grpcHealth) Check(_ context.Context, r *grpc_health_v1.HealthCheckRequest) (*grpc_health_v1.HealthCheckResponse, error) {
+	if r.Service != "" && r.Service != oip.GRPCInferenceService_ServiceDesc.ServiceName {
+		return nil, status.Errorf(codes.NotFound, "no service %.100q is here", r.Service)
+	}
+	if !h.s.ready() {
+		return &grpc_health_v1.HealthCheckResponse{Status: grpc_health_v1.HealthCheckResponse_NOT_SERVING}, nil
+	}
+	return &grpc_health_v1.HealthCheckResponse{Status: grpc_health_v1.HealthCheckResponse_SERVING}, nil
+}
+
+// unknownCall says of a call that is not here what to use instead, where there
+// is something.
+func unknownCall(_ any, stream grpc.ServerStream) error {
+	method, _ := grpc.MethodFromServerStream(stream)
+	if strings.Contains(method, "SharedMemory") {
+		return status.Error(codes.Unimplemented, errSharedMemory.Error())
+	}
+	return status.Errorf(codes.Unimplemented, "nothing answers %.200s", method)
 }

@@ -1,7 +1,9 @@
 package serve
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -89,10 +91,19 @@ func (s *Server) hosts(next http.Handler) http.Handler {
 	})
 }
 
-// survives makes a panic an error of the one request that it came up in.
-func survives(log *slog.Logger, next http.Handler) http.Handler {
+// survives makes a panic an error of the one request that it came up in, and
+// bounds how long its body may take to come.
+func survives(log *slog.Logger, patience time.Duration, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		seen := &begun{ResponseWriter: w}
+		if r.ContentLength != 0 {
+			control, body := http.NewResponseController(w), r.Body
+			_ = control.SetReadDeadline(time.Now().Add(patience))
+			r.Body = &timed{body, control}
+			// Of a body of its own net/http knows whether the rest need not be waited for:
+			// since it is too long, or since the client asks first (Expect: 100-continue).
+			defer func() { r.Body = body }()
+		}
 		defer func() {
 			p := recover()
 			if p == nil {
@@ -106,6 +117,26 @@ func survives(log *slog.Logger, next http.Handler) http.Handler {
 		}()
 		next.ServeHTTP(seen, r)
 	})
+}
+
+// timed is a body with a deadline. net/http reads what the handler leaves of
+// one before it answers, an error too: without the deadline, a client that never
+// sends the rest would keep its connection for ever.
+type timed struct {
+	io.ReadCloser
+	control *http.ResponseController
+}
+
+func (a *timed) Read(p []byte) (int, error) {
+	n, err := a.ReadCloser.Read(p)
+	if errors.Is(err, io.EOF) {
+		// Else the server would take the deadline for a lost client.
+		_ = a.control.SetReadDeadline(time.Time{})
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = errors.New("it did not come whole in time")
+	}
+	return n, err
 }
 
 // begun knows whether an answer has begun.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/edgeherd/edgeherd/agent/backend"
@@ -37,11 +38,33 @@ func (s *Server) routes(control bool) *http.ServeMux {
 	mux.HandleFunc("GET /v2/models/stats", s.getStats)
 	s.openAIRoutes(mux)
 	s.repositoryRoutes(mux, control)
+	for _, kind := range []string{"/v2/systemsharedmemory/", "/v2/cudasharedmemory/"} {
+		mux.HandleFunc(kind, func(w http.ResponseWriter, _ *http.Request) { writeError(w, errSharedMemory) })
+	}
 	mux.HandleFunc("GET /metrics", s.getMetrics)
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		writeError(w, faultf(http.StatusNotFound, "nothing answers %s %s", r.Method, r.URL.Path))
-	})
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { notHere(mux, w, r) })
 	return mux
+}
+
+// notHere answers what nothing else does: 405 where another method would have
+// been right, else 404.
+func notHere(mux *http.ServeMux, w http.ResponseWriter, r *http.Request) {
+	var allowed []string
+	for _, m := range [...]string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodDelete} {
+		if _, pattern := mux.Handler(&http.Request{Method: m, URL: r.URL, Host: r.Host}); pattern != "/" {
+			allowed = append(allowed, m)
+		}
+	}
+	err := faultf(http.StatusNotFound, "nothing answers %s %.1000s", r.Method, r.URL.Path)
+	if len(allowed) > 0 {
+		w.Header().Set("Allow", strings.Join(allowed, ", "))
+		err = faultf(http.StatusMethodNotAllowed, "%.1000s is for %s, not for %.100s", r.URL.Path, strings.Join(allowed, " and "), r.Method)
+	}
+	if strings.HasPrefix(r.URL.Path, "/v1/") {
+		writeOpenAIError(w, err)
+		return
+	}
+	writeError(w, err)
 }
 
 func (s *Server) getServer(w http.ResponseWriter, _ *http.Request) {
@@ -54,7 +77,10 @@ func (s *Server) getServer(w http.ResponseWriter, _ *http.Request) {
 
 // extensions are those of Triton's protocol documents.
 func extensions() []string {
-	return []string{"binary_tensor_data", "classification", "model_configuration", "model_repository", "schedule_policy", "statistics"}
+	return []string{
+		"binary_tensor_data", "classification", "model_configuration", "model_repository", "model_repository(unload_dependents)",
+		"parameters", "schedule_policy", "statistics",
+	}
 }
 
 // ready is true when every model that active.json names serves.
@@ -187,7 +213,7 @@ func (s *Server) infer(w http.ResponseWriter, r *http.Request, v *version, in ad
 	raw, arena := s.buffers.get(r.ContentLength), s.buffers.get(expected)
 	defer s.buffers.put(raw)
 	defer s.buffers.put(arena)
-	b := body{r: r, w: w, ticket: ticket, max: s.opts.MaxBodyBytes, limit: s.opts.Timeout}
+	b := body{r: r, ticket: ticket, max: s.opts.MaxBodyBytes}
 	into := raw
 	lease, memory := s.lease(r, v)
 	if lease != nil {
@@ -197,7 +223,7 @@ func (s *Server) infer(w http.ResponseWriter, r *http.Request, v *version, in ad
 	if err := b.read(into); err != nil {
 		return false, err
 	}
-	c, err := readCall(v, *into, r.Header.Get(HeaderLength), decoder{arena: *arena, reserve: ticket.grow}, arena)
+	c, err := readCall(v, *into, r.Header.Get(HeaderLength), &decoder{arena: *arena, reserve: ticket.grow}, arena)
 	if err == nil {
 		err = c.decodeImages(v.signature(), ticket.grow)
 	}
@@ -223,12 +249,12 @@ func (s *Server) infer(w http.ResponseWriter, r *http.Request, v *version, in ad
 	if c.served != "" {
 		w.Header().Set(headerServedBy, c.served)
 	}
-	s.reply(w, answer, binaries)
+	s.reply(w, answer, binaries, encodingFor(r.Header["Accept-Encoding"]), ticket)
 	return c.elsewhere, nil
 }
 
 // readCall reads a body in any of its forms. What d wrote is left in arena.
-func readCall(v *version, body []byte, header string, d decoder, arena *[]byte) (*call, error) {
+func readCall(v *version, body []byte, header string, d *decoder, arena *[]byte) (*call, error) {
 	if header == "0" {
 		raw, err := rawCall(v.signature(), body)
 		return &raw, err
@@ -276,8 +302,7 @@ func (s *Server) answer(ctx context.Context, v *version, c *call, began time.Tim
 	if c.timeout > 0 {
 		timeout = min(timeout, c.timeout)
 	}
-	ctx, cancel := context.WithDeadline(ctx, began.Add(timeout))
-	defer cancel()
+	c.until = began.Add(timeout) // whoever waits minds it: a context for it costs a microsecond
 	outs, err := s.run(ctx, v, c)
 	if err != nil {
 		return nil, err
@@ -285,22 +310,43 @@ func (s *Server) answer(ctx context.Context, v *version, c *call, began time.Tim
 	return outs, c.classify(outs)
 }
 
-// reply writes the JSON of an answer and the tensors behind it.
-func (s *Server) reply(w http.ResponseWriter, answer []byte, binaries []worker.Tensor) {
+// replyBuffer is what net/http takes of an answer before it writes.
+const replyBuffer = 2 << 10
+
+// reply writes the JSON of an answer and the tensors behind it, compressed if
+// the client asks for that coding and there is memory for it.
+func (s *Server) reply(w http.ResponseWriter, answer []byte, binaries []worker.Tensor, coding string, memory *ticket) {
 	size := len(answer)
 	for _, t := range binaries {
 		size += len(t.Data)
 	}
 	h := w.Header()
-	h.Set("Content-Type", "application/json")
-	if len(binaries) > 0 {
-		h.Set("Content-Type", "application/octet-stream")
-		h.Set(HeaderLength, strconv.Itoa(len(answer)))
+	values := make([]string, 3) // one allocation for what Header.Set would make three of
+	set := func(key, value string) {
+		values[0] = value
+		h[key], values = values[:1:1], values[1:]
 	}
-	h.Set("Content-Length", strconv.Itoa(size))
-	// A client that does not read its answer must not keep its place.
-	// What is buffered is sent when this returns; the next request sets its own.
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(s.opts.Timeout))
+	if len(binaries) > 0 {
+		set("Content-Type", "application/octet-stream")
+		set(HeaderLength, strconv.Itoa(len(answer)))
+	} else {
+		set("Content-Type", "application/json")
+	}
+	if coding != "" && size >= encodeFrom && memory.grow(int64(size)) == nil {
+		room := s.buffers.get(int64(size))
+		defer s.buffers.put(room)
+		if short, ok := s.encoders.encode(coding, (*room)[:0:min(size, cap(*room))], answer, binaries); ok {
+			h.Set("Content-Encoding", coding)
+			h.Add("Vary", "Accept-Encoding")
+			size, answer, binaries = len(short), short, nil
+		}
+	}
+	set("Content-Length", strconv.Itoa(size))
+	// A client that does not read its answer must not keep its place. What is
+	// buffered is sent when that has been given back; the next request sets its own.
+	if size > replyBuffer {
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(s.opts.Timeout))
+	}
 	// One that leaves while it is answered is no failure of the model.
 	_, _ = w.Write(answer)
 	for _, t := range binaries {

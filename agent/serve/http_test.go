@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"strings"
@@ -102,6 +103,139 @@ func TestCompressedAndChunkedBodies(t *testing.T) {
 	resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		t.Errorf("chunked: %d", resp.StatusCode)
+	}
+	b.answersAreCompressed(text)
+}
+
+// answersAreCompressed asks for both forms in both codings. What comes must be,
+// when it is undone, what comes without; HeaderLength is of that.
+func (b *box) answersAreCompressed(text []byte) {
+	b.t.Helper()
+	raw, header := binaryRequest(voice())
+	small := fmt.Appendf(nil, `{"outputs":[{"name":"output"}],%s`, text[1:])
+	for _, tc := range []struct {
+		name   string
+		body   []byte
+		header string
+		accept string
+		coding string
+	}{
+		{"JSON", text, "", "gzip", "gzip"},
+		{"JSON", text, "", "gzip;q=0.5, deflate", "deflate"},
+		{"binary", raw, header, "deflate, gzip", "gzip"},
+		{"binary", raw, header, "deflate", "deflate"},
+		{"binary", raw, header, "br", ""},
+		{"too small to pay", small, "", "gzip", ""},
+	} {
+		ask := func(accept string) (http.Header, []byte) {
+			req, err := http.NewRequestWithContext(b.t.Context(), http.MethodPost, b.url+inferVoice, bytes.NewReader(tc.body))
+			if err != nil {
+				b.t.Fatal(err)
+			}
+			req.Header.Set("Accept-Encoding", accept) // so that the client does not undo it
+			if tc.header != "" {
+				req.Header.Set(HeaderLength, tc.header)
+			}
+			resp, err := http.DefaultClient.Do(req)
+			if err != nil {
+				b.t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			data, err := io.ReadAll(resp.Body)
+			if err != nil || resp.StatusCode != http.StatusOK || resp.ContentLength != int64(len(data)) {
+				b.t.Fatalf("%s, %s: %d %v, %d of %d bytes", tc.name, accept, resp.StatusCode, err, len(data), resp.ContentLength)
+			}
+			return resp.Header, data
+		}
+		plain, want := ask("identity")
+		got, data := ask(tc.accept)
+		if got.Get("Content-Encoding") != tc.coding || got.Get(HeaderLength) != plain.Get(HeaderLength) || got.Get("Content-Type") != plain.Get("Content-Type") {
+			b.t.Errorf("%s, %s: header %v, without %v", tc.name, tc.accept, got, plain)
+		}
+		if tc.coding == "" {
+			continue
+		}
+		shorter := len(data) < len(want)
+		var undo io.Reader
+		var err error
+		if tc.coding == "gzip" {
+			undo, err = gzip.NewReader(bytes.NewReader(data))
+		} else {
+			undo, err = zlib.NewReader(bytes.NewReader(data))
+		}
+		if err == nil {
+			data, err = io.ReadAll(undo)
+		}
+		if err != nil || !bytes.Equal(data, want) || !shorter {
+			b.t.Errorf("%s, %s: %v, shorter %v; %d bytes undone, %d without", tc.name, tc.accept, err, shorter, len(data), len(want))
+		}
+	}
+	if held := b.s.gate.bytes.Load(); held != 0 {
+		b.t.Errorf("%d bytes are still reserved", held)
+	}
+}
+
+// TestAcceptEncodingIsWeighed follows RFC 9110, 12.5.3.
+func TestAcceptEncodingIsWeighed(t *testing.T) {
+	for accept, want := range map[string]string{
+		"": "", "gzip": "gzip", "deflate": "deflate", "deflate, gzip": "gzip", "br": "", "*": "gzip", "X-GZIP": "gzip",
+		"gzip;q=0": "", "gzip;q=0, *": "deflate", "gzip;q=0.2,deflate;q=0.7": "deflate", "gzip;q=0.5, identity": "",
+		"identity;q=0.5, gzip": "gzip", "gzip, identity": "gzip", "*;q=0": "", "gzip;q=much": "", "gzip;q=2": "", "gzip ; q = 0.9 , , ;": "gzip",
+		"gzip;level=1;q=0": "", "gzip;q=NaN": "",
+	} {
+		if got := encodingFor([]string{accept}); got != want {
+			t.Errorf("%q: %q, want %q", accept, got, want)
+		}
+	}
+	if got := encodingFor([]string{"br", "deflate"}); got != "deflate" {
+		t.Errorf("two lines: %q", got)
+	}
+	var none encoders
+	noise := make([]byte, 4096)
+	rand.NewChaCha8([32]byte{1}).Read(noise)
+	if _, ok := none.encode(codeGzip, make([]byte, 0, len(noise)), noise, nil); ok {
+		t.Error("noise is sent longer than it is")
+	}
+}
+
+// isAnswered sends requests without a body, as probes and wrong clients do.
+func (b *box) isAnswered() {
+	b.t.Helper()
+	for _, tc := range []struct {
+		method, path string
+		status       int
+		allow        string
+	}{
+		{"HEAD", "/v2/health/live", 200, ""},
+		{"HEAD", "/v2/health/ready", 200, ""},
+		{"POST", "/v2/health/ready", 405, "GET, HEAD"},
+		{"GET", inferVoice, 405, "POST"},
+		{"PUT", "/v2/models/vad/versions/5/infer", 405, "POST"},
+		{"DELETE", "/v2/models/vad", 405, "GET, HEAD"},
+		{"POST", "/v2/models/stats", 405, "GET, HEAD"},
+		{"GET", "/v2/repository/index", 405, "POST"},
+		{"GET", "/v2/repository/models/vad/load", 405, "POST"},
+		{"OPTIONS", "/v1/chat/completions", 405, "POST"},
+		{"GET", "/v1/files", 404, ""},
+		{"GET", "/v2/models/vad/explain", 404, ""},
+		{"GET", "/v2/logging", 404, ""},
+		{"GET", "/", 404, ""},
+		{"GET", "/edge/v1/status", 404, ""},
+	} {
+		req, err := http.NewRequestWithContext(b.t.Context(), tc.method, b.url+tc.path, nil)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		text, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil || resp.StatusCode != tc.status || resp.Header.Get("Allow") != tc.allow ||
+			resp.Header.Get("Content-Type") != "application/json" || tc.method != "HEAD" && !bytes.HasPrefix(text, []byte(`{"error":`)) {
+			b.t.Errorf("%s %s: %d %s, Allow %q, want %d %q; %v", tc.method, tc.path, resp.StatusCode, text, resp.Header.Get("Allow"), tc.status, tc.allow, err)
+		}
 	}
 }
 
@@ -257,6 +391,7 @@ func TestMetadataFollowsTheProtocol(t *testing.T) {
 	if code := get("/v2/models/cat/ready", &ready); code != 404 {
 		t.Errorf("unknown model ready: %d", code)
 	}
+	b.isAnswered()
 	body, header := binaryRequest(voice())
 	if got := b.post(inferVoice, body, HeaderLength, header); got.Version != "6" {
 		t.Errorf("without a version %q answers, want the last of active.json", got.Version)

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/edgeherd/edgeherd/agent/govern"
 	"github.com/edgeherd/edgeherd/agent/worker"
 	"github.com/edgeherd/edgeherd/internal/runnerapi"
 	"github.com/edgeherd/edgeherd/models"
@@ -22,9 +23,6 @@ import (
 const (
 	// ladderRounds are measured of each variant; the least counts.
 	ladderRounds = 5
-	// cheaperBy is what a variant must save against the one above it: less is
-	// noise, and not worth the loss of precision.
-	cheaperBy = 0.9
 	// warmFor is how long the variant that served before stays loaded: a
 	// request that is with it must end, and the heat may pass at once.
 	warmFor = time.Minute
@@ -36,8 +34,9 @@ const (
 // version are guarded by it.
 type ladder struct {
 	variants []models.Variant          // never changes
-	wanted   *atomic.Int32             // rungs down, as the agent says
+	wanted   *rung                     // as the agent says
 	served   []atomic.Uint64           // requests, by variant
+	refused  atomic.Uint64             // requests that insisted on a better variant
 	stepped  chan struct{}             // has a token when the rung may have changed
 	rungs    []runnerapi.VariantStatus // as measured; empty: only the best serves
 	at       int                       // the variant that serves
@@ -48,7 +47,7 @@ type ladder struct {
 	plans    []batching             // by variant
 }
 
-func newLadder(variants []models.Variant, wanted *atomic.Int32) ladder {
+func newLadder(variants []models.Variant, wanted *rung) ladder {
 	if len(variants) == 0 {
 		variants = models.Manifest{}.Ladder()
 	}
@@ -72,7 +71,7 @@ func (l *ladder) permittedLocked() int {
 	if l.probing {
 		return 0
 	}
-	at, down := 0, int(l.wanted.Load())
+	at, down := 0, l.wanted.down()
 	for i := 1; i < len(l.rungs) && down > 0; i++ {
 		if l.rungs[i].Skipped == "" {
 			at, down = i, down-1
@@ -87,14 +86,20 @@ func skipDearer(rungs []runnerapi.VariantStatus) {
 	above := 0
 	for i := 1; i < len(rungs); i++ {
 		r, a := &rungs[i], &rungs[above]
-		switch {
+		switch cost, costs := costOf(*r), costOf(*a); {
 		case r.Skipped != "":
-		case r.SecondsPerItem > cheaperBy*a.SecondsPerItem:
-			r.Skipped = fmt.Sprintf("it takes %.0f µs an item on this box, %s takes %.0f", 1e6*r.SecondsPerItem, a.Name, 1e6*a.SecondsPerItem)
-		default:
+		case cost.Saves(costs):
 			above = i
+		case cost.Joules > 0 && costs.Joules > 0:
+			r.Skipped = fmt.Sprintf("it takes %.3g J an item on this box, %s takes %.3g", cost.Joules, a.Name, costs.Joules)
+		default:
+			r.Skipped = fmt.Sprintf("it takes %.0f µs an item on this box, %s takes %.0f", 1e6*cost.Seconds, a.Name, 1e6*costs.Seconds)
 		}
 	}
+}
+
+func costOf(r runnerapi.VariantStatus) govern.Cost {
+	return govern.Cost{Seconds: r.SecondsPerItem, Joules: r.JoulesPerItem}
 }
 
 // best makes the best variant serve while the version is probed. It reports
@@ -130,9 +135,6 @@ func (v *version) endProbe() {
 // the best one: its golden samples, what an item takes, and the memory. A
 // variant that fails is skipped; the candidate is judged by its best one.
 func (v *version) measureLadder(ctx context.Context, golden models.Golden) []runnerapi.VariantStatus {
-	if len(v.variants) == 1 {
-		return nil
-	}
 	var rungs []runnerapi.VariantStatus
 	for i, variant := range v.variants {
 		r := runnerapi.VariantStatus{Name: variant.Name}
@@ -148,18 +150,27 @@ func (v *version) measureLadder(ctx context.Context, golden models.Golden) []run
 	return rungs
 }
 
-func (v *version) measureVariant(ctx context.Context, at int, golden models.Golden, r *runnerapi.VariantStatus) (err error) {
-	w, err := v.worker(ctx)
-	if err == nil && at > 0 {
+// variant is a worker with the variant at, and what ends its use.
+func (v *version) variant(ctx context.Context, at int) (w *worker.Worker, done func() error, err error) {
+	done = func() error { return nil }
+	if w, err = v.worker(ctx); err == nil && at > 0 {
 		var l loaded
 		if l, err = v.load(ctx, at); err == nil {
-			w = l.w
-			defer func() { err = errors.Join(err, w.Close()) }()
+			w, done = l.w, l.w.Close
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("does not load: %w", err)
+		return nil, nil, fmt.Errorf("does not load: %w", err)
 	}
+	return w, done, nil
+}
+
+func (v *version) measureVariant(ctx context.Context, at int, golden models.Golden, r *runnerapi.VariantStatus) (err error) {
+	w, done, err := v.variant(ctx, at)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, done()) }()
 	own := golden
 	if v.variants[at].Golden != "" {
 		path, err := v.source.path(v.variants[at].Golden)
@@ -169,6 +180,9 @@ func (v *version) measureVariant(ctx context.Context, at int, golden models.Gold
 		if own, err = models.ReadGolden(path); err != nil {
 			return err
 		}
+	}
+	if len(v.variants) == 1 {
+		own.Cases = nil // the probe has run them
 	}
 	for _, c := range own.For(hardwareOf(w)).Cases {
 		if err := answersRightly(ctx, w, c); err != nil {
@@ -324,10 +338,21 @@ func (v *version) suits(c *call, at int) error {
 	if want < 0 {
 		return faultf(http.StatusBadRequest, "parameter %q: model %s has no variant %q", minVariant, v.ref, c.least)
 	}
-	if at > want {
-		return faultf(http.StatusServiceUnavailable, "the box is too hot for variant %q of model %s: it serves %q now", c.least, v.ref, v.variants[at].Name)
+	if at <= want {
+		return nil
 	}
-	return nil
+	v.refused.Add(1)
+	v.mu.Lock()
+	climb := 0 // rungs that are between
+	for i := want + 1; i <= at && i < len(v.rungs); i++ {
+		if v.rungs[i].Skipped == "" {
+			climb++
+		}
+	}
+	v.mu.Unlock()
+	why, wait := v.wanted.why(climb)
+	return &later{wait: wait, err: fmt.Errorf("model %s serves variant %q now, and %q was asked for: %s; try again in %.0f s, or take %q without %q",
+		v.ref, v.variants[at].Name, c.least, why, wait.Seconds(), v.variants[at].Name, minVariant)}
 }
 
 // serving is the variant that serves now.
@@ -348,14 +373,4 @@ func (v *version) workers() []*worker.Worker {
 		}
 	}
 	return ws
-}
-
-// setRung goes so many rungs down with every model.
-func (s *Server) setRung(rung int) {
-	if s.rung.Swap(int32(rung)) == int32(rung) {
-		return
-	}
-	for _, v := range s.known() {
-		v.look()
-	}
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"runtime"
 	"strings"
@@ -122,8 +123,12 @@ func TestHotBoxServesCheaperVariantsThatProvedThemselves(t *testing.T) {
 	if err != nil || !p.OK {
 		t.Fatalf("probe %+v, %v", p, err)
 	}
+	b.exercised(ref, "v0", "v3")
 	b.ready(ref)
 	m := b.status(ref)
+	if m.VariantCause != runnerapi.VariantCool || m.Variants[0].HeatFrom != "rapl" || m.Variants[3].JoulesPerItem != 1 {
+		t.Errorf("cause %q, variants %+v", m.VariantCause, m.Variants)
+	}
 	if len(m.Variants) != 4 || m.Rungs() != 1 || m.Variant != "v0" {
 		t.Fatalf("status %+v, want four variants, one rung, v0 serving", m)
 	}
@@ -145,8 +150,9 @@ func TestHotBoxServesCheaperVariantsThatProvedThemselves(t *testing.T) {
 	if r := b.post(path, sineRequest(`"min_variant":"v3"`)); r.status != http.StatusOK {
 		t.Errorf("min_variant v3: %d %s", r.status, r.Error)
 	}
-	if r := b.post(path, sineRequest(`"min_variant":"v1"`)); r.status != http.StatusServiceUnavailable || !strings.Contains(r.Error, `too hot for variant "v1"`) {
-		t.Errorf("min_variant v1 on a hot box: %d %q", r.status, r.Error)
+	b.refuses(path)
+	if m := b.status(ref); m.VariantCause != "load" || m.PinnedRefused != 3 || m.Failures != 0 {
+		t.Errorf("cause %q, %d refused, %d failures; want the last cause, and no failure of the model", m.VariantCause, m.PinnedRefused, m.Failures)
 	}
 	if r := b.post(path, sineRequest(`"min_variant":"v9"`)); r.status != http.StatusBadRequest || !strings.Contains(r.Error, `no variant "v9"`) {
 		t.Errorf("min_variant v9: %d %q", r.status, r.Error)
@@ -167,6 +173,78 @@ func TestHotBoxServesCheaperVariantsThatProvedThemselves(t *testing.T) {
 	text, err := io.ReadAll(resp.Body)
 	if err != nil || !strings.Contains(string(text), `edgeherd_runner_variant_requests_total{model="sines",version="1",variant="v3"} 2`) {
 		t.Errorf("metrics, %v:\n%s", err, text)
+	}
+}
+
+// exercised makes variants compute, and tells the runner that each draws a tenth
+// of the one before.
+func (b *box) exercised(ref models.Ref, variants ...string) {
+	b.t.Helper()
+	less := runnerapi.Heat{}
+	for i, name := range variants {
+		wait, err := b.edge.Exercise(b.t.Context(), ref, runnerapi.Exercise{Variant: name, Seconds: 0.02})
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		if done, err := wait(); err != nil || done.Items == 0 || done.Seconds < 0.02 {
+			b.t.Errorf("exercise of %s: %+v, %v", name, done, err)
+		}
+		less[name] = runnerapi.VariantHeat{Watts: 5, JoulesPerItem: math.Pow10(1 - i), HeatFrom: "rapl"}
+	}
+	for _, bad := range []runnerapi.Exercise{{Variant: "v9", Seconds: 1}, {Variant: ""}} {
+		if _, err := b.edge.Exercise(b.t.Context(), ref, bad); err == nil || !strings.Contains(err.Error(), "no variant") {
+			b.t.Errorf("exercise %+v: %v", bad, err)
+		}
+	}
+	if vs, err := b.edge.SetHeat(b.t.Context(), ref, less); err != nil || vs[len(vs)-1].Skipped != "" {
+		b.t.Errorf("with a tenth of the heat: %+v, %v", vs, err)
+	}
+}
+
+// TestJoulesDecideWhereASensorSawThem: and seconds where none could.
+func TestJoulesDecideWhereASensorSawThem(t *testing.T) {
+	seen := func(seconds, joules float64) runnerapi.VariantStatus {
+		return runnerapi.VariantStatus{Name: "v", SecondsPerItem: seconds, VariantHeat: runnerapi.VariantHeat{JoulesPerItem: joules}}
+	}
+	for _, c := range []struct {
+		best, other runnerapi.VariantStatus
+		skipped     string
+	}{
+		{seen(1, 10), seen(0.5, 9.5), "9.5 J an item"},
+		{seen(1, 10), seen(2, 5), ""}, // slower and cooler
+		{seen(1, 0), seen(2, 5), "µs an item"},
+		{seen(1, 10), seen(0.5, 0), ""},
+	} {
+		rungs := []runnerapi.VariantStatus{c.best, c.other}
+		skipDearer(rungs)
+		if got := rungs[1].Skipped; !strings.Contains(got, c.skipped) || (c.skipped == "") != (got == "") {
+			t.Errorf("%+v below %+v: skipped %q, want %q", c.other, c.best, got, c.skipped)
+		}
+	}
+}
+
+// refuses shows that a call which insists on a better variant is told what keeps
+// it from it, and for how long.
+func (b *box) refuses(path string) {
+	b.t.Helper()
+	two := 2
+	for _, c := range []struct {
+		duty  runnerapi.Duty
+		said  string
+		after string
+	}{
+		{runnerapi.Duty{RungCause: "hot", RungReason: "die 84 °C, limit 95 °C", RungSeconds: 120}, "too hot for it (die 84 °C, limit 95 °C); try again in 120 s", "120"},
+		{runnerapi.Duty{RungCause: "power", RungReason: "on battery", RungSeconds: 300}, "to draw less power (on battery); try again in 300 s", "300"},
+		{runnerapi.Duty{RungCause: "load", RungSeconds: -1}, "more requests than it can answer with it; try again in 1 s", "1"},
+	} {
+		c.duty.Level, c.duty.Rung = "full", &two
+		if err := b.edge.SetDuty(b.t.Context(), c.duty); err != nil {
+			b.t.Fatal(err)
+		}
+		r := b.post(path, sineRequest(`"min_variant":"v1"`))
+		if r.status != http.StatusServiceUnavailable || !strings.Contains(r.Error, c.said) || r.header.Get("Retry-After") != c.after {
+			b.t.Errorf("%s: %d, Retry-After %q, %q", c.duty.RungCause, r.status, r.header.Get("Retry-After"), r.Error)
+		}
 	}
 }
 

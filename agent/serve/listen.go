@@ -33,8 +33,9 @@ type server interface {
 // listener is one open address with its handler.
 type listener struct {
 	net.Listener
-	handler http.Handler
-	log     *slog.Logger
+	handler  http.Handler
+	log      *slog.Logger
+	patience time.Duration // with the body of a request
 }
 
 // listen opens TCP and the socket, or neither.
@@ -55,7 +56,7 @@ func (s *Server) listen(ctx context.Context) (open []server, err error) {
 		if err != nil {
 			return open, fmt.Errorf("listen on %s (`http:` in runner.yaml): %w", s.opts.HTTP, err)
 		}
-		open = append(open, listener{bounded{l, &s.lobby}, s.hosts(s.routes(s.opts.Repository)), s.log})
+		open = append(open, listener{bounded{l, &s.lobby}, s.hosts(s.routes(s.opts.Repository)), s.log, s.opts.Timeout})
 		s.log.Info("serving", "addr", l.Addr().String())
 		s.warnOpen(l.Addr())
 	}
@@ -76,7 +77,7 @@ func (s *Server) listen(ctx context.Context) (open []server, err error) {
 		mux := s.routes(true)
 		s.edgeRoutes(mux)
 		split := newSplitter(l)
-		open = append(open, listener{split.http, mux, s.log}, s.newGRPC(split.grpc, true), split)
+		open = append(open, listener{split.http, mux, s.log, s.opts.Timeout}, s.newGRPC(split.grpc, true), split)
 		s.log.Info("serving", "addr", s.opts.Socket)
 	}
 	return open, nil
@@ -131,7 +132,7 @@ func listenSocket(ctx context.Context, path string) (net.Listener, error) {
 // serve answers until ctx ends and requests under way are done.
 func (l listener) serve(ctx context.Context) error {
 	srv := &http.Server{
-		Handler: survives(l.log, l.handler), ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, WriteTimeout: writeTimeout,
+		Handler: survives(l.log, l.patience, l.handler), ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, WriteTimeout: writeTimeout,
 		MaxHeaderBytes: maxHeaderBytes, ErrorLog: slog.NewLogLogger(l.log.Handler(), slog.LevelDebug),
 	}
 	ended := make(chan error, 1)

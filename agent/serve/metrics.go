@@ -75,7 +75,7 @@ func (s *Server) getMetrics(w http.ResponseWriter, _ *http.Request) {
 		}
 	}
 	shadowMetrics(&b, versions, labels)
-	fmt.Fprintf(&b, "# HELP edgeherd_runner_rung How many variants models go down for the heat of the box.\n# TYPE edgeherd_runner_rung gauge\nedgeherd_runner_rung %d\n", s.rung.Load())
+	fmt.Fprintf(&b, "# HELP edgeherd_runner_rung How many variants models go down for heat, power or load of the box.\n# TYPE edgeherd_runner_rung gauge\nedgeherd_runner_rung %d\n", s.rung.down())
 	fmt.Fprintf(&b, "# HELP edgeherd_runner_requests_under_way Requests admitted and not yet answered.\n# TYPE edgeherd_runner_requests_under_way gauge\nedgeherd_runner_requests_under_way %d\n", s.gate.requests.Load())
 	fmt.Fprintf(&b, "# HELP edgeherd_runner_requests_shed_total Requests refused because too many were under way.\n# TYPE edgeherd_runner_requests_shed_total counter\nedgeherd_runner_requests_shed_total %d\n", s.gate.shed.Load())
 	fmt.Fprintf(&b, "# HELP edgeherd_runner_cpu_seconds_total CPU time of the runner and its workers.\n# TYPE edgeherd_runner_cpu_seconds_total counter\nedgeherd_runner_cpu_seconds_total %g\n", s.cpuSeconds().Seconds())

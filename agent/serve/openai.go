@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/edgeherd/edgeherd/agent/backend"
@@ -39,7 +40,9 @@ func (v *version) platform() string {
 
 func (s *Server) openAIRoutes(mux *http.ServeMux) {
 	mux.HandleFunc("GET /v1/models", s.getOpenAIModels)
-	mux.HandleFunc("POST /v1/{path...}", s.postOpenAI)
+	for _, path := range passed() {
+		mux.HandleFunc("POST /v1/"+path, s.postOpenAI)
+	}
 }
 
 func (s *Server) getOpenAIModels(w http.ResponseWriter, _ *http.Request) {
@@ -66,25 +69,25 @@ func (s *Server) postOpenAI(w http.ResponseWriter, r *http.Request) {
 		v.release()
 	}
 	if err != nil {
-		status := statusOf(err)
-		if status == http.StatusServiceUnavailable {
-			w.Header().Set("Retry-After", "1") // seconds
-		}
-		kind := "invalid_request_error"
-		if status >= http.StatusInternalServerError {
-			kind = "server_error"
-		}
-		writeJSON(w, status, map[string]any{"error": map[string]any{"message": err.Error(), "type": kind, "code": nil, "param": nil}})
+		writeOpenAIError(w, err)
 	}
+}
+
+func writeOpenAIError(w http.ResponseWriter, err error) {
+	status := statusOf(err)
+	if status == http.StatusServiceUnavailable {
+		w.Header().Set("Retry-After", retryAfter(err))
+	}
+	kind := "invalid_request_error"
+	if status >= http.StatusInternalServerError {
+		kind = "server_error"
+	}
+	writeJSON(w, status, map[string]any{"error": map[string]any{"message": err.Error(), "type": kind, "code": nil, "param": nil}})
 }
 
 // passOn returns the version that was asked, which the caller releases, and an
 // error when nothing has been answered yet.
 func (s *Server) passOn(w http.ResponseWriter, r *http.Request) (*version, error) {
-	path := r.PathValue("path")
-	if !slices.Contains(passed(), path) {
-		return nil, faultf(http.StatusNotFound, "nothing answers /v1/%.100s here", path)
-	}
 	if r.ContentLength > s.opts.MaxBodyBytes {
 		return nil, tooLarge(s.opts.MaxBodyBytes)
 	}
@@ -95,7 +98,7 @@ func (s *Server) passOn(w http.ResponseWriter, r *http.Request) (*version, error
 	defer ticket.leave()
 	raw := s.buffers.get(r.ContentLength)
 	defer s.buffers.put(raw)
-	if err := (body{r: r, w: w, ticket: ticket, max: s.opts.MaxBodyBytes, limit: s.opts.Timeout}).read(raw); err != nil {
+	if err := (body{r: r, ticket: ticket, max: s.opts.MaxBodyBytes}).read(raw); err != nil {
 		return nil, err
 	}
 	var ask struct {
@@ -103,6 +106,9 @@ func (s *Server) passOn(w http.ResponseWriter, r *http.Request) (*version, error
 	}
 	if err := json.Unmarshal(*raw, &ask); err != nil {
 		return nil, faultf(http.StatusBadRequest, "parse request: %w", err)
+	}
+	if ask.Model == "" {
+		return nil, faultf(http.StatusBadRequest, "the request has no \"model\": GET /v1/models lists what serves")
 	}
 	v, err := s.acquire(ask.Model, "")
 	if err != nil {
@@ -113,7 +119,7 @@ func (s *Server) passOn(w http.ResponseWriter, r *http.Request) (*version, error
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), v.ext.config.Timeout)
 	defer cancel()
-	resp, err := v.askOpenAI(ctx, path, *raw)
+	resp, err := v.askOpenAI(ctx, strings.TrimPrefix(r.URL.Path, "/v1/"), *raw)
 	if err != nil {
 		return v, err
 	}
@@ -190,7 +196,9 @@ func (a *openAIAnswer) handOn(w http.ResponseWriter, patience time.Duration) err
 			return nil
 		}
 		if err != nil {
-			a.v.log.Warn("backend broke off its answer", "err", err)
+			if !errors.Is(err, context.Canceled) { // else the client has left
+				a.v.log.Warn("backend broke off its answer", "err", err)
+			}
 			panic(http.ErrAbortHandler) // the client must not take it for whole
 		}
 	}

@@ -106,6 +106,7 @@ func TestLanguageModelIsAModelLikeAnyOther(t *testing.T) {
 		{"/v1/chat/completions", `{"model":"chat","messages":[{"content":"hello"}]}`, 200, "the parrot says hello"},
 		{"/v1/chat/completions", `{"model":"owl","messages":[]}`, 404, `"message":"no model \"owl\" is loaded"`},
 		{"/v1/chat/completions", `[1]`, 400, "invalid_request_error"},
+		{"/v1/chat/completions", `{"messages":[]}`, 400, "no \\\"model\\\""},
 		{"/v1/load_lora_adapter", `{"model":"chat"}`, 404, "nothing answers"},
 		{"/v2/models/chat/infer", `{"inputs":[]}`, 400, "/v1/chat/completions"},
 	} {

@@ -109,4 +109,4 @@ func (o *wanted) parameter(key string, v value) (err error) {
 	return err
 }
 
-var errSharedMemory = faultf(http.StatusBadRequest, "shared memory regions (parameter shared_memory_region) are not supported: use the unix socket, which a process on the same machine can reach")
+var errSharedMemory = faultf(http.StatusBadRequest, "shared memory regions (shared_memory_region) are not supported: send the tensors, over the unix socket from a process on the same machine")

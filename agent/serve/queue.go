@@ -36,6 +36,8 @@ type queue struct {
 	waiting []*job     // by priority, then by arrival
 	running int        // leaders
 	batching
+
+	timers sync.Pool // *time.Timer, stopped
 }
 
 // job is one request in a queue.
@@ -57,12 +59,42 @@ type job struct {
 }
 
 // gone reports why a caller gave up.
-func gone(ctx context.Context) error {
-	return fmt.Errorf("%w while waiting for its turn: %w", worker.ErrDeadline, context.Cause(ctx))
+func gone(why error) error {
+	return fmt.Errorf("%w while waiting for its turn: %w", worker.ErrDeadline, why)
 }
 
-// enter waits for the job's turn. It returns true when the job leads: the
-// caller then runs it and calls leave. Otherwise the job is over, with err.
+// alarm is a timer that q keeps; put it back stopped. Timers on their own cost a
+// third of what a context with a deadline does, for each of many small requests.
+func (q *queue) alarm(until time.Time) *time.Timer {
+	left := time.Until(until)
+	if t, ok := q.timers.Get().(*time.Timer); ok {
+		t.Reset(left)
+		return t
+	}
+	return time.NewTimer(left)
+}
+
+// ends is when the caller gives up: gRPC clients say it by the context, beside
+// what the call says.
+func (c *call) ends(ctx context.Context) time.Time {
+	at, ok := ctx.Deadline()
+	if !ok || !c.until.IsZero() && c.until.Before(at) {
+		return c.until
+	}
+	return at
+}
+
+// within is ctx with the deadline until; zero: that which it has.
+func within(ctx context.Context, until time.Time) (context.Context, context.CancelFunc) {
+	if until.IsZero() {
+		return ctx, func() {}
+	}
+	return context.WithDeadline(ctx, until)
+}
+
+// enter waits for the job's turn, until ctx ends or the job's own time is up. It
+// returns true when the job leads: the caller then runs it and calls leave.
+// Otherwise the job is over, with err.
 func (q *queue) enter(ctx context.Context, j *job) (lead bool, err error) {
 	if j.priority == 0 {
 		j.priority = defaultPriority
@@ -84,11 +116,19 @@ func (q *queue) enter(ctx context.Context, j *job) (lead bool, err error) {
 	}
 	q.waiting = slices.Insert(q.waiting, at, j)
 	q.mu.Unlock()
+	var late <-chan time.Time
+	if !j.until.IsZero() {
+		t := q.alarm(j.until)
+		defer func() { t.Stop(); q.timers.Put(t) }()
+		late = t.C
+	}
 	select {
 	case <-j.wake:
 		return !j.led, j.err
 	case <-ctx.Done():
-		return false, q.abandon(ctx, j)
+		return false, q.abandon(context.Cause(ctx), j)
+	case <-late:
+		return false, q.abandon(context.DeadlineExceeded, j)
 	}
 }
 
@@ -115,12 +155,12 @@ func (q *queue) displaceLocked(priority uint64) bool {
 }
 
 // abandon takes out a job whose caller has given up.
-func (q *queue) abandon(ctx context.Context, j *job) error {
+func (q *queue) abandon(why error, j *job) error {
 	q.mu.Lock()
 	if at := slices.Index(q.waiting, j); at >= 0 {
 		q.waiting = slices.Delete(q.waiting, at, at+1)
 		q.mu.Unlock()
-		return gone(ctx)
+		return gone(why)
 	}
 	defer q.mu.Unlock()
 	if j.placed == nil {
@@ -130,7 +170,7 @@ func (q *queue) abandon(ctx context.Context, j *job) error {
 			q.leave() // its turn had just come
 		}
 		q.mu.Lock()
-		return gone(ctx)
+		return gone(why)
 	}
 	for !j.gone {
 		placed := j.placed
@@ -139,7 +179,7 @@ func (q *queue) abandon(ctx context.Context, j *job) error {
 		q.mu.Lock()
 		j.gone = j.placed == placed // else a run of its own reads them
 	}
-	return gone(ctx)
+	return gone(why)
 }
 
 // again prepares a run of its own for a job whose batch failed. It reports
@@ -177,7 +217,6 @@ func (q *queue) take(j *job, placed chan struct{}, at int) ([]*job, worker.Axes)
 		}
 		total += o.items
 		o.placed = placed
-		o.Buf = nil // its caller may leave before the answer is written
 		all = append(all, o)
 		return true
 	})
@@ -229,14 +268,15 @@ func (v *version) infer(ctx context.Context, c *call) ([]worker.Tensor, error) {
 // compute runs one request, alone or together with others.
 func (v *version) compute(ctx context.Context, c *call) ([]worker.Tensor, error) {
 	if v.ext != nil {
+		ctx, cancel := within(ctx, c.until)
+		defer cancel()
 		return v.forward(ctx, c)
 	}
-	w, err := v.worker(ctx)
+	j := &job{priority: c.priority, until: c.ends(ctx)}
+	w, err := v.workerBy(ctx, j.until)
 	if err != nil {
 		return nil, err
 	}
-	j := &job{priority: c.priority}
-	j.until, _ = ctx.Deadline()
 	j.In, j.Outputs, j.Buf, j.Lease = c.inputs, c.outputNames(), c.room, c.lease
 	if err := w.Check(&j.Request); err != nil {
 		return nil, err
@@ -264,9 +304,28 @@ func (v *version) compute(ctx context.Context, c *call) ([]worker.Tensor, error)
 	return j.Out, nil
 }
 
+// workerBy is worker for a request whose context does not know its deadline.
+func (v *version) workerBy(ctx context.Context, until time.Time) (*worker.Worker, error) {
+	v.mu.Lock()
+	w := v.w
+	v.mu.Unlock()
+	if w != nil {
+		select {
+		case <-w.Done():
+		default:
+			return w, nil
+		}
+	}
+	ctx, cancel := within(ctx, until)
+	defer cancel()
+	return v.worker(ctx)
+}
+
 // lead runs the job with those that fit and tells them.
 func (v *version) lead(ctx context.Context, j *job) error {
 	defer v.queue.leave()
+	ctx, cancel := within(ctx, j.until)
+	defer cancel()
 	w, at, err := v.hold(ctx)
 	if err != nil {
 		return err

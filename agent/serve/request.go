@@ -31,6 +31,7 @@ type call struct {
 	model, version string // gRPC only; in REST they are in the path
 	id             string
 	timeout        time.Duration // 0: as the server says
+	until          time.Time     // when it is over, where the context does not say so
 	priority       uint64        // 1 is the highest, 0 the default
 	least          string        // the cheapest variant that may answer; empty: any
 	variant        string        // that answered; empty: the model has one form
@@ -72,9 +73,13 @@ type decoder struct {
 	reserve  func(n int64) error
 	reserved int
 	answer   bool // an inference response is read: its outputs are the inputs of the call
-}
 
-const arenaStep = 64 << 10
+	// Memory of a usual request, for what is appended to else.
+	few    [4]worker.Tensor
+	places [4]span
+	dims   [16]int64
+	shaped int // of dims
+}
 
 // span is where in arena the data of an input lies, once arena stops moving.
 type span struct{ from, to int }
@@ -98,15 +103,16 @@ func splitBody(body []byte, header string) (text, tail []byte, err error) {
 // said otherwise.
 func (d *decoder) decode(text, tail []byte) error {
 	d.buf, d.tail = text, tail
+	d.call.inputs, d.spans = d.few[:0], d.places[:0]
 	seen, tensors := false, "inputs"
 	if d.answer {
 		tensors = "outputs"
 	}
-	err := d.object(func(key string) error {
-		if d.answer && key != tensors && key != "model_version" {
+	err := d.object(func(key []byte) error {
+		if d.answer && string(key) != tensors && string(key) != "model_version" {
 			return d.skip()
 		}
-		switch key {
+		switch string(key) {
 		case "model_version":
 			if !d.answer {
 				return d.skip()
@@ -165,12 +171,12 @@ func badRequest(err error) error {
 
 // parameters calls set with every parameter.
 func (d *decoder) parameters(set func(key string, v value) error) error {
-	return d.object(func(key string) error {
+	return d.object(func(key []byte) error {
 		v, err := d.value()
 		if err != nil {
 			return err
 		}
-		return set(key, v)
+		return set(string(key), v)
 	})
 }
 
@@ -189,8 +195,8 @@ func (d *decoder) natural(max uint64) (uint64, error) {
 
 func (d *decoder) output() error {
 	var o wanted
-	err := d.object(func(key string) error {
-		switch key {
+	err := d.object(func(key []byte) error {
+		switch string(key) {
 		case "name":
 			name, err := d.name()
 			o.name = string(name)
@@ -223,8 +229,8 @@ func (d *decoder) input() error {
 	place := span{-1, -1}
 	late, size := -1, int64(-1)
 	hasShape, hasData := false, false
-	err := d.object(func(key string) error {
-		switch key {
+	err := d.object(func(key []byte) error {
+		switch string(key) {
 		case "name":
 			name, err := d.name()
 			t.Name = string(name)
@@ -344,8 +350,9 @@ func (d *decoder) dtype(t *models.DType) error {
 }
 
 func (d *decoder) shape(shape *[]int64) error {
-	*shape = make([]int64, 0, 8)
-	return d.array(func() error {
+	at := d.shaped
+	*shape = d.dims[at:at]
+	err := d.array(func() error {
 		if len(*shape) == maxRank {
 			return d.fault(fmt.Sprintf("more than %d dimensions", maxRank))
 		}
@@ -353,6 +360,10 @@ func (d *decoder) shape(shape *[]int64) error {
 		*shape = append(*shape, int64(n))
 		return err
 	})
+	if n := len(*shape); at+n <= len(d.dims) {
+		d.shaped, *shape = at+n, (*shape)[:n:n]
+	}
+	return err
 }
 
 // data reads a flat or nested array; nesting must not agree with the shape, as
@@ -431,17 +442,6 @@ func (d *decoder) floats() error {
 			return err
 		}
 	}
-}
-
-// charge reserves memory for what arena has grown to.
-func (d *decoder) charge() error {
-	if len(d.arena) <= d.reserved {
-		return nil
-	}
-	// A text may be many steps long.
-	n := (len(d.arena) - d.reserved + arenaStep - 1) / arenaStep * arenaStep
-	d.reserved += n
-	return d.reserve(int64(n))
 }
 
 // element appends one element of a type other than FP32.

@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/time/rate"
 
 	"github.com/edgeherd/edgeherd/agent/backend"
 	"github.com/edgeherd/edgeherd/agent/worker"
@@ -106,16 +109,34 @@ type outcome struct {
 // label is how answers and metrics call it.
 func (p *place) label() string { return p.Place + ":" + p.Name }
 
-func (s *Server) openRoutes(routes []Route) error {
-	s.ways = map[string]*route{}
+// SetRoutes takes the place of the routes of before. A route that stays as it was
+// keeps what is known of its servers. Requests that are on their way end where
+// they began.
+func (s *Server) SetRoutes(routes []Route) (err error) {
+	was, ways := s.routesNow(), map[string]*route{}
+	defer func() {
+		if err != nil {
+			for name, way := range ways {
+				if was[name] != way {
+					way.close() // nobody has seen it
+				}
+			}
+		}
+	}()
 	for _, r := range routes {
 		if err := r.Check(); err != nil {
 			return err
 		}
-		if s.ways[r.Model] != nil {
+		if ways[r.Model] != nil {
 			return fmt.Errorf("model %s has two routes", r.Model)
 		}
-		way := &route{Route: r, absent: &version{ref: models.Ref{Name: r.Model}, log: s.log}}
+		if old := was[r.Model]; old != nil && reflect.DeepEqual(old.Route, r) {
+			ways[r.Model] = old
+			continue
+		}
+		way := &route{Route: r, absent: &version{ref: models.Ref{Name: r.Model}, log: s.log.With("model", r.Model), said: rate.Sometimes{Interval: time.Minute}}}
+		way.absent.standsIn = way
+		ways[r.Model] = way
 		for _, o := range r.Overflow {
 			c, err := backend.Dial(o.Endpoint, or(o.Model, r.Model), o.Version)
 			if err != nil {
@@ -123,7 +144,26 @@ func (s *Server) openRoutes(routes []Route) error {
 			}
 			way.places = append(way.places, &place{Overflow: o, remote: or(o.Model, r.Model), client: c, went: map[outcome]uint64{}})
 		}
-		s.ways[r.Model] = way
+	}
+	s.ways.Store(&ways)
+	for name, old := range was {
+		if ways[name] != old {
+			time.AfterFunc(2*s.opts.messageTime(), old.close) // a body and its answer: what is on its way has ended
+		}
+	}
+	return nil
+}
+
+func (r *route) close() {
+	for _, p := range r.places {
+		p.client.Close()
+	}
+}
+
+// routesNow are the routes at work, by model; nobody changes them.
+func (s *Server) routesNow() map[string]*route {
+	if ways := s.ways.Load(); ways != nil {
+		return *ways
 	}
 	return nil
 }
@@ -139,7 +179,7 @@ func (s *Server) take(name, number string, forwarded bool) (v *version, release 
 	if err == nil {
 		return v, v.release, nil
 	}
-	if r := s.ways[name]; r.goes(WhenMissing) && !forwarded && statusOf(err) == http.StatusNotFound {
+	if r := s.routesNow()[name]; r.goes(WhenMissing) && !forwarded && statusOf(err) == http.StatusNotFound {
 		return r.absent, func() {}, nil
 	}
 	return nil, nil, err
@@ -157,7 +197,7 @@ func (s *Server) enter(n int64, elsewhere bool) (t *ticket, away bool, err error
 
 // overflows says that requests for a model may go away when there is no room.
 func (s *Server) overflows(name string, forwarded bool) bool {
-	return !forwarded && s.ways[name].goes(WhenBusy)
+	return !forwarded && s.routesNow()[name].goes(WhenBusy)
 }
 
 // heat remembers the last duty, which ends by itself when the agent is silent.
@@ -187,13 +227,18 @@ func (h *heat) spared(now time.Time) bool { return now.UnixNano() < h.sparedUnti
 
 // run answers a call here or where its route leads.
 func (s *Server) run(ctx context.Context, v *version, c *call) ([]worker.Tensor, error) {
-	r := s.ways[v.ref.Name]
+	r := s.routesNow()[v.ref.Name]
+	if v.standsIn != nil {
+		r = v.standsIn // the routes may have changed since it was taken
+	}
 	if r == nil || c.forwarded {
 		if c.away {
 			return nil, overload()
 		}
 		return v.infer(ctx, c)
 	}
+	ctx, cancel := within(ctx, c.until)
+	defer cancel()
 	here := v != r.absent && !c.away // it can be answered here
 	why := ""
 	switch {
@@ -243,9 +288,14 @@ func (r *route) elsewhere(ctx context.Context, v *version, c *call, t trip) ([]w
 	if v == r.absent {
 		mayLeave = r.LeavesSite == models.MayLeaveSite
 	}
-	err := faultf(http.StatusServiceUnavailable, "model %s cannot be served here (%s), and no other server may be asked", r.Model, t.why)
+	nobody := "its inputs may not leave the site"
+	err := error(nil)
 	for _, p := range r.places {
-		if p.Place == backend.PlaceCentral && !mayLeave || !p.breaker.Allow() {
+		if p.Place == backend.PlaceCentral && !mayLeave {
+			continue
+		}
+		if !p.breaker.Allow() {
+			nobody = "the other servers failed lately and are left alone for a while"
 			continue
 		}
 		var outs []worker.Tensor
@@ -258,8 +308,11 @@ func (r *route) elsewhere(ctx context.Context, v *version, c *call, t trip) ([]w
 			c.elsewhere = true
 			return nil, err // the request's own fault, or its time is over
 		}
-		v.logElsewhere(err)
-		v.log.Debug("request was not answered elsewhere", "model", r.Model, "place", p.label(), "err", err)
+		v.logElsewhere(err, "place", p.label())
+		v.log.Debug("request was not answered elsewhere", "place", p.label(), "err", err)
+	}
+	if err == nil {
+		err = faultf(http.StatusServiceUnavailable, "model %s cannot be served here (%s), and nobody else was asked: %s", r.Model, t.why, nobody)
 	}
 	return nil, err
 }
@@ -289,11 +342,12 @@ func (p *place) ask(ctx context.Context, c *call, t trip) ([]worker.Tensor, erro
 
 // placeMetrics are those of routes, in Prometheus' text format.
 func (s *Server) placeMetrics(b *strings.Builder) {
-	if len(s.ways) == 0 {
+	ways := s.routesNow()
+	if len(ways) == 0 {
 		return
 	}
-	names := make([]string, 0, len(s.ways))
-	for name := range s.ways {
+	names := make([]string, 0, len(ways))
+	for name := range ways {
 		names = append(names, name)
 	}
 	slices.Sort(names)
@@ -302,7 +356,7 @@ func (s *Server) placeMetrics(b *strings.Builder) {
 	seconds.WriteString("# HELP edgeherd_runner_overflow_seconds_total Time of requests that another server answered.\n# TYPE edgeherd_runner_overflow_seconds_total counter\n")
 	open.WriteString("# HELP edgeherd_runner_overflow_open Whether a server is left alone for a while since it failed.\n# TYPE edgeherd_runner_overflow_open gauge\n")
 	for _, name := range names {
-		for _, p := range s.ways[name].places {
+		for _, p := range ways[name].places {
 			label := fmt.Sprintf("model=%q,place=%q", name, p.label())
 			p.mu.Lock()
 			for _, why := range []string{WhenHot, WhenBusy, WhenMissing} {

@@ -88,8 +88,8 @@ func (s *scanner) more(first bool, closing byte) (bool, error) {
 	return true, s.take(',')
 }
 
-// object calls each with every key; each must consume the value.
-func (s *scanner) object(each func(key string) error) error {
+// object calls each with every key, which may alias buf; each must consume the value.
+func (s *scanner) object(each func(key []byte) error) error {
 	if err := s.enter('{'); err != nil {
 		return err
 	}
@@ -105,7 +105,7 @@ func (s *scanner) object(each func(key string) error) error {
 		if err := s.take(':'); err != nil {
 			return err
 		}
-		if err := each(string(key)); err != nil {
+		if err := each(key); err != nil {
 			return err
 		}
 	}
@@ -214,7 +214,7 @@ func (s *scanner) value() (value, error) {
 func (s *scanner) skip() error {
 	switch s.peek() {
 	case '{':
-		return s.object(func(string) error { return s.skip() })
+		return s.object(func([]byte) error { return s.skip() })
 	case '[':
 		return s.array(s.skip)
 	case '"':

@@ -125,17 +125,18 @@ type Server struct {
 	log      *slog.Logger
 	inputs   Inputs // nil: none
 	gate     gate
-	spill    gate              // of requests that there is no room for, and that go elsewhere
-	ways     map[string]*route // by model; never changes
+	spill    gate                              // of requests that there is no room for, and that go elsewhere
+	ways     atomic.Pointer[map[string]*route] // by model; see SetRoutes
 	heat     heat
 	lobby    lobby
 	streams  atomic.Int64 // ModelStreamInfer calls that are open
 	buffers  buffers
+	encoders encoders
 	started  time.Time
 	table    atomic.Pointer[table]
 	measured measured
-	looked   atomic.Bool  // the first look at active.json is over
-	rung     atomic.Int32 // how many rungs models go down for the heat of the box
+	looked   atomic.Bool // the first look at active.json is over
+	rung     rung        // of the ladders of all models
 	// jobs hands goroutines to Run, which owns them.
 	jobs chan func(context.Context)
 	// ended is closed when Run no longer takes jobs.
@@ -163,10 +164,10 @@ func New(opts Options, log *slog.Logger) (*Server, error) {
 		lobby: lobby{max: int64(opts.MaxConnections)},
 		jobs:  make(chan func(context.Context)), ended: make(chan struct{}),
 		versions: map[blob.Digest]*version{}, unloaded: map[string]bool{},
-		measured: newMeasured(opts.State),
+		measured: newMeasured(opts.State), rung: rung{clock: opts.WallClock},
 	}
 	s.table.Store(&table{})
-	return s, s.openRoutes(opts.Routes)
+	return s, s.SetRoutes(opts.Routes)
 }
 
 // Attach makes the server run in and report about it; call it before Run.
@@ -345,7 +346,7 @@ func (s *Server) open(ref models.Ref, dir string) (*version, error) {
 	if src.manifest.Backend != nil {
 		v.ext, err = newExternal(src, s.opts.Backends, s.opts.State)
 	}
-	if v.isOpenAI() && s.ways[ref.Name] != nil {
+	if v.isOpenAI() && s.routesNow()[ref.Name] != nil {
 		s.log.Warn("the route of a language model is not used: take it out of runner.yaml", "model", ref.Name)
 	}
 	return v, err

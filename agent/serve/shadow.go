@@ -58,13 +58,11 @@ type mirrored struct {
 func (s *Server) Shadow(ctx context.Context, digest blob.Digest) error {
 	s.switching.Lock()
 	defer s.switching.Unlock()
-	t := s.table.Load()
-	at := slices.IndexFunc(s.known(), func(v *version) bool { return v.ref.Digest == digest && !t.serves(v) })
-	if at < 0 {
-		return faultf(http.StatusNotFound, "no candidate %s is loaded: it is probed first", digest.Short())
+	candidate, err := s.candidate(digest)
+	if err != nil {
+		return err
 	}
-	candidate := s.known()[at]
-	front, err := t.find(candidate.ref.Name, "")
+	front, err := s.table.Load().find(candidate.ref.Name, "")
 	if err != nil {
 		return err
 	}
@@ -73,7 +71,7 @@ func (s *Server) Shadow(ctx context.Context, digest blob.Digest) error {
 	}
 	m := &mirror{
 		front: front, candidate: candidate, copies: make(chan *mirrored, 1), stopped: make(chan struct{}),
-		spared: func() bool { return s.rung.Load() > 0 || s.heat.spared(s.opts.WallClock()) },
+		spared: func() bool { return s.rung.down() > 0 || s.heat.spared(s.opts.WallClock()) },
 	}
 	m.stop = sync.OnceFunc(func() { close(m.stopped) })
 	m.free.Store(true)

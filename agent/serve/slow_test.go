@@ -1,9 +1,14 @@
 package serve
 
 import (
+	"bufio"
+	"bytes"
 	"fmt"
+	"io"
+	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"syscall"
@@ -59,13 +64,47 @@ func TestSlowClientsLoseTheirPlace(t *testing.T) {
 	const size = 16 << 20 // more than the kernel buffers on a connection
 	head := fmt.Sprintf(`{"parameters":{"binary_data_output":true},"inputs":[{"name":"x","datatype":"FP32","shape":[%d],"parameters":{"binary_data_size":%d}}]}`, size/4, size)
 	const post = "POST /v2/models/echo/infer HTTP/1.1\r\nHost: localhost\r\n"
-	dial(post+"Content-Length: %d\r\n\r\n%s", 100, `{"inputs"`)
+	silent := dial(post+"Content-Length: %d\r\n\r\n%s", 100, `{"inputs"`)
 	deaf := dial(post+"%s: %d\r\nContent-Length: %d\r\n\r\n%s", HeaderLength, len(head), len(head)+size, head)
 	go func() { _, _ = deaf.Write(make([]byte, size)) }()
 	b.eventually("both hold a place", func() bool { return b.s.gate.requests.Load() == 2 })
 	b.eventually("both have lost it", func() bool { return b.s.gate.requests.Load() == 0 })
+	// An error is answered although the rest of its request never comes.
+	lost := dial("POST /v2/models/none/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
+	for _, conn := range []net.Conn{silent, lost} {
+		if text, err := io.ReadAll(conn); err != nil || !bytes.Contains(text, []byte(`{"error":`)) {
+			t.Errorf("a request that did not come whole: %q, %v", text, err)
+		}
+	}
 	if r := b.post("/v2/models/echo/infer", []byte(`{"inputs":[{"name":"x","datatype":"FP32","shape":[2],"data":[1,2.5]}]}`)); r.status != http.StatusOK || string(r.Outputs[0].Data) != "[1,2.5]" {
 		t.Errorf("afterwards: %+v", r)
+	}
+}
+
+// TestARefusalDoesNotWaitForABodyThatNeedNotCome: the client asks before it
+// sends, or has more to send than anybody reads for nothing.
+func TestARefusalDoesNotWaitForABodyThatNeedNotCome(t *testing.T) {
+	srv := httptest.NewServer(survives(slog.New(slog.DiscardHandler), time.Hour, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		writeError(w, tooLarge(1))
+	})))
+	defer srv.CloseClientConnections() // first, or Close waits for the body
+	for _, header := range []string{"Content-Length: 100\r\nExpect: 100-continue", "Content-Length: 1000000"} {
+		conn, err := net.Dial("tcp", srv.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		_ = conn.SetReadDeadline(time.Now().Add(20 * time.Second)) // else a failure takes an hour
+		fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: localhost\r\n%s\r\n\r\n", header)
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Errorf("%q: %v", header, err)
+			continue
+		}
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusRequestEntityTooLarge || !resp.Close {
+			t.Errorf("%q: %s, close %v", header, resp.Status, resp.Close)
+		}
 	}
 }
 

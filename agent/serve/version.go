@@ -43,6 +43,7 @@ type version struct {
 	outBytes atomic.Int64 // of the last answer
 	ext      *external    // nil: a worker serves
 	mayLeave bool         // inputs may leave the site
+	standsIn *route       // whose absent this is, of a model that the box does not have; nil: it has it
 	// mirror gives copies of the requests for this version to a candidate, and
 	// shadow is the one that gives this version its copies; nil: none.
 	mirror, shadow atomic.Pointer[mirror]

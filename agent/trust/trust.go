@@ -21,6 +21,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"slices"
@@ -40,7 +41,7 @@ const (
 	// refreshEvery is how often the metadata is fetched without a cause; the
 	// controller signs it daily.
 	refreshEvery = 6 * time.Hour
-	// enough is how old a refresh may be when something is not found.
+	// enough is how long a digest that was not listed is not looked for again.
 	enough = 10 * time.Second
 	// atConnect is how old one may be when a session begins.
 	atConnect = 10 * time.Minute
@@ -84,12 +85,13 @@ type Guard struct {
 	mu     sync.Mutex        // guards what follows
 	client *tufclient.Client // nil in development
 	ring   trust.Keyring
-	good   time.Time // of the last good refresh
+	good   time.Time                 // of the last good refresh
+	missed map[blob.Digest]time.Time // when a refresh did not list it
 }
 
 // Open reads what is on disk.
 func Open(opts Options, log *slog.Logger) (*Guard, error) {
-	g := &Guard{opts: opts, log: log, ring: opts.Keyring, wake: make(chan struct{}, 1)}
+	g := &Guard{opts: opts, log: log, ring: opts.Keyring, wake: make(chan struct{}, 1), missed: map[blob.Digest]time.Time{}}
 	if len(opts.Root) == 0 {
 		return g, nil
 	}
@@ -150,7 +152,7 @@ func (g *Guard) Allow(ctx context.Context, kind tufrepo.Kind, name, version stri
 	}
 	t, err := c.Listed(kind, name, version, d)
 	if errors.Is(err, tufclient.ErrStale) || errors.Is(err, tufclient.ErrNotListed) {
-		if err := g.refresh(ctx, enough); err != nil {
+		if err := g.lookAgain(ctx, d); err != nil {
 			return fmt.Errorf("%s %s:%s waits for the fleet's metadata: %w", kind, name, version, err)
 		}
 		t, err = c.Listed(kind, name, version, d)
@@ -214,6 +216,25 @@ func (g *Guard) look(ctx context.Context) {
 		return
 	}
 	g.log.Debug("metadata not refreshed", "err", err)
+}
+
+// lookAgain refreshes for a digest that is not listed: what was refreshed a moment
+// ago, or from a stick, may lack what was listed since.
+func (g *Guard) lookAgain(ctx context.Context, d blob.Digest) error {
+	g.mu.Lock()
+	maps.DeleteFunc(g.missed, func(_ blob.Digest, at time.Time) bool { return time.Since(at) >= enough })
+	_, looked := g.missed[d]
+	g.mu.Unlock()
+	if looked {
+		return nil
+	}
+	if err := g.refresh(ctx, 0); err != nil {
+		return err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.missed[d] = time.Now()
+	return nil
 }
 
 // refresh fetches the metadata unless that was done less than age ago.

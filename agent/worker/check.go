@@ -9,6 +9,19 @@ import (
 	"github.com/edgeherd/edgeherd/models"
 )
 
+// Misfit says what of a request is not as a signature wants it, nil if nothing.
+// The error is ErrBadInput.
+func Misfit(s models.Signature, tensors []Tensor, outputs []string) error {
+	ports := func(specs []models.TensorSpec) (list []port) {
+		for _, t := range specs {
+			list = append(list, port{Spec: t})
+		}
+		return list
+	}
+	_, _, err := check(ports(s.Inputs), ports(s.Outputs), tensors, outputs)
+	return err
+}
+
 // check maps the tensors of a request to the ports of the model.
 func check(in, out []port, tensors []Tensor, outputs []string) (ports, outs []int, err error) {
 	ports = make([]int, len(tensors))

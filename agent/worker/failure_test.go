@@ -294,6 +294,23 @@ func TestHungWorkerIsKilledAfterTheGrace(t *testing.T) {
 	}
 }
 
+// TestAnEndIsSeenThoughAnotherProcessHoldsTheSocket: something that the worker
+// started may outlive it, with all that it has inherited.
+func TestAnEndIsSeenThoughAnotherProcessHoldsTheSocket(t *testing.T) {
+	w := identity(t, Options{Command: []string{"/bin/sh", "-c", `sleep 60 2>&- & exec "$0" worker`, os.Args[0]}})
+	pid := pidOf(t, w)
+	t.Cleanup(func() { _ = syscall.Kill(-pid, syscall.SIGKILL) }) // the group: sleep is still there
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	go func() { _ = syscall.Kill(pid, syscall.SIGKILL) }() // while Infer waits, or just before
+	if _, err := w.Infer(ctx, vector(1), nil); !errors.Is(err, ErrDied) {
+		t.Errorf("got %v, want ErrDied", err)
+	}
+}
+
 // TestMemoryLimitRefusesTheModelCleanly loads a 10 MB model into 4 MB.
 func TestMemoryLimitRefusesTheModelCleanly(t *testing.T) {
 	opts := Options{Library: runtimeLibrary(t), Model: assets.File(t, "models", "ocr-rec-4.0.0", "model.onnx"), MaxDataBytes: 4 << 20}

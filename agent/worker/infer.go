@@ -4,13 +4,9 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"os"
 	"slices"
 	"sync/atomic"
-	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/edgeherd/edgeherd/models"
 )
@@ -184,7 +180,7 @@ func (w *Worker) send(g *region) (before chan struct{}, err error) {
 	w.lastID++
 	g.req.id, g.req.base = w.lastID, g.base
 	g.frame = appendRequest(g.frame, &g.req)
-	if _, err := w.conn.file.Write(g.frame); err != nil {
+	if _, err := w.conn.Write(g.frame); err != nil {
 		close(g.read)
 		return nil, w.broken()
 	}
@@ -203,28 +199,6 @@ func (w *Worker) broken() error {
 	return w.lost()
 }
 
-// longWait is where a wait in a system call gets dearer than one in Go's poller:
-// after 10 ms the scheduler takes the processor away from a thread that waits,
-// and then its monitor looks again every few microseconds. A shorter wait wakes
-// faster in the system call.
-const longWait = 5 * time.Millisecond
-
-// socket is the runner's end of a worker's socket, which does not block.
-type socket struct {
-	raw  syscall.RawConn // of file
-	file *os.File        // waits in the poller
-}
-
-// wait blocks the thread until there is something to read. A run in a lease
-// may come here after Close: the descriptor may then be somebody else's, whom
-// Control does not wait for.
-func (s socket) wait() {
-	_ = s.raw.Control(func(fd uintptr) {
-		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-		_, _ = unix.Poll(fds, -1) // the read that follows waits as well
-	})
-}
-
 // receive reads the answer to the oldest request.
 func (w *Worker) receive(ctx context.Context, g *region) error {
 	defer close(g.read)
@@ -239,9 +213,6 @@ func (w *Worker) receive(ctx context.Context, g *region) error {
 			_ = w.cmd.Process.Kill()
 		})
 	})
-	if w.lastRun < longWait && w.reader.Buffered() == 0 {
-		w.conn.wait()
-	}
 	frame, err := readFrame(w.reader, g.frame)
 	g.frame = frame
 	if !stop() {
@@ -260,7 +231,6 @@ func (w *Worker) receive(ctx context.Context, g *region) error {
 		}
 		return died
 	}
-	w.lastRun = g.ans.run
 	switch g.ans.code {
 	case codeOK:
 		return nil

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/edgeherd/edgeherd/internal/timerslack"
 )
 
 // Descriptors the worker inherits, in the order of exec.Cmd.ExtraFiles.
@@ -56,9 +58,16 @@ func Main(ctx context.Context, args []string, _ io.Writer) error {
 	if _, err := unix.GetsockoptInt(socketFD, unix.SOL_SOCKET, unix.SO_TYPE); err != nil || len(args) != 0 {
 		return errors.New("start worker: this verb is started by edgeherd-runner itself and takes no arguments; use `edgeherd-runner` to serve models")
 	}
+	for _, fd := range [...]int{socketFD, controlFD, ringFD} {
+		unix.CloseOnExec(fd) // a program that a driver starts has no part in this
+	}
 	// ONNX Runtime calls and the blocking reads of the socket stay on one thread.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
+	// The monitor thread keeps what the runner gave; drivers of accelerators,
+	// whose threads this one starts, sleep for short times. A sandbox that refuses
+	// the call refused it to the runner as well.
+	_ = timerslack.Set(timerslack.Usual)
 	stop := context.AfterFunc(ctx, func() { _ = unix.Shutdown(socketFD, unix.SHUT_RD) })
 	defer stop()
 
@@ -77,7 +86,6 @@ type process struct {
 	session  *session
 	bindings bindings
 	cpuClock int32 // of ONNX Runtime's work
-	procs    int   // processors of Go
 
 	frame, reply []byte
 	request      request
@@ -262,7 +270,6 @@ func (p *process) infer(key []byte) {
 	err = p.bindings.run(d, p.terminated)
 	a.run, a.cpu = time.Since(began), p.cpu()-cpu
 	cancelled := p.end()
-	p.settle(a.run)
 	if err == nil {
 		a.outs, err = p.bindings.outputs(d, r, r.end())
 	}
@@ -278,24 +285,6 @@ func (p *process) infer(key []byte) {
 		a.code = codeTerminated
 	case errors.As(err, &status) && status.code == ortInvalidArgument:
 		a.code = codeBadInput
-	}
-}
-
-// settle gives Go one processor where runs are long and two where they are
-// short. With an idle second one, the scheduler's monitor wakes up every few
-// microseconds after a run has lasted 10 ms; with one alone it is woken after
-// each run, which costs a short one more.
-func (p *process) settle(run time.Duration) {
-	want := p.procs
-	switch {
-	case run > longWait:
-		want = 1
-	case run < longWait/2:
-		want = 2
-	}
-	if want != p.procs {
-		p.procs = want
-		runtime.GOMAXPROCS(want)
 	}
 }
 

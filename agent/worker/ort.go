@@ -169,14 +169,3 @@ func (l *library) try(slot int, args ...uintptr) error {
 	}
 	return &ortError{code: code, text: text}
 }
-
-// Version loads the library and returns its version, for instance "1.24.3".
-// The library stays mapped in the calling process (about 16 MB): call it from a
-// short-lived command, and use Worker.RuntimeVersion where a model is loaded.
-func Version(library string) (string, error) {
-	l, err := openLibrary(library)
-	if err != nil {
-		return "", err
-	}
-	return l.version, nil
-}

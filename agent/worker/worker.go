@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/edgeherd/edgeherd/internal/timerslack"
 	"github.com/edgeherd/edgeherd/models"
 )
 
@@ -99,9 +100,8 @@ type Worker struct {
 	lent    chan int // regions that may be lent
 	regions [regions]region
 	ring    *ring
-	conn    socket        // a read ends with an answer or with the process
+	conn    *os.File      // blocks; a read ends with an answer or with the process
 	reader  *bufio.Reader // belongs to the holder of the oldest request
-	lastRun time.Duration // belongs to it too
 	ended   sync.Once
 
 	order  sync.Mutex // guards all below: requests are sent in this order
@@ -162,18 +162,12 @@ func (w *Worker) spawn() error {
 	if err != nil {
 		return fmt.Errorf("create socket: %w", err)
 	}
-	_ = unix.SetNonblock(pair[0], true) // never fails on a socket of our own
-	ours, theirs := os.NewFile(uintptr(pair[0]), "worker"), os.NewFile(uintptr(pair[1]), "runner")
+	// Both ends block: with a poller in between, each answer would wake a second thread.
+	conn, theirs := os.NewFile(uintptr(pair[0]), "worker"), os.NewFile(uintptr(pair[1]), "runner")
 	defer theirs.Close()
-	raw, err := ours.SyscallConn()
-	if err != nil {
-		ours.Close()
-		return fmt.Errorf("create socket: %w", err)
-	}
-	conn := socket{raw, ours}
 	controlRead, controlWrite, err := os.Pipe()
 	if err != nil {
-		conn.file.Close()
+		conn.Close()
 		return fmt.Errorf("create control pipe: %w", err)
 	}
 	defer controlRead.Close()
@@ -186,20 +180,25 @@ func (w *Worker) spawn() error {
 	cmd.Env = append(os.Environ(), "MALLOC_ARENA_MAX=2")
 	// A group of its own: Ctrl-C in a terminal reaches the runner only, which drains first.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := cmd.Start(); err != nil {
-		conn.file.Close()
+	if err := timerslack.Start(cmd, timerslack.Worker); err != nil {
+		conn.Close()
 		controlWrite.Close()
 		return err
 	}
 	w.cmd, w.control, w.conn = cmd, controlWrite, conn
-	w.reader = bufio.NewReaderSize(w.conn.file, 16<<10)
+	w.reader = bufio.NewReaderSize(w.conn, 16<<10)
 	go w.wait()
 	return nil
 }
 
-// wait reaps the process and tells everybody.
+// wait reaps the process and tells everybody. A process that it started, and
+// that holds the socket still, must not keep the reader waiting; what has been
+// answered can be read all the same.
 func (w *Worker) wait() {
 	_ = w.cmd.Wait() // the state below says more
+	if raw, err := w.conn.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_RDWR) }) // fails when it is closed
+	}
 	if !w.closing.Load() {
 		reason := w.cmd.ProcessState.String()
 		if text := w.tail.reason(); text != "" {
@@ -223,7 +222,7 @@ func (w *Worker) handshake(ctx context.Context) error {
 	}
 	stop := context.AfterFunc(ctx, func() { _ = w.cmd.Process.Kill() }) // ends the read below
 	defer stop()
-	_, err = w.conn.file.Write(endFrame(append(beginFrame(nil), text...)))
+	_, err = w.conn.Write(endFrame(append(beginFrame(nil), text...)))
 	var body []byte
 	if err == nil {
 		body, err = readFrame(w.reader, nil)
@@ -309,7 +308,7 @@ func (w *Worker) Close() error {
 		for range turns {
 			<-w.free // a run under way has seen the end of the socket
 		}
-		err = joinNamed("close worker", w.conn.file.Close(), w.ring.release())
+		err = joinNamed("close worker", w.conn.Close(), w.ring.release())
 		for i := range turns {
 			w.free <- i // later runs learn that the process is gone
 		}

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/edgeherd/edgeherd/internal/assets"
+	"github.com/edgeherd/edgeherd/internal/timerslack"
 	"github.com/edgeherd/edgeherd/models"
 )
 
@@ -25,6 +26,11 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	if len(os.Args) > 1 && os.Args[1] == "echo" {
+		echo()
+		os.Exit(0)
+	}
+	timerslack.Restart(timerslack.Server) // as the runner does
 	os.Exit(m.Run())
 }
 

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"net"
 	"os"
 	"path/filepath"
 	"testing"
@@ -12,6 +11,7 @@ import (
 	"github.com/edgeherd/edgeherd/agent"
 	"github.com/edgeherd/edgeherd/agent/accept"
 	"github.com/edgeherd/edgeherd/internal/acceptance"
+	"github.com/edgeherd/edgeherd/internal/freeport"
 	"github.com/edgeherd/edgeherd/internal/identity"
 	"github.com/edgeherd/edgeherd/internal/trust"
 )
@@ -37,12 +37,10 @@ func TestATestThatIsEndedEarlyLeavesASignedReportThatSaysSo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	nobody, err := net.Listen("tcp", "127.0.0.1:0") // its port, where nobody listens
+	at, err := freeport.Address() // where nobody listens
 	if err != nil {
 		t.Fatal(err)
 	}
-	nobody.Close()
-	at := nobody.Addr().String()
 	box := identity.Box{ID: identity.NewID(), Name: "till-3", Server: "ctl", MQTT: at, HTTPS: at, Keyring: trust.DevelopmentKeyring(key.Public())}
 	if err := os.Mkdir(agent.IdentityDir(state), 0o700); err != nil {
 		t.Fatal(err)

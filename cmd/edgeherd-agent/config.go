@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -19,6 +20,7 @@ import (
 	"github.com/edgeherd/edgeherd/agent/fan"
 	"github.com/edgeherd/edgeherd/agent/secrets"
 	"github.com/edgeherd/edgeherd/agent/sense"
+	"github.com/edgeherd/edgeherd/internal/boxconfig"
 )
 
 // config is agent.yaml. A key that is missing or zero has its default.
@@ -31,8 +33,11 @@ type config struct {
 	SealPeriod  time.Duration `yaml:"seal_period"`  // default 1m
 	Trial       time.Duration `yaml:"trial"`        // of a new model; default 30s
 	Probation   time.Duration `yaml:"probation"`    // of a new agent; default 3m
-	FirstDelay  time.Duration `yaml:"first_delay"`  // spread of the first connection; default 0s
-	SpoolBytes  int64         `yaml:"spool_bytes"`  // default 64 MiB
+	// MeasureHeat of the variants of a new model, where a sensor of power is;
+	// default true.
+	MeasureHeat bool          `yaml:"measure_heat"`
+	FirstDelay  time.Duration `yaml:"first_delay"` // spread of the first connection; default 0s
+	SpoolBytes  int64         `yaml:"spool_bytes"` // default 64 MiB
 	// MinFreeBytes of the disk are left free by downloads; default 1 GiB.
 	MinFreeBytes int64 `yaml:"min_free_bytes"`
 	// PeerListen is the port for other boxes of the site, PeerAddress what they
@@ -42,6 +47,16 @@ type config struct {
 	// Downloads: bytes a second and a calendar month; default no bounds.
 	DownloadRate int64 `yaml:"download_bytes_per_second"`
 	MonthBytes   int64 `yaml:"download_bytes_per_month"`
+	// BucketAllow are networks beyond the public internet where the box may read what
+	// the controller keeps in a bucket; default none.
+	BucketAllow []netip.Prefix `yaml:"bucket_allow"`
+	// BucketHosts are hosts of that bucket which may be asked through the proxy;
+	// default none.
+	BucketHosts []string `yaml:"bucket_hosts"`
+	// SettingsAllow are hosts beyond the site's own network to which settings of the
+	// fleet may make the box send results, inputs and credentials; default none.
+	SettingsAllow []string `yaml:"settings_allow"`
+	allow         boxconfig.Allow
 	// How to reach the controller; see dial.Options.
 	Server        string `yaml:"server"`          // default auto
 	Proxy         string `yaml:"proxy"`           // default none
@@ -73,7 +88,7 @@ const defaultConfig = "/etc/edgeherd/agent.yaml"
 
 // loadConfig reads the file, then the environment, then the flags.
 func loadConfig(args []string, getenv func(string) string) (config, error) {
-	c := config{State: "/var/lib/edgeherd/agent", Root: "/", Runner: "/run/edgeherd/runner.sock", Secrets: secrets.DefaultDir, Blackbox: true}
+	c := config{State: "/var/lib/edgeherd/agent", Root: "/", Runner: "/run/edgeherd/runner.sock", Secrets: secrets.DefaultDir, Blackbox: true, MeasureHeat: true}
 	flags := flag.NewFlagSet("run", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	path := flags.String("config", "", "")
@@ -160,6 +175,10 @@ func (c *config) check() error {
 	}
 	if err := c.checkHardware(); err != nil {
 		return err
+	}
+	var err error
+	if c.allow, err = boxconfig.ParseAllow(c.SettingsAllow); err != nil {
+		return fmt.Errorf("settings_allow: %w", err)
 	}
 	if _, err := dial.ParseServer(c.Server); err != nil {
 		return err

@@ -133,9 +133,9 @@ func runAgent(ctx context.Context, args []string, stderr io.Writer) error {
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: c.Log}))
 	opts := agent.Options{
 		State: c.State, Root: c.Root, Runner: runnerapi.Dial(c.Runner), Version: version,
-		SensePeriod: c.SensePeriod, SealPeriod: c.SealPeriod, Trial: c.Trial, Probation: c.Probation,
+		SensePeriod: c.SensePeriod, SealPeriod: c.SealPeriod, Trial: c.Trial, HeatWindow: heatWindow(c.MeasureHeat), Probation: c.Probation,
 		FirstDelay: c.FirstDelay, SpoolBytes: c.SpoolBytes, CheckSpool: checkSpool, MinFreeBytes: c.MinFreeBytes,
-		DownloadRate: c.DownloadRate, MonthBytes: c.MonthBytes, PeerListen: c.PeerListen, PeerAddress: c.PeerAddress,
+		DownloadRate: c.DownloadRate, MonthBytes: c.MonthBytes, BucketAllow: c.BucketAllow, BucketHosts: c.BucketHosts, SettingsAllow: c.allow, PeerListen: c.PeerListen, PeerAddress: c.PeerAddress,
 		Server: c.Server, Proxy: c.Proxy, ProxyAuth: c.ProxyAuthFile, Secrets: c.Secrets, Sensors: c.Sensors, Outside: c.Outside,
 		Fans: c.Fan, FanGuard: startFanGuard, Accept: acceptFor(args), NoBlackbox: !c.Blackbox, BlackboxPeriod: c.BlackboxPeriod,
 	}
@@ -190,4 +190,13 @@ func checkSpool(path string) error {
 		return fmt.Errorf("%w: %w", spool.ErrNotChecked, err)
 	}
 	return nil
+}
+
+// heatWindow is long against the period of the sensors, and short against the
+// load of a model.
+func heatWindow(measure bool) time.Duration {
+	if !measure {
+		return 0
+	}
+	return 6 * time.Second
 }

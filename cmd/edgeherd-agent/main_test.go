@@ -9,6 +9,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -16,6 +18,7 @@ import (
 
 	"github.com/edgeherd/edgeherd/agent"
 	"github.com/edgeherd/edgeherd/agent/spool"
+	"github.com/edgeherd/edgeherd/internal/boxconfig"
 	wireenrol "github.com/edgeherd/edgeherd/internal/enrol"
 )
 
@@ -324,5 +327,39 @@ func TestATokenIsFoundOnAStick(t *testing.T) {
 	}
 	if _, _, err := findToken(enrollFlags{token: strings.Replace(token.String(), "8443", "8444", 1)}, nil, root); err == nil || !strings.Contains(err.Error(), "address") {
 		t.Errorf("a typing error in the port: %v", err)
+	}
+}
+
+// TestEveryKeyOfTheFileIsAFieldOrLocalOnPurpose: a key of agent.yaml can be set by
+// documents, or is named with the reason why not; and there are no others.
+func TestEveryKeyOfTheFileIsAFieldOrLocalOnPurpose(t *testing.T) {
+	var keys, known []string
+	of := reflect.TypeFor[config]()
+	for i := range of.NumField() {
+		if tag := of.Field(i).Tag.Get("yaml"); tag != "" {
+			keys = append(keys, "agent."+tag)
+		}
+	}
+	for _, f := range boxconfig.Fields() {
+		if strings.HasPrefix(f.Path, "agent.") {
+			known = append(known, f.Path)
+		}
+	}
+	guide, err := os.ReadFile("../../docs/configuration.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range boxconfig.Locals() {
+		if strings.HasPrefix(l.Path, "agent.") {
+			known = append(known, l.Path)
+		}
+		if key := l.Path[strings.LastIndexByte(l.Path, '.')+1:]; !strings.Contains(string(guide), "`"+key+"`") {
+			t.Errorf("docs/configuration.md does not name %s", l.Path)
+		}
+	}
+	slices.Sort(keys)
+	slices.Sort(known)
+	if !slices.Equal(keys, known) {
+		t.Errorf("the file has\n%v\ndocuments and reasons\n%v", keys, known)
 	}
 }

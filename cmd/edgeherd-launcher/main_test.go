@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"debug/elf"
 	"encoding/json"
@@ -68,7 +69,7 @@ var agents = sync.OnceValues(func() (map[string][]byte, error) {
 		"crash": "-X main.version=6.6.6 -X main.fault=crash", "sick": "-X main.version=7.7.7 -X main.fault=sick",
 	} {
 		path := filepath.Join(dir, name)
-		cmd := exec.Command("go", "build", "-o", path, "-ldflags=-s -w "+flags, "./testdata/agent")
+		cmd := exec.Command("go", "build", "-trimpath", "-o", path, "-ldflags=-s -w "+flags, "./testdata/agent")
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if msg, err := cmd.CombinedOutput(); err != nil {
 			return nil, fmt.Errorf("build agent %s: %w\n%s", name, err, msg)
@@ -388,11 +389,12 @@ func TestSignalEndsTheWait(t *testing.T) {
 	cmd := launcher(t.Context(), t, "run", "--state", b.state)
 	stderr, err := cmd.StderrPipe()
 	b.check(err, cmd.Start())
-	line := make([]byte, 4096)
-	n, err := stderr.Read(line)
-	b.check(err)
-	if !strings.Contains(string(line[:n]), "delay=5m0s") {
-		t.Errorf("the launcher says %q", line[:n])
+	said := ""
+	for lines := bufio.NewScanner(stderr); !strings.Contains(said, "delay=5m0s") && lines.Scan(); {
+		said += lines.Text() + "\n"
+	}
+	if !strings.Contains(said, "delay=5m0s") {
+		t.Errorf("the launcher says %q", said)
 	}
 	// Should the signal arrive before its handler, its default action ends the wait too.
 	done := make(chan error, 1)

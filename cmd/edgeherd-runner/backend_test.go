@@ -76,7 +76,12 @@ func golden(t testing.TB, demo string) []byte {
 // ask sends one JSON request about a model and returns status, answer and header.
 func (s *site) ask(model string, headers ...string) (int, string, http.Header) {
 	s.t.Helper()
-	body := voiceRequest(func(i int) float64 { return math.Sin(float64(i) / 7) })
+	return s.post(model, voiceRequest(func(i int) float64 { return math.Sin(float64(i) / 7) }), headers...)
+}
+
+// post sends a request about a model.
+func (s *site) post(model, body string, headers ...string) (int, string, http.Header) {
+	s.t.Helper()
 	r, err := http.NewRequestWithContext(s.t.Context(), http.MethodPost, "http://"+s.http+"/v2/models/"+model+"/infer", strings.NewReader(body))
 	s.must(err)
 	for i := 0; i+1 < len(headers); i += 2 {
@@ -127,6 +132,10 @@ func TestBackendHasTheStatesOfAnyModel(t *testing.T) {
 	status, text, header := s.ask("ears")
 	if status != http.StatusOK || !strings.Contains(text, `"model_name":"ears","model_version":"1","parameters":{"served_by":"local"}`) || header.Get("Edgeherd-Served-By") != "local" {
 		t.Fatalf("infer: %d %s %v", status, text, header)
+	}
+	// The program only says no; the signature says why.
+	if status, text, _ := s.post("ears", `{"inputs":[{"name":"input","datatype":"FP32","shape":[1],"data":[0]}]}`); status != http.StatusBadRequest || !strings.Contains(text, "shape is [1], wanted [-1 -1]") {
+		t.Errorf("wrong shape: %d %s", status, text)
 	}
 	// What a wrong version does is seen beside the right one, which goes on.
 	if p, err = edge.Probe(t.Context(), bad); err != nil || p.OK || p.GoldenPassed == p.GoldenTotal || !strings.Contains(p.Err, "golden") {

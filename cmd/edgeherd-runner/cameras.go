@@ -78,6 +78,11 @@ func newCameras(c config, s *serve.Server, log *slog.Logger) *cameras {
 		var err error
 		m.inputs, err = open(c, s, log)
 		m.complain(err)
+		next = c
+	}
+	if err := s.SetRoutes(next.Routes); err != nil && status.Err == "" {
+		status.Err = err.Error() // of the fleet: those of the file were checked
+		next.Routes = c.Routes
 	}
 	m.config, m.status = next, status
 	return m
@@ -99,6 +104,7 @@ func (m *cameras) read() (config, runnerapi.SettingsStatus) {
 	var fleet struct {
 		Inputs  []inputs.Source
 		Results struct{ Targets []results.Target }
+		Routes  []fleetRoute
 	}
 	if err == nil && found {
 		dec := yaml.NewDecoder(bytes.NewReader(file.Content)) // JSON is YAML
@@ -119,6 +125,22 @@ func (m *cameras) read() (config, runnerapi.SettingsStatus) {
 			c.Inputs = append(c.Inputs, src)
 		}
 	}
+	c.Routes = slices.Clone(c.Routes)
+	for _, r := range m.file.Routes {
+		status.Local = append(status.Local, "runner.routes["+r.Model+"]")
+	}
+	for _, r := range fleet.Routes {
+		if slices.ContainsFunc(m.file.Routes, func(o serve.Route) bool { return o.Model == r.Model }) {
+			continue
+		}
+		if slices.ContainsFunc(c.Routes, func(o serve.Route) bool { return o.Model == r.Model }) {
+			status.Err = fmt.Sprintf("two routes of the fleet are of model %s; %s is one", r.Model, r.Name)
+		}
+		c.Routes = append(c.Routes, r.Route)
+	}
+	if err := credentials(c.Routes, c.Secrets); err != nil {
+		status.Err = err.Error()
+	}
 	c.Results.Targets = slices.Clone(c.Results.Targets)
 	for _, t := range m.file.Results.Targets {
 		status.Local = append(status.Local, "runner.results.targets["+t.Name+"]")
@@ -129,6 +151,12 @@ func (m *cameras) read() (config, runnerapi.SettingsStatus) {
 		}
 	}
 	return c, status
+}
+
+// fleetRoute is a route as documents have it: they meet by its name.
+type fleetRoute struct {
+	Name        string
+	serve.Route `yaml:",inline"`
 }
 
 // Run runs the inputs, and those that follow them, until ctx is done.
@@ -174,6 +202,13 @@ func (m *cameras) look() (config, runnerapi.SettingsStatus, bool) {
 	m.seen = stamp
 	next, status := m.read()
 	if status.Err != "" || reflect.DeepEqual(next.Inputs, m.config.Inputs) && reflect.DeepEqual(next.Results, m.config.Results) {
+		if status.Err == "" && !reflect.DeepEqual(next.Routes, m.config.Routes) {
+			if err := m.server.SetRoutes(next.Routes); err != nil {
+				status.Err = err.Error()
+			} else {
+				m.config.Routes = next.Routes
+			}
+		}
 		m.status = status
 		return next, status, false
 	}
@@ -182,8 +217,13 @@ func (m *cameras) look() (config, runnerapi.SettingsStatus, bool) {
 
 // swap opens other inputs, or those of before again.
 func (m *cameras) swap(next config, status runnerapi.SettingsStatus) {
-	in, err := open(next, m.server, m.log)
+	err := m.server.SetRoutes(next.Routes)
+	var in serve.Inputs
+	if err == nil {
+		in, err = open(next, m.server, m.log)
+	}
 	if err != nil {
+		m.complain(m.server.SetRoutes(m.config.Routes))
 		m.log.Error("settings of the fleet are not followed", "err", err)
 		status.Err, next = err.Error(), m.config
 		in, err = open(next, m.server, m.log)

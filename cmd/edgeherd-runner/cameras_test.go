@@ -3,6 +3,8 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -10,36 +12,54 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/edgeherd/edgeherd/agent/inputs"
-	"github.com/edgeherd/edgeherd/agent/results"
 	"github.com/edgeherd/edgeherd/internal/boxconfig"
 	"github.com/edgeherd/edgeherd/internal/durable"
 	"github.com/edgeherd/edgeherd/internal/runnerapi"
 )
 
-// TestFleetSettingsAreKeysOfTheFile: a field of a document is a key of
-// runner.yaml, and what a document cannot set is left out for a reason.
-func TestFleetSettingsAreKeysOfTheFile(t *testing.T) {
-	// Programs to run and files to read are for who is on the box.
-	never := []string{"name", "ffmpeg", "ca_file"}
-	for prefix, of := range map[string]reflect.Type{"runner.inputs[].": reflect.TypeFor[inputs.Source](), "runner.results.targets[].": reflect.TypeFor[results.Target]()} {
-		keys := []string{}
+// TestEveryKeyOfTheFileIsAFieldOrLocalOnPurpose: a key of runner.yaml can be set
+// by documents, or is named with the reason why not; and there are no others.
+func TestEveryKeyOfTheFileIsAFieldOrLocalOnPurpose(t *testing.T) {
+	var keys []string
+	var walk func(of reflect.Type, at string)
+	walk = func(of reflect.Type, at string) {
 		for i := range of.NumField() {
-			if tag := of.Field(i).Tag.Get("yaml"); tag != "" && !slices.Contains(never, tag) {
-				keys = append(keys, tag)
+			f := of.Field(i)
+			tag := f.Tag.Get("yaml")
+			switch {
+			case tag == ",inline":
+				walk(f.Type, at)
+			case tag == "" || strings.HasSuffix(at, "[].") && tag == "name":
+			default:
+				keys = append(keys, at+tag)
+				if tag == "backends" || tag == "providers" {
+					break // as a whole
+				}
+				if f.Type.Kind() == reflect.Slice && f.Type.Elem().Kind() == reflect.Struct {
+					walk(f.Type.Elem(), at+tag+"[].")
+				}
+				if f.Type.Kind() == reflect.Struct {
+					walk(f.Type, at+tag+".")
+				}
 			}
 		}
-		fields := []string{}
-		for _, f := range boxconfig.Fields() {
-			if rest, ok := strings.CutPrefix(f.Path, prefix); ok {
-				fields = append(fields, rest)
-			}
+	}
+	walk(reflect.TypeFor[config](), "runner.")
+	known := []string{}
+	for _, f := range boxconfig.Fields() {
+		if strings.HasPrefix(f.Path, "runner.") {
+			known = append(known, f.Path)
 		}
-		slices.Sort(keys)
-		slices.Sort(fields)
-		if !slices.Equal(keys, fields) {
-			t.Errorf("%s: the file has %v, documents %v", prefix, keys, fields)
+	}
+	for _, l := range boxconfig.Locals() {
+		if strings.HasPrefix(l.Path, "runner.") {
+			known = append(known, l.Path)
 		}
+	}
+	slices.Sort(keys)
+	slices.Sort(known)
+	if !slices.Equal(keys, known) {
+		t.Errorf("the file has\n%v\ndocuments and reasons\n%v", keys, known)
 	}
 }
 
@@ -72,6 +92,15 @@ func TestCamerasFollowTheFleetWhileModelsServe(t *testing.T) {
 		}
 		return st, at
 	}
+	metrics := func() string {
+		resp, err := http.Get("http://" + s.http + "/metrics")
+		if err != nil {
+			return err.Error()
+		}
+		defer resp.Body.Close()
+		text, _ := io.ReadAll(resp.Body)
+		return string(text)
+	}
 	fleet("d1", input("dock", "audio", clip)+","+input("own", "audio", "/nowhere"))
 	s.eventually("the fleet's input works", func() bool {
 		st, at := now()
@@ -82,6 +111,16 @@ func TestCamerasFollowTheFleetWhileModelsServe(t *testing.T) {
 	s.eventually("what cannot be opened is told, and those of before work", func() bool {
 		st, at := now()
 		return st.Settings.Digest == "d2" && strings.Contains(st.Settings.Err, `kind "telescope" is unknown`) && at["dock"].Items > 0 && st.PID == first.PID
+	})
+	s.must(file.Save(runnerapi.Settings{Digest: "d2r", Content: json.RawMessage(`{"routes":[{"name":"away","model":"elsewhere","overflow":[{"name":"big","url":"http://10.1.1.1:1","place":"site"}]}]}`)}))
+	s.eventually("a route of the fleet is taken up", func() bool {
+		st, _ := now()
+		return st.Settings.Digest == "d2r" && st.Settings.Err == "" && strings.Contains(metrics(), "site:big")
+	})
+	s.must(file.Save(runnerapi.Settings{Digest: "d2s", Content: json.RawMessage(`{"routes":[{"name":"away","model":"m","overflow":[{"name":"big","url":"http://10.1.1.1:1","place":"central"}]}]}`)}))
+	s.eventually("one that would leave the site in the clear is not", func() bool {
+		st, _ := now()
+		return st.Settings.Digest == "d2s" && strings.Contains(st.Settings.Err, "what leaves the site is encrypted") && strings.Contains(metrics(), "elsewhere")
 	})
 	fleet("d3", "")
 	s.eventually("what is withdrawn ends", func() bool {

@@ -174,6 +174,7 @@ func (c *config) readFile(path string) error {
 		text = strings.ReplaceAll(text, " not found in type serve.Route", " is not a key of a route")
 		text = strings.ReplaceAll(text, " not found in type serve.Overflow", " is not a key of a server of a route")
 		text = strings.ReplaceAll(text, " not found in type results.Target", " is not a key of a target of results")
+		text = strings.ReplaceAll(text, "into time.Duration", "into a time such as 10s")
 		return fmt.Errorf("read configuration %s: %s", path, strings.ReplaceAll(text, "\n  ", "; "))
 	}
 	return nil

@@ -57,7 +57,11 @@ func openResults(c config, log *slog.Logger) *results.Hub {
 	if c.Results.HTTP == "" && len(c.Results.Targets) == 0 {
 		return nil
 	}
-	hub, err := results.New(results.Options{Config: c.Results, Dir: c.State, Secrets: c.Secrets}, log)
+	var names []string
+	for _, s := range c.Inputs {
+		names = append(names, s.Name)
+	}
+	hub, err := results.New(results.Options{Config: c.Results, Dir: c.State, Secrets: c.Secrets, Inputs: names}, log)
 	if err != nil {
 		log.Error("programs on this box get no results", "err", err)
 		return nil

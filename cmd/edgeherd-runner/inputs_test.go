@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -13,7 +14,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/edgeherd/edgeherd/internal/assets"
+	"github.com/edgeherd/edgeherd/internal/blob"
+	"github.com/edgeherd/edgeherd/internal/durable"
 	"github.com/edgeherd/edgeherd/internal/runnerapi"
+	"github.com/edgeherd/edgeherd/internal/trust"
+	"github.com/edgeherd/edgeherd/models"
 )
 
 func configOf(t *testing.T, text string) (config, error) {
@@ -100,4 +106,36 @@ func TestProgramsOnTheBoxGetResults(t *testing.T) {
 		}
 		return err == nil && sketches > 0
 	})
+}
+
+// TestPipelinesReadWhatServesInProduction: metadata lists versions there, and the
+// keys that signed manifests before are nobody's.
+func TestPipelinesReadWhatServesInProduction(t *testing.T) {
+	dir := t.TempDir()
+	check := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	key, err := trust.NewKey()
+	check(err)
+	manifest, _, err := models.Pack(assets.Model(t, "silero-vad-5.0.0"))
+	check(err)
+	payload, err := manifest.Encode()
+	check(err)
+	envelope, err := trust.Sign(trust.TypeModel, payload, key)
+	check(err)
+	blobs, err := blob.Open(filepath.Join(dir, "blobs"))
+	check(err)
+	ref := models.Ref{Name: manifest.Name, Version: manifest.Version, Digest: blob.Sum(envelope)}
+	check(blobs.Put(bytes.NewReader(envelope), ref.Digest))
+	active := filepath.Join(dir, "active.json")
+	check((durable.Journal{Path: active, Version: runnerapi.ActiveVersion}).Save(runnerapi.Active{Generation: 1, Blobs: blobs.Dir()}))
+	for production, want := range map[bool]bool{true: true, false: false} {
+		s := shelf{active: active, keyring: func() (trust.Keyring, error) { return trust.Keyring{Targets: production}, nil }}
+		if _, err := s.Manifest(ref); (err == nil) != want {
+			t.Errorf("production %v: %v", production, err)
+		}
+	}
 }

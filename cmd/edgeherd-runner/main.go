@@ -20,6 +20,7 @@ import (
 	"syscall"
 
 	"github.com/edgeherd/edgeherd/agent/worker"
+	"github.com/edgeherd/edgeherd/internal/timerslack"
 )
 
 // version is set by the linker.
@@ -36,6 +37,9 @@ const usage = `usage:
 var errUsage = errors.New("wrong use")
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == "run" {
+		timerslack.Restart(timerslack.Server)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()

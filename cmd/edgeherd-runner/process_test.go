@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -20,6 +19,7 @@ import (
 	"github.com/edgeherd/edgeherd/internal/assets"
 	"github.com/edgeherd/edgeherd/internal/blob"
 	"github.com/edgeherd/edgeherd/internal/durable"
+	"github.com/edgeherd/edgeherd/internal/freeport"
 	"github.com/edgeherd/edgeherd/internal/identity"
 	"github.com/edgeherd/edgeherd/internal/runnerapi"
 	"github.com/edgeherd/edgeherd/internal/trust"
@@ -90,15 +90,14 @@ func (s *site) must(err error) {
 	}
 }
 
-// freeAddress is a port of this moment; the runner needs it before it starts.
+// freeAddress is told to the runner before it starts.
 func freeAddress(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := freeport.Address()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	return address
 }
 
 // runner is a running program.
@@ -129,17 +128,17 @@ func (s *site) start(args ...string) *runner {
 	return r
 }
 
-// eventually polls cond for at most 30 s, which no healthy run needs.
+// eventually polls cond for at most 2 min, which no healthy run needs.
 func (s *site) eventually(what string, cond func() bool) {
 	s.t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); <-tick.C {
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); <-tick.C {
 		if cond() {
 			return
 		}
 	}
-	s.t.Fatalf("not within 30 s: %s", what)
+	s.t.Fatalf("not within 2 min: %s", what)
 }
 
 // status waits until the model serves.

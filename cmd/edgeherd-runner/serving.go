@@ -39,20 +39,28 @@ type Serving struct {
 
 // credentials puts the files of secrets in place of `secret:NAME`.
 func (s *Serving) credentials(dir string) error {
-	var all []*backend.Endpoint
 	for i := range s.Backends {
-		all = append(all, &s.Backends[i].Endpoint)
+		if err := credential(&s.Backends[i].Endpoint, dir); err != nil {
+			return err
+		}
 	}
-	for _, r := range s.Routes {
+	return credentials(s.Routes, dir)
+}
+
+func credentials(routes []serve.Route, dir string) error {
+	for _, r := range routes {
 		for i := range r.Overflow {
-			all = append(all, &r.Overflow[i].Endpoint)
+			if err := credential(&r.Overflow[i].Endpoint, dir); err != nil {
+				return err
+			}
 		}
 	}
-	for _, e := range all {
-		var err error
-		if e.Credential, _, err = secrets.Path(dir, e.Credential); err != nil {
-			return fmt.Errorf("credential of %s: %w", e.URL, err)
-		}
+	return nil
+}
+
+func credential(e *backend.Endpoint, dir string) (err error) {
+	if e.Credential, _, err = secrets.Path(dir, e.Credential); err != nil {
+		return fmt.Errorf("credential of %s: %w", e.URL, err)
 	}
 	return nil
 }

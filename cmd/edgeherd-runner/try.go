@@ -16,23 +16,15 @@ import (
 // try is the verb of that name: one request in JSON on one model file, with no
 // server, no signature and no configuration.
 func try(ctx context.Context, args []string, stdout io.Writer) error {
-	flags := flag.NewFlagSet("try", flag.ContinueOnError)
-	flags.SetOutput(io.Discard)
-	library := flags.String("library", defaults().Library, "`path` of libonnxruntime.so.1")
-	model := flags.String("model", "", "`path` of the .onnx file")
-	inputs := flags.String("inputs", "", "`file` with a JSON inference request of the Open Inference Protocol; - is standard input")
-	command := flags.String("worker", "", "`command` that starts a worker, words separated by spaces; default: this program. For emulators")
-	if err := flags.Parse(args); err != nil {
-		return fmt.Errorf("%w: try: %w", errUsage, err)
+	opts, inputs, err := single("try", "inputs", "`file` with a JSON inference request of the Open Inference Protocol; - is standard input", args)
+	if err != nil {
+		return err
 	}
-	if *model == "" || *inputs == "" || flags.NArg() > 0 {
-		return fmt.Errorf("%w: try needs --model and --inputs and nothing else", errUsage)
-	}
-	request, err := readInput(*inputs)
+	request, err := readInput(inputs)
 	if err != nil {
 		return fmt.Errorf("read inputs: %w", err)
 	}
-	answer, err := serve.Once(ctx, worker.Options{Library: *library, Model: *model, Command: strings.Fields(*command)}, request, slog.New(slog.DiscardHandler))
+	answer, err := serve.Once(ctx, opts, request, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return fmt.Errorf("try model: %w", err)
 	}
@@ -45,4 +37,22 @@ func readInput(path string) ([]byte, error) {
 		return io.ReadAll(os.Stdin)
 	}
 	return os.ReadFile(path)
+}
+
+// single reads the arguments of a verb that runs one model file on one file.
+func single(verb, name, usage string, args []string) (opts worker.Options, file string, err error) {
+	flags := flag.NewFlagSet(verb, flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	flags.StringVar(&opts.Library, "library", defaults().Library, "`path` of libonnxruntime.so.1")
+	flags.StringVar(&opts.Model, "model", "", "`path` of the .onnx file")
+	flags.StringVar(&file, name, "", usage)
+	command := flags.String("worker", "", "`command` that starts a worker, words separated by spaces; default: this program. For emulators")
+	if err := flags.Parse(args); err != nil {
+		return opts, "", fmt.Errorf("%w: %s: %w", errUsage, verb, err)
+	}
+	if opts.Model == "" || file == "" || flags.NArg() > 0 {
+		return opts, "", fmt.Errorf("%w: %s needs --model and --%s and nothing else", errUsage, verb, name)
+	}
+	opts.Command = strings.Fields(*command)
+	return opts, file, nil
 }

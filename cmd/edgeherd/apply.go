@@ -20,6 +20,8 @@ import (
 // documentFlags say which documents are meant.
 type documentFlags struct {
 	files, remove []string
+	// rollouts are in files of their own; request reads them too.
+	rollouts []fleetapi.PlanRequest
 }
 
 func (d *documentFlags) flags(f *pflag.FlagSet) {
@@ -34,6 +36,7 @@ func (d *documentFlags) request(in io.Reader) (fleetapi.ConfigRequest, error) {
 		return req, failure{exitUsage, errors.New("say which documents: -f FILE, -f FOLDER or --remove NAME")}
 	}
 	var errs []error
+	count := len(d.remove)
 	for _, name := range d.files {
 		files, err := documentFiles(name)
 		if err != nil {
@@ -44,8 +47,20 @@ func (d *documentFlags) request(in io.Reader) (fleetapi.ConfigRequest, error) {
 			if err != nil {
 				return req, failure{exitUsage, err}
 			}
-			if _, err := boxconfig.ReadAll(file, data); err != nil {
+			rollouts, ok, err := rolloutDocuments(file, data)
+			if err != nil {
+				return req, failure{exitUsage, err}
+			}
+			if ok {
+				d.rollouts = append(d.rollouts, rollouts...)
+				continue
+			}
+			docs, err := boxconfig.ReadAll(file, data)
+			if err != nil {
 				errs = append(errs, err)
+			}
+			if count += len(docs); count > fleetapi.MaxConfigDocuments || len(req.Files) >= maxFiles {
+				return req, failure{exitUsage, fmt.Errorf("at %s there are more than %d documents, or %d files; apply them in parts", file, fleetapi.MaxConfigDocuments, maxFiles)}
 			}
 			req.Files = append(req.Files, fleetapi.ConfigFile{Name: file, Text: string(data)})
 		}
@@ -55,6 +70,9 @@ func (d *documentFlags) request(in io.Reader) (fleetapi.ConfigRequest, error) {
 	}
 	return req, nil
 }
+
+// maxFiles of one request.
+const maxFiles = 64
 
 func readDocument(in io.Reader, file string) ([]byte, error) {
 	const most = boxconfig.MaxDocuments*boxconfig.MaxDocumentBytes + 1
@@ -107,18 +125,21 @@ func diffCommand(c *cli) *cobra.Command {
 		if err != nil {
 			return notOne(err)
 		}
-		changes, err := client.DiffConfigs(ctx, req)
+		if len(d.rollouts) > 0 {
+			return failure{exitUsage, errors.New("diff is of settings; what a rollout would do: edgeherd rollout plan --dry-run")}
+		}
+		changes, err := client.DiffConfigs(ctx, req, box)
 		if err != nil {
 			return notOne(err)
-		}
-		if box != "" {
-			only(&changes, box)
 		}
 		if err := c.printChanges("config-diff", changes); err != nil {
 			return notOne(err)
 		}
 		if changes.Boxes+len(changes.Refused) > 0 {
 			return failure{exitFailed, fmt.Errorf("%s would change", plural(changes.Boxes, "box", "boxes"))}
+		}
+		if n := fresh(changes); n > 0 && box == "" { // a pipeline must apply them: boxes may come
+			return failure{exitFailed, fmt.Errorf("%s would be stored; no box changes now", plural(n, "document", "documents"))}
 		}
 		c.say("Nothing would change.")
 		return nil
@@ -127,6 +148,16 @@ func diffCommand(c *cli) *cobra.Command {
 	d.flags(cmd.Flags())
 	cmd.Flags().StringVar(&box, "box", "", "only this box, by name or id")
 	return cmd
+}
+
+// fresh counts documents that say something else than what is stored.
+func fresh(changes fleetapi.ConfigChanges) (n int) {
+	for _, d := range changes.Documents {
+		if d.New {
+			n++
+		}
+	}
+	return n
 }
 
 // noArguments gives a command a line of use that its arguments do not follow.
@@ -140,21 +171,6 @@ func notOne(err error) error {
 		return failure{code, err}
 	}
 	return failure{exitUsage, err}
-}
-
-// only leaves one box.
-func only(changes *fleetapi.ConfigChanges, box string) {
-	other := func(b fleetapi.ConfigBox) bool { return b.Name != box && string(b.ID) != box }
-	groups := []fleetapi.ConfigGroup{}
-	changes.Boxes = 0
-	for _, g := range changes.Groups {
-		if g.Boxes = slices.DeleteFunc(g.Boxes, other); len(g.Boxes) > 0 {
-			groups = append(groups, g)
-			changes.Boxes++
-		}
-	}
-	changes.Groups = groups
-	changes.Refused = slices.DeleteFunc(changes.Refused, func(r fleetapi.ConfigRefusal) bool { return other(r.ConfigBox) })
 }
 
 // shownBoxes of a group are named in a table's words.
@@ -179,17 +195,20 @@ func (c *cli) printChanges(kind string, changes fleetapi.ConfigChanges) error {
 		case d.New:
 			state = "is new"
 		}
-		c.say("%s:%s %s: it is for %s, of which %d change or lose it.", d.Name, d.Version, state, plural(d.Matched, "box", "boxes"), d.Boxes)
+		c.say("%s:%s %s: it is for %s; %s would change.", d.Name, d.Version, state, plural(d.Matched, "box", "boxes"), plural(d.Boxes, "box", "boxes"))
 	}
 	for _, g := range changes.Groups {
 		var names []string
 		for _, b := range g.Boxes {
 			names = append(names, b.Name)
 		}
-		if more := len(names) - shownBoxes; more > 0 && c.output == "table" {
-			names = append(names[:shownBoxes], fmt.Sprintf("and %d more", more))
+		if len(names) > shownBoxes && c.output == "table" {
+			names = names[:shownBoxes]
 		}
-		fmt.Fprintf(c.out, "%s: %s\n", plural(len(g.Boxes), "box", "boxes"), strings.Join(names, ", "))
+		if more := g.Count - len(names); more > 0 {
+			names = append(names, fmt.Sprintf("and %d more", more))
+		}
+		fmt.Fprintf(c.out, "%s: %s\n", plural(g.Count, "box", "boxes"), strings.Join(names, ", "))
 		if g.Diff == "" {
 			fmt.Fprintln(c.out, "  the same settings, from other versions")
 		}
@@ -207,7 +226,7 @@ func applyCommand(c *cli) *cobra.Command {
 	var d documentFlags
 	var o startFlags
 	p := &planFlags{}
-	cmd := c.verb("apply -f", "Store documents of settings, show what they change, ask, and roll them out", func(ctx context.Context, _ []string) error {
+	cmd := c.verb("apply -f", "Store documents of settings or rollouts, show what they change, ask, and roll them out", func(ctx context.Context, _ []string) error {
 		req, err := d.request(c.in)
 		if err != nil {
 			return err
@@ -223,17 +242,22 @@ func applyCommand(c *cli) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		changes, err := client.DiffConfigs(ctx, req)
-		if err != nil {
-			return err
+		if len(req.Files)+len(req.Remove) > 0 {
+			changes, err := client.DiffConfigs(ctx, req, "")
+			if err != nil {
+				return err
+			}
+			if err := c.meant(changes, o); err != nil {
+				return err
+			}
+			if changes, err = client.ApplyConfigs(ctx, req); err != nil {
+				return err
+			}
+			if err := c.rollOut(ctx, client, changes, p.req); err != nil {
+				return err
+			}
 		}
-		if err := c.meant(changes, o); err != nil {
-			return err
-		}
-		if changes, err = client.ApplyConfigs(ctx, req); err != nil {
-			return err
-		}
-		return c.rollOut(ctx, client, changes, p.req)
+		return c.applyRollouts(ctx, client, d.rollouts, o)
 	})
 	noArguments(cmd, "apply -f FILE")
 	d.flags(cmd.Flags())
@@ -272,7 +296,7 @@ func (c *cli) rollOut(ctx context.Context, client *fleetapi.Client, changes flee
 	for _, d := range changes.Documents {
 		ref := d.Name + ":" + d.Version
 		if d.Boxes == 0 {
-			c.say("%s changes no box.", ref)
+			c.say("%s changes no box now; boxes that it is for later get it by themselves.", ref)
 			continue
 		}
 		req.Config = ref

@@ -124,6 +124,9 @@ func (c *cli) boxShow(ctx context.Context, args []string) error {
 		return err
 	}
 	b, err := findBox(ctx, client, args[0])
+	if err == nil {
+		b, err = client.Box(ctx, b.ID) // lists leave out how models serve
+	}
 	if err != nil {
 		return err
 	}
@@ -136,6 +139,9 @@ func (c *cli) boxShow(ctx context.Context, args []string) error {
 	}
 	fmt.Fprintf(c.out, "%s%s  %s  %s\n", b.Name, simulated, b.ID, b.Site)
 	fmt.Fprintf(c.out, "%s, link %s, health %s, update %s, seen %s\n", b.State, b.Link, b.Health, b.Update, age(b.LastSeen, time.Now()))
+	if err := c.sayStanding(ctx, client, b); err != nil {
+		return err
+	}
 	if len(b.Labels) > 0 {
 		fmt.Fprintf(c.out, "labels %s\n", fleetapi.LabelWords(b.Labels))
 	}
@@ -151,6 +157,7 @@ func (c *cli) boxShow(ctx context.Context, args []string) error {
 	}
 	fmt.Fprintln(c.out)
 	c.table(s)
+	c.boxServing(b.Models)
 	return c.boxFaults(ctx, client, b.ID)
 }
 

@@ -63,6 +63,24 @@ func (c *cli) boxIdentity(ctx context.Context, args []string) error {
 	return c.showIdentity(id)
 }
 
+// sayStanding says why a box is not active: of a copied disk, which machines show it.
+func (c *cli) sayStanding(ctx context.Context, client *fleetapi.Client, b fleetapi.Box) error {
+	if b.State == "active" {
+		return nil
+	}
+	id, err := client.Identity(ctx, b.ID)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(c.out, "%s %s by %s: %s\n", id.State, age(id.Since, time.Now()), orDash(id.By), orDash(printable(id.Why)))
+	for _, k := range id.Certificates {
+		if k.Address != "" && k.State != "dead" {
+			fmt.Fprintf(c.out, "certificate %s, %s, was used from %s\n", k.Serial, k.State, k.Address)
+		}
+	}
+	return nil
+}
+
 func (c *cli) showIdentity(id fleetapi.BoxIdentity) error {
 	s := sheet{kind: "box-identity", value: id, head: []string{"NAME", "SITE", "STATE", "SINCE", "BY", "MACHINE", "SERIAL", "WHY", "ID"}, names: []string{string(id.Box)}}
 	now := time.Now()

@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/spf13/pflag"
-	"rsc.io/qr"
 
 	"github.com/edgeherd/edgeherd/internal/durable"
 	"github.com/edgeherd/edgeherd/internal/enrol"
@@ -32,27 +32,21 @@ func (p *prints) flags(f *pflag.FlagSet) {
 }
 
 func (c *cli) printToken(made fleetapi.EnrolTokenMade, p prints) error {
-	code, err := qr.Encode(made.Token, qr.M)
-	if err != nil {
-		return fmt.Errorf("draw the QR code: %w", err)
-	}
-	token, err := enrol.ParseToken(made.Token)
+	l, err := labelOf(made)
 	if err != nil {
 		return err
 	}
-	claim, err := qr.Encode(token.ClaimURL(), qr.Q)
-	if err != nil {
-		return fmt.Errorf("draw the QR code: %w", err)
-	}
 	if !p.noQR && c.output == "table" {
-		fmt.Fprint(c.words, qrtext.Draw(code))
+		fmt.Fprint(c.words, l.code.Draw())
 	}
 	for _, f := range []struct {
 		path string
 		data func() ([]byte, error)
 	}{
-		{p.png, func() ([]byte, error) { code.Scale = 8; return code.PNG(), nil }},
-		{p.pdf, func() ([]byte, error) { return labelSheet(label{made, code, claim}, p.copies) }},
+		{p.png, func() ([]byte, error) { return l.code.PNG(8) }},
+		{p.pdf, func() ([]byte, error) {
+			return labelSheet(slices.Repeat([]label{l}, max(1, min(p.copies, 1000))))
+		}},
 	} {
 		if f.path == "" {
 			continue
@@ -103,24 +97,37 @@ const (
 	labelWidth, labelHeight = 270, 150
 	sheetMargin             = 27
 	codeSide                = 120.0
-	claimSide               = 54.0 // 19 mm: 29 or 33 modules of 0.6 mm
+	claimSide               = 54.0 // 19 mm: 29 or 33 modules of 0.6 mm; letters stay four of them away
 )
 
 // label is what one says: the token for the machine, and the address at which a
 // phone claims it.
 type label struct {
 	made        fleetapi.EnrolTokenMade
-	code, claim *qr.Code
+	code, claim qrtext.Code
+}
+
+func labelOf(made fleetapi.EnrolTokenMade) (label, error) {
+	token, err := enrol.ParseToken(made.Token)
+	if err != nil {
+		return label{}, err
+	}
+	code, err := qrtext.Encode(made.Token, qrtext.M)
+	if err != nil {
+		return label{}, err
+	}
+	claim, err := qrtext.Encode(token.ClaimURL(), qrtext.Q)
+	return label{made, code, claim}, err
 }
 
 // labelSheet draws labels as a PDF whose lengths are in points.
-func labelSheet(l label, copies int) ([]byte, error) {
-	pen, err := paper.New("pt", l.made.Expires)
+func labelSheet(all []label) ([]byte, error) {
+	pen, err := paper.New("pt", all[0].made.Expires)
 	if err != nil {
 		return nil, err
 	}
 	const perPage = labelColumns * labelRows
-	for i := range max(1, min(copies, 1000)) {
+	for i, l := range all {
 		at := i % perPage
 		if at == 0 {
 			pen.PDF.AddPage()
@@ -146,10 +153,10 @@ func (l label) draw(pen *paper.Pen, x, y float64) {
 		if i < 2 {
 			pen.Size = 12
 		}
-		pen.Write(x+codeSide+20, y+10+float64(i)*12.5, cutTo(pen, line, labelWidth-codeSide-24))
+		pen.Write(x+codeSide+20, y+9+float64(i)*11.5, cutTo(pen, line, labelWidth-codeSide-24))
 	}
 	for i, line := range []string{"claim it", "by phone"} {
-		pen.Write(x+codeSide+26+claimSide, y+codeSide-16+float64(i)*12, line)
+		pen.Write(x+codeSide+30+claimSide, y+codeSide-16+float64(i)*12, line)
 	}
 }
 
@@ -166,7 +173,7 @@ func cutTo(pen *paper.Pen, text string, width float64) string {
 }
 
 // drawCode draws a QR code whose upper left corner is at x and y.
-func drawCode(pen *paper.Pen, code *qr.Code, side, x, y float64) {
+func drawCode(pen *paper.Pen, code qrtext.Code, side, x, y float64) {
 	pen.PDF.SetFillColor(0, 0, 0)
 	side /= float64(code.Size)
 	for row := range code.Size {

@@ -42,7 +42,7 @@ func explainCommand(c *cli) *cobra.Command {
 
 // sayConfig tells how far a box is with what the fleet has for it.
 func (c *cli) sayConfig(e fleetapi.ConfigExplanation) {
-	if e.Config == nil || len(e.Config.Documents) == 0 {
+	if e.Config == nil || len(e.Config.Documents)+len(e.Config.Pending) == 0 {
 		c.say("No document is for %s.", e.Box.Name)
 		return
 	}
@@ -61,6 +61,13 @@ func configWords(v fleetapi.BoxSettings) string {
 	words := "settings " + string(v.State)
 	if len(docs) > 0 {
 		words += ", " + strings.Join(docs, ", ")
+	}
+	for _, p := range v.Pending {
+		verb := "to come"
+		if p.Out {
+			verb = "to leave"
+		}
+		words += fmt.Sprintf("; %s: %s:%s (%s)", verb, p.Name, p.Version, p.Why)
 	}
 	if v.Err != "" {
 		words += ": " + v.Err
@@ -199,7 +206,7 @@ func boxLabelCommand(c *cli) *cobra.Command {
 			if b, err = client.SetLabels(ctx, b.ID, change); err != nil {
 				return err
 			}
-			c.say("Settings follow labels by a rollout: edgeherd apply -f FILE brings %s what is for it now.", b.Name)
+			c.say("Settings follow labels by themselves, in a rollout of their own: edgeherd explain %s shows what is on its way.", b.Name)
 		}
 		s := sheet{kind: "box", value: b, head: []string{"LABEL", "VALUE"}, names: []string{b.Name}}
 		for _, k := range sortedKeys(b.Labels) {

@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -26,7 +24,7 @@ func modelCommand(c *cli) *cobra.Command {
 		modelDiffCommand(c),
 		modelWhereCommand(c),
 		modelVerifyCommand(c),
-		modelRetireCommand(c),
+		modelRetireCommand(c), modelPinCommand(c, true), modelPinCommand(c, false),
 		modelExportCommand(c),
 		modelImportCommand(c),
 		modelDeltaCommand(c),
@@ -49,12 +47,12 @@ func modelPushCommand(c *cli) *cobra.Command {
 		if key == "" {
 			key = oc.SigningKey
 		}
-		if _, err := os.Stat(filepath.Join(args[0], models.GoldenFile)); err != nil {
-			c.say("No %s: boxes can prove that the model loads, not that it answers right.", models.GoldenFile)
-		}
 		var pack fleetapi.Packed
 		if pack.Manifest, pack.Paths, err = models.Pack(args[0]); err != nil {
 			return err
+		}
+		if _, ok := pack.Manifest.File(models.GoldenFile); !ok && pack.Manifest.Backend == nil {
+			c.say("No %s: boxes can prove that the model loads, not that it answers right.", models.GoldenFile)
 		}
 		if err := q.check(pack.Manifest.Name); err != nil {
 			return err
@@ -134,11 +132,11 @@ func (c *cli) modelList(ctx context.Context, _ []string) error {
 }
 
 func modelSheet(kind string, value any, list []fleetapi.Model) sheet {
-	s := sheet{kind: kind, item: "model", value: value, narrow: 6,
-		head: []string{"MODEL", "VERSION", "SIZE", "RUNNING", "DESIRED", "PUSHED", "LICENCE", "DIGEST"}}
+	s := sheet{kind: kind, item: "model", value: value, narrow: 7,
+		head: []string{"MODEL", "VERSION", "SIZE", "RUNNING", "DESIRED", "PINNED", "PUSHED", "LICENCE", "DIGEST"}}
 	for _, m := range list {
 		for _, v := range m.Versions {
-			s.rows = append(s.rows, []string{m.Name, v.Version, bytesText(v.SizeBytes), strconv.Itoa(v.Running), strconv.Itoa(v.Desired),
+			s.rows = append(s.rows, []string{m.Name, v.Version, bytesText(v.SizeBytes), strconv.Itoa(v.Running), strconv.Itoa(v.Desired), map[bool]string{true: "yes", false: "-"}[v.Pinned],
 				v.Pushed.Format(time.RFC3339), orDash(v.Licence), v.Digest.String()})
 			s.names = append(s.names, v.Ref.String())
 		}
@@ -210,7 +208,7 @@ func releasePushCommand(c *cli) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		r, length, err := fleetapi.PushReleaseWith(ctx, client, n, signer, c.progress())
+		r, length, err := fleetapi.PushReleaseFiles(ctx, client, n, signer, c.progress())
 		missing := 0
 		if err == nil && l.sign != "" {
 			missing, err = c.list(ctx, client, signer, l, tufrepo.Target{Kind: tufrepo.KindRelease, Name: firmware.KindAgent, Version: r.Version, Digest: r.Digest, Length: length})

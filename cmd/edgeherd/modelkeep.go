@@ -63,3 +63,25 @@ func modelRetireCommand(c *cli) *cobra.Command {
 			rows: [][]string{{r.Name, r.Version, bytesText(r.FreedBytes)}}, names: []string{r.Ref.String()}})
 	})
 }
+
+func modelPinCommand(c *cli, pin bool) *cobra.Command {
+	verb, short := "unpin", "Let a pinned version be collected and retired again"
+	if pin {
+		verb, short = "pin", "Keep a version: it is not retired, and boxes that have it never collect it"
+	}
+	return c.verb(verb+" NAME:VERSION", short, func(ctx context.Context, args []string) error {
+		name, version, err := modelVersion(args[0])
+		if err != nil {
+			return err
+		}
+		client, _, err := c.client()
+		if err != nil {
+			return err
+		}
+		v, err := client.PinModel(ctx, name, fleetapi.PinModel{Version: version, Pinned: pin})
+		if err != nil {
+			return err
+		}
+		return c.print(modelSheet("model-version", v, []fleetapi.Model{{Name: v.Name, Versions: []fleetapi.ModelVersion{v}}}))
+	})
+}

@@ -3,11 +3,14 @@ package main
 import (
 	"bytes"
 	"errors"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
+	"github.com/edgeherd/edgeherd/internal/wire"
 )
 
 func testCLI(env map[string]string, tty bool) (*cli, *bytes.Buffer) {
@@ -167,5 +170,15 @@ func TestTextsOfBoxesMoveNoCursorAndRunNoFormula(t *testing.T) {
 	terminal{words: &words}.say("%s", "one\ntw\x1b[31mo")
 	if words.String() != "one\ntw [31mo\n" {
 		t.Errorf("words %q", words.String())
+	}
+	out.Reset()
+	c.boxServing([]fleetapi.BoxModel{{Name: "m", Tried: &wire.ServingShadow{Version: "1\x1b[2J"}}})
+	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write([]byte(`{"state":"quarantined","why":"10.0.0.1 (\u001b[2J) comes after"}`)) // the client says what it got
+	}))
+	defer api.Close()
+	err := c.sayStanding(t.Context(), fleetapi.New(api.URL, "", http.DefaultTransport), fleetapi.Box{State: "quarantined"})
+	if got := out.String(); err != nil || strings.Contains(got, "\x1b") || strings.Count(got, "[2J") != 2 {
+		t.Errorf("%v, said %q", err, got)
 	}
 }

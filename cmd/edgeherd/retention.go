@@ -9,6 +9,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/edgeherd/edgeherd/controller"
+	"github.com/edgeherd/edgeherd/internal/identity"
 )
 
 // retentionConfig is the key retention of server.yaml: how long what is kept.
@@ -42,6 +43,19 @@ func (s *span) UnmarshalYAML(n *yaml.Node) error {
 		return fmt.Errorf("line %d: %q is not how long to keep: want 90d, 36h or never, and a day at least", n.Line, n.Value)
 	}
 	*s = span(d)
+	return nil
+}
+
+// lifetime is how long certificates of boxes last; 0: not said.
+type lifetime time.Duration
+
+// UnmarshalYAML reads it as a span, within the bounds of the authority.
+func (l *lifetime) UnmarshalYAML(n *yaml.Node) error {
+	var s span
+	if err := s.UnmarshalYAML(n); err != nil || time.Duration(s) < identity.MinDeviceLife || time.Duration(s) > identity.MaxDeviceLife {
+		return fmt.Errorf("line %d: device_certificates: %q is not how long certificates of boxes last: want 1d to 60d; they renew themselves at half of that, also after they ended", n.Line, n.Value)
+	}
+	*l = lifetime(s)
 	return nil
 }
 

@@ -15,14 +15,18 @@ import (
 func rolloutAct(c *cli, action, short string) *cobra.Command {
 	a := fleetapi.RolloutAction{Action: action}
 	cmd := c.verb(action+" ID", short, func(ctx context.Context, args []string) error {
+		if action == "skip" && a.Wave == 0 && a.Box == "" {
+			return failure{exitUsage, errors.New("say what to skip: --wave N, or --box ID")}
+		}
 		return c.actOn(ctx, args[0], a)
 	})
 	f := cmd.Flags()
 	f.StringVar(&a.Reason, "reason", "", "why, for those who look later")
-	if action == "approve" || action == "skip" {
-		f.IntVar(&a.Wave, "wave", 0, "number of the wave (default the one under way)")
+	if action == "approve" {
+		f.IntVar(&a.Wave, "wave", 0, "number of the wave (default the first that waits for somebody)")
 	}
 	if action == "skip" {
+		f.IntVar(&a.Wave, "wave", 0, "number of the wave of which no further box is told")
 		f.StringVar((*string)(&a.Box), "box", "", "id of a single box to leave out")
 	}
 	f.IntVar(&a.ExpectCount, "expect-count", 0, "refuse if another number of boxes is meant")

@@ -12,6 +12,8 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/edgeherd/edgeherd/internal/freeport"
 )
 
 func TestMain(m *testing.M) {
@@ -24,6 +26,11 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("HOME", filepath.Join(e.WorkDir, "home"))
 			e.Setenv("CI", "")
+			docs, err := filepath.Abs(filepath.Join("..", "..", "docs"))
+			if err != nil {
+				return err
+			}
+			e.Setenv("DOCS", docs)
 			return os.WriteFile(filepath.Join(e.WorkDir, "server.yaml"), []byte(
 				"state: "+filepath.Join(e.WorkDir, "st")+"\nhttp: 127.0.0.1:0\ndevice: 127.0.0.1:0\nmqtt: 127.0.0.1:0\n"), 0o600)
 		},
@@ -44,7 +51,7 @@ func TestScripts(t *testing.T) {
 func waitFile(ts *testscript.TestScript, _ bool, args []string) {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); <-tick.C {
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); <-tick.C {
 		if _, err := os.Stat(ts.MkAbs(args[0])); err == nil {
 			return
 		}
@@ -98,10 +105,8 @@ func startRegistry(ts *testscript.TestScript, _ bool, args []string) {
 		}
 		return // the script asks for the variable
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := freeport.Address()
 	ts.Check(err)
-	address := l.Addr().String()
-	l.Close()
 	config := ts.MkAbs("registry.yml")
 	ts.Check(os.WriteFile(config, []byte("version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: "+ts.MkAbs("registry")+"}}\nhttp: {addr: \""+address+"\"}\n"), 0o600))
 	cmd := exec.Command(program, "serve", config)
@@ -112,7 +117,7 @@ func startRegistry(ts *testscript.TestScript, _ bool, args []string) {
 	})
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); <-tick.C {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); <-tick.C {
 		if c, err := net.Dial("tcp", address); err == nil {
 			c.Close()
 			ts.Setenv(args[0], address)

@@ -104,7 +104,8 @@ func (c *cli) controllerOptions(cfg serverConfig) controller.Options {
 		Balancers: balancers,
 		Dir:       cfg.State, HTTP: cfg.HTTP, Device: cfg.Device, MQTT: cfg.MQTT,
 		Hosts: cfg.Hosts, HTTPPlain: cfg.HTTPPlain, Advertise: controller.Advertise(cfg.Advertise),
-		Database: cfg.Database, PasswordFile: cfg.PasswordFile, Blobs: cfg.Blobs, S3: cfg.S3.options(), CacheBytes: cfg.CacheBytes, PackBytes: cfg.PackBytes,
+		DeviceLife: time.Duration(cfg.DeviceCertificates),
+		Database:   cfg.Database, PasswordFile: cfg.PasswordFile, Blobs: cfg.Blobs, S3: cfg.S3.options(), CacheBytes: cfg.CacheBytes, PackBytes: cfg.PackBytes,
 		Uplink: deliver.GateOptions(cfg.Uplink), Retention: cfg.Retention.values(), Broker: cfg.Broker.options(),
 		Exports: cfg.exports(), Notify: cfg.notify(), Version: c.version,
 	}

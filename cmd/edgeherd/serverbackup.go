@@ -14,7 +14,7 @@ import (
 )
 
 func (c *cli) backupOptions(cfg serverConfig) backup.Options {
-	return backup.Options{State: cfg.State, Blobs: cfg.Blobs, Database: cfg.Database, PasswordFile: cfg.PasswordFile, Program: c.version}
+	return backup.Options{State: cfg.State, Blobs: cfg.Blobs, Database: cfg.Database, PasswordFile: cfg.PasswordFile, Program: c.version, Bucket: cfg.S3.place()}
 }
 
 func serverBackupCommand(c *cli) *cobra.Command {
@@ -31,7 +31,10 @@ func serverBackupCommand(c *cli) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if len(m.Blobs) > 0 && !blobs {
+		switch {
+		case m.Bucket != "":
+			c.say("Models and releases are in the bucket %s and not in this backup: save the bucket by its own means, such as versions and replication. A restore needs both.", m.Bucket)
+		case len(m.Blobs) > 0 && !blobs:
 			c.say("%d files of models and releases are not in it; save them with --with-blobs, or keep the folder.", len(m.Blobs))
 		}
 		c.say("It holds the private keys of the fleet: keep it as safe as the controller.")
@@ -71,6 +74,11 @@ func serverRestoreCommand(c *cli) *cobra.Command {
 		}
 		if r.Before != "" {
 			c.say("What was there before is in %s.", r.Before)
+		}
+		if at, here := r.Manifest.Bucket, cfg.S3.place(); at != "" && here == "" {
+			c.say("Models and releases are in the bucket %s: set `s3` in server.yaml before the controller starts.", at)
+		} else if at != "" {
+			c.say("Models and releases were in the bucket %s and are looked for in %s. Look whether it has them all, once the controller runs: edgeherd model verify NAME:VERSION. What it lacks is pushed again.", at, here)
 		}
 		if len(r.Missing) > 0 {
 			c.say("%d files of models and releases are missing: copy the old blobs folder, or push them again.", len(r.Missing))

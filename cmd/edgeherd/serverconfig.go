@@ -39,14 +39,16 @@ type serverConfig struct {
 	PasswordFile string `yaml:"database_password_file"` // default: PGPASSWORD or the passfile
 	Blobs        string `yaml:"blobs"`                  // default STATE/blobs
 	// A passphrase under which private keys lie sealed on the disk.
-	KeysPassphraseFile string          `yaml:"keys_passphrase_file"` // default: the systemd credential edgeherd-keys, else none
-	S3                 s3Config        `yaml:"s3"`                   // a bucket behind that folder; default none
-	CacheBytes         int64           `yaml:"cache_bytes"`          // of the folder before a bucket; default 50 GB
-	PackBytes          int64           `yaml:"pack_bytes"`           // of packs and deltas; default 100 GB
-	Uplink             uplinkConfig    `yaml:"uplink"`               // what boxes download at once
-	Retention          retentionConfig `yaml:"retention"`            // how long telemetry is kept
-	Broker             brokerConfig    `yaml:"broker"`               // default: the one built in
-	Metrics            string          `yaml:"metrics"`              // loopback address for scrapers; default none
+	KeysPassphraseFile string `yaml:"keys_passphrase_file"` // default: the systemd credential edgeherd-keys, else none
+	// How long certificates of boxes last: 1d to 60d, renewed at half of it.
+	DeviceCertificates lifetime        `yaml:"device_certificates"` // default 30d
+	S3                 s3Config        `yaml:"s3"`                  // a bucket behind that folder; default none
+	CacheBytes         int64           `yaml:"cache_bytes"`         // of the folder before a bucket; default 50 GB
+	PackBytes          int64           `yaml:"pack_bytes"`          // of packs and deltas; default 100 GB
+	Uplink             uplinkConfig    `yaml:"uplink"`              // what boxes download at once
+	Retention          retentionConfig `yaml:"retention"`           // how long telemetry is kept
+	Broker             brokerConfig    `yaml:"broker"`              // default: the one built in
+	Metrics            string          `yaml:"metrics"`             // loopback address for scrapers; default none
 
 	RemoteWrite remoteWriteConfig `yaml:"remote_write"`
 	Sparkplug   sparkplugConfig   `yaml:"sparkplug"`
@@ -73,6 +75,14 @@ type s3Config struct {
 	SecretFile string `yaml:"secret_key_file"` // file with the secret; default AWS_SECRET_ACCESS_KEY
 	CA         string `yaml:"ca"`              // who vouches for the store; default the system's
 	Boxes      string `yaml:"boxes"`           // endpoint for boxes; default endpoint
+}
+
+// place names the bucket; "" without one.
+func (c s3Config) place() string {
+	if c == (s3Config{}) {
+		return ""
+	}
+	return strings.TrimSuffix(c.Endpoint, "/") + "/" + c.Bucket + strings.TrimSuffix("/"+c.Prefix, "/")
 }
 
 // options are nil without a bucket.

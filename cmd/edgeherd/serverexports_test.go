@@ -25,6 +25,9 @@ func TestFaultsOfExportsNameLineAndKey(t *testing.T) {
 		{"broker without port", "sparkplug:\n  broker: mqtt://b.example.com\n", "line 2: sparkplug.broker: "},
 		{"unknown key", "remote_write:\n  uri: x\n", `line 2: unknown key "uri"; the keys are url, series, `},
 		{"unknown key of sparkplug", "sparkplug:\n  gruop: x\n", `line 2: unknown key "gruop"; the keys are broker, group, `},
+		{"certificates for a week", "device_certificates: 7d\n", ""},
+		{"certificates for a year", "device_certificates: 365d\n", `line 1: device_certificates: "365d" is not how long certificates of boxes last: want 1d to 60d`},
+		{"certificates for ever", "device_certificates: never\n", "line 1: device_certificates: "},
 		{"not a time", "remote_write:\n  max_age: long\n", "line 2: "},
 	} {
 		_, err := decodeServerConfig([]byte(c.text))

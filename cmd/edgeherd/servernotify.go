@@ -16,7 +16,7 @@ type notifyConfig struct {
 	SecretFile   string   `yaml:"secret_file"`  // signs it
 	Alertmanager string   `yaml:"alertmanager"` // such as http://127.0.0.1:9093
 	TokenFile    string   `yaml:"token_file"`   // bearer token for it
-	About        []string `yaml:"about"`        // tickets, rollouts, or changes such as rollouts.halted; default tickets
+	About        []string `yaml:"about"`        // tickets, trust, rollouts, or changes such as rollouts.halted; default tickets and trust
 	Level        string   `yaml:"level"`        // least level: watch, ticket or urgent; default ticket
 	Sites        []string `yaml:"sites"`        // default all
 	Language     string   `yaml:"language"`     // of what it says: en, de, pl or zh; default en

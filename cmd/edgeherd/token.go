@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"time"
 
@@ -26,6 +27,9 @@ func tokenCreateCommand(c *cli) *cobra.Command {
 		client, oc, err := c.client()
 		if err != nil {
 			return err
+		}
+		if ttl < time.Minute || ttl > people.TokenMostLife {
+			return failure{exitUsage, fmt.Errorf("--ttl %s: a token lasts a minute at least and a year (8760h) at most", ttl)}
 		}
 		n.Name, n.TTLSeconds = args[0], ttl.Seconds()
 		t, err := client.NewToken(ctx, n)

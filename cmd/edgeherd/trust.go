@@ -51,6 +51,9 @@ type ceremony struct {
 	client *fleetapi.Client
 	state  fleetapi.Trust
 	docs   tufrepo.Documents
+	// forward builds on the newest version beside the keys, also where the controller
+	// shows an older one.
+	forward bool
 }
 
 func (y *ceremony) addTo(cmd *cobra.Command) {
@@ -92,31 +95,47 @@ func (y *ceremony) finish(ctx context.Context, c *cli, role string, doc []byte) 
 		}
 		signers = append(signers, k)
 	}
-	_, err := c.submit(ctx, y.client, role, doc, signers...)
+	_, err := y.submit(ctx, c, role, doc, signers...)
 	return err
 }
 
 // submit signs a document and publishes it, and says how many signatures are
 // missing and whose keys can give them.
-func (c *cli) submit(ctx context.Context, client *fleetapi.Client, role string, doc []byte, keys ...trust.Signer) (missing int, err error) {
+func (y *ceremony) submit(ctx context.Context, c *cli, role string, doc []byte, keys ...trust.Signer) (missing int, err error) {
 	signed, err := tufrepo.Sign(doc, keys...)
 	if err != nil {
 		return 0, err
 	}
-	s, err := client.SubmitTrust(ctx, fleetapi.SubmitTrust{Role: role, Document: signed})
+	s, err := y.client.SubmitTrust(ctx, fleetapi.SubmitTrust{Role: role, Document: signed})
 	if err != nil {
 		return 0, err
 	}
 	if s.Missing == 0 {
 		c.say("%s version %d is in force.", s.Role, s.Version)
-		return 0, nil
+		return 0, y.published(c, role, signed)
 	}
-	var y ceremony
 	if err := y.begin(ctx, c); err != nil {
 		return 0, err
 	}
 	c.say("%s version %d waits for %d more, of %s: edgeherd trust sign %s --key FILE", s.Role, s.Version, s.Missing, plainOr(y.unsigned(role)), s.Role)
 	return s.Missing, nil
+}
+
+// published keeps what is in force beside the keys, if enough of them have signed
+// it: the controller's word alone is no reason to refuse another version later.
+func (y *ceremony) published(c *cli, role string, doc []byte) error {
+	doc, err := tufrepo.Normal(doc)
+	if err != nil {
+		return err
+	}
+	if role == tufrepo.RoleRoot && y.docs[role] == nil {
+		y.docs[role] = doc // the first one names its own keys
+	}
+	if k := y.docs.Keys(role); k.Threshold < 1 || k.Missing(doc) > 0 {
+		return nil
+	}
+	y.docs[role] = doc
+	return keep(c, y.files, role, doc)
 }
 
 // unsigned are the keys of a role that have not signed what waits there.
@@ -152,6 +171,7 @@ func trustRenewCommand(c *cli) *cobra.Command {
 		if err := y.begin(ctx, c); err != nil {
 			return err
 		}
+		y.forward = true
 		doc, err := y.next(c, args[0], func(*tufrepo.Root) error { return nil }, func(*tufrepo.Targets) error { return nil })
 		if err != nil {
 			return err
@@ -335,7 +355,7 @@ func (c *cli) list(ctx context.Context, client *fleetapi.Client, key trust.Signe
 		if err != nil {
 			return 0, err
 		}
-		missing, err = c.submit(ctx, client, role, doc, key)
+		missing, err = y.submit(ctx, c, role, doc, key)
 		var p *fleetapi.Error
 		if err == nil || try == 3 || !errors.As(err, &p) || p.Status != 409 {
 			return missing, err

@@ -22,7 +22,6 @@ import (
 
 // founding is what trust init is told.
 type founding struct {
-	client    *fleetapi.Client
 	keys      openKeys
 	dir       string
 	roots     int
@@ -47,8 +46,13 @@ func trustInitCommand(c *cli) *cobra.Command {
 		if c.mayAsk() && !c.ask("Boxes will follow these keys for ever, and models that are there now must be pushed again, as new versions, with --sign. What runs goes on. Go on?") {
 			return errors.New("nothing was done")
 		}
-		f.client = y.client
-		return f.found(ctx, c, y)
+		y.files = []string{f.path(tufrepo.RoleTargets)} // beside which the documents go
+		if y.docs[tufrepo.RoleRoot] == nil {
+			if old, err := newest(y.files, tufrepo.RoleTargets); err == nil && old != nil {
+				return failure{exitConflict, fmt.Errorf("%s has documents of another fleet (N.targets.json); take another folder", f.dir)}
+			}
+		}
+		return f.found(ctx, c, &y)
 	})
 	f.keys.addTo(cmd)
 	fl := cmd.Flags()
@@ -80,9 +84,29 @@ func (f founding) check() error {
 	return nil
 }
 
+// ownFolder refuses a folder that has the root of another fleet: with the same keys
+// each could sign for the other, and their documents would lie under the same names.
+func (f founding) ownFolder(y *ceremony) error {
+	known, err := newest([]string{f.path(tufrepo.RoleRoot + "-1")}, tufrepo.RoleRoot)
+	if err != nil || known == nil {
+		return err
+	}
+	root, err := tufrepo.ParseRoot(known)
+	if err != nil {
+		return fmt.Errorf("the root in %s: %w", f.dir, err)
+	}
+	if !slices.Contains(root.Online.Public, y.state.Controller) {
+		return failure{exitConflict, fmt.Errorf("%s has the keys and the root of another fleet, or of this one before its controller got another key: give each fleet a folder of its own (--keys DIR)", f.dir)}
+	}
+	return nil
+}
+
 // found makes keys and documents. What was made is used again after a failure.
-func (f founding) found(ctx context.Context, c *cli, y ceremony) error {
+func (f founding) found(ctx context.Context, c *cli, y *ceremony) error {
 	if err := durable.MkdirAll(f.dir, 0o700); err != nil {
+		return err
+	}
+	if err := f.ownFolder(y); err != nil {
 		return err
 	}
 	now := time.Now()
@@ -116,11 +140,11 @@ func (f founding) found(ctx context.Context, c *cli, y ceremony) error {
 		}
 	}
 	if y.docs[tufrepo.RoleRoot] == nil { // else this is the second attempt
-		if err := f.submit(ctx, c, tufrepo.RoleRoot, root, roots...); err != nil {
+		if err := f.submit(ctx, c, y, root, roots...); err != nil {
 			return err
 		}
 	}
-	if err := f.submit(ctx, c, tufrepo.RoleTargets, targets, top); err != nil {
+	if err := f.submit(ctx, c, y, targets, top); err != nil {
 		return err
 	}
 	for _, role := range slices.Sorted(maps.Keys(roles)) {
@@ -128,7 +152,7 @@ func (f founding) found(ctx context.Context, c *cli, y ceremony) error {
 		if err != nil {
 			return err
 		}
-		if _, err := c.submit(ctx, y.client, role, doc, roles[role]); err != nil {
+		if _, err := y.submit(ctx, c, role, doc, roles[role]); err != nil {
 			return err
 		}
 	}
@@ -156,7 +180,11 @@ func (f founding) delegate(c *cli, role string, made map[string]trust.Signer) (t
 	return k.Public(), err
 }
 
-func (f founding) submit(ctx context.Context, c *cli, role string, d interface{ Encode() ([]byte, error) }, keys ...trust.Signer) error {
+func (f founding) submit(ctx context.Context, c *cli, y *ceremony, d interface{ Encode() ([]byte, error) }, keys ...trust.Signer) error {
+	role := tufrepo.RoleTargets
+	if _, is := d.(tufrepo.Root); is {
+		role = tufrepo.RoleRoot
+	}
 	doc, err := d.Encode()
 	if err != nil {
 		return err
@@ -166,11 +194,11 @@ func (f founding) submit(ctx context.Context, c *cli, role string, d interface{ 
 		if err != nil {
 			return err
 		}
-		if err := durable.WriteFile(filepath.Join(f.dir, "1.root.json"), signed, 0o644); err != nil {
+		if err := durable.WriteFile(filepath.Join(f.dir, documentName(1, role)), signed, 0o644); err != nil {
 			return err
 		}
 	}
-	_, err = c.submit(ctx, f.client, role, doc, keys...)
+	_, err = y.submit(ctx, c, role, doc, keys...)
 	return err
 }
 
@@ -239,7 +267,7 @@ func (y ceremony) row(d fleetapi.TrustDocument, now time.Time) trustRow {
 func joinIDs(ids []trust.KeyID) string {
 	var out []string
 	for _, id := range ids {
-		out = append(out, string(id[:8]))
+		out = append(out, id.Short())
 	}
 	return strings.Join(out, " ")
 }

@@ -28,6 +28,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
+	"github.com/edgeherd/edgeherd/controller/config"
 	"github.com/edgeherd/edgeherd/controller/deliver"
 	"github.com/edgeherd/edgeherd/controller/fault"
 	"github.com/edgeherd/edgeherd/controller/notify"
@@ -49,6 +50,9 @@ const maxJSONBytes = 1 << 20
 type Options struct {
 	Store *store.Store
 	Blobs *blob.Store
+	// FreeBytes says how much may still be written to the disk of a directory; nil means
+	// what the system says.
+	FreeBytes func(dir string) (int64, error)
 	// Keyring says whose models and releases are accepted; empty accepts none.
 	Keyring trust.Keyring
 	// Trust has the fleet's metadata and says who signs what, in the place of
@@ -106,7 +110,9 @@ type API struct {
 	routes   *router
 	huma     huma.API
 	running  inFlight
+	room     room
 	drifts   driftLines
+	ledger   config.Ledger
 	deciding sync.Mutex // held while an action on a rollout is checked and done
 	operator http.Handler
 }
@@ -159,6 +165,9 @@ func build(opts Options, log *slog.Logger) *API {
 	}
 	if opts.WallClock == nil {
 		opts.WallClock = time.Now
+	}
+	if opts.FreeBytes == nil {
+		opts.FreeBytes = freeBytes
 	}
 	if opts.Desk == nil {
 		opts.Desk = upkeep.New(upkeep.Options{Store: opts.Store, Changed: opts.Hub.Publish, WallClock: opts.WallClock}, log)

@@ -26,6 +26,7 @@ func (a *API) registerArtefacts() {
 	route(a, get("/models/{name}/diff", "diffModel", "What a box that has one version of a model fetches for another", "artefacts"), a.diffModel)
 	route(a, a.acting(post("/models/{name}/verify", "verifyModel", "Hash the files of a version again", "artefacts")), a.verifyModel)
 	route(a, a.acting(post("/models/{name}/retire", "retireModel", "Forget a version that no box runs, with its files", "artefacts")), a.retireModel)
+	route(a, a.acting(post("/models/{name}/pin", "pinModel", "Keep a version here and on boxes that have it, or no more", "artefacts")), a.pinModel)
 	route(a, post("/bundles:check", "checkBundle", "Whether a version that came in a bundle would be taken, and what is missing of it", "artefacts"), a.checkBundle)
 	a.registerDrift()
 	route(a, get("/releases", "listReleases", "Agent releases, newest first", "artefacts"), a.listReleases)
@@ -65,7 +66,7 @@ func (a *API) versions(ctx context.Context) ([]fleetapi.Model, error) {
 func versionOf(m store.Model) fleetapi.ModelVersion {
 	return fleetapi.ModelVersion{
 		Ref: m.Ref(), Description: m.Manifest.Description, Licence: m.Manifest.Licence, SizeBytes: m.Manifest.SizeBytes(),
-		Signature: signature(m.Manifest.Signature), Pushed: time.UnixMilli(m.PushedMs).UTC(), Provenance: m.Manifest.Provenance,
+		Signature: signature(m.Manifest.Signature), Pushed: time.UnixMilli(m.PushedMs).UTC(), Provenance: m.Manifest.Provenance, Pinned: m.Pinned,
 	}
 }
 

@@ -9,14 +9,17 @@ import (
 	"io/fs"
 	"net/http"
 	"strconv"
+	"syscall"
 	"time"
 
+	"github.com/edgeherd/edgeherd/controller/deliver"
 	"github.com/edgeherd/edgeherd/internal/acceptance"
 	"github.com/edgeherd/edgeherd/internal/blob"
 	"github.com/edgeherd/edgeherd/internal/deviceapi"
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
 	"github.com/edgeherd/edgeherd/internal/identity"
 	"github.com/edgeherd/edgeherd/models"
+	"github.com/edgeherd/edgeherd/models/wdelta"
 )
 
 // maxBlobBytes bounds one uploaded file: as much as boxes take.
@@ -63,7 +66,7 @@ func (a *API) putBlob(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Query().Has("packed") {
 		err = a.putPacked(r, body, d)
 	} else {
-		err = a.opts.Blobs.Put(body, d)
+		err = a.putPlain(body, r.ContentLength, d)
 	}
 	if err != nil {
 		a.fail(w, r, uploadProblem(r, err))
@@ -71,6 +74,18 @@ func (a *API) putBlob(w http.ResponseWriter, r *http.Request) {
 	}
 	writeJSON(w, http.StatusCreated, fleetapi.Blob{Digest: d, SizeBytes: r.ContentLength})
 }
+
+func (a *API) putPlain(body io.Reader, size int64, d blob.Digest) error {
+	give, err := a.room.take(a.opts.Blobs.Dir(), a.opts.FreeBytes, size)
+	if err != nil {
+		return err
+	}
+	defer give()
+	return a.opts.Blobs.Put(body, d)
+}
+
+// damagedHint: what another version has is not taken away without a word.
+const damagedHint = "edgeherd model verify NAME:VERSION --drop, for a version that has the same file, removes it. Then push again."
 
 // keepFrames makes the list of a file's frames, which boxes fetch by its digest,
 // and checks that the manifest names it.
@@ -83,9 +98,12 @@ func (a *API) keepFrames(f models.File) error {
 		return err
 	}
 	defer file.Close()
-	frames, _, err := blob.FramesOf(file)
+	frames, whole, err := blob.FramesOf(file)
 	if err != nil {
 		return fmt.Errorf("hash the frames of %s: %w", f.Path, err)
+	}
+	if whole != f.Digest { // packing again would send nothing: the file is here by its name
+		return refuse(damagedHint, "the file %s (%s) is damaged where the controller stores it", f.Path, f.Digest)
 	}
 	list := frames.Encode()
 	if got := blob.Sum(list); got != f.Frames {
@@ -100,6 +118,14 @@ func uploadProblem(r *http.Request, err error) error {
 		return refuse("Send it again; if that fails too, the file has changed since it was hashed.", "the %d bytes received are not %s", r.ContentLength, "sha256:"+r.PathValue("hex"))
 	case errors.Is(err, errUpload):
 		return badRequest("Send it again.", "the upload broke off: %s", err)
+	}
+	for _, bad := range []error{wdelta.ErrCorrupt, wdelta.ErrTruncated, wdelta.ErrFormat, wdelta.ErrBase} {
+		if errors.Is(err, bad) {
+			return refuse("Export the bundle again.", "the pack of sha256:%s: %s", r.PathValue("hex"), err)
+		}
+	}
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return fleetapi.Problem(http.StatusInsufficientStorage, "the controller's disk is full", "Make room, then push again: it sends what is missing.")
 	}
 	return err
 }
@@ -186,13 +212,18 @@ func (a *API) deviceBlob(w http.ResponseWriter, r *http.Request, d blob.Digest) 
 	defer f.Close()
 	body := io.ReadSeeker(f)
 	if a.opts.Gate != nil {
-		leave, err := a.admit(w, r, d)
+		pass, err := a.admit(w, r, d)
 		if err != nil {
 			a.fail(w, r, err)
 			return
 		}
-		defer leave()
-		body = a.opts.Gate.Paced(r.Context(), f)
+		if pass == nil {
+			body = a.opts.Gate.Paced(r.Context(), f)
+		} else {
+			defer pass.Leave()
+			// A write that waits for the reader ends, and with it the request.
+			body = pass.Body(r.Context(), f, func() { _ = http.NewResponseController(w).SetWriteDeadline(time.Unix(1, 0)) })
+		}
 	}
 	h := w.Header()
 	h.Set("ETag", `"`+d.String()+`"`)
@@ -203,25 +234,25 @@ func (a *API) deviceBlob(w http.ResponseWriter, r *http.Request, d blob.Digest) 
 
 // admit asks whether the box may download now, or tells it when to come again.
 // Lists of frames and manifests are always given: so few bytes matter to no line.
-func (a *API) admit(w http.ResponseWriter, r *http.Request, d blob.Digest) (leave func(), err error) {
+func (a *API) admit(w http.ResponseWriter, r *http.Request, d blob.Digest) (pass *deliver.Pass, err error) {
 	size, err := a.opts.Blobs.Size(d)
 	if err != nil || size <= blob.FrameBytes {
-		return func() {}, err
+		return nil, err
 	}
 	id, ok := r.Context().Value(boxKey{}).(identity.ID)
 	if !ok {
-		return func() {}, nil // a person who makes a version from it
+		return nil, nil // a person who makes a version from it
 	}
 	site, err := a.opts.Store.SiteOf(r.Context(), id)
 	if err != nil {
 		return nil, err
 	}
-	leave, wait := a.opts.Gate.Enter(site, string(id), time.Now())
+	pass, wait := a.opts.Gate.Enter(site, string(id), time.Now())
 	if wait > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(int(wait.Seconds())))
 		return nil, fleetapi.Problem(http.StatusTooManyRequests, "the uplink is busy with other sites", "Ask again later.")
 	}
-	return leave, nil
+	return pass, nil
 }
 
 // deviceURL tells a box where it reads a blob without us.

@@ -122,7 +122,13 @@ func (a *API) getBox(ctx context.Context, in *boxInput) (fleetapi.Box, error) {
 	if err != nil {
 		return fleetapi.Box{}, err
 	}
-	return registry.View(b, now), nil
+	v := registry.View(b, now)
+	serving, err := a.opts.Store.Serving(ctx, b.ID)
+	if err != nil {
+		return fleetapi.Box{}, err
+	}
+	registry.Serve(&v, b, serving)
+	return v, a.addPending(ctx, b, &v)
 }
 
 type newestInput struct {

@@ -319,6 +319,18 @@ func (a *API) putPacked(r *http.Request, body io.Reader, d blob.Digest) error {
 		}
 		base = io.NewSectionReader(f, 0, info.Size())
 	}
+	h, body, err := wdelta.Peek(body)
+	if err != nil {
+		return err
+	}
+	if h.TargetSize > maxBlobBytes {
+		return fleetapi.Problem(http.StatusRequestEntityTooLarge, fmt.Sprintf("it makes %d bytes; a file may have %d", h.TargetSize, int64(maxBlobBytes)), "")
+	}
+	give, err := a.room.take(a.opts.Blobs.Dir(), a.opts.FreeBytes, h.TargetSize)
+	if err != nil {
+		return err
+	}
+	defer give()
 	out, in := io.Pipe()
 	go func() {
 		h, err := wdelta.Decode(r.Context(), base, body, in)

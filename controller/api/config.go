@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/edgeherd/edgeherd/controller/audit"
 	"github.com/edgeherd/edgeherd/controller/config"
@@ -36,6 +38,7 @@ type desk struct {
 	stored  []store.Document
 	secrets func(b fleetapi.Box, name string) bool
 	names   map[string]bool // of all secrets
+	most    int             // of the sum, over documents, of the boxes that each is for
 }
 
 // openDesk reads what the caller sees.
@@ -44,7 +47,7 @@ func (a *API) openDesk(ctx context.Context) (*desk, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &desk{boxes: boxes, desired: map[identity.ID]*wire.DesiredConfig{}, lib: config.Library{}, newest: map[string]config.Version{}, names: map[string]bool{}}
+	d := &desk{boxes: boxes, desired: map[identity.ID]*wire.DesiredConfig{}, lib: config.Library{}, newest: map[string]config.Version{}, most: maxWork}
 	if d.stored, err = a.opts.Store.NewestDocuments(ctx); err != nil {
 		return nil, err
 	}
@@ -73,6 +76,7 @@ func (d *desk) readSecrets(ctx context.Context, s *store.Store) error {
 		d.secrets = func(fleetapi.Box, string) bool { return false }
 		return err
 	}
+	d.names = map[string]bool{}
 	for _, one := range all {
 		d.names[one.Name] = true
 	}
@@ -107,6 +111,9 @@ func (d *desk) propose(req fleetapi.ConfigRequest) (proposed, error) {
 		if err != nil {
 			errs = append(errs, err)
 			continue
+		}
+		if len(seen)+len(docs) > fleetapi.MaxConfigDocuments {
+			return p, badRequest("Send them in parts.", "there are more than %d documents in the request", fleetapi.MaxConfigDocuments)
 		}
 		for _, doc := range docs {
 			if other, twice := seen[doc.Name]; twice {
@@ -176,7 +183,20 @@ func (d *desk) next(doc boxconfig.Document) (config.Version, fleetapi.DocumentCh
 
 // judge finds out what versions change, and refuses documents that contradict
 // each other on a box, also those that a rollout has not brought there yet.
-func (d *desk) judge(p proposed) (fleetapi.ConfigChanges, error) {
+func (d *desk) judge(ctx context.Context, p proposed) (fleetapi.ConfigChanges, error) {
+	out := fleetapi.ConfigChanges{Documents: p.changes}
+	work := 0
+	for i, v := range p.versions {
+		for _, b := range d.boxes {
+			if v.Matches(b) {
+				out.Documents[i].Matched++
+			}
+		}
+		work += out.Documents[i].Matched
+	}
+	if work > d.most && len(p.versions) > 1 {
+		return out, badRequest("Send them in parts.", "the documents are for %d boxes taken together, which are too many for one request; at most %d", work, d.most)
+	}
 	meant := map[string]config.Version{}
 	for name, v := range d.newest {
 		meant[name] = v
@@ -187,14 +207,11 @@ func (d *desk) judge(p proposed) (fleetapi.ConfigChanges, error) {
 	if err := config.Contradictions(d.boxes, meant); err != nil {
 		return fleetapi.ConfigChanges{}, badRequest("Nothing was stored.", "%s", err)
 	}
-	out := fleetapi.ConfigChanges{Documents: p.changes}
 	for i, v := range p.versions {
-		out.Documents[i].Boxes = len(d.changes([]config.Version{v}))
-		for _, b := range d.boxes {
-			if v.Matches(b) {
-				out.Documents[i].Matched++
-			}
+		if ctx.Err() != nil {
+			return out, ctx.Err() // nobody waits for it
 		}
+		out.Documents[i].Boxes = len(d.changes([]config.Version{v}))
 	}
 	changes := d.changes(p.versions)
 	out.Groups, out.Refused = config.Groups(changes)
@@ -202,9 +219,17 @@ func (d *desk) judge(p proposed) (fleetapi.ConfigChanges, error) {
 	return out, nil
 }
 
+// maxWork bounds desk.most: a few documents for 100,000 boxes.
+const maxWork = 500_000
+
 type configInput struct{ Body fleetapi.ConfigRequest }
 
-func (a *API) diffConfigs(ctx context.Context, in *configInput) (fleetapi.ConfigChanges, error) {
+type configDiffInput struct {
+	Box  string `query:"box" maxLength:"256" doc:"only this box, by name or id"`
+	Body fleetapi.ConfigRequest
+}
+
+func (a *API) diffConfigs(ctx context.Context, in *configDiffInput) (fleetapi.ConfigChanges, error) {
 	d, err := a.openDesk(ctx)
 	if err != nil {
 		return fleetapi.ConfigChanges{}, err
@@ -213,7 +238,15 @@ func (a *API) diffConfigs(ctx context.Context, in *configInput) (fleetapi.Config
 	if err != nil {
 		return fleetapi.ConfigChanges{}, err
 	}
-	return d.judge(p)
+	if in.Box != "" && !slices.ContainsFunc(d.boxes, func(b fleetapi.Box) bool { return b.Name == in.Box || string(b.ID) == in.Box }) {
+		return fleetapi.ConfigChanges{}, fleetapi.Problem(http.StatusNotFound, "there is no box "+in.Box, "`edgeherd box list` shows those that there are.")
+	}
+	out, err := d.judge(ctx, p)
+	if err == nil && in.Box != "" {
+		out.Only(in.Box)
+	}
+	out.Bound()
+	return out, err
 }
 
 func (a *API) applyConfigs(ctx context.Context, in *configInput) (fleetapi.ConfigChanges, error) {
@@ -225,7 +258,7 @@ func (a *API) applyConfigs(ctx context.Context, in *configInput) (fleetapi.Confi
 	if err != nil {
 		return fleetapi.ConfigChanges{}, err
 	}
-	out, err := d.judge(p)
+	out, err := d.judge(ctx, p)
 	if err != nil {
 		return out, err
 	}
@@ -235,7 +268,7 @@ func (a *API) applyConfigs(ctx context.Context, in *configInput) (fleetapi.Confi
 		if !p.changes[i].New {
 			continue
 		}
-		if err := a.opts.Store.AddDocument(ctx, store.Document{Name: v.Name, Version: v.Ref.Version, Digest: v.Ref.Digest, Body: v.Text, By: who(ctx).Name}); errors.Is(err, store.ErrConflict) {
+		if err := a.opts.Store.AddDocument(ctx, store.Document{Name: v.Name, Version: v.Ref.Version, Digest: v.Ref.Digest, Body: v.Text, By: who(ctx).Name, Waits: !v.Gone && p.changes[i].Boxes == 0}); errors.Is(err, store.ErrConflict) {
 			return out, conflict("Look again: edgeherd diff -f FILE", "somebody else stored document %s meanwhile", v.Name)
 		} else if err != nil {
 			return out, err
@@ -249,6 +282,7 @@ func (a *API) applyConfigs(ctx context.Context, in *configInput) (fleetapi.Confi
 	if first {
 		log.Drop()
 	}
+	out.Bound()
 	return out, nil
 }
 
@@ -289,8 +323,13 @@ func (a *API) configCargo(ctx context.Context, req *fleetapi.PlanRequest, boxes 
 	if len(left) == 0 {
 		return c, nil, refuse("edgeherd explain BOX shows where its settings come from.", "no box changes by %s: those that it is for follow it already", v.Ref)
 	}
-	if req.Filter = v.Selector; v.Gone {
+	switch {
+	case v.Gone:
 		req.Filter = `name = "" AND name != ""` // nobody joins what is withdrawn
+	case strings.TrimSpace(req.Filter) == "":
+		req.Filter = v.Selector
+	default:
+		req.Filter = "(" + v.Selector + ") AND (" + req.Filter + ")"
 	}
 	return c, left, nil
 }

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"net/http"
 
 	"github.com/edgeherd/edgeherd/controller/config"
@@ -79,6 +80,9 @@ func (a *API) explainConfig(ctx context.Context, in *boxInput) (fleetapi.ConfigE
 		return fleetapi.ConfigExplanation{}, err
 	}
 	b := registry.View(stored, now)
+	if err := a.addPending(ctx, stored, &b); err != nil {
+		return fleetapi.ConfigExplanation{}, err
+	}
 	out := fleetapi.ConfigExplanation{Box: fleetapi.ConfigBox{ID: b.ID, Name: b.Name}, Config: b.Config}
 	lib := config.Library{}
 	hand := config.Hand(stored.Desired)
@@ -104,6 +108,43 @@ func (a *API) explainConfig(ctx context.Context, in *boxInput) (fleetapi.ConfigE
 	}
 	out.Settings = config.Explain(b, settings, from)
 	return out, nil
+}
+
+// addPending tells what the box is to get, or to lose, without another apply.
+func (a *API) addPending(ctx context.Context, b store.Box, v *fleetapi.Box) error {
+	stand, lib, err := a.ledger.Standing(ctx, a.opts.Store, a.opts.WallClock())
+	if err != nil || len(stand) == 0 {
+		return err
+	}
+	if err := lib.Add(config.Hand(b.Desired), func(name, version string) (store.Document, error) { return a.opts.Store.Document(ctx, name, version) }); errors.Is(err, store.ErrNotFound) {
+		return nil // of a version that the database of before had
+	} else if err != nil {
+		return err
+	}
+	var d desk
+	if err := d.readSecrets(ctx, a.opts.Store); err != nil {
+		return err
+	}
+	busy := v.Config != nil && v.Config.Busy()
+	for _, l := range config.LateOf(*v, b.Desired.Config, stand, lib, func(name string) bool { return d.secrets(*v, name) }) {
+		p := fleetapi.PendingDocument{Name: l.Has.Ref.Name, Version: l.Has.Ref.Version, Out: l.Out, Why: l.Why}
+		switch {
+		case p.Why != "":
+		case b.State != store.StateActive:
+			p.Why = "the box is " + string(b.State)
+		case v.Link != fleetapi.LinkLive:
+			p.Why = "the box is silent"
+		case busy:
+			p.Why = "the box is not done with other settings"
+		default:
+			p.Why = "its rollout starts within seconds"
+		}
+		if v.Config == nil {
+			v.Config = &fleetapi.BoxSettings{State: fleetapi.ConfigWaiting, Documents: []fleetapi.BoxDocument{}}
+		}
+		v.Config.Pending = append(v.Config.Pending, p)
+	}
+	return nil
 }
 
 type labelsInput struct {

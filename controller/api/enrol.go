@@ -96,7 +96,6 @@ func (a *API) newEnrolToken(ctx context.Context, in *newEnrolTokenInput) (fleeta
 	if err != nil {
 		return none, err
 	}
-	audit.Of(ctx).Object = "token " + row.ID
 	return fleetapi.EnrolTokenMade{EnrolToken: enrolToken(row), Token: token.String()}, nil
 }
 
@@ -134,6 +133,7 @@ func (a *API) revokeEnrolToken(ctx context.Context, in *enrolTokenInput) (fleeta
 	if err != nil {
 		return none, notTold(err)
 	}
+	audit.Of(ctx).Object, audit.Of(ctx).Note = "token "+k.ID, "at site "+k.Site
 	if err := a.opts.Store.EndEnrolToken(ctx, k.ID, "withdrawn by "+who(ctx).Name); err != nil {
 		return none, err
 	}

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 
 	"github.com/edgeherd/edgeherd/controller/audit"
+	"github.com/edgeherd/edgeherd/controller/store"
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
 	"github.com/edgeherd/edgeherd/models"
 )
@@ -54,6 +55,41 @@ func (a *API) verifyFile(f models.File) fleetapi.VerifiedFile {
 	return v
 }
 
+// maxPinned versions of a name take room on every box that has run them.
+const maxPinned = 8
+
+type pinInput struct {
+	Name string `path:"name" maxLength:"63" example:"silero-vad"`
+	Body fleetapi.PinModel
+}
+
+// pinModel keeps a version. Boxes hear of it with the next version that replaces
+// something there: nothing is collected before.
+func (a *API) pinModel(ctx context.Context, in *pinInput) (fleetapi.ModelVersion, error) {
+	a.deciding.Lock() // it is not retired meanwhile
+	defer a.deciding.Unlock()
+	m, err := a.opts.Store.Model(ctx, in.Name, in.Body.Version)
+	if err != nil {
+		return fleetapi.ModelVersion{}, err
+	}
+	err = a.opts.Store.PinModel(ctx, m.Ref(), in.Body.Pinned, maxPinned)
+	if errors.Is(err, store.ErrConflict) {
+		return fleetapi.ModelVersion{}, conflict("Let one go first: edgeherd model unpin "+in.Name+":VERSION", "%d versions of %s are pinned already", maxPinned, in.Name)
+	}
+	if err != nil {
+		return fleetapi.ModelVersion{}, err
+	}
+	d := audit.Of(ctx)
+	d.Object, d.Before, d.After = "model "+m.Ref().String(), fmt.Sprintf("pinned: %t", m.Pinned), fmt.Sprintf("pinned: %t", in.Body.Pinned)
+	m.Pinned = in.Body.Pinned
+	a.changed(fleetapi.Change{Topic: "models", ID: in.Name})
+	return versionOf(m), nil
+}
+
+func pinned(ref models.Ref) error {
+	return conflict("If it may go: edgeherd model unpin "+ref.String(), "%s is pinned", ref)
+}
+
 // retireModel forgets a version that nobody runs or shall run.
 func (a *API) retireModel(ctx context.Context, in *versionInput) (fleetapi.RetiredModel, error) {
 	a.deciding.Lock() // no rollout of it begins meanwhile
@@ -61,6 +97,9 @@ func (a *API) retireModel(ctx context.Context, in *versionInput) (fleetapi.Retir
 	m, err := a.opts.Store.Model(ctx, in.Name, in.Body.Version)
 	if err != nil {
 		return fleetapi.RetiredModel{}, err
+	}
+	if m.Pinned {
+		return fleetapi.RetiredModel{}, pinned(m.Ref())
 	}
 	boxes, err := a.boxes(ctx)
 	if err != nil {
@@ -83,6 +122,9 @@ func (a *API) retireModel(ctx context.Context, in *versionInput) (fleetapi.Retir
 		}
 	}
 	rest, err := a.opts.Store.RetireModel(ctx, m.Digest)
+	if errors.Is(err, store.ErrConflict) { // by another controller, a moment ago
+		return fleetapi.RetiredModel{}, pinned(m.Ref())
+	}
 	if err != nil {
 		return fleetapi.RetiredModel{}, err
 	}

@@ -18,16 +18,29 @@ var dist embed.FS
 
 var plain = template.Must(template.New("plain").Parse(`<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>edgeherd</title>
-<h1>{{.Title}}</h1><p>{{.Text}}</p><pre>{{.Command}}</pre></html>
+{{if .To}}<meta http-equiv="refresh" content="0; url={{.To}}">{{end}}<title>edgeherd</title>
+<h1>{{.Title}}</h1><p>{{.Text}}</p>{{if .Command}}<pre>{{.Command}}</pre>{{else}}<p><a href="/sign-in">/sign-in</a></p>{{end}}</html>
 `))
+
+// notice is what such a page says. To is where a browser goes on to at once.
+type notice struct{ Title, Text, Command, To string }
 
 // plainPage is a page that needs no build: what is the matter, and the command
 // that helps.
-func plainPage(w http.ResponseWriter, status int, title, text, command string) {
+func plainPage(w http.ResponseWriter, status int, n notice) {
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.WriteHeader(status)
-	_ = plain.Execute(w, struct{ Title, Text, Command string }{title, text, command}) // the client went away
+	_ = plain.Execute(w, n) // the client went away
+}
+
+// turnedAway ends a sign-in that did not come about. Where there is a dashboard,
+// its page says so in the language of whoever reads it.
+func turnedAway(w http.ResponseWriter, status int, code, title, text string) {
+	n := notice{Title: title, Text: text}
+	if _, err := fs.Stat(dist, "web/dist/index.html"); err == nil {
+		n.To = "/sign-in?refused=" + code
+	}
+	plainPage(w, status, n)
 }
 
 // page serves the dashboard. A path that is no file is a place inside the
@@ -62,7 +75,7 @@ func servePage(w http.ResponseWriter, r *http.Request, root fs.FS) {
 		w.Header().Set("Service-Worker-Allowed", "/") // it is for /t/ and for /T/
 	}
 	if _, err := fs.Stat(root, name); err != nil {
-		plainPage(w, http.StatusOK, "The dashboard has not been built.", "The API works. For the pages, run this in the source tree and build again:", "make web build")
+		plainPage(w, http.StatusOK, notice{Title: "The dashboard has not been built.", Text: "The API works. For the pages, run this in the source tree and build again:", Command: "make web build"})
 		return
 	}
 	if strings.HasPrefix(name, "assets/") {

@@ -98,6 +98,9 @@ func (a *API) rollBack(ctx context.Context, id string, act rollout.Act) (fleetap
 	if err != nil {
 		return r, err
 	}
+	if act.Wave < 0 || act.Wave > len(r.Waves) {
+		return r, conflict("See its state: edgeherd rollout status "+id, "there is no wave %d; the rollout has %d", act.Wave, len(r.Waves))
+	}
 	done, drafts, err := a.takenBack(ctx, r)
 	if err != nil {
 		return r, err

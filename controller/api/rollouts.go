@@ -2,8 +2,6 @@ package api
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/base32"
 	"errors"
 	"fmt"
 	"slices"
@@ -133,7 +131,7 @@ func given(s string) int {
 // order makes a plan out of what boxes, sites and the cargo say.
 func (a *API) order(ctx context.Context, c cargo, req fleetapi.PlanRequest, boxes []fleetapi.Box) (fleetapi.Rollout, error) {
 	o := rollout.Order{
-		ID: newRolloutID(), Request: req, Kind: c.kind, Target: c.target, Bytes: c.bytes, Sizes: c.sizes, Boxes: boxes, Unfit: c.unfit, Draws: c.draws,
+		ID: rollout.NewID(), Request: req, Kind: c.kind, Target: c.target, Bytes: c.bytes, Sizes: c.sizes, Boxes: boxes, Unfit: c.unfit, Draws: c.draws,
 		Zones: map[string]string{}, Rates: map[string]int64{}, Now: a.opts.WallClock().UTC(),
 	}
 	sites, err := a.opts.Store.Sites(ctx)
@@ -158,13 +156,6 @@ func (a *API) order(ctx context.Context, c cargo, req fleetapi.PlanRequest, boxe
 		return r, badRequest("", "%s", err)
 	}
 	return r, nil
-}
-
-// newRolloutID draws 50 random bits.
-func newRolloutID() string {
-	var raw [7]byte
-	rand.Read(raw[:]) // never fails since Go 1.24
-	return "r-" + strings.ToLower(base32.StdEncoding.EncodeToString(raw[:]))[:10]
 }
 
 // cargo is what a rollout brings to its boxes.
@@ -259,8 +250,8 @@ func (a *API) free(ctx context.Context, r fleetapi.Rollout) error {
 func clash(r fleetapi.Rollout, open []fleetapi.Rollout) error {
 	mine := targets(r)
 	for _, o := range open {
-		if o.ID == r.ID || o.Kind != r.Kind || o.Target.Name != r.Target.Name {
-			continue
+		if o.ID == r.ID || o.Kind != r.Kind || o.Target.Name != r.Target.Name || o.Late {
+			continue // what the controller does by itself stands back
 		}
 		for _, w := range o.Waves {
 			for _, t := range w.Targets {

@@ -109,9 +109,11 @@ var access = map[string]entry{
 	"POST /api/v1/models":                ofFleet(authz.Push).do("model.push"),
 	"POST /api/v1/models/{name}/verify":  ofFleet(authz.Push).do("model.verify"),
 	"POST /api/v1/models/{name}/retire":  ofFleet(authz.Push).do("model.retire"),
+	"POST /api/v1/models/{name}/pin":     ofFleet(authz.Push).do("model.pin"),
 	"GET /api/v1/releases":               filtered(authz.See),
 	"POST /api/v1/releases":              ofFleet(authz.Push).do("release.push"),
 	"GET /api/v1/trust":                  filtered(authz.See),
+	"GET /api/v1/trust/roles":            filtered(authz.See),
 	"POST /api/v1/trust/documents":       ofFleet(authz.Push).do("trust.submit"), // what counts is the signature
 	"POST /api/v1/blobs:missing":         ofFleet(authz.Push),
 	"PUT /api/v1/blobs/{hex}":            ofFleet(authz.Push).do("blob.put"),

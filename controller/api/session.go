@@ -224,8 +224,8 @@ func (a *API) login(w http.ResponseWriter, r *http.Request) {
 	d := &audit.Draft{Source: source(r), Verb: "login", Actor: "login address"}
 	s, err := a.opts.People.Redeem(audit.With(r.Context(), d), secret)
 	if errors.Is(err, people.ErrUnknown) {
-		plainPage(w, http.StatusUnauthorized, "This login URL has been used or has expired.",
-			"Each works once. For a new one, run this where the controller or your token is:", "edgeherd login --url")
+		turnedAway(w, http.StatusUnauthorized, "link", "This login URL has been used or has expired.",
+			"Each works once. For a new one, run this where the controller or your token is: edgeherd login --url")
 		return
 	}
 	if err != nil {
@@ -284,7 +284,7 @@ func (a *API) startTrip(w http.ResponseWriter, r *http.Request) {
 	address, trip, err := p.Start(r.Context())
 	if err != nil {
 		a.log.Error("the OIDC provider cannot be asked", "err", err)
-		plainPage(w, http.StatusBadGateway, p.Name()+" cannot be reached.", "The controller's log says why. Try again later, or sign in with a password:", "/sign-in")
+		turnedAway(w, http.StatusBadGateway, "unreachable", p.Name()+" cannot be reached.", "The controller's log says why. Try again later, or sign in with a password:")
 		return
 	}
 	http.SetCookie(w, a.tripCookie(trip.String(), int(tripLife.Seconds())))
@@ -298,7 +298,7 @@ func (a *API) endTrip(w http.ResponseWriter, r *http.Request) {
 	s, err := a.finishTrip(r)
 	var f *people.Faulty
 	if errors.As(err, &f) {
-		plainPage(w, http.StatusUnauthorized, f.Why, f.Hint, "/sign-in")
+		turnedAway(w, http.StatusUnauthorized, f.Code, f.Why, f.Hint)
 		return
 	}
 	if err != nil {
@@ -318,11 +318,11 @@ func (a *API) finishTrip(r *http.Request) (people.Session, error) {
 	}
 	trip, err := people.ParseTrip(value)
 	if err != nil {
-		return people.Session{}, &people.Faulty{Why: "This sign-in cannot be finished: " + err.Error() + ".", Hint: "Begin again:"}
+		return people.Session{}, &people.Faulty{Why: "This sign-in cannot be finished: " + err.Error() + ".", Hint: "Begin again:", Code: "again"}
 	}
 	if said := q.Get("error"); said != "" {
 		a.log.Warn("the OIDC provider refused a sign-in", "err", said+": "+q.Get("error_description"))
-		return people.Session{}, &people.Faulty{Why: a.opts.People.Provider().Name() + " refused the sign-in.", Hint: "The controller's log says why. Begin again:"}
+		return people.Session{}, &people.Faulty{Why: a.opts.People.Provider().Name() + " refused the sign-in.", Hint: "The controller's log says why. Begin again:", Code: "refused"}
 	}
 	return a.opts.People.Finish(r.Context(), people.Return{Trip: trip, State: q.Get("state"), Code: q.Get("code")})
 }

@@ -190,6 +190,16 @@ func TestASignInAtTheProviderEndsAtTheDashboard(t *testing.T) {
 			t.Errorf("%s: %d %s", path, got.status, got.body)
 		}
 	}
+	idp.SetPerson(peopletest.Person{Subject: "8", Name: "eve", Groups: []string{"other"}})
+	if res, err = browser.Get(w.server.URL + "/login/oidc"); err != nil {
+		t.Fatal(err)
+	}
+	body, err = io.ReadAll(res.Body)
+	must(t, err)
+	res.Body.Close()
+	if res.StatusCode != http.StatusUnauthorized || !strings.Contains(string(body), "none of your groups") || !strings.Contains(string(body), `<a href="/sign-in">`) {
+		t.Errorf("somebody without a group: %s %s", res.Status, body)
+	}
 }
 
 // TestEverythingThatIsDoneIsRecordedOnce: also what no handler thought of.

@@ -21,6 +21,7 @@ import (
 
 func (a *API) registerTrust() {
 	route(a, get("/trust", "getTrust", "What says which versions boxes may run", "trust"), a.getTrust)
+	route(a, get("/trust/roles", "getTrustRoles", "How near the ends of what people signed are", "trust"), a.getTrustRoles)
 	route(a, post("/trust/documents", "submitTrust", "Publish a document that people have signed", "trust"), a.submitTrust)
 }
 
@@ -41,6 +42,35 @@ func (a *API) getTrust(ctx context.Context, _ *nothing) (fleetapi.Trust, error) 
 			return out, fmt.Errorf("stored metadata of %s: %w", d.Role, err)
 		}
 		out.Documents = append(out.Documents, fleetapi.TrustDocument{Role: d.Role, Version: d.Version, Staged: d.Staged, Expires: head.Expires.UTC(), Document: d.Body})
+	}
+	return out, err
+}
+
+func (a *API) getTrustRoles(ctx context.Context, _ *nothing) (fleetapi.TrustRoles, error) {
+	out := fleetapi.TrustRoles{Development: true, Items: []fleetapi.TrustRole{}}
+	if a.opts.Trust == nil {
+		out.Development = a.opts.Keyring.Development
+		return out, nil
+	}
+	ok, err := a.opts.Trust.Production(ctx)
+	if err != nil || !ok {
+		return out, err
+	}
+	out.Development = false
+	docs, err := a.opts.Trust.Documents(ctx)
+	if err != nil {
+		return out, err
+	}
+	roles, err := store.Standings(docs, a.opts.WallClock())
+	for _, r := range roles {
+		one := fleetapi.TrustRole{Role: r.Role, Version: r.Version, Expires: r.Expires.UTC(), Stage: r.Stage.String(), Need: r.Keys.Threshold, Keys: []string{}, Signed: []string{}, Waits: r.Waits, Do: r.Do()}
+		for _, k := range r.Keys.Public {
+			one.Keys = append(one.Keys, k.ID().Short())
+		}
+		for _, k := range r.Signed {
+			one.Signed = append(one.Signed, k.Short())
+		}
+		out.Items = append(out.Items, one)
 	}
 	return out, err
 }

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"io"
 	"net/http"
 	"os"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/edgeherd/edgeherd/controller/deliver"
 	"github.com/edgeherd/edgeherd/internal/blob"
+	"github.com/edgeherd/edgeherd/models/wdelta"
 )
 
 // zeros gives n bytes without holding them.
@@ -71,5 +73,54 @@ func TestAnUploadOfAnyLengthIsStreamed(t *testing.T) {
 	resp.Body.Close()
 	if resp.StatusCode != http.StatusRequestEntityTooLarge {
 		t.Errorf("an upload beyond the bound: %s", resp.Status)
+	}
+}
+
+// What has no room is told before a byte of it is written, a pack by what it makes; the
+// database of all boxes lives on the same disk.
+func TestAnUploadLeavesTheDatabaseItsRoom(t *testing.T) {
+	w := newWorld(t)
+	w.api.opts.FreeBytes = func(string) (int64, error) { return keepFree + 1<<20, nil }
+	put := func(query string, body []byte, size int64) (int, string) {
+		t.Helper()
+		d, _, err := blob.SumReader(&zeros{size})
+		must(t, err)
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, w.server.URL+"/api/v1/blobs/"+d.Hex()+query, bytes.NewReader(body))
+		must(t, err)
+		req.Header.Set("Authorization", "Bearer "+w.tokens["ops"])
+		resp, err := http.DefaultClient.Do(req)
+		must(t, err)
+		defer resp.Body.Close()
+		text, err := io.ReadAll(resp.Body)
+		must(t, err)
+		if resp.StatusCode != http.StatusCreated && w.blobs.Has(d) {
+			t.Errorf("%d bytes were refused and are there", size)
+		}
+		return resp.StatusCode, string(text)
+	}
+	pack := func(size int64) []byte {
+		var out bytes.Buffer
+		_, err := wdelta.Encode(t.Context(), nil, bytes.NewReader(make([]byte, size)), &out, wdelta.Options{})
+		must(t, err)
+		return out.Bytes()
+	}
+	if code, text := put("", make([]byte, 1<<20+1), 1<<20+1); code != http.StatusInsufficientStorage || !strings.Contains(text, "edgeherd model retire") {
+		t.Errorf("a file without room: %d %s", code, text)
+	}
+	if code, text := put("?packed", pack(2<<20), 2<<20); code != http.StatusInsufficientStorage {
+		t.Errorf("a pack of which the file has no room: %d %s", code, text)
+	}
+	if code, text := put("?packed", pack(1 << 20)[:200], 1<<20); code != http.StatusUnprocessableEntity && code != http.StatusBadRequest {
+		t.Errorf("half a pack: %d %s", code, text)
+	}
+	// Uploads side by side are promised the same room once.
+	give, err := w.api.room.take("", w.api.opts.FreeBytes, 1)
+	must(t, err)
+	if code, _ := put("", make([]byte, 1<<20), 1<<20); code != http.StatusInsufficientStorage {
+		t.Error("room was promised twice")
+	}
+	give()
+	if code, text := put("?packed", pack(1<<20), 1<<20); code != http.StatusCreated {
+		t.Errorf("what fits: %d %s", code, text)
 	}
 }

@@ -61,6 +61,9 @@ type Options struct {
 	Blobs string
 	// Database and PasswordFile are as in store.Options; empty means SQLite in State.
 	Database, PasswordFile string
+	// Bucket says where models and releases are when the folder is a cache before a
+	// bucket; empty: there is none.
+	Bucket string
 	// WithBlobs has models and releases in the backup as well.
 	WithBlobs bool
 	// Program is the version that writes the backup.
@@ -96,6 +99,8 @@ type Manifest struct {
 	// Blobs are needed beside the backup unless they are among Files.
 	Blobs     []File `json:"blobs"`
 	WithBlobs bool   `json:"with_blobs"`
+	// Bucket holds models and releases, and is no part of the backup.
+	Bucket string `json:"bucket,omitempty"`
 	// WithoutKey: keys/secrets.key was left out.
 	WithoutKey bool `json:"without_secrets_key,omitempty"`
 }
@@ -114,6 +119,9 @@ func Write(ctx context.Context, opts Options, file string) (m Manifest, err erro
 	if opts.WallClock == nil {
 		opts.WallClock = time.Now
 	}
+	if opts.WithBlobs && opts.Bucket != "" {
+		return m, fmt.Errorf("models and releases are in the bucket %s, and the folder is only a cache of it: a backup would have some of them. Save the bucket by its own means, such as versions and replication, and leave out --with-blobs", opts.Bucket)
+	}
 	if opts, err = opts.resolved(file); err != nil {
 		return m, err
 	}
@@ -125,7 +133,7 @@ func Write(ctx context.Context, opts Options, file string) (m Manifest, err erro
 		return m, fmt.Errorf("make room for the backup: %w", err)
 	}
 	defer os.RemoveAll(work)
-	m = Manifest{Format: format, Version: version, Created: opts.WallClock().UTC().Truncate(time.Second), Program: opts.Program, Engine: "sqlite", WithBlobs: opts.WithBlobs}
+	m = Manifest{Format: format, Version: version, Created: opts.WallClock().UTC().Truncate(time.Second), Program: opts.Program, Engine: "sqlite", WithBlobs: opts.WithBlobs, Bucket: opts.Bucket}
 	db := File{Name: sqliteName}
 	if opts.Database != "" {
 		m.Engine, db.Name = "postgres", dumpName

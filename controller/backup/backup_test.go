@@ -167,6 +167,26 @@ func database(t *testing.T) string {
 	return address
 }
 
+// TestABackupSaysThatTheBucketIsNotInIt: nobody takes the cache for all there is.
+func TestABackupSaysThatTheBucketIsNotInIt(t *testing.T) {
+	opts := state(t)
+	check(t, open(t, opts).Close())
+	opts.Bucket, opts.WithBlobs = "https://s3.example.net/fleet", true
+	file := filepath.Join(t.TempDir(), "backup.tar")
+	if _, err := backup.Write(ctx, opts, file); err == nil || !strings.Contains(err.Error(), opts.Bucket) {
+		t.Errorf("with what the cache has: %v", err)
+	}
+	opts.WithBlobs = false
+	if m, err := backup.Write(ctx, opts, file); err != nil || m.Bucket != opts.Bucket {
+		t.Errorf("the bucket is %q, %v", m.Bucket, err)
+	}
+	r, err := backup.Restore(ctx, backup.Options{State: filepath.Join(t.TempDir(), "new")}, file, false)
+	check(t, err)
+	if r.Manifest.Bucket != opts.Bucket || len(r.Missing) != 0 {
+		t.Errorf("restored %+v; what the cache had is no loss", r)
+	}
+}
+
 // TestADamagedBackupChangesNothing flips, cuts and lengthens a backup.
 func TestADamagedBackupChangesNothing(t *testing.T) {
 	opts := state(t)

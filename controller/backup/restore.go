@@ -77,6 +77,9 @@ func Restore(ctx context.Context, opts Options, file string, force bool) (r Rest
 	if r.Missing, err = keepBlobs(opts, next, r.Manifest.Blobs); err != nil {
 		return r, fmt.Errorf("keep models and releases: %w", err)
 	}
+	if r.Manifest.Bucket != "" {
+		r.Missing = nil // the folder was a cache
+	}
 	if r.KeyMissing, err = keepSecretsKey(opts.State, next, r.Manifest.WithoutKey); err != nil {
 		return r, fmt.Errorf("keep the key of secrets: %w", err)
 	}

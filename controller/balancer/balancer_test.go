@@ -21,6 +21,7 @@ import (
 
 	"github.com/edgeherd/edgeherd/controller/balancer"
 	"github.com/edgeherd/edgeherd/internal/assets"
+	"github.com/edgeherd/edgeherd/internal/freeport"
 )
 
 var loopback = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
@@ -163,10 +164,9 @@ func TestASilentConnectionHoldsUpNobody(t *testing.T) {
 // free is an address on which nobody listens.
 func free(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := freeport.Address()
 	must(t, err)
-	defer l.Close()
-	return l.Addr().String()
+	return address
 }
 
 // TestHAProxyTellsWhoIsBehindIt runs HAProxy on the configuration that we ship.
@@ -206,7 +206,7 @@ func TestHAProxyTellsWhoIsBehindIt(t *testing.T) {
 	}()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for late := time.Now().Add(20 * time.Second); ; <-tick.C {
+	for late := time.Now().Add(time.Minute); ; <-tick.C {
 		probe, err := net.Dial("tcp4", entry)
 		if err == nil {
 			probe.Close()

@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"os/user"
@@ -25,6 +26,7 @@ import (
 
 	"github.com/edgeherd/edgeherd/controller/broker"
 	"github.com/edgeherd/edgeherd/internal/assets"
+	"github.com/edgeherd/edgeherd/internal/freeport"
 	"github.com/edgeherd/edgeherd/internal/identity"
 	"github.com/edgeherd/edgeherd/internal/wire"
 )
@@ -32,15 +34,14 @@ import (
 // These tests run the Mosquitto of the distribution with the configuration
 // that `edgeherd server broker-config mosquitto` prints, as it is.
 
-// freePort is a port of loopback that nobody used a moment ago.
+// freePort is a port of loopback on which nobody listens.
 func freePort(t *testing.T) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := freeport.Address()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	return int(netip.MustParseAddrPort(address).Port())
 }
 
 // mosquitto is a running Mosquitto with the certificates of a CA.
@@ -124,7 +125,7 @@ func (m *mosquitto) start() {
 	if err := m.cmd.Start(); err != nil {
 		m.t.Fatal(err)
 	}
-	until(m.t, 10*time.Second, "Mosquitto listens", func() bool {
+	until(m.t, "Mosquitto listens", func() bool {
 		conn, err := net.Dial("tcp", m.addr())
 		if err == nil {
 			conn.Close()
@@ -144,16 +145,16 @@ func (m *mosquitto) kill() {
 func (m *mosquitto) addr() string { return fmt.Sprintf("127.0.0.1:%d", m.port) }
 
 // until asks ten times a second until cond holds.
-func until(t *testing.T, within time.Duration, what string, cond func() bool) {
+func until(t *testing.T, what string, cond func() bool) {
 	t.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	deadline := time.After(within)
+	deadline := time.After(2 * time.Minute) // a loaded machine is slow
 	for !cond() {
 		select {
 		case <-tick.C:
 		case <-deadline:
-			t.Fatalf("not within %s: %s", within, what)
+			t.Fatalf("never: %s", what)
 		}
 	}
 }
@@ -210,7 +211,9 @@ func TestTheProbePassesTheGeneratedMosquittoAndNamesEachWrongSetting(t *testing.
 				return strings.Replace(conf, tc.old, tc.new, 1)
 			})
 			p := m.probe()
-			p.Within = 4 * time.Second
+			if tc.want != "" { // some faults are known by what does not come
+				p.Within = 4 * time.Second
+			}
 			err := p.Run(t.Context())
 			switch {
 			case tc.want == "" && err != nil:
@@ -235,7 +238,9 @@ func TestMosquittoWithItsDefaultsIsRefusedByTheProbe(t *testing.T) {
 		}
 		return strings.Join(kept, "")
 	})
-	err := m.probe().Run(t.Context())
+	p := m.probe()
+	p.Within = 8 * time.Second // what does not come is waited for
+	err := p.Run(t.Context())
 	if !errors.Is(err, broker.ErrUnfit) || !strings.Contains(err.Error(), "max_queued_messages 0") {
 		t.Errorf("got %v, want that max_queued_messages is named", err)
 	}
@@ -309,7 +314,7 @@ func (m *mosquitto) shows(cfg *tls.Config, client string, got mqtt.MessageHandle
 		SetAutoReconnect(false).SetCleanSession(true).SetProtocolVersion(4).SetDefaultPublishHandler(got)
 	c := mqtt.NewClient(o)
 	token := c.Connect()
-	token.WaitTimeout(10 * time.Second)
+	token.WaitTimeout(time.Minute)
 	m.t.Cleanup(func() { c.Disconnect(0) })
 	return c, token.Error()
 }
@@ -325,7 +330,7 @@ func (m *mosquitto) mustBox(id identity.ID, got mqtt.MessageHandler) mqtt.Client
 
 func ok(t *testing.T, token mqtt.Token) {
 	t.Helper()
-	if !token.WaitTimeout(10*time.Second) || token.Error() != nil {
+	if !token.WaitTimeout(time.Minute) || token.Error() != nil {
 		t.Fatalf("broker answered %v", token.Error())
 	}
 }
@@ -338,7 +343,7 @@ func TestTwoControllersAtOneBrokerGetEachMessageOnceAndBothReachTheBox(t *testin
 	box := m.mustBox(boxA, func(_ mqtt.Client, msg mqtt.Message) { down <- string(msg.Payload()) })
 	ok(t, box.Subscribe(wire.TopicDown.For(boxA), 1, nil))
 	for i, x := range xs {
-		until(t, 10*time.Second, "the controller is connected", func() bool {
+		until(t, "the controller is connected", func() bool {
 			return x.Publish(boxA, wire.TopicAck, fmt.Appendf(nil, "from %d", i), 1) == nil
 		})
 		if got := <-down; got != fmt.Sprintf("from %d", i) {
@@ -347,7 +352,7 @@ func TestTwoControllersAtOneBrokerGetEachMessageOnceAndBothReachTheBox(t *testin
 	}
 	// Both have subscribed when both hear something.
 	sent := 0
-	until(t, 20*time.Second, "both controllers hear the box", func() bool {
+	until(t, "both controllers hear the box", func() bool {
 		ok(t, box.Publish(wire.TopicData.For(boxA), 1, false, fmt.Sprint(sent)))
 		sent++
 		return len(sinks[0].of(boxA)) > 0 && len(sinks[1].of(boxA)) > 0
@@ -366,7 +371,7 @@ func TestTwoControllersAtOneBrokerGetEachMessageOnceAndBothReachTheBox(t *testin
 		}
 		return seen
 	}
-	until(t, 10*time.Second, "all messages arrive", func() bool { return len(total()) >= before-1+more })
+	until(t, "all messages arrive", func() bool { return len(total()) >= before-1+more })
 	for text, n := range total() {
 		if n != 1 {
 			t.Errorf("%q arrived %d times", text, n)
@@ -388,7 +393,7 @@ func TestTheGeneratedListRefusesForgedTopicsIdentitiesAndListeners(t *testing.T)
 		return thief
 	}
 	honest := m.mustBox(boxA, func(mqtt.Client, mqtt.Message) {})
-	until(t, 10*time.Second, "the controller listens", func() bool {
+	until(t, "the controller listens", func() bool {
 		ok(t, honest.Publish(wire.TopicHello.For(boxA), 1, false, "here"))
 		return len(sink.of(boxA)) > 0
 	})
@@ -399,13 +404,13 @@ func TestTheGeneratedListRefusesForgedTopicsIdentitiesAndListeners(t *testing.T)
 		again().Publish(topic.For(boxA), 1, false, "forged").WaitTimeout(10 * time.Second)
 	}
 	again().Publish(wire.TopicWant.For(boxB), 1, false, "forged").WaitTimeout(10 * time.Second)
-	until(t, 20*time.Second, "what is the thief's own arrives", func() bool {
+	until(t, "what is the thief's own arrives", func() bool {
 		// The connection may just be ending for what was asked before.
 		again().Publish(wire.TopicData.For(boxB), 1, false, "own").WaitTimeout(10 * time.Second)
 		return len(sink.of(boxB)) > 0
 	})
 	ok(t, honest.Publish(wire.TopicData.For(boxA), 1, false, "end"))
-	until(t, 10*time.Second, "what is allowed arrives", func() bool {
+	until(t, "what is allowed arrives", func() bool {
 		all := sink.of(boxA)
 		return all[len(all)-1] == "up/data end"
 	})
@@ -467,7 +472,7 @@ func TestMosquittoLetsNoRevokedCertificateIn(t *testing.T) {
 	for _, c := range []tls.Certificate{older, bad} {
 		revoked = append(revoked, identity.Revoked{Serial: c.Leaf.SerialNumber.Text(16), Since: time.Now()})
 	}
-	until(t, 20*time.Second, "both are refused", func() bool { // of two lists the later second counts
+	until(t, "both are refused", func() bool { // of two lists the later second counts
 		list, err := ca.RevocationList(revoked)
 		if err != nil {
 			t.Fatal(err)
@@ -515,7 +520,7 @@ func TestABoxThatNobodyEnrolledIsRefusedAndNamedOnce(t *testing.T) {
 	go func() { done <- x.Run(ctx) }()
 	defer func() { cancel(); <-done }()
 	known, strange := m.mustBox(boxA, nil), m.mustBox(boxB, nil)
-	until(t, 10*time.Second, "the controller listens", func() bool {
+	until(t, "the controller listens", func() bool {
 		for range 3 {
 			ok(t, strange.Publish(wire.TopicHello.For(boxB), 1, false, "hello"))
 		}
@@ -562,17 +567,17 @@ func TestWithoutSharedSubscriptionsOnlyTheLeaderListens(t *testing.T) {
 		lead[turn].Store("lead", true)
 		lead[1-turn].Delete("lead")
 		at := len(sinks[turn].of(boxA))
-		until(t, 10*time.Second, "the new leader hears", func() bool {
+		until(t, "the new leader hears", func() bool {
 			ok(t, box.Publish(wire.TopicData.For(boxA), 1, false, "x"))
 			return len(sinks[turn].of(boxA)) > at
 		})
 		// The old leader unsubscribes by itself; then only one hears.
-		until(t, 10*time.Second, "the old leader hears no more", func() bool {
+		until(t, "the old leader hears no more", func() bool {
 			mine, other := len(sinks[turn].of(boxA)), len(sinks[1-turn].of(boxA))
 			for range 3 {
 				ok(t, box.Publish(wire.TopicData.For(boxA), 1, false, "y"))
 			}
-			until(t, 5*time.Second, "the leader hears", func() bool { return len(sinks[turn].of(boxA)) >= mine+3 })
+			until(t, "the leader hears", func() bool { return len(sinks[turn].of(boxA)) >= mine+3 })
 			return len(sinks[1-turn].of(boxA)) == other
 		})
 	}

@@ -72,21 +72,21 @@ type Place struct {
 	Simulated                         bool
 }
 
-// rank orders levels.
-func rank(h fleetapi.Health) int {
+// urgency orders levels.
+func urgency(h fleetapi.Health) int {
 	return slices.Index([]fleetapi.Health{fleetapi.HealthUnknown, fleetapi.HealthHealthy, fleetapi.HealthWatch, fleetapi.HealthTicket, fleetapi.HealthUrgent}, h)
 }
 
 // Worse is the more urgent of two levels.
 func Worse(a, b fleetapi.Health) fleetapi.Health {
-	if rank(b) > rank(a) {
+	if urgency(b) > urgency(a) {
 		return b
 	}
 	return a
 }
 
 // AtLeast reports whether a level is as urgent as least.
-func AtLeast(h, least fleetapi.Health) bool { return rank(h) >= rank(least) }
+func AtLeast(h, least fleetapi.Health) bool { return urgency(h) >= urgency(least) }
 
 // maxTimeline bounds the history of a ticket: its oldest lines but the first go.
 const maxTimeline = 200

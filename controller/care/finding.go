@@ -64,7 +64,7 @@ func unix(u health.Unix) time.Time { return time.Unix(int64(u), 0).UTC() }
 func Worst(findings []fleetapi.Finding) (level fleetapi.Health, causes []string) {
 	open := slices.DeleteFunc(slices.Clone(findings), func(f fleetapi.Finding) bool { return f.Closed != nil || f.Muted })
 	slices.SortStableFunc(open, func(a, b fleetapi.Finding) int {
-		return cmp.Or(rank(b.Level)-rank(a.Level), cmp.Compare(a.Cause, b.Cause))
+		return cmp.Or(urgency(b.Level)-urgency(a.Level), cmp.Compare(a.Cause, b.Cause))
 	})
 	level, causes = fleetapi.HealthHealthy, []string{}
 	for _, f := range open {

@@ -15,9 +15,10 @@ import (
 // Notice is what somebody should be told. Of one Key there is one notice, ever.
 type Notice struct {
 	Key     string          `json:"key"`
-	Kind    string          `json:"kind"` // opened, raised, reopened, verified, closed, digest, test; rollouts.EVENT
+	Kind    string          `json:"kind"` // opened, raised, reopened, verified, closed, digest, test; rollouts.EVENT, trust.EVENT
 	Time    time.Time       `json:"time"`
 	Level   fleetapi.Health `json:"level"`
+	Was     fleetapi.Health `json:"was,omitempty"` // the level before, of what became worse
 	Site    string          `json:"site,omitempty"`
 	Sites   []string        `json:"sites,omitempty"` // of a SKU's ticket: where its boxes stand
 	Title   string          `json:"title"`
@@ -25,6 +26,7 @@ type Notice struct {
 	Path    string          `json:"path,omitempty"` // of the page
 	Ticket  *Told           `json:"ticket,omitempty"`
 	Rollout *ToldRollout    `json:"rollout,omitempty"`
+	Trust   *ToldRole       `json:"trust,omitempty"`
 	// Active is false when what was told of is over.
 	Active bool `json:"active"`
 }
@@ -64,18 +66,29 @@ type ToldRollout struct {
 	Affected  string                `json:"affected,omitempty"`
 }
 
+// ToldRole is what a notice tells of a role of the fleet's metadata.
+type ToldRole struct {
+	Role    string    `json:"role"`
+	Expires time.Time `json:"expires"`
+	// Keys are those that may renew it, of which Need must.
+	Keys []string `json:"keys"`
+	Need int      `json:"need"`
+	// Do is the command that renews it; "" when the controller does.
+	Do string `json:"do,omitempty"`
+}
+
 // Notices says what is worth telling of a ticket that changed, in the language
 // of a dictionary (nil: English). was is nil for a new one. Of one that is part
 // of another's people are not told.
 func Notices(was *fleetapi.Ticket, is fleetapi.Ticket, now time.Time, d *i18n.Dictionary) []Notice {
-	kind := ""
+	kind, before := "", fleetapi.Health("")
 	switch {
 	case is.Within != "":
 		return nil
 	case was == nil || was.Within != "" && !is.State.Ended():
 		kind = "opened"
 	case was.State == is.State && was.Level != is.Level && AtLeast(is.Level, was.Level):
-		kind = "raised"
+		kind, before = "raised", was.Level
 	case was.State == is.State:
 		return nil
 	case is.State == fleetapi.TicketReopened:
@@ -90,7 +103,7 @@ func Notices(was *fleetapi.Ticket, is fleetapi.Ticket, now time.Time, d *i18n.Di
 	return []Notice{{
 		// The time keeps keys apart that a database restored from a backup would
 		// give anew: receivers drop what they had.
-		Key: fmt.Sprintf("%s/%s/%d", is.ID, kind, now.UnixMilli()), Kind: kind, Time: now, Level: is.Level, Site: is.Site, Sites: is.Sites,
+		Key: fmt.Sprintf("%s/%s/%d", is.ID, kind, now.UnixMilli()), Kind: kind, Time: now, Level: is.Level, Was: before, Site: is.Site, Sites: is.Sites,
 		Path: "/tickets/" + is.ID, Ticket: told(is), Active: !is.State.Ended(),
 		Title: whose(d, is) + ": " + words(d, is) + ", " + d.Word(kind), Text: lines(d, is),
 	}}

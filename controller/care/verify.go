@@ -7,6 +7,7 @@ import (
 
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
 	"github.com/edgeherd/edgeherd/internal/phrase"
+	"github.com/edgeherd/edgeherd/internal/rank"
 )
 
 // How work is proved.
@@ -128,12 +129,5 @@ func MedianOf(starts []int64, percents []float64, from time.Time) Reading {
 }
 
 func median(v []float64) float64 {
-	if len(v) == 0 {
-		return math.NaN()
-	}
-	v = slices.Sorted(slices.Values(v))
-	if n := len(v); n%2 == 0 {
-		return (v[n/2-1] + v[n/2]) / 2
-	}
-	return v[len(v)/2]
+	return rank.Median(slices.Clone(v))
 }

@@ -105,7 +105,7 @@ func metres(a, b Point) float64 {
 func Route(stops []fleetapi.VisitStop, places map[string]Point, most int) fleetapi.VisitPlan {
 	chosen := slices.Clone(stops)
 	slices.SortStableFunc(chosen, func(a, b fleetapi.VisitStop) int {
-		return cmp.Or(rank(b.Level)-rank(a.Level), len(b.Tickets)-len(a.Tickets), a.Due.Compare(b.Due), cmp.Compare(a.Site, b.Site))
+		return cmp.Or(urgency(b.Level)-urgency(a.Level), len(b.Tickets)-len(a.Tickets), a.Due.Compare(b.Due), cmp.Compare(a.Site, b.Site))
 	})
 	left := 0
 	if most > 0 && len(chosen) > most {

@@ -246,14 +246,15 @@ func (n *Node) Tell(id identity.ID, topic wire.Topic, payload []byte) error {
 	return n.send(ctx, channelOf(node), notice{Box: id, Topic: topic, Payload: payload})
 }
 
-// TellAll has whichever other node talks with a box tell it the newest of a
-// topic, for boxes whose sessions the database does not know by node. It does
-// not wait, and what it cannot tell is told by WELCOME.
-func (n *Node) TellAll(id identity.ID, topic wire.Topic) {
+// TellAll has whichever other nodes talk with a box tell it a message, or the
+// newest of a topic when payload is nil: for boxes whose sessions the database
+// does not know by node, and for those that have several. It does not wait, and
+// what it cannot tell is told by WELCOME.
+func (n *Node) TellAll(id identity.ID, topic wire.Topic, payload []byte) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if len(n.tells) < maxPending {
-		n.tells = append(n.tells, notice{Box: id, Topic: topic})
+		n.tells = append(n.tells, notice{Box: id, Topic: topic, Payload: payload})
 	}
 }
 

@@ -246,10 +246,13 @@ func TestAMessageReachesTheNodeThatTalksWithTheBox(t *testing.T) {
 func TestAMessageForABoxOfNobodyKnowsWhomReachesAllOthers(t *testing.T) {
 	address := database(t)
 	a, b, c := start(t, address), start(t, address), start(t, address)
-	a.TellAll(boxA, wire.TopicWant)
+	a.TellAll(boxA, wire.TopicWant, nil)
+	a.TellAll(boxA, wire.TopicCmd, []byte("question"))
 	for _, p := range []*peer{b, c} {
 		until(t, "the other nodes are told", func() (yes bool) {
-			p.note(func() { yes = slices.Equal(p.told, []string{string(boxA) + " dn/want "}) })
+			p.note(func() {
+				yes = slices.Equal(p.told, []string{string(boxA) + " dn/want ", string(boxA) + " dn/cmd question"})
+			})
 			return yes
 		})
 	}

@@ -27,6 +27,7 @@ func Groups(changes []Change) (groups []fleetapi.ConfigGroup, refused []fleetapi
 			groups = append(groups, fleetapi.ConfigGroup{Diff: diff})
 		}
 		groups[i].Boxes = append(groups[i].Boxes, box)
+		groups[i].Count++
 	}
 	slices.SortStableFunc(groups, func(a, b fleetapi.ConfigGroup) int { return len(b.Boxes) - len(a.Boxes) })
 	return groups, refused
@@ -43,8 +44,8 @@ func lines(c *wire.DesiredConfig) []string {
 	return s.Lines()
 }
 
-// context is how many equal lines stand around a change.
-const context = 2
+// around is how many equal lines stand around a change.
+const around = 2
 
 // Diff is the unified difference of two lists of lines; empty: none.
 func Diff(was, now []string) string {
@@ -82,7 +83,7 @@ func Diff(was, now []string) string {
 	var b strings.Builder
 	a, n, last := 0, 0, -1
 	for i, e := range edits {
-		near := slices.ContainsFunc(edits[max(0, i-context):min(len(edits), i+context+1)], func(e edit) bool { return e.sign != ' ' })
+		near := slices.ContainsFunc(edits[max(0, i-around):min(len(edits), i+around+1)], func(e edit) bool { return e.sign != ' ' })
 		if near {
 			if last != i-1 || last < 0 {
 				fmt.Fprintf(&b, "@@ -%d +%d @@\n", a+1, n+1)

@@ -31,6 +31,10 @@ const (
 	// frame by frame, and a line that broke may hold some of before. One that asks
 	// for more, and reads slowly, would keep all others out for as long as it likes.
 	boxMost = 8
+	// spare is the part of all places, 1/8, that a site which has its share already
+	// leaves to one that comes next: places that slow readers hold are free no sooner
+	// because somebody waits.
+	spare = 8
 )
 
 // Gate lets so many boxes download at once that each gets on. When it is full,
@@ -42,8 +46,9 @@ type Gate struct {
 
 	mu      sync.Mutex           // guards the fields below
 	inside  map[string]int       // by site
-	boxes   map[string]int       // of inside, by box
+	boxes   map[string]int       // of inside and beside, by box
 	all     int                  // of inside
+	beside  map[*Pass]bool       // slow ones that go on without a place
 	waiting map[string]time.Time // sites that were refused, until when they count
 }
 
@@ -53,11 +58,11 @@ func NewGate(o GateOptions) *Gate {
 	if o.BytesPerSecond > 0 {
 		limit = rate.Limit(o.BytesPerSecond)
 	}
-	return &Gate{most: cmp.Or(max(o.Transfers, 0), 100), limiter: rate.NewLimiter(limit, paceChunk), inside: map[string]int{}, boxes: map[string]int{}, waiting: map[string]time.Time{}}
+	return &Gate{most: cmp.Or(max(o.Transfers, 0), 100), limiter: rate.NewLimiter(limit, paceChunk), inside: map[string]int{}, boxes: map[string]int{}, beside: map[*Pass]bool{}, waiting: map[string]time.Time{}}
 }
 
 // Enter lets a box of a site in, which must leave, or says how long it shall wait.
-func (g *Gate) Enter(site, box string, now time.Time) (leave func(), wait time.Duration) {
+func (g *Gate) Enter(site, box string, now time.Time) (p *Pass, wait time.Duration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.boxes[box] >= boxMost {
@@ -78,7 +83,7 @@ func (g *Gate) Enter(site, box string, now time.Time) (leave func(), wait time.D
 		sites++
 	}
 	share := max(1, g.most/max(1, sites))
-	if g.all >= g.most || others && g.inside[site] >= share {
+	if g.all >= g.most || others && g.inside[site] >= share || g.most-g.all <= g.most/spare && g.inside[site] >= g.most/(sites+1) {
 		g.waiting[site] = now.Add(waitsFor)
 		return nil, waitMin + rand.N(waitMax-waitMin)
 	}
@@ -86,26 +91,13 @@ func (g *Gate) Enter(site, box string, now time.Time) (leave func(), wait time.D
 	g.inside[site]++
 	g.boxes[box]++
 	g.all++
-	var once sync.Once
-	return func() { once.Do(func() { g.leave(site, box) }) }, 0
-}
-
-func (g *Gate) leave(site, box string) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.all--
-	if g.boxes[box]--; g.boxes[box] == 0 {
-		delete(g.boxes, box)
-	}
-	if g.inside[site]--; g.inside[site] == 0 {
-		delete(g.inside, site)
-	}
+	return &Pass{g: g, site: site, box: box}, 0
 }
 
 // Paced reads no faster than all transfers together may.
 func (g *Gate) Paced(ctx context.Context, r io.ReadSeeker) io.ReadSeeker {
 	if g.limiter.Limit() == rate.Inf {
-		return r // a file goes out without a copy
+		return r
 	}
 	return paced{r, func(n int) error { return g.limiter.WaitN(ctx, n) }}
 }

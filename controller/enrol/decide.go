@@ -186,6 +186,9 @@ func within(address string, networks []string) bool {
 }
 
 func ago(d time.Duration) string {
+	if d < time.Minute {
+		return "less than a minute"
+	}
 	if d < time.Hour {
 		return fmt.Sprintf("%d min", int(d.Minutes()))
 	}

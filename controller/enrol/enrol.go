@@ -30,6 +30,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/edgeherd/edgeherd/controller/audit"
 	"github.com/edgeherd/edgeherd/controller/store"
 	"github.com/edgeherd/edgeherd/internal/enrol"
 	"github.com/edgeherd/edgeherd/internal/identity"
@@ -143,6 +144,7 @@ func (d *Desk) Mint(ctx context.Context, at enrol.Token, terms Terms) (enrol.Tok
 	}
 	token := enrol.NewToken(at.Host, at.Port, at.Pins...)
 	row := store.EnrolToken{ID: token.ID, Hash: token.SecretHash(), Made: d.opts.WallClock(), Expires: d.opts.WallClock().Add(terms.TTL), UsesLeft: terms.Uses, TokenTerms: terms.TokenTerms}
+	audit.Of(ctx).Object = "token " + row.ID // it is recorded with the row
 	if err := d.opts.Store.AddEnrolToken(ctx, row); err != nil {
 		return enrol.Token{}, store.EnrolToken{}, err
 	}

@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/edgeherd/edgeherd/controller/audit"
 	desk "github.com/edgeherd/edgeherd/controller/enrol"
 	"github.com/edgeherd/edgeherd/controller/store"
 	"github.com/edgeherd/edgeherd/internal/enrol"
@@ -338,5 +339,17 @@ func TestAMachineWithoutANetworkEnrolsByFiles(t *testing.T) {
 	}
 	if _, _, err := w.desk.SignFile(context.Background(), []byte("junk"), "olga", w.server); !desk.Unusable(err) {
 		t.Errorf("junk: %v", err)
+	}
+}
+
+func TestTheRecordOfATokenNamesIt(t *testing.T) {
+	w := newWorld(t, nil)
+	_, row, err := w.desk.Mint(audit.With(t.Context(), &audit.Draft{Actor: "olga", Verb: "enrol.token", Object: "the route"}),
+		enrol.Token{Host: "127.0.0.1", Port: 1}, desk.Terms{TokenTerms: store.TokenTerms{Site: "a"}})
+	check(t, err)
+	lines, err := w.store.AuditNewest(t.Context(), store.AuditQuery{Limit: 1})
+	check(t, err)
+	if len(lines) != 1 || !bytes.Contains(lines[0], []byte(`"token `+row.ID+`"`)) {
+		t.Errorf("recorded: %s", lines)
 	}
 }

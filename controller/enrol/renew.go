@@ -64,13 +64,24 @@ func rule(q renewal, f store.RenewFacts, now time.Time, grace time.Duration) rul
 	if p := f.Pending; p != nil && p.Key == q.key {
 		out.issue, out.again = false, true
 	}
-	if what := moved(f.Member.Hardware, q.hardware); len(what) >= movedParts {
-		out.quarantine = fmt.Sprintf("the machine is another one, seen from %s: its %s changed", q.address, strings.Join(what, ", "))
-	}
+	out.quarantine = otherMachine(f, q.hardware, q.address)
 	if q.fence != 0 && q.fence < f.Member.Fence {
 		out.quarantine = fmt.Sprintf("start %d of the agent, asked from %s, comes after start %d: its disk was copied or put back", q.fence, q.address, f.Member.Fence)
 	}
 	return out
+}
+
+// otherMachine says that a box is no longer the machine that it was; "": it is.
+func otherMachine(f store.RenewFacts, is enrol.Hardware, address string) string {
+	what := moved(f.Member.Hardware, is)
+	if len(what) < movedParts {
+		return ""
+	}
+	before := f.Cert.Address
+	if before == "" {
+		before = "an address that is not known"
+	}
+	return fmt.Sprintf("the machine at %s is another one than that which first used its certificate, from %s: its %s changed", address, before, strings.Join(what, ", "))
 }
 
 // renew gives a box its next certificate.
@@ -174,16 +185,21 @@ func (d *Desk) standing(ctx context.Context, id identity.ID, serial, address str
 	return a, true, nil
 }
 
-// serveState tells a box how it stands.
+// serveState tells a box how it stands, when it has told which machine it is.
 func (d *Desk) serveState(r *http.Request, leaf *x509.Certificate) (said, error) {
+	q, err := read(r.Body, enrol.ReadRenewal)
+	if err != nil {
+		return said{}, err
+	}
 	id, err := identity.ParseID(leaf.Subject.CommonName)
 	if err != nil {
 		return said{}, err
 	}
-	if a, refused, err := d.standing(r.Context(), id, SerialOf(leaf), remote(r).String()); err != nil || refused {
+	address := remote(r).String()
+	if a, refused, err := d.standing(r.Context(), id, SerialOf(leaf), address); err != nil || refused {
 		return a, err
 	}
-	m, err := d.opts.Store.Membership(r.Context(), id)
+	m, err := d.look(r.Context(), id, SerialOf(leaf), q, address)
 	if err != nil {
 		return said{}, err
 	}
@@ -193,6 +209,36 @@ func (d *Desk) serveState(r *http.Request, leaf *x509.Certificate) (said, error)
 	}
 	a.DeviceID = id
 	return a, nil
+}
+
+// look compares the machine with the one that is known: one that has the disk of
+// another tells so at its first contact. Starts are not compared here: a question
+// that a box asked before it was started again may come late.
+func (d *Desk) look(ctx context.Context, id identity.ID, serial string, q enrol.Renewal, address string) (store.Membership, error) {
+	q.Fence = 0
+	m, err := d.opts.Store.Membership(ctx, id)
+	if err != nil || m.State == store.StateQuarantined {
+		return m, err
+	}
+	if _, changed := d.learned(m, q); !changed {
+		return m, nil
+	}
+	why := ""
+	err = d.opts.Store.Renew(ctx, id, serial, func(f store.RenewFacts) (store.RenewDecision, error) {
+		if why = otherMachine(f, q.Hardware, address); why != "" {
+			return store.RenewDecision{Quarantine: why}, nil
+		}
+		is, _ := d.learned(f.Member, q)
+		return store.RenewDecision{Member: &is}, nil
+	})
+	if err != nil {
+		return m, err
+	}
+	if why != "" {
+		d.log.Error("box quarantined", "device", id, "cause", why)
+		d.opts.Changed(id)
+	}
+	return d.opts.Store.Membership(ctx, id)
 }
 
 // serveReceipt takes the last word of a retired box.

@@ -1,6 +1,7 @@
 package enrol_test
 
 import (
+	"encoding/json"
 	"net/http"
 	"testing"
 	"time"
@@ -109,7 +110,7 @@ func TestT23ACopiedDiskIsFoundOutByTheFirstRenewal(t *testing.T) {
 		if m, err := one.contact(); err != nil || m.State != store.StateQuarantined {
 			t.Errorf("%s may not tell: %+v, %v", name, m, err)
 		}
-		if status, a := one.call(http.MethodGet, enrol.PathState, nil); status != http.StatusOK || a.Code != enrol.Quarantined {
+		if status, a := one.call(http.MethodPost, enrol.PathState, []byte(`{"v":1}`)); status != http.StatusOK || a.Code != enrol.Quarantined {
 			t.Errorf("%s asks how it stands: %d %+v", name, status, a)
 		}
 	}
@@ -164,6 +165,16 @@ func TestSignsOfAnotherMachineMeanQuarantine(t *testing.T) {
 		_, a := b.renew(key, 9)
 		b = b.take(a, key)
 		tc.change(&b.hw)
+		// The first question of how it stands tells of the machine already.
+		body, err := json.Marshal(enrol.Renewal{V: enrol.Version, Hardware: b.hw, Fence: tc.fence})
+		check(t, err)
+		want := enrol.Active
+		if tc.want == store.StateQuarantined && tc.fence > 9 {
+			want = enrol.Quarantined
+		}
+		if status, a := b.call(http.MethodPost, enrol.PathState, body); status != http.StatusOK || a.Code != want {
+			t.Errorf("%s: it is told %d %+v, want %s", name, status, a, want)
+		}
 		if status, a := b.renew(newKey(t), tc.fence); status != http.StatusCreated {
 			t.Errorf("%s: %d %+v", name, status, a)
 		}
@@ -172,6 +183,20 @@ func TestSignsOfAnotherMachineMeanQuarantine(t *testing.T) {
 			t.Errorf("%s: %s, want %s", name, m.State, tc.want)
 		}
 		contains(t, name, m.Why, tc.why)
+		if tc.why == "" {
+			continue
+		}
+		// Who releases it decides that this is the machine from now on.
+		_, err = w.store.ChangeStanding(t.Context(), store.Change{Box: b.id.ID, To: store.StateActive, Why: "the board was replaced", By: "olga"})
+		check(t, err)
+		for range 2 {
+			if _, a := b.call(http.MethodPost, enrol.PathState, body); a.Code != enrol.Active {
+				t.Errorf("%s: after its release %+v", name, a)
+			}
+		}
+		if status, _ := b.renew(newKey(t), tc.fence); status == http.StatusConflict || b.state().State != store.StateActive {
+			t.Errorf("%s: after its release it renews: %d, %+v", name, status, b.state())
+		}
 	}
 }
 
@@ -188,7 +213,7 @@ func TestARetiredBoxWipesItselfAndLeavesAReceipt(t *testing.T) {
 	if _, err := b.contact(); err == nil {
 		t.Error("a retired box is let in")
 	}
-	if status, a := b.call(http.MethodGet, enrol.PathState, nil); status != http.StatusOK || a.Code != enrol.Retired {
+	if status, a := b.call(http.MethodPost, enrol.PathState, []byte(`{"v":1}`)); status != http.StatusOK || a.Code != enrol.Retired {
 		t.Errorf("state: %d %+v", status, a)
 	}
 	if status, a := b.renew(newKey(t), 0); status != http.StatusOK || a.Code != enrol.Retired || a.Member != nil {

@@ -140,7 +140,7 @@ func remote(r *http.Request) netip.Addr {
 func (d *Desk) Device() http.Handler {
 	mux := http.NewServeMux()
 	for pattern, next := range map[string]func(*http.Request, *x509.Certificate) (said, error){
-		"POST " + enrol.PathRenew: d.serveRenewal, "GET " + enrol.PathState: d.serveState, "POST " + enrol.PathReceipt: d.serveReceipt,
+		"POST " + enrol.PathRenew: d.serveRenewal, "POST " + enrol.PathState: d.serveState, "POST " + enrol.PathReceipt: d.serveReceipt,
 	} {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 			if r.TLS == nil {

@@ -3,7 +3,6 @@ package ingest
 import (
 	"context"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/edgeherd/edgeherd/controller/store"
@@ -69,9 +68,6 @@ func (in *Ingest) poke() {
 // Run commits what Deliver queues until ctx is done. Batches that were not
 // committed by then fail; their senders keep the blocks.
 func (in *Ingest) Run(ctx context.Context) error {
-	var asking sync.WaitGroup
-	asking.Go(func() { in.ask(ctx) })
-	defer asking.Wait()
 	var busyUntil time.Time
 	for {
 		select {

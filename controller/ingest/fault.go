@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/edgeherd/edgeherd/controller/fault"
@@ -73,62 +72,28 @@ func (in *Ingest) Trouble() error {
 	return in.health.err
 }
 
-// judge notes which machine says HELLO as a box, and reports whether desired
-// state is withheld: two machines that are one box would both follow it, and
-// each report about the other's.
-func (in *Ingest) judge(ctx context.Context, id identity.ID, h wire.Hello) (withhold bool, err error) {
+// judge notes which machine says HELLO as a box. It returns what to ask all of
+// them, and reports whether desired state is withheld: two machines that are one
+// box would both follow it, and each report about the other's.
+func (in *Ingest) judge(ctx context.Context, id identity.ID, h wire.Hello) (ask uint64, withhold bool, err error) {
 	in.disk(id, h.Buffer)
-	c, err := in.opts.Store.Claim(ctx, id, h)
+	c, err := in.opts.Store.Claim(ctx, id, h, in.opts.Address(id, h.SID))
 	if err != nil {
-		return false, err
+		return 0, false, err
 	}
-	if c.Now {
-		in.opts.Faults.Note(id, fault.DuplicateIdentity, 1, errors.New(strings.Join(c.Machines, "; ")))
-	}
-	if !c.Ask.IsZero() {
-		in.mu.Lock()
-		in.asks[id] = time.Now().Add(c.Ask.Sub(in.opts.WallClock()))
-		in.mu.Unlock()
-	}
-	if c.Now {
-		return true, nil
+	if c.Began {
+		in.opts.Faults.Note(id, fault.DuplicateIdentity, 1, errors.New(c.Why))
+		in.log.Error("box quarantined", "device", id, "cause", c.Why)
+		in.opts.Forked(id)
 	}
 	m, err := in.opts.Store.Membership(ctx, id)
-	return m.State == store.StateQuarantined, err
+	return c.Ask, m.State == store.StateQuarantined, err
 }
 
 // disk notes what a box says of its own.
 func (in *Ingest) disk(id identity.ID, b wire.Buffer) {
 	if b.Disk != "" {
 		in.opts.Faults.Note(id, fault.DiskRefuses, 1, errors.New(b.Disk))
-	}
-}
-
-// askEvery is how exactly the times are kept at which boxes are asked.
-const askEvery = 5 * time.Second
-
-// ask asks boxes for a HELLO when it is time to.
-func (in *Ingest) ask(ctx context.Context) {
-	tick := time.NewTicker(askEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		var due []identity.ID
-		in.mu.Lock()
-		for id, at := range in.asks {
-			if !time.Now().Before(at) {
-				due = append(due, id)
-				delete(in.asks, id)
-			}
-		}
-		in.mu.Unlock()
-		for _, id := range due {
-			in.opts.Ask(id)
-		}
 	}
 }
 

@@ -51,8 +51,15 @@ type Options struct {
 	Pace func(ctx context.Context, id identity.ID) (rate int64, quiet []wire.Quiet, err error)
 	// Faults counts what is wrong with messages; nil means that it is only logged.
 	Faults *fault.Book
-	// Ask asks a box for a HELLO, wherever its sessions are; nil means by Publish.
-	Ask func(id identity.ID)
+	// Ask puts a question to a box, wherever its sessions are: each answers it by a
+	// HELLO. nil means by Publish.
+	Ask func(id identity.ID, question uint64)
+	// Address tells from where a process of a box is connected; nil, or "": nobody
+	// knows.
+	Address func(id identity.ID, sid wire.SID) string
+	// Forked is called when a box was put in quarantine, since two machines are it;
+	// nil: nobody.
+	Forked func(id identity.ID)
 	// Welcomed is called after a WELCOME has gone to a box; nil: nobody.
 	Welcomed func(ctx context.Context, id identity.ID)
 	// Observer is told what becomes of blocks; nil means nobody.
@@ -70,7 +77,6 @@ type Ingest struct {
 	mu      sync.Mutex // guards the fields below
 	queue   []*batch
 	stopped bool
-	asks    map[identity.ID]time.Time // when to ask for a HELLO
 	health  condition
 }
 
@@ -92,9 +98,15 @@ func New(opts Options, log *slog.Logger) *Ingest {
 	if opts.Faults == nil {
 		opts.Faults = fault.New(fault.Options{WallClock: opts.WallClock}, log)
 	}
-	in := &Ingest{opts: opts, log: log, wake: make(chan struct{}, 1), asks: map[identity.ID]time.Time{}}
+	in := &Ingest{opts: opts, log: log, wake: make(chan struct{}, 1)}
 	if in.opts.Ask == nil {
-		in.opts.Ask = func(id identity.ID) { _ = in.publish(id, wire.TopicCmd, wire.Cmd{Hello: true}) }
+		in.opts.Ask = func(id identity.ID, q uint64) { _ = in.publish(id, wire.TopicCmd, wire.Cmd{Question: q}) }
+	}
+	if in.opts.Address == nil {
+		in.opts.Address = func(identity.ID, wire.SID) string { return "" }
+	}
+	if in.opts.Forked == nil {
+		in.opts.Forked = func(identity.ID) {}
 	}
 	return in
 }
@@ -143,7 +155,7 @@ func (in *Ingest) hello(ctx context.Context, id identity.ID, payload []byte) err
 		return err
 	}
 	in.well()
-	withheld, err := in.judge(ctx, id, h)
+	ask, withheld, err := in.judge(ctx, id, h)
 	if err != nil {
 		return err
 	}
@@ -179,6 +191,9 @@ func (in *Ingest) hello(ctx context.Context, id identity.ID, payload []byte) err
 	in.changed(id)
 	if err := in.publish(id, wire.TopicWelcome, w); err != nil {
 		return err
+	}
+	if ask != 0 {
+		in.opts.Ask(id, ask)
 	}
 	if in.opts.Welcomed != nil {
 		in.opts.Welcomed(ctx, id)

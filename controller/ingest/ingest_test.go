@@ -188,6 +188,8 @@ func TestReportsOfABoxShowOnIt(t *testing.T) {
 		wire.Event{MonoMs: bootMs + 3, Type: wire.EventAgentPhase, Body: body(wire.PhaseBody{Name: "agent", Digest: "d2", Phase: "trial"})},
 		wire.Event{MonoMs: bootMs + 4, Type: wire.EventRunning, Body: body(wire.Running{Generation: 4})},
 		wire.Event{MonoMs: bootMs + 5, Type: wire.EventRunning, Body: []byte("not JSON")},
+		wire.Event{MonoMs: bootMs + 5, Type: wire.EventServing, Body: body(wire.Serving{Name: "m", Variant: "int8"})},
+		wire.Event{MonoMs: bootMs + 5, Type: wire.EventServing, Body: body(wire.Serving{Name: "m", Variants: []wire.ServingVariant{{Watts: -1}}})},
 		wire.Event{MonoMs: math.MaxInt64, Type: "made.up"},
 		// No database can have it as a key; its event is stored all the same.
 		wire.Event{MonoMs: bootMs + 6, Type: wire.EventModelPhase, Body: body(wire.PhaseBody{Name: "m", Digest: strings.Repeat("d", 3000), Phase: "active"})},
@@ -204,6 +206,9 @@ func TestReportsOfABoxShowOnIt(t *testing.T) {
 	}
 	if len(phases) != 2 || phases["model d1"] != "active" || phases["agent d2"] != "trial" || got.Running.Generation != 4 {
 		t.Errorf("phases %v, running %+v", phases, got.Running)
+	}
+	if s, err := w.store.Serving(ctx, boxA); err != nil || s["m"].Variant != "int8" {
+		t.Errorf("serving %+v, %v", s, err)
 	}
 	evs, err := w.store.Events(ctx, boxA, time.UnixMilli(0), time.UnixMilli(now), 10)
 	if err != nil || len(evs) != 7 || evs[0].Time.UnixMilli() != now-60_000+1000 {
@@ -246,7 +251,7 @@ func TestConcurrentMessagesShareCommits(t *testing.T) {
 // until polls a condition that must come true.
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(2 * time.Minute)
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	for !ok() {

@@ -166,6 +166,15 @@ func eventEffect(e *store.Effects, d store.Delivery, ev wire.Event) error {
 			return err
 		}
 		e.Running, e.RunningMonoMs = &r, ev.MonoMs
+	case wire.EventServing:
+		var s wire.Serving
+		if err := json.Unmarshal(ev.Body, &s); err != nil {
+			return err
+		}
+		if err := s.Check(); err != nil {
+			return err
+		}
+		e.Serving = append(e.Serving, store.ServingRow{Serving: s, TimeMs: at, MonoMs: ev.MonoMs})
 	case wire.EventHours, wire.EventFinding, wire.EventReset:
 		return careEffect(&e.Care, d, ev, at)
 	}

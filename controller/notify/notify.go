@@ -1,5 +1,5 @@
-// Package notify tells people and programs of tickets and rollouts: by chat, mail and push
-// services (shoutrrr), by signed webhooks, and by Alertmanager.
+// Package notify tells people and programs of tickets, rollouts and metadata that
+// ends: by chat, mail and push services (shoutrrr), by signed webhooks, and by Alertmanager.
 //
 // Vocabulary: an endpoint is one place to tell. A notice (care.Notice) is what
 // is told; the transaction that changes a ticket or a rollout queues it for each endpoint
@@ -47,14 +47,16 @@ type Endpoint struct {
 	// Alertmanager is the address of an Alertmanager; TokenFile holds a bearer
 	// token for it.
 	Alertmanager, TokenFile string
-	// About is what it is told of: "tickets", "rollouts", or single changes such
-	// as "rollouts.halted"; default tickets.
+	// About is what it is told of: "tickets", "trust" (the end of the fleet's
+	// metadata), "rollouts", or single changes such as "rollouts.halted"; default
+	// tickets and trust.
 	About []string
-	// Least is the level from which on it is told of tickets: watch, ticket or urgent;
+	// Least is the level from which on it is told of tickets and metadata: watch, ticket or urgent;
 	// default ticket. The weekly digest goes to those that want watch.
 	Least fleetapi.Health
 	// Sites are those that it is told of, with what is about the SKU of boxes
-	// there; default all.
+	// there; default all. One of a few sites is told of metadata only if About
+	// names that.
 	Sites []string
 	// Quiet are times ("22:00-06:00 mon-fri") of the site in which only what is
 	// urgent is told.
@@ -220,7 +222,7 @@ func (s *Sender) Run(ctx context.Context) error {
 			err := s.Flush(lead)
 			if time.Since(refreshed) >= s.opts.Refresh {
 				refreshed = time.Now()
-				err = errors.Join(err, s.refresh(lead))
+				err = errors.Join(err, s.TellEnds(lead), s.refresh(lead))
 			}
 			if err != nil && ctx.Err() == nil && err.Error() != said {
 				s.log.Error("notices wait", "err", err)

@@ -22,28 +22,33 @@ import (
 const (
 	AboutTickets  = "tickets"
 	AboutRollouts = "rollouts"
+	AboutTrust    = "trust"
 )
 
-// Hears reports whether an endpoint is told of tickets, of all rollouts, or of
-// one change of them.
+// Hears reports whether an endpoint is told of tickets, of the end of metadata, of
+// all rollouts, or of one change of them.
 func (e Endpoint) Hears(what string) bool {
 	kind, _, _ := strings.Cut(what, ".")
 	return slices.Contains(e.about(), what) || slices.Contains(e.about(), kind)
 }
 
-// about is what it is told of, the default named.
+// about is what it is told of, the default named. Metadata is of the whole fleet, so
+// one who cares for a few sites hears of it only on demand.
 func (e Endpoint) about() []string {
-	if len(e.About) == 0 {
+	switch {
+	case len(e.About) > 0:
+		return e.About
+	case len(e.Sites) > 0:
 		return []string{AboutTickets}
 	}
-	return e.About
+	return []string{AboutTickets, AboutTrust}
 }
 
 func checkAbout(about []string) error {
 	for _, what := range about {
 		event, of := strings.CutPrefix(what, AboutRollouts+".")
-		if what != AboutTickets && what != AboutRollouts && !(of && slices.Contains(rollout.EventNames(), event)) {
-			return fmt.Errorf("about %q: want tickets, rollouts, or rollouts. and one of %s", what, strings.Join(rollout.EventNames(), ", "))
+		if what != AboutTickets && what != AboutRollouts && what != AboutTrust && !(of && slices.Contains(rollout.EventNames(), event)) {
+			return fmt.Errorf("about %q: want tickets, trust, rollouts, or rollouts. and one of %s", what, strings.Join(rollout.EventNames(), ", "))
 		}
 	}
 	return nil

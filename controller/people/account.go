@@ -17,6 +17,10 @@ import (
 type Faulty struct {
 	Why, Hint string
 	Taken     bool // by what is there already
+	// Code names what is wrong with a sign-in at the provider, for the page that
+	// says it in the language of whoever reads it: group, claim, taken, disabled,
+	// unvouched, refused, again; "": it is none.
+	Code string
 }
 
 func (f *Faulty) Error() string { return f.Why }
@@ -205,7 +209,7 @@ func (p *People) Add(ctx context.Context, name string, role authz.Role, sites []
 	d.Object, d.After, d.Note = name, audit.Digest(standing(string(role), sites, false)), standing(string(role), sites, false)
 	err := p.opts.Store.AddAccount(ctx, store.Account{Name: name, Role: string(role), Sites: sites})
 	if errors.Is(err, store.ErrConflict) {
-		return &Faulty{fmt.Sprintf("there is a user %s already", name), "Change the role with `edgeherd user role`, the password with `edgeherd user reset`.", true}
+		return &Faulty{fmt.Sprintf("there is a user %s already", name), "Change the role with `edgeherd user role`, the password with `edgeherd user reset`.", true, ""}
 	}
 	return err
 }

@@ -266,24 +266,24 @@ func (p *People) Finish(ctx context.Context, r Return) (Session, error) {
 	id, err := o.finish(ctx, r.Trip, r.State, r.Code)
 	if err != nil {
 		p.log.Warn("sign-in by the provider refused", "err", err)
-		return Session{}, faulty("Try again; the controller's log says why.", "%s could not vouch for you", o.opts.Name)
+		return Session{}, turned("unvouched", "Try again; the controller's log says why.", "%s could not vouch for you", o.opts.Name)
 	}
 	role, sites := o.grant(id.groups)
 	d := audit.Of(ctx)
 	if role == "" {
 		p.log.Warn("sign-in refused: no group has a role", "user", id.name)
 		return Session{}, p.turnedAway(ctx, id.name, "no group has a role",
-			faulty("Ask an admin to give one of your groups a role: oidc.grants in server.yaml.", "none of your groups may use this controller"))
+			turned("group", "Ask an admin to give one of your groups a role: oidc.grants in server.yaml.", "none of your groups may use this controller"))
 	}
 	a, err := p.opts.Store.AccountOf(ctx, o.opts.Issuer, id.subject)
 	if errors.Is(err, store.ErrNotFound) {
 		if err := CheckName(id.name); err != nil {
-			return Session{}, faulty("An admin can name another claim: oidc.user_claim in server.yaml.", "%s", err)
+			return Session{}, turned("claim", "An admin can name another claim: oidc.user_claim in server.yaml.", "%s", err)
 		}
 		a = store.Account{Name: id.name, Role: string(role), Sites: sites, Issuer: o.opts.Issuer, Subject: id.subject}
 		d.Verb, d.Actor, d.Object, d.Note = "user.add", id.name, id.name, standing(a.Role, sites, false)
 		if err = p.opts.Store.AddAccount(ctx, a); errors.Is(err, store.ErrConflict) {
-			return Session{}, faulty("Ask an admin: one of the two needs another name.", "there is another user %s already", id.name)
+			return Session{}, turned("taken", "Ask an admin: one of the two needs another name.", "there is another user %s already", id.name)
 		}
 		d.Again("")
 	}
@@ -291,7 +291,7 @@ func (p *People) Finish(ctx context.Context, r Return) (Session, error) {
 		return Session{}, err
 	}
 	if a.Disabled {
-		return Session{}, p.turnedAway(ctx, a.Name, "disabled", faulty("Ask an admin.", "%s is disabled here", a.Name))
+		return Session{}, p.turnedAway(ctx, a.Name, "disabled", turned("disabled", "Ask an admin.", "%s is disabled here", a.Name))
 	}
 	if a.Role != string(role) || !slices.Equal(a.Sites, sites) {
 		d.Verb, d.Actor = "user.role", a.Name
@@ -312,4 +312,9 @@ func (p *People) turnedAway(ctx context.Context, name, why string, told error) e
 		d.Actor = "nobody"
 	}
 	return errors.Join(told, p.opts.Store.RecordAudit(ctx))
+}
+
+// turned is faulty for somebody whom the provider vouches for, or does not.
+func turned(code, hint, format string, args ...any) error {
+	return &Faulty{Why: fmt.Sprintf(format, args...), Hint: hint, Code: code}
 }

@@ -66,6 +66,21 @@ func (l *Language[T]) Parse(text string) (Filter[T], error) {
 	return Filter[T]{f.CheckedExpr.GetExpr(), l.Fields}, nil
 }
 
+// Uses returns the first of names that the filter asks for; empty: none of them.
+func (f Filter[T]) Uses(names ...string) string { return uses(f.root, names) }
+
+func uses(e *expr.Expr, names []string) string {
+	if name := e.GetIdentExpr().GetName(); slices.Contains(names, name) {
+		return name
+	}
+	for _, arg := range e.GetCallExpr().GetArgs() {
+		if name := uses(arg, names); name != "" {
+			return name
+		}
+	}
+	return ""
+}
+
 // maxFilterBytes bounds the depth of the parser's recursion.
 const maxFilterBytes = 4096
 

@@ -172,6 +172,9 @@ func (a Act) skip(r fleetapi.Rollout, now time.Time) (fleetapi.Rollout, error) {
 	if n == 0 && slices.ContainsFunc(w.Targets, func(t fleetapi.Target) bool { return t.State == fleetapi.TargetCanceled }) {
 		return r, nil // they were left out before
 	}
+	if n == 0 {
+		return r, fmt.Errorf("wave %d has no box left to skip: all %d were offered the version", i+1, len(w.Targets))
+	}
 	r.Sentence = fmt.Sprintf("Wave %d of %d %s: %s of it will not be offered the version", i+1, len(r.Waves), why, boxes(n))
 	return r, nil
 }

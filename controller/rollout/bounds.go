@@ -19,6 +19,8 @@ type bounds struct {
 	windows map[string]string // by time zone: why not now; "" is now
 	groups  map[groupKey]*group
 	pending int // told, not yet seen to be told
+	working int // told, no result yet
+	ramp    int // most of them
 	draws   draws
 	noted   int // reasons to wait that changed in this step
 }
@@ -68,9 +70,16 @@ func (c *Course) bounds(now time.Time) *bounds {
 	if c.p.Admission != nil {
 		seen = &sightings{version: c.r.Target.Version}
 	}
+	succeeded := 0
 	for i := range c.r.Waves {
 		for j := range c.r.Waves[i].Targets {
 			t, f := &c.r.Waves[i].Targets[j], c.facts[i][j]
+			switch {
+			case c.open(t):
+				b.working++
+			case t.State == fleetapi.TargetSucceeded:
+				succeeded++
+			}
 			if t.State == fleetapi.TargetOffered && f.DesiredRollout != c.r.ID {
 				b.pending++
 			}
@@ -78,7 +87,7 @@ func (c *Course) bounds(now time.Time) *bounds {
 			seen.take(t, f, now)
 		}
 	}
-	b.draws = seen.draws(c.r.Draws)
+	b.draws, b.ramp = seen.draws(c.r.Draws), c.p.Ramp.limit(succeeded)
 	return b
 }
 
@@ -139,6 +148,7 @@ func (b *bounds) count(t *fleetapi.Target, f Fact) {
 // take counts a box that was just offered the version.
 func (b *bounds) take(t *fleetapi.Target, f Fact) {
 	b.pending++
+	b.working++
 	for i, rule := range b.c.p.Budgets {
 		if !bound(t, rule) {
 			continue
@@ -187,7 +197,7 @@ func (b *bounds) refuse(t *fleetapi.Target, f Fact) (why string, full bool) {
 			return why, false
 		}
 	}
-	if b.pending >= b.c.p.AtOnce {
+	if b.pending >= b.c.p.AtOnce || b.working >= b.ramp {
 		return "", true
 	}
 	return b.cool(t, f), false

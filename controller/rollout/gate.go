@@ -18,6 +18,7 @@ const (
 	gateThrottles   = "throttles"
 	gateAgreement   = "agreement"
 	gateEvidence    = "evidence"
+	gateLost        = "lost"
 	gateUnreachable = "unreachable"
 )
 

@@ -13,18 +13,21 @@ func (c *Course) byCount() bool {
 	return c.p.MaxFailed > 0 || c.p.Gates.ErrorLimit == 0 && c.p.Gates.Evidence.Bad == 0
 }
 
-// tooMany judges a share: with fewer than the least sample nothing is known,
-// unless the wave is over and there will be no more.
-func (c *Course) tooMany(bad, sample int, over bool) fleetapi.GateResult {
-	limit := c.p.Gates.ErrorLimit
-	switch {
+// tooMany judges a share. Before the wave is over a few boxes say little: the
+// share decides from the least sample on, or when the open boxes cannot bring it
+// back below the limit. Without a least sample of the policy's own, its sequential
+// test is what halts early, so the share leaves it to that.
+func (c *Course) tooMany(bad, sample, open int) fleetapi.GateResult {
+	limit, over := float64(c.p.Gates.ErrorLimit), open == 0
+	early := c.p.Gates.MinSample > 0 && sample >= c.p.Gates.MinSample
+	switch above := limit > 0 && float64(bad) > limit*float64(sample); {
 	case sample == 0:
 		return fleetapi.GateWaiting
 	case c.byCount() && bad > c.p.MaxFailed:
 		return fleetapi.GateFailed
-	case limit > 0 && bad > 0 && (sample >= c.p.Gates.MinSample || over) && float64(bad) > float64(limit)*float64(sample):
+	case above && (early || float64(bad) > limit*float64(sample+open)):
 		return fleetapi.GateFailed
-	case limit > 0 && sample < c.p.Gates.MinSample && !over:
+	case above, limit > 0 && !early && !over:
 		return fleetapi.GateInconclusive
 	}
 	return fleetapi.GatePassed
@@ -46,9 +49,8 @@ func percent(f float64) string { return fmt.Sprintf("%.3g %%", 100*f) }
 // gates judges a wave by everything that the policy asks for.
 func (c *Course) gates(i int, n counts) []fleetapi.Gate {
 	w := &c.r.Waves[i]
-	over := n.open() == 0
 	gates := []fleetapi.Gate{{
-		Name: gateFailures, Result: c.tooMany(n.failed, n.ended(), over), Bad: n.failed, Sample: n.ended(),
+		Name: gateFailures, Result: c.tooMany(n.failed, n.ended(), n.open()), Bad: n.failed, Sample: n.ended(),
 		Measured: fmt.Sprintf("%d of %d failed", n.failed, n.ended()), Allowed: c.share(),
 	}}
 	for _, name := range c.measuredGates() {
@@ -68,11 +70,14 @@ func (c *Course) gates(i int, n counts) []fleetapi.Gate {
 				worst, g.Measured = v, fmt.Sprintf("worst %s: %s", t.Name, text)
 			}
 		}
-		g.Result = c.tooMany(g.Bad, g.Sample, over)
+		g.Result = c.tooMany(g.Bad, g.Sample, n.open())
 		gates = append(gates, g)
 	}
 	if e := c.p.Gates.Evidence; e.Bad > 0 {
-		gates = append(gates, c.evidence(i, e))
+		if c.tests == nil { // of all waves: once a step
+			c.tests = []fleetapi.Gate{c.evidence(e), c.lost(e)}
+		}
+		gates = append(gates, c.tests...)
 	}
 	if m := c.p.Gates.MaxUnreachable; m > 0 {
 		g := fleetapi.Gate{Name: gateUnreachable, Bad: n.unreachable, Sample: len(w.Targets), Result: fleetapi.GatePassed,
@@ -97,7 +102,7 @@ func (c *Course) breach(i int, n counts) string {
 			return fmt.Sprintf("%s failed, the plan allows %d. %s", boxes(g.Bad), c.p.MaxFailed, firstError(w))
 		case g.Name == gateFailures:
 			return fmt.Sprintf("%d of %d attempted boxes failed, the policy allows %s. %s", g.Bad, g.Sample, percent(float64(c.p.Gates.ErrorLimit)), firstError(w))
-		case g.Name == gateEvidence:
+		case g.Name == gateEvidence || g.Name == gateLost:
 			return g.Measured
 		}
 		return fmt.Sprintf("%s is over its limit on %d of %d measured boxes; %s; allowed: %s", g.Name, g.Bad, g.Sample, g.Measured, g.Allowed)
@@ -122,17 +127,24 @@ func tried(t *fleetapi.Target) (bad, ok bool) {
 // evidence tests all boxes that tried the version so far, and each group of
 // boxes with a trait in common: a version that is bad for one class in ten
 // must not hide behind the other nine.
-func (c *Course) evidence(_ int, e Evidence) fleetapi.Gate {
+func (c *Course) evidence(e Evidence) fleetapi.Gate {
 	all, groups := c.samples()
-	g := fleetapi.Gate{Name: gateEvidence, Bad: all.bad, Sample: all.all, Result: fleetapi.GateWaiting,
-		Allowed: fmt.Sprintf("a probability of less than %s that more than %s of boxes are bad", percent(e.Halt), percent(float64(e.Bad)))}
+	return e.test(gateEvidence, "boxes%s that tried it are bad", all, groups)
+}
+
+// test is sequential: it may be asked after each report.
+func (e Evidence) test(name, what string, all sample, groups map[trait]sample) fleetapi.Gate {
+	limit := percent(float64(e.Bad))
+	words := func(s sample, with string, p float64) string {
+		return fmt.Sprintf("%d of %d "+what+": with probability %s more than %s would be", s.bad, s.all, with, percent(p), limit)
+	}
+	g := fleetapi.Gate{Name: name, Bad: all.bad, Sample: all.all, Result: fleetapi.GateWaiting, Measured: "nothing yet",
+		Allowed: fmt.Sprintf("a probability of less than %s that more than %s of boxes are", percent(e.Halt), limit)}
 	if all.all == 0 {
-		g.Measured = "nothing yet"
 		return g
 	}
-	g.Result = fleetapi.GatePassed
 	p := probablyBad(all, float64(e.Bad))
-	g.Measured = fmt.Sprintf("%d of %d boxes that tried it are bad: with probability %s more than %s would be", all.bad, all.all, percent(p), percent(float64(e.Bad)))
+	g.Result, g.Measured = fleetapi.GatePassed, words(all, "", p)
 	if p >= e.Halt {
 		g.Result = fleetapi.GateFailed
 		return g
@@ -141,8 +153,7 @@ func (c *Course) evidence(_ int, e Evidence) fleetapi.Gate {
 	for _, k := range sortedTraits(groups) {
 		s := groups[k]
 		if q := probablyBad(s, float64(e.Bad)); s.all < all.all && q >= 1-(1-e.Halt)/5 {
-			g.Result = fleetapi.GateFailed
-			g.Measured = fmt.Sprintf("%d of %d boxes with %s that tried it are bad: with probability %s more than %s would be", s.bad, s.all, k, percent(q), percent(float64(e.Bad)))
+			g.Result, g.Measured = fleetapi.GateFailed, words(s, " with "+k.String(), q)
 			return g
 		}
 	}

@@ -93,8 +93,27 @@ func Plan(o Order) (fleetapi.Rollout, error) {
 	for _, w := range r.Waves {
 		n += len(w.Targets)
 	}
-	r.Sentence = fmt.Sprintf("Planned: %s to %s in %d waves", o.Target, boxes(n), len(r.Waves))
+	waves := fmt.Sprintf("%d waves", len(r.Waves))
+	if len(r.Waves) == 1 {
+		waves = "one wave"
+	}
+	r.Sentence = fmt.Sprintf("Planned: %s to %s in %s", o.Target, boxes(n), waves)
+	if have := o.have(r); have > 0 {
+		r.Warnings = append(r.Warnings, fmt.Sprintf("%d of %s run %s already", have, boxes(n), o.Target.Version))
+	}
 	return r, nil
+}
+
+// have counts targets that run a version of the same name already.
+func (o Order) have(r fleetapi.Rollout) (n int) {
+	for _, w := range r.Waves {
+		for _, t := range w.Targets {
+			if t.Traits.Version == o.Target.Version {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 // sort parts boxes into those that go in waves, those that come last and those

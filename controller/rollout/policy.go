@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -37,8 +38,11 @@ type Policy struct {
 	// Stalled: nothing moved for so long is told; default 1 h.
 	Stalled Span `yaml:"stalled"`
 	// AtOnce bounds how many boxes are told in one step; default 100.
-	AtOnce int   `yaml:"at_once"`
-	Gates  Gates `yaml:"gates"`
+	AtOnce int `yaml:"at_once"`
+	// Ramp bounds how many boxes are at work at once, fewer at the beginning; nil:
+	// AtOnce alone does.
+	Ramp  *Ramp `yaml:"ramp"`
+	Gates Gates `yaml:"gates"`
 	// Coverage is the share of a wave that must have been attempted before it
 	// passes; the others are stragglers. Default: every box that is reachable.
 	Coverage Share `yaml:"coverage"`
@@ -62,10 +66,27 @@ type Policy struct {
 	Freeze []Freeze `yaml:"freeze"`
 }
 
+// Ramp is a rate that grows with successes: Base boxes at work at once, Factor
+// times as many after Each successes, and so on.
+type Ramp struct {
+	Base   int     `yaml:"base"`   // default 1
+	Factor float64 `yaml:"factor"` // default 2
+	Each   int     `yaml:"each"`   // default Base
+}
+
+// limit is how many boxes may be at work after so many successes.
+func (r *Ramp) limit(succeeded int) int {
+	if r == nil {
+		return math.MaxInt
+	}
+	return int(min(float64(r.Base)*math.Pow(r.Factor, float64(succeeded/r.Each)), math.MaxInt32))
+}
+
 // Gates are what a wave is judged by. Halt is checked before pass.
 type Gates struct {
 	// MinSample is how many boxes must have been attempted before a share
-	// counts; default 3.
+	// counts. Default: as many as let one be bad, at least 3; with Evidence, which
+	// then decides alone while a wave is open, 0.
 	MinSample int `yaml:"min_sample"`
 	// ErrorLimit is the share of attempted boxes that may be bad.
 	ErrorLimit Share `yaml:"error_limit"`
@@ -271,7 +292,9 @@ func (p Policy) withDefaults() Policy {
 	def(&p.Deadline, Span(8*24*time.Hour))
 	def(&p.Stalled, Span(time.Hour))
 	def(&p.AtOnce, 100)
-	def(&p.Gates.MinSample, 3)
+	if g := &p.Gates; g.Evidence.Bad == 0 && g.ErrorLimit > 0 {
+		def(&g.MinSample, max(3, int(math.Ceil(1/float64(g.ErrorLimit)-1e-9))))
+	}
 	def(&p.Gates.Temperature.SameLoad, 0.1)
 	def(&p.Gates.Evidence.Halt, 0.95)
 	for i := range p.Budgets {
@@ -284,6 +307,13 @@ func (p Policy) withDefaults() Policy {
 		def(&a.Else, "skip")
 		def(&a.Unknown, "admit")
 		p.Admission = &a
+	}
+	if p.Ramp != nil {
+		r := *p.Ramp
+		def(&r.Base, 1)
+		def(&r.Factor, 2)
+		def(&r.Each, r.Base)
+		p.Ramp = &r
 	}
 	def(&p.Health.Ticket, "go")
 	def(&p.Health.Urgent, "go")
@@ -335,6 +365,9 @@ func (p Policy) check() error {
 	}
 	if p.AtOnce < 0 || p.MaxFailed < 0 || p.Gates.MinSample < 0 {
 		return errors.New("policy: at_once, max_failed and min_sample must not be negative")
+	}
+	if r := p.Ramp; r != nil && (r.Base < 1 || r.Each < 1 || !(r.Factor >= 1 && r.Factor <= 100)) {
+		return errors.New("policy: ramp: want base and each of at least 1, and a factor from 1 to 100")
 	}
 	if _, err := windowsOf(p.Windows, ""); err != nil {
 		return fmt.Errorf("policy: %w", err)

@@ -21,6 +21,7 @@ unreachable_after: 10m
 deadline: 2d
 stalled: 1h
 at_once: 50
+ramp: {base: 5, factor: 2, each: 10}
 coverage: 90%
 stragglers: 7d
 late_joiners: true
@@ -155,5 +156,16 @@ func TestThePolicyInTheManualIsRead(t *testing.T) {
 	want, err2 := ParsePolicy(everything)
 	if !ok || err != nil || err2 != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("the manual's policy is %+v (%v), want %+v (%v)", got, err, want, err2)
+	}
+}
+
+func TestSharesThatAddUpToAllAreWhole(t *testing.T) {
+	for waves, want := range map[string]bool{
+		"1 rest": true, "5.6% 94.4%": true, "10.1% 10.1% 10.1% 10.1% 10.1% 10.1% 10.1% 10.1% 10.1% 9.1%": true,
+		"5 100%": true, "33.3% 33.3% 33.3%": false, "10% 80%": false, "5": false,
+	} {
+		if got := Whole(fleetapi.PlanRequest{Waves: strings.Fields(waves)}); got != want {
+			t.Errorf("%s: whole is %v", waves, got)
+		}
 	}
 }

@@ -55,6 +55,8 @@ type Fact struct {
 	Heat *fleetapi.Heat `json:"heat,omitempty"`
 	// Cooling is known only where the policy has an admission.
 	Cooling *fleetapi.Cooling `json:"cooling,omitempty"`
+	// Gone says that the box left the fleet: retired or revoked.
+	Gone string `json:"gone,omitempty"`
 	// Locked is why the box must not be offered anything now.
 	Locked string `json:"locked,omitempty"`
 }
@@ -101,8 +103,10 @@ type Action struct {
 	Offer identity.ID
 }
 
-// The phases that end a box's work, as boxes report them.
+// Phases as boxes report them: a download, in which nothing is tried yet, and
+// those that end the work.
 const (
+	phaseFetching   = "fetching"
 	phaseActive     = "active"
 	phaseFailed     = "failed"
 	phaseRefused    = "refused"
@@ -124,6 +128,7 @@ type Course struct {
 	rec     Record
 	touched map[place]bool
 	lead    bool // the rollout's own fields changed
+	tests   []fleetapi.Gate
 }
 
 // NewCourse takes up a rollout; facts may be empty.
@@ -196,7 +201,7 @@ func (c *Course) Changed(each func(wave, at int, t fleetapi.Target, f Fact)) (he
 // Step takes inputs, decides what follows from them and from the time, and
 // returns both. Actions are repeated until facts show that they were done.
 func (c *Course) Step(in []Input, now time.Time) (Record, []Action) {
-	c.rec, c.touched, c.lead = Record{At: now, Inputs: in}, map[place]bool{}, false
+	c.rec, c.touched, c.lead, c.tests = Record{At: now, Inputs: in}, map[place]bool{}, false, nil
 	acted := false
 	for _, i := range in {
 		acted = c.take(i, now) || acted

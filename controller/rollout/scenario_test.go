@@ -244,6 +244,9 @@ func (s *stage) fleet(l line) error {
 		seen := s.now
 		b := fleetapi.Box{ID: boxID(fmt.Sprint("box-", i)), Name: fmt.Sprint("box-", i), Site: pick("site", "s", i), Link: fleetapi.LinkLive, LastSeen: &seen, Latest: map[string]fleetapi.Value{}}
 		b.Inventory.Class, b.Inventory.Arch = pick("class", "itx", i), "amd64"
+		if b.Site == "-" {
+			b.Site = ""
+		}
 		b.Health = fleetapi.Health(pick("health", "healthy", i))
 		if v, err := strconv.ParseFloat(pick("dirt", "", i), 64); err == nil {
 			b.Thermal = fleetapi.Thermal{Known: true, Percent: v}

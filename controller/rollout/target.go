@@ -31,6 +31,8 @@ func (c *Course) moveTarget(at place, now time.Time) {
 	switch {
 	case t.State == fleetapi.TargetSuperseded || t.State == fleetapi.TargetCanceled:
 		return
+	case f.Gone != "" && t.State != fleetapi.TargetSucceeded && t.State != fleetapi.TargetFailed:
+		set(fleetapi.TargetCanceled, "the box was "+f.Gone+" meanwhile")
 	case f.Newer:
 		set(fleetapi.TargetSuperseded, "")
 	case f.Restore == RestoreAhead:

@@ -110,7 +110,7 @@ func (s *sample) count(bad bool) {
 func (c *Course) affected() string {
 	all, groups := c.samples()
 	if all.bad == 0 {
-		return "No box is known to be bad."
+		return "No box is known to be bad." + c.silenced()
 	}
 	s := fmt.Sprintf("%s of %d that tried it %s bad.", boxes(all.bad), all.all, areOrIs(all.bad))
 	if some, with, k, ok := c.alike(all, groups); ok {
@@ -125,7 +125,7 @@ func (c *Course) affected() string {
 	} else if all.bad > 1 {
 		s += " They have nothing in common that sets them apart: " + strings.Join(traitKinds, ", ") + " were compared."
 	}
-	return s + " No box was rolled back yet."
+	return s + c.silenced() + " No box was rolled back yet."
 }
 
 // alike finds the trait that tells bad boxes from good ones best: of all bad

@@ -18,6 +18,8 @@ import (
 	"math"
 	"slices"
 	"time"
+
+	"github.com/edgeherd/edgeherd/internal/rank"
 )
 
 // Window is the time that a chart shows, cut into spans of StepMs.
@@ -163,7 +165,8 @@ func (b *Bucket) Point() (Point, bool) {
 		p.Median = b.weighted(p.N)
 		return p, true
 	}
-	upper := nth(b.values, n/2)
+	rank.Place(b.values, n/2)
+	upper := b.values[n/2]
 	p.Median = upper
 	if n%2 == 0 { // all before the upper middle are no greater
 		lower := b.values[0]
@@ -201,47 +204,6 @@ func (b *Bucket) weighted(n int) float64 {
 		return steps[len(steps)-1].v
 	}
 	return find((n-1)/2)/2 + find(n/2)/2
-}
-
-// nth puts the value of rank k at its place, what is less before it and what
-// is greater behind it, and returns it (Hoare's selection).
-func nth(v []float64, k int) float64 {
-	lo, hi := 0, len(v)-1
-	for lo < hi {
-		// The middle of three spares sorted columns the worst case.
-		mid := lo + (hi-lo)/2
-		if v[mid] < v[lo] {
-			v[mid], v[lo] = v[lo], v[mid]
-		}
-		if v[hi] < v[lo] {
-			v[hi], v[lo] = v[lo], v[hi]
-		}
-		if v[hi] < v[mid] {
-			v[hi], v[mid] = v[mid], v[hi]
-		}
-		pivot, i, j := v[mid], lo, hi
-		for i <= j {
-			for v[i] < pivot {
-				i++
-			}
-			for pivot < v[j] {
-				j--
-			}
-			if i <= j {
-				v[i], v[j] = v[j], v[i]
-				i, j = i+1, j-1
-			}
-		}
-		switch {
-		case k <= j:
-			hi = j
-		case k >= i:
-			lo = i
-		default:
-			return v[k]
-		}
-	}
-	return v[k]
 }
 
 // floorDiv rounds down also before 1970, where a box without a clock may be.

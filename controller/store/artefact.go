@@ -17,6 +17,8 @@ type Model struct {
 	Digest   blob.Digest
 	Manifest models.Manifest
 	PushedMs int64
+	// Pinned versions are not retired, and boxes that have them keep them.
+	Pinned bool
 }
 
 // Ref names the version.
@@ -36,7 +38,7 @@ func (s *Store) AddModel(ctx context.Context, digest blob.Digest, m models.Manif
 		return addArtefact(t, m.Name+":"+m.Version, digest,
 			t.QueryRow(ctx, `SELECT digest FROM model WHERE name = ? AND version = ?`, m.Name, m.Version),
 			func() error {
-				_, err := t.Exec(ctx, `INSERT INTO model (digest, name, version, manifest, pushed_ms) VALUES (?,?,?,?,?)`,
+				_, err := t.Exec(ctx, `INSERT INTO model (digest, name, version, manifest, pushed_ms, pinned) VALUES (?,?,?,?,?,0)`,
 					digest.String(), m.Name, m.Version, string(body), s.now().UnixMilli())
 				return err
 			})
@@ -59,10 +61,10 @@ func addArtefact(t *tx, what string, digest blob.Digest, present *sql.Row, inser
 // Models returns all versions, newest first within a name.
 func (s *Store) Models(ctx context.Context) ([]Model, error) {
 	var out []Model
-	err := s.each(ctx, `SELECT digest, manifest, pushed_ms FROM model ORDER BY name, pushed_ms DESC, version DESC`, nil, func(rows *sql.Rows) error {
+	err := s.each(ctx, `SELECT digest, manifest, pushed_ms, pinned <> 0 FROM model ORDER BY name, pushed_ms DESC, version DESC`, nil, func(rows *sql.Rows) error {
 		var m Model
 		var digest, body string
-		if err := rows.Scan(&digest, &body, &m.PushedMs); err != nil {
+		if err := rows.Scan(&digest, &body, &m.PushedMs, &m.Pinned); err != nil {
 			return err
 		}
 		if err := m.Digest.UnmarshalText([]byte(digest)); err != nil {
@@ -78,6 +80,59 @@ func (s *Store) Models(ctx context.Context) ([]Model, error) {
 		return nil, fmt.Errorf("list models: %w", err)
 	}
 	return out, nil
+}
+
+// PinModel pins a version, or no more. At most most of a name are: ErrConflict beyond
+// that, since boxes give them room.
+func (s *Store) PinModel(ctx context.Context, ref models.Ref, pinned bool, most int) error {
+	to := 0
+	if pinned {
+		to = 1
+	}
+	err := s.write(ctx, func(t *tx) error {
+		// All of the name: another controller pins as well, or retires this one.
+		if err := t.each(ctx, `SELECT digest FROM model WHERE name = ? ORDER BY digest FOR UPDATE`, []any{ref.Name}, func(*sql.Rows) error { return nil }); err != nil {
+			return err
+		}
+		res, err := t.Exec(ctx, `UPDATE model SET pinned = ? WHERE digest = ?`, to, ref.Digest.String())
+		if err != nil {
+			return err
+		}
+		if n, err := res.RowsAffected(); err != nil || n == 0 {
+			return fmt.Errorf("model %s: %w", ref, ErrNotFound)
+		}
+		var all int
+		if err := t.QueryRow(ctx, `SELECT COUNT(*) FROM model WHERE name = ? AND pinned <> 0`, ref.Name).Scan(&all); err != nil {
+			return err
+		}
+		if pinned && all > most {
+			return fmt.Errorf("%d versions of %s are pinned already: %w", most, ref.Name, ErrConflict)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("pin model: %w", err)
+	}
+	return nil
+}
+
+// Pinned are the versions of a name that are pinned.
+func (s *Store) Pinned(ctx context.Context, name string) (refs []models.Ref, err error) {
+	err = s.each(ctx, `SELECT version, digest FROM model WHERE name = ? AND pinned <> 0 ORDER BY version`, []any{name}, func(rows *sql.Rows) error {
+		ref, digest := models.Ref{Name: name}, ""
+		if err := rows.Scan(&ref.Version, &digest); err != nil {
+			return err
+		}
+		if err := ref.Digest.UnmarshalText([]byte(digest)); err != nil {
+			return err
+		}
+		refs = append(refs, ref)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list pinned versions of %s: %w", name, err)
+	}
+	return refs, nil
 }
 
 // Model returns one version, or ErrNotFound.

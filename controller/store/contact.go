@@ -180,6 +180,9 @@ func (s *Store) contact(ctx context.Context, t *tx, id identity.ID, serial, addr
 	if st.State != StateEnrolled {
 		return st, c.State == CertPending, nil // another key: what is sealed to it changes
 	}
+	if err := forgetClaims(ctx, t, id); err != nil { // of the machine of before, heard until now
+		return st, false, err
+	}
 	st, err = s.setState(ctx, t, st, Change{Box: id, To: StateActive, Why: "first contact from " + address, By: "controller"})
 	return st, true, err
 }

@@ -118,7 +118,7 @@ func judgeCrash(t *testing.T, place string, told map[byte]uint64, lsn uint64) {
 	// PostgreSQL may be at the commit of a client that was killed.
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
-	for late := time.Now().Add(10 * time.Second); rowCount(t, s, `SELECT count(*) FROM result`) != int64(len(keys)) && time.Now().Before(late); <-tick.C {
+	for late := time.Now().Add(time.Minute); rowCount(t, s, `SELECT count(*) FROM result`) != int64(len(keys)) && time.Now().Before(late); <-tick.C {
 		keys = keysOf(t, s, boxA)
 	}
 	for life, last := range told {

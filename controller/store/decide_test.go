@@ -239,6 +239,20 @@ func TestRolloutsAreKept(t *testing.T) {
 	if r, err := s.Rollout(ctx, "0"); err != nil || r.State != fleetapi.RolloutRunning {
 		t.Errorf("after a refused change: %+v, %v", r, err)
 	}
+	// One that begins by itself is there with its first step, or not at all.
+	step := store.RolloutStep{Rollout: fleetapi.Rollout{ID: "own", State: fleetapi.RolloutRunning}}
+	step.Record.At = time.Date(12_000, 1, 1, 0, 0, 0, 0, time.UTC) // has no JSON
+	if err := s.BeginRollout(ctx, step); err == nil {
+		t.Error("a step that cannot be logged was taken")
+	}
+	if _, err := s.Rollout(ctx, "own"); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("without its first step: %v", err)
+	}
+	step.Record.At = time.UnixMilli(epoch)
+	check(t, s.BeginRollout(ctx, step))
+	if records, err := s.RolloutRecords(ctx, "own"); err != nil || len(records) != 1 {
+		t.Errorf("%d steps, %v", len(records), err)
+	}
 }
 
 // TestCancelledWritesLeaveNothing: the next write works.

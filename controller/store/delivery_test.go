@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"context"
 	"errors"
 	"testing"
 
@@ -81,6 +82,23 @@ func packsGoByTheirUse(t *testing.T, open func(t *testing.T) *store.Store) {
 	check(t, s.AddModel(ctx, sum("one"), version("1.0.0", "a")))
 	check(t, s.AddModel(ctx, sum("two"), version("2.0.0", "z")))
 	ready("z", "a")
+	one, two := models.Ref{Name: "eye", Version: "1.0.0", Digest: sum("one")}, models.Ref{Name: "eye", Version: "2.0.0", Digest: sum("two")}
+	check(t, s.PinModel(ctx, two, true, 1))
+	check(t, s.PinModel(ctx, two, true, 1))
+	if err := s.PinModel(ctx, one, true, 1); !errors.Is(err, store.ErrConflict) {
+		t.Errorf("more are pinned than may: %v", err)
+	}
+	if got, err := s.Pinned(ctx, "eye"); err != nil || len(got) != 1 || got[0] != two {
+		t.Errorf("pinned: %v, %v", got, err)
+	}
+	if _, err := s.RetireModel(ctx, sum("two")); !errors.Is(err, store.ErrConflict) {
+		t.Errorf("what is pinned is retired: %v", err)
+	}
+	pinOrRetire(t, s)
+	check(t, s.PinModel(ctx, two, false, 1))
+	if got, err := s.Pinned(ctx, "eye"); err != nil || len(got) != 0 {
+		t.Errorf("pinned after that: %v, %v", got, err)
+	}
 	rest, err := s.RetireModel(ctx, sum("one"))
 	check(t, err)
 	want := map[blob.Digest]bool{sum("one"): true, sum("a"): true, sum("pack a"): true, sum("index a"): true, sum("pack za"): true, sum("index za"): true}
@@ -95,6 +113,22 @@ func packsGoByTheirUse(t *testing.T, open func(t *testing.T) *store.Store) {
 	}
 	if _, err := s.RetireModel(ctx, sum("one")); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("retired twice: %v", err)
+	}
+}
+
+// pinOrRetire: what two controllers decide at the same time is one of both.
+func pinOrRetire(t *testing.T, s *store.Store) {
+	t.Helper()
+	three := models.Ref{Name: "ear", Version: "3.0.0", Digest: blob.Sum([]byte("three"))}
+	check(t, s.AddModel(ctx, three.Digest, models.Manifest{V: models.ManifestVersion, Name: three.Name, Version: three.Version}))
+	pinned := make(chan error, 1)
+	go func() { pinned <- s.PinModel(context.WithoutCancel(ctx), three, true, 1) }()
+	_, retired := s.RetireModel(ctx, three.Digest)
+	switch err := <-pinned; {
+	case err == nil && errors.Is(retired, store.ErrConflict):
+	case errors.Is(err, store.ErrNotFound) && retired == nil:
+	default:
+		t.Errorf("pinned: %v, retired: %v; want one of both", err, retired)
 	}
 }
 

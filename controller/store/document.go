@@ -22,6 +22,8 @@ type Document struct {
 	Body    string // YAML; empty: the document was withdrawn
 	Created time.Time
 	By      string
+	// Waits says that it was for no box when it was stored: it waits for some.
+	Waits bool
 }
 
 // AddDocument stores a version that follows the newest one of the name.
@@ -39,8 +41,8 @@ func (s *Store) AddDocument(ctx context.Context, d Document) error {
 		if version != newest+1 {
 			return fmt.Errorf("version %d is there already: %w", newest, ErrConflict)
 		}
-		_, err := t.Exec(ctx, `INSERT INTO config_document (name, version, digest, body, created_ms, author) VALUES (?,?,?,?,?,?)`,
-			d.Name, version, d.Digest.String(), d.Body, s.now().UnixMilli(), d.By)
+		_, err := t.Exec(ctx, `INSERT INTO config_document (name, version, digest, body, created_ms, author, waits) VALUES (?,?,?,?,?,?,?)`,
+			d.Name, version, d.Digest.String(), d.Body, s.now().UnixMilli(), d.By, d.Waits)
 		return err
 	})
 	if err != nil {
@@ -49,7 +51,7 @@ func (s *Store) AddDocument(ctx context.Context, d Document) error {
 	return nil
 }
 
-const documentColumns = `SELECT name, version, digest, body, created_ms, author FROM config_document `
+const documentColumns = `SELECT name, version, digest, body, created_ms, author, waits FROM config_document `
 
 func (s *Store) documents(ctx context.Context, where string, args ...any) ([]Document, error) {
 	var out []Document
@@ -57,7 +59,7 @@ func (s *Store) documents(ctx context.Context, where string, args ...any) ([]Doc
 		var d Document
 		var version, created int64
 		var digest string
-		if err := rows.Scan(&d.Name, &version, &digest, &d.Body, &created, &d.By); err != nil {
+		if err := rows.Scan(&d.Name, &version, &digest, &d.Body, &created, &d.By, &d.Waits); err != nil {
 			return err
 		}
 		d.Version, d.Created = strconv.FormatInt(version, 10), time.UnixMilli(created).UTC()

@@ -23,7 +23,9 @@ func documentsAreKept(t *testing.T, empty func(*testing.T) *store.Store) {
 	for i, version := range []string{"1", "2", "3", "4", "5", "6", "7", "8", "9", "10"} {
 		check(t, s.AddDocument(ctx, doc("dock", version, "body "+version)))
 		if i == 0 {
-			check(t, s.AddDocument(ctx, doc("air", "1", "")))
+			waits := doc("air", "1", "")
+			waits.Waits = true
+			check(t, s.AddDocument(ctx, waits))
 		}
 	}
 	for _, again := range []store.Document{doc("dock", "10", "other"), doc("dock", "12", "gap"), doc("new", "2", "gap")} {
@@ -31,7 +33,7 @@ func documentsAreKept(t *testing.T, empty func(*testing.T) *store.Store) {
 			t.Errorf("%s:%s: %v", again.Name, again.Version, err)
 		}
 	}
-	if got, err := s.NewestDocuments(ctx); err != nil || !reflect.DeepEqual(got, []store.Document{doc("air", "1", ""), doc("dock", "10", "body 10")}) {
+	if got, err := s.NewestDocuments(ctx); err != nil || !reflect.DeepEqual(got, []store.Document{{Name: "air", Version: "1", Digest: doc("air", "1", "").Digest, By: "anna", Created: doc("air", "1", "").Created, Waits: true}, doc("dock", "10", "body 10")}) {
 		t.Errorf("%+v, %v", got, err)
 	}
 	if got, err := s.Documents(ctx, "dock"); err != nil || len(got) != 10 || got[0].Version != "10" || got[9].Version != "1" {

@@ -348,6 +348,9 @@ func (s *Store) storeIssue(ctx context.Context, t *tx, i EnrolIssue) error {
 		if err := noteSwap(ctx, t, i, now); err != nil {
 			return err
 		}
+		if err := forgetClaims(ctx, t, id); err != nil {
+			return err
+		}
 		if _, err := t.Exec(ctx, `DELETE FROM machine_mark WHERE box = ?`, id); err != nil {
 			return err
 		}

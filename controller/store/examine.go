@@ -135,7 +135,7 @@ func examineLineage(ctx context.Context, t *tx) Finding {
 // examineStrangers counts rows of boxes that are not in the table of boxes.
 func examineStrangers(ctx context.Context, t *tx) Finding {
 	total := int64(0)
-	for _, table := range []string{"newest", "boot", "phase", "session"} {
+	for _, table := range []string{"newest", "boot", "phase", "serving", "session"} {
 		var n int64
 		if err := t.QueryRow(ctx, `SELECT count(*) FROM `+table+` WHERE box NOT IN (SELECT id FROM box)`).Scan(&n); err != nil {
 			return finding("foreign rows", "", err, "restore the last backup")

@@ -17,36 +17,32 @@ func examineTrust(ctx context.Context, t *tx, now time.Time) Finding {
 	if err := t.each(ctx, newestTrust, nil, scanTrust(&docs)); err != nil {
 		return finding(check, "", err, "restore the last backup")
 	}
+	all, err := Standings(docs, now)
+	if err != nil {
+		return finding(check, "", err, "restore the last backup")
+	}
 	f := Finding{Check: check, Level: OK, Found: "none: the fleet is in development"}
 	var first time.Time
 	var late, ways []string
-	for _, d := range docs {
-		if d.Staged {
+	for _, s := range all {
+		if first.IsZero() || s.Expires.Before(first) {
+			first = s.Expires
+		}
+		if s.Stage == tufrepo.Good {
 			continue
 		}
-		head, err := tufrepo.ParseHead(d.Body)
-		if err != nil {
-			return finding(check, "", fmt.Errorf("role %s: %w", d.Role, err), "restore the last backup")
-		}
-		if first.IsZero() || head.Expires.Before(first) {
-			first = head.Expires
-		}
-		left := head.Expires.Sub(now)
-		if left >= tufrepo.WarnBefore(d.Role) {
-			continue
-		}
-		word := fmt.Sprintf("%s ends in %d days", d.Role, int(left.Hours()/24))
-		if left > 0 && f.Level == OK {
+		word := fmt.Sprintf("%s ends in %d days", s.Role, int(s.Expires.Sub(now).Hours()/24))
+		if s.Stage == tufrepo.Ended {
+			f.Level, word = Fail, fmt.Sprintf("%s ended %s: boxes install nothing that depends on it", s.Role, s.Expires.Format(time.DateOnly))
+		} else if f.Level == OK {
 			f.Level = Warn
-		} else if left <= 0 {
-			f.Level, word = Fail, fmt.Sprintf("%s ended %s: boxes install nothing that depends on it", d.Role, head.Expires.Format(time.DateOnly))
 		}
 		late = append(late, word)
-		if d.Role == tufrepo.RoleTimestamp || d.Role == tufrepo.RoleSnapshot {
-			ways = append(ways, "start the controller, which signs "+d.Role+" daily")
-		} else {
-			ways = append(ways, "edgeherd trust renew "+d.Role+" --key FILE")
+		way := s.Do()
+		if way == "" {
+			way = "start the controller, which signs " + s.Role + " daily"
 		}
+		ways = append(ways, way)
 	}
 	switch {
 	case len(late) > 0:
@@ -55,6 +51,19 @@ func examineTrust(ctx context.Context, t *tx, now time.Time) Finding {
 		f.Found = "nothing ends before " + first.Format(time.DateOnly)
 	}
 	return f
+}
+
+// Standings tells how the roles do that boxes look at.
+func Standings(docs []TrustDocument, now time.Time) ([]tufrepo.Standing, error) {
+	have, staged := tufrepo.Documents{}, tufrepo.Documents{}
+	for _, d := range docs {
+		if d.Staged {
+			staged[d.Role] = d.Body
+		} else {
+			have[d.Role] = d.Body
+		}
+	}
+	return have.Standings(staged, now)
 }
 
 // clock is the time that the doctor judges by.

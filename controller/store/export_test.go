@@ -21,11 +21,6 @@ func (s *Store) Ask(ctx context.Context, query string, args []any, into ...any) 
 	return s.one(ctx, query, args, into...)
 }
 
-// Each reads rows that no method returns.
-func (s *Store) Each(ctx context.Context, query string, scan func(*sql.Rows) error) error {
-	return s.each(ctx, query, nil, scan)
-}
-
 // Put changes rows as no method does.
 func (s *Store) Put(ctx context.Context, query string) error {
 	return s.write(ctx, func(t *tx) error {

@@ -1,6 +1,8 @@
 package store_test
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -55,73 +57,89 @@ func TestTroubleAddsUpAndIsForgottenAfterAMonth(t *testing.T) {
 	})
 }
 
-func machineSays(serial string, boot byte) wire.Hello {
-	return wire.Hello{Inventory: wire.Inventory{Vendor: "v", Product: "p", Serial: serial}, Clock: wire.Clock{Boot: wire.BootID{boot}}}
+// TestACopiedDiskIsFoundOutByWhatItsProcessesAnswer, and a box that is rebooted,
+// repaired or badly connected never is. A step is a HELLO: of which process, with
+// which number of starts, on which machine; whether it answers the last question,
+// and how long after the step before it comes.
+func TestACopiedDiskIsFoundOutByWhatItsProcessesAnswer(t *testing.T) {
+	type step struct {
+		life    byte
+		starts  uint64
+		serial  string
+		answers bool
+		after   time.Duration
+	}
+	stories := []struct {
+		name  string
+		steps []step
+		why   string // what the last step brings to light; "": nothing
+	}{
+		{"a box says HELLO every hour", []step{{1, 5, "a", false, 0}, {1, 5, "a", false, time.Hour}, {1, 5, "a", false, time.Hour}}, ""},
+		{"a box is rebooted again and again", []step{{1, 5, "a", false, 0}, {2, 6, "a", false, time.Minute}, {2, 6, "a", true, time.Second}, {3, 7, "a", false, time.Second}, {3, 7, "a", true, time.Second}, {3, 7, "a", false, time.Hour}}, ""},
+		{"the last words of a process come after the next one", []step{{1, 5, "a", false, 0}, {2, 6, "a", false, time.Minute}, {1, 5, "a", false, time.Second}, {2, 6, "a", true, time.Second}}, ""},
+		{"a process answers, and is ended", []step{{1, 5, "a", false, 0}, {2, 6, "a", false, time.Minute}, {2, 6, "a", true, time.Second}, {3, 7, "a", false, time.Second}, {2, 6, "a", false, time.Second}, {3, 7, "a", true, time.Second}}, ""},
+		{"a disk forgets its last start", []step{{1, 5, "a", false, 0}, {2, 5, "a", false, time.Minute}, {2, 5, "a", true, time.Second}}, ""},
+		{"an agent that counts nothing is started again", []step{{1, 0, "a", false, 0}, {2, 0, "a", false, time.Minute}, {2, 0, "a", true, time.Second}}, ""},
+		{"a board is changed", []step{{1, 5, "a", false, 0}, {2, 6, "b", false, time.Hour}, {2, 6, "b", true, time.Second}}, ""},
+		{"a copy is started beside its original", []step{{1, 5, "a", false, 0}, {2, 6, "a", false, time.Hour}, {1, 5, "a", true, time.Second}}, "10.0.0.1 (v p, serial \"a\", boot 0100000000000000, start 5 of its agent) comes after 10.0.0.2 (v p, serial \"a\", boot 0200000000000000, start 6 of its agent)"},
+		{"both are started from one image", []step{{1, 5, "a", false, 0}, {2, 5, "a", false, time.Second}, {1, 5, "a", true, time.Second}, {2, 5, "a", true, time.Second}}, "two machines are this box at the same time"},
+		{"both count nothing", []step{{1, 0, "a", false, 0}, {2, 0, "a", false, time.Hour}, {2, 0, "a", true, time.Second}, {1, 0, "a", true, time.Second}}, "two machines are this box at the same time"},
+		{"a copy ran days ago, elsewhere", []step{{1, 6, "b", false, 0}, {2, 6, "a", false, 100 * time.Hour}, {2, 6, "a", true, time.Second}}, "comes after 10.0.0.1"},
+		{"an old disk is put back", []step{{1, 50, "a", false, 0}, {2, 51, "a", false, time.Hour}, {2, 51, "a", true, time.Second}, {3, 40, "a", false, time.Hour}, {3, 40, "a", true, time.Second}}, "start 40 of its agent) comes after 10.0.0.2"},
+		{"the first question was lost", []step{{1, 5, "a", false, 0}, {2, 6, "a", false, time.Hour}, {1, 5, "a", false, time.Hour}, {1, 5, "a", true, time.Second}}, "comes after 10.0.0.2"},
+	}
+	moving(t, func(t *testing.T, s *store.Store, now *time.Time) {
+		for _, c := range stories {
+			var asked uint64
+			for i, step := range c.steps {
+				*now = now.Add(step.after)
+				h := wire.Hello{SID: sid(step.life), Starts: step.starts, Inventory: wire.Inventory{Vendor: "v", Product: "p", Serial: step.serial}, Clock: wire.Clock{Boot: wire.BootID{step.life}}}
+				if step.answers {
+					h.Answers = asked
+				}
+				got, err := s.Claim(ctx, boxA, h, fmt.Sprintf("10.0.0.%d", step.life))
+				check(t, err)
+				if got.Ask != 0 {
+					asked = got.Ask
+				}
+				want := c.why != "" && i == len(c.steps)-1
+				if got.Began != want || want && !strings.Contains(got.Why, c.why) {
+					t.Fatalf("%s, step %d: %+v, want %q", c.name, i, got, c.why)
+				}
+			}
+			m, err := s.Membership(ctx, boxA)
+			check(t, err)
+			if (m.State == store.StateQuarantined) != (c.why != "") {
+				t.Errorf("%s: the box is %s: %s", c.name, m.State, m.Why)
+			}
+			// Who decides that it is this one has it begin anew: for the next story, too.
+			for _, to := range []store.State{store.StateQuarantined, store.StateActive} {
+				_, err = s.ChangeStanding(ctx, store.Change{Box: boxA, To: to, By: "anna"})
+				check(t, err)
+			}
+		}
+	})
 }
 
-// TestTwoMachinesWithOneIdentityAreToldFromOneThatWasRebooted walks through
-// HELLOs as they come when each machine is asked for one.
-func TestTwoMachinesWithOneIdentityAreToldFromOneThatWasRebooted(t *testing.T) {
+// TestABoxOfManyProcessesIsNotAskedForEach: a question goes to all controllers, and
+// a box in other hands makes up as many processes as it may send messages.
+func TestABoxOfManyProcessesIsNotAskedForEach(t *testing.T) {
 	moving(t, func(t *testing.T, s *store.Store, now *time.Time) {
-		says := func(after time.Duration, h wire.Hello) store.Contest {
-			t.Helper()
-			*now = now.Add(after)
-			c, err := s.Claim(ctx, boxA, h)
+		asked := 0
+		for life := range byte(25) {
+			*now = now.Add(time.Millisecond)
+			c, err := s.Claim(ctx, boxA, wire.Hello{SID: sid(life + 1), Starts: uint64(life) + 1}, "")
 			check(t, err)
-			held, err := s.Contested(ctx, boxA)
-			check(t, err)
-			if held != c.Now {
-				t.Errorf("contested %t, said %+v", held, c)
-			}
-			return c
-		}
-		quiet := func(what string, c store.Contest) {
-			t.Helper()
-			if c.Now || c.Began || c.Ended {
-				t.Errorf("%s: %+v", what, c)
+			if c.Ask != 0 {
+				asked++
 			}
 		}
-		a, a2, clone := machineSays("1", 1), machineSays("1", 2), machineSays("2", 3)
-		quiet("first", says(0, a))
-		quiet("an hour later", says(time.Hour, a))
-		// The power fails: the session of before stays open, and says nothing.
-		c := says(40*time.Second, a2)
-		quiet("rebooted", c)
-		if want := now.Add(65 * time.Second); !c.Ask.Equal(want) {
-			t.Errorf("asked at %v, want %v", c.Ask, want)
+		if asked != 15 {
+			t.Errorf("asked %d times, want once for each of the 2nd to 16th process", asked)
 		}
-		quiet("asked", says(65*time.Second, a2))
-		quiet("much later", says(3*time.Hour, a2))
-
-		quiet("a clone comes", says(10*time.Minute, clone))
-		quiet("the clone answers", says(65*time.Second, clone))
-		c = says(time.Second, a2)
-		if !c.Now || !c.Began || len(c.Machines) != 2 || c.Ask.IsZero() {
-			t.Errorf("both answered: %+v", c)
-		}
-		for range 3 {
-			c = says(time.Minute, clone)
-			if c = says(time.Second, a2); !c.Now || c.Began || c.Ended {
-				t.Errorf("asked again: %+v", c)
-			}
-		}
-		// The clone is taken away.
-		for range 4 {
-			if c = says(time.Minute, a2); !c.Now {
-				t.Errorf("too early: %+v", c)
-			}
-		}
-		if c = says(2*time.Minute, a2); c.Now || !c.Ended {
-			t.Errorf("one is left: %+v", c)
-		}
-		quiet("afterwards", says(time.Hour, a2))
-		events, err := s.Events(ctx, boxA, time.UnixMilli(0), now.Add(time.Hour), 10)
-		check(t, err)
-		if len(events) != 2 || events[0].Body != `{"kind":"duplicate-identity","active":false}` || events[1].Body != `{"kind":"duplicate-identity","active":true}` {
-			t.Errorf("events %+v", events)
-		}
-		if held, err := s.Contested(ctx, boxB); err != nil || held {
-			t.Errorf("another box: %t, %v", held, err)
+		*now = now.Add(time.Minute)
+		if c, err := s.Claim(ctx, boxA, wire.Hello{SID: sid(25), Starts: 25}, ""); err != nil || c.Ask == 0 {
+			t.Errorf("the last one is not asked a minute later: %+v, %v", c, err)
 		}
 	})
 }

@@ -91,6 +91,7 @@ type Effects struct {
 	Running *wire.Running
 	// RunningMonoMs is when Running was true, in milliseconds since boot.
 	RunningMonoMs int64
+	Serving       []ServingRow
 	// Care is what events told of the heat of the box.
 	Care CareEffects
 }
@@ -213,6 +214,11 @@ func applyEffects(ctx context.Context, t *tx, d Delivery, e Effects) error {
 			(SELECT digest, rollout FROM phase WHERE box = ? ORDER BY t_ms DESC, digest, rollout LIMIT 1000 OFFSET ?)`,
 			p.Box, p.Digest, p.Rollout, p.Box, maxPhases); err != nil {
 			return fmt.Errorf("forget old phases: %w", err)
+		}
+	}
+	for _, r := range e.Serving {
+		if err := r.apply(ctx, t, d); err != nil {
+			return err
 		}
 	}
 	if err := e.Care.apply(ctx, t, d.Box); err != nil {

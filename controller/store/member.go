@@ -173,6 +173,12 @@ func (s *Store) ChangeStanding(ctx context.Context, c Change) (st Membership, er
 			if err := settleCerts(ctx, t, c, s.now().UnixMilli()); err != nil {
 				return err
 			}
+			if err := forgetClaims(ctx, t, c.Box); err != nil {
+				return err
+			}
+			// The machine is what it says at its next contact, or it would be put back
+			// into quarantine by what it was released from.
+			st.Fence, st.Hardware = 0, enrol.Hardware{}
 		}
 		st, err = s.setState(ctx, t, st, c)
 		return err

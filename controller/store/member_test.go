@@ -3,6 +3,7 @@ package store_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -84,6 +85,22 @@ func certificatesTakeTurns(t *testing.T, empty func(*testing.T) *store.Store) {
 	if st, err := contact("unrecorded"); err != nil || st != store.StateActive {
 		t.Fatalf("a box of which nothing is recorded: %s, %v", st, err)
 	}
+	dead := func(want ...string) {
+		t.Helper()
+		list, err := s.DeadCerts(ctx)
+		check(t, err)
+		var got []string
+		for _, c := range list {
+			if got = append(got, c.Serial); c.Box != boxA || !c.Changed.Equal(clock()) {
+				t.Errorf("a dead certificate %+v", c)
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("dead are %v, want %v", got, want)
+		}
+	}
+	check(t, s.AddCert(ctx, store.Cert{Serial: "0", Box: boxA, Key: "k0", Ends: clock().Add(-time.Hour), PEM: "pem"})) // has ended: no list needs it
+	check(t, s.AddCert(ctx, store.Cert{Serial: "9", Box: boxB, Key: "k9", Ends: clock().Add(time.Hour), PEM: "pem"}))
 	for _, serial := range []string{"1", "2"} {
 		check(t, s.AddCert(ctx, store.Cert{Serial: serial, Box: boxA, Key: "k" + serial, Ends: clock().Add(time.Hour), PEM: "pem"}))
 		if st, err := contact(serial); err != nil || st != store.StateActive {
@@ -98,6 +115,7 @@ func certificatesTakeTurns(t *testing.T, empty func(*testing.T) *store.Store) {
 		t.Errorf("one from before: %s, %v", st, err)
 	}
 	check(t, s.AddCert(ctx, store.Cert{Serial: "3", Box: boxA, Key: "k3", Ends: clock().Add(time.Hour)}))
+	dead()
 	m, err := s.ChangeStanding(ctx, store.Change{Box: boxA, From: []store.State{store.StateQuarantined}, To: store.StateActive, Why: "looked at it", By: "olga"})
 	if err != nil || m.State != store.StateActive {
 		t.Fatalf("release: %+v, %v", m, err)
@@ -107,6 +125,7 @@ func certificatesTakeTurns(t *testing.T, empty func(*testing.T) *store.Store) {
 			t.Errorf("certificate %s after release: %v, want %v", serial, err, want)
 		}
 	}
+	dead("1", "3")
 	if _, err := s.ChangeStanding(ctx, store.Change{Box: boxA, From: []store.State{store.StateQuarantined}, To: store.StateRetired}); !errors.Is(err, store.ErrState) {
 		t.Errorf("a change from another state: %v", err)
 	}
@@ -115,6 +134,7 @@ func certificatesTakeTurns(t *testing.T, empty func(*testing.T) *store.Store) {
 	if st, err := contact("2"); !errors.Is(err, store.ErrRefused) || st != store.StateRevoked {
 		t.Errorf("revoked: %s, %v", st, err)
 	}
+	dead("1", "2", "3")
 	if _, _, err := s.Contact(ctx, "d-ccccccccccccc", "1", ""); !errors.Is(err, store.ErrRefused) {
 		t.Errorf("a stranger: %v", err)
 	}

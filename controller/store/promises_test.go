@@ -204,6 +204,18 @@ func bootClock(t *testing.T, open func(t *testing.T) *store.Store) {
 	if b.Phases[0].Phase != "active" || b.Running.Generation != 2 {
 		t.Errorf("phase %s, running %+v", b.Phases[0].Phase, b.Running)
 	}
+	serves := func(name, variant string) wire.Serving { return wire.Serving{Name: name, Variant: variant} }
+	ingest(t, s, event(boxA, 1, 7, epoch+9, wire.EventServing, serves("m", "fp32")), back(event(boxA, 1, 8, epoch+10, wire.EventServing, serves("m", "int8"))),
+		event(boxA, 1, 9, epoch+8, wire.EventServing, serves("m", "tiny")), event(boxB, 1, 1, epoch, wire.EventServing, serves("m", "other")))
+	if got, err := s.Serving(ctx, boxA); err != nil || len(got) != 1 || got["m"].Variant != "int8" {
+		t.Errorf("serving %+v, %v", got, err)
+	}
+	for n := range 70 {
+		ingest(t, s, event(boxA, 2, uint64(n+1), epoch+int64(n), wire.EventServing, serves(fmt.Sprintf("n%02d", n), "")))
+	}
+	if got, err := s.Serving(ctx, boxA); err != nil || len(got) != 64 || got["n69"].Name == "" || got["n00"].Name != "" {
+		t.Errorf("%d models that serve, %v", len(got), err)
+	}
 	// Two reports in one millisecond: the later number wins, in either order.
 	ingest(t, s, event(boxA, 1, 6, epoch+9, wire.EventModelPhase, phase("rolled_back")))
 	ingest(t, s, event(boxA, 1, 5, epoch+9, wire.EventModelPhase, phase("trial")))

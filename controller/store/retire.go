@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"github.com/edgeherd/edgeherd/firmware"
@@ -13,7 +14,8 @@ import (
 
 // RetireModel forgets a version, with the packs that were made for its files, and
 // returns the blobs that nothing needs any more. They are deleted afterwards: a
-// blob too many costs room, one too few a version.
+// blob too many costs room, one too few a version. One that is pinned is
+// ErrConflict: another controller may have pinned it a moment ago.
 func (s *Store) RetireModel(ctx context.Context, d blob.Digest) (rest []blob.Digest, err error) {
 	err = s.write(ctx, func(t *tx) error {
 		rest = nil
@@ -21,12 +23,18 @@ func (s *Store) RetireModel(ctx context.Context, d blob.Digest) (rest []blob.Dig
 		if err != nil {
 			return err
 		}
-		res, err := t.Exec(ctx, `DELETE FROM model WHERE digest = ?`, d.String())
-		if err != nil {
-			return err
+		var pinned int
+		if err := t.QueryRow(ctx, `SELECT pinned FROM model WHERE digest = ? FOR UPDATE`, d.String()).Scan(&pinned); err != nil {
+			if errors.Is(err, sql.ErrNoRows) {
+				err = ErrNotFound
+			}
+			return fmt.Errorf("model %s: %w", d, err)
 		}
-		if n, err := res.RowsAffected(); err != nil || n == 0 {
-			return fmt.Errorf("model %s: %w", d, ErrNotFound)
+		if pinned != 0 {
+			return fmt.Errorf("model %s is pinned: %w", d, ErrConflict)
+		}
+		if _, err := t.Exec(ctx, `DELETE FROM model WHERE digest = ?`, d.String()); err != nil {
+			return err
 		}
 		after, err := needed(ctx, t)
 		if err != nil {

@@ -70,6 +70,16 @@ var putTargets = many{
 // PutRollout stores a rollout as it now stands; what is known of its boxes
 // begins anew.
 func (s *Store) PutRollout(ctx context.Context, r fleetapi.Rollout) error {
+	return s.putRollout(ctx, r, func(*tx) error { return nil })
+}
+
+// BeginRollout stores a new rollout together with its first step, so that a
+// process that dies leaves no draft that nobody made.
+func (s *Store) BeginRollout(ctx context.Context, step RolloutStep) error {
+	return s.putRollout(ctx, step.Rollout, func(t *tx) error { return s.addRecord(ctx, t, step.Rollout.ID, step) })
+}
+
+func (s *Store) putRollout(ctx context.Context, r fleetapi.Rollout, and func(*tx) error) error {
 	body, err := header(r)
 	if err != nil {
 		return err
@@ -96,7 +106,7 @@ func (s *Store) PutRollout(ctx context.Context, r fleetapi.Rollout) error {
 		if err != nil {
 			return fmt.Errorf("store rollout %s: %w", r.ID, err)
 		}
-		return nil
+		return and(t)
 	})
 }
 

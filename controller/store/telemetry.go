@@ -113,7 +113,7 @@ func (c *commit) take(d *Delivery) (fresh int, err error) {
 // derive adds what follows from the content of d beside its samples.
 func (c *commit) derive(d *Delivery) error {
 	for _, ev := range d.Events {
-		if ev.Type == wire.EventHours {
+		if ev.Type == wire.EventHours || ev.Type == wire.EventServing && ev.Text == "" {
 			continue // they have a table of their own
 		}
 		c.events = append(c.events, string(d.Box), d.StartMs+ev.MonoMs-d.Block.MonoMs, ev.Type, ev.Text, string(ev.Body))

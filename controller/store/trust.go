@@ -1,10 +1,13 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 )
 
 // keepVersions is how many versions of each document of the fleet's metadata are
@@ -98,4 +101,54 @@ func putTrust(ctx context.Context, t *tx, d TrustDocument) error {
 	_, err = t.Exec(ctx, `DELETE FROM trust_document WHERE role = ? AND staged = 0 AND version NOT IN
 		(SELECT version FROM trust_document WHERE role = ? AND staged = 0 ORDER BY version DESC LIMIT ?)`, d.Role, d.Role, keepVersions)
 	return err
+}
+
+// TrustTold is what an endpoint was told last of the end of a role.
+type TrustTold struct {
+	Endpoint, Role string
+	Stage          int
+}
+
+// TellTrust lets decide see the newest of each role, what is staged, and what was
+// told, and queues the notices that it returns. From then on told is what was told.
+func (s *Store) TellTrust(ctx context.Context, decide func(docs []TrustDocument, told []TrustTold) (now []TrustTold, notices []Notice, err error)) error {
+	return s.write(ctx, func(t *tx) error {
+		var docs []TrustDocument
+		if err := t.each(ctx, newestTrust, nil, scanTrust(&docs)); err != nil {
+			return fmt.Errorf("read the fleet's metadata: %w", err)
+		}
+		var told []TrustTold
+		if err := t.each(ctx, `SELECT endpoint, role, stage FROM trust_told`, nil, func(rows *sql.Rows) error {
+			var one TrustTold
+			err := rows.Scan(&one.Endpoint, &one.Role, &one.Stage)
+			told = append(told, one)
+			return err
+		}); err != nil {
+			return fmt.Errorf("read what was told of the fleet's metadata: %w", err)
+		}
+		now, notices, err := decide(docs, told)
+		slices.SortFunc(told, byEndpoint)
+		slices.SortFunc(now, byEndpoint)
+		if err != nil || slices.Equal(now, told) && len(notices) == 0 {
+			return err
+		}
+		if _, err := t.Exec(ctx, `DELETE FROM trust_told`); err != nil {
+			return fmt.Errorf("note what was told of the fleet's metadata: %w", err)
+		}
+		for _, one := range now {
+			if _, err := t.Exec(ctx, `INSERT INTO trust_told (endpoint, role, stage) VALUES (?,?,?)`, one.Endpoint, one.Role, one.Stage); err != nil {
+				return fmt.Errorf("note what was told of the fleet's metadata: %w", err)
+			}
+		}
+		for _, n := range notices {
+			if err := queueNotice(ctx, t, n, s.now().UnixMilli()); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func byEndpoint(a, b TrustTold) int {
+	return cmp.Or(strings.Compare(a.Endpoint, b.Endpoint), strings.Compare(a.Role, b.Role))
 }

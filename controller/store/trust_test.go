@@ -59,6 +59,33 @@ func metadataIsKept(t *testing.T, empty func(*testing.T) *store.Store) {
 	check(t, put(store.TrustDocument{Role: "targets", Staged: true}))
 	held("root 7 false 7", "targets 7 false 7")
 	oneOfTwoWrites(t, s)
+	whatWasToldIsKept(t, s)
+}
+
+// whatWasToldIsKept: what was told of ends is there the next time, with the notices
+// queued in the same transaction; a failure leaves both as they were.
+func whatWasToldIsKept(t *testing.T, s *store.Store) {
+	t.Helper()
+	tell := func(want, next []store.TrustTold, with error) {
+		t.Helper()
+		err := s.TellTrust(ctx, func(docs []store.TrustDocument, told []store.TrustTold) ([]store.TrustTold, []store.Notice, error) {
+			if fmt.Sprint(told) != fmt.Sprint(want) || len(docs) != 3 {
+				t.Errorf("told %v of %d documents, want %v", told, len(docs), want)
+			}
+			return next, []store.Notice{{Endpoint: "a", Key: fmt.Sprint("ends", len(next)), Body: []byte("{}")}}, with
+		})
+		if !errors.Is(err, with) {
+			t.Error(err)
+		}
+	}
+	one, two := store.TrustTold{Endpoint: "a", Role: "targets", Stage: 1}, store.TrustTold{Endpoint: "b", Role: "root", Stage: 3}
+	tell(nil, []store.TrustTold{two, one}, nil)
+	tell([]store.TrustTold{one, two}, nil, store.ErrConflict)
+	tell([]store.TrustTold{one, two}, []store.TrustTold{one}, nil)
+	tell([]store.TrustTold{one}, []store.TrustTold{one}, nil)
+	if all, err := s.LastNotices(ctx, 10); err != nil || len(all) != 2 {
+		t.Errorf("queued %d notices (%v), want 2", len(all), err)
+	}
 }
 
 // oneOfTwoWrites: of two changes that saw the same, one is told so.

@@ -149,6 +149,12 @@ func effects(d store.Delivery) (store.Effects, error) {
 			}
 			e.Phases = append(e.Phases, store.Phase{Box: d.Box, Kind: "model", Name: p.Name, Version: p.Version, Digest: p.Digest,
 				Rollout: p.Rollout, Phase: p.Phase, TimeMs: d.StartMs + ev.MonoMs - d.Block.MonoMs, MonoMs: ev.MonoMs})
+		case wire.EventServing:
+			var s wire.Serving
+			if err := json.Unmarshal(ev.Body, &s); err != nil {
+				return e, err
+			}
+			e.Serving = append(e.Serving, store.ServingRow{Serving: s, TimeMs: d.StartMs + ev.MonoMs - d.Block.MonoMs, MonoMs: ev.MonoMs})
 		case wire.EventRunning:
 			e.Running, e.RunningMonoMs = new(wire.Running), ev.MonoMs
 			if err := json.Unmarshal(ev.Body, e.Running); err != nil {

@@ -19,7 +19,8 @@ import (
 const fetchBytes = 64 << 20
 
 // fetchRate downloads a blob over TLS, with its digest checked from disk, and
-// writes the same bytes to the same disk in turn.
+// writes the same bytes to the same disk in turn. The part file is measured alone,
+// without network.
 func fetchRate(t *testing.T) []Figure {
 	data := make([]byte, fetchBytes)
 	_, _ = rand.NewChaCha8([32]byte{1}).Read(data) // never fails
@@ -39,7 +40,14 @@ func fetchRate(t *testing.T) []Figure {
 		}
 	}
 	ratio := median(ratios) // of pairs: the disk's rate changes from minute to minute
+	out := goTest(t, "./agent/fetch", "-run", "^$", "-bench", "^BenchmarkPartFile$", "-benchtime", "7x")
+	part := func(name, unit, beside string, goal Goal) Figure {
+		rate := metric(t, out, "MB/s")
+		return Figure{Name: name, Value: rate, Unit: "MB/s", Goal: goal}.Against(beside, rate/metric(t, out, unit))
+	}
 	return []Figure{
+		part("part-file", "of-digested", "write and fsync of the same bytes, with their digest", Goal{AtLeast: 0.9}),
+		part("part-file-plain", "of-plain", "the same without a digest", Goal{}),
 		Figure{Value: median(fetched) / 1e6, Unit: "MB/s", Goal: Goal{AtLeast: 0.3}}.Against("write and fsync of the same bytes", median(fetched)/1e6/ratio),
 		{Name: "plain-write", Value: median(written) / 1e6, Unit: "MB/s"},
 	}

@@ -134,9 +134,23 @@ func TestLeadsAndDelays(t *testing.T) {
 	}
 	for _, told := range []bool{true, false} {
 		r := newResult()
-		r.judgeWear(&wear, &ticket{at: unixDay(32)}, 0, false, told)
+		end, _ := wornAt(&wear, 0, false)
+		r.judgeWear(&wear, &ticket{at: unixDay(32)}, end, told)
 		if want := (share{1, 1}); *split(told, &r.wearTold, &r.wearSilent) != want || *split(!told, &r.wearTold, &r.wearSilent) != (share{}) {
 			t.Errorf("fan of a box that tells its speed (%v): %v told, %v silent", told, r.wearTold, r.wearSilent)
+		}
+	}
+	for _, c := range []struct {
+		top   float64 // 7 days before its end the fan made 0.325 of it
+		until float64 // of a ticket for dust made before
+		want  [3]share
+	}{{0.05, 90, [3]share{{1, 1}, {0, 1}, {0, 0}}}, {0.1, 30, [3]share{{0, 1}, {1, 1}, {0, 1}}}} {
+		worn := grown(plant.FanWear, 20, 60, c.top)
+		worn.RPMLoss = 0.4
+		r := newResult()
+		r.judgeSilent(&worn, nil, []ticket{heat(10, c.until, health.CauseAirflow)}, unixDay(33))
+		if got := [3]share{r.silentDue, r.silentShown, r.silentFound}; got != c.want {
+			t.Errorf("silent fan that raises the resistance to %v: due, shown, found %v, want %v", c.top, got, c.want)
 		}
 	}
 	r := one([]plant.Fault{ends(grown(plant.Vent, 50, 50, 0.5), 52)}, heat(50.25, 52, health.CauseVent))

@@ -137,6 +137,9 @@ type result struct {
 	wearLead, wearPossible    share // worn fans 7 d before
 	wearTold, wearSilent      share // those of boxes that tell the speed of their fans, and the others
 	calledTold, calledSilent  share // worn fans called so, likewise
+	silentDue                 share // silent ones for whose box any ticket about heat was open 7 d before
+	silentShown               share // silent ones that had raised the resistance by visibleRise by then
+	silentFound               share // and of these those that were ticketed by then
 	vent, hvac                share // found
 	ventHours, hvacHours      []float64
 	hvacBad                   rate
@@ -162,7 +165,8 @@ func (r *result) add(o *result) {
 	for _, p := range [][2]*share{
 		{&r.recallWith, &o.recallWith}, {&r.recallWithout, &o.recallWithout}, {&r.slowLead, &o.slowLead}, {&r.slowPossible, &o.slowPossible},
 		{&r.wearLead, &o.wearLead}, {&r.wearPossible, &o.wearPossible}, {&r.wearTold, &o.wearTold}, {&r.wearSilent, &o.wearSilent},
-		{&r.calledTold, &o.calledTold}, {&r.calledSilent, &o.calledSilent}, {&r.vent, &o.vent}, {&r.hvac, &o.hvac},
+		{&r.calledTold, &o.calledTold}, {&r.calledSilent, &o.calledSilent},
+		{&r.silentDue, &o.silentDue}, {&r.silentShown, &o.silentShown}, {&r.silentFound, &o.silentFound}, {&r.vent, &o.vent}, {&r.hvac, &o.hvac},
 		{&r.stuck, &o.stuck}, {&r.drive, &o.drive}, {&r.supply, &o.supply}, {&r.interval, &o.interval},
 	} {
 		p[0].hits, p[0].of = p[0].hits+p[1].hits, p[0].of+p[1].of
@@ -346,7 +350,12 @@ func (r *result) judgeFault(b *plant.BoxTruth, k int, start int64, w watched, ti
 		}
 	}
 	throttle, throttled := throttledBy(f, b.Rise, start)
-	r.judgeWear(f, t, throttle, throttled, w.told)
+	if end, worn := wornAt(f, throttle, throttled); worn {
+		r.judgeWear(f, t, end, w.told)
+		if !w.told {
+			r.judgeSilent(f, t, tickets, end-7*day)
+		}
+	}
 	if f.Peak() < neededRise && !throttled {
 		return
 	}
@@ -405,25 +414,6 @@ func split(told bool, yes, no *share) *share {
 		return yes
 	}
 	return no
-}
-
-func (r *result) judgeWear(f *plant.Fault, t *ticket, end int64, throttled, told bool) {
-	if f.Cause != plant.FanWear {
-		return
-	}
-	if !throttled {
-		end = math.MaxInt64
-	}
-	for d, l := range f.Level {
-		if float64(l)*f.RPMLoss >= wornOut {
-			end = min(end, f.Onset.Unix()+int64(d)*day)
-			break
-		}
-	}
-	if end != math.MaxInt64 {
-		lead(&r.wearLead, &r.wearPossible, f, t, end-7*day)
-		split(told, &r.wearTold, &r.wearSilent).count(t != nil && t.at <= end-7*day)
-	}
 }
 
 // judgeForecast holds the forecast of the ticket against the first throttle.

@@ -30,6 +30,8 @@ func TestMain(m *testing.M) {
 	switch {
 	case os.Getenv(asHostile) != "":
 		run = attack
+	case os.Getenv(asBare) != "":
+		run = serveBare
 	case os.Getenv(asSink) == "":
 		os.Exit(m.Run())
 	}

@@ -84,7 +84,11 @@ func quantised(t *testing.T, p weightPair) Figure {
 	check(t, err)
 	ratio, _ := encodeDelta(t, p.base, out.Bytes(), wdelta.Options{})
 	fmt.Printf("%-28s %8.1f %8.4f\n", p.name+"/quantised", float64(out.Len())/1e6, ratio)
-	return Figure{Name: p.name + "/quantised", Value: ratio, Unit: "of full", Goal: Goal{AtMost: 0.12}}
+	most := 0.12
+	if strings.HasPrefix(p.name, "noise-") {
+		most = 0.13 // with 4 levels, moves that are nothing but noise have 0.1281 of entropy
+	}
+	return Figure{Name: p.name + "/quantised", Value: ratio, Unit: "of full", Goal: Goal{AtMost: most}}
 }
 
 func typeOf(name string) string { return name[strings.LastIndexAny(name, "-_")+1:] }

@@ -37,6 +37,9 @@ func TestBadDocumentsAreExplained(t *testing.T) {
 		"unknown field":       {doc(all, "agent: {sense_perod: 5s}"), `f.yaml:4:9: sense_perod is no field of agent; did you mean sense_period?`},
 		"unknown section":     {doc(all, "cameras: []"), `f.yaml:4:1: cameras is no field; there are kind, name, selector, priority, agent, runner`},
 		"unknown of an item":  {doc(all, input+"adress: x"), "f.yaml:7:7: adress is no field of runner.inputs[dock]; there are name, kind"},
+		"of the box alone":    {doc(all, "agent: {state: /x}"), `f.yaml:4:9: state of agent stands in the file on the box alone: where things lie`},
+		"of an item":          {doc(all, input+"ffmpeg: /x"), "ffmpeg of runner.inputs[dock] stands in the file on the box alone: it names programs"},
+		"one of a list":       {doc(all, "runner: {routes: [{name: r, model: m, when: [tired], overflow: [{name: o, url: http://x, place: site}]}]}"), `"tired": want one of hot, busy, missing`},
 		"no unit":             {doc(all, "agent: {sense_period: 5}"), `"5" has no unit; want a time such as 5s or 5m`},
 		"wrong unit":          {doc(all, "agent: {sense_period: 5 seconds}"), `"5 seconds" is no time; want a number with its unit`},
 		"out of range":        {doc(all, "agent: {sense_period: 2h}"), "2h is out of range; want 1s to 5m"},
@@ -194,6 +197,8 @@ func TestContentIsCheckedAgain(t *testing.T) {
 		`{"runner":{"inputs":[{"name":"a","kind":"http","pipeline":"p","url":"u","username":"u"}]}}`:             "username and password_file go together",
 		`{"runner":{"inputs":[{"name":"a","kind":"http","pipeline":"p","url":"u","token_file":"/etc/shadow"}]}}`: "is no secret:NAME",
 		`{"runner":{"results":{"targets":[{"name":"a","kind":"mqtt"}]}}}`:                                        "kind and url are required",
+		`{"runner":{"routes":[{"name":"a","model":"m"}]}}`:                                                       "at least one server under overflow",
+		`{"runner":{"routes":[{"name":"a","model":"m","overflow":[{"name":"o","url":"http://x"}]}]}}`:            "runner.routes[a].overflow[o]: url and place are required",
 		`{"agent":{"proxy_auth_file":"secret:p"}}`:                                                               "without agent.proxy",
 		`{"agent":`: "parse settings",
 		`{"agent":{"trial":"5s` + strings.Repeat(" ", 25<<10) + `"}}`: "at most 24576",
@@ -252,7 +257,7 @@ func TestVersionsAreNamedByWhatTheySay(t *testing.T) {
 
 // FuzzParse: content that is taken is written the same again.
 func FuzzParse(f *testing.F) {
-	f.Add([]byte(`{"agent":{"sensors":{"hwmon/x:temp1":"die"},"trial":"5s","blackbox":true},"runner":{"inputs":[{"name":"a","kind":"folder","pipeline":"p","path":"/x","min_score":0.5}],"results":{"targets":[{"name":"t","kind":"webhook","url":"http://x","inputs":["a"]}]}}}`))
+	f.Add([]byte(`{"agent":{"sensors":{"hwmon/x:temp1":"die"},"trial":"5s","blackbox":true},"runner":{"inputs":[{"name":"a","kind":"folder","pipeline":"p","path":"/x","min_score":0.5}],"results":{"targets":[{"name":"t","kind":"webhook","url":"http://x","inputs":["a"]}]},"routes":[{"name":"r","model":"m","when":["hot"],"overflow":[{"name":"o","url":"http://x","place":"site"}]}]}}`))
 	f.Add([]byte(`{}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		s, err := boxconfig.Parse(data)

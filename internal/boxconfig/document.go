@@ -203,6 +203,10 @@ func (r *reader) pairs(n *yaml.Node, what string, each func(key, value *yaml.Nod
 
 // unknown names the field that may have been meant, or all there are.
 func (r *reader) unknown(key *yaml.Node, group string, known []string) {
+	if why := local(itemOf.ReplaceAllString(group, "[]") + "." + key.Value); why != "" {
+		r.fault(key, "%s of %s stands in the file on the box alone: %s", key.Value, group, why)
+		return
+	}
 	for _, k := range known {
 		if near(k, key.Value) {
 			r.fault(key, "%.80s is no field%s; did you mean %s?", key.Value, of(group), k)
@@ -254,6 +258,10 @@ func (r *reader) field(d *Document, n *yaml.Node, path string, f Field) {
 		for _, c := range n.Content {
 			if c.Kind != yaml.ScalarNode || strings.Contains(c.Value, "{{") {
 				r.fault(c, "%s wants plain texts", path)
+				return
+			}
+			if _, err := f.value(c.Value); err != nil {
+				r.fault(c, "%s: %s", path, err)
 				return
 			}
 			l.list = append(l.list, c.Value)
@@ -368,6 +376,11 @@ func (d Document) Secrets() []string {
 		}
 	}
 	return slices.Sorted(maps.Keys(names))
+}
+
+// Templated reports whether facts of a box play a part in what it sets.
+func (d Document) Templated() bool {
+	return slices.ContainsFunc(d.leaves, func(l leaf) bool { return l.tmpl != nil })
 }
 
 // near reports whether two words differ in at most two places.

@@ -1,6 +1,7 @@
 package boxconfig
 
 import (
+	"regexp"
 	"strings"
 )
 
@@ -30,6 +31,9 @@ type Field struct {
 	OneOf     []string
 	// Secret says that only secret:NAME is taken.
 	Secret bool
+	// Host says that it is an address to which the box sends what it has: results,
+	// inputs, credentials.
+	Host bool
 	// Way says that a wrong value may cost the box its connection.
 	Way bool
 	Doc string
@@ -58,6 +62,8 @@ var fields = []Field{
 	{Path: "agent.server", Type: Text, Default: "auto", Way: true, Doc: "How the box reaches its controller: auto, mqtts://HOST:PORT or wss://HOST:PORT/mqtt."},
 	{Path: "agent.proxy", Type: Text, Way: true, Doc: "An HTTP proxy with CONNECT, such as http://proxy.example.com:3128; empty is none."},
 	{Path: "agent.proxy_auth_file", Type: Text, Secret: true, Way: true, Doc: "The line USER:PASSWORD for the proxy, as secret:NAME."},
+	{Path: "agent.peer_listen", Type: Text, Doc: "Where the box gives models to others of its site: a port such as \":7443\"; empty: it does not share."},
+	{Path: "agent.peer_address", Type: Text, Doc: "What those dial; empty: the address by which the box reaches the controller."},
 	{Path: "agent.blackbox", Type: Flag, Default: "true", Doc: "Keep the last hour of readings for the case of a reset."},
 	{Path: "agent.blackbox_period", Type: Duration, Default: "1m", Low: 10, High: 60, Doc: "How often the last hour is written in quiet times."},
 
@@ -68,7 +74,7 @@ var fields = []Field{
 	{Path: "runner.inputs[].interval", Type: Duration, Default: "1s", Low: 0.01, High: 86400, Doc: "From the start of one item to the next at full duty."},
 	{Path: "runner.inputs[].min_score", Type: Share, Default: "0", Low: 0, High: 1, Doc: "The threshold: a result that scores less is no result."},
 	{Path: "runner.inputs[].path", Type: Text, Doc: "Folder or clip; kinds folder and audio."},
-	{Path: "runner.inputs[].url", Type: Text, Doc: "Address of a snapshot or stream, without user and password."},
+	{Path: "runner.inputs[].url", Type: Text, Host: true, Doc: "Address of a snapshot or stream, without user and password."},
 	{Path: "runner.inputs[].username", Type: Text, Doc: "User of the camera; goes with password_file."},
 	{Path: "runner.inputs[].password_file", Type: Text, Secret: true, Doc: "Password of the camera, as secret:NAME."},
 	{Path: "runner.inputs[].token_file", Type: Text, Secret: true, Doc: "Bearer token of the camera in place of a user, as secret:NAME; kind http."},
@@ -79,13 +85,24 @@ var fields = []Field{
 	{Path: "runner.results", Type: Group, Doc: "Who gets results on the site's own network; docs/pipelines.md."},
 	{Path: "runner.results.targets", Type: Items, Doc: "Webhooks and brokers that get results as they come."},
 	{Path: "runner.results.targets[].kind", Type: Text, OneOf: []string{"webhook", "mqtt"}, Doc: "What it is."},
-	{Path: "runner.results.targets[].url", Type: Text, Doc: "http:// or https:// of a webhook, mqtt:// or mqtts:// of a broker."},
+	{Path: "runner.results.targets[].url", Type: Text, Host: true, Doc: "http:// or https:// of a webhook, mqtt:// or mqtts:// of a broker."},
 	{Path: "runner.results.targets[].inputs", Type: Texts, Doc: "Inputs whose results it gets; none: all."},
 	{Path: "runner.results.targets[].secret_file", Type: Text, Secret: true, Doc: "Key that webhooks are signed with, as secret:NAME."},
 	{Path: "runner.results.targets[].username", Type: Text, Doc: "User of a broker."},
 	{Path: "runner.results.targets[].password_file", Type: Text, Secret: true, Doc: "Password of a broker, as secret:NAME."},
 	{Path: "runner.results.targets[].topic", Type: Text, Default: "edgeherd/results/{input}", Doc: "Topic of a broker, with {input} for the input's name."},
 	{Path: "runner.results.targets[].queue_bytes", Type: Whole, Unit: "bytes", Default: "4194304", Low: 64 * kib, High: tib, Doc: "Bound of what waits for it."},
+	{Path: "runner.routes", Type: Items, Doc: "Where requests for a model go when the box is hot, busy or has no such model; docs/backends.md."},
+	{Path: "runner.routes[].model", Type: Text, Doc: "Name of the model on the box."},
+	{Path: "runner.routes[].when", Type: Texts, OneOf: []string{"hot", "busy", "missing"}, Doc: "The reasons; none: all."},
+	{Path: "runner.routes[].leaves_site", Type: Text, Default: "never", OneOf: []string{"never", "allowed"}, Doc: "Speaks for a model that the box does not have."},
+	{Path: "runner.routes[].overflow", Type: Items, Doc: "The servers, tried in the order of their names."},
+	{Path: "runner.routes[].overflow[].url", Type: Text, Host: true, Doc: "http://, https://, grpc:// or grpcs:// with host and port."},
+	{Path: "runner.routes[].overflow[].place", Type: Text, OneOf: []string{"site", "central"}, Doc: "Whose machine that is: it decides whose inputs may go there."},
+	{Path: "runner.routes[].overflow[].model", Type: Text, Doc: "What the model is called there; empty: the same."},
+	{Path: "runner.routes[].overflow[].version", Type: Text, Doc: "Its version there; empty: the server chooses."},
+	{Path: "runner.routes[].overflow[].credential", Type: Text, Secret: true, Doc: "Bearer token, as secret:NAME."},
+	{Path: "runner.routes[].overflow[].timeout", Type: Duration, Default: "30s", Low: 0.1, High: 600, Doc: "Of one request."},
 }
 
 // heads document what a document has beside settings.
@@ -115,15 +132,13 @@ func FieldOf(path string) (Field, bool) { return lookup(shape(path)) }
 
 // shape takes the names of items out of the path of a setting.
 func shape(path string) string {
-	open, end := strings.IndexByte(path, '['), strings.LastIndexByte(path, ']')
-	if open < 0 || end < open {
-		return path
+	if open := strings.LastIndexByte(path, '['); strings.HasSuffix(path, "]") && open >= 0 {
+		path = path[:open] // a word, or an item as a whole
 	}
-	if end == len(path)-1 { // a word: sensors[KEY]
-		return path[:open]
-	}
-	return path[:open+1] + path[end:]
+	return itemOf.ReplaceAllString(path, "[]")
 }
+
+var itemOf = regexp.MustCompile(`\[[^]]*\]`)
 
 // below lists the keys of a group or of the items of a list.
 func below(path string) (keys []string) {

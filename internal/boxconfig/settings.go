@@ -228,6 +228,9 @@ func (s Settings) put(v any, path string, f Field) error {
 			if !ok || len(text) > maxText {
 				return fmt.Errorf("%s is no list of texts", path)
 			}
+			if _, err := f.value(text); err != nil {
+				return fmt.Errorf("%s: %w", path, err)
+			}
 			texts = append(texts, text)
 		}
 		s[path] = texts
@@ -298,10 +301,26 @@ func (s Settings) Check() error {
 			errs = append(errs, fmt.Errorf("%s: kind and url are required", at))
 		}
 	}
+	for _, name := range s.items("runner.routes") {
+		errs = append(errs, s.checkRoute("runner.routes["+name+"]"))
+	}
 	if s.text("agent.proxy_auth_file") != "" && s.text("agent.proxy") == "" {
 		errs = append(errs, errors.New("agent.proxy_auth_file is set without agent.proxy"))
 	}
 	return errors.Join(errs...)
+}
+
+func (s Settings) checkRoute(at string) error {
+	servers := s.items(at + ".overflow")
+	if s.text(at+".model") == "" || len(servers) == 0 {
+		return fmt.Errorf("%s: model, and at least one server under overflow, are required", at)
+	}
+	for _, name := range servers {
+		if at := at + ".overflow[" + name + "]"; s.text(at+".url") == "" || s.text(at+".place") == "" {
+			return fmt.Errorf("%s: url and place are required", at)
+		}
+	}
+	return nil
 }
 
 func (s Settings) checkInput(at string) error {

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -134,6 +135,27 @@ func TestAStickThatWantsToHarmIsRefused(t *testing.T) {
 	}
 }
 
+// Who unpacked a bundle and packed it again with tar has one.
+func TestABundleThatTarPackedAgainIsTaken(t *testing.T) {
+	dir := t.TempDir()
+	x, src := sample()
+	if err := WriteFolder(t.Context(), dir, x, src); err != nil {
+		t.Fatal(err)
+	}
+	again := filepath.Join(t.TempDir(), "again.tar")
+	if out, err := exec.Command("tar", "-C", dir, "-cf", again, "--sort=name", ".").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	b, err := Open(again)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	if len(b.Models) != len(x.Models) {
+		t.Errorf("it has %v, want %v", b.Models, x.Models)
+	}
+}
+
 // What is not whole, or has what no bundle has, is refused by its name.
 func TestABadBundleIsRefusedByName(t *testing.T) {
 	good := tarOf(t)
@@ -175,7 +197,7 @@ func TestABadBundleIsRefusedByName(t *testing.T) {
 		data []byte
 		why  string
 	}{
-		"empty":               {nil, "it is empty"},
+		"empty":               {nil, "no bundle.json"},
 		"no tar":              {bytes.Repeat([]byte("x"), 2000), "entry 1"},
 		"cut in a file":       {good[:len(good)-1024-505], "cut short"},
 		"cut between files":   {good[:2048], "cut short"},

@@ -34,7 +34,7 @@ type file interface {
 	io.ReaderAt
 }
 
-func (b *Bundle) readTar(f file, size int64) error {
+func (b *Bundle) readTar(f file, size int64) (err error) {
 	r := tar.NewReader(f) // it reads no further than the head, so that f stands where the content begins
 	for n := 0; ; n++ {
 		h, err := r.Next()
@@ -55,8 +55,6 @@ func (b *Bundle) readTar(f file, size int64) error {
 		switch {
 		case err != nil:
 			return err
-		case n == 0 && name != indexName:
-			return broken("it begins with %.80q, not with %s: it is no bundle, or was packed anew in another order", name, indexName)
 		case n > maxEntries:
 			return broken("it has more than %d entries", maxEntries)
 		case h.Size < 0 || at+h.Size > size:
@@ -65,14 +63,13 @@ func (b *Bundle) readTar(f file, size int64) error {
 			return broken("it has %.80q twice", name)
 		}
 		b.entries[name] = io.NewSectionReader(f, at, h.Size)
-		if n == 0 {
-			if b.Index, err = readIndex(b.entries[name], h.Size); err != nil {
-				return err
-			}
-		}
 	}
-	if b.V == 0 {
-		return broken("it is empty")
+	index := b.entries[indexName] // wherever it is: tar packs a folder in any order
+	if index == nil {
+		return broken("it has no %s: it is no bundle, or was cut short", indexName)
+	}
+	if b.Index, err = readIndex(index, index.Size()); err != nil {
+		return err
 	}
 	return b.compare()
 }

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -25,6 +26,7 @@ func TestTheGuideToEnrolmentWorks(t *testing.T) {
 	var began time.Time         // with the first token
 	steps := map[string]func(){ // after the line that begins so
 		"edgeherd-agent enroll TOKEN --name till-3": func() {
+			must(t, os.CopyFS(filepath.Join(w.dir, "copy"), os.DirFS(filepath.Join(w.dir, w.at)))) // an image of its disk
 			w.agent()
 			w.link("till-3", "live", time.Minute)
 			if w.thief.losing.Load() {
@@ -35,6 +37,7 @@ func TestTheGuideToEnrolmentWorks(t *testing.T) {
 			if took > time.Minute {
 				t.Errorf("from the first token to live it took %s; want a minute at most", took)
 			}
+			w.copied()
 		},
 		"edgeherd box replace till-3": func() { w.machine("second") },
 		"edgeherd box identity till-3": func() {
@@ -46,6 +49,7 @@ func TestTheGuideToEnrolmentWorks(t *testing.T) {
 		"edgeherd-agent enroll TOKEN --import": func() {
 			w.agent()
 			w.link("till-4", "live", time.Minute)
+			w.stick()
 			w.machine("second")
 		},
 		"edgeherd box revoke till-3": func() {
@@ -105,6 +109,22 @@ func newGuide(t *testing.T) *guide {
 	go w.thief.serve(strings.TrimPrefix(at.URL, "https://"))
 	w.machine("first")
 	return w
+}
+
+// stick has the machine at hand take a bundle as docs/bundles.md says.
+func (w *guide) stick() {
+	w.t.Helper()
+	const model = "ocr-cls-2.0.0"
+	w.run("edgeherd model push build/assets/models/" + model)
+	w.run("edgeherd bundle export site.tar --model ocr-cls:2.0.0")
+	for _, line := range documented(w.t, "docs/bundles.md", "sudo edgeherd-agent import") {
+		w.run(strings.Replace(strings.TrimPrefix(line, "sudo "), "/media/stick/", "", 1))
+	}
+	data, err := os.ReadFile(filepath.Join(w.dir, "build", "assets", "models", model, "model.onnx"))
+	must(w.t, err)
+	if _, err := os.Stat(filepath.Join(w.dir, w.at, "blobs", "sha256", fmt.Sprintf("%x", sha256.Sum256(data)))); err != nil {
+		w.t.Errorf("the stick brought no model: %v", err)
+	}
 }
 
 // start starts a program that is ended with the test.
@@ -184,7 +204,7 @@ func (w *guide) chip() string {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
-	eventually(w.t, 30*time.Second, "the TPM's socket", func() error {
+	eventually(w.t, time.Minute, "the TPM's socket", func() error {
 		_, err := os.Stat(socket)
 		return err
 	})
@@ -231,6 +251,28 @@ func (w *guide) link(name, want string, within time.Duration) {
 		}
 		return nil
 	})
+}
+
+// copied starts a second agent on a copy of the disk, sees the box go to quarantine
+// with both machines named, and has it released when the copy is gone.
+func (w *guide) copied() {
+	w.t.Helper()
+	original := w.at
+	w.machine("copy")
+	w.agent()
+	began := time.Now()
+	eventually(w.t, time.Minute, "the copy is found out", func() error {
+		out, err := runs(w.t, w.dir, "EDGEHERD_CONTEXT=server/context.json edgeherd box show till-3")
+		if err == nil && (!strings.Contains(out, "quarantined") || strings.Count(out, "127.0.0.1 (") < 2) {
+			err = errors.New(out)
+		}
+		return err
+	})
+	w.t.Logf("a copied disk was found out after %.1f s", time.Since(began).Seconds())
+	must(w.t, w.agents["copy"].Process.Kill())
+	w.machine(original)
+	w.run("edgeherd box release till-3 --why 'the copy is off'")
+	w.link("till-3", "live", time.Minute)
 }
 
 // wiped waits until the agent at hand has heard that its box was retired, starts

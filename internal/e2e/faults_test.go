@@ -137,7 +137,7 @@ func TestFullDiskOfABoxKeepsTheOldModel(t *testing.T) {
 	l := startLoad(f.oip["box-1"])
 	out := command(t, root, "edgeherd rollout start --yes -o name silero-vad:6.0.0 2>/dev/null")
 	id := strings.TrimSpace(out)
-	eventually(t, 30*time.Second, "the rollout tells of the full disk", func() error {
+	eventually(t, time.Minute, "the rollout tells of the full disk", func() error {
 		r, err := f.client.Rollout(t.Context(), id)
 		if err != nil {
 			return err
@@ -148,7 +148,7 @@ func TestFullDiskOfABoxKeepsTheOldModel(t *testing.T) {
 		}
 		return fmt.Errorf("rollout %s, box %s: %s", r.State, r.Waves[0].Targets[0].Phase, why)
 	})
-	f.allWell(t, 30*time.Second, time.Now()) // it reads on, and what it reads arrives
+	f.allWell(t, time.Minute, time.Now()) // it reads on, and what it reads arrives
 	l.end(t, "5.0.0")
 	all, err := f.boxes(t)
 	must(t, err)

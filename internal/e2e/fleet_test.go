@@ -53,7 +53,7 @@ func startFleet(t *testing.T, root string, args ...string) (*fleet, time.Duratio
 			f.tell(t)
 		}
 	})
-	eventually(t, 30*time.Second, "the API answers", func() error {
+	eventually(t, time.Minute, "the API answers", func() error {
 		select {
 		case err := <-f.ended:
 			f.ended <- err
@@ -122,7 +122,7 @@ func (f *fleet) stop(t *testing.T) {
 	case <-time.After(30 * time.Second):
 		t.Fatal("up did not end within 30 s of SIGINT")
 	}
-	eventually(t, 5*time.Second, "every process has ended", func() error {
+	eventually(t, time.Minute, "every process has ended", func() error {
 		for _, pid := range family {
 			if p, ok := look(pid); ok {
 				return fmt.Errorf("process %d lives: %s", pid, p.line)

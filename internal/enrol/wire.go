@@ -86,10 +86,11 @@ type ChallengeReply struct {
 }
 
 // Renewal asks for the next certificate, over a connection that shows the
-// present one. A key in a file is a new one each time.
+// present one. A key in a file is a new one each time. Without CSR it asks how the
+// box stands (PathState).
 type Renewal struct {
 	V        int      `json:"v"`
-	CSR      []byte   `json:"csr"`
+	CSR      []byte   `json:"csr,omitempty"`
 	Hardware Hardware `json:"hw"`
 	Agent    Agent    `json:"agent"`
 	// Fence counts starts of the agent on this disk; 0: not kept. A disk that

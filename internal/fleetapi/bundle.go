@@ -59,7 +59,7 @@ func (c *Client) Unpack(ctx context.Context, d, base blob.Digest, r io.Reader, s
 		return fmt.Errorf("upload %s: %w", d.Short(), err)
 	}
 	req.ContentLength = size
-	req.Header.Set("Content-Type", "application/octet-stream")
+	askFirst(req)
 	_, err = c.do(req)
 	return err
 }

@@ -245,12 +245,21 @@ func (c *Client) Upload(ctx context.Context, d blob.Digest, r io.Reader, size in
 	if size == 0 {
 		req.Body = http.NoBody
 	}
-	req.Header.Set("Content-Type", "application/octet-stream")
+	askFirst(req)
 	_, err = c.do(req)
 	if err != nil {
 		return fmt.Errorf("upload %s: %w", d.Short(), err)
 	}
 	return nil
+}
+
+// askFirst has a long upload wait for the controller's word: a refusal is heard then,
+// and not lost with a connection that ended under the bytes.
+func askFirst(req *http.Request) {
+	req.Header.Set("Content-Type", "application/octet-stream")
+	if req.ContentLength > 1<<20 {
+		req.Header.Set("Expect", "100-continue")
+	}
 }
 
 // Download writes a file to w and checks that it is the right one: what w has

@@ -1,6 +1,7 @@
 package fleetapi
 
 import (
+	"slices"
 	"time"
 
 	"github.com/edgeherd/edgeherd/internal/blob"
@@ -27,6 +28,20 @@ type BoxSettings struct {
 	Documents []BoxDocument `json:"documents"`
 	// Local are settings that a file on the box has: they count there.
 	Local []string `json:"local,omitempty"`
+	// Pending are documents that come to the box, or leave it, without another
+	// apply; only where one box is asked for.
+	Pending []PendingDocument `json:"pending,omitempty"`
+}
+
+// Busy reports whether the box is not done with settings that it was told.
+func (s BoxSettings) Busy() bool { return s.State == ConfigWaiting || s.State == ConfigTrial }
+
+// PendingDocument is what a box that joined, or changed, is still to get or to lose.
+type PendingDocument struct {
+	Name    string `json:"name"`
+	Version string `json:"version"`
+	Out     bool   `json:"out,omitempty"` // it leaves the box
+	Why     string `json:"why" doc:"what it waits for"`
 }
 
 // BoxDocument is one document on one box.
@@ -73,12 +88,21 @@ type ConfigRequest struct {
 }
 
 // ConfigChanges is what would become of boxes.
+//
+// It names at most MaxConfigNames boxes; counts are of all.
 type ConfigChanges struct {
 	Documents []DocumentChange `json:"documents"`
 	Groups    []ConfigGroup    `json:"groups" doc:"boxes with the same change, most boxes first"`
 	Refused   []ConfigRefusal  `json:"refused" doc:"boxes that cannot take it, and why"`
 	Boxes     int              `json:"boxes" doc:"boxes that change"`
+	Unnamed   int              `json:"unnamed,omitempty" doc:"boxes that change, or cannot, and are not named here: there are too many; ask for one by box"`
 }
+
+// Bounds of one request.
+const (
+	MaxConfigDocuments = 256
+	MaxConfigNames     = 1000
+)
 
 // DocumentChange is one document of a request.
 type DocumentChange struct {
@@ -90,9 +114,40 @@ type DocumentChange struct {
 	Matched int    `json:"matched" doc:"boxes that the selector matches"`
 }
 
+// Only leaves one box, by name or id.
+func (c *ConfigChanges) Only(box string) {
+	other := func(b ConfigBox) bool { return b.Name != box && string(b.ID) != box }
+	groups := []ConfigGroup{}
+	c.Boxes = 0
+	for _, g := range c.Groups {
+		if g.Boxes = slices.DeleteFunc(g.Boxes, other); len(g.Boxes) > 0 {
+			g.Count = len(g.Boxes)
+			groups = append(groups, g)
+			c.Boxes++
+		}
+	}
+	c.Groups = groups
+	c.Refused = slices.DeleteFunc(c.Refused, func(r ConfigRefusal) bool { return other(r.ConfigBox) })
+}
+
+// Bound leaves out names that are too many.
+func (c *ConfigChanges) Bound() {
+	left := MaxConfigNames
+	for i := range c.Groups {
+		g := &c.Groups[i]
+		n := min(left, len(g.Boxes))
+		c.Unnamed += len(g.Boxes) - n
+		g.Boxes, left = g.Boxes[:n], left-n
+	}
+	n := min(MaxConfigNames, len(c.Refused))
+	c.Unnamed += len(c.Refused) - n
+	c.Refused = c.Refused[:n]
+}
+
 // ConfigGroup is one change and the boxes that it is for.
 type ConfigGroup struct {
 	Boxes []ConfigBox `json:"boxes"`
+	Count int         `json:"count" doc:"of boxes, also of those that are not named"`
 	Diff  string      `json:"diff" doc:"unified; empty: other versions, the same settings"`
 }
 

@@ -18,9 +18,14 @@ func (c *Client) Config(ctx context.Context, name string) (DocumentList, error) 
 	return call[DocumentList](ctx, c, http.MethodGet, "/configs/"+url.PathEscape(name), nil)
 }
 
-// DiffConfigs tells what documents would change; nothing is stored.
-func (c *Client) DiffConfigs(ctx context.Context, r ConfigRequest) (ConfigChanges, error) {
-	return call[ConfigChanges](ctx, c, http.MethodPost, "/configs:diff", r)
+// DiffConfigs tells what documents would change, on one box if it is named;
+// nothing is stored.
+func (c *Client) DiffConfigs(ctx context.Context, r ConfigRequest, box string) (ConfigChanges, error) {
+	path := "/configs:diff"
+	if box != "" {
+		path += "?box=" + url.QueryEscape(box)
+	}
+	return call[ConfigChanges](ctx, c, http.MethodPost, path, r)
 }
 
 // ApplyConfigs stores new versions of documents.

@@ -164,6 +164,12 @@ type BoxModel struct {
 	RunningDigest  blob.Digest `json:"running_digest"`
 	Phase          string      `json:"phase,omitempty"` // last reported phase of the desired version
 	Err            string      `json:"err,omitempty"`
+	// Serving is which variant serves, why, and what each was measured at. Only
+	// with one box: lists leave it out.
+	Serving *wire.Serving `json:"serving,omitempty"`
+	// Tried is how the desired version did beside the one before it, as it was
+	// measured last. Only with one box.
+	Tried *wire.ServingShadow `json:"tried,omitempty"`
 }
 
 // Reads counts pipeline results of the last hour.
@@ -275,6 +281,8 @@ type ModelVersion struct {
 	// Running and Desired count boxes.
 	Running int `json:"running"`
 	Desired int `json:"desired"`
+	// Pinned versions are never collected, here or on boxes that have them.
+	Pinned bool `json:"pinned,omitempty"`
 	// Drift says what moved from the first week, of versions that run, where one
 	// model is asked for; empty: nothing that tells.
 	Drift string `json:"drift,omitempty"`

@@ -51,6 +51,17 @@ type RetiredModel struct {
 	FreedBytes int64 `json:"freed_bytes"`
 }
 
+// PinModel pins a version of a model, or no more.
+type PinModel struct {
+	Version string `json:"version" maxLength:"63"`
+	Pinned  bool   `json:"pinned"`
+}
+
+// PinModel has a version kept, by the controller and by boxes that have it.
+func (c *Client) PinModel(ctx context.Context, name string, p PinModel) (ModelVersion, error) {
+	return call[ModelVersion](ctx, c, http.MethodPost, "/models/"+url.PathEscape(name)+"/pin", p)
+}
+
 // VerifyModel has the controller hash a version again; it may take long.
 func (c *Client) VerifyModel(ctx context.Context, name string, v VerifyModel) (out VerifiedModel, err error) {
 	data, err := json.Marshal(v)

@@ -72,21 +72,10 @@ type NewRelease struct {
 	Binaries       map[string]string // by platform, such as linux/arm64
 }
 
-// PushReleaseFiles signs a release of the files with the key in the file
-// keyPath, with a counter above all that the controller has, uploads what it
-// lacks and registers the release. progress may be nil.
-func PushReleaseFiles(ctx context.Context, c *Client, n NewRelease, keyPath string, progress func(Progress)) (Release, error) {
-	key, err := readKey(keyPath)
-	if err != nil {
-		return Release{}, err
-	}
-	r, _, err := PushReleaseWith(ctx, c, n, key, progress)
-	return r, err
-}
-
-// PushReleaseWith is PushReleaseFiles with a key that is open already. It returns
-// the length of the signed envelope as well.
-func PushReleaseWith(ctx context.Context, c *Client, n NewRelease, key trust.Signer, progress func(Progress)) (Release, int64, error) {
+// PushReleaseFiles signs a release of the files, with a counter above all that the
+// controller has, uploads what it lacks and registers the release. progress may be
+// nil. It returns the length of the signed envelope as well.
+func PushReleaseFiles(ctx context.Context, c *Client, n NewRelease, key trust.Signer, progress func(Progress)) (Release, int64, error) {
 	r, paths, err := newRelease(ctx, c, n)
 	if err != nil {
 		return Release{}, 0, err

@@ -108,6 +108,9 @@ type Rollout struct {
 	// that take this one back.
 	RollbackOf   string   `json:"rollback_of,omitempty"`
 	RolledBackBy []string `json:"rolled_back_by,omitempty"`
+	// Late says that the controller started it, for boxes that joined or changed
+	// after a rollout of the same document.
+	Late bool `json:"late,omitempty"`
 }
 
 // PlanSheet is what a plan found beside its waves.

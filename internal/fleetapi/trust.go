@@ -31,6 +31,30 @@ type TrustDocument struct {
 	Document []byte `json:"document"`
 }
 
+// TrustRoles tells how the roles of the fleet's metadata do that boxes look at.
+type TrustRoles struct {
+	// Development: one throw-away key signs everything, and there are no roles.
+	Development bool        `json:"development"`
+	Items       []TrustRole `json:"items"`
+}
+
+// TrustRole is how one role does, and who can renew it.
+type TrustRole struct {
+	Role    string    `json:"role" example:"models-stable"`
+	Version int64     `json:"version"`
+	Expires time.Time `json:"expires"`
+	Stage   string    `json:"stage" enum:"good,soon,last_week,ended" doc:"how near its end is; soon begins 180 days before it for root, 90 for targets, 30 for other roles"`
+	// Need of Keys must sign; Signed did.
+	Need   int      `json:"need"`
+	Keys   []string `json:"keys" doc:"the first characters of each, as edgeherd trust status writes them"`
+	Signed []string `json:"signed"`
+	// Waits is how many signatures a next version lacks that was submitted.
+	Waits int `json:"waits,omitempty"`
+	// Do is the command that renews it, to be given files of keys; none when the
+	// controller renews it.
+	Do string `json:"do,omitempty"`
+}
+
 // SubmitTrust publishes a signed document.
 type SubmitTrust struct {
 	Role     string `json:"role" maxLength:"40" example:"models-stable"`

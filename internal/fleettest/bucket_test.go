@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"log/slog"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -53,11 +54,16 @@ func TestBoxesReadFromTheBucketAndElseFromTheController(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var here atomic.Int64 // contents that the controller was asked for
+	var here atomic.Int64   // contents that the controller was asked for
+	var forever atomic.Bool // it names places that are good for ever, as no store signs
 	device := a.Device()
 	ctl := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Range") != "" {
 			here.Add(1)
+		}
+		if forever.Load() && strings.HasSuffix(r.URL.Path, "/url") {
+			fmt.Fprintf(w, `{"url":"https://192.0.2.1/","for_ms":%d}`, math.MaxInt64)
+			return
 		}
 		device.ServeHTTP(w, r.WithContext(api.WithBox(r.Context(), id)))
 	}))
@@ -82,6 +88,9 @@ func TestBoxesReadFromTheBucketAndElseFromTheController(t *testing.T) {
 			if err := os.WriteFile(path, append([]byte("S"), data[1:]...), 0o600); err != nil {
 				t.Fatal(err)
 			}
+		case "forever ":
+			forever.Store(true)
+			defer forever.Store(false)
 		case "away ":
 			server.Down()
 			defer server.Up()
@@ -107,10 +116,13 @@ func TestBoxesReadFromTheBucketAndElseFromTheController(t *testing.T) {
 	for _, tc := range []struct {
 		name string
 		most int64
-	}{{"well ", 0}, {"spoilt ", 3}, {"away ", 3}} {
+	}{{"well ", 0}, {"spoilt ", 3}, {"away ", 3}, {"forever ", 3}} {
 		if n := fetched(tc.name); n > tc.most || tc.most > 0 && n == 0 {
 			t.Errorf("%s: the controller gave %d ranges, want up to %d\n%s", tc.name, n, tc.most, logged.String())
 		}
+	}
+	if !strings.Contains(logged.String(), "for_ms is 9223372036854775807, want 0 to 604800000") {
+		t.Error("nothing says that a place is named for too long")
 	}
 	for _, secret := range []string{"X-Amz-Signature", s3test.Secret} {
 		if strings.Contains(logged.String(), secret) {

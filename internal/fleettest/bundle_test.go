@@ -64,6 +64,10 @@ func TestT3AStickBringsWhatIsSignedAndNothingElse(t *testing.T) {
 		rolled(f, v1)
 		p := found(f)
 		before, _ := f.export(f.siteOf(b), nil) // of version 1
+		own, _ := f.export(f.siteOf(f.Boxes[1]), nil)
+		if res := f.Boxes[1].carry(own); res.Err != "" { // version 1 is listed nowhere, but runs there
+			t.Errorf("a bundle with what the box runs: %q", res.Err)
+		}
 		b.Cut()
 		v2 := p.push("2.0.0", true)
 		id := f.Roll(v2, "rest").ID

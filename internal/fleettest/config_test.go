@@ -143,5 +143,46 @@ func TestSettingsReachBoxesByLabelInWaves(t *testing.T) {
 				t.Errorf("%s follows %s", b.Name, got)
 			}
 		}
+		cameLater(f, f.Boxes[3])
 	})
+}
+
+// cameLater gives a box a label and takes it away again: without another apply
+// it gets the version that went through, not the one that halted, and loses it.
+func cameLater(f *Fleet, b *Box) {
+	f.T.Helper()
+	settings := func() *fleetapi.BoxSettings {
+		f.supervise()
+		v, err := f.API.Box(context.Background(), b.ID)
+		if err != nil {
+			f.T.Fatal(err)
+		}
+		return v.Config
+	}
+	f.label(b, "role", "dock")
+	if s := settings(); s == nil || len(s.Pending) != 1 || s.Pending[0].Version != "1" {
+		f.T.Errorf("before it has them: %+v", s)
+	}
+	f.Until(b.Name+" has the version that went through", time.Hour, func() bool {
+		s := settings()
+		return strings.Contains(b.runnerHas(), "/srv/"+b.Name) && s.State == fleetapi.ConfigCurrent && len(s.Pending) == 0
+	})
+	f.label(b, "role", "")
+	f.Until(b.Name+" has nothing of it any more", time.Hour, func() bool {
+		s := settings()
+		return b.runnerHas() == "{}" && s.State == fleetapi.ConfigCurrent && len(s.Pending) == 0
+	})
+	list, err := f.API.Rollouts(context.Background())
+	if err != nil {
+		f.T.Fatal(err)
+	}
+	late := 0
+	for _, r := range list.Items {
+		if r.Late {
+			late++
+		}
+	}
+	if late != 2 {
+		f.T.Errorf("%d rollouts for one box that came and went; want 2", late)
+	}
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/edgeherd/edgeherd/controller"
 	"github.com/edgeherd/edgeherd/controller/store/storetest"
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
+	"github.com/edgeherd/edgeherd/internal/freeport"
 	"github.com/edgeherd/edgeherd/internal/identity"
 	"github.com/edgeherd/edgeherd/internal/trust"
 	"github.com/edgeherd/edgeherd/internal/wire"
@@ -143,10 +144,9 @@ func await(t *testing.T, within time.Duration, what string, cond func() error) {
 
 func freeAddr(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := freeport.Address()
 	must(t, err)
-	defer l.Close()
-	return l.Addr().String()
+	return address
 }
 
 // builtIn is where TestMain lets the program be built.
@@ -167,8 +167,9 @@ func TestMain(m *testing.M) {
 // program builds edgeherd, once for all rigs.
 var program = sync.OnceValues(func() (string, error) {
 	out := filepath.Join(builtIn, "edgeherd")
-	build := exec.Command("go", "build", "-o", out, "./cmd/edgeherd")
+	build := exec.Command("go", "build", "-trimpath", "-o", out, "./cmd/edgeherd")
 	build.Dir = filepath.Join("..", "..")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as make builds it, or all is compiled anew
 	if text, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build: %w\n%s", err, text)
 	}

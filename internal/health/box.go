@@ -3,6 +3,8 @@ package health
 import (
 	"math"
 	"slices"
+
+	"github.com/edgeherd/edgeherd/internal/rank"
 )
 
 // boxVersion is the version of Box as JSON. 1: the fields below.
@@ -107,6 +109,7 @@ type today struct {
 	Need, PerK      float64
 	Needs           int
 	TopUp           float64 // highest predicted rise, without a reference
+	top             float64 // ln airflow at full duty by the curve, which a day does not change; 0: not looked up
 	Hot             float64
 	Hours           int
 }
@@ -120,7 +123,7 @@ func (t *today) reset() {
 	for i := range t.Fan {
 		t.Fan[i], t.SD[i] = t.Fan[i][:0], t.SD[i][:0]
 	}
-	t.Need, t.PerK, t.Needs, t.TopUp, t.Hot, t.Hours = 0, 0, 0, 0, 0, 0
+	t.Need, t.PerK, t.Needs, t.TopUp, t.top, t.Hot, t.Hours = 0, 0, 0, 0, 0, 0, 0
 }
 
 // restart forgets the clean box: it stands elsewhere now.
@@ -206,7 +209,7 @@ func (b *Box) carryOver(base *Baseline) {
 			d = append(d, is-was)
 		}
 	}
-	shift := median(d)
+	shift := rank.Median(d)
 	if b.Basis.Ref == RefNone {
 		shift = math.Log(b.Base.NoRefSlope / base.NoRefSlope)
 	}
@@ -319,19 +322,28 @@ func (b *Box) topAir() float64 {
 	case AirPWM:
 		return 0
 	case AirRPM:
-		sum, n := 0.0, 0.0
-		for fan, fitted := range b.Basis.Fitted {
-			if level := float64(b.Base.FanLevel[fan]); fitted && level == level {
-				if top := curveTop(&b.Base.Curve); top == top {
-					sum, n = sum+math.Exp(top+level), n+1
-				}
-			}
+		if b.Today.top == 0 {
+			b.Today.top = b.curveAir()
 		}
-		if n > 0 {
-			return max(math.Log(sum/n), b.Base.MaxAir)
+		if b.Today.top == b.Today.top {
+			return max(b.Today.top, b.Base.MaxAir)
 		}
 	}
 	return b.Base.MaxAir
+}
+
+// curveAir is ln of the mean speed at full duty by curve and levels of the fans;
+// NaN where they say nothing.
+func (b *Box) curveAir() float64 {
+	sum, n := 0.0, 0.0
+	for fan, fitted := range b.Basis.Fitted {
+		if level := float64(b.Base.FanLevel[fan]); fitted && level == level {
+			if top := curveTop(&b.Base.Curve); top == top {
+				sum, n = sum+math.Exp(top+level), n+1
+			}
+		}
+	}
+	return math.Log(sum / n) // NaN of 0/0
 }
 
 // curveTop is ln rpm at full duty, with the shipped shape beyond what was seen.
@@ -374,21 +386,21 @@ func (b *Box) finish(day int32) Day {
 	t := &b.Today
 	d := Day{Day: day, N: len(t.R), R: Missing(), S7: Missing(), DieK: Missing(), Need: Missing(), PerK: Missing(), Tilt: tiltOf(t.Moving)}
 	if len(t.R) >= leastDay {
-		d.R, d.DieK = Value(median(t.R)), Value(median(t.DieK))
+		d.R, d.DieK = Value(rank.Median(t.R)), Value(rank.Median(t.DieK))
 	}
 	for i := range witnesses {
 		d.Witness[i], d.WRatio[i] = Missing(), Missing()
 		if len(t.Witness[i]) >= leastDay {
-			d.Witness[i], d.WRatio[i] = Value(median(t.Witness[i])), Value(median(t.WRatio[i]))
+			d.Witness[i], d.WRatio[i] = Value(rank.Median(t.Witness[i])), Value(rank.Median(t.WRatio[i]))
 		}
 	}
 	for fan := range Fans {
 		d.Fan[fan], d.RPMSD[fan] = Missing(), Missing()
 		if len(t.Fan[fan]) >= leastDay {
-			d.Fan[fan] = Value(median(t.Fan[fan]))
+			d.Fan[fan] = Value(rank.Median(t.Fan[fan]))
 		}
 		if len(t.SD[fan]) >= leastDay {
-			d.RPMSD[fan] = Value(median(t.SD[fan]))
+			d.RPMSD[fan] = Value(rank.Median(t.SD[fan]))
 		}
 	}
 	d.Hot = Value(t.Hot / float64(max(t.Hours, 1)))
@@ -446,5 +458,5 @@ func (b *Box) weekOf(day int32) Value {
 	if n < 3 {
 		return Missing()
 	}
-	return Value(median(r[:n]))
+	return Value(rank.Median(r[:n]))
 }

@@ -3,6 +3,8 @@ package health
 import (
 	"math"
 	"slices"
+
+	"github.com/edgeherd/edgeherd/internal/rank"
 )
 
 // held: for three days after a change slow and step findings wait for settle.
@@ -60,7 +62,7 @@ func (b *Box) levelOf(from, to int32) float64 {
 			v = append(v, float64(d.R))
 		}
 	}
-	return median(v)
+	return rank.Median(v)
 }
 
 // shift decides what becomes of a step at a change. A fall from an elevated
@@ -99,7 +101,7 @@ func (b *Box) newFans(at int32) {
 				v = append(v, float64(d.Fan[fan]))
 			}
 		}
-		by := median(v)
+		by := rank.Median(v)
 		if by != by {
 			continue
 		}

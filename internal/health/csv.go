@@ -235,7 +235,9 @@ func (l *Loader) row(line []byte, whole bool, units []unitCount) error {
 	var box, sku, site []byte
 	var at int64
 	for i, cell := range cells {
-		cell = bytes.TrimSpace(cell)
+		if n := len(cell); n > 0 && (cell[0] <= ' ' || cell[n-1] <= ' ' || cell[0] >= 0x80 || cell[n-1] >= 0x80) {
+			cell = bytes.TrimSpace(cell)
+		}
 		switch col := l.cols[i]; col {
 		case colBox:
 			box = cell

@@ -3,6 +3,8 @@ package health
 import (
 	"math"
 	"slices"
+
+	"github.com/edgeherd/edgeherd/internal/rank"
 )
 
 // The air at the inlet against the same hour, one either side, of the last two
@@ -19,11 +21,23 @@ const (
 	ambientHabit  = 4.0 // K above the warmest of the same hours of the last five weeks
 	ambientMemory = 30 * 24
 	ambientFirst  = 1.0 // K, the spread of air that is not known yet
-	ambientHours  = 2
+	ambientHours  = 4
 	ambientCalm   = 5
-	habitDays     = 5 * 7
-	airHours      = (habitDays + 1) * 24
-	agreeWithin   = 6 * hourSeconds
+	// A cooling that fails shows before all that, as a climb: within half a day the
+	// air leaves what is usual at these hours, further than it ever did.
+	climbWithin = 12  // hours that are looked back
+	ambientRose = 2.0 // K that must have come within them, or it is the season
+	climbAbove  = 2.0
+	climbSudden = 3.5
+	climbSigma  = 3.3 // above the habit
+	climbLeast  = 0.6 // K above it
+	climbRose   = 3.3
+	climbHours  = 2
+	habitDays   = 5 * 7
+	airHours    = (habitDays + 1) * 24
+	agreeWithin = 6 * hourSeconds
+	airGap      = 2 * hourSeconds // of readings in a row: one may be lost
+	airGone     = daySeconds      // an alarm without readings stands for so long
 )
 
 // airRing holds the reference of each hour of 36 days.
@@ -83,10 +97,34 @@ func (r *airRing) habit(start int64) float64 {
 	return top
 }
 
+// climbed is how far the air has risen since the coolest of the last hours, each
+// against what is usual at it; now is that of the hour that starts at start.
+func (r *airRing) climbed(start int64, now float64) float64 {
+	least := now
+	var store [42]float64
+	for k := int64(1); k <= climbWithin; k++ {
+		at := start - k*hourSeconds
+		if v := r.V[at/hourSeconds%airHours]; v.OK() {
+			if u := rank.Median(r.usual(at, 14, store[:0])); u == u {
+				least = min(least, float64(v)-u)
+			}
+		}
+	}
+	return now - least
+}
+
 func (b *Box) watchAmbient(h *Hour) {
 	ref := b.Basis.reference(h)
+	gap := h.Start - b.Air.Last
 	if ref != ref || !b.Basis.outer() {
+		if gap > airGone {
+			b.close("ambient", h.Start+hourSeconds, "its air is not measured any more")
+		}
 		return
+	}
+	c := &b.Ambient
+	if gap > airGap {
+		c.Watch, c.Fire = 0, 0 // they count hours in a row; calm is calm, whatever was between
 	}
 	b.Air.put(h.Start, Value(ref))
 	var store [42]float64
@@ -98,25 +136,31 @@ func (b *Box) watchAmbient(h *Hour) {
 	for _, v := range usual {
 		sum += v
 	}
-	c := &b.Ambient
 	open := c.Watch > 0 || b.has("ambient")
 	// The mean is near the median: most hours end here.
 	mean := ref - sum/float64(len(usual))
 	limit := b.Air.limit()
+	line := max(climbLeast, climbSigma*math.Sqrt(b.Air.Spread))
 	b.Air.learn(mean)
-	if !open && mean < limit*0.6 {
+	if !open && c.Fire == 0 && mean < climbAbove*0.6 {
 		return
 	}
-	above := ref - median(usual)
-	var late [9]float64
-	sudden := ref - median(b.Air.usual(h.Start, 3, late[:0]))
-	news := sudden > ambientSudden && ref > b.Air.habit(h.Start)+ambientHabit
-	count(&c.Watch, above > limit && (news || b.has("ambient")))
+	above, over := ref-rank.Median(usual), ref-b.Air.habit(h.Start)
+	var warm, climbs bool
+	if above > climbAbove && over > min(line, ambientHabit) {
+		var late [9]float64
+		sudden, climbed := ref-rank.Median(b.Air.usual(h.Start, 3, late[:0])), b.Air.climbed(h.Start, above)
+		rests := b.Basis.Ref == RefInlet && b.Still[0].Hours > climbHours // it may be stuck: then the hours move about it
+		warm = sudden > ambientSudden && over > ambientHabit && climbed > ambientRose
+		climbs = !rests && sudden > climbSudden && over > line && climbed > climbRose
+	}
+	count(&c.Watch, above > limit && (warm || b.has("ambient")))
+	count(&c.Fire, climbs)
 	count(&c.Calm, above < limit/2)
 	at := h.Start + hourSeconds
 	switch {
-	case c.Watch >= ambientHours:
-		f := Finding{Family: "ambient", Cause: CauseAmbient, Confidence: 0.75, Level: Watch, Since: Unix(h.Start - int64(c.Watch-1)*hourSeconds), Evidence: []Evidence{
+	case c.Watch >= ambientHours || c.Fire >= climbHours:
+		f := Finding{Family: "ambient", Cause: CauseAmbient, Confidence: 0.75, Level: Watch, Since: Unix(h.Start - int64(max(c.Watch, c.Fire)-1)*hourSeconds), Evidence: []Evidence{
 			fact("above_usual_k", Value(above), "air-warmer", "the %s air is %.1f K warmer than at this time of the last two weeks", b.Basis.Ref, above),
 			fact("inlet_c", Value(ref), "air-now", "it is at %.1f °C", ref),
 		}}
@@ -195,7 +239,7 @@ func incident(site string, members []Finding) (Incident, bool) {
 		}
 	}
 	slices.Sort(in.Boxes)
-	m := median(above)
+	m := rank.Median(above)
 	in.Evidence = []Evidence{fact("above_usual_k", Value(m), "room-warmer", "%d boxes breathe air that is %.1f K warmer than usual (median)", len(in.Boxes), m)}
 	return in, len(in.Boxes) >= 2
 }

@@ -1,5 +1,7 @@
 package health
 
+import "github.com/edgeherd/edgeherd/internal/rank"
+
 // Wear: a fan turns slower at the same duty. Vendors call a fan worn out at
 // −10 to −20 %; 5 % leaves time. Tachometers of BMCs step by 1 to 2.5 %.
 const (
@@ -74,7 +76,7 @@ func (b *Box) watchFans() {
 		if b.onHeat() {
 			line = max(line, wearHeat, healedMargin*b.FanHealed[fan])
 		}
-		dev := median(devs)
+		dev := rank.Median(devs)
 		b.FanLow[fan] = max(b.FanLow[fan], -dev)
 		c := &b.FanWear[fan]
 		count(&c.Calm, dev > -line/2 && spread < 3)

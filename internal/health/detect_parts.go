@@ -3,6 +3,8 @@ package health
 import (
 	"math"
 	"slices"
+
+	"github.com/edgeherd/edgeherd/internal/rank"
 )
 
 // Parts that wear out by themselves: drives and power supplies.
@@ -186,7 +188,7 @@ func (b *Box) watchSupply(day int32) {
 	if len(p.Today) < leastDay {
 		return
 	}
-	p.Ratio = append(p.Ratio, Value(median(l.residuals(p.Today))))
+	p.Ratio = append(p.Ratio, Value(rank.Median(l.residuals(p.Today))))
 	if len(p.Ratio) > 14 {
 		p.Ratio = slices.Delete(p.Ratio, 0, len(p.Ratio)-14)
 	}
@@ -197,7 +199,7 @@ func (b *Box) watchSupply(day int32) {
 	for i := range v {
 		v[i] = float64(p.Ratio[i])
 	}
-	m, line := median(v), max(supplyLoss, supplySigma*l.Sigma)
+	m, line := rank.Median(v), max(supplyLoss, supplySigma*l.Sigma)
 	count(&p.Loss.Fire, m > line)
 	count(&p.Loss.Calm, m < line/2)
 	switch {
@@ -215,7 +217,7 @@ func (l *supplyLine) learn() {
 	for i, h := range l.Hours {
 		x[i], y[i] = float64(h.Out), float64(h.In)
 	}
-	mx, my := median(slices.Clone(x)), median(slices.Clone(y))
+	mx, my := rank.Median(slices.Clone(x)), rank.Median(slices.Clone(y))
 	xx, xy := 1e-6, 1e-6
 	for i := range x {
 		if y[i] < 3*my { // more is a glitch of a BMC
@@ -228,7 +230,7 @@ func (l *supplyLine) learn() {
 	res := l.residuals(l.Hours)
 	var daily []float64
 	for i := 0; i+24 <= len(res); i += 24 {
-		daily = append(daily, median(slices.Clone(res[i:i+24])))
+		daily = append(daily, rank.Median(slices.Clone(res[i:i+24])))
 	}
 	l.Sigma = max(madToSigma*medianAbs(daily), 0.005)
 	l.Hours = nil

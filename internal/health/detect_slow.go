@@ -2,6 +2,8 @@ package health
 
 import (
 	"math"
+
+	"github.com/edgeherd/edgeherd/internal/rank"
 )
 
 // The slow rise of the resistance: dust, lint, paste. s7 must lie above the
@@ -232,7 +234,7 @@ func (b *Box) witnessShare(i int) (ratio, unsure float64, ok bool) {
 		return 0, 0, false
 	}
 	n := float64(len(shares))
-	ratio = median(shares)
+	ratio = rank.Median(shares)
 	// The baseline's own spread of the witness, as a share of the excess: a
 	// level learnt over weeks drifts by about a quarter of an hour's spread.
 	w := &b.Base.Witness[i]

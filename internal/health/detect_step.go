@@ -1,5 +1,7 @@
 package health
 
+import "github.com/edgeherd/edgeherd/internal/rank"
+
 // A blocked vent is a step of hours, a cleaning one downwards.
 const (
 	stepLeast  = 0.12 // or 5 σ, ln
@@ -76,7 +78,7 @@ func (b *Box) recentMedian(n int) float64 {
 	for _, m := range b.Recent[max(len(b.Recent)-n, 0):] {
 		v = append(v, m.R)
 	}
-	return median(v)
+	return rank.Median(v)
 }
 
 // dayBefore is the median of the steady hours of the two days before the last
@@ -92,7 +94,7 @@ func (b *Box) dayBefore(at int64) float64 {
 		level, _ := b.before()
 		return level
 	}
-	return median(v)
+	return rank.Median(v)
 }
 
 func (b *Box) step(now, level float64, since, at int64) {
@@ -102,7 +104,7 @@ func (b *Box) step(now, level float64, since, at int64) {
 	}}
 	// A heat sink that came loose warms only the die.
 	for i, name := range []string{"board", "nvme"} {
-		k, die := median(append([]float64(nil), b.Today.Witness[i]...)), median(append([]float64(nil), b.Today.DieK...))
+		k, die := rank.Median(append([]float64(nil), b.Today.Witness[i]...)), rank.Median(append([]float64(nil), b.Today.DieK...))
 		if k != k || die < 3 {
 			continue
 		}

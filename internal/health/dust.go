@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"math"
 	"slices"
+
+	"github.com/edgeherd/edgeherd/internal/rank"
 )
 
 // How dusty a site is, learnt from its boxes, and how long a filter lasts
@@ -112,7 +114,7 @@ func Dust(boxes []BoxDust) []SiteDust {
 		s := SiteDust{Site: site, Boxes: len(group)}
 		var sum, weight float64
 		// Boxes of a site differ by half: one stands in the draught, one does not.
-		spread := 0.5 * median(slices.Clone(rates))
+		spread := 0.5 * rank.Median(slices.Clone(rates))
 		for _, b := range group {
 			w := 1 / (b.Sigma*b.Sigma + spread*spread + 1e-6)
 			sum, weight = sum+w*b.Rate, weight+w

@@ -1,6 +1,10 @@
 package health
 
-import "math"
+import (
+	"math"
+
+	"github.com/edgeherd/edgeherd/internal/rank"
+)
 
 // Where no duty is told, a fan is held against the other fans of its box, which
 // get the same one, or against the die's temperature, which the duty follows.
@@ -40,7 +44,7 @@ func (base *Baseline) learnHeat(hours []Hour, basis *Basis) {
 	for k, b := range bins {
 		base.Heat[k] = Missing()
 		if n += len(b); len(b) >= 2*curveLeast {
-			base.Heat[k], low, high = Value(median(b)), min(low, k), k
+			base.Heat[k], low, high = Value(rank.Median(b)), min(low, k), k
 		}
 	}
 	busy := 0
@@ -76,7 +80,7 @@ func (base *Baseline) peerLevel(hours []Hour, basis *Basis, fan int) (float64, b
 			v = append(v, d)
 		}
 	}
-	return median(v), len(v) >= 24
+	return rank.Median(v), len(v) >= 24
 }
 
 func (base *Baseline) learnFans(hours []Hour, basis *Basis) {
@@ -109,7 +113,7 @@ func (base *Baseline) learnFans(hours []Hour, basis *Basis) {
 			}
 		}
 		if len(sds) >= 24 {
-			base.RPMSD[fan] = Value(median(sds))
+			base.RPMSD[fan] = Value(rank.Median(sds))
 		}
 	}
 }
@@ -175,7 +179,7 @@ func (b *Box) widenCurve(day int32) {
 	}
 	for k, v := range bins {
 		if len(v) >= leastDay {
-			b.Base.Curve[k] = Value(median(v))
+			b.Base.Curve[k] = Value(rank.Median(v))
 		}
 	}
 }

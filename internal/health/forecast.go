@@ -4,6 +4,8 @@ import (
 	"hash/fnv"
 	"math"
 	"math/rand/v2"
+
+	"github.com/edgeherd/edgeherd/internal/rank"
 )
 
 // The forecast of the day on which a box will throttle. The rise of the
@@ -89,7 +91,7 @@ func (b *Box) forecast() {
 	days := draw(rng, fitFamilies(t, e), needs, outlook{trip: &b.Trip, borne: b.borne(), spread: slopeSpread(-t[0])})
 	c, known := b.Trip.estimate()
 	b.Trend = &Forecast{
-		Day: last.Day, Low: quantile(days, lowDraw), Mid: quantile(days, 0.5), High: quantile(days, highDraw),
+		Day: last.Day, Low: rank.Quantile(days, lowDraw), Mid: rank.Quantile(days, 0.5), High: rank.Quantile(days, highDraw),
 		TripC: c, TripKnown: known, Days: len(t),
 	}
 }

@@ -3,6 +3,8 @@ package health
 import (
 	"math"
 	"slices"
+
+	"github.com/edgeherd/edgeherd/internal/rank"
 )
 
 // Where no sensor knows the air, the die tells of it: what it shows less what
@@ -69,8 +71,8 @@ func leap(all []implied, dusty float64) (kelvin, up, from float64, ok bool) {
 	if len(before) < leapHours {
 		return 0, 0, 0, false
 	}
-	from = median(before)
-	return median(now[:]) - from, median(ups[:]), from, true
+	from = rank.Median(before)
+	return rank.Median(now[:]) - from, rank.Median(ups[:]), from, true
 }
 
 // learnLeap is the furthest that the implied air of the clean box leapt.
@@ -128,7 +130,7 @@ func (b *Box) closeLeap() {
 			airs = append(airs, m.Air-b.StepDust*m.Up)
 		}
 	}
-	if len(airs) >= leastDay && median(airs)-b.LeapFrom < b.Leapt/2 {
+	if len(airs) >= leastDay && rank.Median(airs)-b.LeapFrom < b.Leapt/2 {
 		b.fellBack(day)
 	}
 }

@@ -3,6 +3,8 @@ package health
 import (
 	"math"
 	"slices"
+
+	"github.com/edgeherd/edgeherd/internal/rank"
 )
 
 // Basis says what the index of a box is made from. It is chosen when the box
@@ -82,7 +84,7 @@ func basisOf(hours []Hour) Basis {
 				}
 			}
 			if len(d) >= 24 || i == k {
-				b.Offsets[i] = Value(median(d))
+				b.Offsets[i] = Value(rank.Median(d))
 			}
 		}
 	}
@@ -296,7 +298,7 @@ func (base *Baseline) learnLevel(hours []Hour, basis *Basis) bool {
 	for _, r := range rows {
 		airs = append(airs, r.w)
 	}
-	base.WarmAt = median(airs)
+	base.WarmAt = rank.Median(airs)
 	base.Bend = learnBend(rows, base.Slopes)
 	for i := range hours {
 		r, ok := basis.row(&hours[i])
@@ -315,17 +317,17 @@ func (base *Baseline) learnLevel(hours []Hour, basis *Basis) bool {
 		return false
 	}
 	inOrder := slices.Clone(levels)
-	base.Hours, base.Level, base.Rise = len(levels), median(levels), median(rises)
+	base.Hours, base.Level, base.Rise = len(levels), rank.Median(levels), rank.Median(rises)
 	var daily []float64
 	for _, d := range days {
 		if len(d) >= leastDay {
-			daily = append(daily, median(d))
+			daily = append(daily, rank.Median(d))
 		}
 	}
 	base.Sigma = max(madToSigma*medianAbs(daily), floorOf(basis))
 	base.learnTilt(hours, basis)
-	for i := 4; i <= len(levels); i++ { // in order of time: median sorts a copy
-		base.Swing = max(base.Swing, median(slices.Clone(inOrder[i-4:i]))-base.Level)
+	for i := 4; i <= len(levels); i++ { // in order of time: median moves a copy
+		base.Swing = max(base.Swing, rank.Median(slices.Clone(inOrder[i-4:i]))-base.Level)
 	}
 	return len(daily) >= 3
 }
@@ -381,7 +383,7 @@ func learnWitness(hours []Hour, basis *Basis, f Field) witness {
 	for i, r := range g {
 		levels[i] = r.y - b.Air*r.x - b.Load*r.p
 	}
-	w.Level = median(levels)
+	w.Level = rank.Median(levels)
 	w.Sigma = madToSigma * medianAbs(levels)
 	return w
 }

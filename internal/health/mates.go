@@ -1,6 +1,10 @@
 package health
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/edgeherd/edgeherd/internal/rank"
+)
 
 // Dust comes to all boxes of a site, a fan wears out alone. Where no fan tells
 // its speed both look the same to a box by itself, so it is held against the
@@ -36,7 +40,7 @@ func MatesOf(stands []float64) Mates {
 	if len(stands) < matesLeast {
 		return Mates{}
 	}
-	return Mates{len(stands), median(stands)}
+	return Mates{len(stands), rank.Median(stands)}
 }
 
 // BlindFans: there are fans, since something drives them, but none tells how

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/edgeherd/edgeherd/internal/rank"
 )
 
 // with runs a box of the formula whose hours are changed before they are judged.
@@ -297,7 +299,7 @@ func TestForecastFollowsTheStorm(t *testing.T) {
 	}
 	needs := []need{{0.6, 0.02}, {0.7, 0.02}, {0.65, 0.02}}
 	day := func(e []float64) float64 {
-		return median(draw(rand.New(rand.NewPCG(1, 1)), fitFamilies(days, e), needs, outlook{trip: &trip{Told: 95}, borne: math.Inf(-1), spread: slopeSigma}))
+		return rank.Median(draw(rand.New(rand.NewPCG(1, 1)), fitFamilies(days, e), needs, outlook{trip: &trip{Told: 95}, borne: math.Inf(-1), spread: slopeSigma}))
 	}
 	if q, s := day(quiet), day(storm); q < 100 || s > 40 {
 		t.Errorf("quiet dust throttles in %.0f days, a storm in %.0f; want over 100 and under 40", q, s)

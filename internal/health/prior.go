@@ -3,6 +3,8 @@ package health
 import (
 	"math"
 	"slices"
+
+	"github.com/edgeherd/edgeherd/internal/rank"
 )
 
 // The sources that an index can be made from, best first.
@@ -213,7 +215,7 @@ func appendResiduals(out []float64, g []row, b Slopes) []float64 {
 	for _, r := range g {
 		out = append(out, r.y-b.Air*r.x-b.Load*r.p)
 	}
-	m := median(slices.Clone(out[from:]))
+	m := rank.Median(slices.Clone(out[from:]))
 	for i := from; i < len(out); i++ {
 		out[i] -= m
 	}
@@ -246,7 +248,7 @@ func fitCurve(boxes [][]Hour) [curveBins]Value {
 		for i, b := range bins {
 			next[i] = Missing()
 			if len(b) >= curveLeast {
-				next[i] = Value(median(b))
+				next[i] = Value(rank.Median(b))
 			}
 		}
 		known, curve = next, fillCurve(next, curve)
@@ -316,5 +318,5 @@ func fanLevel(hours []Hour, fan int, curve *[curveBins]Value) (float64, bool) {
 	if len(devs) < 12 {
 		return 0, false
 	}
-	return median(devs), true
+	return rank.Median(devs), true
 }

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"math"
 	"slices"
+
+	"github.com/edgeherd/edgeherd/internal/rank"
 )
 
 // ReplayOptions of Replay. The zero value is of use.
@@ -319,7 +321,7 @@ func learnTrips(all []*Series) map[string][]tripFrom {
 			for i := range dies {
 				dies[i] = hours[i].die
 			}
-			out[sku] = append(out[sku], tripFrom{hours[n-1].at, quantile(dies, tripShare)})
+			out[sku] = append(out[sku], tripFrom{hours[n-1].at, rank.Quantile(dies, tripShare)})
 		}
 	}
 	return out

@@ -3,33 +3,17 @@ package health
 import (
 	"math"
 	"slices"
+
+	"github.com/edgeherd/edgeherd/internal/rank"
 )
-
-// median sorts v and returns its middle; NaN when it is empty.
-func median(v []float64) float64 { return quantile(v, 0.5) }
-
-// quantile sorts v and reads between its values.
-func quantile(v []float64, q float64) float64 {
-	if len(v) == 0 {
-		return math.NaN()
-	}
-	slices.Sort(v)
-	x := q * float64(len(v)-1)
-	i := min(int(x), len(v)-1)
-	if i == len(v)-1 {
-		return v[i]
-	}
-	f := x - float64(i)
-	return v[i]*(1-f) + v[i+1]*f
-}
 
 // medianAbs is the median distance from the median; v is changed.
 func medianAbs(v []float64) float64 {
-	m := median(v)
+	m := rank.Median(v)
 	for i := range v {
 		v[i] = math.Abs(v[i] - m)
 	}
-	return median(v)
+	return rank.Median(v)
 }
 
 func abs(i int) int { return max(i, -i) }
@@ -55,11 +39,12 @@ func theilSen(t, y []float64, apart float64) line {
 	if len(l.slopes) == 0 {
 		return line{at: math.NaN()}
 	}
-	l.slope = median(l.slopes)
+	slices.Sort(l.slopes)
+	l.slope = rank.Median(l.slopes)
 	off := make([]float64, len(t))
 	for i := range t {
 		off[i] = y[i] - l.slope*t[i]
 	}
-	l.at = median(off)
+	l.at = rank.Median(off)
 	return l
 }

@@ -4,6 +4,8 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+
+	"github.com/edgeherd/edgeherd/internal/rank"
 )
 
 // trip is what is known of the die temperature at which a box throttles.
@@ -47,7 +49,7 @@ func (t *trip) estimate() (float64, bool) {
 		for i, die := range t.Hot {
 			v[i] = float64(die)
 		}
-		return quantile(v, tripShare), true
+		return rank.Quantile(v, tripShare), true
 	}
 	if t.Told > 0 {
 		return t.Told, true

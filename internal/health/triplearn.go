@@ -1,5 +1,7 @@
 package health
 
+import "github.com/edgeherd/edgeherd/internal/rank"
+
 // PooledTrip is the die temperature at which boxes of one SKU throttle, from
 // the throttled hours of all of them; false: they throttled too seldom to tell.
 // What one box has shown holds for its brothers.
@@ -13,5 +15,5 @@ func PooledTrip(boxes []*Box) (float64, bool) {
 	if len(hot) < 2*tripLeast {
 		return 0, false
 	}
-	return quantile(hot, tripShare), true
+	return rank.Quantile(hot, tripShare), true
 }

@@ -1,6 +1,10 @@
 package health
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/edgeherd/edgeherd/internal/rank"
+)
 
 // A box that was learnt in winter is judged in summer. What airflow and load
 // leave of ln R still goes with the warmth of the air, by some tenths of a
@@ -27,7 +31,7 @@ func warmSlope(groups [][]row, s Slopes, to, pull float64) float64 {
 			left[i] = min(max(left[i], -warmClip), warmClip)
 			mean += r.w / float64(len(g))
 		}
-		mid := median(slices.Clone(left))
+		mid := rank.Median(slices.Clone(left))
 		for i, r := range g {
 			xx, xy = xx+(r.w-mean)*(r.w-mean), xy+(r.w-mean)*(left[i]-mid)
 		}

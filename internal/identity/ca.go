@@ -27,11 +27,18 @@ const (
 	caLife      = 20 * 365 * 24 * time.Hour
 	issuingLife = 3 * 365 * 24 * time.Hour
 	serverLife  = 365 * 24 * time.Hour
-	deviceLife  = 30 * 24 * time.Hour
+	deviceLife  = 30 * 24 * time.Hour // unless CA.DeviceLife says otherwise
+)
+
+// MinDeviceLife and MaxDeviceLife bound CA.DeviceLife: agents look every five
+// minutes whether half of it is over, and authorities begin authorityLead early.
+const (
+	MinDeviceLife = 24 * time.Hour
+	MaxDeviceLife = 60 * 24 * time.Hour
 )
 
 // Authorities begin before they were made: a box whose clock is behind judges by
-// the beginning of its own certificate, which may be as old as deviceLife.
+// the beginning of its own certificate, which may be as old as MaxDeviceLife.
 const authorityLead = 90 * 24 * time.Hour
 
 // A CA is the certificate authority of one fleet: a root, which boxes trust and
@@ -47,6 +54,10 @@ const authorityLead = 90 * 24 * time.Hour
 //
 // and during a rollover next-ca-key.pem, then cross.pem (see rollover.go).
 type CA struct {
+	// DeviceLife is how long certificates of boxes last; 0: 30 days. Set it before
+	// the first is issued.
+	DeviceLife time.Duration
+
 	roots  []*x509.Certificate // the active one first
 	key    *ecdsa.PrivateKey   // of the active root; nil: kept elsewhere
 	cross  *x509.Certificate   // the active root, signed by the one before; or nil
@@ -361,16 +372,20 @@ func (ca *CA) PEM() []byte {
 	return out
 }
 
-// IssueDevice certifies the public keys of a box for 30 days, and returns the
+// IssueDevice certifies the public keys of a box for DeviceLife, and returns the
 // chain below the root. The subject is ours: what the box asked for plays no
 // part.
 func (ca *CA) IssueDevice(id ID, site string, keys Keys) (certPEM []byte, err error) {
 	if k, ok := keys.Sign.(*ecdsa.PublicKey); !ok || k.Curve != elliptic.P256() {
 		return nil, errors.New("issue device certificate: the key is not ECDSA P-256")
 	}
+	life := ca.DeviceLife
+	if life == 0 {
+		life = deviceLife
+	}
 	tmpl := &x509.Certificate{
 		Subject:     pkix.Name{CommonName: string(id), OrganizationalUnit: []string{"site:" + site}},
-		NotAfter:    ca.now().Add(deviceLife),
+		NotAfter:    ca.now().Add(life),
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	}
 	if keys.Seal != nil {
@@ -390,7 +405,7 @@ func (ca *CA) IssueServer(hosts []string) (tls.Certificate, error) {
 		Subject: pkix.Name{CommonName: "edgeherd controller"},
 		// As old as the oldest box certificate that is still good: a box whose
 		// clock is behind judges by the beginning of its own.
-		NotBefore:   ca.now().Add(-deviceLife - 2*time.Hour),
+		NotBefore:   ca.now().Add(-MaxDeviceLife - 2*time.Hour),
 		NotAfter:    ca.now().Add(serverLife),
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}

@@ -267,21 +267,27 @@ func TestCertificatesEnd(t *testing.T) {
 	ca, err := identity.OpenCA(dir, at(0))
 	check(t, err)
 	id := enrol(t, ca, newBox(t))
+	ca.DeviceLife = identity.MaxDeviceLife
+	long := enrol(t, ca, newBox(t))
 	for _, c := range []struct {
 		name        string
+		id          *identity.Identity
 		server, box time.Duration
 		want        string
 	}{
-		{"the last day", 29 * day, 29 * day, ""},
-		{"after 30 days", 31 * day, 31 * day, "expired"},
-		{"a box whose clock stands at the beginning", 29 * day, 0, ""},
-		{"a box whose clock is a little behind", 29 * day, 29*day - 50*time.Minute, ""},
-		{"before it was issued", -2 * time.Hour, -2 * time.Hour, "not yet valid"},
-		{"after the CA itself", 21 * 365 * day, 21 * 365 * day, "expired"},
+		{"the last day", id, 29 * day, 29 * day, ""},
+		{"after 30 days", id, 31 * day, 31 * day, "expired"},
+		{"a box whose clock stands at the beginning", id, 29 * day, 0, ""},
+		{"a box whose clock is a little behind", id, 29 * day, 29*day - 50*time.Minute, ""},
+		{"before it was issued", id, -2 * time.Hour, -2 * time.Hour, "not yet valid"},
+		{"the last day of the longest", long, 59 * day, 59 * day, ""},
+		{"the longest, and a box whose clock stands at the beginning", long, 59 * day, 0, ""},
+		{"after the longest", long, 61 * day, 61 * day, "expired"},
+		{"after the CA itself", id, 21 * 365 * day, 21 * 365 * day, "expired"},
 	} {
 		later, err := identity.OpenCA(dir, at(c.server))
 		check(t, err)
-		err = shake(later, id, at(c.box), nil, everyone)
+		err = shake(later, c.id, at(c.box), nil, everyone)
 		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", c.name, err, c.want)
 		}

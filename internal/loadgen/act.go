@@ -35,10 +35,19 @@ func (s *shard) handle(d *device, p packet) error {
 			return s.acked(d, p.payload)
 		case bytes.HasSuffix(p.topic, []byte("/"+wire.TopicWelcome)):
 			return s.welcomed(d, p.payload)
+		case bytes.HasSuffix(p.topic, []byte("/"+wire.TopicWant)):
+			want, err := wire.Decode[wire.Want](p.payload)
+			if err != nil {
+				return err
+			}
+			return s.obey(d, want.Desired)
 		case bytes.HasSuffix(p.topic, []byte("/"+wire.TopicCmd)):
 			cmd, err := wire.Decode[wire.Cmd](p.payload)
-			if err != nil || !cmd.Hello {
+			if err != nil || !cmd.Hello && cmd.Question == 0 {
 				return err
+			}
+			if cmd.Question != 0 {
+				d.question = cmd.Question
 			}
 			return s.sayHello(d)
 		}
@@ -82,7 +91,7 @@ func (s *shard) welcomed(d *device, payload []byte) error {
 		}
 	}
 	s.fill(d, s.now())
-	return nil
+	return s.obey(d, w.Desired)
 }
 
 func (s *shard) acked(d *device, payload []byte) error {
@@ -106,6 +115,7 @@ func (s *shard) acked(d *device, payload []byte) error {
 		}
 	}
 	for _, k := range ack.Keys {
+		s.heard(k)
 		i := d.find(k)
 		if i < 0 {
 			continue // acknowledged before: it went out twice

@@ -43,6 +43,7 @@ type device struct {
 	boot     wire.BootID
 	run      wire.RunID
 	nonce    wire.Nonce
+	question uint64 // the last of the controller, which a HELLO answers
 	rng      stream
 	due      int64 // what it stands in the queue with
 	makeAt   int64
@@ -117,7 +118,7 @@ func (d *device) nextID() uint16 {
 func (d *device) hello(now int64, wall time.Time) ([]byte, error) {
 	binary.LittleEndian.PutUint64(d.nonce[:], d.rng.next())
 	h := wire.Hello{
-		V: wire.Version, Nonce: d.nonce, SID: d.sid, Conn: uint64(d.conn),
+		V: wire.Version, Nonce: d.nonce, SID: d.sid, Conn: uint64(d.conn), Answers: d.question,
 		Clock: wire.Clock{Boot: d.boot, MonoMs: uptimeMs(now), WallMs: wall.UnixMilli() + d.offsetMs, Quality: d.quality()},
 		Inventory: wire.Inventory{
 			Name: fmt.Sprintf("load-%05d", d.box), Class: "unknown", Vendor: "edgeherd", Product: "load generator", Arch: "amd64",

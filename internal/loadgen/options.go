@@ -90,6 +90,11 @@ type Options struct {
 	Controller Process
 	// Ledger gets every block; nil: none.
 	Ledger io.Writer
+	// Obeyed has devices do as they are told, at once, and is called when the
+	// controller has acknowledged the report of that: box by its number, and which
+	// generation of its desired state. Several goroutines call it. nil: what is
+	// desired is not looked at.
+	Obeyed func(box int, generation uint64, at time.Time)
 	// Progress is called every five seconds; nil: not.
 	Progress func(Progress)
 	// WallClock stamps blocks. Default time.Now.

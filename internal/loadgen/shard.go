@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/edgeherd/edgeherd/internal/wire"
 )
 
 // link is one connection.
@@ -39,9 +41,10 @@ type shard struct {
 	*engine
 	queue  *queue
 	epoll  int
-	wakeup int    // eventfd: the mailbox has something
-	in     []byte // what was read last
-	out    []byte // what the device at hand will send
+	wakeup int                // eventfd: the mailbox has something
+	orders map[wire.Key]order // desired states whose report is on its way
+	in     []byte             // what was read last
+	out    []byte             // what the device at hand will send
 	making bool
 
 	mu   sync.Mutex // guards mail

@@ -16,6 +16,7 @@
 package outbound
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -40,6 +41,9 @@ type Guard struct {
 	Timeout time.Duration
 	// Resolver of names; nil means the system's.
 	Resolver *net.Resolver
+	// Key is where people write Allow, for the words of a refusal; default the key of
+	// server.yaml.
+	Key string
 }
 
 // ErrRefused says that the guard let a connection not be made.
@@ -69,6 +73,12 @@ func (g Guard) Client(address string) (*http.Client, error) {
 			return nil
 		},
 	}, nil
+}
+
+// Dial connects to what a program was told rather than a person: also an IP address
+// must be public or in Allow.
+func (g Guard) Dial(ctx context.Context, network, address string) (net.Conn, error) {
+	return (&dialer{guard: g}).dial(ctx, network, address)
 }
 
 // meant are the networks that an address names by itself.
@@ -132,7 +142,7 @@ func (d *dialer) check(name, resolved string) error {
 			}
 		}
 	}
-	return fmt.Errorf("%w: %s leads to %s, which is no public address; if that is right, list its network under the key outbound_allow of server.yaml", ErrRefused, name, ip)
+	return fmt.Errorf("%w: %s leads to %s, which is no public address; if that is right, list its network under the key %s", ErrRefused, name, ip, cmp.Or(d.guard.Key, "outbound_allow of server.yaml"))
 }
 
 // special are networks that are not the public internet and that netip has no

@@ -26,7 +26,7 @@ func Dial(path string) *Client {
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", path)
 		},
-		MaxIdleConns: 2,
+		MaxIdleConns: 2, DisableCompression: true, // it would only cost the box
 	})
 }
 
@@ -54,6 +54,31 @@ func (c *Client) Probe(ctx context.Context, ref models.Ref) (Probe, error) {
 func (c *Client) Shadow(ctx context.Context, ref models.Ref) (Status, error) {
 	var s Status
 	return s, c.call(ctx, http.MethodPost, "/edge/v1/candidates/"+ref.Digest.Hex()+"/shadow", nil, &s)
+}
+
+// Exercise makes a variant of a candidate that was probed compute without pause.
+// It returns when that has begun; wait returns when it is over.
+func (c *Client) Exercise(ctx context.Context, ref models.Ref, e Exercise) (wait func() (Exercised, error), err error) {
+	path := "/edge/v1/candidates/" + ref.Digest.Hex() + "/exercise"
+	resp, err := c.send(ctx, http.MethodPost, path, e)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode/100 != 2 {
+		defer resp.Body.Close()
+		return nil, read(resp, nil)
+	}
+	return func() (done Exercised, err error) {
+		defer resp.Body.Close()
+		return done, read(resp, &done)
+	}, nil
+}
+
+// SetHeat tells the runner what the variants of a candidate draw; it returns
+// them as it judges them now.
+func (c *Client) SetHeat(ctx context.Context, ref models.Ref, h Heat) ([]VariantStatus, error) {
+	var vs []VariantStatus
+	return vs, c.call(ctx, http.MethodPost, "/edge/v1/candidates/"+ref.Digest.Hex()+"/heat", h, &vs)
 }
 
 // Drop unloads a candidate that will not serve.
@@ -92,26 +117,39 @@ func (c *Client) SetDuty(ctx context.Context, d Duty) error {
 }
 
 func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
+	resp, err := c.send(ctx, method, path, in)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	return read(resp, out)
+}
+
+func (c *Client) send(ctx context.Context, method, path string, in any) (*http.Response, error) {
 	var body io.Reader
 	if in != nil {
 		data, err := json.Marshal(in)
 		if err != nil {
-			return fmt.Errorf("encode request to runner: %w", err)
+			return nil, fmt.Errorf("encode request to runner: %w", err)
 		}
 		body = bytes.NewReader(data)
 	}
 	req, err := http.NewRequestWithContext(ctx, method, "http://runner"+path, body)
 	if err != nil {
-		return fmt.Errorf("ask runner: %w", err)
+		return nil, fmt.Errorf("ask runner: %w", err)
 	}
 	if in != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return fmt.Errorf("ask runner: %w", err)
+		return nil, fmt.Errorf("ask runner: %w", err)
 	}
-	defer resp.Body.Close()
+	return resp, nil
+}
+
+// read takes the answer into out; nil: there is nothing in it.
+func read(resp *http.Response, out any) error {
 	data, err := io.ReadAll(io.LimitReader(resp.Body, maxReplyBytes))
 	if err != nil {
 		return fmt.Errorf("read answer of runner: %w", err)
@@ -122,6 +160,10 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 		}
 		if json.Unmarshal(data, &e) != nil || e.Error == "" {
 			e.Error = string(data)
+		}
+		method, path := "", ""
+		if resp.Request != nil {
+			method, path = resp.Request.Method, resp.Request.URL.Path
 		}
 		return fmt.Errorf("runner answers %s %s with %d: %s", method, path, resp.StatusCode, e.Error)
 	}

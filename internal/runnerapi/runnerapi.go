@@ -49,7 +49,10 @@ type Status struct {
 	CPUSeconds    float64  `json:"cpu_seconds"`    // runner and its workers since start, never decreasing
 	RSSBytes      int64    `json:"rss_bytes"`      // runner and its workers
 	Rung          int      `json:"rung,omitempty"` // of the last Duty
-	Shed          int64    `json:"shed,omitempty"` // requests refused for lack of room, since start
+	// RungCause and RungReason are why, as the last Duty says.
+	RungCause  string `json:"rung_cause,omitempty"`
+	RungReason string `json:"rung_reason,omitempty"`
+	Shed       int64  `json:"shed,omitempty"` // requests refused for lack of room, since start
 	// OutboxRecords wait for the agent; OutboxDropped were lost to the bound.
 	OutboxRecords int64         `json:"outbox_records"`
 	OutboxDropped int64         `json:"outbox_dropped"`
@@ -82,10 +85,20 @@ type ModelStatus struct {
 	// them, the best first, as the probe found them; empty without a probe.
 	Variant  string          `json:"variant,omitempty"`
 	Variants []VariantStatus `json:"variants,omitempty"`
+	// VariantCause is why Variant serves; empty: it is not known yet.
+	VariantCause string `json:"variant_cause,omitempty"`
+	// PinnedRefused counts requests that insisted on a better variant, in vain.
+	PinnedRefused uint64 `json:"pinned_refused,omitempty"`
 	// Shadow is how a candidate does beside the version that serves; nil: it does
 	// not run beside it.
 	Shadow *Shadow `json:"shadow,omitempty"`
 }
+
+// Why a variant serves, beside the causes of a Duty's rung (hot, power, load).
+const (
+	VariantCool = "cool" // the best one, and nothing asks for another
+	VariantOnly = "only" // a cheaper one is asked for, and none saves anything here
+)
 
 // Shadow is how a candidate answers copies of the requests that the version
 // before it gets.
@@ -124,9 +137,36 @@ type VariantStatus struct {
 	// SecondsPerItem is CPU time or, where an accelerator computes, time.
 	SecondsPerItem float64 `json:"seconds_per_item"`
 	PeakRSSBytes   int64   `json:"peak_rss_bytes"`
+	VariantHeat
 	// Skipped tells why it never serves; empty: it may.
 	Skipped string `json:"skipped,omitempty"`
 }
+
+// VariantHeat is what a sensor of the box saw of one variant.
+type VariantHeat struct {
+	// Watts is what the box draws more while the variant computes without pause,
+	// and JoulesPerItem what one item takes of that; 0: no sensor could tell.
+	Watts         float64 `json:"watts,omitempty"`
+	JoulesPerItem float64 `json:"joules_per_item,omitempty"`
+	// HeatFrom is what they were read from: rapl, ina3221 or board; cpu: no sensor
+	// could tell, and SecondsPerItem stands for the heat. Empty: not tried.
+	HeatFrom string `json:"heat_from,omitempty"`
+}
+
+// Exercise makes a candidate compute without pause; see Client.Exercise.
+type Exercise struct {
+	Variant string  `json:"variant"`
+	Seconds float64 `json:"seconds"`
+}
+
+// Exercised is how far that went.
+type Exercised struct {
+	Items   uint64  `json:"items"`
+	Seconds float64 `json:"seconds"`
+}
+
+// Heat is what was seen of the variants of a candidate, by name.
+type Heat map[string]VariantHeat
 
 // Runtime describes ONNX Runtime as a worker found it.
 type Runtime struct {
@@ -160,6 +200,8 @@ type Probe struct {
 	MaxBatch     int         `json:"max_batch,omitempty"`
 	GoldenPassed int         `json:"golden_passed"`
 	GoldenTotal  int         `json:"golden_total"`
+	// Variants are what each form of it costs, the best first.
+	Variants []VariantStatus `json:"variants,omitempty"`
 	// Shadow is how it then did beside the version before it; nil: it was not tried.
 	Shadow *Shadow `json:"shadow,omitempty"`
 }
@@ -210,4 +252,9 @@ type Duty struct {
 	ValidSeconds float64 `json:"valid_seconds"`
 	// Rung is how many variants models go down from their best; nil: as before.
 	Rung *int `json:"rung,omitempty"`
+	// RungCause is hot, power or load, RungReason the same in words.
+	RungCause  string `json:"rung_cause,omitempty"`
+	RungReason string `json:"rung_reason,omitempty"`
+	// RungSeconds from now the rung may rise by one at the soonest.
+	RungSeconds float64 `json:"rung_seconds,omitempty"`
 }

@@ -179,9 +179,6 @@ func (b *Board) cpuTime() time.Duration {
 	return b.opts.CPU()
 }
 
-// WallClock is the board's idea of the time of day.
-func (b *Board) WallClock() time.Time { return time.Now().Add(b.opts.ClockOffset) }
-
 // SetDust sets the dust factor: 0 clean, 1 badly clogged.
 func (b *Board) SetDust(f float64) {
 	b.mu.Lock()

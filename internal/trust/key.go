@@ -17,6 +17,9 @@ import (
 // A KeyID is the first 16 hexadecimal digits of the SHA-256 of a public key.
 type KeyID string
 
+// Short is as much of it as people are shown.
+func (id KeyID) Short() string { return string(id[:min(8, len(id))]) }
+
 // A Signer signs with a key that it may keep to itself, as hardware does.
 type Signer interface {
 	Public() PublicKey

@@ -20,6 +20,8 @@ type Desired struct {
 	Box        identity.ID    `json:"box"`
 	Generation uint64         `json:"generation"`
 	Models     []DesiredModel `json:"models"`
+	// Keep are versions that stay on the box if they are there: pinned ones.
+	Keep []DesiredModel `json:"keep,omitempty"`
 	// Agent is the release the agent shall be; nil leaves it alone.
 	Agent *DesiredAgent `json:"agent,omitempty"`
 	// Accept is the acceptance test that was asked for last; a box runs each once.

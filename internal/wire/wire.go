@@ -135,6 +135,7 @@ const (
 	EventAgentPhase = "agent.phase" // (PhaseBody)
 	// EventConfigPhase has one for each document of the fleet's settings.
 	EventConfigPhase = "config.phase"    // (PhaseBody)
+	EventServing     = "model.serving"   // (Serving) which variant, and how a candidate does
 	EventAlarm       = "alarm"           // (AlarmBody)
 	EventRunning     = "running.changed" // (Running) what serves now
 	EventHours       = "health.hours"    // (HoursBody) closed hours of heat, load and fans; Text is empty
@@ -289,6 +290,11 @@ type Hello struct {
 	Runs      []RunID    `cbor:"10,keyasint"` // runs that acked blocks still retained
 	// Heads of the controller's audit log that this box has seen, by number.
 	Heads []AuditHead `cbor:"11,keyasint,omitempty"`
+	// Starts counts starts of the agent on this disk; 0: not kept. A disk that was
+	// copied or put back repeats numbers.
+	Starts uint64 `cbor:"12,keyasint,omitempty"`
+	// Answers is the last question of a Cmd: this process was alive after it.
+	Answers uint64 `cbor:"13,keyasint,omitempty"`
 }
 
 // AuditHead is a record of the audit log, the number and the SHA-256 of its line,
@@ -386,6 +392,8 @@ type Want struct {
 type Cmd struct {
 	LiveMs int64 `cbor:"1,keyasint"` // send live samples for this long
 	Hello  bool  `cbor:"2,keyasint"` // say Hello again
+	// Question is a number that the Hello is to carry; 0: none.
+	Question uint64 `cbor:"3,keyasint,omitempty"`
 }
 
 // Live is the newest state for a watching page (up/live, QoS 0).

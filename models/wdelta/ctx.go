@@ -2,168 +2,359 @@ package wdelta
 
 import (
 	"encoding/binary"
+	"math"
 	"math/bits"
 )
 
-// The context coder. A difference d is written as its class (the bits of |d|),
-// a sign, up to three bits below the leading one, and the rest as it is. Fine-
-// tuning moves all weights of a tensor by about the same amount, so how many
-// units in the last place that is follows from the exponent of the base weight
-// and from how far its neighbours moved: those two are the context of the class.
+// The context coder. What a number is expected to be follows from the base and
+// from how the rows above moved (grid); how far off that is, from how far off its
+// neighbours were. The difference is written as its class (the bits of its
+// amount), a sign, up to three bits below the leading one, and the rest as it is.
+// The context of all is how many units in the last place are expected, in half
+// powers of two, and where between two numbers the expected one lies.
 
 const (
-	expectations = 48 // buckets of how large the class will be
-	exponents    = 32
-	signContexts = 9 * 3 * 2
-	modelled     = 3 // bits below the leading one that have cells
+	modelled = 2   // bits below the leading one that have cells
+	scales   = 128 // buckets of the expected amount
+	wide     = 20  // from here on, 16 units, a number that did not move is a case of its own
+	intShift = 28  // fine units of an integer's 1, as a power of two
+	maxBits  = 58  // of a base in fine units
+	maxScale = 4096
 )
 
 // ctxModel is the state of one stream. It starts anew with every frame.
 type ctxModel struct {
-	s     shape
-	depth int
-	class []cell // [exponent][expectation][node]
-	extra []cell // [class][exponent][node]
-	sign  [signContexts]cell
-	// What the neighbours did: the moving averages of class (for floats plus
-	// exponent) in 1/16, and of the sign in 1/256; the last sign, -1..1.
-	level, drift, last int
-	coded, raw         []byte // room of the encoder
+	s      shape
+	depth  int
+	zero   []cell // [scale][frac][near]
+	sign   []cell // [scale][frac]
+	class  []cell // [scale][sign][far from a number][node]
+	escape []cell // [scale][node]
+	extra  []cell // [class][scale][node]
+	grid   grid
+	unit   int   // added to an exponent field: fine units of the last bit, as a power of two
+	most   int   // of last bits in fine units
+	off    int64 // moving average of what prediction leaves, in fine units
+	prev   byte  // bits for the last two numbers: 1 where nothing moved
+	// Of the number at work.
+	value   int64 // of the base, in fine units
+	guess   int64 // its move
+	ordered uint64
+	flip    int64 // -1 when what is expected lies below ordered
+	scale   int
+	zeroAt  int
+	signAt  int
+	classAt int
+	*room
 }
 
 func newCtxModel(e elem) *ctxModel {
 	s := shapes[e]
-	m := &ctxModel{s: s, depth: depth(s.bits)}
-	m.class = newCells(exponents * expectations << m.depth)
-	m.extra = newCells((s.bits + 1) * exponents << modelled)
-	m.reset()
+	m := &ctxModel{s: s, depth: depth(s.bits), room: &room{}}
+	m.zero = newCells(scales * 8 * 16)
+	m.sign = newCells(scales * 8)
+	m.class = newCells(scales * 4 * 8)
+	m.escape = newCells(scales << m.depth)
+	m.extra = newCells((s.bits + 1) * scales << modelled)
 	return m
 }
 
-func (m *ctxModel) reset() {
-	resetCells(m.class)
-	resetCells(m.extra)
-	resetCells(m.sign[:])
-	m.level, m.drift, m.last = 0, 0, 0
+// reset begins a stream. scale is the power of two that a float's move of 1 has
+// in fine units.
+func (m *ctxModel) reset(scale int) {
+	for _, c := range [][]cell{m.zero, m.sign, m.class, m.escape, m.extra} {
+		resetCells(c)
+	}
+	m.prev, m.off, m.most = 0, 1<<intShift, intShift
 	if m.s.mantissa > 0 {
-		m.level = exponents / 2 * 16
+		m.off = 1 << 32
+		m.most = maxBits - 1 - min(m.s.mantissa, 23)
+		m.unit = scale - (1<<(m.s.bits-2-m.s.mantissa) - 1) - m.s.mantissa
 	}
 }
 
-// classCells are the cells of the class of a number whose base has exponent x.
-func (m *ctxModel) classCells(x int) []cell {
-	want := m.level >> 1
-	if m.s.mantissa > 0 {
-		want = m.level>>3 - 2*x + 6 // half classes, from 3 below the last bit on
-	}
-	want = min(max(want, 0), expectations-1)
-	at := (x*expectations + want) << m.depth
-	return m.class[at : at+1<<m.depth]
-}
-
-func (m *ctxModel) signCell(base uint64) *cell {
-	i := (m.drift+256)>>6*3 + m.last + 1
-	return &m.sign[i<<1|int(base>>(m.s.bits-1))&1]
-}
-
-// learn takes note of a class and a sign (0 when d is 0).
-func (m *ctxModel) learn(x, class, sign int) {
+// fixed is a number in fine units, cut where that needs more than 58 bits, and
+// what its last bit is there, as a power of two.
+func (m *ctxModel) fixed(u uint64) (v int64, last int) {
 	if m.s.mantissa == 0 {
-		x = 0
+		v = m.s.signed(u)
+		return min(max(v, -1<<31), 1<<31) << intShift, intShift
 	}
-	m.level += ((class+x)<<4 - m.level) >> 3
-	if sign != 0 {
-		m.drift += (sign<<8 - m.drift) >> 3
+	sig := u & (1<<m.s.mantissa - 1)
+	e := int(u>>m.s.mantissa) & (1<<(m.s.bits-1-m.s.mantissa) - 1)
+	if e > 0 {
+		sig |= 1 << m.s.mantissa
+	} else {
+		e = 1
 	}
-	m.last = sign
+	last = e + m.unit
+	shift := last
+	if m.s.bits == 64 {
+		sig, shift = sig>>29, shift+29
+	}
+	if shift >= 0 {
+		v = int64(sig << min(shift, m.most))
+	} else {
+		v = int64(sig >> -shift)
+	}
+	negative := -int64(u >> (m.s.bits - 1))
+	return (v ^ negative) - negative, last
 }
 
-// encode appends the stream of target against base, which are as long.
-func (m *ctxModel) encode(e elem, base, target, out []byte) []byte {
-	m.reset()
+// place is where fine units lie among the ordered numbers, in sixteenths, and
+// what the last bit of a number is there.
+func (m *ctxModel) place(v int64) (at int64, last int, ok bool) {
+	if m.s.mantissa == 0 {
+		return v >> (intShift - 6), intShift, true
+	}
+	a := amount(v)
+	last = bits.Len64(a) - 1 - m.s.mantissa
+	e := last - m.unit
+	if e < 1 {
+		e, last = 1, 1+m.unit
+	}
+	if last >= 0 {
+		a = a << 6 >> last
+	} else {
+		a = a << (6 - last)
+	}
+	zero := int64(1) << (m.s.bits - 1 + 6)
+	at = int64(a) + int64(e-1)<<(m.s.mantissa+6)
+	negative := v >> 63
+	return zero + (at ^ negative) - negative&63, last, e < 1<<(m.s.bits-1-m.s.mantissa)-1
+}
+
+// look finds out what is expected of the number whose base is from.
+func (m *ctxModel) look(from uint64) {
+	var last int
+	m.value, last = m.fixed(from)
+	m.ordered, m.flip, m.guess = m.s.ordered(from), 0, 0
+	frac, near := 0, 0
+	still := byte(0)
+	if g := &m.grid; g.width > 0 {
+		g.predict()
+		still = g.still[g.col]
+		if g.row > 0 && g.trusted() && last <= m.most {
+			if at, l, ok := m.place(m.value + g.guess); ok {
+				m.guess, last = g.guess, l
+				whole := (at + 32) >> 6
+				frac = int(at - whole<<6)
+				m.flip = int64(frac >> 63)
+				frac = (frac ^ int(m.flip)) - int(m.flip)
+				frac = min(bits.Len(uint(frac)), 7)
+				near = int(min(amount(whole-int64(m.ordered)), 3))
+				m.ordered = uint64(whole) & (1<<(m.s.bits-1)<<1 - 1)
+			}
+		}
+	}
+	l := 0
+	if m.off > 0 {
+		l = bits.Len64(uint64(m.off))
+		half := uint64(m.off) << (64 - l) >> 56
+		l = 2*l - 2 + int((half+75)>>8) // 181 is 256/sqrt(2)
+	}
+	m.scale = min(max(l-2*last+12, 0), scales-1)
+	if near > 0 {
+		near += 8
+	} else {
+		near = bits.OnesCount8(m.prev&3)*3 + bits.OnesCount8(still&3)
+	}
+	if m.scale >= wide {
+		near = bits.OnesCount8(m.prev&3)*3 + bits.OnesCount8(still&3)
+		frac = 0
+	}
+	m.signAt = m.scale*8 + frac
+	m.zeroAt = m.signAt*16 + near
+	m.classAt = m.scale*4 + frac/5
+}
+
+// learn takes note of what the number became.
+func (m *ctxModel) learn(from, to uint64) {
+	v, _ := m.fixed(to)
+	move := v - m.value
+	m.off += (int64(amount(move-m.guess)) - m.off) >> 6
+	same := byte(0)
+	if from == to {
+		same = 1
+	}
+	m.prev = m.prev<<1 | same
+	if g := &m.grid; g.width > 0 {
+		g.still[g.col] = g.still[g.col]<<1 | same
+		g.learn(move)
+	}
+}
+
+// encode appends the stream of target against base, which are as long, cut into
+// runs.
+func (m *ctxModel) encode(e elem, runs []run, base, target, out []byte) []byte {
+	scale := e.moveScale(base, target)
+	m.reset(scale)
+	if m.s.mantissa > 0 {
+		out = binary.AppendUvarint(out, uint64(scale+maxScale/2))
+	}
 	var rc rangeEncoder
 	rc.reset(m.coded[:0])
 	raw := bitWriter{out: m.raw[:0]}
 	var b, t [block]uint64
-	for len(target) > 0 {
-		n := e.load(&t, target)
-		e.load(&b, base)
-		for i, from := range b[:n] {
-			d := m.s.signed(m.s.ordered(t[i]) - m.s.ordered(from))
-			a := amount(d)
-			x, class := m.s.exponent(from), bits.Len64(a)
-			rc.tree(m.classCells(x), class, m.depth)
-			if class == 0 {
-				m.learn(x, 0, 0)
-				continue
+	for _, r := range runs {
+		m.grid.start(r)
+		for left := r.n; left > 0; {
+			n := min(e.load(&t, target), left)
+			e.load(&b, base)
+			for i, from := range b[:n] {
+				m.look(from)
+				m.write(&rc, &raw, from, t[i])
+				m.learn(from, t[i])
 			}
-			bit, sign := 0, 1
-			if d < 0 {
-				bit, sign = 1, -1
-			}
-			rc.bit(m.signCell(from), bit)
-			cells := m.extra[(class*exponents+x)<<modelled:]
-			node, rest := 1, class-1
-			for k := 0; k < modelled && rest > 0; k++ {
-				rest--
-				bit := int(a>>rest) & 1
-				rc.bit(&cells[node], bit)
-				node = node<<1 | bit
-			}
-			raw.write(a, rest)
-			m.learn(x, class, sign)
+			target, base = target[n*e.size():], base[n*e.size():]
+			left -= n
 		}
-		target, base = target[n*e.size():], base[n*e.size():]
 	}
 	m.coded, m.raw = rc.finish(), raw.finish()
-	out = binary.AppendUvarint(out, uint64(len(m.coded)))
-	out = append(out, m.coded...)
-	return append(out, m.raw...)
+	return joinCoded(out, m.coded, m.raw)
 }
 
-// decode fills target, as long as base, from a stream.
-func (m *ctxModel) decode(e elem, base, in, target []byte) error {
+func (m *ctxModel) write(rc *rangeEncoder, raw *bitWriter, from, to uint64) {
+	d := m.s.signed(m.s.ordered(to) - m.ordered)
+	d = m.s.signed(uint64((d ^ m.flip) - m.flip))
+	a := amount(d)
+	class := bits.Len64(a)
+	first := 0
+	if m.scale >= wide {
+		if from == to {
+			rc.bit(&m.zero[m.zeroAt], 0)
+			return
+		}
+	} else {
+		if class == 0 {
+			rc.bit(&m.zero[m.zeroAt], 0)
+			return
+		}
+		first = 1
+	}
+	rc.bit(&m.zero[m.zeroAt], 1)
+	sign := 0
+	if d < 0 {
+		sign = 1
+	}
+	rc.bit(&m.sign[m.signAt], sign)
+	at := m.classAt + 2*sign
+	least := max(m.scale>>1-9, first)
+	sym := min(max(class-least, 0), 7)
+	rc.tree(m.class[at*8:at*8+8], sym, 3)
+	if sym == 7 || sym == 0 && least > first {
+		rc.tree(m.escape[m.scale<<m.depth:(m.scale+1)<<m.depth], class, m.depth)
+	}
+	cells := m.extra[(class*scales+m.scale)<<modelled:]
+	node, rest := 1, class-1
+	for k := 0; k < modelled && rest > 0; k++ {
+		rest--
+		bit := int(a>>rest) & 1
+		rc.bit(&cells[node], bit)
+		node = node<<1 | bit
+	}
+	if rest > 0 {
+		raw.write(a, rest)
+	}
+}
+
+// decode fills target, as long as base and the runs, from a stream.
+func (m *ctxModel) decode(e elem, runs []run, base, in, target []byte) error {
+	scale := uint64(0)
+	if m.s.mantissa > 0 {
+		var used int
+		if scale, used = binary.Uvarint(in); used <= 0 || scale > maxScale {
+			return errStream
+		}
+		in = in[used:]
+	}
 	coded, raw, err := splitCoded(in)
 	if err != nil {
 		return err
 	}
-	m.reset()
+	m.reset(int(scale) - maxScale/2)
 	var rc rangeDecoder
 	rc.reset(coded)
 	rest := bitReader{in: raw}
 	var b, t [block]uint64
-	for len(target) > 0 {
-		n := e.load(&b, base)
-		for i, from := range b[:n] {
-			x := m.s.exponent(from)
-			class := rc.tree(m.classCells(x), m.depth)
-			if class == 0 {
-				t[i] = from
-				m.learn(x, 0, 0)
-				continue
+	for _, r := range runs {
+		m.grid.start(r)
+		for left := r.n; left > 0; {
+			n := min(e.load(&b, base), left)
+			for i, from := range b[:n] {
+				m.look(from)
+				if t[i], err = m.read(&rc, &rest, from); err != nil {
+					return err
+				}
+				m.learn(from, t[i])
 			}
-			if class > m.s.bits {
-				return errStream
-			}
-			negative := rc.bit(m.signCell(from))
-			cells := m.extra[(class*exponents+x)<<modelled:]
-			node, left := 1, class-1
-			for k := 0; k < modelled && left > 0; k++ {
-				left--
-				node = node<<1 | rc.bit(&cells[node])
-			}
-			a := uint64(node)<<left | rest.read(left)
-			sign := 1
-			if negative != 0 {
-				a, sign = -a, -1
-			}
-			t[i] = m.s.unordered((m.s.ordered(from) + a) & (1<<(m.s.bits-1)<<1 - 1))
-			m.learn(x, class, sign)
+			e.store(target, &t, n)
+			target, base = target[n*e.size():], base[n*e.size():]
+			left -= n
 		}
-		e.store(target, &t, n)
-		target, base = target[n*e.size():], base[n*e.size():]
 	}
 	return nil
+}
+
+func (m *ctxModel) read(rc *rangeDecoder, raw *bitReader, from uint64) (uint64, error) {
+	first := 1
+	if m.scale >= wide {
+		first = 0
+	}
+	if rc.bit(&m.zero[m.zeroAt]) == 0 {
+		if first == 0 {
+			return from, nil
+		}
+		return m.s.unordered(m.ordered), nil
+	}
+	sign := rc.bit(&m.sign[m.signAt])
+	at := m.classAt + 2*sign
+	least := max(m.scale>>1-9, first)
+	class := rc.tree(m.class[at*8:at*8+8], 3)
+	if class == 7 || class == 0 && least > first {
+		class = rc.tree(m.escape[m.scale<<m.depth:(m.scale+1)<<m.depth], m.depth)
+	} else {
+		class += least
+	}
+	if class > m.s.bits {
+		return 0, errStream
+	}
+	if class == 0 {
+		return m.s.unordered(m.ordered), nil
+	}
+	cells := m.extra[(class*scales+m.scale)<<modelled:]
+	node, left := 1, class-1
+	for k := 0; k < modelled && left > 0; k++ {
+		left--
+		node = node<<1 | rc.bit(&cells[node])
+	}
+	a := uint64(node)<<left | raw.read(left)
+	negative := -uint64(sign) ^ uint64(m.flip)
+	a = (a ^ negative) - negative
+	return m.s.unordered((m.ordered + a) & (1<<(m.s.bits-1)<<1 - 1)), nil
+}
+
+// moveScale is the power of two by which the moves of floats are multiplied so
+// that they are about 2^32.
+func (e elem) moveScale(base, target []byte) int {
+	sum, n := 0.0, 0
+	for i := 0; i+e.size() <= len(base); i += e.size() {
+		d := math.Abs(e.float(target[i:]) - e.float(base[i:]))
+		if d > 0 && d <= math.MaxFloat64 {
+			sum, n = sum+d, n+1
+		}
+	}
+	if n == 0 {
+		return 32
+	}
+	_, exp := math.Frexp(sum / float64(n))
+	return 32 - max(min(exp, 1024), -1074)
+}
+
+// joinCoded appends a stream of what the range coder wrote and the raw bits.
+func joinCoded(out, coded, raw []byte) []byte {
+	out = binary.AppendUvarint(out, uint64(len(coded)))
+	return append(append(out, coded...), raw...)
 }
 
 // splitCoded parts a stream into what the range coder wrote and the raw bits.

@@ -1,32 +1,35 @@
 package wdelta
 
-import "encoding/binary"
-
 // The context coder without a base. Of a float it models the exponent, given
 // how large the numbers before were, and the three highest bits of the
 // mantissa; of an integer its highest byte and the three bits below. The rest,
 // and the sign of a float, have no order and are written as they are.
 
+const (
+	expectations = 48 // buckets of how large the next number will be
+	exponents    = 32
+	mantissas    = 3 // bits of the mantissa that have cells
+)
+
 // ctx0Model is the state of one stream. It starts anew with every frame.
 type ctx0Model struct {
 	s     shape
-	high  int    // bits of the modelled head
+	high  int    // bits of the mantissas head
 	low   int    // bits below head
 	head  []cell // [expectation][node]
 	extra []cell // [exponent][node]
 	level int    // moving average of the exponent bucket in 1/16
-	coded []byte // room of the encoder
-	raw   []byte
+	*room
 }
 
 func newCtx0Model(e elem) *ctx0Model {
 	s := shapes[e]
-	m := &ctx0Model{s: s, high: 8, low: s.bits - 8}
+	m := &ctx0Model{s: s, high: 8, low: s.bits - 8, room: &room{}}
 	if s.mantissa > 0 {
 		m.high, m.low = s.bits-1-s.mantissa, s.mantissa
 	}
 	m.head = newCells(expectations << m.high)
-	m.extra = newCells(exponents << modelled)
+	m.extra = newCells(exponents << mantissas)
 	m.reset()
 	return m
 }
@@ -58,9 +61,9 @@ func (m *ctx0Model) encode(e elem, src, out []byte) []byte {
 			}
 			rc.tree(m.headCells(), int(u>>m.low)&(1<<m.high-1), m.high)
 			x := m.s.exponent(u &^ (1<<m.low - 1))
-			cells := m.extra[x<<modelled:]
+			cells := m.extra[x<<mantissas:]
 			node, rest := 1, m.low
-			for k := 0; k < modelled && rest > 0; k++ {
+			for k := 0; k < mantissas && rest > 0; k++ {
 				rest--
 				bit := int(u>>rest) & 1
 				rc.bit(&cells[node], bit)
@@ -72,9 +75,7 @@ func (m *ctx0Model) encode(e elem, src, out []byte) []byte {
 		src = src[n*e.size():]
 	}
 	m.coded, m.raw = rc.finish(), raw.finish()
-	out = binary.AppendUvarint(out, uint64(len(m.coded)))
-	out = append(out, m.coded...)
-	return append(out, m.raw...)
+	return joinCoded(out, m.coded, m.raw)
 }
 
 func (m *ctx0Model) decode(e elem, in, dst []byte) error {
@@ -96,9 +97,9 @@ func (m *ctx0Model) decode(e elem, in, dst []byte) error {
 			}
 			u |= uint64(rc.tree(m.headCells(), m.high)) << m.low
 			x := m.s.exponent(u)
-			cells := m.extra[x<<modelled:]
+			cells := m.extra[x<<mantissas:]
 			node, left := 1, m.low
-			for k := 0; k < modelled && left > 0; k++ {
+			for k := 0; k < mantissas && left > 0; k++ {
 				left--
 				bit := rc.bit(&cells[node])
 				node = node<<1 | bit

@@ -225,12 +225,3 @@ func readIndex(r io.Reader, jump func(Frame) error, w io.Writer) (Index, error) 
 		}
 	}
 }
-
-// ReadHeader reads the beginning of a delta: what it makes and from what.
-func ReadHeader(r io.Reader) (Header, error) {
-	h, _, err := readHeader(r)
-	if err != nil {
-		return Header{}, fmt.Errorf("read delta: %w", err)
-	}
-	return h, nil
-}

@@ -25,6 +25,7 @@ type Decoder struct {
 	withDic *zstd.Decoder
 	ctx     [elemEnd]*ctxModel
 	ctx0    [elemEnd]*ctx0Model
+	local   [elemEnd]*localModel
 	// Of the frame at work.
 	segments []segment
 	streams  []stream
@@ -32,6 +33,7 @@ type Decoder struct {
 	plain    [256][]byte // decoded bytes of each key
 	bases    []byte      // what a stream's segments read of the base
 	tableBuf []byte
+	runs     []run // of the stream at work
 	planes   []byte
 	payload  []byte
 	out      []byte
@@ -117,6 +119,12 @@ func grow(b []byte, n int) []byte {
 // stream decodes s into plain[s.key].
 func (d *Decoder) stream(s stream) error {
 	n, e := d.lens[s.key], s.key.elem()
+	d.runs = d.runs[:0]
+	for _, seg := range d.segments {
+		if seg.key() == s.key && s.method == methodCtx {
+			d.runs = append(d.runs, seg.run())
+		}
+	}
 	switch s.key.kind() {
 	case kindMoved:
 		d.bases = grow(d.bases, n)
@@ -160,12 +168,17 @@ func (d *Decoder) stream(s stream) error {
 		if d.ctx[e] == nil {
 			d.ctx[e] = newCtxModel(e)
 		}
-		return d.ctx[e].decode(e, d.bases, s.wire, out)
+		return d.ctx[e].decode(e, d.runs, d.bases, s.wire, out)
 	case methodCtx0:
 		if d.ctx0[e] == nil {
 			d.ctx0[e] = newCtx0Model(e)
 		}
 		return d.ctx0[e].decode(e, s.wire, out)
+	case methodLocal:
+		if d.local[e] == nil {
+			d.local[e] = newLocalModel(e)
+		}
+		return d.local[e].decode(e, d.bases, s.wire, out)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package wdelta
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
@@ -82,6 +83,13 @@ func (h Header) marshal() ([]byte, error) {
 	b = binary.LittleEndian.AppendUint32(b, uint32(len(wire)))
 	b = append(b, wire...)
 	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli)), nil
+}
+
+// Peek reads the header of a delta, and returns what reads the delta whole: who has to
+// make room for the target learns how much before anything is decoded.
+func Peek(r io.Reader) (Header, io.Reader, error) {
+	h, raw, err := readHeader(r)
+	return h, io.MultiReader(bytes.NewReader(raw), r), err
 }
 
 // readHeader also returns the bytes that it read.

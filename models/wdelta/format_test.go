@@ -32,10 +32,13 @@ func vectors() map[string]vector {
 	h := weights{dtype: "BF16", tensors: 2, n: 300, seed: 12}
 	q := weights{dtype: "I8", tensors: 2, n: 500, seed: 13}
 	f := weights{dtype: "F16", tensors: 2, n: 400, seed: 14}
+	m := weights{dtype: "BF16", tensors: 1, n: 1200, row: 40, seed: 15}
 	const step = 0x1p-16
 	return map[string]vector{
 		"fp32":     {w.file(0, 0), w.file(1, 1e-3), Options{}},
 		"bf16":     {h.file(0, 0), h.file(1, 1e-3), Options{}},
+		"rows":     {m.file(0, 0), m.file(1, 3e-2), Options{}},
+		"local":    {f.file(0, 0), shrunk(f.file(0, 0)), Options{}},
 		"int8":     {q.file(0, 0), q.file(1, 1e-2), Options{}},
 		"step":     {w.file(0, 0), quantised(w.file(0, 0), w.file(1, 1e-3), step), Options{}},
 		"subplane": {f.file(0, 0), f.file(1, 1e-3), Options{Coder: Fast}},
@@ -52,6 +55,15 @@ func quantised(base, target []byte, step float32) []byte {
 	for i := 8 + int(binary.LittleEndian.Uint64(base)); i < len(out); i += 4 {
 		from := elemF32.get(base[i:])
 		elemF32.put(out[i:], elemF32.plus(from, step, steps(elemF32.get(target[i:]), from, step)))
+	}
+	return out
+}
+
+// shrunk takes from every fp16 of base a part of its own size.
+func shrunk(base []byte) []byte {
+	out, rng := bytes.Clone(base), rand.New(rand.NewPCG(16, 0))
+	for i := 8 + int(binary.LittleEndian.Uint64(base)); i < len(out); i += 2 {
+		elemF16.put(out[i:], elemF16.get(base[i:])*rng.Float32())
 	}
 	return out
 }
@@ -171,7 +183,11 @@ func TestPayloadsThatLieAreRefused(t *testing.T) {
 		{"a zstd bomb", append(payload(uv(1, 0, 16), uv(1, 0, 1, uint64(bomb.Len()))), bomb.Bytes()...), false},
 		{"a window beyond the dictionary", append(payload(uv(1, 0, 16), uv(1, 0, 2, 4, 60, 60)), 1, 2, 3, 4), false},
 		{"a window of 2^62", append(payload(uv(1, 0, 16), uv(1, 0, 2, 4, 0, 1<<62)), 1, 2, 3, 4), false},
-		{"a coder's length beyond its stream", append(payload(uv(1, byte2(kindMoved, elemF32), 16, 0), uv(1, byte2(kindMoved, elemF32), uint64(methodCtx), 2)), 0xff, 1), false},
+		{"rows longer than the segment", append(payload(uv(1, byte2(kindMoved, elemF32), 16, 0, 5, 0), uv(1, byte2(kindMoved, elemF32), uint64(methodCtx), 1)), 0), false},
+		{"rows of 64-bit numbers", append(payload(uv(1, byte2(kindMoved, elemF64), 16, 0, 1, 0), uv(1, byte2(kindMoved, elemF64), uint64(methodCtx), 1)), 0), false},
+		{"a segment that begins beyond its row", append(payload(uv(1, byte2(kindMoved, elemF32), 16, 0, 2, 2), uv(1, byte2(kindMoved, elemF32), uint64(methodCtx), 1)), 0), false},
+		{"a scale beyond any float", append(payload(uv(1, byte2(kindMoved, elemF32), 16, 0, 0), uv(1, byte2(kindMoved, elemF32), uint64(methodCtx), 3)), 0xff, 0x7f, 0), false},
+		{"a coder's length beyond its stream", append(payload(uv(1, byte2(kindMoved, elemF32), 16, 0, 0), uv(1, byte2(kindMoved, elemF32), uint64(methodCtx), 3)), 0, 0xff, 1), false},
 	} {
 		out, err := decode(base, build(base, target, tc.payload))
 		if tc.ok {
@@ -240,9 +256,10 @@ func TestCodersGiveBackWhatTheyGot(t *testing.T) {
 	seed := assets.Seed(t)
 	rng := rand.New(rand.NewPCG(seed, 0))
 	for e := elemI8; e < elemEnd; e++ {
-		m, m0 := newCtxModel(e), newCtx0Model(e)
+		m, m0, local := newCtxModel(e), newCtx0Model(e), newLocalModel(e)
 		for _, n := range []int{0, 1, 2, 255, 256, 257, 3000} {
 			base, target := random(rng.Uint64(), n*e.size()), random(rng.Uint64(), n*e.size())
+			runs := []run{{n: n / 3}, {n: n / 3, width: 7, col: 3}, {n: n - n/3*2, width: 40}}
 			switch rng.IntN(3) { // all bits, few bits, special values
 			case 0:
 				copy(target, base)
@@ -257,8 +274,12 @@ func TestCodersGiveBackWhatTheyGot(t *testing.T) {
 				}
 			}
 			got := make([]byte, len(target))
-			if err := m.decode(e, base, m.encode(e, base, target, nil), got); err != nil || !bytes.Equal(got, target) {
+			if err := m.decode(e, runs, base, m.encode(e, runs, base, target, nil), got); err != nil || !bytes.Equal(got, target) {
 				t.Fatalf("seed %d: element %d, %d of them, context coder: %v", seed, e, n, err)
+			}
+			clear(got)
+			if err := local.decode(e, base, local.encode(e, base, target, nil), got); err != nil || !bytes.Equal(got, target) {
+				t.Fatalf("seed %d: element %d, %d of them, context coder without rows: %v", seed, e, n, err)
 			}
 			clear(got)
 			if err := m0.decode(e, m0.encode(e, target, nil), got); err != nil || !bytes.Equal(got, target) {
@@ -319,7 +340,7 @@ func FuzzFrame(f *testing.F) {
 		k := byte(byte2(kindPlain, elemF32))
 		f.Add(append(payload([]byte{1, k, 48, 1, k, byte(m), 8}), random(3, 8)...))
 	}
-	for _, m := range []method{methodSubPlane, methodCtx} {
+	for _, m := range []method{methodSubPlane, methodCtx, methodLocal} {
 		k := byte(byte2(kindMoved, elemBF16))
 		f.Add(append(payload([]byte{1, k, 48, 0, 1, k, byte(m), 8}), random(3, 8)...))
 	}

@@ -24,14 +24,14 @@ type encoder struct {
 	withDic *zstd.Encoder
 	ctx     [elemEnd]*ctxModel
 	ctx0    [elemEnd]*ctx0Model
+	local   [elemEnd]*localModel
 	// Of the frame at work.
 	bytes    []byte // of the target
-	from     []byte // of the base, for one piece
 	steps    []byte // of one piece
 	segments []segment
 	text     map[key]*numbers
-	planes   []byte
 	free     [][]byte // room for coded streams
+	room     room     // of the context coders
 	// The result.
 	head    Frame
 	payload []byte
@@ -39,7 +39,10 @@ type encoder struct {
 }
 
 // numbers are the bytes of all segments of a key, and what the base has there.
-type numbers struct{ target, base []byte }
+type numbers struct {
+	target, base []byte
+	runs         []run
+}
 
 func newEncoder(j job) (*encoder, error) {
 	z, err := newZstd()
@@ -120,18 +123,22 @@ func (e *encoder) collect(pieces []piece, off int64) error {
 		e.give(v.base)
 		delete(e.text, k)
 	}
+	room := e.take() // for what the base has
 	for _, p := range pieces {
 		own := e.bytes[p.off-off:][:p.n]
 		s := segment{kind: p.kind, elem: p.elem, n: int(p.n), base: p.base}
+		if p.kind.rows() && e.options.Coder == Smallest && p.elem.size() < 8 && p.width*2 <= s.n/p.elem.size() {
+			s.width, s.col = p.width, p.col
+		}
 		var from []byte
 		if s.kind.based() {
-			e.from = grow(e.from, int(p.n))
-			from = e.from
+			room = grow(room, int(p.n))
+			from = room
 			if err := readFull(e.base, from, p.base); err != nil {
 				return err
 			}
 			if s.kind == kindMoved && bytes.Equal(from, own) {
-				s.kind, s.elem = kindCopy, elemNone
+				s.kind, s.elem, s.width, s.col = kindCopy, elemNone, 0, 0
 			}
 			if s.kind == kindMoved && p.step > 0 {
 				e.steps = grow(e.steps, len(own)/p.elem.size()*4)
@@ -145,6 +152,9 @@ func (e *encoder) collect(pieces []piece, off int64) error {
 				s.kind = kindText
 			}
 		}
+		if s.kind == kindPlain && e.repeats(s.elem, own) {
+			s.kind, s.elem = kindText, elemNone
+		}
 		e.add(s)
 		if s.kind == kindCopy {
 			continue
@@ -157,6 +167,9 @@ func (e *encoder) collect(pieces []piece, off int64) error {
 			}
 		}
 		e.text[k].target = append(e.text[k].target, own...)
+		if s.kind.rows() {
+			e.text[k].runs = append(e.text[k].runs, s.run())
+		}
 		switch s.kind {
 		case kindMoved:
 			e.text[k].base = append(e.text[k].base, from...)
@@ -164,14 +177,23 @@ func (e *encoder) collect(pieces []piece, off int64) error {
 			e.text[k].base = append(e.text[k].base, make([]byte, len(own))...)
 		}
 	}
+	e.give(room)
 	return nil
+}
+
+// repeats reports whether numbers are smaller by what they repeat, such as a table
+// of sines, than by how they are spread. Planes and contexts do not see that.
+func (e *encoder) repeats(el elem, b []byte) bool {
+	wire := e.zstd.EncodeAll(b, e.take())
+	e.give(wire)
+	return float64(len(wire)*8) < 0.9*el.plainBits(b)*float64(len(b)/el.size())
 }
 
 // add appends a segment, or makes the last one longer.
 func (e *encoder) add(s segment) {
 	if last := len(e.segments) - 1; last >= 0 {
 		l := &e.segments[last]
-		if l.key() == s.key() && l.step == s.step && (!s.kind.based() || l.base+int64(l.n) == s.base) {
+		if l.key() == s.key() && l.step == s.step && l.width+s.width == 0 && (!s.kind.based() || l.base+int64(l.n) == s.base) {
 			l.n += s.n
 			return
 		}
@@ -208,7 +230,13 @@ func (e *encoder) streams() ([]stream, error) {
 		}
 	}
 	copied := 0
-	for _, s := range e.segments {
+	all := e.segments
+	e.segments = all[:0]
+	for _, s := range all {
+		if s.kind.rows() && coded[s.key()].method != methodCtx {
+			s.width, s.col = 0, 0
+		}
+		e.add(s)
 		if s.kind == kindCopy {
 			copied += s.n
 		}
@@ -230,16 +258,7 @@ func (e *encoder) moved(k key, coded map[key]stream) error {
 	}
 	s := stream{key: k, method: methodSubPlane, wire: e.planed(el, v.target, v.base)}
 	if e.options.Coder == Smallest {
-		m := &e.ctx[el]
-		if *m == nil {
-			*m = newCtxModel(el)
-		}
-		if b := (*m).encode(el, v.base, v.target, e.take()); len(b) < len(s.wire) {
-			e.give(s.wire)
-			s.method, s.wire = methodCtx, b
-		} else {
-			e.give(b)
-		}
+		e.contexts(&s, el, v)
 	}
 	coded[k] = s
 	if k.kind() == kindSteps || len(s.wire)*unclear < len(v.target) {
@@ -267,7 +286,7 @@ func (e *encoder) moved(k key, coded map[key]stream) error {
 		if seg.key() == k {
 			merged.target = append(merged.target, v.target[at[k]:][:seg.n]...)
 			at[k] += seg.n
-			seg.kind, seg.base = kindPlain, 0
+			seg.kind, seg.base, seg.width, seg.col = kindPlain, 0, 0, 0
 		} else if seg.key() == plain {
 			merged.target = append(merged.target, e.text[plain].target[at[plain]:][:seg.n]...)
 			at[plain] += seg.n
@@ -281,49 +300,70 @@ func (e *encoder) moved(k key, coded map[key]stream) error {
 	return nil
 }
 
+// contexts codes differences by the two context coders and keeps what is smaller:
+// rows only help where they moved together.
+func (e *encoder) contexts(best *stream, el elem, v *numbers) {
+	l := &e.local[el]
+	if *l == nil {
+		*l = newLocalModel(el)
+		(*l).room = &e.room
+	}
+	e.keep(best, methodLocal, (*l).encode(el, v.base, v.target, e.take()))
+	m := &e.ctx[el]
+	if *m == nil {
+		*m = newCtxModel(el)
+		(*m).room = &e.room
+	}
+	e.keep(best, methodCtx, (*m).encode(el, v.runs, v.base, v.target, e.take()))
+}
+
+// keep takes wire for best if it is smaller.
+func (e *encoder) keep(best *stream, m method, wire []byte) bool {
+	if len(wire) >= len(best.wire) {
+		e.give(wire)
+		return false
+	}
+	if best.method != methodRaw {
+		e.give(best.wire)
+	}
+	best.method, best.wire = m, wire
+	return true
+}
+
 // planed are the packed byte planes of b, of the differences with a base.
 func (e *encoder) planed(el elem, b, base []byte) []byte {
-	e.planes = grow(e.planes, len(b))
-	el.toPlanes(e.planes, b, base)
-	return e.zstd.EncodeAll(e.planes, e.take())
+	planes := grow(e.take(), len(b))
+	defer e.give(planes)
+	el.toPlanes(planes, b, base)
+	return e.zstd.EncodeAll(planes, e.take())
 }
 
 // plain codes bytes without the base, save the dictionary for text.
 func (e *encoder) plain(k key, b []byte) (stream, error) {
 	best := stream{key: k, method: methodRaw, wire: b}
-	try := func(m method, wire []byte) bool {
-		if len(wire) >= len(best.wire) {
-			e.give(wire)
-			return false
-		}
-		if best.method != methodRaw {
-			e.give(best.wire)
-		}
-		best.method, best.wire = m, wire
-		return true
-	}
 	if k.kind() == kindText {
-		try(methodZstd, e.zstd.EncodeAll(b, e.take()))
+		e.keep(&best, methodZstd, e.zstd.EncodeAll(b, e.take()))
 		w := e.windowFor()
 		z, err := e.dictionary(w)
-		if z != nil && try(methodDict, z.EncodeAll(b, e.take())) {
+		if z != nil && e.keep(&best, methodDict, z.EncodeAll(b, e.take())) {
 			best.dict = w
 		}
 		return best, err
 	}
 	el := k.elem()
-	try(methodPlane, e.planed(el, b, nil))
+	e.keep(&best, methodPlane, e.planed(el, b, nil))
 	// Of bytes the context coder has to decode every bit, which is slower than
 	// 20 MB/s on a core, and saves 3 %.
 	if e.options.Coder == Smallest && el.size() > 1 {
 		m := &e.ctx0[el]
 		if *m == nil {
 			*m = newCtx0Model(el)
+			(*m).room = &e.room
 		}
-		try(methodCtx0, (*m).encode(el, b, e.take()))
+		e.keep(&best, methodCtx0, (*m).encode(el, b, e.take()))
 	}
 	if el.size() == 1 || len(best.wire)*2 < len(b) { // repeats, which planes tear apart
-		try(methodZstd, e.zstd.EncodeAll(b, e.take()))
+		e.keep(&best, methodZstd, e.zstd.EncodeAll(b, e.take()))
 	}
 	return best, nil
 }
@@ -373,5 +413,5 @@ func (e *encoder) dictionary(w span) (*zstd.Encoder, error) {
 }
 
 func (m method) String() string {
-	return [methodEnd]string{"raw", "zstd", "dict", "plane", "subplane", "ctx", "ctx0"}[m]
+	return [methodEnd]string{"raw", "zstd", "dict", "plane", "subplane", "ctx", "ctx0", "local"}[m]
 }

@@ -19,6 +19,9 @@ type piece struct {
 	off, n int64
 	base   int64
 	step   float32 // above 0: the tensor was quantised by it
+	// Elements of a row of the matrix, 0 when it is none, and where in a row the
+	// piece begins.
+	width, col int
 }
 
 // Sizes in bytes.
@@ -132,9 +135,9 @@ func (p *planner) pair(ctx context.Context, target, base []container.Tensor) ([]
 	var out []piece
 	for _, t := range target {
 		e := elemOf(t.DType)
-		pc := piece{kind: kindPlain, elem: e, off: t.Off, n: t.Len}
+		pc := piece{kind: kindPlain, elem: e, off: t.Off, n: t.Len, width: rowOf(t.Shape)}
 		if t.Len%int64(e.size()) != 0 {
-			pc.elem = elemI8
+			pc.elem, pc.width = elemI8, 0
 		}
 		if len(base) == 0 {
 			out = append(out, pc)
@@ -145,7 +148,7 @@ func (p *planner) pair(ctx context.Context, target, base []container.Tensor) ([]
 			return nil, err
 		}
 		if b, ok := byHash[h]; ok && b.Len == t.Len {
-			pc.kind, pc.elem, pc.base = kindCopy, elemNone, b.Off
+			pc.kind, pc.elem, pc.base, pc.width = kindCopy, elemNone, b.Off, 0
 			p.stats.Same++
 		} else if err := p.nearest(&pc, t, byName, byShape[like(t)]); err != nil {
 			return nil, err
@@ -153,6 +156,25 @@ func (p *planner) pair(ctx context.Context, target, base []container.Tensor) ([]
 		out = append(out, pc)
 	}
 	return out, nil
+}
+
+// rowOf is how many elements a row of a tensor has, the weights of one output or
+// those of one input: all dimensions but the first, or fewer where that would be
+// too many.
+func rowOf(shape []int64) int {
+	for i := 1; i < len(shape); i++ {
+		width := int64(1)
+		for _, d := range shape[i:] {
+			if width *= d; d <= 0 || width > mostWidth {
+				width = 0
+				break
+			}
+		}
+		if width > 1 {
+			return int(width)
+		}
+	}
+	return 0
 }
 
 // like tells tensors apart that can never be made from one another.

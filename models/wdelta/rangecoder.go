@@ -12,7 +12,7 @@ type cell uint32
 
 const (
 	cellBits  = 22
-	cellLimit = 63 // 2^k - 1; more learns too slowly where one tensor ends and the next begins
+	cellLimit = 127 // 2^k - 1; more learns too slowly where one tensor ends and the next begins
 	cellNew   = cell(1<<(cellBits-1)) << 10
 )
 
@@ -56,19 +56,17 @@ type rangeEncoder struct {
 
 func (e *rangeEncoder) reset(out []byte) { *e = rangeEncoder{size: ^uint64(0), out: out} }
 
+// bit has no branch on what it encodes, like that of the decoder.
 func (e *rangeEncoder) bit(c *cell, bit int) {
 	bound := (e.size >> 16) * c.chance()
-	if bit != 0 {
-		e.size = bound
-	} else {
-		low := e.low + bound
-		if low < e.low {
-			e.carry()
-		}
-		e.low = low
-		e.size -= bound
+	mask := -uint64(bit)
+	low, carry := bits.Add64(e.low, bound&^mask, 0)
+	if carry != 0 {
+		e.carry()
 	}
-	*c = c.learn(-uint32(bit))
+	e.low = low
+	e.size = e.size - bound ^ mask&(bound^(e.size-bound))
+	*c = c.learn(uint32(mask))
 	if e.size < 1<<32 {
 		e.out = binary.BigEndian.AppendUint32(e.out, uint32(e.low>>32))
 		e.low <<= 32
@@ -88,12 +86,25 @@ func (e *rangeEncoder) carry() {
 // tree codes the low n bits of v, highest first, each in a cell of its own
 // prefix. cells has 2^n entries.
 func (e *rangeEncoder) tree(cells []cell, v, n int) {
-	node := 1
+	low, size, node := e.low, e.size, 1
 	for i := n - 1; i >= 0; i-- {
-		bit := v >> i & 1
-		e.bit(&cells[node], bit)
+		c, bit := cells[node], v>>i&1
+		bound := (size >> 16) * c.chance()
+		mask := -uint64(bit)
+		var carry uint64
+		if low, carry = bits.Add64(low, bound&^mask, 0); carry != 0 {
+			e.carry()
+		}
+		size = size - bound ^ mask&(bound^(size-bound))
+		cells[node] = c.learn(uint32(mask))
 		node = node<<1 | bit
+		if size < 1<<32 {
+			e.out = binary.BigEndian.AppendUint32(e.out, uint32(low>>32))
+			low <<= 32
+			size <<= 32
+		}
 	}
+	e.low, e.size = low, size
 }
 
 // finish writes the shortest number inside the range: the decoder reads zeros
@@ -179,6 +190,9 @@ func (d *rangeDecoder) tree(cells []cell, n int) int {
 	d.code, d.size = code, size
 	return int(node) - 1<<n
 }
+
+// room is what a context stream is written into, to be copied behind its length.
+type room struct{ coded, raw []byte }
 
 // bitWriter and bitReader hold the bits that no model can predict, lowest bit
 // of a number first, in the lowest free bit of a byte.

@@ -23,6 +23,9 @@ const (
 // based reports whether the kind reads the base.
 func (k kind) based() bool { return k == kindCopy || k == kindMoved || k == kindSteps }
 
+// rows reports whether the numbers of the kind may lie in rows.
+func (k kind) rows() bool { return k == kindMoved || k == kindSteps }
+
 // numbers reports whether the kind needs an element.
 func (k kind) numbers() bool { return k == kindPlain || k == kindMoved || k == kindSteps }
 
@@ -44,7 +47,12 @@ type segment struct {
 	n    int
 	base int64 // where its range of the base begins
 	step float32
+	// Of matrices: elements of a row, and where in a row the segment begins.
+	width, col int
 }
+
+// run is the segment as the context coder sees it.
+func (s segment) run() run { return run{s.n / s.elem.size(), s.width, s.col} }
 
 // key names the stream that a segment's bytes are in: all segments of a frame
 // with the same kind and element share one, in order.
@@ -66,6 +74,7 @@ const (
 	methodSubPlane        // differences to the base, byte planes, zstd
 	methodCtx             // differences to the base, context coder
 	methodCtx0            // context coder
+	methodLocal           // differences to the base, context coder without rows
 	methodEnd
 )
 
@@ -77,7 +86,7 @@ func (m method) fits(k kind) bool {
 	case kindPlain:
 		return m == methodRaw || m == methodZstd || m == methodPlane || m == methodCtx0
 	case kindMoved, kindSteps:
-		return m == methodSubPlane || m == methodCtx
+		return m == methodSubPlane || m == methodCtx || m == methodLocal
 	}
 	return false
 }
@@ -113,6 +122,11 @@ func (t table) appendTo(out []byte, off int64, enc *zstd.Encoder) []byte {
 		}
 		if s.kind == kindSteps {
 			b = binary.LittleEndian.AppendUint32(b, math.Float32bits(s.step))
+		}
+		if s.kind.rows() {
+			if b = binary.AppendUvarint(b, uint64(s.width)); s.width > 0 {
+				b = binary.AppendUvarint(b, uint64(s.col))
+			}
 		}
 		expected += int64(s.n)
 	}
@@ -204,6 +218,11 @@ func (d *Decoder) parseSegments(c *cut8, f Frame) (lens [256]int, err error) {
 				return lens, fmt.Errorf("the step of a segment is no positive number: %w", ErrCorrupt)
 			}
 		}
+		if s.kind.rows() {
+			if err := s.parseRows(c); err != nil {
+				return lens, err
+			}
+		}
 		expected += int64(s.n)
 		left -= s.n
 		lens[k] += s.n
@@ -213,6 +232,21 @@ func (d *Decoder) parseSegments(c *cut8, f Frame) (lens [256]int, err error) {
 		return lens, fmt.Errorf("its segments leave %d bytes open: %w", left, ErrCorrupt)
 	}
 	return lens, nil
+}
+
+// parseRows refuses rows longer than the segment, so that what they cost to decode
+// is bounded by the size of the frame, and rows of 64-bit numbers, whose values need
+// more bits than prediction has.
+func (s *segment) parseRows(c *cut8) error {
+	width, col := c.uvarint(), uint64(0)
+	if width > 0 {
+		col = c.uvarint()
+	}
+	if c.bad || width > 0 && s.elem.size() == 8 || width > mostWidth || width > uint64(s.n/s.elem.size()) || col > 0 && col >= width {
+		return fmt.Errorf("rows of %d elements from the element %d of one: %w", width, col, ErrCorrupt)
+	}
+	s.width, s.col = int(width), int(col)
+	return nil
 }
 
 // parseStreams decodes each stream as it comes and takes its key off lens.

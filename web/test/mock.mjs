@@ -202,6 +202,7 @@ function answer(path, query, body) {
   if (people !== undefined) return people;
   const [, kind, id, part] = /^\/api\/v1\/([\w-]+)(?:\/([^/]+))?(?:\/(\w+))?$/.exec(path) ?? [];
   if (kind === "session" || kind === "summary") return shift(sample[kind]);
+  if (path === "/api/v1/trust/roles") return shift(sample.trust);
   if (kind === "models" || kind === "releases") return shift({ items: sample[kind] });
   if (kind === "sites" && !id) return shift(sample.sites);
   if (kind === "sites") return changeSite(decodeURIComponent(id), body);

@@ -133,7 +133,7 @@ func TestSensorsThatSpeakByThemselves(t *testing.T) {
 	} {
 		far, path := pty(t)
 		feed(t, far, c.line)
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		d, err := Serial{Path: path, Kind: kind}.Read(ctx)
 		cancel()
 		if err != nil || fmt.Sprint(d) != c.want {
@@ -168,7 +168,7 @@ func TestSPS30IsStartedAndAsked(t *testing.T) {
 			}
 		}
 	}()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	d, err := Serial{Path: path, Kind: SPS30}.Read(ctx)
 	if err != nil || d != (Dust{3.5, 7.25, 9.5}) {
@@ -278,7 +278,7 @@ func TestSPS30OnI2CIsStartedAndAsked(t *testing.T) {
 		"never":  {map[string][][]byte{spsBegin: nil, spsReady: {words([]byte{0, 0})}}, Dust{}, errIdle},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			device := &chip{says: c.says}
 			if d, err := askSPS30OnI2C(ctx, device); d != c.want || !errors.Is(err, c.err) {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/edgeherd/edgeherd/internal/assets"
+	"github.com/edgeherd/edgeherd/internal/freeport"
 )
 
 const variables = `BEGIN LIST VAR rack
@@ -116,12 +117,10 @@ func TestRealServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := freeport.Address()
 	if err != nil {
 		t.Fatal(err)
 	}
-	address := l.Addr().String()
-	l.Close()
 	_, port, _ := net.SplitHostPort(address)
 	for name, text := range map[string]string{
 		"ups.conf":   "user = root\n[rack]\ndriver = dummy-ups\nport = rack.dev\ndesc = \"in the rack\"\n",
@@ -147,10 +146,10 @@ func TestRealServer(t *testing.T) {
 	}
 	run(driver, "-a", "rack", "-F", "-u", "root")
 	run(upsd, "-F", "-u", "root")
-	deadline, tick := time.Now().Add(20*time.Second), time.NewTicker(50*time.Millisecond)
+	deadline, tick := time.Now().Add(time.Minute), time.NewTicker(50*time.Millisecond)
 	defer tick.Stop()
 	for {
-		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		list, err := Read(ctx, address, "")
 		cancel()
 		if err == nil && len(list) == 1 && list[0].ChargeRatio != nil {

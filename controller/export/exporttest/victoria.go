@@ -3,7 +3,6 @@ package exporttest
 import (
 	"bufio"
 	"encoding/json"
-	"net"
 	"net/http"
 	"net/url"
 	"os/exec"
@@ -14,6 +13,7 @@ import (
 	"time"
 
 	"github.com/edgeherd/edgeherd/internal/assets"
+	"github.com/edgeherd/edgeherd/internal/freeport"
 )
 
 // Victoria is a VictoriaMetrics of Debian's package, on a folder and a port of
@@ -34,12 +34,11 @@ type Point struct {
 func StartVictoria(t testing.TB) *Victoria {
 	t.Helper()
 	assets.Program(t, "victoria-metrics")
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := freeport.Address()
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.Close()
-	v := &Victoria{dir: t.TempDir(), addr: l.Addr().String()}
+	v := &Victoria{dir: t.TempDir(), addr: address}
 	v.Start(t)
 	t.Cleanup(v.Kill)
 	return v

@@ -20,6 +20,7 @@ import (
 	"github.com/edgeherd/edgeherd/controller/export"
 	"github.com/edgeherd/edgeherd/controller/export/exporttest"
 	"github.com/edgeherd/edgeherd/internal/assets"
+	"github.com/edgeherd/edgeherd/internal/freeport"
 )
 
 // mosquitto is the broker of Debian's package, without memory.
@@ -30,12 +31,11 @@ type mosquitto struct {
 
 func startMosquitto(t *testing.T) *mosquitto {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := freeport.Address()
 	must(t, err)
-	must(t, l.Close())
-	_, port, err := net.SplitHostPort(l.Addr().String())
+	_, port, err := net.SplitHostPort(address)
 	must(t, err)
-	m := &mosquitto{addr: l.Addr().String(), config: filepath.Join(t.TempDir(), "mosquitto.conf")}
+	m := &mosquitto{addr: address, config: filepath.Join(t.TempDir(), "mosquitto.conf")}
 	must(t, os.WriteFile(m.config, fmt.Appendf(nil, "listener %s 127.0.0.1\nallow_anonymous true\npersistence false\nlog_type none\n", port), 0o644))
 	must(t, os.Chmod(filepath.Dir(m.config), 0o755)) // it gives root up before it reads
 	m.start(t)

@@ -10,7 +10,6 @@ package s3test
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -20,6 +19,7 @@ import (
 
 	"github.com/edgeherd/edgeherd/internal/assets"
 	"github.com/edgeherd/edgeherd/internal/durable"
+	"github.com/edgeherd/edgeherd/internal/freeport"
 )
 
 // Key and Secret sign requests to a Server; Bucket is its bucket.
@@ -45,12 +45,11 @@ func Start(t testing.TB) *Server {
 	if _, err := os.Stat(s.program); err != nil {
 		assets.Absent(t, fmt.Errorf("%w; run `make build/tools/versitygw`", err))
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := freeport.Address()
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.URL = "http://" + l.Addr().String()
-	l.Close()
+	s.URL = "http://" + address
 	if err := os.Mkdir(filepath.Join(s.Dir, Bucket), 0o755); err != nil {
 		t.Fatal(err)
 	}

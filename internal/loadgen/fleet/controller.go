@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/edgeherd/edgeherd/internal/freeport"
 	"github.com/edgeherd/edgeherd/internal/loadgen"
 )
 
@@ -52,16 +53,12 @@ func Start(ctx context.Context, state string, program ...string) (*Controller, e
 	return c, c.begin(ctx)
 }
 
-// freePorts finds three. Somebody else could take one before the controller
-// does, which would say so.
+// freePorts finds three.
 func freePorts() (ports [3]string, err error) {
 	for i := range ports {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return ports, fmt.Errorf("find a free port: %w", err)
+		if ports[i], err = freeport.Address(); err != nil {
+			return ports, err
 		}
-		defer l.Close() // all are held until the last is found
-		ports[i] = l.Addr().String()
 	}
 	return ports, nil
 }

@@ -13,9 +13,13 @@ import (
 //	week-end     cooling off from Saturday afternoon to Monday morning
 //	unheated     a hall or a hut that follows the weather
 //	ovens        plain, with an oven from two to ten in the morning
+//	chilled      a cold hall, whose coolers defrost every six hours
+//	closet       a room without a window, with its own heat and cooled all year
+//	glass        under a roof that lets the sun in, and half of the gains out
 type regime struct {
 	kind  string
 	oven  float64 // K
+	extra float64 // K: chill, closet or glass
 	drop  float64 // K, of the set point when closed
 	open  []window
 	share []float64 // of outdoors − room, while the door is propped open
@@ -28,6 +32,8 @@ type hourly struct {
 	gain  float64 // K that the house is warmer than outdoors
 	leaks float64 // share of the lack of heat that heating does not make good
 	oven  float64 // K on top of all
+	sun   float64 // K on top of all, at full sun
+	inner float64 // share of the weather that does not get in
 }
 
 // settle draws the regime of a site and when somebody props its door open:
@@ -35,6 +41,11 @@ type hourly struct {
 func (s *site) settle(f *Fleet) {
 	r := streamOf(uint64(s.noise), "regime").rng()
 	s.regime = regime{kind: f.family.kind(roomKind, "plain", r), drop: f.family.extra(setBack, r), oven: f.family.extra(oven, r)}
+	for _, x := range []struct{ kind, name string }{{"chilled", chill}, {"closet", closet}, {"glass", glass}} {
+		if s.regime.kind == x.kind {
+			s.regime.extra = f.family.extra(x.name, r)
+		}
+	}
 	for range poisson(r, f.family.Rates[doorOpen]*float64(f.opts.Days)/365) {
 		from := r.IntN(f.hours)
 		s.regime.open = append(s.regime.open, window{from, from + 3 + r.IntN(24*5)})
@@ -64,6 +75,16 @@ func (g *regime) at(t time.Time, strength, set, gain float64) hourly {
 		if hour >= 2 && hour < 10 && day != time.Sunday {
 			k.oven = g.oven
 		}
+	case "chilled":
+		k.hold, k.set, k.leaks = max(strength, 0.95), set-g.extra, 0.05
+		k.gain, k.inner = 0.6*gain, 0.4 // panels insulate it
+		if hour%6 == 3 {
+			k.hold = 0.3
+		}
+	case "closet":
+		k.hold, k.gain, k.leaks, k.inner = max(strength, 0.95), g.extra, 0.05, 0.8
+	case "glass":
+		k.sun, k.gain = g.extra, 0.5*gain
 	case "unheated":
 		k.hold, k.gain, k.leaks = 0.3*strength, 0.5*gain, 0.9
 	}

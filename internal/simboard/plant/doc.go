@@ -5,7 +5,7 @@
 // few SKUs. A Row is one hour, or one minute, as the product would read it; a
 // Truth says what was really wrong and since when; an Event is one line of the
 // operators' log, which is noisy. A Family fixes the ranges that all of it is
-// drawn from: dev0 to dev2 are for tuning, held0 to held8 lie outside them in
+// drawn from: dev0 to dev2 are for tuning, held0 to held11 lie outside them in
 // parameters and in structure and are for scoring only.
 //
 // The model: a fan obeys the affinity laws, dp = s² dpMax f(Q/(s Qmax)), and

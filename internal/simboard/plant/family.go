@@ -84,6 +84,10 @@ const (
 	cupboardRise = "cupboard K"         // at full load
 	perProduct   = "boxes per product"  // instead of the usual 20 and more
 	installed    = "installed late"     // share of boxes that come in the first 0.6 of the time
+
+	chill  = "chill K"  // of a chilled hall, below the set point of a usual room
+	closet = "closet K" // of the heat that a closet makes itself
+	glass  = "glass K"  // of the sun at a clear noon in summer, before cooling
 )
 
 // Names of structures.
@@ -227,5 +231,8 @@ func families() map[string]recipe {
 	add(held6(dev1))
 	add(held7(dev2))
 	add(held8(dev1))
+	add(held9(dev1))
+	add(held10(dev1))
+	add(held11(dev2))
 	return all
 }

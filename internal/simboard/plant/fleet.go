@@ -117,7 +117,7 @@ func (f *Fleet) drawSKUs() {
 		if lacks(missDuty) && !s.chassis.ipmi {
 			s.sense.dutyKnown = false
 		}
-		if lacks(missRPM) && s.kind != "1u" { // whose BMC reads its fans
+		if lacks(missRPM) && s.kind != "1u" && s.kind != "2u" { // whose BMC reads its fans
 			clear(fitted[rpmGauge:roomGauge])
 		}
 		f.skus = append(f.skus, s)

@@ -327,7 +327,7 @@ func TestStuckSensorHoldsItsValue(t *testing.T) {
 }
 
 func TestMinutesAgreeWithHours(t *testing.T) {
-	for name, boxes := range map[string][]int{"dev2": {0, 9, 17, 33}, "held3": {9}, "held4": {9}, "held5": {9}, "held6": {9}, "held7": {9}, "held8": {8}} {
+	for name, boxes := range map[string][]int{"dev2": {0, 9, 17, 33}, "held3": {9}, "held4": {9}, "held5": {9}, "held6": {9}, "held7": {9}, "held8": {8}, "held9": {9}, "held10": {7, 8}, "held11": {9}} {
 		f := fleet(t, Options{Seed: 6, Family: name, Boxes: 40, Days: 12})
 		for _, i := range boxes {
 			f.boxes[i].skew = skewed{}

@@ -9,7 +9,7 @@ import (
 
 // The figures are those of the fleets that the bench judges.
 func TestEnoughFansWearToTellNinetyFromNinetyFive(t *testing.T) {
-	for _, name := range []string{"held6", "held7", "held8"} {
+	for _, name := range []string{"held6", "held7", "held8", "held9", "held10", "held11"} {
 		f := fleet(t, Options{Seed: 20260, Family: name, Boxes: 200})
 		worn, told := 0, 0
 		for _, b := range f.boxes {

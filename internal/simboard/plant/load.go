@@ -63,6 +63,15 @@ func (l *load) week(t time.Time) float64 {
 			return 0.7 * l.high
 		}
 		in = hour >= 2 && hour < 10 && day != time.Sunday
+	case "shifts": // two of them, on six days, with less to do in the breaks
+		in = hour >= 5 && hour < 22 && day != time.Sunday
+		if in && (hour == 9 || hour == 13 || hour == 18) {
+			return 0.6 * l.high
+		}
+	case "hotel": // guests leave in the morning and come in the evening
+		in = hour >= 6 && hour < 10 || hour >= 17
+	case "daylight": // cameras and pickers
+		return l.low + (l.high-l.low)*max(0, math.Sin(float64(hour-6)*math.Pi/14))
 	case "office", "reports":
 		in = hour >= 8 && hour < 18 && day != time.Saturday && day != time.Sunday
 	default:

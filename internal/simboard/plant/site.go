@@ -83,7 +83,7 @@ func newSite(f *Fleet, index int) *site {
 		for range poisson(r, fam.Rates[HVAC]*years) {
 			on := r.IntN(f.hours)
 			for range 4 { // cooling fails when it works hard
-				if s.summer(f.time(float64(on))) < 0 {
+				if s.regime.kind != "closet" && s.summer(f.time(float64(on))) < 0 {
 					on = r.IntN(f.hours)
 				}
 			}
@@ -154,10 +154,13 @@ func (s *site) weather(f *Fleet) {
 		k := s.regime.at(t, strength, set, gain)
 		hold, pace := k.hold, 0.35 // 1/h: cooling answers within hours
 		free := out + k.gain
+		if k.inner > 0 { // the house around it is at its set point
+			free += k.inner * (set - out)
+		}
 		if free < k.set {
 			free = k.set - (k.set-free)*k.leaks
 		}
-		free += k.oven
+		free += k.oven + k.sun*float64(s.sunny[h])
 		cooled += pace * (free + hold*(k.set-free) - cooled)
 		for _, x := range s.hvac {
 			if h >= x.on && h < x.off {

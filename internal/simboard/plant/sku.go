@@ -26,6 +26,10 @@ func chassisOf(kind string) chassis {
 		return chassis{fansLo: 1, fansHi: 1, watts: span{12, 38}, trip: span{91, 100}, rpm: span{3200, 5600}, filtered: 0.1, board: 0.5, bursty: 1, offCool: 1}
 	case "1u": // 40 mm fans under a BMC
 		return chassis{fansLo: 3, fansHi: 4, watts: span{60, 140}, trip: span{86, 95}, rpm: span{9000, 16000}, filtered: 0.15, exhaust: 0.4, board: 1, ipmi: true, bursty: 1, offCool: 1}
+	case "2u": // 60 and 80 mm fans under a BMC
+		return chassis{fansLo: 2, fansHi: 4, watts: span{80, 200}, trip: span{86, 96}, rpm: span{4500, 9500}, filtered: 0.2, exhaust: 0.5, board: 1, ipmi: true, bursty: 1, offCool: 1}
+	case "din": // on a rail in a switch cabinet
+		return chassis{fansLo: 1, fansHi: 2, watts: span{15, 55}, trip: span{92, 100}, rpm: span{4800, 8500}, filtered: 0.6, board: 0.8, bursty: 1.2, recirc: 0.03, offCool: 3}
 	case "tower": // an office computer
 		return chassis{fansLo: 2, fansHi: 3, watts: span{50, 120}, trip: span{86, 96}, rpm: span{1200, 2400}, filtered: 0.5, board: 0.9, bursty: 1.2, sun: 0.02, offCool: 1}
 	case "rack":

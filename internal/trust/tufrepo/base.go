@@ -90,3 +90,34 @@ func (d Documents) CheckRole(role string) error {
 	}
 	return nil
 }
+
+// ErrOlder says that somebody shows an older version than one that is known.
+var ErrOlder = errors.New("is older than a version that is known")
+
+// CheckKnown holds what is shown of a role against a version that people signed
+// before, as boxes do: an older one was signed by the same keys, and has back what
+// was revoked or retired since. known may be nil.
+func (d Documents) CheckKnown(role string, known []byte) error {
+	if known == nil {
+		return nil
+	}
+	was, err := ParseHead(known)
+	if err != nil {
+		return err
+	}
+	have := Head{}
+	if d[role] != nil {
+		if have, err = ParseHead(d[role]); err != nil {
+			return err
+		}
+	}
+	switch {
+	case have.Version < was.Version:
+		return fmt.Errorf("version %d of %s %w: version %d", have.Version, role, ErrOlder, was.Version)
+	case have.Version == was.Version:
+		if _, err := Merge(known, d[role]); err != nil {
+			return fmt.Errorf("version %d of %s is another one than is known: %w", have.Version, role, err)
+		}
+	}
+	return nil
+}

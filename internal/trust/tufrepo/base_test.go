@@ -96,6 +96,37 @@ func TestWhatOthersSlipIntoABaseIsFound(t *testing.T) {
 	}
 }
 
+// Rollback of a base: a controller in other hands shows what was in force before.
+// All of it is signed by the right keys, and whoever builds on it signs back in what
+// was retired or revoked since.
+func TestRoleBaseRollback(t *testing.T) {
+	version := func(n int64, least uint64) []byte {
+		doc, err := tufrepo.Targets{Version: n, Expires: time.Now().Add(time.Hour), Policy: &tufrepo.Policy{Floors: map[string]uint64{"model/eye": least}}}.Encode()
+		must(t, err)
+		return doc
+	}
+	for name, c := range map[string]struct {
+		shown, known []byte
+		older, other bool
+	}{
+		"nothing is known":           {shown: version(1, 1)},
+		"the same":                   {shown: version(2, 1), known: version(2, 1)},
+		"a newer one":                {shown: version(3, 2), known: version(2, 1)},
+		"an older one":               {shown: version(1, 1), known: version(2, 2), older: true},
+		"none any more":              {known: version(2, 2), older: true},
+		"another of the same number": {shown: version(2, 1), known: version(2, 2), other: true},
+	} {
+		d := tufrepo.Documents{}
+		if c.shown != nil {
+			d[tufrepo.RoleTargets] = c.shown
+		}
+		err := d.CheckKnown(tufrepo.RoleTargets, c.known)
+		if errors.Is(err, tufrepo.ErrOlder) != c.older || errors.Is(err, tufrepo.ErrDiffer) != c.other || (err == nil) != (!c.older && !c.other) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func signedPart(t *testing.T, doc []byte) []byte {
 	t.Helper()
 	at := bytes.Index(doc, []byte(`"signed":`))

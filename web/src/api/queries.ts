@@ -19,6 +19,7 @@ import type {
   Session,
   SiteList,
   Summary,
+  TrustRoles,
 } from "./generated";
 import { noteServerTime } from "./now";
 
@@ -38,6 +39,7 @@ export const paths = {
   boxAcceptancePDF: "/api/v1/boxes/{id}/acceptance/{report}/pdf",
   models: "/api/v1/models",
   releases: "/api/v1/releases",
+  trustRoles: "/api/v1/trust/roles",
   rollouts: "/api/v1/rollouts",
   rollout: "/api/v1/rollouts/{id}",
   rolloutActions: "/api/v1/rollouts/{id}/actions",
@@ -56,6 +58,14 @@ export const sessionQuery = queryOptions({
   queryKey: ["session"],
   queryFn: ({ signal }) => get<Session>(paths.session, signal),
   staleTime: 300_000,
+});
+
+/** Under models: a document that was signed is announced there. */
+export const trustRolesQuery = queryOptions({
+  queryKey: ["models", "trust"],
+  queryFn: ({ signal }) => get<TrustRoles>(paths.trustRoles, signal),
+  staleTime: 300_000,
+  refetchInterval: 3_600_000,
 });
 
 export const summaryQuery = queryOptions({

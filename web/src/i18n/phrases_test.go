@@ -19,6 +19,7 @@ func TestSentencesAreSaidAsPagesSayThem(t *testing.T) {
 		{"de", phrase.Phrase{Code: "last-reading", Args: []string{"die 93 °C, inlet 24 °C, 5200 rpm"}}, "letzter Messwert: Chip 93 °C, Zuluft 24 °C, 5200 rpm"},
 		{"de", phrase.Of("step", "the resistance rose by %.1f %% within hours; dust takes weeks", 31.5), "der Widerstand stieg binnen Stunden um 31,5 %; Staub braucht Wochen"},
 		{"pl", phrase.Phrase{Text: "back to normal"}, "znów w normie"},
+		{"de", phrase.Phrase{Text: "its air is not measured any more"}, "seine Luft wird nicht mehr gemessen"},
 		{"zh", phrase.Phrase{Code: "of-a-newer-box", Text: "as it is"}, "as it is"},
 		{"en", phrase.Phrase{Code: "step", Text: "as it is"}, "as it is"},
 	} {

@@ -14,6 +14,7 @@ import { Acceptances } from "./acceptances";
 import { Charts, chartMetrics } from "./charts";
 import { CareCards, HealthCard } from "./health";
 import { Standing } from "./identity";
+import { ServingOf } from "./serving";
 import { spanOf, spans } from "./span";
 import { Troubles } from "./troubles";
 
@@ -64,12 +65,12 @@ export function BoxPage() {
     >
       {query.error && <Fault error={query.error} retry={() => void query.refetch()} />}
       <Standing box={box} />
-      <div className="grid grid-cols-[minmax(0,1fr)] items-start gap-3 lg:grid-cols-[minmax(0,1fr)_minmax(19rem,24rem)]">
+      <div className="grid grid-cols-[minmax(0,1fr)] items-start gap-3 lg:grid-cols-[minmax(0,1fr)_minmax(19rem,24rem)] lg:grid-rows-[auto_1fr]">
         <div className="grid grid-cols-[minmax(0,1fr)] gap-3">
           <HealthCard box={box} />
           <ChartCard box={box} />
         </div>
-        <div className="grid grid-cols-[minmax(0,1fr)] gap-3">
+        <div className="grid grid-cols-[minmax(0,1fr)] gap-3 lg:row-span-2">
           <Troubles id={box.id} />
           <Runs box={box} />
           <Settings box={box} />
@@ -79,10 +80,10 @@ export function BoxPage() {
           <BufferCard box={box} />
           <Inventory box={box} />
         </div>
-      </div>
-      <div className="mt-3 grid grid-cols-[minmax(0,1fr)] items-start gap-3 lg:grid-cols-2">
-        <Results box={box} />
-        <Events box={box} />
+        <div className="grid grid-cols-[minmax(0,1fr)] gap-3">
+          <Results box={box} />
+          <Events box={box} />
+        </div>
       </div>
     </Page>
   );
@@ -201,6 +202,7 @@ function ModelLine({ model }: { model: BoxModel }) {
           {model.err}
         </p>
       )}
+      <ServingOf model={model} />
     </li>
   );
 }
@@ -236,6 +238,19 @@ function Settings({ box }: { box: Box }) {
             </li>
           );
         })}
+        {config.pending?.map((doc) => (
+          <li key={`${doc.name}-pending`} className="border-t border-line py-1.5 first:border-0 first:pt-0">
+            <div className="flex flex-wrap justify-between gap-x-3">
+              <span className="font-semibold">{doc.name}</span>
+              <span className="text-busy">
+                {doc.out ? t("box.settingsToLeave") : t("box.settingsToCome", { version: doc.version })}
+              </span>
+            </div>
+            <p className="text-xs text-soft" lang="en">
+              {doc.why}
+            </p>
+          </li>
+        ))}
       </ul>
       {config.local && config.local.length > 0 && (
         <p className="code px-3 pb-3 text-xs text-soft">

@@ -7,6 +7,7 @@ import type { Model, ModelVersion, TensorSpec } from "../api/generated";
 import { modelsQuery, releasesQuery } from "../api/queries";
 import { bytes } from "../format";
 import { Ago, Card, Command, Empty, Fault, Loading, Page, Scroll } from "../ui/parts";
+import { TrustNear, TrustRoles } from "./trustroles";
 
 export function ModelsPage() {
   const { t } = useTranslation();
@@ -19,6 +20,7 @@ export function ModelsPage() {
       {models.error && <Fault error={models.error} retry={() => void models.refetch()} />}
       {models.isPending && <Loading height={300} />}
       <div className="grid grid-cols-[minmax(0,1fr)] gap-3">
+        <TrustNear />
         {models.data?.items.length === 0 && (
           <Card>
             <Empty title={t("models.empty")}>
@@ -31,6 +33,7 @@ export function ModelsPage() {
           <ModelCard key={model.name} model={model} />
         ))}
         {models.data && <Releases />}
+        {models.data && <TrustRoles />}
       </div>
     </Page>
   );
@@ -71,7 +74,7 @@ function ModelCard({ model }: { model: Model }) {
           <tbody>
             {model.versions.map((v) => (
               <tr key={v.digest}>
-                <td className="font-semibold">{v.version}</td>
+                <td className="font-semibold whitespace-nowrap">{v.version}</td>
                 <td className="num whitespace-nowrap">
                   <BoxCount version={v} count={v.running} />
                 </td>

@@ -90,8 +90,16 @@ export function SignInPage() {
     event.preventDefault();
     go.mutate();
   };
+  // Why the controller sent the browser here (api: turnedAway).
+  const refused = new URLSearchParams(location.search).get("refused");
   return (
     <Frame title={t("signIn.title")}>
+      {refused && (
+        <p role="alert" className="mb-4 flex gap-2 rounded-md border border-hot bg-hot-tint p-2 text-hot">
+          <Icon name="fault" />
+          {t(`signIn.refused.${refused}`, { defaultValue: t("signIn.refused.again") })}
+        </p>
+      )}
       {ways.data?.setup && (
         <p className="mb-4 flex gap-2 rounded-md bg-warm-tint p-2 text-warm">
           <Icon name="key" />

@@ -6,7 +6,7 @@ import type { ReactNode } from "react";
 import { useTranslation } from "react-i18next";
 import { useOnline } from "../api/live";
 import { can, leave } from "../api/people";
-import { sessionQuery, summaryQuery } from "../api/queries";
+import { sessionQuery, summaryQuery, trustRolesQuery } from "../api/queries";
 import type { Zone } from "../format";
 import { type Language, languages, setLanguage } from "../i18n";
 import { Icon, type IconName } from "./icons";
@@ -40,6 +40,7 @@ export function Shell() {
           <Brand />
         </Link>
         <Development />
+        <TrustEnds />
         <div className="ml-auto flex items-center gap-2">
           <Live />
           <Settings />
@@ -120,6 +121,24 @@ function Development() {
       <Icon name="key" size={14} />
       <span className="truncate">{t("development.tag")}</span>
     </span>
+  );
+}
+
+/** TrustEnds is a word on every page while a role wants a signature. */
+function TrustEnds() {
+  const { t } = useTranslation();
+  const near = useQuery(trustRolesQuery).data?.items.filter((r) => r.stage !== "good") ?? [];
+  if (near.length === 0) return null;
+  const late = near.some((r) => r.stage !== "soon");
+  return (
+    <Link
+      to="/models"
+      title={near.map((r) => r.role).join(", ")}
+      className={`inline-flex min-h-6 min-w-0 items-center gap-1.5 rounded px-2 py-0.5 text-xs ${late ? "bg-hot-tint text-hot" : "bg-warm-tint text-warm"}`}
+    >
+      <Icon name="key" size={14} />
+      <span className="truncate">{t(late ? "trust.tagLate" : "trust.tag")}</span>
+    </Link>
   );
 }
 

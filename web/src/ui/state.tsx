@@ -83,6 +83,12 @@ const looks: Record<string, Record<string, Look>> = {
     received: { icon: "waiting", colour: "text-busy" },
     closed: { icon: "ok", colour: soft },
   },
+  trust: {
+    good: { icon: "ok", colour: "text-ok" },
+    soon: { icon: "late", colour: "text-warm" },
+    last_week: { icon: "fault", colour: "text-hot" },
+    ended: { icon: "failed", colour: "text-hot" },
+  },
   verdict: {
     passed: { icon: "ok", colour: "text-ok" },
     "passed-with-remarks": { icon: "fault", colour: "text-warm" },
@@ -102,6 +108,7 @@ export type Kind =
   | "ticket"
   | "visit"
   | "rma"
+  | "trust"
   | "verdict";
 
 /** Words of the API that have no look of their own. */

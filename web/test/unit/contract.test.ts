@@ -50,6 +50,7 @@ test.each([
   ["Summary", [sample.summary]],
   ["Session", [sample.session]],
   ["SiteList", [sample.sites]],
+  ["TrustRoles", [sample.trust]],
   ["AcceptanceList", [{ items: sample.acceptances }]],
 ])("the sample's %s has the fields that the controller sends", (name, values) => {
   expect(values.flatMap((value, i) => faults(value, name, `${name}[${i}]`))).toEqual([]);

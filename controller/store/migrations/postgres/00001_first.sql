@@ -117,8 +117,15 @@ CREATE TABLE phase (
   PRIMARY KEY (box, digest, rollout)
 );
 
+-- How each model of a box serves, as it said last: JSON of wire.Serving.
+CREATE TABLE serving (
+  box TEXT NOT NULL, model TEXT NOT NULL, body TEXT NOT NULL, t_ms BIGINT NOT NULL,
+  boot BYTEA NOT NULL, mono_ms BIGINT NOT NULL, seq BIGINT NOT NULL,
+  PRIMARY KEY (box, model)
+);
+
 CREATE TABLE model (
-  digest TEXT PRIMARY KEY, name TEXT NOT NULL, version TEXT NOT NULL, manifest TEXT NOT NULL, pushed_ms BIGINT NOT NULL
+  digest TEXT PRIMARY KEY, name TEXT NOT NULL, version TEXT NOT NULL, manifest TEXT NOT NULL, pushed_ms BIGINT NOT NULL, pinned BIGINT NOT NULL
 );
 CREATE UNIQUE INDEX model_version ON model (name, version);
 CREATE TABLE agent_release (
@@ -178,6 +185,11 @@ CREATE INDEX session_node ON session (node);
 CREATE TABLE trust_document (
   role TEXT NOT NULL, version BIGINT NOT NULL, staged BIGINT NOT NULL, body BYTEA NOT NULL,
   PRIMARY KEY (role, version, staged)
+);
+-- What endpoints of notices were told of the end of a role: the stage of package tufrepo.
+CREATE TABLE trust_told (
+  endpoint TEXT NOT NULL, role TEXT NOT NULL, stage BIGINT NOT NULL,
+  PRIMARY KEY (endpoint, role)
 );
 -- Tokens that machines enrol with: only the hash of the secret is kept. body is
 -- what was asked for when it was made. off says why it is no longer good.
@@ -269,13 +281,15 @@ CREATE TABLE fault (
   box TEXT NOT NULL, cause TEXT NOT NULL, n BIGINT NOT NULL, first_ms BIGINT NOT NULL, last_ms BIGINT NOT NULL, text TEXT NOT NULL,
   PRIMARY KEY (box, cause)
 );
--- Which machines said HELLO as a box lately: a hash of hardware and boot.
+-- Which processes said HELLO as a box lately, on which machine (a hash of what
+-- the board says of itself), and the last question that each answered.
 CREATE TABLE claim (
-  box TEXT NOT NULL, machine BYTEA NOT NULL, first_ms BIGINT NOT NULL, last_ms BIGINT NOT NULL, words TEXT NOT NULL,
-  PRIMARY KEY (box, machine)
+  box TEXT NOT NULL, sid BYTEA NOT NULL, starts BIGINT NOT NULL, machine BYTEA NOT NULL, words TEXT NOT NULL,
+  first_ms BIGINT NOT NULL, last_ms BIGINT NOT NULL, answered BIGINT NOT NULL,
+  PRIMARY KEY (box, sid)
 );
--- Boxes that are two machines at once.
-CREATE TABLE contest (box TEXT PRIMARY KEY, since_ms BIGINT NOT NULL);
+-- The number by which the processes of a box show that they are alive.
+CREATE TABLE claim_question (box TEXT PRIMARY KEY, number BIGINT NOT NULL, asked_ms BIGINT NOT NULL);
 
 -- What boxes summed up of their hours (health.Hour), for the judgement of heat.
 CREATE TABLE box_hour (
@@ -346,7 +360,7 @@ CREATE TABLE secret (
 -- Documents of settings as they were applied; a version never changes, and a
 -- document that is withdrawn has a last version that is empty.
 CREATE TABLE config_document (
-  name TEXT NOT NULL, version BIGINT NOT NULL, digest TEXT NOT NULL, body TEXT NOT NULL, created_ms BIGINT NOT NULL, author TEXT NOT NULL,
+  name TEXT NOT NULL, version BIGINT NOT NULL, digest TEXT NOT NULL, body TEXT NOT NULL, created_ms BIGINT NOT NULL, author TEXT NOT NULL, waits BOOLEAN NOT NULL,
   PRIMARY KEY (name, version)
 );
 -- Heads of the audit log that boxes say they have seen, with what proves it.

@@ -109,8 +109,15 @@ CREATE TABLE phase (
   PRIMARY KEY (box, digest, rollout)
 ) WITHOUT ROWID;
 
+-- How each model of a box serves, as it said last: JSON of wire.Serving.
+CREATE TABLE serving (
+  box TEXT NOT NULL, model TEXT NOT NULL, body TEXT NOT NULL, t_ms INTEGER NOT NULL,
+  boot BLOB NOT NULL, mono_ms INTEGER NOT NULL, seq INTEGER NOT NULL,
+  PRIMARY KEY (box, model)
+) WITHOUT ROWID;
+
 CREATE TABLE model (
-  digest TEXT PRIMARY KEY, name TEXT NOT NULL, version TEXT NOT NULL, manifest TEXT NOT NULL, pushed_ms INTEGER NOT NULL
+  digest TEXT PRIMARY KEY, name TEXT NOT NULL, version TEXT NOT NULL, manifest TEXT NOT NULL, pushed_ms INTEGER NOT NULL, pinned INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX model_version ON model (name, version);
 CREATE TABLE agent_release (
@@ -162,6 +169,11 @@ CREATE TABLE session (box TEXT PRIMARY KEY, node TEXT NOT NULL, sid BLOB NOT NUL
 CREATE TABLE trust_document (
   role TEXT NOT NULL, version INTEGER NOT NULL, staged INTEGER NOT NULL, body BLOB NOT NULL,
   PRIMARY KEY (role, version, staged)
+) WITHOUT ROWID;
+-- What endpoints of notices were told of the end of a role: the stage of package tufrepo.
+CREATE TABLE trust_told (
+  endpoint TEXT NOT NULL, role TEXT NOT NULL, stage INTEGER NOT NULL,
+  PRIMARY KEY (endpoint, role)
 ) WITHOUT ROWID;
 -- Tokens that machines enrol with: only the hash of the secret is kept. body is
 -- what was asked for when it was made. off says why it is no longer good.
@@ -253,13 +265,15 @@ CREATE TABLE fault (
   box TEXT NOT NULL, cause TEXT NOT NULL, n INTEGER NOT NULL, first_ms INTEGER NOT NULL, last_ms INTEGER NOT NULL, text TEXT NOT NULL,
   PRIMARY KEY (box, cause)
 ) WITHOUT ROWID;
--- Which machines said HELLO as a box lately: a hash of hardware and boot.
+-- Which processes said HELLO as a box lately, on which machine (a hash of what
+-- the board says of itself), and the last question that each answered.
 CREATE TABLE claim (
-  box TEXT NOT NULL, machine BLOB NOT NULL, first_ms INTEGER NOT NULL, last_ms INTEGER NOT NULL, words TEXT NOT NULL,
-  PRIMARY KEY (box, machine)
+  box TEXT NOT NULL, sid BLOB NOT NULL, starts INTEGER NOT NULL, machine BLOB NOT NULL, words TEXT NOT NULL,
+  first_ms INTEGER NOT NULL, last_ms INTEGER NOT NULL, answered INTEGER NOT NULL,
+  PRIMARY KEY (box, sid)
 ) WITHOUT ROWID;
--- Boxes that are two machines at once.
-CREATE TABLE contest (box TEXT PRIMARY KEY, since_ms INTEGER NOT NULL) WITHOUT ROWID;
+-- The number by which the processes of a box show that they are alive.
+CREATE TABLE claim_question (box TEXT PRIMARY KEY, number INTEGER NOT NULL, asked_ms INTEGER NOT NULL) WITHOUT ROWID;
 
 -- What boxes summed up of their hours (health.Hour), for the judgement of heat.
 CREATE TABLE box_hour (
@@ -330,7 +344,7 @@ CREATE TABLE secret (
 -- Documents of settings as they were applied; a version never changes, and a
 -- document that is withdrawn has a last version that is empty.
 CREATE TABLE config_document (
-  name TEXT NOT NULL, version INTEGER NOT NULL, digest TEXT NOT NULL, body TEXT NOT NULL, created_ms INTEGER NOT NULL, author TEXT NOT NULL,
+  name TEXT NOT NULL, version INTEGER NOT NULL, digest TEXT NOT NULL, body TEXT NOT NULL, created_ms INTEGER NOT NULL, author TEXT NOT NULL, waits INTEGER NOT NULL,
   PRIMARY KEY (name, version)
 ) WITHOUT ROWID;
 -- Heads of the audit log that boxes say they have seen, with what proves it.

@@ -303,6 +303,8 @@ export type BoxModel = {
     phase?: string;
     running_digest: string;
     running_version?: string;
+    serving?: Serving;
+    tried?: ServingShadow;
 };
 
 export type BoxSecret = {
@@ -328,6 +330,7 @@ export type BoxSettings = {
     documents: Array<BoxDocument>;
     err?: string;
     local?: Array<string>;
+    pending?: Array<PendingDocument>;
     running?: string;
     state: string;
 };
@@ -540,6 +543,10 @@ export type ConfigChanges = {
      * boxes that cannot take it, and why
      */
     refused: Array<ConfigRefusal>;
+    /**
+     * boxes that change, or cannot, and are not named here: there are too many; ask for one by box
+     */
+    unnamed?: number;
 };
 
 export type ConfigExplanation = {
@@ -558,6 +565,10 @@ export type ConfigFile = {
 
 export type ConfigGroup = {
     boxes: Array<ConfigBox>;
+    /**
+     * of boxes, also of those that are not named
+     */
+    count: number;
     /**
      * unified; empty: other versions, the same settings
      */
@@ -1133,6 +1144,7 @@ export type ModelVersion = {
     drift?: string;
     licence?: string;
     name: string;
+    pinned?: boolean;
     provenance?: Provenance;
     pushed: string;
     running: number;
@@ -1377,10 +1389,25 @@ export type Part = {
     part: string;
 };
 
+export type PendingDocument = {
+    name: string;
+    out?: boolean;
+    version: string;
+    /**
+     * what it waits for
+     */
+    why: string;
+};
+
 export type Phrase = {
     args?: Array<string>;
     code?: string;
     text: string;
+};
+
+export type PinModel = {
+    pinned: boolean;
+    version: string;
 };
 
 export type PlanRequest = {
@@ -1456,6 +1483,7 @@ export type Probe = {
     peak_rss_bytes: number;
     seconds_per_item: number;
     shadow?: Shadow;
+    variants?: Array<VariantStatus>;
     version: string;
 };
 
@@ -1699,6 +1727,7 @@ export type Rollout = {
     ended?: string;
     id: string;
     kind: string;
+    late?: boolean;
     request: PlanRequest;
     rollback_of?: string;
     rolled_back_by?: Array<string>;
@@ -1793,6 +1822,43 @@ export type Series = {
 export type SeriesReply = {
     marks: Array<Mark>;
     series: Array<Series>;
+};
+
+export type Serving = {
+    backend?: string;
+    cause?: string;
+    digest: string;
+    name: string;
+    provider?: string;
+    reason?: string;
+    refused?: number;
+    shadow?: ServingShadow;
+    variant?: string;
+    variants?: Array<ServingVariant>;
+    version: string;
+};
+
+export type ServingShadow = {
+    agreement: number;
+    busy?: number;
+    compared: number;
+    err?: string;
+    failures: number;
+    hot?: number;
+    large?: number;
+    latency_ratio: number;
+    seen: number;
+    version?: string;
+};
+
+export type ServingVariant = {
+    heat_from?: string;
+    joules_per_item?: number;
+    name: string;
+    peak_rss_bytes: number;
+    seconds_per_item: number;
+    skipped?: string;
+    watts?: number;
 };
 
 export type Session = {
@@ -2306,6 +2372,29 @@ export type TrustDocument = {
     version: number;
 };
 
+export type TrustRole = {
+    do?: string;
+    expires: string;
+    /**
+     * the first characters of each, as edgeherd trust status writes them
+     */
+    keys: Array<string>;
+    need: number;
+    role: string;
+    signed: Array<string>;
+    /**
+     * how near its end is; soon begins 180 days before it for root, 90 for targets, 30 for other roles
+     */
+    stage: 'good' | 'soon' | 'last_week' | 'ended';
+    version: number;
+    waits?: number;
+};
+
+export type TrustRoles = {
+    development: boolean;
+    items: Array<TrustRole>;
+};
+
 export type Upkeep = {
     filter_installed?: string;
     filter_part?: string;
@@ -2360,6 +2449,16 @@ export type UserList = {
 export type Value = {
     time: string;
     value: number;
+};
+
+export type VariantStatus = {
+    heat_from?: string;
+    joules_per_item?: number;
+    name: string;
+    peak_rss_bytes: number;
+    seconds_per_item: number;
+    skipped?: string;
+    watts?: number;
 };
 
 export type VerifiedFile = {
@@ -3888,7 +3987,12 @@ export type GetConfigResponse = GetConfigResponses[keyof GetConfigResponses];
 export type DiffConfigsData = {
     body: ConfigRequest;
     path?: never;
-    query?: never;
+    query?: {
+        /**
+         * only this box, by name or id
+         */
+        box?: string;
+    };
     url: '/api/v1/configs:diff';
 };
 
@@ -4459,6 +4563,51 @@ export type ModelDriftResponses = {
 };
 
 export type ModelDriftResponse = ModelDriftResponses[keyof ModelDriftResponses];
+
+export type PinModelData = {
+    body: PinModel;
+    headers?: {
+        /**
+         * The same key with the same body gets the first answer again, for a day
+         */
+        'Idempotency-Key'?: string;
+    };
+    path: {
+        name: string;
+    };
+    query?: never;
+    url: '/api/v1/models/{name}/pin';
+};
+
+export type PinModelErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type PinModelError = PinModelErrors[keyof PinModelErrors];
+
+export type PinModelResponses = {
+    /**
+     * OK
+     */
+    200: ModelVersion;
+};
+
+export type PinModelResponse = PinModelResponses[keyof PinModelResponses];
 
 export type RetireModelData = {
     body: VerifyModel;
@@ -6206,6 +6355,39 @@ export type SubmitTrustResponses = {
 };
 
 export type SubmitTrustResponse = SubmitTrustResponses[keyof SubmitTrustResponses];
+
+export type GetTrustRolesData = {
+    body?: never;
+    path?: never;
+    query?: never;
+    url: '/api/v1/trust/roles';
+};
+
+export type GetTrustRolesErrors = {
+    /**
+     * Unauthorized
+     */
+    401: Error;
+    /**
+     * Forbidden
+     */
+    403: Error;
+    /**
+     * Internal Server Error
+     */
+    500: Error;
+};
+
+export type GetTrustRolesError = GetTrustRolesErrors[keyof GetTrustRolesErrors];
+
+export type GetTrustRolesResponses = {
+    /**
+     * OK
+     */
+    200: TrustRoles;
+};
+
+export type GetTrustRolesResponse = GetTrustRolesResponses[keyof GetTrustRolesResponses];
 
 export type ListUsersData = {
     body?: never;
