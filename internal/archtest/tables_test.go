@@ -123,7 +123,7 @@ var rows = []row{
 	{"cmd/edgeherd-launcher", "internal/blob internal/durable internal/slot"},
 	{"cmd/edgeherd-tufconformance", "internal/durable internal/trust/tufclient"},
 	{"cmd/edgeherd-load", "internal/fleetapi internal/identity internal/loadgen internal/loadgen/fleet"},
-	{"cmd/edgeherd/...", "controller/store models/oci internal/boxconfig internal/bundle controller controller/deliver controller/s3 controller/api controller/audit controller/authz controller/backup controller/doctor controller/export/... controller/notify controller/people firmware internal/blob internal/durable internal/enrol internal/fleetapi internal/health internal/identity internal/labels internal/outbound internal/paper internal/qrtext internal/runnerapi internal/simboard internal/slot internal/trust/... internal/wire models models/container models/wdelta internal/acceptance"},
+	{"cmd/edgeherd/...", "controller/store models/oci internal/boxconfig internal/bundle controller controller/deliver controller/s3 controller/api controller/audit controller/authz controller/backup controller/doctor controller/export/... controller/notify controller/people firmware internal/blob internal/durable internal/enrol internal/fleetapi internal/freeport internal/health internal/identity internal/labels internal/outbound internal/paper internal/qrtext internal/runnerapi internal/simboard internal/slot internal/trust/... internal/wire models models/container models/wdelta internal/acceptance"},
 }
 
 // door says which packages of ours may import a module in non-test files;

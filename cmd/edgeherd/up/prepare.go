@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/edgeherd/edgeherd/controller"
 	"github.com/edgeherd/edgeherd/internal/durable"
+	"github.com/edgeherd/edgeherd/internal/freeport"
 	"github.com/edgeherd/edgeherd/internal/labels"
 	"github.com/edgeherd/edgeherd/internal/simboard"
 )
@@ -153,23 +153,15 @@ func (f *Fleet) choosePorts() error {
 	if f.plan.OIP == nil {
 		f.plan.OIP = map[string]string{}
 	}
-	held := []net.Listener{}
-	defer func() {
-		for _, l := range held {
-			l.Close()
-		}
-	}()
+	// A claim, for the controller and the agents listen only later, when another
+	// fleet may start.
 	free := func(old, preferred string) (string, error) {
-		for _, addr := range []string{old, preferred, "127.0.0.1:0"} {
-			if addr == "" {
-				continue
-			}
-			if l, err := net.Listen("tcp", addr); err == nil {
-				held = append(held, l)
-				return l.Addr().String(), nil
+		for _, addr := range []string{old, preferred} {
+			if addr != "" && freeport.Take(addr) == nil {
+				return addr, nil
 			}
 		}
-		return "", errors.New("no free port on 127.0.0.1")
+		return freeport.Address()
 	}
 	var err error
 	for _, p := range []struct {
