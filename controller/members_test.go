@@ -63,7 +63,7 @@ func must(t *testing.T, err error) {
 
 func ask(t *testing.T, conf *tls.Config, method, url string, body []byte) (int, []byte) {
 	t.Helper()
-	client := &http.Client{Transport: &http.Transport{TLSClientConfig: conf}, Timeout: time.Minute}
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: conf}, Timeout: 5 * time.Minute}
 	defer client.CloseIdleConnections()
 	req, err := http.NewRequestWithContext(t.Context(), method, url, bytes.NewReader(body))
 	must(t, err)
@@ -85,7 +85,7 @@ func session(t *testing.T, id *identity.Identity) (net.Conn, error) {
 		return nil, err
 	}
 	t.Cleanup(func() { conn.Close() })
-	must(t, conn.SetDeadline(time.Now().Add(30*time.Second)))
+	must(t, conn.SetDeadline(time.Now().Add(5*time.Minute)))
 	if _, err := conn.Write(connect(string(id.ID) + ":0000000000000001")); err != nil {
 		return nil, err
 	}
@@ -166,7 +166,7 @@ func listed(t *testing.T, c *Controller, id *identity.Identity) {
 	t.Helper()
 	tick, file := time.NewTicker(50*time.Millisecond), filepath.Join(c.opts.Dir, "ca", identity.ListName)
 	defer tick.Stop()
-	for end := time.Now().Add(time.Minute); time.Now().Before(end); <-tick.C {
+	for end := time.Now().Add(5 * time.Minute); time.Now().Before(end); <-tick.C {
 		text, err := os.ReadFile(file)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue

@@ -65,7 +65,7 @@ func must(t testing.TB, err error) {
 // output runs a program that ends by itself.
 func output(t *testing.T, name string, args ...string) (string, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, name, args...).CombinedOutput()
 	return string(out), errors.Join(err, ctx.Err())

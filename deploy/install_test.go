@@ -150,7 +150,7 @@ func (m *machine) eventually(what string, ask func() error) {
 	m.t.Helper()
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
-	deadline := time.NewTimer(time.Minute)
+	deadline := time.NewTimer(5 * time.Minute)
 	defer deadline.Stop()
 	for {
 		err := ask()

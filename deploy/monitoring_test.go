@@ -143,7 +143,7 @@ func TestDashboardAndAlertsAreUnderstood(t *testing.T) {
 	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.After(time.Minute); ; {
+	for deadline := time.After(5 * time.Minute); ; {
 		resp, err := http.Get(base + "/health")
 		if err == nil {
 			resp.Body.Close()

@@ -162,7 +162,7 @@ func TestChildrenOfAProgramThatDiedEndWithIt(t *testing.T) {
 	child := p.tail.last()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); <-tick.C {
+	for deadline := time.Now().Add(5 * time.Minute); time.Now().Before(deadline); <-tick.C {
 		// Whoever inherits it may be slow to take its end.
 		stat, err := os.ReadFile("/proc/" + child + "/stat")
 		if err != nil || strings.Contains(string(stat), ") Z ") {

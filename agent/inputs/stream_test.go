@@ -103,7 +103,7 @@ func within(t *testing.T, what string, f func() bool) {
 	t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	deadline := time.After(60 * time.Second)
+	deadline := time.After(5 * time.Minute)
 	for !f() {
 		select {
 		case <-tick.C:

@@ -231,7 +231,7 @@ func TestLocalBrokerGetsResults(t *testing.T) {
 		select {
 		case m := <-got:
 			seen[m] = true
-		case <-time.After(time.Minute):
+		case <-time.After(5 * time.Minute):
 			t.Fatalf("got %v", seen)
 		}
 	}

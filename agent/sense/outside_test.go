@@ -32,7 +32,7 @@ func script(t testing.TB, name, lines string) string {
 // until reads until a metric is there.
 func until(t testing.TB, s *Sampler, metric string) map[string]float64 {
 	t.Helper()
-	deadline, tick := time.Now().Add(time.Minute), time.NewTicker(10*time.Millisecond)
+	deadline, tick := time.Now().Add(5*time.Minute), time.NewTicker(10*time.Millisecond)
 	defer tick.Stop()
 	for {
 		list, _ := s.Read(t.Context())

@@ -94,7 +94,7 @@ func TestLanguageModelIsAModelLikeAnyOther(t *testing.T) {
 	if r, err := b.edge.Probe(t.Context(), bad); err != nil || r.OK || !strings.Contains(r.Err, "owl") {
 		t.Fatalf("probe of the wrong one: %+v, %v", r, err)
 	}
-	client := &http.Client{Timeout: 30 * time.Second} // an answer that is not handed on in pieces never begins
+	client := &http.Client{Timeout: 5 * time.Minute} // an answer that is not handed on in pieces never begins
 	ask := func(path, body string) (*http.Response, error) {
 		return client.Post(b.url+path, "application/json", strings.NewReader(body))
 	}

@@ -38,7 +38,7 @@ func newTPM(t *testing.T) TPM {
 	})
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); <-tick.C {
+	for deadline := time.Now().Add(5 * time.Minute); time.Now().Before(deadline); <-tick.C {
 		if chip, err := At(socket); err == nil {
 			return chip
 		}

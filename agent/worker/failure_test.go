@@ -300,7 +300,7 @@ func TestAnEndIsSeenThoughAnotherProcessHoldsTheSocket(t *testing.T) {
 	w := identity(t, Options{Command: []string{"/bin/sh", "-c", `sleep 60 2>&- & exec "$0" worker`, os.Args[0]}})
 	pid := pidOf(t, w)
 	t.Cleanup(func() { _ = syscall.Kill(-pid, syscall.SIGKILL) }) // the group: sleep is still there
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)

@@ -157,7 +157,7 @@ func (b *box) publish(name string) {
 // returns all notes since.
 func (b *box) until(agent, want string) []string {
 	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(b.t.Context(), 5*time.Minute)
 	defer cancel()
 	b.check(os.WriteFile(filepath.Join(b.dir, "notes"), nil, 0o666), os.Chmod(filepath.Join(b.dir, "notes"), 0o666))
 	for ctx.Err() == nil {
@@ -402,7 +402,7 @@ func TestSignalEndsTheWait(t *testing.T) {
 	b.check(cmd.Process.Signal(syscall.SIGTERM))
 	select {
 	case <-done:
-	case <-time.After(time.Minute):
+	case <-time.After(5 * time.Minute):
 		cmd.Process.Kill()
 		t.Error("SIGTERM does not end the wait")
 	}

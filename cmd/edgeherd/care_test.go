@@ -130,7 +130,7 @@ func (f *careFleet) wait(what string, is func() bool) {
 	f.t.Helper()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
-	end := time.After(30 * time.Second)
+	end := time.After(5 * time.Minute)
 	for !is() {
 		select {
 		case <-tick.C:

@@ -117,7 +117,7 @@ func startRegistry(ts *testscript.TestScript, _ bool, args []string) {
 	})
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); <-tick.C {
+	for deadline := time.Now().Add(5 * time.Minute); time.Now().Before(deadline); <-tick.C {
 		if c, err := net.Dial("tcp", address); err == nil {
 			c.Close()
 			ts.Setenv(args[0], address)

@@ -359,7 +359,7 @@ func wait(t *testing.T, what string, is func() bool) {
 	t.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	end := time.After(time.Minute) // a loaded machine is slow
+	end := time.After(5 * time.Minute) // a loaded machine is slow
 	for !is() {
 		select {
 		case <-tick.C:

@@ -58,7 +58,7 @@ func (r *rig) balance() string {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	must(r.t, cmd.Start())
 	r.t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
-	await(r.t, 20*time.Second, "HAProxy listens", func() error {
+	await(r.t, time.Minute, "HAProxy listens", func() error {
 		conn, err := net.Dial("tcp", entry)
 		if err == nil {
 			conn.Close()
@@ -211,7 +211,7 @@ func (m *mosquittoHost) start() {
 	m.cmd = exec.Command(assets.Program(t, "mosquitto"), "-c", filepath.Join(m.dir, "mosquitto.conf"))
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	must(t, m.cmd.Start())
-	await(t, 20*time.Second, "Mosquitto listens", func() error {
+	await(t, time.Minute, "Mosquitto listens", func() error {
 		conn, err := net.Dial("tcp", m.addr)
 		if err == nil {
 			conn.Close()

@@ -97,7 +97,7 @@ func TestChildThatHangsIsEndedWithAllItStarted(t *testing.T) {
 		_, err := Output(ctx, "/bin/sh", "-c", "sleep 600 & echo $! >"+pid+".new; mv "+pid+".new "+pid+"; wait")
 		ended <- err
 	}()
-	deadline, tick := time.Now().Add(time.Minute), time.NewTicker(10*time.Millisecond)
+	deadline, tick := time.Now().Add(5*time.Minute), time.NewTicker(10*time.Millisecond)
 	defer tick.Stop()
 	number, err := os.ReadFile(pid)
 	for ; err != nil; number, err = os.ReadFile(pid) {

@@ -146,7 +146,7 @@ func TestRealServer(t *testing.T) {
 	}
 	run(driver, "-a", "rack", "-F", "-u", "root")
 	run(upsd, "-F", "-u", "root")
-	deadline, tick := time.Now().Add(time.Minute), time.NewTicker(50*time.Millisecond)
+	deadline, tick := time.Now().Add(5*time.Minute), time.NewTicker(50*time.Millisecond)
 	defer tick.Stop()
 	for {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)

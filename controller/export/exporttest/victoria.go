@@ -116,7 +116,7 @@ func Until(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.After(time.Minute); !ok(); {
+	for deadline := time.After(5 * time.Minute); !ok(); {
 		select {
 		case <-deadline:
 			t.Fatalf("not within a minute: %s", what)

@@ -67,7 +67,7 @@ func (s *Server) Up() {
 	}
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); <-tick.C {
+	for end := time.Now().Add(5 * time.Minute); time.Now().Before(end); <-tick.C {
 		req, err := http.NewRequestWithContext(context.Background(), http.MethodHead, s.URL, nil)
 		if err != nil {
 			s.t.Fatal(err)

@@ -32,7 +32,7 @@ import (
 )
 
 // patience is how long a server may take to start or stop on a busy machine.
-const patience = 90 * time.Second
+const patience = 5 * time.Minute
 
 // ErrAbsent says that PostgreSQL is not installed.
 var ErrAbsent = errors.New("PostgreSQL is not installed: apt-get install postgresql")

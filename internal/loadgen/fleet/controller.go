@@ -18,8 +18,8 @@ import (
 
 // How long a controller may take to listen, and to end by itself.
 const (
-	startWait = 30 * time.Second
-	endWait   = 30 * time.Second
+	startWait = 2 * time.Minute
+	endWait   = 2 * time.Minute
 )
 
 // Controller is a controller process of our own.
