@@ -159,7 +159,7 @@ func (m *machine) eventually(what string, ask func() error) {
 		}
 		select {
 		case <-deadline.C:
-			m.t.Fatalf("%s: not within a minute: %v", what, err)
+			m.t.Fatalf("%s: not within five minutes: %v", what, err)
 		case <-tick.C:
 		}
 	}

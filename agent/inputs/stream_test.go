@@ -188,7 +188,7 @@ func TestStreamIsOpenedAnewWhenItEndsAndWhenItStalls(t *testing.T) {
 	t.Parallel()
 	for _, hold := range []bool{false, true} {
 		b := &broadcast{hold: hold}
-		s := follow(t, b, func(c *Source) { c.Timeout = time.Second })
+		s := follow(t, b, func(c *Source) { c.Timeout = 5 * time.Second }) // ffmpeg needs a while to its first frame
 		within(t, "the stream is opened again", func() bool { return b.times() >= 2 })
 		n := s.frames()
 		within(t, "it brings frames again", func() bool { return s.frames() > n })
@@ -244,7 +244,7 @@ func fakeFFmpeg(t *testing.T, script string, timeout time.Duration) *stream {
 func TestOnlySilenceIsAStall(t *testing.T) {
 	t.Parallel()
 	const frame = "printf 'P6\\n1 1\\n255\\nabc'\n"
-	s := fakeFFmpeg(t, "for i in 1 2 3 4 5 6 7 8 9 10 11 12; do "+frame+"sleep 0.2; done\n", 1500*time.Millisecond)
+	s := fakeFFmpeg(t, "for i in 1 2 3 4 5 6 7 8 9 10 11 12; do "+frame+"sleep 0.5; done\n", 5*time.Second)
 	if err := s.once(t.Context()); err == nil || strings.Contains(err.Error(), "brought no frame for") || s.frames() != 12 {
 		t.Errorf("%d of 12 frames, %v", s.frames(), err)
 	}

@@ -159,7 +159,7 @@ func TestTextsInJSONAreReservedInFull(t *testing.T) {
 
 // TestADeafStreamLosesItsPlace reads nothing of what it asked for.
 func TestADeafStreamLosesItsPlace(t *testing.T) {
-	b := newBox(t, func(o *Options) { o.Timeout = 300 * time.Millisecond })
+	b := newBox(t, func(o *Options) { o.Timeout = 3 * time.Second })
 	model := echo()
 	b.ready(b.publish("echo", "1", model, model, nil))
 	ctx, cancel := context.WithCancel(t.Context())

@@ -48,7 +48,7 @@ func echo() []byte {
 // TestSlowClientsLoseTheirPlace: one that stops sending its request, and one
 // that does not read its answer.
 func TestSlowClientsLoseTheirPlace(t *testing.T) {
-	b := newBox(t, func(o *Options) { o.Timeout = 300 * time.Millisecond; o.MaxInFlight = 2 })
+	b := newBox(t, func(o *Options) { o.Timeout = 3 * time.Second; o.MaxInFlight = 2 })
 	model := echo()
 	b.ready(b.publish("echo", "1", model, model, nil))
 	dial := func(format string, args ...any) net.Conn {

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 	"unsafe"
@@ -132,23 +133,40 @@ func TestEachGetsItsOwnAnswer(t *testing.T) {
 }
 
 // TestACallerThatGivesUpInTheQueueHarmsNobody lets one batch compute while the
-// next, already handed to the worker, is abandoned.
+// next, already handed to the worker, is abandoned: its grace begins with its
+// turn, or the batch that computes for longer would be killed for it.
 func TestACallerThatGivesUpInTheQueueHarmsNobody(t *testing.T) {
-	w := startGraph(t, chain(40), Options{Grace: 10 * time.Millisecond})
+	const grace = time.Second // of a loaded machine, to say that it is skipped
+	w := startGraph(t, chain(40), Options{Grace: grace})
+	w.order.Lock()
+	nothing := w.newest
+	w.order.Unlock()
 	const n = 400
 	long := []Tensor{{Name: "x", DType: models.FP32, Shape: []int64{n, n}, Data: make([]byte, 4*n*n)}}
 	first := make(chan error, 1)
-	sent := make(chan struct{})
 	go func() {
-		_, err := w.Run(context.WithoutCancel(t.Context()), &Batch{Requests: []*Request{{In: long}}, Placed: func() { close(sent) }})
+		_, err := w.Infer(context.WithoutCancel(t.Context()), long, nil)
 		first <- err
 	}()
-	<-sent
+	for sent := false; !sent; { // or the next would be before it
+		<-time.After(time.Millisecond)
+		w.order.Lock()
+		sent = w.newest != nothing
+		w.order.Unlock()
+	}
+	pid := pidOf(t, w)
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil { // it computes for as long as we like
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 	defer cancel()
 	small := []Tensor{{Name: "x", DType: models.FP32, Shape: []int64{1, 1}, Data: floats(1)}}
 	if _, err := w.Infer(ctx, small, nil); err != nil && !errors.Is(err, ErrDeadline) {
 		t.Errorf("the one that gave up: %v", err)
+	}
+	<-time.After(2 * grace)
+	if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
+		t.Fatal(err)
 	}
 	if err := <-first; err != nil {
 		t.Errorf("the one before it: %v", err)

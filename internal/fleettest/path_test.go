@@ -181,7 +181,7 @@ func (s *site) until(what string, cond func() bool) {
 			return
 		}
 	}
-	s.t.Fatalf("not within a minute: %s\n%s", what, s.log)
+	s.t.Fatalf("not within five minutes: %s\n%s", what, s.log)
 }
 
 func (s *site) status() agent.Status {

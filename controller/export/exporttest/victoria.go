@@ -111,7 +111,7 @@ func (v *Victoria) Stored(t testing.TB, names string) map[Point]float64 {
 	return out
 }
 
-// Until waits for what another process does, for a minute.
+// Until waits for what another process does, for minutes.
 func Until(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(50 * time.Millisecond)
@@ -119,7 +119,7 @@ func Until(t testing.TB, what string, ok func() bool) {
 	for deadline := time.After(5 * time.Minute); !ok(); {
 		select {
 		case <-deadline:
-			t.Fatalf("not within a minute: %s", what)
+			t.Fatalf("not within five minutes: %s", what)
 		case <-tick.C:
 		}
 	}

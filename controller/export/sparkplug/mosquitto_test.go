@@ -69,7 +69,7 @@ func until(t *testing.T, what string, ok func() bool) {
 	for deadline := time.After(5 * time.Minute); !ok(); {
 		select {
 		case <-deadline:
-			t.Fatalf("not within a minute: %s", what)
+			t.Fatalf("not within five minutes: %s", what)
 		case <-tick.C:
 		}
 	}
