@@ -149,6 +149,7 @@ export function peopleParts({ open, visit, check, dialogClean }) {
     check("T19: names were hostile", poisoned > 4);
     const ours = complaints.filter((c) => /Content Security Policy|pwned/.test(c));
     check("T19: nothing even tried to run", ours.length === 0, ours.join("\n     "));
+    await page.unrouteAll({ behavior: "ignoreErrors" }); // one may be under way
     await context.close();
   }
 
