@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -226,13 +227,23 @@ func TestSlowPipelineGetsTheNewestFrame(t *testing.T) {
 	}
 }
 
+// scriptFile is a program. A test beside may start one while the file is open for
+// writing, and its child hold it open for a moment more: "text file busy".
+func scriptFile(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "ffmpeg")
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+text), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
 // fakeFFmpeg is a shell script in ffmpeg's place.
 func fakeFFmpeg(t *testing.T, script string, timeout time.Duration) *stream {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "ffmpeg")
-	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+script), 0o700); err != nil {
-		t.Fatal(err)
-	}
+	path := scriptFile(t, script)
 	cfg, err := Source{Name: "cam", Kind: "stream", Pipeline: "look", URL: "rtsp://192.0.2.1/live", FFmpeg: path, Timeout: timeout}.withDefaults()
 	if err != nil {
 		t.Fatal(err)
@@ -294,12 +305,8 @@ func TestFramesAreCutFromThePipe(t *testing.T) {
 // and does not listen, and still ends with the stream.
 func TestNothingIsLeftBehindByAScriptAroundFFmpeg(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	script, note := filepath.Join(dir, "ffmpeg"), filepath.Join(dir, "pid")
-	text := "#!/bin/sh\ntrap '' TERM\nsleep 1000 &\necho $! >" + note + ".new\nmv " + note + ".new " + note + "\nwait\n"
-	if err := os.WriteFile(script, []byte(text), 0o700); err != nil {
-		t.Fatal(err)
-	}
+	note := filepath.Join(t.TempDir(), "pid")
+	script := scriptFile(t, "trap '' TERM\nsleep 1000 &\necho $! >"+note+".new\nmv "+note+".new "+note+"\nwait\n")
 	cfg, err := Source{Name: "cam", Kind: "stream", Pipeline: "look", URL: "rtsp://127.0.0.1:1/live", FFmpeg: script}.withDefaults()
 	if err != nil {
 		t.Fatal(err)
