@@ -1,6 +1,7 @@
 package broker_test
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -96,8 +97,9 @@ func startWith(t *testing.T, opts broker.Options, own broker.Sink) *bench {
 // client is a raw MQTT 3.1.1 client.
 type client struct {
 	net.Conn
-	t   *testing.T
-	end chan error // of ServeConn
+	t        *testing.T
+	end      chan error    // of ServeConn
+	patience time.Duration // for a packet; 5 s if 0, which is long in a bubble
 }
 
 func (b *bench) dial(peer broker.Peer) *client {
@@ -156,7 +158,7 @@ func (c *client) write(p packets.ControlPacket) {
 // read returns the next packet, nil if none comes or the connection ends.
 func (c *client) read() packets.ControlPacket {
 	c.t.Helper()
-	c.SetReadDeadline(time.Now().Add(5 * time.Second))
+	c.SetReadDeadline(time.Now().Add(cmp.Or(c.patience, 5*time.Second)))
 	p, err := packets.ReadPacket(c.Conn)
 	if err != nil {
 		return nil
@@ -620,7 +622,7 @@ func TestOnlyProvedBoxesGetThrough(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &client{Conn: conn, t: t}
+	c := &client{Conn: conn, t: t, patience: 5 * time.Minute}
 	defer conn.Close()
 	c.write(connectPacket(wire.ClientID(boxA, sid1)))
 	if ack, ok := c.read().(*packets.ConnackPacket); !ok || ack.ReturnCode != 0 {
