@@ -127,11 +127,11 @@ func TestANATSClusterServesOneLeadingControllerAtATime(t *testing.T) {
 	c := startNATS(t)
 	var down sync.Map
 	box := c.box(0, boxA, func(_ mqtt.Client, m mqtt.Message) { down.Store(string(m.Payload()), true) })
-	probe := broker.Probe{Remote: c.remote(1), BoxTLS: boxTLS(t, c.ca), Log: slog.New(slog.DiscardHandler), Within: 30 * time.Second}
+	probe := broker.Probe{Remote: c.remote(1), BoxTLS: boxTLS(t, c.ca), Log: slog.New(slog.DiscardHandler), Within: 24 * time.Second}
 	if err := probe.Run(t.Context()); err != nil {
 		t.Fatalf("the generated configuration is refused: %v", err)
 	}
-	probe.Shared, probe.Within = true, 5*time.Second
+	probe.Shared, probe.Within = true, 12*time.Second
 	if err := probe.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "shared: false") {
 		t.Errorf("shared subscriptions of NATS: got %v, want that shared: false is named", err)
 	}

@@ -3,7 +3,6 @@ package broker
 import (
 	"context"
 	"crypto/tls"
-	"time"
 
 	"github.com/edgeherd/edgeherd/internal/identity"
 	"github.com/edgeherd/edgeherd/internal/wire"
@@ -70,7 +69,7 @@ func (p Probe) asBox(ctx context.Context, cfg *tls.Config, self, other identity.
 		return ctx.Err() // a broker that lists its boxes does not know this one
 	}
 	defer c.close()
-	short, cancel := context.WithTimeout(ctx, 5*time.Second)
+	short, cancel := context.WithTimeout(ctx, p.Within/3)
 	defer cancel()
 	down, own := wire.TopicWant.For(other), wire.TopicWant.For(self)
 	if err := c.subscribe(short, map[string]byte{own: 1}); err != nil {
