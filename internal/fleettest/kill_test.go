@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -25,6 +26,7 @@ var killRounds = flag.Int("kill.rounds", 0, "how often each process is killed, i
 type victim struct {
 	name        string
 	kill, start func()
+	freeze      func() // before kill, until blocks are surely in flight; nil: it is killed at once
 }
 
 // TestKillsUnderLoadLoseAndDoubleNothing kills what takes part in storing, one
@@ -47,18 +49,18 @@ func TestKillsUnderLoadLoseAndDoubleNothing(t *testing.T) {
 		{"SQLite", true, func(t *testing.T) (*rig, string, []victim) {
 			r := &rig{t: t}
 			r.prepare(1, 0, "")
-			c := r.controllers() // so few blocks are in flight that one kill may hit none
+			c := r.controllers()
 			return r, r.hosts[0].mqtt, []victim{c, c, c}
 		}},
 		{"PostgreSQL", false, func(t *testing.T) (*rig, string, []victim) {
 			assets.Program(t, "haproxy")
 			r := newRig(t, 3, 0, "")
-			return r, r.balance(), []victim{{"PostgreSQL", r.pg.Kill, func() { must(t, r.pg.Start()) }}, r.controllers()}
+			return r, r.balance(), []victim{{name: "PostgreSQL", kill: r.pg.Kill, start: func() { must(t, r.pg.Start()) }}, r.controllers()}
 		}},
 		{"Mosquitto", false, func(t *testing.T) (*rig, string, []victim) {
 			assets.Program(t, "mosquitto")
 			r, m := newBrokerRig(t, 2, 0)
-			return r, m.addr, []victim{{"Mosquitto", m.kill, m.start}, r.controllers()}
+			return r, m.addr, []victim{{name: "Mosquitto", kill: m.kill, start: m.start}, r.controllers()}
 		}},
 	} {
 		if !tc.short && !prove && *killRounds == 0 {
@@ -75,7 +77,12 @@ func TestKillsUnderLoadLoseAndDoubleNothing(t *testing.T) {
 // controllers are killed in turn.
 func (r *rig) controllers() victim {
 	n := -1
-	return victim{"a controller", func() { n = (n + 1) % len(r.hosts); r.hosts[n].kill() }, func() { r.hosts[n].start() }}
+	return victim{
+		name:   "a controller",
+		freeze: func() { n = (n + 1) % len(r.hosts); must(r.t, r.hosts[n].cmd.Process.Signal(syscall.SIGSTOP)) },
+		kill:   func() { r.hosts[n].kill() },
+		start:  func() { r.hosts[n].start() },
+	}
 }
 
 // killUnderLoad kills every victim in each round.
@@ -95,6 +102,10 @@ func (r *rig) killUnderLoad(entry string, victims []victim) {
 	for range rounds {
 		for _, v := range victims {
 			<-time.After(time.Duration(rng.Int64N(int64(time.Second)))) // any moment of what a device does
+			if v.freeze != nil {
+				v.freeze()
+				l.made(devices)
+			}
 			v.kill()
 			v.start()
 			kills++
@@ -180,6 +191,19 @@ func (l *load) flows(when string) {
 		}
 		if p.Connected < p.Devices || p.Acked <= first.Acked {
 			return fmt.Errorf("%d of %d devices are connected, acknowledged %d and then %d", p.Connected, p.Devices, first.Acked, p.Acked)
+		}
+		return nil
+	})
+}
+
+// made waits until so many blocks more are made, which is to say sent: a fast
+// controller answers within milliseconds, and a kill may find none in flight.
+func (l *load) made(blocks int) {
+	l.rig.t.Helper()
+	first := l.last.Load().Made
+	await(l.rig.t, time.Minute, "blocks are sent", func() error {
+		if made := l.last.Load().Made; made < first+int64(blocks) {
+			return fmt.Errorf("%d after %d", made, first)
 		}
 		return nil
 	})
