@@ -37,12 +37,12 @@ func main() {
 }
 
 func run(dir string) error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM) // which may come as soon as the note is read
+	defer stop()
 	note(dir, "start")
 	if fault == "crash" {
 		return errors.New("crashed as told")
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-	defer stop()
 	var keys trust.Keyring
 	data, err := os.ReadFile(filepath.Join(dir, "keyring.json"))
 	if err != nil {
