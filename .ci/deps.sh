@@ -56,7 +56,7 @@ arm64_root() {
 	local tmp opts deb
 	tmp=$(mktemp -d)
 	mkdir -p "$tmp/lists/partial" "$tmp/cache/archives/partial" "$tmp/debs"
-	opts=(-qq -o APT::Architecture=amd64 -o APT::Architectures::=amd64 -o APT::Architectures::=arm64
+	opts=(-qq -o Acquire::Retries=3 -o APT::Architecture=amd64 -o APT::Architectures::=amd64 -o APT::Architectures::=arm64
 		-o "Dir::State::lists=$tmp/lists" -o "Dir::Cache=$tmp/cache" -o APT::Sandbox::User=)
 	apt-get "${opts[@]}" update
 	(cd "$tmp/debs" && apt-get "${opts[@]}" download libc6:arm64 libstdc++6:arm64 libgcc-s1:arm64)
@@ -75,9 +75,11 @@ lack=$(missing)
 if [ -n "$lack" ] && can_install; then
 	# Tests start servers of their own; those of the packages stay down.
 	export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1
-	apt-get -qq update
+	# A machine that has just started may be updating itself, and mirrors hiccup.
+	patient=(-qq -o DPkg::Lock::Timeout=600 -o Acquire::Retries=3)
+	apt-get "${patient[@]}" update
 	# shellcheck disable=SC2086 # one word per package
-	apt-get -qq install -y --no-install-recommends $lack >/dev/null
+	apt-get "${patient[@]}" install -y --no-install-recommends $lack >/dev/null
 	lack=$(missing)
 fi
 if [ -n "$lack" ]; then
