@@ -51,6 +51,16 @@ func (r *runnerInfo) overloaded() (yes, known bool) {
 	return r.pressed && known, known
 }
 
+// silent is how long the runner has not answered this process.
+func (r *runnerInfo) silent() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.at.IsZero() {
+		r.at = time.Now()
+	}
+	return time.Since(r.at)
+}
+
 // slowest is the 95th percentile of the slowest model's latency.
 func (r *runnerInfo) slowest() (seconds float64, known bool) {
 	r.mu.Lock()
@@ -78,8 +88,10 @@ func (a *Agent) resultLoop(ctx context.Context) error {
 				a.log.Debug("results not taken over", "err", err)
 			}
 		}
-		if s, ok := a.askRunner(ctx); ok {
+		if s, err := a.askRunner(ctx); err == nil {
 			a.noteServing(s)
+		} else if ctx.Err() == nil {
+			a.noteSilence(err, a.activate.Serving())
 		}
 		a.noteRunning()
 		a.must(a.disk.store(a.spool)) // events that wait for a disk that was full
@@ -91,12 +103,12 @@ func (a *Agent) resultLoop(ctx context.Context) error {
 	}
 }
 
-func (a *Agent) askRunner(ctx context.Context) (runnerapi.Status, bool) {
+func (a *Agent) askRunner(ctx context.Context) (runnerapi.Status, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	s, err := a.opts.Runner.Status(ctx)
 	if err != nil {
-		return s, false // keeps what it was
+		return s, err // keeps what it was
 	}
 	if s.Settings != nil && a.settings.SetRunnerLocal(s.Settings.Local) {
 		a.link.SayHello()
@@ -113,7 +125,7 @@ func (a *Agent) askRunner(ctx context.Context) (runnerapi.Status, bool) {
 		a.runner.version, a.runner.runtime = s.Version, s.RuntimeVersion
 		a.link.SayHello()
 	}
-	return s, true
+	return s, nil
 }
 
 // takeResults takes one block of results over and reports whether there may be

@@ -30,6 +30,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -115,6 +116,7 @@ type Activator struct {
 	mu      sync.Mutex
 	desired *Desired              // guarded by mu; nil once taken
 	running []models.Ref          // guarded by mu
+	asked   []models.Ref          // guarded by mu
 	looks   map[blob.Digest]*look // guarded by mu; by version
 }
 
@@ -171,6 +173,13 @@ func (a *Activator) Running() []models.Ref {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return append([]models.Ref(nil), a.running...)
+}
+
+// Serving returns the versions that the runner is asked to serve.
+func (a *Activator) Serving() []models.Ref {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Clone(a.asked)
 }
 
 // Run works until ctx ends. It returns an error only when the journal or
@@ -345,17 +354,18 @@ func (a *Activator) apply(ctx context.Context, name string, e Event) error {
 
 // publish refreshes what Running returns.
 func (a *Activator) publish() {
-	var refs []models.Ref
+	var refs, asked []models.Ref
 	for _, name := range a.book.names() {
 		v := a.book.get(name).Serving()
 		if v.none() {
 			continue
 		}
+		asked = append(asked, v.Ref)
 		if m, ok := statusOf(a.status, v.Digest); ok && m.State == runnerapi.ModelReady {
 			refs = append(refs, v.Ref)
 		}
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.running = refs
+	a.running, a.asked = refs, asked
 }
