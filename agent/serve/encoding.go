@@ -80,7 +80,10 @@ func quality(parameters string) float64 {
 	return 1
 }
 
-// encoders are kept, since one is 0.3 MB and more.
+// encoderBytes is what a coding takes beside its result, of the larger kind.
+const encoderBytes = 1 << 20
+
+// encoders are kept: making one takes longer than most answers do.
 type encoders struct{ gzip, deflate sync.Pool }
 
 // encoder is what both packages have.
