@@ -80,7 +80,7 @@ func quality(parameters string) float64 {
 	return 1
 }
 
-// encoderBytes is what a coding takes beside its result, of the larger kind.
+// encoderBytes is what an encoder takes beside its result: 0.8 MB, of either kind.
 const encoderBytes = 1 << 20
 
 // encoders are kept: making one takes longer than most answers do.
