@@ -2,6 +2,7 @@ package activate
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/edgeherd/edgeherd/internal/blob"
@@ -64,19 +65,27 @@ func (r Rules) lost(s State, e Event, now time.Time) (State, []Action) {
 	if !wasCurrent && !wasCandidate {
 		return s, nil
 	}
-	if !s.Mend.of(e.Digest) {
-		s.Mend = Mend{Digest: e.Digest}
-	}
-	s.Mend.Times++
-	s.Mend.Proved = s.Mend.Proved || wasCurrent
-	gone := s.Current
-	if wasCurrent {
+	if gone := s.Current; wasCurrent {
 		s.Current, s.Confirmed = Version{}, Want{}
 		if _, denied := s.denial(s.Previous.Digest); e.Fallback && !denied {
 			s.Current, s.Previous = s.Previous, Version{}
 		}
+		switch {
+		case s.Step == StepIdle:
+			s.Candidate = gone // its other files stay
+		case s.Step == StepFetching: // another version, which goes on
+			why := fmt.Sprintf("%s served, but %s; %s", gone.Version, e.Err, meanwhile(s.Current))
+			return s, []Action{s.report(string(StepFetching), strings.TrimPrefix(s.said()+"; "+why, "; "), nil), s.fetchAction(0)}
+		case !wasCandidate:
+			return s, nil
+		}
 	}
-	s.Mend.Why = e.Err + ", it is fetched again; " + meanwhile(s.Current)
+	if !s.Mend.of(e.Digest) {
+		s.Mend = Mend{Digest: e.Digest}
+	}
+	s.Mend.Why = e.Err
+	s.Mend.Times++
+	s.Mend.Proved = s.Mend.Proved || wasCurrent
 	switch {
 	case wasCandidate && (s.Step == StepSwitching || s.Step == StepTrial):
 		return r.undo(s, e.Err, true, now)
@@ -86,12 +95,20 @@ func (r Rules) lost(s State, e Event, now time.Time) (State, []Action) {
 		}
 		return r.start(s, now)
 	case wasCurrent && s.Step == StepIdle:
-		s.Candidate = gone // its other files stay
 		return r.start(s, now)
-	case wasCurrent && s.Step == StepFetching:
-		return s, []Action{s.fetchAction(0)}
 	}
 	return s, nil
+}
+
+// said is what is told with each step of a version that comes again.
+func (s State) said() string {
+	switch {
+	case !s.Mend.of(s.For.Digest):
+		return ""
+	case s.Step == StepFetching:
+		return s.Mend.Why + ", it is fetched again; " + meanwhile(s.Current)
+	}
+	return s.Mend.Why + ", it was fetched again"
 }
 
 func meanwhile(v Version) string {
@@ -114,7 +131,7 @@ func (r Rules) mend(s State, actions []Action, now time.Time) (State, []Action) 
 func (r Rules) awaitMend(s State, e Event) (State, []Action) {
 	var actions []Action
 	if s.Tries++; s.Tries == 1 {
-		actions = append(actions, s.report(string(StepFetching), s.Mend.Why+"; not yet: "+e.Err, nil))
+		actions = append(actions, s.report(string(StepFetching), s.said()+"; not yet: "+e.Err, nil))
 	}
 	return s, append(actions, s.fetchAction(retryDelay(s.Tries)))
 }

@@ -204,6 +204,9 @@ func TestWithBothVersionsDamagedNothingServesUntilOneIsWhole(t *testing.T) {
 			flip(t, w.weights("2.0"))
 		})
 		w.wantServes("")
+		if p := w.last(); p.Version != "2.0" || !strings.Contains(p.Err, "it is fetched again; nothing serves meanwhile; 1.0 served, but of its files, model.onnx") {
+			t.Errorf("without a line it says %+v", p)
+		}
 		w.setOffline(false)
 		w.settle()
 		w.wantServes("vad:2.0")

@@ -49,8 +49,8 @@ func (s State) enter(step Step, now time.Time) State {
 }
 
 func (s State) report(phase, err string, probe *runnerapi.Probe) Action {
-	if err == "" && s.Mend.of(s.For.Digest) {
-		err = s.Mend.Why
+	if err == "" {
+		err = s.said()
 	}
 	return Action{Kind: ActReport, Phase: Phase{
 		Ref: s.For.Ref, Generation: s.Generation, Rollout: s.For.Rollout, Attempt: s.For.Attempt,

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"path"
 	"strings"
 	"time"
 
@@ -80,8 +79,6 @@ type flaw struct {
 	here bool // something lies in its place
 }
 
-func (f flaw) String() string { return f.Path + " " + f.what }
-
 // filesOf are the files of a version and its manifest, the length of which is not known.
 func filesOf(v Version) []models.File {
 	return append([]models.File{{Path: "the manifest", Digest: v.Digest}}, v.Files...)
@@ -125,15 +122,17 @@ func (a *Activator) examine(ctx context.Context, v Version) (flaws []flaw, err e
 
 // untilDone lets reading a large file be stopped.
 type untilDone struct {
-	ctx context.Context
-	r   io.Reader
+	done <-chan struct{}
+	r    io.Reader
 }
 
 func (u untilDone) Read(p []byte) (int, error) {
-	if u.ctx.Err() != nil {
-		return 0, context.Cause(u.ctx)
+	select {
+	case <-u.done:
+		return 0, context.Canceled
+	default:
+		return u.r.Read(p)
 	}
-	return u.r.Read(p)
 }
 
 func (a *Activator) sum(ctx context.Context, d blob.Digest) (blob.Digest, int64, error) {
@@ -142,7 +141,7 @@ func (a *Activator) sum(ctx context.Context, d blob.Digest) (blob.Digest, int64,
 		return blob.Digest{}, 0, err
 	}
 	defer f.Close()
-	return blob.SumReader(untilDone{ctx, f})
+	return blob.SumReader(untilDone{ctx.Done(), f})
 }
 
 // setAside takes what is damaged out of the store. A download of a file in frames
@@ -167,7 +166,7 @@ func (a *Activator) setAside(flaws []flaw, again bool) error {
 func why(flaws []flaw) string {
 	var words []string
 	for _, f := range flaws {
-		words = append(words, path.Base(f.Path)+strings.TrimPrefix(f.String(), f.Path))
+		words = append(words, f.Path+" "+f.what)
 	}
 	return "of its files, " + strings.Join(words, "; ")
 }
