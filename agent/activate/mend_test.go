@@ -3,6 +3,7 @@ package activate
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -390,6 +391,30 @@ func TestAFileThatIsFineIsNeverDeleted(t *testing.T) {
 		if got := w.serves(); got != "vad:1.0" || fmt.Sprint(w.inodes()) != fmt.Sprint(before) || w.fetched != 0 {
 			t.Errorf("active.json names %q, files %v were %v, %d fetched", got, w.inodes(), before, w.fetched)
 		}
+	})
+}
+
+// TestAFileThatTheAgentMayNotReadIsNotDeleted: too many open files, say, pass.
+func TestAFileThatTheAgentMayNotReadIsNotDeleted(t *testing.T) {
+	inWorld(t, func(w *world) {
+		one := w.publish("1.0", nil)
+		w.want(1, one)
+		path := w.weights("1.0")
+		if err := errors.Join(os.Rename(path, path+".away"), os.Symlink(path, path)); err != nil { // ELOOP
+			t.Fatal(err)
+		}
+		w.rmu.Lock()
+		w.spoils, w.loaded = true, map[blob.Digest]*runnerapi.ModelStatus{}
+		w.rmu.Unlock()
+		time.Sleep(48 * time.Hour)
+		if _, err := os.Lstat(path); err != nil || w.serves() != "vad:1.0" {
+			t.Errorf("%v, active.json names %q", err, w.serves())
+		}
+		if err := errors.Join(os.Remove(path), os.Rename(path+".away", path)); err != nil {
+			t.Fatal(err)
+		}
+		w.settle()
+		w.wantServes("vad:1.0")
 	})
 }
 

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/edgeherd/edgeherd/internal/blob"
@@ -64,7 +66,12 @@ func (a *Activator) looking(d blob.Digest) (again bool) {
 }
 
 // unread counts a file that could not be read, and reports whether it is given up.
-func (a *Activator) unread(version, file blob.Digest) bool {
+// What else than the disk keeps the agent from reading it speaks not against the file.
+func (a *Activator) unread(version, file blob.Digest, err error) bool {
+	medium := []error{syscall.EIO, syscall.EUCLEAN, syscall.EBADMSG, syscall.ENODATA, syscall.EREMOTEIO}
+	if !slices.ContainsFunc(medium, func(no error) bool { return errors.Is(err, no) }) {
+		return false
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	l := a.looks[version]
@@ -107,7 +114,7 @@ func (a *Activator) examine(ctx context.Context, v Version) (flaws []flaw, err e
 			return nil, context.Cause(ctx)
 		case errors.Is(err, fs.ErrNotExist):
 			flaws = append(flaws, flaw{f, "is gone from the disk", false})
-		case err != nil && !a.unread(v.Digest, f.Digest):
+		case err != nil && !a.unread(v.Digest, f.Digest, err):
 			return nil, fmt.Errorf("%s of %s cannot be read: %w", f.Path, v.Ref, err)
 		case err != nil:
 			flaws = append(flaws, flaw{f, "cannot be read: " + err.Error(), true})

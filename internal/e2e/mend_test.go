@@ -17,6 +17,10 @@ func TestADamagedModelMendsItself(t *testing.T) {
 	root := checkout(t)
 	shortTrials(t, root)
 	f, _ := startFleet(t, root, "--boxes", "1")
+	eventually(t, 5*time.Minute, "the box serves", func() error {
+		_, _, err := infer(t.Context(), f.oip["box-1"], jsonRequest(), 0)
+		return err
+	})
 	settled(t, f)
 	f.stop(t)
 	model, err := os.ReadFile(filepath.Join(root, "build", "assets", "models", "silero-vad-5.0.0", "model.onnx"))
