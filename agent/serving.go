@@ -55,7 +55,7 @@ func (a *Agent) noteSilence(err error, models []models.Ref) {
 	}
 	var now []wire.Serving
 	for _, ref := range models {
-		down := wire.Serving{Name: ref.Name, Version: ref.Version, Digest: ref.Digest.String(), Err: "the runner does not answer: " + err.Error()}
+		down := wire.Serving{Name: ref.Name, Version: ref.Version, Digest: ref.Digest.String(), Err: "the runner does not answer; its log on the box says why (journalctl -u edgeherd-runner): " + err.Error()}
 		now = append(now, down.Clean())
 	}
 	a.tellServing(now)
