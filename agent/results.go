@@ -34,6 +34,7 @@ type runnerInfo struct {
 	shed    int64     // requests refused for lack of room
 	pressed bool      // some were between the last two answers
 	at      time.Time // of the last answer
+	began   time.Time // of the first question that had none
 }
 
 // load takes over whether requests were refused since the answer before.
@@ -55,8 +56,11 @@ func (r *runnerInfo) overloaded() (yes, known bool) {
 func (r *runnerInfo) silent() time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.began.IsZero() {
+		r.began = time.Now()
+	}
 	if r.at.IsZero() {
-		r.at = time.Now()
+		return time.Since(r.began)
 	}
 	return time.Since(r.at)
 }
