@@ -68,7 +68,10 @@ const (
 	// announceEvery is how often the controller hears what imports brought: it forgets
 	// in a day who has a file.
 	announceEvery = 12 * time.Hour
+	// What it does not take is told again: soon, since the versions of a stick may
+	// reach the controller a little later, and then less often.
 	announceAgain = time.Minute
+	announceMost  = 15 * time.Minute
 	// announceFor bounds how long one file may keep an order waiting.
 	announceFor = 20 * time.Second
 	// broughtFor is how long what an import brought waits to be used.
@@ -107,15 +110,14 @@ func (a *Agent) importLoop(ctx context.Context) error {
 	}
 	tick := time.NewTicker(lookForOrders)
 	defer tick.Stop()
-	var due time.Time // to tell what imports brought
+	var news announcement
 	for {
 		if a.obeyImport(ctx) {
-			due = time.Now()
+			news = announcement{}
 		}
-		if a.link.Status().Connected && !time.Now().Before(due) {
-			due = time.Now().Add(announceEvery)
-			if err := a.announceBrought(ctx); err != nil {
-				due = time.Now().Add(announceAgain)
+		if a.link.Status().Connected && !time.Now().Before(news.due) {
+			err := a.announceBrought(ctx)
+			if news = news.after(err, time.Now()); err != nil {
 				a.log.Debug("the controller was not told what imports brought", "err", err)
 			}
 		}
@@ -125,6 +127,21 @@ func (a *Agent) importLoop(ctx context.Context) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// announcement is when the controller is told next what imports brought.
+type announcement struct {
+	due  time.Time
+	wait time.Duration // since the last one failed
+}
+
+// after is what follows from one that ended with err at now.
+func (n announcement) after(err error, now time.Time) announcement {
+	if err == nil {
+		return announcement{due: now.Add(announceEvery)}
+	}
+	wait := min(max(2*n.wait, announceAgain), announceMost)
+	return announcement{now.Add(wait), wait}
 }
 
 // obeyImport carries out an order, if there is one; ended tells that it did.

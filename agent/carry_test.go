@@ -5,6 +5,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -32,16 +33,16 @@ func (neighbours) Frame(context.Context, deviceapi.Peer, fetch.Frame) ([]byte, e
 	return nil, fetch.ErrNotFound
 }
 
-// TestAStickIsNotKeptWaitingByWhatEarlierOnesBrought: the controller cannot be told where
-// downloads do not pass, and that is where sticks are used.
-func TestAStickIsNotKeptWaitingByWhatEarlierOnesBrought(t *testing.T) {
+// withBrought is an agent whose disk has n files of sticks.
+func withBrought(t *testing.T, n byte) *Agent {
+	t.Helper()
 	a := &Agent{opts: Options{State: t.TempDir()}, log: slog.New(slog.DiscardHandler)}
 	var err error
 	if a.blobs, err = blob.Open(t.TempDir()); err != nil {
 		t.Fatal(err)
 	}
 	var all []brought
-	for i := range byte(3) {
+	for i := range n {
 		data := bytes.Repeat([]byte{i}, blob.FrameBytes+1)
 		all = append(all, brought{Digest: blob.Sum(data)})
 		if err := a.blobs.Put(bytes.NewReader(data), blob.Sum(data)); err != nil {
@@ -54,7 +55,51 @@ func TestAStickIsNotKeptWaitingByWhatEarlierOnesBrought(t *testing.T) {
 	if err := a.broughtJournal().Save(all); err != nil {
 		t.Fatal(err)
 	}
+	return a
+}
+
+// young is a controller that does not know the version of a stick yet.
+type young struct{ knows bool }
+
+func (y *young) RoundTrip(r *http.Request) (*http.Response, error) {
+	rec := httptest.NewRecorder()
+	if y.knows {
+		_, _ = rec.WriteString("{}")
+	} else {
+		rec.WriteHeader(http.StatusNotFound)
+	}
+	return rec.Result(), nil
+}
+
+// TestAStickThatCameBeforeItsVersionIsAnnouncedSoon: the controller has the version a
+// little later, and the others of the site shall not wait half a day.
+func TestAStickThatCameBeforeItsVersionIsAnnouncedSoon(t *testing.T) {
+	a := withBrought(t, 1)
+	ctl := &young{}
+	var err error
+	if a.fetcher, err = fetch.New(fetch.Options{Peers: neighbours{}, Blobs: a.blobs, BaseURL: "https://ctl:2", Client: &http.Client{Transport: ctl}}, a.log); err != nil {
+		t.Fatal(err)
+	}
+	start := time.Unix(1_800_000_000, 0)
+	now, told := start, announcement{}
+	for _, want := range []time.Duration{time.Minute, 2 * time.Minute, 4 * time.Minute, 8 * time.Minute, 15 * time.Minute, 15 * time.Minute} {
+		if told = told.after(a.announceBrought(t.Context()), now); told.due.Sub(now) != want {
+			t.Fatalf("told again after %s, want %s", told.due.Sub(now), want)
+		}
+		now = told.due
+	}
+	ctl.knows = true
+	if told = told.after(a.announceBrought(t.Context()), now); told.due.Sub(now) != announceEvery {
+		t.Errorf("told again after %s, want %s", told.due.Sub(now), announceEvery)
+	}
+}
+
+// TestAStickIsNotKeptWaitingByWhatEarlierOnesBrought: the controller cannot be told where
+// downloads do not pass, and that is where sticks are used.
+func TestAStickIsNotKeptWaitingByWhatEarlierOnesBrought(t *testing.T) {
+	a := withBrought(t, 3)
 	synctest.Test(t, func(t *testing.T) {
+		var err error
 		a.fetcher, err = fetch.New(fetch.Options{
 			Peers: neighbours{}, Blobs: a.blobs, BaseURL: "https://ctl:2", Client: &http.Client{Transport: swallow{}},
 		}, a.log)

@@ -55,7 +55,7 @@ func TestHotBoxGoesDownTheLadderBeforeItsDutyIsCut(t *testing.T) {
 		if got := sensed(80); got != "full, as before" {
 			t.Errorf("before the runner has answered: %s", got)
 		}
-		if s, ok := a.askRunner(t.Context()); ok {
+		if s, err := a.askRunner(t.Context()); err == nil {
 			a.noteServing(s)
 		}
 		// The limit is 90 °C: 80 °C asks for cheaper variants, and for full duty.
@@ -79,7 +79,7 @@ func TestHotBoxGoesDownTheLadderBeforeItsDutyIsCut(t *testing.T) {
 		}
 		for range 8 { // requests are refused all the time
 			runner.status.Shed += 3
-			a.askRunner(t.Context())
+			_, _ = a.askRunner(t.Context())
 			got = sensed(60)
 		}
 		if got != "full, one down" {

@@ -34,6 +34,7 @@ type runnerInfo struct {
 	shed    int64     // requests refused for lack of room
 	pressed bool      // some were between the last two answers
 	at      time.Time // of the last answer
+	began   time.Time // of the first question that had none
 }
 
 // load takes over whether requests were refused since the answer before.
@@ -49,6 +50,19 @@ func (r *runnerInfo) overloaded() (yes, known bool) {
 	defer r.mu.Unlock()
 	known = !r.at.IsZero() && time.Since(r.at) < time.Minute
 	return r.pressed && known, known
+}
+
+// silent is how long the runner has not answered this process.
+func (r *runnerInfo) silent() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.began.IsZero() {
+		r.began = time.Now()
+	}
+	if r.at.IsZero() {
+		return time.Since(r.began)
+	}
+	return time.Since(r.at)
 }
 
 // slowest is the 95th percentile of the slowest model's latency.
@@ -78,8 +92,10 @@ func (a *Agent) resultLoop(ctx context.Context) error {
 				a.log.Debug("results not taken over", "err", err)
 			}
 		}
-		if s, ok := a.askRunner(ctx); ok {
+		if s, err := a.askRunner(ctx); err == nil {
 			a.noteServing(s)
+		} else if ctx.Err() == nil {
+			a.noteSilence(err, a.activate.Serving())
 		}
 		a.noteRunning()
 		a.must(a.disk.store(a.spool)) // events that wait for a disk that was full
@@ -91,12 +107,12 @@ func (a *Agent) resultLoop(ctx context.Context) error {
 	}
 }
 
-func (a *Agent) askRunner(ctx context.Context) (runnerapi.Status, bool) {
+func (a *Agent) askRunner(ctx context.Context) (runnerapi.Status, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	s, err := a.opts.Runner.Status(ctx)
 	if err != nil {
-		return s, false // keeps what it was
+		return s, err // keeps what it was
 	}
 	if s.Settings != nil && a.settings.SetRunnerLocal(s.Settings.Local) {
 		a.link.SayHello()
@@ -113,7 +129,7 @@ func (a *Agent) askRunner(ctx context.Context) (runnerapi.Status, bool) {
 		a.runner.version, a.runner.runtime = s.Version, s.RuntimeVersion
 		a.link.SayHello()
 	}
-	return s, true
+	return s, nil
 }
 
 // takeResults takes one block of results over and reports whether there may be

@@ -15,6 +15,8 @@
 //	A/models/active.json  what the runner serves, derived from the journal
 //	A/blobs               manifests and files, by digest
 //
+// A file that the disk has spoiled is taken away and fetched again (Mend).
+//
 // Reports are kept in the journal until Options.Report has returned, so each
 // is delivered at least once. A damaged journal is rebuilt from active.json:
 // serving goes on, only the memory of failures is lost.
@@ -28,6 +30,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -111,8 +114,10 @@ type Activator struct {
 
 	wake    chan struct{} // has a token when desired is set
 	mu      sync.Mutex
-	desired *Desired     // guarded by mu; nil once taken
-	running []models.Ref // guarded by mu
+	desired *Desired              // guarded by mu; nil once taken
+	running []models.Ref          // guarded by mu
+	asked   []models.Ref          // guarded by mu
+	looks   map[blob.Digest]*look // guarded by mu; by version
 }
 
 // Desired is the list of models that shall serve; others shall not.
@@ -141,7 +146,7 @@ func New(opts Options, log *slog.Logger) (*Activator, error) {
 			MaxFailureRatio: cmp.Or(opts.MaxFailureRatio, 0.05),
 			MaxLatencyRatio: cmp.Or(opts.MaxLatencyRatio, 4),
 		},
-		effects: map[string]*effect{}, events: make(chan message),
+		effects: map[string]*effect{}, looks: map[blob.Digest]*look{}, events: make(chan message),
 		probing: make(chan struct{}, 1), wake: make(chan struct{}, 1),
 	}
 	if err := a.load(); err != nil {
@@ -168,6 +173,13 @@ func (a *Activator) Running() []models.Ref {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return append([]models.Ref(nil), a.running...)
+}
+
+// Serving returns the versions that the runner is asked to serve.
+func (a *Activator) Serving() []models.Ref {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Clone(a.asked)
 }
 
 // Run works until ctx ends. It returns an error only when the journal or
@@ -215,11 +227,8 @@ func (a *Activator) resume(ctx context.Context) error {
 		return err
 	}
 	for _, name := range a.book.names() {
-		for _, d := range a.missing(a.book.get(name)) {
-			a.log.Warn("files of a model are gone from the disk", "model", name, "digest", d)
-			if err := a.apply(ctx, name, Event{Kind: EventLost, Digest: d}); err != nil {
-				return err
-			}
+		if err := a.recheck(ctx, name); err != nil {
+			return err
 		}
 		if err := a.apply(ctx, name, Event{Kind: EventResumed}); err != nil {
 			return err
@@ -293,6 +302,12 @@ func (a *Activator) polled(ctx context.Context, e Event) error {
 	for _, name := range a.book.names() {
 		s := a.book.get(name)
 		wanted[s.Candidate.Digest], wanted[s.Current.Digest] = true, true
+		if m, ok := statusOf(e.Status, s.Current.Digest); ok && m.Damaged && m.State != runnerapi.ModelReady && a.due(m.Digest) && !a.verifying(name) {
+			if err := a.apply(ctx, name, Event{Kind: EventSuspected, Digest: m.Digest}); err != nil {
+				return err
+			}
+			continue
+		}
 		if s.Step == StepIdle {
 			if err := a.apply(ctx, name, e); err != nil {
 				return err
@@ -339,17 +354,18 @@ func (a *Activator) apply(ctx context.Context, name string, e Event) error {
 
 // publish refreshes what Running returns.
 func (a *Activator) publish() {
-	var refs []models.Ref
+	var refs, asked []models.Ref
 	for _, name := range a.book.names() {
 		v := a.book.get(name).Serving()
 		if v.none() {
 			continue
 		}
+		asked = append(asked, v.Ref)
 		if m, ok := statusOf(a.status, v.Digest); ok && m.State == runnerapi.ModelReady {
 			refs = append(refs, v.Ref)
 		}
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.running = refs
+	a.running, a.asked = refs, asked
 }

@@ -127,6 +127,9 @@ func (a *Activator) Manifest(ref models.Ref) (models.Manifest, error) {
 	if err != nil {
 		return models.Manifest{}, fmt.Errorf("read manifest: %w", err)
 	}
+	if blob.Sum(env) != ref.Digest {
+		return models.Manifest{}, fmt.Errorf("read manifest: %w", blob.ErrMismatch)
+	}
 	payload, err := a.opts.Keyring().OpenListed(trust.TypeModel, env)
 	if err != nil {
 		return models.Manifest{}, fmt.Errorf("%w: %w", errUntrusted, err)
@@ -139,24 +142,6 @@ func (a *Activator) Manifest(ref models.Ref) (models.Manifest, error) {
 		return models.Manifest{}, fmt.Errorf("%w: it is of %s:%s, not of %s", errUntrusted, m.Name, m.Version, ref)
 	}
 	return m, nil
-}
-
-// missing lists the versions of s that have lost a file.
-func (a *Activator) missing(s State) []blob.Digest {
-	var lost []blob.Digest
-	for _, v := range s.kept() {
-		if v.none() || v.Digest == s.Candidate.Digest && (s.Step == StepIdle || s.Step == StepFetching) {
-			continue
-		}
-		ok := a.opts.Blobs.Has(v.Digest)
-		for _, f := range v.Files {
-			ok = ok && a.opts.Blobs.Has(f.Digest)
-		}
-		if !ok {
-			lost = append(lost, v.Digest)
-		}
-	}
-	return lost
 }
 
 // save writes the journal if it differs from what is on disk.

@@ -21,6 +21,7 @@ const (
 // effect is the one thing that is being done for a model.
 type effect struct {
 	id     int
+	kind   ActionKind
 	cancel context.CancelFunc
 	done   chan struct{}
 }
@@ -56,7 +57,7 @@ func (a *Activator) begin(ctx context.Context, s State, actions []Action) {
 func (a *Activator) start(ctx context.Context, s State, act Action, drops []models.Ref) {
 	ctx, cancel := context.WithCancel(ctx)
 	a.lastID++
-	e := &effect{a.lastID, cancel, make(chan struct{})}
+	e := &effect{a.lastID, act.Kind, cancel, make(chan struct{})}
 	a.effects[s.Name] = e
 	go func() {
 		defer close(e.done)
@@ -78,6 +79,12 @@ func (a *Activator) start(ctx context.Context, s State, act Action, drops []mode
 		case <-ctx.Done():
 		}
 	}()
+}
+
+// verifying reports whether the files of a model are being looked at.
+func (a *Activator) verifying(name string) bool {
+	e := a.effects[name]
+	return e != nil && e.kind == ActVerify
 }
 
 // stop ends the effect of a model and waits for it.
@@ -114,6 +121,8 @@ func (a *Activator) perform(ctx context.Context, s State, act Action, id int) (E
 		return a.fetchFiles(ctx, s, id), true
 	case ActProbe:
 		return a.probe(ctx, s), true
+	case ActVerify:
+		return a.verify(ctx, s, s.version(act.Ref.Digest)), true
 	case ActShadow:
 		return answer(ctx, func(ctx context.Context) (runnerapi.Status, error) {
 			return a.opts.Runner.Shadow(ctx, s.Candidate.Ref)
@@ -162,6 +171,10 @@ func (a *Activator) fetchManifest(ctx context.Context, s State) Event {
 		return failed(err)
 	}
 	m, err := a.Manifest(s.Candidate.Ref)
+	if errors.Is(err, blob.ErrMismatch) {
+		// It lay here already, and the disk has spoiled it: the next try fetches it.
+		return Event{Kind: EventFailed, Err: errors.Join(err, a.opts.Blobs.Delete(s.Candidate.Digest)).Error()}
+	}
 	if err != nil {
 		return failed(err)
 	}

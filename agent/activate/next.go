@@ -19,6 +19,8 @@ func (r Rules) Next(s State, e Event, now time.Time) (State, []Action) {
 		return r.resumed(s, now)
 	case EventLost:
 		return r.lost(s, e, now)
+	case EventSuspected:
+		return r.suspected(s, e)
 	}
 	switch s.Step {
 	case StepIdle:
@@ -47,6 +49,9 @@ func (s State) enter(step Step, now time.Time) State {
 }
 
 func (s State) report(phase, err string, probe *runnerapi.Probe) Action {
+	if err == "" {
+		err = s.said()
+	}
 	return Action{Kind: ActReport, Phase: Phase{
 		Ref: s.For.Ref, Generation: s.Generation, Rollout: s.For.Rollout, Attempt: s.For.Attempt,
 		Phase: phase, Err: err, Probe: probe,
@@ -72,7 +77,7 @@ func (r Rules) start(s State, now time.Time) (State, []Action) {
 	}
 	if s.denies(want) {
 		n, _ := s.denial(want.Digest)
-		if s.Candidate.Digest != want.Digest {
+		if s.Candidate.Digest != want.Digest && !s.mending() {
 			s.Candidate = Version{}
 		}
 		actions := []Action{{Kind: ActStop}}
@@ -81,6 +86,9 @@ func (r Rules) start(s State, now time.Time) (State, []Action) {
 			n.Rollout = want.Rollout
 			s = s.deny(n)
 			actions = append(actions, s.report(n.Phase, "failed on this box before: "+n.Err, nil))
+		}
+		if s.mending() { // what served before the version that failed
+			return r.mend(s, actions, now)
 		}
 		return s, actions
 	}
@@ -153,30 +161,6 @@ func (r Rules) resumed(s State, now time.Time) (State, []Action) {
 	return r.start(s, now)
 }
 
-// lost takes a version whose files are gone out of the state; an image put
-// back on the disk or a failing disk does that.
-func (r Rules) lost(s State, e Event, now time.Time) (State, []Action) {
-	if e.Digest.IsZero() {
-		return s, nil
-	}
-	if e.Digest == s.Previous.Digest {
-		s.Previous = Version{}
-	}
-	wasCurrent, wasCandidate := e.Digest == s.Current.Digest, e.Digest == s.Candidate.Digest
-	if wasCurrent {
-		s.Current, s.Confirmed = Version{}, Want{}
-	}
-	switch {
-	case wasCandidate && (s.Step == StepSwitching || s.Step == StepTrial):
-		return r.undo(s, "its files are gone from the disk", true, now)
-	case wasCandidate && (s.Step == StepProbing || s.Step == StepShadow):
-		return r.start(s, now)
-	case wasCurrent && s.Step == StepIdle:
-		return r.start(s, now)
-	}
-	return s, nil
-}
-
 // idle reports a wanted version active once the runner says that it serves.
 func (r Rules) idle(s State, e Event) (State, []Action) {
 	if e.Kind != EventStatus || s.Want.Digest.IsZero() || s.Want.Digest != s.Current.Digest || s.Confirmed == s.Want {
@@ -185,7 +169,7 @@ func (r Rules) idle(s State, e Event) (State, []Action) {
 	if m, ok := statusOf(e.Status, s.Current.Digest); !ok || m.State != runnerapi.ModelReady {
 		return s, nil
 	}
-	s.Confirmed, s.For = s.Want, s.Want
+	s.Confirmed, s.For, s.Mend = s.Want, s.Want, Mend{}
 	return s, []Action{s.report(PhaseActive, "", nil)}
 }
 
@@ -213,6 +197,8 @@ func (r Rules) fetching(s State, e Event, now time.Time) (State, []Action) {
 		switch {
 		case e.Blame == BlameTrust:
 			return r.fail(s, PhaseRefused, e.Err, nil, now)
+		case s.mending():
+			return r.awaitMend(s, e)
 		case e.Blame == BlameCandidate:
 			return r.fail(s, PhaseFailed, e.Err, nil, now)
 		case now.Sub(s.Since) > r.FetchLimit:
@@ -227,11 +213,14 @@ func (r Rules) fetching(s State, e Event, now time.Time) (State, []Action) {
 func (r Rules) probing(s State, e Event, now time.Time) (State, []Action) {
 	switch e.Kind {
 	case EventProbed:
+		if !e.Probe.OK && e.Probe.Damaged {
+			return s, []Action{{Kind: ActVerify, Ref: s.Candidate.Ref}}
+		}
 		if !e.Probe.OK {
 			return r.fail(s, PhaseFailed, "the probe failed: "+e.Probe.Err, &e.Probe, now)
 		}
 		s.Base = e.Base
-		if r.shadowTime(s) == 0 {
+		if r.shadowTime(s) == 0 || s.mending() {
 			s = s.enter(StepSwitching, now)
 			return s, []Action{s.report(string(StepSwitching), "", &e.Probe), {Kind: ActReload}}
 		}
@@ -301,7 +290,7 @@ func (r Rules) switching(s State, e Event, now time.Time) (State, []Action) {
 			s = s.enter(StepTrial, now)
 			return s, []Action{s.report(string(StepTrial), "", nil), {Kind: ActStatus, Delay: pollDelay}}
 		case ok && m.State == runnerapi.ModelFailed:
-			return r.undo(s, "the runner cannot serve it: "+m.Err, false, now)
+			return r.undo(s, "the runner cannot serve it: "+m.Err, m.Damaged, now)
 		case late:
 			return r.undo(s, fmt.Sprintf("the runner did not serve it within %s", r.ReadyLimit), false, now)
 		}
@@ -322,7 +311,7 @@ func (r Rules) trial(s State, e Event, now time.Time) (State, []Action) {
 	case EventStatus:
 		m, ok := statusOf(e.Status, s.Candidate.Digest)
 		if reason := r.judge(m, s.Base, ended); ok && reason != "" {
-			return r.undo(s, reason, false, now)
+			return r.undo(s, reason, m.State == runnerapi.ModelFailed && m.Damaged, now)
 		}
 		switch ready := ok && m.State == runnerapi.ModelReady; {
 		case ended && ready:
@@ -347,7 +336,7 @@ func (r Rules) commit(s State, e Event, now time.Time) (State, []Action) {
 		s.Previous = s.Current
 	}
 	s.Current, s.Candidate = s.Candidate, Version{}
-	s.Denied = without(s.Denied, s.Current.Digest)
+	s.Denied, s.Mend = without(s.Denied, s.Current.Digest), Mend{}
 	s, actions := r.start(s, now)
 	if s.Want.Digest != s.Current.Digest {
 		return s, actions
@@ -362,6 +351,7 @@ func (r Rules) fail(s State, phase, reason string, probe *runnerapi.Probe, now t
 		actions = append(actions, Action{Kind: ActDrop, Ref: s.Candidate.Ref})
 	}
 	s = s.deny(Denial{Digest: s.Candidate.Digest, Attempt: s.For.Attempt, Rollout: s.For.Rollout, Phase: phase, Err: reason})
+	s.Mend = Mend{}
 	s, more := r.start(s, now)
 	return s, append(actions, more...)
 }
@@ -400,6 +390,7 @@ func (r Rules) undoing(s State, e Event, now time.Time) (State, []Action) {
 	actions := []Action{s.report(PhaseRolledBack, s.Reason+note, nil), {Kind: ActDrop, Ref: s.Candidate.Ref}}
 	if !s.Blameless {
 		s = s.deny(Denial{Digest: s.Candidate.Digest, Attempt: s.For.Attempt, Rollout: s.For.Rollout, Phase: PhaseRolledBack, Err: s.Reason})
+		s.Mend = Mend{}
 	}
 	s, more := r.start(s, now)
 	return s, append(actions, more...)

@@ -51,7 +51,7 @@ func statusWith(version string, m runnerapi.ModelStatus) runnerapi.Status {
 
 // words tells what actions do, for comparing.
 func words(actions []Action) string {
-	names := map[ActionKind]string{ActManifest: "manifest", ActFiles: "files", ActProbe: "probe", ActShadow: "shadow", ActReload: "reload", ActStatus: "status", ActDrop: "drop", ActStop: "stop"}
+	names := map[ActionKind]string{ActManifest: "manifest", ActFiles: "files", ActProbe: "probe", ActShadow: "shadow", ActReload: "reload", ActStatus: "status", ActVerify: "verify", ActDrop: "drop", ActStop: "stop"}
 	var out []string
 	for _, a := range actions {
 		if a.Kind == ActReport {
@@ -257,13 +257,16 @@ func eventFrom(s State, kind, detail byte) Event {
 		if detail < 200 {
 			return Event{}
 		}
-		return Event{Kind: EventLost, Digest: refOf(version).Digest}
+		if detail%4 == 0 && !s.Current.none() {
+			version = s.Current.Version
+		}
+		return Event{Kind: EventLost, Digest: refOf(version).Digest, Err: "gone", Fallback: detail%8 < 4}
 	case 3, 4, 5:
 		return Event{Kind: EventManifest, Manifest: manifestOf(version, 1+int(detail/250))}
 	case 6, 7, 8:
 		return Event{Kind: EventFetched}
 	case 9, 10, 11:
-		return Event{Kind: EventProbed, Probe: runnerapi.Probe{OK: detail < 230}}
+		return Event{Kind: EventProbed, Probe: runnerapi.Probe{OK: detail < 230, Damaged: detail > 240}}
 	case 12:
 		return Event{Kind: EventFailed, Err: "away", Blame: Blame(detail / 120)}
 	}
@@ -336,7 +339,8 @@ func checkReport(t *testing.T, before []Phase, p Phase, s State) []Phase {
 	if len(before) > 0 && at > 0 {
 		last := before[len(before)-1]
 		// A first version, with nothing to compare it to, goes from probing to switching.
-		alone := p.Phase == "switching" && last.Phase == "probing" && s.Current.none()
+		// One that has served before has been compared.
+		alone := p.Phase == "switching" && last.Phase == "probing" && (s.Current.none() || s.mending())
 		// A runner that restarted has lost what ran in the shadow, and probes it again.
 		again := p.Phase == "probing" && last.Phase == "shadow"
 		if prev := slices.Index(order, last.Phase); last.Digest != p.Digest || at != prev+1 && at != prev && !alone && !again {

@@ -104,6 +104,8 @@ type State struct {
 	Reason    string   `json:"reason,omitempty"`
 	Blameless bool     `json:"blameless,omitempty"`
 	Denied    []Denial `json:"denied,omitempty"`
+	// Mend tells of the version whose files the disk has spoiled last, until it serves.
+	Mend Mend `json:"mend,omitzero"`
 	// Base is how Current did before the switch, valid from StepSwitching on.
 	Base runnerapi.ModelStatus `json:"base,omitzero"`
 	// Probed is what the runner measured of Candidate, valid in StepShadow.
@@ -184,16 +186,17 @@ type Phase struct {
 // An EventKind says what happened to one model.
 type EventKind int
 
-// The events. Those below EventResumed are answers to actions.
+// The events. Those below EventSuspected are answers to actions; so is EventLost, to ActVerify.
 const (
-	EventWanted   EventKind = iota + 1 // Want and Generation changed
-	EventResumed                       // this program started
-	EventLost                          // files of version Digest are gone from disk
-	EventManifest                      // the candidate's manifest is here and signed: Manifest
-	EventFetched                       // all files of the candidate are here
-	EventProbed                        // the runner tried the candidate: Probe, Base
-	EventStatus                        // the runner answered: Status
-	EventFailed                        // an action failed: Err, Blame
+	EventWanted    EventKind = iota + 1 // Want and Generation changed
+	EventResumed                        // this program started
+	EventLost                           // files of version Digest are gone from the disk or damaged: Err, Fallback
+	EventSuspected                      // the runner found files of version Digest damaged
+	EventManifest                       // the candidate's manifest is here and signed: Manifest
+	EventFetched                        // all files of the candidate are here
+	EventProbed                         // the runner tried the candidate: Probe, Base
+	EventStatus                         // the runner answered: Status
+	EventFailed                         // an action failed: Err, Blame
 )
 
 // Blame says what a failed action means for the candidate.
@@ -219,6 +222,8 @@ type Event struct {
 	Status     runnerapi.Status
 	Err        string
 	Blame      Blame
+	// Fallback: the version before Digest may serve in its place.
+	Fallback bool
 }
 
 // An ActionKind says what the shell has to do.
@@ -235,6 +240,7 @@ const (
 	ActShadow                         // let the candidate run in the shadow of what serves
 	ActReload                         // let the runner read active.json
 	ActStatus                         // ask the runner
+	ActVerify                         // look at the files of version Ref, and take damaged ones away
 	ActDrop                           // let the runner forget the candidate Ref
 	ActStop                           // stop what runs
 )

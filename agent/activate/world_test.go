@@ -37,7 +37,9 @@ type world struct {
 	offline bool
 	fetched int
 	phases  []Phase
-	crash   int // the effects that still happen before the box dies; < 0: never
+	begins  func(d blob.Digest)       // a download; nil: nobody looks
+	spoil   func(d blob.Digest) error // what the disk does to what it was given; nil: nothing
+	crash   int                       // the effects that still happen before the box dies; < 0: never
 	dead    bool
 
 	act    *Activator
@@ -109,7 +111,7 @@ func (w *world) fetch(ctx context.Context, f models.File, progress func(done, to
 	}
 	w.mu.Lock()
 	data, ok := w.remote[d]
-	offline := w.offline
+	offline, begins, spoil := w.offline, w.begins, w.spoil
 	w.mu.Unlock()
 	if w.store.Has(d) {
 		return nil
@@ -119,6 +121,9 @@ func (w *world) fetch(ctx context.Context, f models.File, progress func(done, to
 	}
 	if size > 0 && size != int64(len(data)) {
 		return blob.ErrMismatch
+	}
+	if begins != nil {
+		begins(d)
 	}
 	if err := os.WriteFile(w.store.StagePath(d), data[:len(data)/2], 0o600); err != nil {
 		return err
@@ -134,7 +139,10 @@ func (w *world) fetch(ctx context.Context, f models.File, progress func(done, to
 	w.mu.Lock()
 	w.fetched++
 	w.mu.Unlock()
-	return w.store.Put(bytes.NewReader(data), d)
+	if err := w.store.Put(bytes.NewReader(data), d); err != nil || spoil == nil {
+		return err
+	}
+	return spoil(d)
 }
 
 // publish signs a version of a model and gives it to the controller.
@@ -274,6 +282,8 @@ type fault struct {
 	fails  bool   // requests fail
 	crash  bool   // the worker crashes
 	slow   bool
+	// unreadable: the runner cannot read its files.
+	unreadable bool
 	// differs: it answers otherwise than the version before it.
 	differs bool
 }
@@ -289,6 +299,8 @@ type fakeRunner struct {
 	loaded map[blob.Digest]*runnerapi.ModelStatus
 	faults map[blob.Digest]fault
 	probes int
+	spoils bool // the disk does so: files that are not usable are no fault of the agent
+	quiet  bool // no requests come
 }
 
 func (r *fakeRunner) readActive() (runnerapi.Active, error) {
@@ -311,8 +323,13 @@ func (r *fakeRunner) obey() {
 		names[ref.Name], keep[ref.Digest] = true, true
 		m := r.loaded[ref.Digest]
 		if m == nil || m.State != runnerapi.ModelReady {
-			if err := r.usable(ref); err != nil {
+			err := r.usable(ref)
+			if err != nil && !r.spoils {
 				r.w.t.Errorf("active.json names %s, which is not usable: %v", ref, err)
+			}
+			if err != nil || r.faults[ref.Digest].unreadable {
+				r.loaded[ref.Digest] = &runnerapi.ModelStatus{Ref: ref, State: runnerapi.ModelFailed, Err: fmt.Sprint("unreadable: ", err), Damaged: true}
+				continue
 			}
 		}
 		if m == nil {
@@ -357,8 +374,8 @@ func (r *fakeRunner) usable(ref models.Ref) error {
 		return err
 	}
 	for _, f := range m.Files {
-		if !r.store.Has(f.Digest) {
-			return fmt.Errorf("file %s is missing", f.Path)
+		if data, err := os.ReadFile(r.store.Path(f.Digest)); err != nil || blob.Sum(data) != f.Digest {
+			return fmt.Errorf("file %s is missing or damaged: %w", f.Path, errors.Join(err, blob.ErrMismatch))
 		}
 	}
 	return nil
@@ -410,7 +427,9 @@ func (r *fakeRunner) Probe(_ context.Context, ref models.Ref) (runnerapi.Probe, 
 		return runnerapi.Probe{}, err
 	}
 	r.probes++
-	if err := r.usable(ref); err != nil {
+	if err := r.usable(ref); err != nil && r.spoils {
+		return runnerapi.Probe{Ref: ref, Err: err.Error(), Damaged: true}, nil
+	} else if err != nil {
 		r.w.t.Errorf("probe of %s: %v", ref, err)
 	}
 	if f := r.faults[ref.Digest]; f.probe != "" {
@@ -433,6 +452,9 @@ func (r *fakeRunner) Shadow(_ context.Context, ref models.Ref) (runnerapi.Status
 		return runnerapi.Status{}, errors.New("it is probed first")
 	}
 	m.Shadow = &runnerapi.Shadow{Seen: 90, Compared: 60, Agreement: 1, LatencyRatio: 1}
+	if r.quiet {
+		m.Shadow = &runnerapi.Shadow{}
+	}
 	if r.faults[ref.Digest].differs {
 		m.Shadow.Agreement = 0.5
 	}

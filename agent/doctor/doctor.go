@@ -239,10 +239,12 @@ func (e examination) runner(ctx context.Context) Finding {
 	}
 	f := Finding{Check: "runner", Level: OK, Found: s.Version + ", ONNX Runtime " + s.RuntimeVersion + ", no model yet"}
 	var ready, failed []string
+	damaged := false
 	for _, m := range s.Models {
 		name := m.Name + " " + m.Version
 		if m.State == runnerapi.ModelFailed {
 			failed = append(failed, name+": "+m.Err)
+			damaged = damaged || m.Damaged
 			continue
 		}
 		ready = append(ready, name)
@@ -253,6 +255,9 @@ func (e examination) runner(ctx context.Context) Finding {
 	if len(failed) > 0 {
 		f.Level, f.Found = Fail, f.Found+"; failed: "+strings.Join(failed, "; ")
 		f.Way = "tell ops: the model does not run on this box"
+	}
+	if damaged {
+		f.Way = "wait: the agent fetches what is damaged again, which needs the line or a stick; if it comes up again, replace the disk"
 	}
 	return f
 }

@@ -114,15 +114,14 @@ func (s *share) ask(ctx context.Context, yield bool) (deviceapi.Lease, error) {
 }
 
 // Announce tells the controller that this box has a file whole which it did not get
-// by a lease, so that others of its site ask here. It holds for a day there.
+// by a lease, so that others of its site ask here. It holds for a day there. What the
+// controller does not know yet is ErrNotFound: the version may reach it later than a
+// stick reached the box.
 func (f *Fetcher) Announce(ctx context.Context, d blob.Digest, size int64) error {
 	if f.opts.Peers == nil || f.opts.Peers.Address() == "" {
 		return nil
 	}
 	_, err := f.lease(ctx, d, deviceapi.Ask{DoneBytes: size, SizeBytes: size, Yield: true})
-	if errors.Is(err, ErrNotFound) {
-		return nil // it knows no such file, or no leases
-	}
 	return err
 }
 

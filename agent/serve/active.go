@@ -205,7 +205,7 @@ func (s *Server) prepare(ctx context.Context, active runnerapi.Active) (*table, 
 		}
 		if errs[i] != nil {
 			s.log.Error("model does not load", "model", ref.Name, "version", ref.Version, "digest", ref.Digest.Short(), "err", errs[i])
-			next.failed = append(next.failed, runnerapi.ModelStatus{Ref: ref, State: runnerapi.ModelFailed, Err: errs[i].Error()})
+			next.failed = append(next.failed, runnerapi.ModelStatus{Ref: ref, State: runnerapi.ModelFailed, Err: errs[i].Error(), Damaged: errors.Is(errs[i], errDamaged)})
 			continue
 		}
 		if !slices.Contains(next.models[ref.Name], loaded[i]) {

@@ -25,7 +25,7 @@ func (s *Server) Probe(ctx context.Context, ref models.Ref) runnerapi.Probe {
 	s.dropCandidates(func(v *version) bool { return v.ref.Name == ref.Name && v.ref.Digest != ref.Digest })
 	v, err := s.load(ctx, ref, s.blobs())
 	if err != nil {
-		p.Err = err.Error()
+		p.Err, p.Damaged = err.Error(), errors.Is(err, errDamaged)
 		return p
 	}
 	if !v.acquire() {

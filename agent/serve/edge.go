@@ -113,7 +113,7 @@ func (v *version) status(serves bool) runnerapi.ModelStatus {
 		m.State = runnerapi.ModelLoading
 	}
 	if !up && why != nil {
-		m.Err = why.Error()
+		m.Err, m.Damaged = why.Error(), errors.Is(why, errDamaged)
 	}
 	return m
 }

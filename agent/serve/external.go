@@ -109,7 +109,7 @@ func (e *external) start(ctx context.Context, v *version) (err error) {
 	began := time.Now()
 	for _, f := range e.manifest.Files {
 		if err := e.files.verify(f); err != nil {
-			return fmt.Errorf("file %s of %s: %w", f.Path, v.ref, err)
+			return fmt.Errorf("file %s of %s: %w: %w", f.Path, v.ref, errDamaged, err)
 		}
 	}
 	launch, err := e.launch(v.ref)

@@ -37,6 +37,8 @@ func statusOf(err error) int {
 	switch {
 	case errors.As(err, &l):
 		return http.StatusServiceUnavailable
+	case errors.Is(err, errSlowBody): // whoever read it holds the rest against the request
+		return http.StatusRequestTimeout
 	case errors.As(err, &f):
 		return f.status
 	case errors.Is(err, worker.ErrBadInput):

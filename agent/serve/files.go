@@ -19,15 +19,19 @@ type stored struct {
 	opts     worker.Options // without the model
 }
 
+// errDamaged says that a file cannot be read as it is signed: the agent looks at
+// it and fetches it again.
+var errDamaged = errors.New("damaged on this box")
+
 // openStored checks the manifest: that its bytes have the digest, that they are
 // trusted, and that they are about the model asked for.
 func openStored(blobs *blob.Store, keys trust.Keyring, ref models.Ref, opts worker.Options) (*stored, error) {
 	data, err := blobs.ReadAll(ref.Digest, trust.MaxEnvelopeBytes)
 	if err != nil {
-		return nil, fmt.Errorf("read manifest of %s: %w", ref, err)
+		return nil, fmt.Errorf("read manifest of %s: %w: %w", ref, errDamaged, err)
 	}
 	if blob.Sum(data) != ref.Digest {
-		return nil, fmt.Errorf("manifest of %s: %w", ref, blob.ErrMismatch)
+		return nil, fmt.Errorf("manifest of %s: %w: %w", ref, errDamaged, blob.ErrMismatch)
 	}
 	payload, err := keys.OpenListed(trust.TypeModel, data) // the agent writes to active.json what it was allowed
 	if err != nil {
@@ -53,7 +57,7 @@ func (s *stored) worker(variant models.Variant) (worker.Options, error) {
 			continue
 		}
 		if err := s.verify(f); err != nil {
-			return worker.Options{}, fmt.Errorf("file %s of %s:%s: %w", f.Path, s.manifest.Name, s.manifest.Version, err)
+			return worker.Options{}, fmt.Errorf("file %s of %s:%s: %w: %w", f.Path, s.manifest.Name, s.manifest.Version, errDamaged, err)
 		}
 	}
 	opts := s.opts

@@ -119,6 +119,9 @@ func survives(log *slog.Logger, patience time.Duration, next http.Handler) http.
 	})
 }
 
+// errSlowBody is what a client hears whose body takes too long (RFC 9110, 15.5.9).
+var errSlowBody = errors.New("it did not come whole in time")
+
 // timed is a body with a deadline. net/http reads what the handler leaves of
 // one before it answers, an error too: without the deadline, a client that never
 // sends the rest would keep its connection for ever.
@@ -134,7 +137,7 @@ func (a *timed) Read(p []byte) (int, error) {
 		_ = a.control.SetReadDeadline(time.Time{})
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		err = errors.New("it did not come whole in time")
+		err = errSlowBody
 	}
 	return n, err
 }

@@ -332,7 +332,7 @@ func (s *Server) reply(w http.ResponseWriter, answer []byte, binaries []worker.T
 	} else {
 		set("Content-Type", "application/json")
 	}
-	if coding != "" && size >= encodeFrom && memory.grow(int64(size)) == nil {
+	if coding != "" && size >= encodeFrom && memory.grow(int64(size)+encoderBytes) == nil {
 		room := s.buffers.get(int64(size))
 		defer s.buffers.put(room)
 		if short, ok := s.encoders.encode(coding, (*room)[:0:min(size, cap(*room))], answer, binaries); ok {

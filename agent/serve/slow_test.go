@@ -71,9 +71,10 @@ func TestSlowClientsLoseTheirPlace(t *testing.T) {
 	b.eventually("both have lost it", func() bool { return b.s.gate.requests.Load() == 0 })
 	// An error is answered although the rest of its request never comes.
 	lost := dial("POST /v2/models/none/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
-	for _, conn := range []net.Conn{silent, lost} {
-		if text, err := io.ReadAll(conn); err != nil || !bytes.Contains(text, []byte(`{"error":`)) {
-			t.Errorf("a request that did not come whole: %q, %v", text, err)
+	for conn, status := range map[net.Conn]string{silent: "408", lost: "404"} {
+		text, err := io.ReadAll(conn)
+		if err != nil || !bytes.HasPrefix(text, []byte("HTTP/1.1 "+status)) || !bytes.Contains(text, []byte("\r\nConnection: close\r\n")) || !bytes.Contains(text, []byte(`{"error":`)) {
+			t.Errorf("a request that did not come whole: %q, %v; want %s", text, err, status)
 		}
 	}
 	if r := b.post("/v2/models/echo/infer", []byte(`{"inputs":[{"name":"x","datatype":"FP32","shape":[2],"data":[1,2.5]}]}`)); r.status != http.StatusOK || string(r.Outputs[0].Data) != "[1,2.5]" {

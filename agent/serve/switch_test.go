@@ -257,27 +257,28 @@ func TestBadVersionsAreRefusedWhileTheOldServes(t *testing.T) {
 	unknown := models.Ref{Name: "vad", Version: "unknown", Digest: renamed.Digest}
 	unknown.Digest[0] ^= 1
 	for _, tc := range []struct {
-		ref  models.Ref
-		want string
+		ref     models.Ref
+		want    string
+		damaged bool // what the agent can mend
 	}{
-		{b.publish("vad", "truncated", v6[:len(v6)/2], v6, nil), "Protobuf parsing failed"},
-		{b.publish("vad", "random", noise, v6, nil), "load model"},
-		{b.publish("vad", "large", padded(v6, 64<<20), v6, nil), "memory"},
-		{b.publish("vad", "liar", modelBytes(t, "silero-vad-legacy"), v6, nil), "differs from its manifest"},
-		{damaged, "does not match its digest"},
-		{missing, "blob store"},
-		{b.sign(manifest, stranger), "trusted key"},
-		{b.sign(longer, b.key), "manifest says"},
-		{renamed, "vad:renamed"},
-		{unknown, "read manifest"},
+		{b.publish("vad", "truncated", v6[:len(v6)/2], v6, nil), "Protobuf parsing failed", false},
+		{b.publish("vad", "random", noise, v6, nil), "load model", false},
+		{b.publish("vad", "large", padded(v6, 64<<20), v6, nil), "memory", false},
+		{b.publish("vad", "liar", modelBytes(t, "silero-vad-legacy"), v6, nil), "differs from its manifest", false},
+		{damaged, "does not match its digest", true},
+		{missing, "blob store", true},
+		{b.sign(manifest, stranger), "trusted key", false},
+		{b.sign(longer, b.key), "manifest says", true},
+		{renamed, "vad:renamed", false},
+		{unknown, "read manifest", true},
 	} {
 		p, err := b.edge.Probe(t.Context(), tc.ref)
-		if err != nil || p.OK || !strings.Contains(p.Err, tc.want) {
-			t.Errorf("probe of %s: %+v, %v; want %q", tc.ref, p, err, tc.want)
+		if err != nil || p.OK || !strings.Contains(p.Err, tc.want) || p.Damaged != tc.damaged {
+			t.Errorf("probe of %s: %+v, %v; want %q, damaged %v", tc.ref, p, err, tc.want, tc.damaged)
 		}
 		b.activate(tc.ref)
-		if st := b.status(tc.ref); st.State != runnerapi.ModelFailed || !strings.Contains(st.Err, tc.want) {
-			t.Errorf("%s is %s, %q; want failed, %q", tc.ref, st.State, st.Err, tc.want)
+		if st := b.status(tc.ref); st.State != runnerapi.ModelFailed || !strings.Contains(st.Err, tc.want) || st.Damaged != tc.damaged {
+			t.Errorf("%s is %s, %q, damaged %v; want failed, %q, %v", tc.ref, st.State, st.Err, st.Damaged, tc.want, tc.damaged)
 		}
 		body, header := binaryRequest(voice())
 		if r := b.post(inferVoice, body, HeaderLength, header); r.status != http.StatusOK || r.Version != "5" {

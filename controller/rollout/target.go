@@ -41,7 +41,8 @@ func (c *Course) moveTarget(at place, now time.Time) {
 		return // the offer has not been carried out yet
 	case f.Phase == phaseFailed || f.Phase == phaseRefused || f.Phase == phaseRolledBack:
 		set(fleetapi.TargetFailed, f.Err)
-	case t.State == fleetapi.TargetSucceeded && !f.Running.IsZero() && f.Running != digest:
+	// In another phase the disk of the box has spoiled the version, which comes again.
+	case t.State == fleetapi.TargetSucceeded && f.Phase == phaseActive && !f.Running.IsZero() && f.Running != digest:
 		set(fleetapi.TargetFailed, "the box runs another version again")
 	case f.Running == digest && f.Phase == phaseActive:
 		set(fleetapi.TargetSucceeded, "")

@@ -173,6 +173,30 @@ func TestListDeleteAndUnstage(t *testing.T) {
 	}
 }
 
+func TestADamagedBlobGoesWhereADownloadGoesOnWithIt(t *testing.T) {
+	s := open(t)
+	d := Sum([]byte("abc"))
+	if err := s.Restage(d); err != nil {
+		t.Errorf("a blob that is not there: %v", err)
+	}
+	if err := os.WriteFile(s.Path(d), []byte("axc"), 0o444); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Restage(d); err != nil || s.Has(d) {
+		t.Errorf("%v, still there: %v", err, s.Has(d))
+	}
+	fi, err := os.Stat(s.StagePath(d))
+	if err != nil || fi.Mode().Perm() != 0o644 || fi.Size() != 3 {
+		t.Errorf("on the stage: %v, %v", fi, err)
+	}
+	if err := os.Symlink("/proc/self/mem", s.Path(d)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Restage(d); err != nil || s.Has(d) {
+		t.Errorf("what is no file: %v, still there: %v", err, s.Has(d))
+	}
+}
+
 func TestReadAllIsBounded(t *testing.T) {
 	s := open(t)
 	d := Sum([]byte("12345"))

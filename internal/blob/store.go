@@ -278,6 +278,26 @@ func (s *Store) FramesPath(d Digest) string {
 	return filepath.Join(s.dir, "stage", d.Hex()+".frames")
 }
 
+// Restage takes a blob whose content is damaged out of the directory, to where a
+// download of it goes on with what is right.
+func (s *Store) Restage(d Digest) error {
+	path := s.Path(d)
+	fi, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("restage blob: %w", err)
+	}
+	if !fi.Mode().IsRegular() {
+		return durable.Remove(path)
+	}
+	if err := os.Chmod(path, 0o644); err != nil {
+		return fmt.Errorf("restage blob: %w", err)
+	}
+	return durable.Rename(path, s.StagePath(d))
+}
+
 // Unstage removes what a stopped download of the blob left behind.
 func (s *Store) Unstage(d Digest) error {
 	return errors.Join(durable.Remove(s.StagePath(d)), durable.Remove(s.FramesPath(d)))

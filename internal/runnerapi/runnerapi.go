@@ -68,6 +68,8 @@ type ModelStatus struct {
 	models.Ref
 	State ModelState `json:"state"`
 	Err   string     `json:"err,omitempty"`
+	// Damaged: Err is that a file of the version could not be read as it is signed.
+	Damaged bool `json:"damaged,omitempty"`
 	// Provider is the execution provider in use, and Skipped tells why those
 	// before it in the configuration are not.
 	Provider string `json:"provider,omitempty"`
@@ -191,6 +193,7 @@ type Probe struct {
 	models.Ref
 	OK             bool    `json:"ok"`
 	Err            string  `json:"err,omitempty"`
+	Damaged        bool    `json:"damaged,omitempty"` // as in ModelStatus
 	LoadSeconds    float64 `json:"load_seconds"`
 	PeakRSSBytes   int64   `json:"peak_rss_bytes"`
 	SecondsPerItem float64 `json:"seconds_per_item"` // median over the golden samples

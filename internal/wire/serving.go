@@ -13,6 +13,8 @@ type Serving struct {
 	Name    string `json:"name"`
 	Version string `json:"version"`
 	Digest  string `json:"digest"` // of the signed manifest
+	// Err tells in English why it does not serve now; empty: it serves.
+	Err string `json:"err,omitempty"`
 	// Variant serves, of Variants, the best first; empty: the model has one form.
 	Variant  string           `json:"variant,omitempty"`
 	Variants []ServingVariant `json:"variants,omitempty"`
@@ -65,6 +67,7 @@ type ServingShadow struct {
 const (
 	MaxServingVariants = 16
 	MaxServingText     = 256
+	MaxServingErr      = 1000
 )
 
 // Clean makes every text of s short enough to be sent.
@@ -72,7 +75,7 @@ func (s Serving) Clean() Serving {
 	for _, t := range []*string{&s.Name, &s.Version, &s.Digest, &s.Variant, &s.Cause, &s.Backend, &s.Provider} {
 		*t = clean(*t, maxName)
 	}
-	s.Reason = clean(s.Reason, MaxServingText)
+	s.Reason, s.Err = clean(s.Reason, MaxServingText), clean(s.Err, MaxServingErr)
 	s.Variants = append([]ServingVariant(nil), s.Variants[:min(len(s.Variants), MaxServingVariants)]...)
 	for i := range s.Variants {
 		v := &s.Variants[i]
@@ -88,7 +91,7 @@ func (s Serving) Clean() Serving {
 
 // Check refuses what Clean would not have left, and numbers that cannot be.
 func (s Serving) Check() error {
-	errs := []error{atMost("variants", len(s.Variants), MaxServingVariants), text("reason", s.Reason, MaxServingText)}
+	errs := []error{atMost("variants", len(s.Variants), MaxServingVariants), text("reason", s.Reason, MaxServingText), text("error", s.Err, MaxServingErr)}
 	for _, t := range []string{s.Name, s.Version, s.Digest, s.Variant, s.Cause, s.Backend, s.Provider} {
 		errs = append(errs, text("name", t, maxName))
 	}

@@ -1828,6 +1828,7 @@ export type Serving = {
     backend?: string;
     cause?: string;
     digest: string;
+    err?: string;
     name: string;
     provider?: string;
     reason?: string;

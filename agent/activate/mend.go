@@ -1,0 +1,137 @@
+package activate
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/edgeherd/edgeherd/internal/blob"
+)
+
+// A disk that forgets must not need a visit. A version whose files are gone or
+// damaged is a candidate again and takes the ordinary way; what is sound of it
+// stays, and the version before it serves meanwhile. What the box proved of it
+// once needs no second proof in the shadow, and no line and no disk that fails
+// makes the box give it up.
+
+// Mend tells of a version whose files the disk has spoiled.
+type Mend struct {
+	Digest blob.Digest `json:"digest"`
+	// Why names the files, for people.
+	Why string `json:"why"`
+	// Times in a row, without it having served in between.
+	Times int `json:"times"`
+	// Proved: it has served on this box.
+	Proved bool `json:"proved,omitempty"`
+}
+
+func (m Mend) of(d blob.Digest) bool { return !d.IsZero() && m.Digest == d }
+
+// maxMends of a version that has not served yet: its rollout waits for an answer.
+const maxMends = 3
+
+// mending reports whether the candidate is here again since its files were spoiled.
+func (s State) mending() bool { return s.Mend.Proved && s.Mend.of(s.Candidate.Digest) }
+
+// version is the kept version with digest d; none without.
+func (s State) version(d blob.Digest) Version {
+	for _, v := range s.kept() {
+		if v.Digest == d && !v.none() {
+			return v
+		}
+	}
+	return Version{}
+}
+
+// suspected looks at the files of the version that serves. In the other steps
+// another version does, or is about to.
+func (r Rules) suspected(s State, e Event) (State, []Action) {
+	if e.Digest.IsZero() || e.Digest != s.Current.Digest || s.Step != StepIdle && s.Step != StepFetching {
+		return s, nil
+	}
+	return s, []Action{{Kind: ActVerify, Ref: s.Current.Ref}}
+}
+
+// lost takes a version whose files are gone or damaged out of the state. If the
+// version was the one to serve, it becomes the candidate.
+func (r Rules) lost(s State, e Event, now time.Time) (State, []Action) {
+	if e.Digest.IsZero() {
+		return s, nil
+	}
+	if e.Digest == s.Previous.Digest {
+		s.Previous = Version{}
+	}
+	wasCurrent, wasCandidate := e.Digest == s.Current.Digest, e.Digest == s.Candidate.Digest
+	if !wasCurrent && !wasCandidate {
+		return s, nil
+	}
+	if gone := s.Current; wasCurrent {
+		s.Current, s.Confirmed = Version{}, Want{}
+		if _, denied := s.denial(s.Previous.Digest); e.Fallback && !denied {
+			s.Current, s.Previous = s.Previous, Version{}
+		}
+		switch {
+		case s.Step == StepIdle:
+			s.Candidate = gone // its other files stay
+		case s.Step == StepFetching: // another version, which goes on
+			why := fmt.Sprintf("%s served, but %s; %s", gone.Version, e.Err, meanwhile(s.Current))
+			return s, []Action{s.report(string(StepFetching), strings.TrimPrefix(s.said()+"; "+why, "; "), nil), s.fetchAction(0)}
+		case !wasCandidate:
+			return s, nil
+		}
+	}
+	if !s.Mend.of(e.Digest) {
+		s.Mend = Mend{Digest: e.Digest}
+	}
+	s.Mend.Why = e.Err
+	s.Mend.Times++
+	s.Mend.Proved = s.Mend.Proved || wasCurrent
+	switch {
+	case wasCandidate && (s.Step == StepSwitching || s.Step == StepTrial):
+		return r.undo(s, e.Err, true, now)
+	case wasCandidate && (s.Step == StepProbing || s.Step == StepShadow):
+		if !s.Mend.Proved && s.Mend.Times > maxMends {
+			return r.fail(s, PhaseFailed, fmt.Sprintf("%s, for the %dth time: the disk of this box spoils what it is given", e.Err, s.Mend.Times), nil, now)
+		}
+		return r.start(s, now)
+	case wasCurrent && s.Step == StepIdle:
+		return r.start(s, now)
+	}
+	return s, nil
+}
+
+// said is what is told with each step of a version that comes again.
+func (s State) said() string {
+	switch {
+	case !s.Mend.of(s.For.Digest):
+		return ""
+	case s.Step == StepFetching:
+		return s.Mend.Why + ", it is fetched again; " + meanwhile(s.Current)
+	}
+	return s.Mend.Why + ", it was fetched again"
+}
+
+func meanwhile(v Version) string {
+	if v.none() {
+		return "nothing serves meanwhile"
+	}
+	return v.Version + " serves meanwhile"
+}
+
+// mend fetches a version that is not wanted but served, since the wanted one
+// failed on this box.
+func (r Rules) mend(s State, actions []Action, now time.Time) (State, []Action) {
+	s.For = Want{Ref: s.Candidate.Ref}
+	s = s.enter(StepFetching, now)
+	return s, append(actions, s.report(string(StepFetching), "", nil), s.fetchAction(0))
+}
+
+// awaitMend waits as long as it takes: the version has served here, so neither
+// the line nor the disk speaks against it. What else is wrong is told once.
+func (r Rules) awaitMend(s State, e Event) (State, []Action) {
+	var actions []Action
+	if s.Tries++; s.Tries == 1 {
+		actions = append(actions, s.report(string(StepFetching), s.said()+"; not yet: "+e.Err, nil))
+	}
+	return s, append(actions, s.fetchAction(retryDelay(s.Tries)))
+}
