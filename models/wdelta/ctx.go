@@ -35,6 +35,7 @@ type ctxModel struct {
 	unit   int   // added to an exponent field: fine units of the last bit, as a power of two
 	most   int   // of last bits in fine units
 	off    int64 // moving average of what prediction leaves, in fine units
+	all    int64 // a slower one
 	prev   byte  // bits for the last two numbers: 1 where nothing moved
 	// Of the number at work.
 	value   int64 // of the base, in fine units
@@ -65,12 +66,13 @@ func (m *ctxModel) reset(scale int) {
 	for _, c := range [][]cell{m.zero, m.sign, m.class, m.escape, m.extra} {
 		resetCells(c)
 	}
-	m.prev, m.off, m.most = 0, 1<<intShift, intShift
+	m.prev, m.grid.unit, m.most = 0, intShift, intShift
 	if m.s.mantissa > 0 {
-		m.off = 1 << 32
+		m.grid.unit = 32
 		m.most = maxBits - 1 - min(m.s.mantissa, 23)
 		m.unit = scale - (1<<(m.s.bits-2-m.s.mantissa) - 1) - m.s.mantissa
 	}
+	m.off = 1 << m.grid.unit
 }
 
 // fixed is a number in fine units, cut where that needs more than 58 bits, and
@@ -132,9 +134,9 @@ func (m *ctxModel) look(from uint64) {
 	frac, near := 0, 0
 	still := byte(0)
 	if g := &m.grid; g.width > 0 {
-		g.predict()
+		g.predict(m.value)
 		still = g.still[g.col]
-		if g.row > 0 && g.trusted() && last <= m.most {
+		if g.trusted() && last <= m.most {
 			if at, l, ok := m.place(m.value + g.guess); ok {
 				m.guess, last = g.guess, l
 				whole := (at + 32) >> 6
@@ -147,13 +149,7 @@ func (m *ctxModel) look(from uint64) {
 			}
 		}
 	}
-	l := 0
-	if m.off > 0 {
-		l = bits.Len64(uint64(m.off))
-		half := uint64(m.off) << (64 - l) >> 56
-		l = 2*l - 2 + int((half+75)>>8) // 181 is 256/sqrt(2)
-	}
-	m.scale = min(max(l-2*last+12, 0), scales-1)
+	m.scale = min(max(m.expected()-2*last+12, 0), scales-1)
 	if near > 0 {
 		near += 8
 	} else {
@@ -168,20 +164,49 @@ func (m *ctxModel) look(from uint64) {
 	m.classAt = m.scale*4 + frac/5
 }
 
+// expected is how far off prediction will be, in half powers of two of fine units:
+// as it was in this row, more or less where its column always was.
+func (m *ctxModel) expected() int {
+	l := eighths(m.off)
+	if g := &m.grid; g.width > 0 && g.size[g.col] >= 0 {
+		l += 3 * (eighths(g.size[g.col]) - eighths(m.all)) >> 2
+	}
+	return (l - 6) >> 2
+}
+
+// eighths is the binary logarithm of twice v in eighths, 0 of 0.
+func eighths(v int64) int {
+	if v == 0 {
+		return 0
+	}
+	l := bits.Len64(uint64(v))
+	return l<<3 | int(uint64(v)<<(64-l)>>60&7)
+}
+
 // learn takes note of what the number became.
 func (m *ctxModel) learn(from, to uint64) {
 	v, _ := m.fixed(to)
 	move := v - m.value
-	m.off += (int64(amount(move-m.guess)) - m.off) >> 6
+	left := int64(amount(move - m.guess))
 	same := byte(0)
 	if from == to {
 		same = 1
 	}
 	m.prev = m.prev<<1 | same
-	if g := &m.grid; g.width > 0 {
-		g.still[g.col] = g.still[g.col]<<1 | same
-		g.learn(move)
+	g := &m.grid
+	if g.width == 0 {
+		m.off += (left - m.off) >> 6
+		return
 	}
+	m.off += (left - m.off) >> min(4+bits.Len(uint(g.col>>3)), 6)
+	m.all += (left - m.all) >> 9
+	size := &g.size[g.col]
+	if *size < 0 {
+		*size = m.all
+	}
+	*size += (left - *size) >> min(1+bits.Len(uint(g.row)), 4)
+	g.still[g.col] = g.still[g.col]<<1 | same
+	g.learn(move)
 }
 
 // encode appends the stream of target against base, which are as long, cut into
@@ -198,6 +223,7 @@ func (m *ctxModel) encode(e elem, runs []run, base, target, out []byte) []byte {
 	var b, t [block]uint64
 	for _, r := range runs {
 		m.grid.start(r)
+		m.all = m.off
 		for left := r.n; left > 0; {
 			n := min(e.load(&t, target), left)
 			e.load(&b, base)
@@ -279,6 +305,7 @@ func (m *ctxModel) decode(e elem, runs []run, base, in, target []byte) error {
 	var b, t [block]uint64
 	for _, r := range runs {
 		m.grid.start(r)
+		m.all = m.off
 		for left := r.n; left > 0; {
 			n := min(e.load(&b, base), left)
 			for i, from := range b[:n] {

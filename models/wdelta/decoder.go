@@ -26,6 +26,7 @@ type Decoder struct {
 	ctx     [elemEnd]*ctxModel
 	ctx0    [elemEnd]*ctx0Model
 	local   [elemEnd]*localModel
+	small   *byteModel
 	// Of the frame at work.
 	segments []segment
 	streams  []stream
@@ -121,7 +122,7 @@ func (d *Decoder) stream(s stream) error {
 	n, e := d.lens[s.key], s.key.elem()
 	d.runs = d.runs[:0]
 	for _, seg := range d.segments {
-		if seg.key() == s.key && s.method == methodCtx {
+		if seg.key() == s.key && s.method.rows() {
 			d.runs = append(d.runs, seg.run())
 		}
 	}
@@ -179,6 +180,11 @@ func (d *Decoder) stream(s stream) error {
 			d.local[e] = newLocalModel(e)
 		}
 		return d.local[e].decode(e, d.bases, s.wire, out)
+	case methodBytes:
+		if d.small == nil {
+			d.small = newByteModel()
+		}
+		d.small.decode(d.runs, d.bases, s.wire, out)
 	}
 	return nil
 }

@@ -30,7 +30,7 @@ type vector struct {
 func vectors() map[string]vector {
 	w := weights{dtype: "F32", tensors: 3, n: 40, seed: 11}
 	h := weights{dtype: "BF16", tensors: 2, n: 300, seed: 12}
-	q := weights{dtype: "I8", tensors: 2, n: 500, seed: 13}
+	q := weights{dtype: "I8", tensors: 2, n: 1000, row: 25, seed: 13}
 	f := weights{dtype: "F16", tensors: 2, n: 400, seed: 14}
 	m := weights{dtype: "BF16", tensors: 1, n: 1200, row: 40, seed: 15}
 	const step = 0x1p-16
@@ -255,6 +255,7 @@ func TestHeadersThatLieAreRefused(t *testing.T) {
 func TestCodersGiveBackWhatTheyGot(t *testing.T) {
 	seed := assets.Seed(t)
 	rng := rand.New(rand.NewPCG(seed, 0))
+	small := newByteModel()
 	for e := elemI8; e < elemEnd; e++ {
 		m, m0, local := newCtxModel(e), newCtx0Model(e), newLocalModel(e)
 		for _, n := range []int{0, 1, 2, 255, 256, 257, 3000} {
@@ -280,6 +281,12 @@ func TestCodersGiveBackWhatTheyGot(t *testing.T) {
 			clear(got)
 			if err := local.decode(e, base, local.encode(e, base, target, nil), got); err != nil || !bytes.Equal(got, target) {
 				t.Fatalf("seed %d: element %d, %d of them, context coder without rows: %v", seed, e, n, err)
+			}
+			if e == elemI8 {
+				clear(got)
+				if small.decode(runs, base, small.encode(runs, base, target, nil), got); !bytes.Equal(got, target) {
+					t.Fatalf("seed %d: %d bytes, context coder of 8-bit numbers", seed, n)
+				}
 			}
 			clear(got)
 			if err := m0.decode(e, m0.encode(e, target, nil), got); err != nil || !bytes.Equal(got, target) {
@@ -344,6 +351,8 @@ func FuzzFrame(f *testing.F) {
 		k := byte(byte2(kindMoved, elemBF16))
 		f.Add(append(payload([]byte{1, k, 48, 0, 1, k, byte(m), 8}), random(3, 8)...))
 	}
+	k := byte(byte2(kindMoved, elemI8))
+	f.Add(append(payload([]byte{1, k, 48, 0, 12, 3, 1, k, byte(methodBytes), 8}), random(3, 8)...))
 	f.Fuzz(func(t *testing.T, payload []byte) {
 		if len(payload) > MaxPayloadBytes {
 			return

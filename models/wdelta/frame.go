@@ -25,6 +25,7 @@ type encoder struct {
 	ctx     [elemEnd]*ctxModel
 	ctx0    [elemEnd]*ctx0Model
 	local   [elemEnd]*localModel
+	small   *byteModel
 	// Of the frame at work.
 	bytes    []byte // of the target
 	steps    []byte // of one piece
@@ -39,10 +40,7 @@ type encoder struct {
 }
 
 // numbers are the bytes of all segments of a key, and what the base has there.
-type numbers struct {
-	target, base []byte
-	runs         []run
-}
+type numbers struct{ target, base []byte }
 
 func newEncoder(j job) (*encoder, error) {
 	z, err := newZstd()
@@ -167,9 +165,6 @@ func (e *encoder) collect(pieces []piece, off int64) error {
 			}
 		}
 		e.text[k].target = append(e.text[k].target, own...)
-		if s.kind.rows() {
-			e.text[k].runs = append(e.text[k].runs, s.run())
-		}
 		switch s.kind {
 		case kindMoved:
 			e.text[k].base = append(e.text[k].base, from...)
@@ -233,7 +228,7 @@ func (e *encoder) streams() ([]stream, error) {
 	all := e.segments
 	e.segments = all[:0]
 	for _, s := range all {
-		if s.kind.rows() && coded[s.key()].method != methodCtx {
+		if s.kind.rows() && !coded[s.key()].method.rows() {
 			s.width, s.col = 0, 0
 		}
 		e.add(s)
@@ -300,7 +295,7 @@ func (e *encoder) moved(k key, coded map[key]stream) error {
 	return nil
 }
 
-// contexts codes differences by the two context coders and keeps what is smaller:
+// contexts codes differences by the context coders and keeps what is smallest:
 // rows only help where they moved together.
 func (e *encoder) contexts(best *stream, el elem, v *numbers) {
 	l := &e.local[el]
@@ -314,7 +309,26 @@ func (e *encoder) contexts(best *stream, el elem, v *numbers) {
 		*m = newCtxModel(el)
 		(*m).room = &e.room
 	}
-	e.keep(best, methodCtx, (*m).encode(el, v.runs, v.base, v.target, e.take()))
+	runs := e.runs(best.key)
+	e.keep(best, methodCtx, (*m).encode(el, runs, v.base, v.target, e.take()))
+	if el != elemI8 {
+		return
+	}
+	if e.small == nil {
+		e.small = newByteModel()
+		e.small.room = &e.room
+	}
+	e.keep(best, methodBytes, e.small.encode(runs, v.base, v.target, e.take()))
+}
+
+// runs are the segments of a key as the decoder will find them.
+func (e *encoder) runs(k key) (out []run) {
+	for _, s := range e.segments {
+		if s.key() == k {
+			out = append(out, s.run())
+		}
+	}
+	return out
 }
 
 // keep takes wire for best if it is smaller.
@@ -413,5 +427,5 @@ func (e *encoder) dictionary(w span) (*zstd.Encoder, error) {
 }
 
 func (m method) String() string {
-	return [methodEnd]string{"raw", "zstd", "dict", "plane", "subplane", "ctx", "ctx0", "local"}[m]
+	return [methodEnd]string{"raw", "zstd", "dict", "plane", "subplane", "ctx", "ctx0", "local", "bytes"}[m]
 }

@@ -6,14 +6,17 @@ import "math/bits"
 // row (what the outputs lacked, times what came in), and optimisers such as Adam keep
 // much of that. So how far the weights of a row moved follows from how those above
 // them did: a row's moves are fitted, while they are decoded, by a sum of a few
-// learned patterns, and the patterns by what the fit leaves. All in whole numbers,
-// so every machine gets the same.
+// learned patterns, and the patterns by what the fit leaves. A constant and the base
+// are fitted with them: rows drift, and shrink. All in whole numbers, so every machine
+// gets the same.
 
 const (
 	patterns  = 10
-	fineBits  = 16      // of a move below the last bit of what the patterns hold
-	mostMove  = 1 << 26 // of a move that the patterns learn from
-	mostWidth = 1 << 14 // of a row; memory is 41 bytes a column
+	features  = patterns + 2 // with a constant and the base
+	fineBits  = 16           // of a move below the last bit of what the patterns hold
+	mostMove  = 1 << 26      // of a move that the patterns learn from
+	mostBase  = 1 << 18
+	mostWidth = 1 << 14 // of a row; memory is 49 bytes a column
 )
 
 // grid predicts the moves of one matrix, row by row.
@@ -22,7 +25,11 @@ type grid struct {
 	col, row int
 	pattern  [][patterns]int32 // of each column
 	still    []byte            // bits for the last two rows: 1 where nothing moved
-	weight   [patterns]int64   // of each pattern in this row, in 1/65536
+	size     []int64           // moving average, down a column, of what prediction leaves
+	weight   [features]int64   // of each pattern, the constant and the base in this row, in 1/65536
+	unit     int               // a move of the usual size in fine units, as a power of two
+	base     int64             // in 64ths of that
+	learnt   int               // from how many moves of this row
 	power    int64             // of the column's patterns
 	share    int64             // of what is left that a pattern takes on, for its weight, over 2^31
 	guess    int64             // in fine units
@@ -39,20 +46,26 @@ type run struct {
 
 // start begins a run.
 func (g *grid) start(r run) {
-	*g = grid{width: r.width, col: r.col, pattern: g.pattern, still: g.still}
+	*g = grid{width: r.width, col: r.col, pattern: g.pattern, still: g.still, size: g.size, unit: g.unit}
 	if cap(g.pattern) < r.width {
 		g.pattern = make([][patterns]int32, r.width)
 		g.still = make([]byte, r.width)
+		g.size = make([]int64, r.width)
 	}
-	g.pattern, g.still = g.pattern[:r.width], g.still[:r.width]
+	g.pattern, g.still, g.size = g.pattern[:r.width], g.still[:r.width], g.size[:r.width]
 	clear(g.pattern)
 	clear(g.still)
+	for i := range g.size {
+		g.size[i] = -1
+	}
 }
 
-// predict sets guess and power for the next element.
-func (g *grid) predict() {
+// predict sets guess and power for the next element. base is in fine units.
+func (g *grid) predict(base int64) {
 	v, w := &g.pattern[g.col], &g.weight
-	guess, power := int64(0), int64(0)
+	g.base = min(max(base>>(g.unit-6), -mostBase), mostBase)
+	same := g.constant()
+	guess, power := same*w[patterns]+g.base*w[patterns+1], same*same+g.base*g.base
 	for k := range patterns {
 		x := int64(v[k])
 		guess += x * w[k]
@@ -60,6 +73,9 @@ func (g *grid) predict() {
 	}
 	g.guess, g.power = guess, power
 }
+
+// constant is half a move of the usual size.
+func (g *grid) constant() int64 { return 1 << (g.unit - fineBits - 1) }
 
 // trusted reports whether prediction has left less than there was.
 func (g *grid) trusted() bool { return g.missed < g.moved }
@@ -71,16 +87,21 @@ func (g *grid) learn(move int64) {
 	g.moved += (h*h - g.moved) >> 7
 	g.missed += (e*e - g.missed) >> 7
 	v := &g.pattern[g.col]
-	if g.row > 0 {
-		g.fit(v, e)
-	}
+	g.fit(v, e)
 	if g.row < patterns {
 		v[g.row] = int32(h)
 	}
+	g.learnt++
+	g.next()
+}
+
+// next goes on to the next element, past one that nothing was learnt from.
+func (g *grid) next() {
 	if g.col++; g.col == g.width {
 		g.col = 0
 		g.row++
-		g.weight = [patterns]int64{}
+		g.weight = [features]int64{}
+		g.learnt = 0
 		g.share = 1 << 46 / 19661
 	}
 }
@@ -90,7 +111,9 @@ func (g *grid) learn(move int64) {
 // themselves half of it.
 func (g *grid) fit(v *[patterns]int32, e int64) {
 	w := &g.weight
-	toWeight := e << 36 / (g.power&(1<<62-1) | 1) >> min(bits.Len(uint(g.col>>4)), 4)
+	toWeight := e << 36 / (g.power&(1<<62-1) | 1) >> min(bits.Len(uint(g.learnt>>4)), 4)
+	w[patterns] += toWeight * g.constant() >> 21
+	w[patterns+1] += toWeight * g.base >> 21
 	for k := range patterns {
 		w[k] += toWeight * int64(v[k]) >> 21
 	}
@@ -99,7 +122,7 @@ func (g *grid) fit(v *[patterns]int32, e int64) {
 	}
 	half := g.row & 1 * (patterns / 2)
 	hw, hv := (*[patterns / 2]int64)(w[half:]), (*[patterns / 2]int32)(v[half:])
-	if g.col&15 == 0 {
+	if g.learnt&15 == 0 {
 		size := int64(0)
 		for k := range hw {
 			size += hw[k] * hw[k]

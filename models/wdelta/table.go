@@ -75,18 +75,22 @@ const (
 	methodCtx             // differences to the base, context coder
 	methodCtx0            // context coder
 	methodLocal           // differences to the base, context coder without rows
+	methodBytes           // differences of 8-bit numbers to the base, context coder
 	methodEnd
 )
 
-// fits reports whether a stream of kind k may be coded by m.
-func (m method) fits(k kind) bool {
-	switch k {
+// rows reports whether the method makes use of rows.
+func (m method) rows() bool { return m == methodCtx || m == methodBytes }
+
+// fits reports whether a stream of key k may be coded by m.
+func (m method) fits(k key) bool {
+	switch k.kind() {
 	case kindText:
 		return m <= methodDict
 	case kindPlain:
 		return m == methodRaw || m == methodZstd || m == methodPlane || m == methodCtx0
 	case kindMoved, kindSteps:
-		return m == methodSubPlane || m == methodCtx || m == methodLocal
+		return m == methodSubPlane || m == methodCtx || m == methodLocal || m == methodBytes && k.elem() == elemI8
 	}
 	return false
 }
@@ -262,7 +266,7 @@ func (d *Decoder) parseStreams(c *cut8, rest []byte, lens *[256]int) ([]byte, er
 		if s.method == methodDict {
 			s.dict = span{int64(c.uvarint()), int64(c.uvarint())}
 		}
-		if c.bad || wire > uint64(len(rest)) || !s.method.fits(s.key.kind()) || lens[s.key] == 0 {
+		if c.bad || wire > uint64(len(rest)) || !s.method.fits(s.key) || lens[s.key] == 0 {
 			return nil, fmt.Errorf("a stream of key %d by method %d: %w", s.key, s.method, ErrCorrupt)
 		}
 		s.wire, rest = rest[:wire], rest[wire:]
