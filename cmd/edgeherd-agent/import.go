@@ -24,14 +24,15 @@ const importWait = 30 * time.Second
 func importBundle(ctx context.Context, args []string, stdout io.Writer) error {
 	asJSON := slices.Contains(args, "-o=json") || slices.Contains(args, "--json")
 	args = slices.DeleteFunc(slices.Clone(args), func(a string) bool { return a == "-o=json" || a == "--json" })
-	if len(args) == 0 || strings.HasPrefix(args[0], "-") {
+	named, flags := bundleOf(args)
+	if named == "" {
 		return fmt.Errorf("%w: name the bundle: a file, or the folder on the stick that has bundle.json", errUsage)
 	}
-	c, err := loadConfig(args[1:], os.Getenv)
+	c, err := loadConfig(flags, os.Getenv)
 	if err != nil {
 		return err
 	}
-	path, err := filepath.Abs(args[0])
+	path, err := filepath.Abs(named)
 	if err != nil {
 		return err
 	}
@@ -67,12 +68,33 @@ func importBundle(ctx context.Context, args []string, stdout io.Writer) error {
 		return fmt.Errorf("import %s: %s", path, res.Err)
 	}
 	if !asJSON {
-		fmt.Fprintf(stdout, "imported %s: %d bytes, all checked\n", strings.Join(res.Versions, " "), res.TotalBytes)
+		fmt.Fprintln(stdout, imported(res))
 		if res.Generation > 0 {
 			fmt.Fprintln(stdout, "the box follows what the bundle says it shall run: edgeherd-agent status")
 		}
 	}
 	return nil
+}
+
+// bundleOf takes the bundle out of the arguments, on either side of flags, all of
+// which have a value.
+func bundleOf(args []string) (path string, flags []string) {
+	for i := 0; i < len(args); i++ {
+		switch {
+		case !strings.HasPrefix(args[i], "-"):
+			return args[i], slices.Delete(slices.Clone(args), i, i+1)
+		case !strings.Contains(args[i], "="):
+			i++
+		}
+	}
+	return "", args
+}
+
+func imported(res agent.ImportResult) string {
+	if len(res.Versions) == 0 {
+		return "nothing to import: the box runs what the bundle has for it"
+	}
+	return fmt.Sprintf("imported %s: %d bytes, all checked", strings.Join(res.Versions, " "), res.TotalBytes)
 }
 
 // awaitImport follows an import until its end.

@@ -363,3 +363,22 @@ func TestEveryKeyOfTheFileIsAFieldOrLocalOnPurpose(t *testing.T) {
 		t.Errorf("the file has\n%v\ndocuments and reasons\n%v", keys, known)
 	}
 }
+
+func TestABundleIsNamedOnEitherSideOfFlags(t *testing.T) {
+	for _, c := range []struct{ args, bundle, flags string }{
+		{"site.tar", "site.tar", ""},
+		{"site.tar --state /s", "site.tar", "--state /s"},
+		{"--state /s site.tar", "site.tar", "--state /s"},
+		{"--config=/c --state /s site.tar", "site.tar", "--config=/c --state /s"},
+		{"--state /s", "", "--state /s"},
+		{"a.tar b.tar", "a.tar", "b.tar"}, // refused with the flags
+	} {
+		bundle, flags := bundleOf(strings.Fields(c.args))
+		if got := strings.Join(flags, " "); bundle != c.bundle || got != c.flags {
+			t.Errorf("%s: bundle %q, flags %q", c.args, bundle, got)
+		}
+	}
+	if got := imported(agent.ImportResult{Generation: 3}); !strings.HasPrefix(got, "nothing to import") {
+		t.Errorf("a bundle of what runs: %q", got)
+	}
+}

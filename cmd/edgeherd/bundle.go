@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -54,6 +56,24 @@ func (c *cli) bundleExport(ctx context.Context, to string, q url.Values, folder 
 	if err != nil {
 		return err
 	}
+	if folder {
+		err = exportFolder(ctx, client, to, q)
+	} else {
+		err = exportFile(ctx, client, to, q)
+	}
+	if err != nil {
+		return err
+	}
+	b, err := bundle.Open(to)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	return c.print(bundleSheet(b.Index))
+}
+
+// exportFile writes the tar under another name, until it is whole.
+func exportFile(ctx context.Context, client *fleetapi.Client, to string, q url.Values) error {
 	f, err := os.CreateTemp(filepath.Dir(filepath.Clean(to)), "."+filepath.Base(to)+".*")
 	if err != nil {
 		return fmt.Errorf("write bundle: %w", err)
@@ -61,6 +81,9 @@ func (c *cli) bundleExport(ctx context.Context, to string, q url.Values, folder 
 	defer os.Remove(f.Name()) // gone when all went well
 	defer f.Close()
 	if err := client.ExportBundle(ctx, q, f); err != nil {
+		if full := (*fs.PathError)(nil); errors.As(err, &full) {
+			return fmt.Errorf("write bundle: %w", full)
+		}
 		return err
 	}
 	if err := errors.Join(f.Chmod(0o644), f.Sync()); err != nil {
@@ -70,22 +93,24 @@ func (c *cli) bundleExport(ctx context.Context, to string, q url.Values, folder 
 	if err != nil {
 		return err
 	}
-	defer b.Close()
-	if folder {
-		src, err := bundle.SourceOf(b)
-		if err == nil {
-			err = os.MkdirAll(to, 0o755)
-		}
-		if err == nil {
-			err = bundle.WriteFolder(ctx, to, b.Index, src)
-		}
-		if err != nil {
-			return err
-		}
-	} else if err := durable.Rename(f.Name(), to); err != nil {
-		return err
+	return errors.Join(b.Close(), durable.Rename(f.Name(), to))
+}
+
+// exportFolder writes file by file what the controller sends.
+func exportFolder(ctx context.Context, client *fleetapi.Client, to string, q url.Values) error {
+	r, w := io.Pipe()
+	sent := make(chan struct{})
+	go func() {
+		w.CloseWithError(client.ExportBundle(ctx, q, w))
+		close(sent)
+	}()
+	err := bundle.WriteFolder(to, r)
+	r.CloseWithError(err)
+	<-sent
+	if full := (*fs.PathError)(nil); errors.As(err, &full) {
+		return fmt.Errorf("write bundle: %w", full)
 	}
-	return c.print(bundleSheet(b.Index))
+	return err
 }
 
 func bundleSheet(x bundle.Index) sheet {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -105,6 +106,9 @@ func modelImportCommand(c *cli) *cobra.Command {
 			return err
 		}
 		a, err := place.Find(ctx)
+		if errors.Is(err, oci.ErrNotFound) {
+			return failure{exitNotFound, err}
+		}
 		if err != nil {
 			return err
 		}
@@ -163,7 +167,9 @@ func (c *cli) importLayer(ctx context.Context, client *fleetapi.Client, place *o
 
 // unpackModel writes the files of an artefact into a folder that is new.
 func (c *cli) unpackModel(ctx context.Context, place *oci.Place, a oci.Artefact, to string) error {
-	if err := os.Mkdir(to, 0o755); err != nil {
+	if err := os.Mkdir(to, 0o755); errors.Is(err, fs.ErrExist) {
+		return failure{exitConflict, fmt.Errorf("%s is there already: name a new folder", to)}
+	} else if err != nil {
 		return err
 	}
 	root, err := os.OpenRoot(to)
@@ -195,5 +201,8 @@ func unpackFile(ctx context.Context, root *os.Root, place *oci.Place, f oci.File
 		return err
 	}
 	_, err = io.Copy(out, r)
-	return errors.Join(err, out.Close())
+	if err = errors.Join(err, out.Close()); err != nil {
+		err = errors.Join(err, root.Remove(name)) // nobody shall push what was not checked
+	}
+	return err
 }

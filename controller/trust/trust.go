@@ -88,17 +88,36 @@ func (k *Keeper) Renew(ctx context.Context) error {
 		if err == nil && head.Expires.Sub(now) > tufrepo.OnlineLife-signEvery && head.Expires.Sub(now) <= tufrepo.OnlineLife+signEvery {
 			return nil, nil
 		}
-		for role, data := range docs {
-			if head, err := tufrepo.ParseHead(data); err == nil && head.Expires.Sub(now) < tufrepo.WarnBefore(role) {
-				k.log.Warn("a role of the fleet's metadata ends soon: edgeherd trust renew", "topic", role, "ends", head.Expires)
-			}
-		}
+		k.warn(have, now)
 		return k.online(docs, now)
 	})
 	if errors.Is(err, store.ErrConflict) {
 		return nil // another controller did it
 	}
 	return err
+}
+
+// warn logs which roles people have to sign anew. Snapshot and timestamp are none of
+// theirs: they may be old only because the controller was away.
+func (k *Keeper) warn(have []store.TrustDocument, now time.Time) {
+	roles, err := store.Standings(have, now)
+	if err != nil {
+		k.log.Error("the ends of the fleet's metadata cannot be told", "err", err)
+	}
+	for _, r := range roles {
+		if r.Stage == tufrepo.Good || r.Online() {
+			continue
+		}
+		var keys []trust.KeyID
+		for _, p := range r.Keys.Public {
+			keys = append(keys, p.ID())
+		}
+		says := "a role of the fleet's metadata ends soon"
+		if r.Stage == tufrepo.Ended {
+			says = "a role of the fleet's metadata has ended: nothing new that depends on it is installed"
+		}
+		k.log.Warn(says, "topic", r.Role, "ends", r.Expires, "keys", keys, "do", r.Do())
+	}
 }
 
 // Production reports whether people's keys say what boxes may run.

@@ -1,10 +1,12 @@
 package trust
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -166,6 +168,36 @@ func TestT39SixYearsOfRenewals(t *testing.T) {
 	}
 	if people > 20 {
 		t.Errorf("people were needed %d times in six years", people)
+	}
+}
+
+// The log of each day names the roles that people have to sign, by which keys and
+// how, and none that the controller signs itself, however long it was away.
+func TestTheLogNamesWhatPeopleHaveToRenew(t *testing.T) {
+	w := newWorld(t)
+	w.found()
+	for _, tc := range []struct {
+		days       int
+		want, none string
+	}{
+		{40, "", "WARN"},
+		{int(tufrepo.RoleLife/(24*time.Hour)) - 60, "ends soon", "has ended"},
+		{30, "has ended", "ends soon"},
+	} {
+		w.now = w.now.AddDate(0, 0, tc.days)
+		var log bytes.Buffer
+		w.k.log = slog.New(slog.NewTextHandler(&log, nil))
+		if err := w.k.Renew(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		got := log.String()
+		if !strings.Contains(got, tc.want) || strings.Contains(got, tc.none) || strings.Contains(got, tufrepo.RoleTimestamp) {
+			t.Errorf("%d days later: %s", tc.days, got)
+		}
+		key := string(w.Keys[trusttest.Stable][0].Public().ID())
+		if tc.want != "" && (!strings.Contains(got, key) || !strings.Contains(got, "edgeherd trust renew "+trusttest.Stable+" --key FILE")) {
+			t.Errorf("%d days later it names no way out: %s", tc.days, got)
+		}
 	}
 }
 

@@ -67,9 +67,8 @@ func open(t testing.TB, data []byte) (*Bundle, error) {
 
 // A tar and a folder give back what was put in, and answer as the controller does.
 func TestBothFormsGiveBackWhatWasPutIn(t *testing.T) {
-	x, src := sample()
 	dir := t.TempDir()
-	if err := WriteFolder(t.Context(), dir, x, src); err != nil {
+	if err := WriteFolder(dir, bytes.NewReader(tarOf(t))); err != nil {
 		t.Fatal(err)
 	}
 	folder, err := Open(dir)
@@ -113,8 +112,7 @@ func TestBothFormsGiveBackWhatWasPutIn(t *testing.T) {
 // What a stick has in the place of files holds nobody up, and fills no memory.
 func TestAStickThatWantsToHarmIsRefused(t *testing.T) {
 	dir := t.TempDir()
-	x, src := sample()
-	if err := WriteFolder(t.Context(), dir, x, src); err != nil {
+	if err := WriteFolder(dir, bytes.NewReader(tarOf(t))); err != nil {
 		t.Fatal(err)
 	}
 	for _, path := range []string{filepath.Join(dir, "trust", "1.root.json"), filepath.Join(t.TempDir(), "b.tar")} {
@@ -138,8 +136,8 @@ func TestAStickThatWantsToHarmIsRefused(t *testing.T) {
 // Who unpacked a bundle and packed it again with tar has one.
 func TestABundleThatTarPackedAgainIsTaken(t *testing.T) {
 	dir := t.TempDir()
-	x, src := sample()
-	if err := WriteFolder(t.Context(), dir, x, src); err != nil {
+	x, _ := sample()
+	if err := WriteFolder(dir, bytes.NewReader(tarOf(t))); err != nil {
 		t.Fatal(err)
 	}
 	again := filepath.Join(t.TempDir(), "again.tar")
@@ -234,6 +232,32 @@ func TestABadBundleIsRefusedByName(t *testing.T) {
 	}
 }
 
+// A folder is written from what arrives, and none looks whole that is not.
+func TestAFolderThatIsNotWholeHasNoIndex(t *testing.T) {
+	good := tarOf(t)
+	for name, tc := range map[string]struct {
+		data []byte
+		why  string
+	}{
+		"cut short":      {good[:len(good)-1600], "unexpected EOF"},
+		"a changed byte": {bytes.Replace(good, []byte(weights), []byte("some weightZ"), 1), "does not match its digest"},
+		"out of it":      {bytes.Replace(good, []byte("trust/1.root.json"), []byte("trust/../../../x\x00"), 1), "invalid tar header"},
+		"nothing":        {nil, "no bundle.json"},
+	} {
+		dir := t.TempDir()
+		if err := WriteFolder(dir, bytes.NewReader(good)); err != nil {
+			t.Fatal(err)
+		}
+		err := WriteFolder(dir, bytes.NewReader(tc.data))
+		if err == nil || !strings.Contains(err.Error(), tc.why) {
+			t.Errorf("%s: %v, want %q", name, err, tc.why)
+		}
+		if _, err := os.Stat(filepath.Join(dir, indexName)); err == nil && tc.data != nil {
+			t.Errorf("%s: the folder has an index", name)
+		}
+	}
+}
+
 // Contents are believed only as their digests.
 func TestWhatIsWrittenIsWhatItsDigestSays(t *testing.T) {
 	x, src := sample()
@@ -251,8 +275,7 @@ func TestWhatIsWrittenIsWhatItsDigestSays(t *testing.T) {
 		t.Errorf("a changed manifest: %v", err)
 	}
 	dir := t.TempDir()
-	y, ok := sample()
-	if err := WriteFolder(t.Context(), dir, y, ok); err != nil {
+	if err := WriteFolder(dir, bytes.NewReader(tarOf(t))); err != nil {
 		t.Fatal(err)
 	}
 	link := filepath.Join(dir, "trust", "1.root.json")

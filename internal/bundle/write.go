@@ -2,8 +2,10 @@ package bundle
 
 import (
 	"archive/tar"
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -104,52 +106,57 @@ func WriteTar(ctx context.Context, w io.Writer, x Index, s Source) error {
 	return t.Close()
 }
 
-// SourceOf an open bundle, to write it in the other form.
-func SourceOf(b *Bundle) (Source, error) {
-	s := Source{Trust: map[string][]byte{}, Desired: map[identity.ID][]byte{}, Blob: func(_ context.Context, d blob.Digest) (io.ReadCloser, error) {
-		r, err := b.Blob(d)
-		if err != nil {
-			return nil, err
-		}
-		return io.NopCloser(r), nil
-	}}
-	var err error
-	for _, e := range b.Trust {
-		if s.Trust[e.Name], err = b.Document(e.Name); err != nil {
-			return s, err
-		}
-	}
-	for _, e := range b.Desired {
-		if s.Desired[e.Box], err = b.DesiredOf(e.Box); err != nil {
-			return s, err
-		}
-	}
-	return s, nil
-}
-
-// WriteFolder writes a bundle as a folder, for a stick that takes no file of that
-// size: FAT ends at 4 GiB. The index comes last, so that a folder with one is
-// whole.
-func WriteFolder(ctx context.Context, dir string, x Index, s Source) error {
-	if err := durable.Remove(filepath.Join(dir, indexName)); err != nil {
-		return fmt.Errorf("write bundle: %w", err)
-	}
+// WriteFolder writes the bundle whose tar is read from r as a folder, for a stick that
+// takes no file of that size: FAT ends at 4 GiB. So the tar itself is written nowhere.
+// The index comes last, so that a folder with one is whole; who opens it makes sure.
+func WriteFolder(dir string, r io.Reader) error {
+	t := tar.NewReader(r)
 	var index []byte
-	err := x.each(ctx, s, func(name string, size int64, r io.Reader) (err error) {
-		if name == indexName {
-			index, err = io.ReadAll(r)
+	for n := 0; ; n++ {
+		h, err := t.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err == nil && n == 0 {
+			err = durable.Remove(filepath.Join(dir, indexName))
+		}
+		if err == nil {
+			err = writeFrom(t, h, dir, &index)
+		}
+		if err != nil {
 			return err
 		}
-		path := filepath.Join(dir, filepath.FromSlash(name))
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			return err
-		}
-		return writeEntry(path, size, r)
-	})
-	if err != nil {
-		return err
+	}
+	if index == nil {
+		return broken("it has no %s: it is no bundle, or was cut short", indexName)
 	}
 	return durable.WriteFile(filepath.Join(dir, indexName), index, 0o644)
+}
+
+// writeFrom writes an entry of a tar, and keeps the index for later.
+func writeFrom(t *tar.Reader, h *tar.Header, dir string, index *[]byte) error {
+	name, err := tarName(h)
+	if err != nil || name == "" {
+		return err
+	}
+	if name == indexName {
+		if *index, err = io.ReadAll(io.LimitReader(t, maxIndexBytes)); err == nil {
+			_, err = readIndex(bytes.NewReader(*index), h.Size)
+		}
+		return err
+	}
+	path := filepath.Join(dir, filepath.FromSlash(name))
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	sum := blob.NewSummer(t)
+	if err := writeEntry(path, h.Size, sum); err != nil {
+		return err
+	}
+	if hex, ok := strings.CutPrefix(name, "blobs/sha256/"); ok && sum.Digest().Hex() != hex {
+		return errors.Join(fmt.Errorf("%s of the bundle is %s: %w", name, sum.Digest().Short(), blob.ErrMismatch), durable.Remove(path))
+	}
+	return nil
 }
 
 // writeEntry copies one file of a folder.

@@ -15,13 +15,16 @@ package oci
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -29,9 +32,11 @@ import (
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"oras.land/oras-go/v2/content"
+	"oras.land/oras-go/v2/errdef"
 	"oras.land/oras-go/v2/registry/remote"
 	"oras.land/oras-go/v2/registry/remote/auth"
 	"oras.land/oras-go/v2/registry/remote/credentials"
+	"oras.land/oras-go/v2/registry/remote/errcode"
 	"oras.land/oras-go/v2/registry/remote/retry"
 
 	"github.com/edgeherd/edgeherd/internal/blob"
@@ -45,6 +50,7 @@ const (
 	TypeWeight   = "application/vnd.cncf.model.weight.v1.raw"
 	TypeDoc      = "application/vnd.cncf.model.doc.v1.raw"
 	TypeEnvelope = "application/vnd.edgeherd.model.envelope.v1+json"
+	dockerImage  = "application/vnd.docker.container.image.v1+json" // of the configuration of an image
 	// annotationPath names the file of a layer.
 	annotationPath = "org.cncf.model.filepath"
 )
@@ -104,7 +110,7 @@ type Artefact struct {
 func (p *Place) Push(ctx context.Context, m models.Manifest, envelope []byte, open func(blob.Digest) (io.ReadCloser, error)) error {
 	config, err := json.Marshal(map[string]any{
 		"descriptor": map[string]any{"name": m.Name, "version": m.Version, "title": m.Description, "licenses": []string{m.Licence}},
-		"modelfs":    map[string]any{"type": "layers", "diffIds": diffIDs(m)}, "config": map[string]any{"format": "onnx"},
+		"modelfs":    map[string]any{"type": "layers", "diffIds": diffIDs(m)}, "config": map[string]any{"format": format(m)},
 	})
 	if err != nil {
 		return err
@@ -124,7 +130,7 @@ func (p *Place) Push(ctx context.Context, m models.Manifest, envelope []byte, op
 	manifest.Layers = append(manifest.Layers, signed)
 	for _, d := range append(manifest.Layers, manifest.Config) {
 		if err := p.put(ctx, d, small[d.Digest], open); err != nil {
-			return fmt.Errorf("copy %s to the registry: %w", d.Digest, err)
+			return fmt.Errorf("copy %s to the registry: %w", d.Digest, p.explain(err))
 		}
 	}
 	body, err := json.Marshal(manifest)
@@ -132,9 +138,18 @@ func (p *Place) Push(ctx context.Context, m models.Manifest, envelope []byte, op
 		return err
 	}
 	if err := p.repo.PushReference(ctx, content.NewDescriptorFromBytes(manifest.MediaType, body), bytes.NewReader(body), p.tag); err != nil {
-		return fmt.Errorf("name it %s in the registry: %w", p.tag, err)
+		return fmt.Errorf("name it %s in the registry: %w", p.tag, p.explain(err))
 	}
 	return nil
+}
+
+// format is the word of ModelPack for what the model's largest file is.
+func format(m models.Manifest) string {
+	if m.Backend == nil {
+		return "onnx"
+	}
+	largest := slices.MaxFunc(m.Files, func(a, b models.File) int { return cmp.Compare(a.SizeBytes, b.SizeBytes) })
+	return strings.TrimPrefix(path.Ext(largest.Path), ".")
 }
 
 func diffIDs(m models.Manifest) (out []string) {
@@ -168,7 +183,7 @@ func (p *Place) put(ctx context.Context, d ocispec.Descriptor, data []byte, open
 func (p *Place) Find(ctx context.Context) (a Artefact, err error) {
 	d, err := p.repo.Resolve(ctx, p.tag)
 	if err != nil {
-		return a, fmt.Errorf("look for %s in the registry: %w", p.tag, err)
+		return a, fmt.Errorf("look for %s in the registry: %w", p.tag, p.explain(err))
 	}
 	if d.Size > maxManifest {
 		return a, fmt.Errorf("the manifest in the registry has %d bytes, at most %d are read", d.Size, maxManifest)
@@ -183,6 +198,9 @@ func (p *Place) Find(ctx context.Context) (a Artefact, err error) {
 	}
 	if len(m.Layers) > maxLayers {
 		return a, fmt.Errorf("the artefact has %d layers, at most %d are read", len(m.Layers), maxLayers)
+	}
+	if m.Config.MediaType == ocispec.MediaTypeImageConfig || m.Config.MediaType == dockerImage {
+		return a, fmt.Errorf("%s is an image of containers, not the artefact of a model", p.tag)
 	}
 	for _, l := range m.Layers {
 		if l.MediaType == TypeEnvelope {
@@ -227,21 +245,39 @@ func fileOf(l ocispec.Descriptor) (f File, err error) {
 func (p *Place) Open(ctx context.Context, f File) (io.ReadCloser, error) {
 	r, err := p.repo.Fetch(ctx, f.descriptor)
 	if err != nil {
-		return nil, fmt.Errorf("read %s from the registry: %w", f.Path, err)
+		return nil, fmt.Errorf("read %s from the registry: %w", f.Path, p.explain(err))
 	}
-	return verified{content.NewVerifyReader(r, f.descriptor), r}, nil
+	return verified{content.NewVerifyReader(r, f.descriptor), r, f}, nil
 }
+
+// explain adds the way out where the registry's answer has none.
+func (p *Place) explain(err error) error {
+	var answer *errcode.ErrorResponse
+	switch {
+	case errors.Is(err, errdef.ErrNotFound):
+		return fmt.Errorf("%w: %w", ErrNotFound, err)
+	case errors.Is(err, auth.ErrBasicCredentialNotFound), errors.As(err, &answer) && (answer.StatusCode == http.StatusUnauthorized || answer.StatusCode == http.StatusForbidden):
+		return fmt.Errorf("%w; it wants another name or password: docker login %s", err, p.repo.Reference.Host())
+	case errors.Is(err, http.ErrSchemeMismatch):
+		return fmt.Errorf("%w; if it has no TLS, say --plain-http", err)
+	}
+	return err
+}
+
+// ErrNotFound says that the registry does not have it.
+var ErrNotFound = errors.New("the registry has none")
 
 type verified struct {
 	*content.VerifyReader
 	body io.Closer
+	file File
 }
 
 func (v verified) Read(b []byte) (int, error) {
 	n, err := v.VerifyReader.Read(b)
 	if errors.Is(err, io.EOF) {
 		if verr := v.Verify(); verr != nil {
-			return n, verr
+			return n, fmt.Errorf("what the registry has of %s is not %s: %w", v.file.Path, v.file.Digest.Short(), verr)
 		}
 	}
 	return n, err

@@ -1,12 +1,52 @@
 package oci
 
 import (
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
+
+// What a registry answers comes with what to do about it.
+func TestARegistryThatRefusesIsToldWithAWayOut(t *testing.T) {
+	status := http.StatusUnauthorized
+	image := `{"schemaVersion":2,"mediaType":"` + ocispec.MediaTypeImageManifest + `","config":{"mediaType":"` + ocispec.MediaTypeImageConfig + `"},"layers":[{}]}`
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("WWW-Authenticate", `Basic realm="models"`)
+		w.Header().Set("Content-Type", ocispec.MediaTypeImageManifest)
+		w.Header().Set("Docker-Content-Digest", digest.FromString(image).String())
+		w.WriteHeader(status)
+		if status == http.StatusOK {
+			w.Write([]byte(image))
+		}
+	}))
+	defer srv.Close()
+	host := strings.TrimPrefix(srv.URL, "http://")
+	t.Setenv("DOCKER_CONFIG", t.TempDir())
+	for _, tc := range []struct {
+		status int
+		plain  bool
+		why    string
+	}{
+		{http.StatusUnauthorized, true, "docker login " + host},
+		{http.StatusForbidden, true, "docker login " + host},
+		{http.StatusNotFound, true, ErrNotFound.Error()},
+		{http.StatusOK, false, "--plain-http"},
+		{http.StatusOK, true, "an image of containers"},
+	} {
+		status = tc.status
+		place, err := At(Scheme+host+"/models/eye:1", tc.plain)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := place.Find(t.Context()); err == nil || !strings.Contains(err.Error(), tc.why) {
+			t.Errorf("status %d, plain %t: %v, want %q", tc.status, tc.plain, err, tc.why)
+		}
+	}
+}
 
 // A layer of others names a clean path inside of a folder, raw and bounded, or the
 // artefact is refused by its name.

@@ -84,6 +84,13 @@ func quiet(ctx context.Context, err error) error {
 }
 
 func (f *Fleet) pushStarters(ctx context.Context, client *fleetapi.Client) error {
+	fleet, err := client.Summary(ctx)
+	if err != nil {
+		return err
+	}
+	if !fleet.Development { // what boxes run is for people and their keys to say since
+		return nil
+	}
 	have, err := client.Rollouts(ctx)
 	if err != nil {
 		return err

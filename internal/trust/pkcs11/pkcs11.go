@@ -5,7 +5,7 @@
 // standard input and gives back the signature, which is checked before it is
 // used. A key is named by an address of RFC 7512, such as
 //
-//	pkcs11:token=fleet;object=root-1?module-path=/usr/lib/libykcs11.so&pin-source=/run/pin
+//	pkcs11:token=fleet;id=%01?module-path=/usr/lib/libykcs11.so&pin-source=/run/pin
 //
 // Keys are ECDSA on P-256, which all hardware has. Ed25519 signs whole messages,
 // and pkcs11-tool (0.23) hands over 1024 bytes of one at most, which is less than
@@ -121,7 +121,7 @@ func Public(a Address) (trust.PublicKey, error) {
 		return trust.PublicKey{}, fmt.Errorf("read the public key of %s: %w", a, err)
 	}
 	if _, ok := key.(*ecdsa.PublicKey); !ok {
-		return trust.PublicKey{}, fmt.Errorf("the key %s is %T; make one with %s --keypairgen --key-type EC:prime256v1", a, key, tool)
+		return trust.PublicKey{}, fmt.Errorf("the key %s is not ECDSA on P-256; make one with %s --keypairgen --key-type EC:prime256v1", a, tool)
 	}
 	return trust.PublicKeyOf(key)
 }
@@ -149,7 +149,10 @@ func Open(a Address, ask func(question string) ([]byte, error)) (*Key, error) {
 		return nil, err
 	}
 	line, _, _ := strings.Cut(string(pin), "\n")
-	return &Key{a, public, strings.TrimRight(line, "\r")}, nil
+	if line = strings.TrimRight(line, "\r"); line == "" {
+		return nil, fmt.Errorf("the PIN of %s is empty: write it into the first line of the file that pin-source names, or give EDGEHERD_PIN", a)
+	}
+	return &Key{a, public, line}, nil
 }
 
 // Public implements trust.Signer.
@@ -182,7 +185,24 @@ func run(pin string, in []byte, args ...string) ([]byte, error) {
 	var out, words bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &words
 	if err := cmd.Run(); err != nil {
-		return nil, fmt.Errorf("%s: %w: %s", tool, err, strings.Join(strings.Fields(words.String()), " "))
+		said := strings.Join(strings.Fields(words.String()), " ")
+		return nil, fmt.Errorf("%s: %w: %s%s", tool, err, said, wayOut(said))
 	}
 	return out.Bytes(), nil
+}
+
+// wayOut is what to do about what the tool said; "" where its words have to do.
+func wayOut(said string) string {
+	for _, known := range []struct{ word, way string }{
+		{"CKR_PIN_INCORRECT", "the PIN is wrong; the token locks itself after a few more wrong ones"},
+		{"CKR_PIN_LOCKED", "too many wrong PINs: who has the token's SO PIN or PUK unlocks it"},
+		{"Failed to load pkcs11 module", "name the module that came with the token: module-path=FILE"},
+		{"No slot", "is the token plugged in, and module-path right? " + tool + " --module FILE --list-token-slots"},
+		{"object not found", "the keys of the token: " + tool + " --module FILE --list-objects --type pubkey"},
+	} {
+		if strings.Contains(said, known.word) {
+			return "; " + known.way
+		}
+	}
+	return ""
 }

@@ -85,17 +85,33 @@ func TestAKeyInHardwareSignsWhatIsLargerThanAnArgument(t *testing.T) {
 		t.Errorf("by its id and with the PIN of a file: %v", err)
 	}
 
+}
+
+func TestWhyAKeyInHardwareDoesNotSignIsSaidWithAWayOut(t *testing.T) {
+	token(t)
 	wrong, err := Open(at(t, "token=fleet;id=%0A", ""), pin("9999"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := wrong.Sign(payload); err == nil || !strings.Contains(err.Error(), "CKR_PIN_INCORRECT") {
+	if _, err := wrong.Sign([]byte("x")); err == nil || !strings.Contains(err.Error(), "the PIN is wrong") {
 		t.Errorf("a wrong PIN: %v", err)
 	}
-	for _, path := range []string{"token=fleet;id=%0C", "token=other;id=%0A", "token=fleet;id=%0B"} {
-		if _, err := Open(at(t, path, ""), pin("1234")); err == nil {
-			t.Errorf("%s was opened", path)
+	if _, err := Open(at(t, "token=fleet;id=%0A", ""), pin("\n")); err == nil || !strings.Contains(err.Error(), "is empty") {
+		t.Errorf("no PIN: %v", err)
+	}
+	for path, why := range map[string]string{
+		"token=fleet;id=%0C": "--list-objects", "token=other;id=%0A": "--list-token-slots", "token=fleet;id=%0B": "P-256",
+	} {
+		if _, err := Open(at(t, path, ""), pin("1234")); err == nil || !strings.Contains(err.Error(), why) {
+			t.Errorf("%s: %v, want %q", path, err, why)
 		}
+	}
+	none, err := Parse("pkcs11:id=%0A?module-path=/usr/lib/none.so")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(none, pin("1234")); err == nil || !strings.Contains(err.Error(), "module-path=FILE") {
+		t.Errorf("no module: %v", err)
 	}
 }
 
