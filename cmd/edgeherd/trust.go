@@ -191,14 +191,17 @@ func trustRenewCommand(c *cli) *cobra.Command {
 	return cmd
 }
 
-func noRole(role string) error {
+func (y *ceremony) noRole(role string) error {
+	if y.state.Development {
+		return ended(exitConflict, "this fleet is in development and has no roles yet; begin: edgeherd trust init --keys DIR")
+	}
 	return ended(exitNotFound, "there is no role %q; see edgeherd trust status", role)
 }
 
 // next is the next version of a role.
 func (y *ceremony) next(c *cli, role string, root func(*tufrepo.Root) error, targets func(*tufrepo.Targets) error) ([]byte, error) {
 	if y.docs[role] == nil {
-		return nil, noRole(role)
+		return nil, y.noRole(role)
 	}
 	if err := y.verified(c, role); err != nil {
 		return nil, err
@@ -269,7 +272,7 @@ func trustKeysCommand(c *cli) *cobra.Command {
 			by = tufrepo.RoleRoot
 		}
 		if role != tufrepo.RoleControllers && y.docs.Keys(role).Threshold < 1 {
-			return noRole(role)
+			return y.noRole(role)
 		}
 		doc, err := y.next(c, by, func(r *tufrepo.Root) error { return r.Change(role, change) }, func(t *tufrepo.Targets) error { return t.Change(role, change) })
 		if err != nil {
@@ -288,9 +291,9 @@ func trustKeysCommand(c *cli) *cobra.Command {
 func trustRetireCommand(c *cli) *cobra.Command {
 	var y ceremony
 	cmd := c.verb("retire ROLE NAME:VERSION", "Take a version out of a role: boxes install it no more, and go on running it", func(ctx context.Context, args []string) error {
-		name, version, ok := strings.Cut(args[1], ":")
-		if !ok {
-			return ended(exitUsage, "%q is not NAME:VERSION; see `edgeherd model list`", args[1])
+		name, version, err := modelVersion(args[1])
+		if err != nil {
+			return err
 		}
 		if err := y.begin(ctx, c); err != nil {
 			return err

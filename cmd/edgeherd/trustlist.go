@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
 	"github.com/edgeherd/edgeherd/internal/trust"
@@ -19,10 +20,12 @@ type listing struct {
 	sign, channel, least string
 	hardware             []string
 	keys                 openKeys
+	flags                *pflag.FlagSet
 }
 
 func (l *listing) addTo(cmd *cobra.Command) {
 	f := cmd.Flags()
+	l.flags = f
 	f.StringVar(&l.sign, "sign", "", "key file that signs it and lists it for boxes; without it nothing is listed")
 	f.StringVar(&l.channel, "channel", "stable", "channel that lists it")
 	f.StringSliceVar(&l.hardware, "for", nil, "board classes or architectures that may install it (default all)")
@@ -32,6 +35,11 @@ func (l *listing) addTo(cmd *cobra.Command) {
 
 // begin opens the key, unless the version could not be listed then.
 func (l listing) begin(ctx context.Context, c *cli, t tufrepo.Target, key string) (trust.Signer, error) {
+	for _, name := range []string{"channel", "for", "min-agent"} {
+		if l.sign == "" && l.flags.Changed(name) {
+			return nil, ended(exitUsage, "--%s is part of what is listed: give --sign FILE as well, or leave it out", name)
+		}
+	}
 	if l.sign != "" {
 		if err := l.check(ctx, c, t); err != nil {
 			return nil, err
