@@ -85,7 +85,14 @@ func (c *cli) bundleExport(ctx context.Context, to string, q url.Values, folder 
 	} else if err := durable.Rename(f.Name(), to); err != nil {
 		return err
 	}
-	return c.print(bundleSheet(b.Index))
+	return c.printBundle(b.Index)
+}
+
+func (c *cli) printBundle(x bundle.Index) error {
+	for _, note := range x.Notes {
+		c.say("Note: %s.", note)
+	}
+	return c.print(bundleSheet(x))
 }
 
 func bundleSheet(x bundle.Index) sheet {
@@ -121,7 +128,7 @@ func (c *cli) bundleShow(_ context.Context, args []string) error {
 		return err
 	}
 	defer b.Close()
-	return c.print(bundleSheet(b.Index))
+	return c.printBundle(b.Index)
 }
 
 // bundleImport gives a bundle to the controller. All is decided there; this side
