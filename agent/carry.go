@@ -223,7 +223,12 @@ func (i *carrying) run(ctx context.Context, path string) (err error) {
 		return err
 	}
 	defer i.b.Close()
-	defer func() { err = errors.Join(err, i.keep()) }()
+	defer func() {
+		if errors.Is(err, blob.ErrMismatch) {
+			err = fmt.Errorf("%w: the bundle was hurt on its way, or the stick wears out; copy the bundle again", err)
+		}
+		err = errors.Join(err, i.keep())
+	}()
 	if err := i.a.sweepBrought(); err != nil {
 		i.a.log.Warn("what imports brought before stays", "err", err)
 	}

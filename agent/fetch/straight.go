@@ -1,6 +1,7 @@
 package fetch
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -60,7 +61,8 @@ type through struct {
 }
 
 func (t through) RoundTrip(r *http.Request) (*http.Response, error) {
-	if r.URL.Scheme != "https" || !slices.ContainsFunc(t.hosts, func(h string) bool { return strings.EqualFold(h, r.URL.Hostname()) || strings.EqualFold(h, r.URL.Host) }) {
+	host := net.JoinHostPort(r.URL.Hostname(), cmp.Or(r.URL.Port(), "443"))
+	if r.URL.Scheme != "https" || !slices.ContainsFunc(t.hosts, func(h string) bool { return strings.EqualFold(h, r.URL.Hostname()) || strings.EqualFold(h, host) }) {
 		return nil, fmt.Errorf("%w: %s://%s is to be asked through the proxy, and only hosts of bucket_hosts of agent.yaml are, by https", outbound.ErrRefused, r.URL.Scheme, r.URL.Host)
 	}
 	return t.Transport.RoundTrip(r)

@@ -67,7 +67,7 @@ func TestThroughAProxyOnlyNamedHostsAreAsked(t *testing.T) {
 	bucket.StartTLS()
 	defer bucket.Close()
 	var asked atomic.Int32
-	client := fetch.Through([]string{"S3.example.com", "example.com:9000"}, func(ctx context.Context, network, _ string) (net.Conn, error) {
+	client := fetch.Through([]string{"S3.example.com", "example.com:9000", "store.example.com:443"}, func(ctx context.Context, network, _ string) (net.Conn, error) {
 		asked.Add(1)
 		return new(net.Dialer).DialContext(ctx, network, bucket.Listener.Addr().String())
 	})
@@ -77,6 +77,9 @@ func TestThroughAProxyOnlyNamedHostsAreAsked(t *testing.T) {
 	}{
 		{"https://s3.example.com/fleet/x?X-Amz-Signature=1", false},
 		{"https://example.com:9000/fleet/x", false},
+		{"https://store.example.com/fleet/x", false},
+		{"https://store.example.com:443/fleet/x", false},
+		{"https://store.example.com:444/fleet/x", true},
 		{"https://example.com/fleet/x", true},
 		{"http://s3.example.com/fleet/x", true},
 		{"https://s3.example.com.evil.test/", true},

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/netip"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -185,6 +186,14 @@ func (c *config) check() error {
 	}
 	if _, err := dial.ParseProxy(c.Proxy); err != nil {
 		return err
+	}
+	if len(c.BucketHosts) > 0 && c.Proxy == "" {
+		return errors.New("bucket_hosts is set without proxy: name the proxy, or remove it; without one networks count, bucket_allow")
+	}
+	for _, h := range c.BucketHosts {
+		if u, err := url.Parse("https://" + h); err != nil || u.Host != h || u.Hostname() == "" {
+			return fmt.Errorf("bucket_hosts: %q is not a host such as s3.example.net, or host:port", h)
+		}
 	}
 	if c.ProxyAuthFile != "" {
 		if c.Proxy == "" {

@@ -69,7 +69,7 @@ func (c *cli) bundleExport(ctx context.Context, to string, q url.Values, folder 
 		return err
 	}
 	defer b.Close()
-	return c.print(bundleSheet(b.Index))
+	return c.printBundle(b.Index)
 }
 
 // exportFile writes the tar under another name, until it is whole.
@@ -113,6 +113,13 @@ func exportFolder(ctx context.Context, client *fleetapi.Client, to string, q url
 	return err
 }
 
+func (c *cli) printBundle(x bundle.Index) error {
+	for _, note := range x.Notes {
+		c.say("Note: %s.", note)
+	}
+	return c.print(bundleSheet(x))
+}
+
 func bundleSheet(x bundle.Index) sheet {
 	s := sheet{kind: "bundle", value: x, head: []string{"WHAT", "NAME", "VERSION", "DIGEST"}}
 	add := func(what string, list []bundle.Item) {
@@ -146,7 +153,7 @@ func (c *cli) bundleShow(_ context.Context, args []string) error {
 		return err
 	}
 	defer b.Close()
-	return c.print(bundleSheet(b.Index))
+	return c.printBundle(b.Index)
 }
 
 // bundleImport gives a bundle to the controller. All is decided there; this side

@@ -120,6 +120,9 @@ func (c *cli) verb(use, short string, do func(ctx context.Context, args []string
 			case len(args) > len(words):
 				return fmt.Errorf("%q is too much: %s", args[len(words)], cmd.UseLine())
 			}
+			if i := slices.IndexFunc(args, func(a string) bool { return strings.TrimSpace(a) == "" }); i >= 0 {
+				return fmt.Errorf("%s is empty: %s", words[i], cmd.UseLine())
+			}
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -168,6 +171,10 @@ func codeOf(err error) int {
 	switch p.Status {
 	case http.StatusBadRequest:
 		return exitUsage
+	case http.StatusUnprocessableEntity:
+		if len(p.Errors) > 0 { // of a form that the API does not have
+			return exitUsage
+		}
 	case http.StatusNotFound:
 		return exitNotFound
 	case http.StatusUnauthorized, http.StatusForbidden:

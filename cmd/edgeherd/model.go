@@ -57,7 +57,7 @@ func modelPushCommand(c *cli) *cobra.Command {
 		if err := q.check(pack.Manifest.Name); err != nil {
 			return err
 		}
-		signer, err := l.begin(ctx, c, client, key)
+		signer, err := l.begin(ctx, c, tufrepo.Target{Kind: tufrepo.KindModel, Name: pack.Manifest.Name, Version: pack.Manifest.Version}, key)
 		if err != nil {
 			return err
 		}
@@ -168,7 +168,7 @@ func (c *cli) modelShow(ctx context.Context, args []string) error {
 		}
 	}
 	newest := m.Versions[0]
-	fmt.Fprintf(c.out, "\nSignature of %s\n", newest.Ref)
+	fmt.Fprintf(c.out, "\nDigest of %s: %s\nSignature of %s\n", newest.Ref, newest.Digest, newest.Ref)
 	s := sheet{head: []string{"SIDE", "TENSOR", "TYPE", "SHAPE"}}
 	for _, side := range []struct {
 		name    string
@@ -204,7 +204,7 @@ func releasePushCommand(c *cli) *cobra.Command {
 		if key == "" {
 			key = oc.SigningKey
 		}
-		signer, err := l.begin(ctx, c, client, key)
+		signer, err := l.begin(ctx, c, tufrepo.Target{Kind: tufrepo.KindRelease, Name: firmware.KindAgent, Version: n.Version}, key)
 		if err != nil {
 			return err
 		}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -21,7 +20,7 @@ func modelDiffCommand(c *cli) *cobra.Command {
 			return err
 		}
 		if name != other {
-			return fmt.Errorf("%s and %s are two models; a box replaces a version by one of the same model", name, other)
+			return ended(exitUsage, "%s and %s are two models; a box replaces a version by one of the same model", name, other)
 		}
 		client, _, err := c.client()
 		if err != nil {
@@ -55,7 +54,7 @@ func packText(p fleetapi.PackSize) string {
 func modelVersion(word string) (name, version string, err error) {
 	name, version, ok := strings.Cut(word, ":")
 	if !ok || name == "" || version == "" {
-		return "", "", fmt.Errorf("%q is not NAME:VERSION; see `edgeherd model list`", word)
+		return "", "", ended(exitUsage, "%.80q is not NAME:VERSION; see `edgeherd model list`", word)
 	}
 	return name, version, nil
 }
@@ -75,7 +74,13 @@ type place struct {
 
 func modelWhereCommand(c *cli) *cobra.Command {
 	return c.verb("where NAME[:VERSION]", "Boxes that run a model or shall run it", func(ctx context.Context, args []string) error {
-		name, version, _ := strings.Cut(args[0], ":")
+		name, version := args[0], ""
+		if strings.Contains(name, ":") {
+			var err error
+			if name, version, err = modelVersion(args[0]); err != nil {
+				return err
+			}
+		}
 		client, _, err := c.client()
 		if err != nil {
 			return err
@@ -96,7 +101,28 @@ func modelWhereCommand(c *cli) *cobra.Command {
 				s.names = append(s.names, b.Name)
 			}
 		}
+		if len(places) == 0 {
+			if err := c.knownModel(ctx, client, name, version); err != nil {
+				return err
+			}
+			c.say("No box runs %s or shall run it.", args[0])
+		}
 		s.value, s.items = placeList{places}, items(places)
 		return c.print(s)
 	})
+}
+
+// knownModel is an error where nobody has pushed a version, so that a wrong name is
+// not taken for a model that runs nowhere.
+func (c *cli) knownModel(ctx context.Context, client *fleetapi.Client, name, version string) error {
+	m, err := client.Model(ctx, name)
+	if err != nil || version == "" {
+		return err
+	}
+	for _, v := range m.Versions {
+		if v.Version == version {
+			return nil
+		}
+	}
+	return ended(exitNotFound, "model %s has no version %s; see `edgeherd model show %s`", name, version, name)
 }

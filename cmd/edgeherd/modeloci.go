@@ -35,7 +35,7 @@ func (c *cli) modelExport(ctx context.Context, word, ref string, plain bool) err
 	}
 	place, err := oci.At(ref, plain)
 	if err != nil {
-		return err
+		return failure{exitUsage, err}
 	}
 	client, _, err := c.client()
 	if err != nil {
@@ -103,7 +103,7 @@ func modelImportCommand(c *cli) *cobra.Command {
 	cmd := c.verb("import oci://HOST/REPOSITORY:TAG", "Take a version from an OCI registry, with its signature", func(ctx context.Context, args []string) error {
 		place, err := oci.At(args[0], plain)
 		if err != nil {
-			return err
+			return failure{exitUsage, err}
 		}
 		a, err := place.Find(ctx)
 		if errors.Is(err, oci.ErrNotFound) {

@@ -190,7 +190,7 @@ func setChange(words []string) (fleetapi.SiteChange, error) {
 		switch key {
 		case keyBacklog:
 			n, err := strconv.ParseInt(value, 10, 64)
-			if err != nil {
+			if err != nil || n < 0 {
 				return change, fmt.Errorf("%s=%s: want bytes a second, such as 20000; 0 is no limit", key, value)
 			}
 			change.Set.BacklogBytesPerSecond = &n

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -11,7 +12,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/edgeherd/edgeherd/internal/blob"
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
 	"github.com/edgeherd/edgeherd/internal/trust"
 	"github.com/edgeherd/edgeherd/internal/trust/tufrepo"
@@ -21,23 +21,14 @@ func trustCommand(c *cli) *cobra.Command {
 	return c.group("trust", "Who says what boxes may run",
 		trustInitCommand(c), c.verb("status", "Every role: its keys, who has signed, when it ends", c.trustStatus),
 		trustRenewCommand(c), trustSignCommand(c), trustKeysCommand(c), trustKeyCommand(c),
-		trustPolicyCommand(c, "floor SUBJECT COUNTER", "Have boxes install nothing of a name below a counter, such as model/vad 4", func(p *tufrepo.Policy, args []string) error {
-			n, err := strconv.ParseUint(args[1], 10, 53)
-			if err != nil {
-				return fmt.Errorf("counter %q: want a number", args[1])
-			}
-			return p.Raise(args[0], n)
-		}),
-		trustPolicyCommand(c, "revoke DIGEST", "Have boxes never install a version again", func(p *tufrepo.Policy, args []string) error {
-			d, err := blob.ParseDigest(args[0])
-			p.Revoke(d)
-			return err
-		}),
-		trustRetireCommand(c),
+		trustFloorCommand(c), trustRevokeCommand(c), trustRetireCommand(c),
 		c.verb("drop ROLE", "Forget a change that waits for signatures", func(ctx context.Context, args []string) error {
 			client, _, err := c.client()
 			if err == nil {
 				_, err = client.SubmitTrust(ctx, fleetapi.SubmitTrust{Role: args[0], Drop: true})
+			}
+			if err == nil {
+				c.say("The change of %s that waited for signatures is forgotten.", args[0])
 			}
 			return err
 		}),
@@ -95,30 +86,48 @@ func (y *ceremony) finish(ctx context.Context, c *cli, role string, doc []byte) 
 		}
 		signers = append(signers, k)
 	}
-	_, err := y.submit(ctx, c, role, doc, signers...)
-	return err
+	done, err := y.submit(ctx, c, role, doc, signers...)
+	if err != nil {
+		return err
+	}
+	return c.print(sheet{kind: "trust-change", value: done, head: []string{"ROLE", "VERSION", "WAITS FOR"},
+		rows: [][]string{{done.Role, strconv.FormatInt(done.Version, 10), strconv.Itoa(done.Missing)}}, names: []string{done.Role}})
 }
 
 // submit signs a document and publishes it, and says how many signatures are
 // missing and whose keys can give them.
-func (y *ceremony) submit(ctx context.Context, c *cli, role string, doc []byte, keys ...trust.Signer) (missing int, err error) {
+func (y *ceremony) submit(ctx context.Context, c *cli, role string, doc []byte, keys ...trust.Signer) (done fleetapi.SubmittedTrust, err error) {
 	signed, err := tufrepo.Sign(doc, keys...)
 	if err != nil {
-		return 0, err
+		return done, err
 	}
-	s, err := y.client.SubmitTrust(ctx, fleetapi.SubmitTrust{Role: role, Document: signed})
-	if err != nil {
-		return 0, err
+	if done, err = y.client.SubmitTrust(ctx, fleetapi.SubmitTrust{Role: role, Document: signed}); err != nil {
+		return done, err
 	}
-	if s.Missing == 0 {
-		c.say("%s version %d is in force.", s.Role, s.Version)
-		return 0, y.published(c, role, signed)
+	if done.Missing == 0 {
+		c.say("%s version %d is in force.", done.Role, done.Version)
+		err := y.published(c, role, signed)
+		if role == tufrepo.RoleRoot || role == tufrepo.RoleTargets {
+			y.sayRenew(c)
+		}
+		return done, err
 	}
 	if err := y.begin(ctx, c); err != nil {
-		return 0, err
+		return done, err
 	}
-	c.say("%s version %d waits for %d more, of %s: edgeherd trust sign %s --key FILE", s.Role, s.Version, s.Missing, plainOr(y.unsigned(role)), s.Role)
-	return s.Missing, nil
+	c.say("%s version %d waits for %d more, of %s: edgeherd trust sign %s --key FILE", done.Role, done.Version, done.Missing, plainOr(y.unsigned(role)), done.Role)
+	return done, nil
+}
+
+// sayRenew names the roles that a change of keys leaves without enough signatures.
+func (y *ceremony) sayRenew(c *cli) {
+	for _, role := range slices.Sorted(maps.Keys(y.docs)) {
+		k := y.docs.Keys(role)
+		if k.Threshold < 1 || k.Missing(y.docs[role]) == 0 || role == tufrepo.RoleSnapshot || role == tufrepo.RoleTimestamp {
+			continue
+		}
+		c.say("%s has other keys now, and boxes install nothing that depends on it until it is signed with %d of %s. Next: %s", role, k.Threshold, joinIDs(k.IDs()), tufrepo.Standing{Role: role, Keys: k}.Do())
+	}
 }
 
 // published keeps what is in force beside the keys, if enough of them have signed
@@ -182,10 +191,17 @@ func trustRenewCommand(c *cli) *cobra.Command {
 	return cmd
 }
 
+func (y *ceremony) noRole(role string) error {
+	if y.state.Development {
+		return ended(exitConflict, "this fleet is in development and has no roles yet; begin: edgeherd trust init --keys DIR")
+	}
+	return ended(exitNotFound, "there is no role %q; see edgeherd trust status", role)
+}
+
 // next is the next version of a role.
 func (y *ceremony) next(c *cli, role string, root func(*tufrepo.Root) error, targets func(*tufrepo.Targets) error) ([]byte, error) {
 	if y.docs[role] == nil {
-		return nil, failure{exitNotFound, fmt.Errorf("there is no role %s: edgeherd trust status", role)}
+		return nil, y.noRole(role)
 	}
 	if err := y.verified(c, role); err != nil {
 		return nil, err
@@ -204,7 +220,7 @@ func trustSignCommand(c *cli) *cobra.Command {
 		}
 		at := slices.IndexFunc(y.state.Documents, func(d fleetapi.TrustDocument) bool { return d.Staged && d.Role == args[0] })
 		if at < 0 {
-			return failure{exitNotFound, fmt.Errorf("no change of %s waits for signatures", args[0])}
+			return failure{exitNotFound, fmt.Errorf("no change of %s waits for signatures; see edgeherd trust status", args[0])}
 		}
 		if err := y.verified(c, args[0]); err != nil {
 			return err
@@ -228,7 +244,8 @@ func trustKeysCommand(c *cli) *cobra.Command {
 	var y ceremony
 	var add, remove []string
 	var change tufrepo.Change
-	cmd := c.verb("keys ROLE", "Change who may sign a role, and how many must", func(ctx context.Context, args []string) error {
+	var cmd *cobra.Command
+	cmd = c.verb("keys ROLE", "Change who may sign a role, and how many must", func(ctx context.Context, args []string) error {
 		for _, word := range add {
 			p, err := publicKey(word)
 			if err != nil {
@@ -239,6 +256,12 @@ func trustKeysCommand(c *cli) *cobra.Command {
 		for _, id := range remove {
 			change.Remove = append(change.Remove, trust.KeyID(id))
 		}
+		switch {
+		case cmd.Flags().Changed("threshold") && change.Threshold < 1:
+			return ended(exitUsage, "--threshold %d: want 1 or more", change.Threshold)
+		case len(add)+len(remove) == 0 && change.Threshold == 0:
+			return ended(exitUsage, "nothing to change: name keys with --add or --remove, or how many must sign with --threshold")
+		}
 		if err := y.begin(ctx, c); err != nil {
 			return err
 		}
@@ -247,6 +270,9 @@ func trustKeysCommand(c *cli) *cobra.Command {
 		by, role := tufrepo.RoleTargets, args[0]
 		if role == tufrepo.RoleRoot || role == tufrepo.RoleTargets || role == tufrepo.RoleTimestamp {
 			by = tufrepo.RoleRoot
+		}
+		if role != tufrepo.RoleControllers && y.docs.Keys(role).Threshold < 1 {
+			return y.noRole(role)
 		}
 		doc, err := y.next(c, by, func(r *tufrepo.Root) error { return r.Change(role, change) }, func(t *tufrepo.Targets) error { return t.Change(role, change) })
 		if err != nil {
@@ -257,38 +283,17 @@ func trustKeysCommand(c *cli) *cobra.Command {
 	y.addTo(cmd)
 	f := cmd.Flags()
 	f.StringArrayVar(&add, "add", nil, "public key (ed25519:…) or key file that may sign from now on")
-	f.StringArrayVar(&remove, "remove", nil, "id of a key that may no more")
+	f.StringArrayVar(&remove, "remove", nil, "id of a key that may no more, as trust status shows it")
 	f.IntVar(&change.Threshold, "threshold", 0, "how many must sign (default: as it is)")
-	return cmd
-}
-
-func trustPolicyCommand(c *cli, use, short string, change func(*tufrepo.Policy, []string) error) *cobra.Command {
-	var y ceremony
-	cmd := c.verb(use, short, func(ctx context.Context, args []string) error {
-		if err := y.begin(ctx, c); err != nil {
-			return err
-		}
-		doc, err := y.next(c, tufrepo.RoleTargets, nil, func(t *tufrepo.Targets) error {
-			if t.Policy == nil {
-				return errors.New("targets has no policy")
-			}
-			return change(t.Policy, args)
-		})
-		if err != nil {
-			return err
-		}
-		return y.finish(ctx, c, tufrepo.RoleTargets, doc)
-	})
-	y.addTo(cmd)
 	return cmd
 }
 
 func trustRetireCommand(c *cli) *cobra.Command {
 	var y ceremony
 	cmd := c.verb("retire ROLE NAME:VERSION", "Take a version out of a role: boxes install it no more, and go on running it", func(ctx context.Context, args []string) error {
-		name, version, ok := strings.Cut(args[1], ":")
-		if !ok {
-			return failure{exitUsage, fmt.Errorf("%q is not NAME:VERSION", args[1])}
+		name, version, err := modelVersion(args[1])
+		if err != nil {
+			return err
 		}
 		if err := y.begin(ctx, c); err != nil {
 			return err
@@ -301,64 +306,4 @@ func trustRetireCommand(c *cli) *cobra.Command {
 	})
 	y.addTo(cmd)
 	return cmd
-}
-
-// listing is what push adds to a role.
-type listing struct {
-	sign, channel, least string
-	hardware             []string
-	keys                 openKeys
-}
-
-func (l *listing) addTo(cmd *cobra.Command) {
-	f := cmd.Flags()
-	f.StringVar(&l.sign, "sign", "", "key file that signs it and lists it for boxes; without it nothing is listed")
-	f.StringVar(&l.channel, "channel", "stable", "channel that lists it")
-	f.StringSliceVar(&l.hardware, "for", nil, "board classes or architectures that may install it (default all)")
-	f.StringVar(&l.least, "min-agent", "", "oldest agent that may install it (default any)")
-	l.keys.addTo(cmd)
-}
-
-// begin opens the key, unless the version could not be listed then.
-func (l listing) begin(ctx context.Context, c *cli, client *fleetapi.Client, key string) (trust.Signer, error) {
-	if l.sign != "" {
-		t, err := client.Trust(ctx)
-		if err == nil && t.Development {
-			err = failure{exitConflict, errors.New("this fleet is in development: one key signs everything and nothing is listed. Push without --sign, or begin: edgeherd trust init")}
-		}
-		if err != nil {
-			return nil, err
-		}
-	}
-	return l.keys.open(c, key)
-}
-
-// list puts a version into the role of its kind and channel. When somebody else
-// changes the role at the same time it begins again. It returns how many must
-// sign before boxes may have the version.
-func (c *cli) list(ctx context.Context, client *fleetapi.Client, key trust.Signer, l listing, t tufrepo.Target) (missing int, err error) {
-	t.Channel, t.Hardware, t.MinAgent = l.channel, l.hardware, l.least
-	role := tufrepo.RoleFor(t.Kind, t.Channel)
-	for try := 0; ; try++ {
-		y := ceremony{files: []string{l.sign}}
-		err := y.begin(ctx, c)
-		if err == nil {
-			err = y.verify(c, role)
-		}
-		if err != nil {
-			return 0, err
-		}
-		doc, err := y.docs.NextTargets(role, time.Now(), func(s *tufrepo.Targets) error { return s.List(t) })
-		if errors.Is(err, tufrepo.ErrListed) {
-			return 0, nil
-		}
-		if err != nil {
-			return 0, err
-		}
-		missing, err = y.submit(ctx, c, role, doc, key)
-		var p *fleetapi.Error
-		if err == nil || try == 3 || !errors.As(err, &p) || p.Status != 409 {
-			return missing, err
-		}
-	}
 }

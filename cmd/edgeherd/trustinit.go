@@ -76,9 +76,22 @@ func (f founding) check() error {
 	if f.roots < 1 || f.threshold < 1 || f.threshold > f.roots {
 		return fmt.Errorf("%d of %d root keys cannot sign", f.threshold, f.roots)
 	}
+	if len(f.channels) == 0 {
+		return errors.New("no channel: name one or more with --channel, such as stable")
+	}
+	roles := []string{}
 	for _, ch := range f.channels {
 		if !tufrepo.ValidRole(ch) {
 			return fmt.Errorf("channel %q: use lower case letters, digits and -", ch)
+		}
+		roles = append(roles, tufrepo.RoleFor(tufrepo.KindModel, ch), tufrepo.RoleFor(tufrepo.KindRelease, ch))
+	}
+	for role, word := range f.role {
+		if !slices.Contains(roles, role) {
+			return fmt.Errorf("--public %s=…: there is no such role with these channels; there are %s", role, strings.Join(roles, ", "))
+		}
+		if _, err := publicKey(word); err != nil {
+			return fmt.Errorf("--public %s=…: %w", role, err)
 		}
 	}
 	return nil

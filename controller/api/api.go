@@ -134,6 +134,9 @@ func init() {
 				p.Errors = append(p.Errors, fleetapi.Fault{Message: err.Error()})
 			}
 		}
+		if len(p.Errors) > 0 {
+			p.Hint = "Correct that and try again; nothing was changed."
+		}
 		return p
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"slices"
 	"time"
 
@@ -132,6 +133,9 @@ func (a *API) pushModel(ctx context.Context, in *pushModelInput) (fleetapi.Model
 	}
 	for _, other := range all {
 		if other.Manifest.Name == m.Name && other.Manifest.Version == m.Version && other.Digest != digest {
+			if reflect.DeepEqual(other.Manifest, m) {
+				return fleetapi.ModelVersion{}, conflict("Push it with that key; or, if no box runs it, first: edgeherd model retire "+other.Ref().String(), "%s is already pushed, signed with another key", other.Ref())
+			}
 			return fleetapi.ModelVersion{}, fmt.Errorf("%s:%s is already pushed with other content: %w", m.Name, m.Version, store.ErrConflict)
 		}
 	}
@@ -188,10 +192,13 @@ func (a *API) mustHold(name string, d blob.Digest, size int64) error {
 	if err != nil {
 		return refuse("Upload it first: PUT /api/v1/blobs/"+d.Hex(), "the file %s (%s) is not here", name, d)
 	}
-	if have != size {
-		return refuse("", "the file %s has %d bytes, the manifest says %d", name, have, size)
+	if have == size {
+		return nil
 	}
-	return nil
+	if _, err := a.opts.Blobs.Verify(d); err != nil {
+		return refuse(damagedHint, "the file %s (%s) is damaged where the controller stores it: it has %d bytes there, the manifest says %d", name, d, have, size)
+	}
+	return refuse("Pack it again: edgeherd model push DIR, edgeherd release push.", "the file %s has %d bytes, the manifest says %d", name, have, size)
 }
 
 // checkContent reads the model itself: the manifest must say of it what it is.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 
@@ -89,7 +90,14 @@ func TestModelThatIsNotWhatItSaysIsRefused(t *testing.T) {
 	push("signed as a release", otherType, 422, "want")
 	edited := good
 	edited.Files = []models.File{{Path: models.ModelFile, Digest: good.Files[0].Digest, SizeBytes: 1}}
-	push("wrong size", w.sign(edited), 422, "the manifest says 1")
+	push("wrong size", w.sign(edited), 422, "the manifest says 1\nPack it again: edgeherd model push DIR")
+	stored := w.blobs.Path(blob.Sum(content))
+	must(t, os.Chmod(stored, 0o644))
+	must(t, os.Truncate(stored, 3))
+	push("a file cut short on the controller's disk", w.sign(good), 422, "is damaged where the controller stores it: it has 3 bytes there")
+	push("a file cut short on the controller's disk", w.sign(good), 422, "edgeherd model verify NAME:VERSION --drop")
+	must(t, w.blobs.Delete(blob.Sum(content)))
+	w.put(content)
 	edited = good
 	edited.Signature = manifest(t, "vad", "1.0.0", onnx("x", "z", 2, 3)).Signature
 	push("signature of another model", w.sign(edited), 422, "is not that of model.onnx")

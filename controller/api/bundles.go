@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/url"
 	"strings"
@@ -30,6 +31,7 @@ type gathering struct {
 	index bundle.Index
 	src   bundle.Source
 	has   map[blob.Digest]bool // in the bundle
+	notes notes
 	here  map[blob.Digest]bool // at those whom it is for: files of --base
 }
 
@@ -93,6 +95,7 @@ func (g *gathering) gather(ctx context.Context, q url.Values) error {
 			return err
 		}
 	}
+	g.index.Notes = g.notes.lines(g.has)
 	if len(g.index.Models)+len(g.index.Releases) == 0 {
 		return badRequest("Name models (--model NAME:VERSION), releases, or a site whose boxes are assigned some.", "there is nothing to put into the bundle")
 	}
@@ -143,51 +146,16 @@ func (g *gathering) trust(ctx context.Context) error {
 	return nil
 }
 
-// desired takes what the boxes of the site shall run, and those versions.
-func (g *gathering) desired(ctx context.Context) error {
-	boxes, err := g.a.boxes(ctx)
-	if err != nil {
-		return err
-	}
-	for _, b := range boxes {
-		if b.Site != g.index.Site {
-			continue
-		}
-		envelope, err := g.a.opts.Store.DesiredEnvelope(ctx, b.ID)
-		if err != nil {
-			return err
-		}
-		if envelope == nil {
-			continue
-		}
-		g.src.Desired[b.ID] = envelope
-		g.index.Desired = append(g.index.Desired, bundle.Desired{Box: b.ID, SizeBytes: int64(len(envelope))})
-		for _, m := range b.Models {
-			if m.DesiredDigest.IsZero() {
-				continue
-			}
-			v, err := g.a.opts.Store.Model(ctx, m.Name, m.DesiredVersion)
-			if err == nil {
-				err = g.model(ctx, v)
-			}
-			if err != nil {
-				return err
-			}
-		}
-	}
-	if len(g.index.Desired) == 0 {
-		return badRequest("See edgeherd model where NAME, edgeherd box list.", "no box of site %q is assigned anything", g.index.Site)
-	}
-	return nil
-}
-
 func (g *gathering) blob(d blob.Digest) error {
 	if d.IsZero() || g.has[d] {
 		return nil
 	}
 	size, err := g.a.opts.Blobs.Size(d)
 	if err != nil {
-		return fmt.Errorf("%s is not in the store of the controller, see edgeherd model verify: %w", d, err)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = refuse("Look which are missing: edgeherd model verify NAME:VERSION. Then push the same version again.", "its file %s is not in the store of the controller", d)
+		}
+		return err
 	}
 	g.has[d] = true
 	g.index.Blobs = append(g.index.Blobs, bundle.Blob{Digest: d, SizeBytes: size})
@@ -246,6 +214,16 @@ func (g *gathering) release(r store.Release) error {
 	return err
 }
 
+// wouldRefuse says of an error of Listed whether boxes would not install the version.
+func wouldRefuse(err error) bool {
+	for _, why := range []error{tufclient.ErrNotListed, tufclient.ErrRevoked, tufclient.ErrFloor, tufclient.ErrStale} {
+		if errors.Is(err, why) {
+			return true
+		}
+	}
+	return false
+}
+
 type checkBundleInput struct{ Body fleetapi.CheckBundle }
 
 // checkBundle says of a version that came in a bundle whether it would be taken,
@@ -283,7 +261,7 @@ func (a *API) checkBundle(ctx context.Context, in *checkBundleInput) (fleetapi.C
 	}
 	if a.opts.Trust != nil {
 		_, err := a.opts.Trust.Listed(ctx, want)
-		if errors.Is(err, tufclient.ErrNotListed) || errors.Is(err, tufclient.ErrRevoked) || errors.Is(err, tufclient.ErrFloor) || errors.Is(err, tufclient.ErrStale) {
+		if wouldRefuse(err) {
 			return out, refuse("See edgeherd trust status.", "boxes would refuse %s:%s: %s", want.Name, want.Version, err)
 		}
 		if err != nil {

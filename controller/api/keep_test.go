@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"net/http"
 	"os"
 	"strings"
 	"testing"
@@ -30,6 +31,13 @@ func TestOnlyAVersionThatNobodyNeedsIsRetired(t *testing.T) {
 	}
 	if w.blobs.Has(one.Digest) {
 		t.Error("its manifest stays")
+	}
+	other := append(onnx("x", "y"), protowire.AppendBytes(protowire.AppendTag(nil, 6, protowire.BytesType), []byte("other"))...)
+	w.put(other)
+	_, err := ops.PushModel(t.Context(), w.sign(manifest(t, "eye", "1.0.0", other)))
+	wantProblem(t, "other content under a number that was retired", err, http.StatusConflict, "eye:1.0.0 was retired here and had other content")
+	if again := w.push("eye", "1.0.0", "x", "y"); again != one {
+		t.Errorf("the same content came back as %v, was %v", again, one)
 	}
 	v, err := ops.VerifyModel(t.Context(), "eye", fleetapi.VerifyModel{Version: "2.0.0"})
 	if err != nil || !v.OK {

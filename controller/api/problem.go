@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -39,7 +40,7 @@ func (a *API) problem(ctx context.Context, what string, err error) error {
 	case errors.As(err, &p):
 		return p
 	case errors.Is(err, store.ErrNotFound):
-		return fleetapi.Problem(http.StatusNotFound, err.Error(), "")
+		return fleetapi.Problem(http.StatusNotFound, err.Error(), lookAt(err))
 	case errors.Is(err, store.ErrAwaits), errors.Is(err, store.ErrAhead):
 		return fleetapi.Problem(http.StatusConflict, err.Error(), "See: edgeherd rollout conflicts")
 	case errors.Is(err, store.ErrConflict):
@@ -51,6 +52,19 @@ func (a *API) problem(ctx context.Context, what string, err error) error {
 	}
 	a.log.Error("request failed", "route", what, "err", err)
 	return fleetapi.Problem(http.StatusInternalServerError, "the controller could not do this", "Its log says why; look for \"request failed\".")
+}
+
+// lookAt is the command that lists what there is of what was not found: the store
+// names it first.
+func lookAt(err error) string {
+	for _, k := range []struct{ begins, verb string }{
+		{"model ", "model list"}, {"release ", "release list"}, {"rollout ", "rollout list"}, {"lock ", "rollout locks"}, {"box ", "box list"}, {"no change of ", "trust status"},
+	} {
+		if strings.HasPrefix(err.Error(), k.begins) {
+			return "See which there are: edgeherd " + k.verb
+		}
+	}
+	return ""
 }
 
 func writeProblem(w http.ResponseWriter, p *fleetapi.Error) {

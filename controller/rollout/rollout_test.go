@@ -144,6 +144,19 @@ func TestFailureHaltsBeforeTheNextWave(t *testing.T) {
 	}
 }
 
+// Boxes that fetched other bytes than were signed are not to blame, nor is the version:
+// what the controller keeps of it is damaged, and pushing it again would not help.
+func TestAHaltOnWrongBytesNamesTheWayOut(t *testing.T) {
+	c := start(t, 3, fleetapi.PlanRequest{})
+	c.offered("0")
+	c.report(0, phaseFailed, other)
+	f := c.facts[fleet(1)[0].ID]
+	f.Err = fmt.Sprintf("fetch model.onnx: blob 3a83cfb9e22f: %s", blob.ErrMismatch)
+	c.facts[fleet(1)[0].ID] = f
+	c.offered()
+	c.want(fleetapi.RolloutHalted, "box-0: fetch model.onnx: blob 3a83cfb9e22f: content does not match its digest. Look whether the controller's copy is whole: edgeherd model verify "+target.String())
+}
+
 func TestActiveWithoutRunningDigestIsNoSuccess(t *testing.T) {
 	c := start(t, 1, fleetapi.PlanRequest{})
 	c.offered("0")

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/edgeherd/edgeherd/internal/blob"
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
 )
 
@@ -136,7 +137,7 @@ func (c *Course) judge(i int, now time.Time) {
 	}
 	if why := c.breach(i, seen); why != "" {
 		w.Ended = &now
-		c.setWave(i, fleetapi.WaveHalted, why)
+		c.setWave(i, fleetapi.WaveHalted, why+c.remedy(w))
 		return
 	}
 	if w.State == fleetapi.WavePassed {
@@ -242,6 +243,18 @@ func (c *Course) listen(now time.Time) {
 func (c *Course) end(s fleetapi.RolloutState, sentence string, now time.Time) {
 	c.rec.Decisions = append(c.rec.Decisions, Decision{From: string(c.r.State), To: string(s), Why: sentence})
 	c.r.State, c.r.Ended, c.r.Sentence, c.lead = s, &now, sentence, true
+}
+
+// remedy is the way out of failures that no other version and no visit mends: all
+// that a box fetched, from whom ever, was not what was signed, so that what the
+// controller keeps is damaged.
+func (c *Course) remedy(w *fleetapi.Wave) string {
+	for _, t := range w.Targets {
+		if c.r.Kind == fleetapi.KindModel && t.State == fleetapi.TargetFailed && strings.Contains(t.Err, blob.ErrMismatch.Error()) {
+			return ". Look whether the controller's copy is whole: edgeherd model verify " + c.r.Target.String()
+		}
+	}
+	return ""
 }
 
 func firstError(w *fleetapi.Wave) string {

@@ -28,7 +28,7 @@ func (m Model) Ref() models.Ref {
 
 // AddModel records a version whose envelope and files are in the blob store.
 // The same version with the same digest changes nothing; with another digest
-// it is ErrConflict: a version never changes its content.
+// it is ErrConflict: a version never changes its content, nor after it was retired.
 func (s *Store) AddModel(ctx context.Context, digest blob.Digest, m models.Manifest) error {
 	body, err := json.Marshal(m)
 	if err != nil {
@@ -38,7 +38,15 @@ func (s *Store) AddModel(ctx context.Context, digest blob.Digest, m models.Manif
 		return addArtefact(t, m.Name+":"+m.Version, digest,
 			t.QueryRow(ctx, `SELECT digest FROM model WHERE name = ? AND version = ?`, m.Name, m.Version),
 			func() error {
-				_, err := t.Exec(ctx, `INSERT INTO model (digest, name, version, manifest, pushed_ms, pinned) VALUES (?,?,?,?,?,0)`,
+				var content string
+				err := t.QueryRow(ctx, `SELECT content FROM model_retired WHERE name = ? AND version = ?`, m.Name, m.Version).Scan(&content)
+				if err == nil && content != blob.Sum(body).String() {
+					err = fmt.Errorf("%s:%s was retired here and had other content: %w", m.Name, m.Version, ErrConflict)
+				}
+				if err != nil && !errors.Is(err, sql.ErrNoRows) {
+					return err
+				}
+				_, err = t.Exec(ctx, `INSERT INTO model (digest, name, version, manifest, pushed_ms, pinned) VALUES (?,?,?,?,?,0)`,
 					digest.String(), m.Name, m.Version, string(body), s.now().UnixMilli())
 				return err
 			})

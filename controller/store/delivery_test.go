@@ -114,6 +114,14 @@ func packsGoByTheirUse(t *testing.T, open func(t *testing.T) *store.Store) {
 	if _, err := s.RetireModel(ctx, sum("one")); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("retired twice: %v", err)
 	}
+	// The number of a version names one content for ever, whoever signed it.
+	if err := s.AddModel(ctx, sum("other"), version("1.0.0", "b")); !errors.Is(err, store.ErrConflict) {
+		t.Errorf("other content under the number of a version that was retired: %v", err)
+	}
+	check(t, s.AddModel(ctx, sum("one, signed anew"), version("1.0.0", "a")))
+	_, err = s.RetireModel(ctx, sum("one, signed anew"))
+	check(t, err)
+	check(t, s.AddModel(ctx, sum("one"), version("1.0.0", "a")))
 }
 
 // pinOrRetire: what two controllers decide at the same time is one of both.

@@ -24,7 +24,8 @@ func (s *Store) RetireModel(ctx context.Context, d blob.Digest) (rest []blob.Dig
 			return err
 		}
 		var pinned int
-		if err := t.QueryRow(ctx, `SELECT pinned FROM model WHERE digest = ? FOR UPDATE`, d.String()).Scan(&pinned); err != nil {
+		var name, version, body string
+		if err := t.QueryRow(ctx, `SELECT pinned, name, version, manifest FROM model WHERE digest = ? FOR UPDATE`, d.String()).Scan(&pinned, &name, &version, &body); err != nil {
 			if errors.Is(err, sql.ErrNoRows) {
 				err = ErrNotFound
 			}
@@ -34,6 +35,10 @@ func (s *Store) RetireModel(ctx context.Context, d blob.Digest) (rest []blob.Dig
 			return fmt.Errorf("model %s is pinned: %w", d, ErrConflict)
 		}
 		if _, err := t.Exec(ctx, `DELETE FROM model WHERE digest = ?`, d.String()); err != nil {
+			return err
+		}
+		if _, err := t.Exec(ctx, `INSERT INTO model_retired (name, version, content, retired_ms) VALUES (?,?,?,?) ON CONFLICT (name, version) DO UPDATE SET retired_ms = excluded.retired_ms`,
+			name, version, blob.Sum([]byte(body)).String(), s.now().UnixMilli()); err != nil {
 			return err
 		}
 		after, err := needed(ctx, t)

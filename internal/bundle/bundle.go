@@ -67,6 +67,8 @@ type Index struct {
 	Desired  []Desired `json:"desired"`
 	Blobs    []Blob    `json:"blobs"`
 	Packs    []Pack    `json:"packs"`
+	// Notes are for people: what boxes of the site will not take, and why.
+	Notes []string `json:"notes,omitempty"`
 }
 
 // Item is a version of a model or of the agent; Digest is that of its signed

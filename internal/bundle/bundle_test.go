@@ -196,7 +196,11 @@ func TestABadBundleIsRefusedByName(t *testing.T) {
 		why  string
 	}{
 		"empty":               {nil, "no bundle.json"},
-		"no tar":              {bytes.Repeat([]byte("x"), 2000), "entry 1"},
+		"no tar":              {bytes.Repeat([]byte("x"), 2000), "entry 1: archive/tar: invalid tar header; copy it again"},
+		"packed with gzip":    {[]byte("\x1f\x8b\x08\x00\x00\x00\x00"), "unpack it first: gunzip -k "},
+		"packed with zstd":    {[]byte("\x28\xb5\x2f\xfd"), "unpack it first: unzstd "},
+		"packed as a zip":     {[]byte("PK\x03\x04\x14\x00"), "unpack it first: unzip "},
+		"shorter than a mark": {[]byte("P"), "copy it again"},
 		"cut in a file":       {good[:len(good)-1024-505], "cut short"},
 		"cut between files":   {good[:2048], "cut short"},
 		"out of the folder":   {heads(rename("../../etc/passwd")), "../../etc/passwd"},

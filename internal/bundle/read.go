@@ -3,6 +3,7 @@ package bundle
 import (
 	"archive/tar"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -25,7 +26,27 @@ func (b *Bundle) openTar(path string) error {
 	if err != nil {
 		return err
 	}
+	if err := packed(f, path); err != nil {
+		return err
+	}
 	return b.readTar(f, info.Size())
+}
+
+// packed refuses a file that somebody packed for the way, and says how to undo it.
+func packed(f io.ReaderAt, path string) error {
+	var head [6]byte
+	n, err := f.ReadAt(head[:], 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	for _, k := range []struct{ begins, way string }{
+		{"\x1f\x8b", "gunzip -k"}, {"\x28\xb5\x2f\xfd", "unzstd"}, {"\xfd7zXZ", "unxz -k"}, {"BZh", "bunzip2 -k"}, {"PK\x03\x04", "unzip"},
+	} {
+		if strings.HasPrefix(string(head[:n]), k.begins) {
+			return fmt.Errorf("it is packed; a bundle is read as it was exported, unpack it first: %s %s", k.way, path)
+		}
+	}
+	return nil
 }
 
 // file is what a tar is read from.
@@ -42,7 +63,7 @@ func (b *Bundle) readTar(f file, size int64) (err error) {
 			break
 		}
 		if err != nil {
-			return broken("read its entry %d: %w", n+1, err)
+			return broken("read its entry %d: %w; copy it again, or name a bundle", n+1, err)
 		}
 		name, err := tarName(h)
 		if err != nil {

@@ -83,7 +83,7 @@ func TestT3AStickBringsWhatIsSignedAndNothingElse(t *testing.T) {
 		}
 		for _, bad := range []struct{ name, path, why string }{
 			{"cut short", list, "cut short"},
-			{"a flipped byte", hurt, "does not match its digest"},
+			{"a flipped byte", hurt, "does not match its digest: the bundle was hurt on its way, or the stick wears out; copy the bundle again"},
 			{"not a bundle", filepath.Join(b.State(), "spool.db"), "damaged"},
 		} {
 			if res := b.carry(bad.path); !strings.Contains(res.Err, bad.why) {

@@ -329,6 +329,50 @@ async function liveValues() {
   await context.close();
 }
 
+/** On every page a word says that what people signed ends soon, and leads to what to do. */
+async function trustEnds() {
+  const { page, context } = await open();
+  const roles = (...stages) => ({
+    development: false,
+    items: stages.map((stage, i) => ({
+      role: `role-${i}`,
+      version: 1,
+      expires: "2026-06-01T00:00:00Z",
+      stage,
+      need: 1,
+      keys: ["3f0c1a92"],
+      signed: ["3f0c1a92"],
+      do: `edgeherd trust renew role-${i} --key FILE`,
+    })),
+  });
+  for (const [stages, word, named] of [
+    [["good", "good"], null, ""],
+    [["good", "soon"], "Metadata ends soon", "role-1"],
+    [["soon", "last_week"], "Metadata: act now", "role-0, role-1"],
+    [["good", "ended"], "Metadata: act now", "role-1"],
+  ]) {
+    await page.route("**/api/v1/trust/roles", (route) => route.fulfill({ json: roles(...stages) }));
+    const asked = page.waitForResponse("**/api/v1/trust/roles");
+    await visit(page, "/sites");
+    await (await asked).finished();
+    const chip = page.locator("header a[href='/models']", { hasText: "Metadata" });
+    if (word) {
+      await chip.waitFor();
+      const says = `${await chip.textContent()} (${await chip.getAttribute("title")})`;
+      check(`the trust chip of ${stages} says ${word}`, says === `${word} (${named})`, says);
+      await chip.click();
+      await page
+        .getByText(`edgeherd trust renew ${named.split(", ")[0]} --key FILE`)
+        .first()
+        .waitFor();
+    } else {
+      check(`no trust chip where all is ${stages[0]}`, (await chip.count()) === 0);
+    }
+    await page.unroute("**/api/v1/trust/roles");
+  }
+  await context.close();
+}
+
 async function rolloutButtons() {
   const { page, context } = await open();
   const { items } = await (async () => {
@@ -579,6 +623,7 @@ for (const part of [
   languages,
   filterAndSort,
   liveValues,
+  trustEnds,
   rolloutButtons,
   siteForm,
   ticketFilters,

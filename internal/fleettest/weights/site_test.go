@@ -88,6 +88,16 @@ func (l *line) share(t *testing.T, f *fleettest.Fleet, b *fleettest.Box, rate in
 	b.StartAgent()
 }
 
+// shop is a fleet of n boxes at one site, which share its line.
+func shop(t *testing.T, n int) (*fleettest.Fleet, *line) {
+	t.Helper()
+	f, wan := fleettest.NewAt(t, n, 1), new(line)
+	for _, b := range f.Boxes {
+		wan.share(t, f, b, bigBytes/60)
+	}
+	return f, wan
+}
+
 // TestAModelCrossesALineOnce rolls a model out to sites of several sizes.
 func TestAModelCrossesALineOnce(t *testing.T) {
 	if os.Getenv("EDGEHERD_PROVE") == "" {
@@ -97,12 +107,8 @@ func TestAModelCrossesALineOnce(t *testing.T) {
 	for _, n := range []int{1, 5, 12, 16, 64} {
 		t.Run(fmt.Sprint(n, " boxes"), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				f := fleettest.NewAt(t, n, 1)
+				f, wan := shop(t, n)
 				defer f.Close()
-				var wan line
-				for _, b := range f.Boxes {
-					wan.share(t, f, b, bigBytes/60)
-				}
 				began := time.Now()
 				deliver(t, f, dir)
 				t.Logf("it took %s", time.Since(began))

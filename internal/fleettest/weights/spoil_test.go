@@ -104,12 +104,8 @@ func crowd() int {
 func TestALiarAmongHoldersCostsTheLineNothing(t *testing.T) {
 	dir, digest := big(t)
 	synctest.Test(t, func(t *testing.T) {
-		f := fleettest.NewAt(t, crowd(), 1)
+		f, wan := shop(t, crowd())
 		defer f.Close()
-		var wan line
-		for _, b := range f.Boxes {
-			wan.share(t, f, b, bigBytes/60)
-		}
 		ref, err := f.PushDir(dir)
 		if err != nil {
 			t.Fatal(err)
@@ -123,7 +119,7 @@ func TestALiarAmongHoldersCostsTheLineNothing(t *testing.T) {
 			t.Error("nobody asked the liar")
 		}
 		sound(t, f.Boxes, digest)
-		aStickServesItsSite(t, f, &wan)
+		aStickServesItsSite(t, f, wan)
 	})
 }
 
@@ -202,12 +198,8 @@ func TestWhatTheOnlyHolderSpoilsCrossesTheLineOnceMore(t *testing.T) {
 				t.Skip("EDGEHERD_PROVE=1 tells this story")
 			}
 			synctest.Test(t, func(t *testing.T) {
-				f := fleettest.NewAt(t, neighbours(), 1)
+				f, wan := shop(t, neighbours())
 				defer f.Close()
-				var wan line
-				for _, b := range f.Boxes {
-					wan.share(t, f, b, bigBytes/60)
-				}
 				ref, err := f.PushDir(dir)
 				if err != nil {
 					t.Fatal(err)

@@ -183,7 +183,13 @@ func Public(path string) (trust.PublicKey, error) {
 	f, sealed, err := parse(data)
 	if err == nil && !sealed {
 		key, err := trust.ParsePrivateKey(data)
-		return key.Public(), err
+		if err != nil {
+			return trust.PublicKey{}, fmt.Errorf("read public key %s: %w", path, err)
+		}
+		return key.Public(), nil
 	}
-	return f.Public, err
+	if err != nil {
+		return trust.PublicKey{}, fmt.Errorf("read public key %s: %w", path, err)
+	}
+	return f.Public, nil
 }

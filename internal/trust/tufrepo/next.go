@@ -3,6 +3,7 @@ package tufrepo
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -113,13 +114,21 @@ func (p *Policy) Revoke(d blob.Digest) {
 }
 
 // Raise sets the least counter of a subject. It never sinks: boxes hold on to
-// what they were told only as long as the newest targets say it.
-func (p *Policy) Raise(subject string, counter uint64) error {
+// what they were told only as long as the newest targets say it. newest is the
+// version of the highest counter that a role lists: a floor above that would leave
+// boxes nothing to install.
+func (p *Policy) Raise(subject string, counter uint64, newest Target) error {
 	if kind, name, _ := strings.Cut(subject, "/"); kind != string(KindModel) && kind != string(KindRelease) || name == "" {
 		return fmt.Errorf("%q is not like model/NAME or release/agent", subject)
 	}
-	if have := p.Floors[subject]; counter < have {
+	have := p.Floors[subject]
+	switch {
+	case counter < have:
 		return fmt.Errorf("the floor of %s is %d already and cannot be lowered", subject, have)
+	case counter > have && newest.Counter == 0:
+		return fmt.Errorf("no role lists %s, so a floor of it has nothing to keep; see edgeherd trust status and edgeherd model list", subject)
+	case counter > have && counter > newest.Counter:
+		return fmt.Errorf("the highest counter listed of %s is %d, of %s in %s: a floor of %d would refuse every version and cannot be lowered; give %d at most", subject, newest.Counter, newest.Version, RoleFor(newest.Kind, newest.Channel), counter, newest.Counter)
 	}
 	if p.Floors == nil {
 		p.Floors = map[string]uint64{}
@@ -128,21 +137,53 @@ func (p *Policy) Raise(subject string, counter uint64) error {
 	return nil
 }
 
+// Floor is the least counter of a subject that boxes install.
+func (d Documents) Floor(subject string) uint64 {
+	top, err := ParseTargets(d[RoleTargets])
+	if err != nil || top.Policy == nil {
+		return 0
+	}
+	return top.Policy.Floors[subject]
+}
+
+// Listed are all versions that roles list.
+func (d Documents) Listed() (out []Target) {
+	for _, role := range slices.Sorted(maps.Keys(d)) {
+		if t, err := ParseTargets(d[role]); err == nil {
+			out = append(out, t.Targets...)
+		}
+	}
+	return out
+}
+
+// Newest is the version of a subject with the highest counter; empty: none is listed.
+func (d Documents) Newest(subject string) (newest Target) {
+	for _, t := range d.Listed() {
+		if t.Subject() == subject && t.Counter > newest.Counter {
+			newest = t
+		}
+	}
+	return newest
+}
+
 // Change is what happens to the keys of a role. Threshold 0 leaves it.
 type Change struct {
-	Add       []trust.PublicKey
+	Add []trust.PublicKey
+	// Remove names keys by the first digits of their ids.
 	Remove    []trust.KeyID
 	Threshold int
 }
 
-// Apply changes keys.
-func (c Change) Apply(k *Keys) error {
+// Apply changes the keys of a role.
+func (c Change) Apply(role string, k *Keys) error {
 	for _, id := range c.Remove {
+		gone := func(p trust.PublicKey) bool { return id != "" && strings.HasPrefix(string(p.ID()), string(id)) }
 		n := len(k.Public)
-		k.Public = slices.DeleteFunc(k.Public, func(p trust.PublicKey) bool { return p.ID() == id })
-		if len(k.Public) == n {
-			return fmt.Errorf("the role has no key %s", id)
+		left := slices.DeleteFunc(slices.Clone(k.Public), gone)
+		if len(left) != n-1 {
+			return fmt.Errorf("the id %q names %d keys of %s, which has %v", id, n-len(left), role, k.IDs())
 		}
+		k.Public = left
 	}
 	for _, p := range c.Add {
 		if !slices.Contains(k.Public, p) {
@@ -152,18 +193,21 @@ func (c Change) Apply(k *Keys) error {
 	if c.Threshold > 0 {
 		k.Threshold = c.Threshold
 	}
-	return k.check("with this change")
+	if k.Threshold > len(k.Public) {
+		return fmt.Errorf("%s would need %d different keys to sign and have %d: give more with --add KEY, or fewer must sign with --threshold", role, k.Threshold, len(k.Public))
+	}
+	return k.check(role)
 }
 
 // Change changes the keys that root names for a role.
 func (r *Root) Change(role string, c Change) error {
 	switch role {
 	case RoleRoot:
-		return c.Apply(&r.Root)
+		return c.Apply(role, &r.Root)
 	case RoleTargets:
-		return c.Apply(&r.Targets)
+		return c.Apply(role, &r.Targets)
 	case RoleTimestamp:
-		return c.Apply(&r.Online)
+		return c.Apply(role, &r.Online)
 	}
 	return fmt.Errorf("root names no keys of %s", role)
 }
@@ -175,13 +219,13 @@ const RoleControllers = "controllers"
 func (t *Targets) Change(role string, c Change) error {
 	if role == RoleControllers && t.Policy != nil {
 		k := Keys{Public: t.Policy.Controllers, Threshold: 1}
-		err := c.Apply(&k)
+		err := c.Apply(role, &k)
 		t.Policy.Controllers = k.Public
 		return err
 	}
 	for i := range t.Delegations {
 		if t.Delegations[i].Role == role {
-			return c.Apply(&t.Delegations[i].Keys)
+			return c.Apply(role, &t.Delegations[i].Keys)
 		}
 	}
 	return fmt.Errorf("nothing is delegated to a role %s", role)

@@ -102,7 +102,8 @@ func TestTheNextVersionOfAName(t *testing.T) {
 		t.Errorf("retired: %v", err)
 	}
 	var p tufrepo.Policy
-	if p.Raise("model/vad", 5) != nil || p.Raise("model/vad", 4) == nil || p.Raise("vad", 4) == nil {
+	five := tufrepo.Target{Kind: tufrepo.KindModel, Name: "vad", Version: "5", Channel: "stable", Counter: 5}
+	if p.Raise("model/vad", 5, five) != nil || p.Raise("model/vad", 4, five) == nil || p.Raise("vad", 4, five) == nil {
 		t.Errorf("floors: %+v", p)
 	}
 }
@@ -138,5 +139,91 @@ func TestT34NamesOfDocumentsAreNoPaths(t *testing.T) {
 	}
 	if role, v, err := tufrepo.ParseFileName("12.models-stable.json"); err != nil || role != "models-stable" || v != 12 {
 		t.Errorf("got %s %d %v", role, v, err)
+	}
+}
+
+// A floor cannot be lowered: one that is above all that is listed would leave boxes
+// nothing to install, for ever.
+func TestAFloorIsNeverAboveWhatIsListed(t *testing.T) {
+	r := trusttest.New(t, func() time.Time { return now })
+	r.List(trusttest.Stable, r.Model("vad", "1.0.0", "one", 3))
+	r.List(trusttest.Stable, r.Model("vad", "2.0.0", "two", 4))
+	r.List(trusttest.Stable, r.Model("eye", "9.0.0", "nine", 9))
+	docs := tufrepo.Documents{tufrepo.RoleRoot: r.Pin, tufrepo.RoleTargets: r.Sign(r.Targets), trusttest.Stable: r.Sign(r.Roles[trusttest.Stable])}
+	newest := docs.Newest("model/vad")
+	if newest.Version != "2.0.0" || docs.Newest("model/none").Counter != 0 || docs.Newest("release/vad").Counter != 0 {
+		t.Fatalf("newest of vad: %+v", newest)
+	}
+	p := tufrepo.Policy{Floors: map[string]uint64{"model/old": 7}}
+	for _, c := range []struct {
+		subject string
+		counter uint64
+		newest  tufrepo.Target
+		want    string
+	}{
+		{"model/vad", 5, newest, "highest counter listed of model/vad is 4, of 2.0.0 in models-stable"},
+		{"model/none", 1, tufrepo.Target{}, "no role lists model/none"},
+		{"model/vad", 4, newest, ""},
+		{"model/vad", 3, newest, "is 4 already and cannot be lowered"},
+		{"model/old", 7, tufrepo.Target{}, ""}, // as it is, though all were retired since
+	} {
+		err := p.Raise(c.subject, c.counter, c.newest)
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("floor of %s at %d: %v, want %q", c.subject, c.counter, err, c.want)
+		}
+	}
+	if p.Floors["model/vad"] != 4 || len(p.Floors) != 2 {
+		t.Errorf("floors: %v", p.Floors)
+	}
+}
+
+func TestAChangeOfKeysNamesTheRoleAndTheWayOut(t *testing.T) {
+	a, b := trusttest.NewKey(t).Public(), trusttest.NewKey(t).Public()
+	keys := func() tufrepo.Keys { return tufrepo.Keys{Public: []trust.PublicKey{a, b}, Threshold: 1} }
+	for name, c := range map[string]struct {
+		change tufrepo.Change
+		want   string
+	}{
+		"more than there are": {tufrepo.Change{Threshold: 3}, "models-dev would need 3 different keys to sign and have 2: give more with --add KEY"},
+		"the last but one":    {tufrepo.Change{Remove: []trust.KeyID{a.ID()}, Threshold: 2}, "models-dev would need 2 different keys to sign and have 1"},
+		"an id of nobody":     {tufrepo.Change{Remove: []trust.KeyID{"zz"}}, `the id "zz" names 0 keys of models-dev`},
+		"no id":               {tufrepo.Change{Remove: []trust.KeyID{""}}, `the id "" names 0 keys`},
+	} {
+		k := keys()
+		if err := c.change.Apply("models-dev", &k); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", name, err, c.want)
+		}
+	}
+	k := keys()
+	if err := (tufrepo.Change{Remove: []trust.KeyID{trust.KeyID(a.ID().Short())}}).Apply("models-dev", &k); err != nil || len(k.Public) != 1 || k.Public[0] != b {
+		t.Errorf("a key by the digits that people are shown: %v, %+v", err, k)
+	}
+}
+
+// What pages and notices say of a role changes at these moments and at no others.
+func TestAStageBeginsAtItsBoundary(t *testing.T) {
+	const day = 24 * time.Hour
+	for _, c := range []struct {
+		role string
+		left time.Duration
+		want tufrepo.Stage
+	}{
+		{tufrepo.RoleRoot, 180 * day, tufrepo.Good},
+		{tufrepo.RoleRoot, 180*day - 1, tufrepo.Soon},
+		{tufrepo.RoleTargets, 90 * day, tufrepo.Good},
+		{tufrepo.RoleTargets, 90*day - 1, tufrepo.Soon},
+		{"models-stable", 30 * day, tufrepo.Good},
+		{"models-stable", 30*day - 1, tufrepo.Soon},
+		{tufrepo.RoleTimestamp, 15 * day, tufrepo.Good},
+		{tufrepo.RoleTimestamp, 15*day - 1, tufrepo.Soon},
+		{"models-stable", 7 * day, tufrepo.Soon},
+		{"models-stable", 7*day - 1, tufrepo.LastWeek},
+		{tufrepo.RoleRoot, 1, tufrepo.LastWeek},
+		{tufrepo.RoleRoot, 0, tufrepo.Ended},
+		{tufrepo.RoleRoot, -1, tufrepo.Ended},
+	} {
+		if got := tufrepo.StageOf(c.role, now.Add(c.left), now); got != c.want {
+			t.Errorf("%s, %s before its end: %s, want %s", c.role, c.left, got, c.want)
+		}
 	}
 }

@@ -71,6 +71,15 @@ func (k Keys) check(role string) error {
 	return nil
 }
 
+// IDs are those of the keys.
+func (k Keys) IDs() []trust.KeyID {
+	out := []trust.KeyID{}
+	for _, p := range k.Public {
+		out = append(out, p.ID())
+	}
+	return out
+}
+
 // Missing is how many more keys must sign a document.
 func (k Keys) Missing(document []byte) int { return max(0, k.Threshold-len(k.Signed(document))) }
 
