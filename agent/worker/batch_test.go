@@ -138,30 +138,32 @@ func TestEachGetsItsOwnAnswer(t *testing.T) {
 func TestACallerThatGivesUpInTheQueueHarmsNobody(t *testing.T) {
 	const grace = time.Second // of a loaded machine, to say that it is skipped
 	w := startGraph(t, chain(40), Options{Grace: grace})
-	w.order.Lock()
-	nothing := w.newest
-	w.order.Unlock()
+	newest := func() chan struct{} {
+		w.order.Lock()
+		defer w.order.Unlock()
+		return w.newest
+	}
+	handed := func(give func() error) chan error { // returns once the worker has it
+		before, end := newest(), make(chan error, 1)
+		go func() { end <- give() }()
+		for newest() == before {
+			<-time.After(time.Millisecond)
+		}
+		return end
+	}
 	const n = 400
 	long := []Tensor{{Name: "x", DType: models.FP32, Shape: []int64{n, n}, Data: make([]byte, 4*n*n)}}
-	first := make(chan error, 1)
-	go func() {
-		_, err := w.Infer(context.WithoutCancel(t.Context()), long, nil)
-		first <- err
-	}()
-	for sent := false; !sent; { // or the next would be before it
-		<-time.After(time.Millisecond)
-		w.order.Lock()
-		sent = w.newest != nothing
-		w.order.Unlock()
-	}
 	pid := pidOf(t, w)
-	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil { // it computes for as long as we like
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil { // so that the first takes as long as we like
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	first := handed(func() error { _, err := w.Infer(context.WithoutCancel(t.Context()), long, nil); return err })
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	small := []Tensor{{Name: "x", DType: models.FP32, Shape: []int64{1, 1}, Data: floats(1)}}
-	if _, err := w.Infer(ctx, small, nil); err != nil && !errors.Is(err, ErrDeadline) {
+	second := handed(func() error { _, err := w.Infer(ctx, small, nil); return err })
+	cancel()
+	if err := <-second; !errors.Is(err, ErrDeadline) {
 		t.Errorf("the one that gave up: %v", err)
 	}
 	<-time.After(2 * grace)
