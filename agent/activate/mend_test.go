@@ -131,6 +131,9 @@ func TestADamagedFileIsFetchedAgainWhileTheVersionBeforeServes(t *testing.T) {
 					w.phases, w.fetched = nil, 0
 					w.restart(func() { sp.do(t, w.store.Path(victim)) })
 					w.wantServes("vad:1.0")
+					if len(w.phases) == 0 {
+						w.t.Fatal("nothing is told")
+					}
 					told := w.phases[0]
 					if told.Version != "2.0" || told.Phase != "fetching" || !strings.Contains(told.Err, file) || !strings.Contains(told.Err, "1.0 serves meanwhile") {
 						t.Errorf("told %+v", told)
