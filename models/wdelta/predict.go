@@ -27,8 +27,9 @@ type grid struct {
 	still    []byte            // bits for the last two rows: 1 where nothing moved
 	size     []int64           // moving average, down a column, of what prediction leaves
 	weight   [features]int64   // of each pattern, the constant and the base in this row, in 1/65536
-	unit     int               // a move of the usual size in fine units, as a power of two
-	base     int64             // in 64ths of that
+	unit     uint8             // a move of the usual size in fine units, as a power of two
+	same     int64             // half of that: the constant
+	base     int64             // in 64ths of it
 	learnt   int               // from how many moves of this row
 	power    int64             // of the column's patterns
 	share    int64             // of what is left that a pattern takes on, for its weight, over 2^31
@@ -47,6 +48,7 @@ type run struct {
 // start begins a run.
 func (g *grid) start(r run) {
 	*g = grid{width: r.width, col: r.col, pattern: g.pattern, still: g.still, size: g.size, unit: g.unit}
+	g.same = 1 << (g.unit - fineBits - 1)
 	if cap(g.pattern) < r.width {
 		g.pattern = make([][patterns]int32, r.width)
 		g.still = make([]byte, r.width)
@@ -63,9 +65,8 @@ func (g *grid) start(r run) {
 // predict sets guess and power for the next element. base is in fine units.
 func (g *grid) predict(base int64) {
 	v, w := &g.pattern[g.col], &g.weight
-	g.base = min(max(base>>(g.unit-6), -mostBase), mostBase)
-	same := g.constant()
-	guess, power := same*w[patterns]+g.base*w[patterns+1], same*same+g.base*g.base
+	g.base = min(max(base>>((g.unit-6)&63), -mostBase), mostBase)
+	guess, power := g.same*w[patterns]+g.base*w[patterns+1], g.same*g.same+g.base*g.base
 	for k := range patterns {
 		x := int64(v[k])
 		guess += x * w[k]
@@ -73,9 +74,6 @@ func (g *grid) predict(base int64) {
 	}
 	g.guess, g.power = guess, power
 }
-
-// constant is half a move of the usual size.
-func (g *grid) constant() int64 { return 1 << (g.unit - fineBits - 1) }
 
 // trusted reports whether prediction has left less than there was.
 func (g *grid) trusted() bool { return g.missed < g.moved }
@@ -112,7 +110,7 @@ func (g *grid) next() {
 func (g *grid) fit(v *[patterns]int32, e int64) {
 	w := &g.weight
 	toWeight := e << 36 / (g.power&(1<<62-1) | 1) >> min(bits.Len(uint(g.learnt>>4)), 4)
-	w[patterns] += toWeight * g.constant() >> 21
+	w[patterns] += toWeight * g.same >> 21
 	w[patterns+1] += toWeight * g.base >> 21
 	for k := range patterns {
 		w[k] += toWeight * int64(v[k]) >> 21
