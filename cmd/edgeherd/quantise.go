@@ -54,13 +54,13 @@ func (q *quantising) addTo(f *pflag.FlagSet) {
 
 // check refuses flags that make no sense together.
 func (q *quantising) check(name string) error {
-	if !q.on && q.base == "" {
+	if !q.on && q.base == "" && len(q.evaluation) == 0 {
 		return nil
 	}
 	base, _, err := modelVersion(q.base)
 	switch {
 	case !q.on || q.base == "":
-		return failure{exitUsage, errors.New("--quantise-delta and --base NAME:VERSION go together")}
+		return failure{exitUsage, errors.New("--quantise-delta and --base NAME:VERSION go together, and --evaluation with them")}
 	case err != nil:
 		return failure{exitUsage, err}
 	case base != name:
@@ -134,14 +134,15 @@ func (w *workshop) run(ctx context.Context, client *fleetapi.Client) (out fleeta
 			return out, err
 		}
 		verdict := w.prove(ctx, paths, &q)
+		if verdict != nil && !errors.Is(verdict, errWorse) {
+			return out, verdict // nothing was measured
+		}
 		w.c.say("%g levels, %.1f bits a weight: %s %.6g, as trained %.6g: %s", levels, q.Files[0].Bits, q.Metric, q.After, q.Before, says(verdict))
 		switch {
 		case verdict == nil:
 			out = fleetapi.Packed{Manifest: w.out, Paths: paths}
 			out.Manifest.Provenance = &models.Provenance{Quantised: &q}
 			return out, w.tellSize(ctx, paths, q)
-		case !errors.Is(verdict, errWorse):
-			return out, verdict
 		case 2*levels > finestLevels:
 			return out, fmt.Errorf("not pushed: %w; push the weights as they are, without --quantise-delta", verdict)
 		}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 
 	"github.com/edgeherd/edgeherd/internal/blob"
 	"github.com/edgeherd/edgeherd/models"
@@ -50,7 +51,11 @@ func (e evaluator) answers(ctx context.Context, graph, samples string) (models.G
 	cmd.Stderr = &says
 	out, err := cmd.Output()
 	if err != nil {
-		return models.Golden{}, fmt.Errorf("%s: %w: %s", e.runner, err, bytes.TrimSpace(says.Bytes()))
+		said := string(bytes.TrimSpace(says.Bytes()))
+		if e.library == "" && strings.Contains(said, "load ONNX Runtime") {
+			said += "; name the library with --library FILE"
+		}
+		return models.Golden{}, fmt.Errorf("%s: %w: %s", e.runner, err, said)
 	}
 	g, err := models.DecodeGolden(out)
 	if err != nil {
