@@ -29,7 +29,11 @@ const (
 	onnxReadAhead   = 64 << 10
 	onnxExternal    = 1 // TensorProto.DataLocation EXTERNAL
 	onnxNoSizeLimit = math.MaxInt64
+	maxONNXBytes    = math.MaxInt32 // of a file: protobuf, and so ONNX Runtime, reads no more
 )
+
+// waysToLess is what to do with a model that no box could load.
+const waysToLess = "store them as fp16 or int8, or have a backend serve the model"
 
 // ReadONNXFile reads the header of the ONNX file at path.
 func ReadONNXFile(path string) (ONNXInfo, error) {
@@ -217,7 +221,7 @@ func (p *onnxParser) tensor(end int64) (name string, err error) {
 		return p.skip(f)
 	})
 	if err == nil && external {
-		err = fmt.Errorf("tensor %q keeps its data in another file: export the model with its weights inside (onnx.save without save_as_external_data)", name)
+		err = fmt.Errorf("tensor %q keeps its data in another file: export the model with its weights inside (onnx.save without save_as_external_data); of more than 2 GB: %s", name, waysToLess)
 	}
 	return name, err
 }

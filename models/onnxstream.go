@@ -68,7 +68,9 @@ func (p *onnxParser) field(end int64) (onnxField, error) {
 			if n > uint64(end-p.off) {
 				return f, fmt.Errorf("field at byte %d is longer than what holds it: truncated or not ONNX", p.off)
 			}
-			f.end = p.off + int64(n)
+			if f.end = p.off + int64(n); f.end > maxONNXBytes {
+				return f, fmt.Errorf("it has more than %d bytes, which ONNX Runtime does not load: weights inside are too many; %s", maxONNXBytes, waysToLess)
+			}
 		}
 	default:
 		return f, fmt.Errorf("invalid protobuf wire type %d at byte %d", typ, p.off)
