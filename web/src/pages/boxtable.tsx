@@ -30,7 +30,12 @@ const columns: Column[] = [
     show: "",
     cell: (box) => (
       <>
-        <Link to="/boxes/$id" params={{ id: box.id }} className="link font-medium">
+        <Link
+          to="/boxes/$id"
+          params={{ id: box.id }}
+          title={box.name}
+          className="link font-medium md:block md:max-w-60 md:truncate"
+        >
           {box.name}
         </Link>
         <span className="block text-xs text-soft">
@@ -45,7 +50,16 @@ const columns: Column[] = [
       </>
     ),
   },
-  { key: "site", field: "site", show: "hidden md:table-cell", cell: (box) => box.site },
+  {
+    key: "site",
+    field: "site",
+    show: "hidden md:table-cell",
+    cell: (box) => (
+      <span title={box.site} className="block max-w-48 truncate">
+        {box.site}
+      </span>
+    ),
+  },
   { key: "health", field: "health", show: "", cell: (box) => <Conditions box={box} /> },
   {
     key: "link",
@@ -74,12 +88,12 @@ const columns: Column[] = [
   },
   {
     key: "fan",
-    show: "hidden xl:table-cell text-right",
+    show: "hidden 2xl:table-cell text-right",
     cell: (box) => <Reading name="fan_rpm" value={box.latest.fan_rpm} />,
   },
   {
     key: "power",
-    show: "hidden xl:table-cell text-right",
+    show: "hidden 2xl:table-cell text-right",
     cell: (box) => <Reading name="power_watts" value={box.latest.power_watts} />,
   },
   {
@@ -133,7 +147,7 @@ function Models({ box }: { box: Box }) {
   if (box.models.length === 0) return <span className="text-soft">{t("box.noModel")}</span>;
   const words = box.models.map((m) => `${m.name} ${m.running_version || m.desired_version || ""}`);
   return (
-    <span className="line-clamp-2 max-w-72 text-xs" title={words.join(", ")}>
+    <span className="line-clamp-2 min-w-28 max-w-72 text-xs" title={words.join(", ")}>
       {words.join(", ")}
     </span>
   );

@@ -64,7 +64,7 @@ function NoBoxes() {
     <Card>
       <Empty title={t("fleet.empty")}>
         <p>{t("fleet.emptyReal")}</p>
-        <Command>edgeherd box enrol --name box-1 --site site-1 --dir ./box-1</Command>
+        <Command>edgeherd enroll token --site site-1</Command>
         <p className="mt-3">{t("fleet.emptyDemo")}</p>
         <Command>edgeherd up</Command>
       </Empty>
@@ -127,7 +127,7 @@ function Counts({ summary }: { summary: Summary }) {
               type="button"
               aria-pressed={on}
               onClick={() => void navigate({ search: (s) => ({ ...s, q: on ? undefined : c.filter }) })}
-              className={`card flex h-full w-full flex-wrap items-baseline justify-between gap-x-2 px-3 py-1.5 text-left sm:block sm:py-2 hover:border-edge ${on ? "outline-2 outline-accent" : ""}`}
+              className={`card flex h-full w-full items-baseline justify-between gap-x-2 px-3 py-1.5 text-left sm:block sm:py-2 hover:border-edge ${on ? "outline-2 outline-accent" : ""}`}
             >
               <span className={`chip text-xs ${c.count > 0 ? look.colour : "text-soft"}`}>
                 <Icon name={look.icon} size={14} />
