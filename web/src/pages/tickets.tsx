@@ -330,7 +330,7 @@ function Row({ ticket }: { ticket: Ticket }) {
   const word = useWord();
   return (
     <tr>
-      <td>
+      <td className="min-w-36">
         <Link to="/tickets/$id" params={{ id: ticket.id }} className="link font-medium">
           {name(ticket)}
         </Link>
