@@ -6,7 +6,7 @@ import { useTranslation } from "react-i18next";
 import { newKey, post, url } from "../api/client";
 import type { Rollout, Session } from "../api/generated";
 import { canEverywhere } from "../api/people";
-import { paths, rolloutQuery, sessionQuery } from "../api/queries";
+import { paths, rolloutQuery, rolloutsQuery, sessionQuery } from "../api/queries";
 import { Icon, type IconName } from "../ui/icons";
 import { Fault } from "../ui/parts";
 import { countOf, tally, targetsOf } from "./progress";
@@ -14,12 +14,11 @@ import { countOf, tally, targetsOf } from "./progress";
 type Action = { action: string; icon: IconName; className: string; words: string };
 
 /** useActions lists what a person may do, each with how many boxes it is about. */
-function useActions(rollout: Rollout): Action[] {
+function useActions(rollout: Rollout, back: number): Action[] {
   const { t } = useTranslation();
   const counts = tally(targetsOf(rollout));
   const waiting = countOf(counts, "scheduled");
   const approval = awaits(rollout);
-  const back = takenBack(rollout);
   const actions: Record<string, Action> = {
     start: {
       action: "start",
@@ -79,15 +78,21 @@ export const awaits = (rollout: Rollout): number =>
 /**
  * takenBack counts the boxes that a rollback is about, as the controller does:
  * those that were offered the version and ran another one before. What was
- * taken back is the business of the rollouts that do it.
+ * taken back, or overtaken by a later rollout of the same name, is the business
+ * of that one: a click on an old page must not bring back what nobody means.
  */
-export const takenBack = (rollout: Rollout): number =>
-  rollout.rolled_back_by?.length
-    ? 0
-    : targetsOf(rollout).filter(
-        ({ offered, state, before }) =>
-          offered && state !== "superseded" && before.digest && before.digest !== rollout.target.digest,
-      ).length;
+export function takenBack(rollout: Rollout, all: readonly Rollout[]): number {
+  const { kind, target, created } = rollout;
+  const overtaken = all.some(
+    (other) =>
+      other.kind === kind && other.target.name === target.name && other.started && other.created > created,
+  );
+  if (overtaken || rollout.rolled_back_by?.length) return 0;
+  return targetsOf(rollout).filter(
+    ({ offered, state, before }) =>
+      offered && state !== "superseded" && before.digest && before.digest !== target.digest,
+  ).length;
+}
 
 /** mayAct: what ends or halts a rollout is open to more roles than what brings software to boxes. */
 export const mayAct = (session: Session | undefined, action: string): boolean =>
@@ -101,7 +106,9 @@ export function Actions({ rollout }: { rollout: Rollout }) {
   const cancel = useRef<HTMLDialogElement>(null);
   const rollback = useRef<HTMLDialogElement>(null);
   const asks: Record<string, RefObject<HTMLDialogElement | null>> = { cancel, rollback };
-  const actions = useActions(rollout);
+  const all = useQuery(rolloutsQuery).data?.items;
+  const back = all ? takenBack(rollout, all) : 0;
+  const actions = useActions(rollout, back);
   const act = useMutation({
     mutationFn: ({ action, key }: { action: string; key: string }) =>
       post<Rollout>(url(paths.rolloutActions, { id: rollout.id }), { action }, key),
@@ -143,10 +150,10 @@ export function Actions({ rollout }: { rollout: Rollout }) {
       />
       <Ask
         dialog={rollback}
-        title={t("rollout.rollbackTitle", { count: takenBack(rollout) })}
+        title={t("rollout.rollbackTitle", { count: back })}
         text={t("rollout.rollbackHow")}
         no={t("rollout.rollbackNot")}
-        yes={t("rollout.rollback", { count: takenBack(rollout) })}
+        yes={t("rollout.rollback", { count: back })}
         run={() => run("rollback")}
       />
     </div>
