@@ -65,5 +65,10 @@ export default defineConfig({
   },
   worker: { format: "es" },
   server: { proxy: { "/api": process.env.EDGEHERD_URL ?? "http://127.0.0.1:8443" } },
-  test: { include: ["test/unit/**/*.test.ts"], environment: "node", env: { TZ: "Asia/Shanghai" } },
+  test: {
+    include: ["test/unit/**/*.test.ts"],
+    environment: "node",
+    env: { TZ: "Asia/Shanghai" },
+    testTimeout: 120_000, // the machine may be busy
+  },
 } as Parameters<typeof defineConfig>[0]);

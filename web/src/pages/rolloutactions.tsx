@@ -82,10 +82,14 @@ export const awaits = (rollout: Rollout): number =>
  * of that one: a click on an old page must not bring back what nobody means.
  */
 export function takenBack(rollout: Rollout, all: readonly Rollout[]): number {
-  const { kind, target, created } = rollout;
+  const { id, kind, target, created } = rollout;
   const overtaken = all.some(
     (other) =>
-      other.kind === kind && other.target.name === target.name && other.started && other.created > created,
+      other.id !== id &&
+      other.kind === kind &&
+      other.target.name === target.name &&
+      other.started &&
+      other.created > created,
   );
   if (overtaken || rollout.rolled_back_by?.length) return 0;
   return targetsOf(rollout).filter(

@@ -10,7 +10,15 @@ const box = (state: string, before: string, offered = true) => ({
   ...(offered && { offered: "2026-01-15T11:45:00Z" }),
 });
 const rollout = (waves: object[], more: object = {}) =>
-  ({ state: "running", kind: "model", created: "2026-01-15T11:00:00Z", target, waves, ...more }) as Rollout;
+  ({
+    id: "r-mine",
+    state: "running",
+    kind: "model",
+    created: "2026-01-15T11:00:00Z",
+    target,
+    waves,
+    ...more,
+  }) as Rollout;
 
 test("a rollback is about the boxes that were offered the version and ran another one", () => {
   const targets = [
@@ -22,9 +30,9 @@ test("a rollback is about the boxes that were offered the version and ran anothe
     box("scheduled", "sha256:old", false),
   ];
   const mine = rollout([{ state: "running", targets }]);
-  expect(takenBack(mine, [mine])).toBe(2);
+  expect(takenBack(mine, [{ ...mine, created: "2026-01-15T11:00:00.001Z", started: mine.created }])).toBe(2);
   expect(takenBack({ ...mine, rolled_back_by: ["r-1"] }, [mine])).toBe(0);
-  const later = { created: "2026-01-16T11:00:00Z", started: "2026-01-16T11:00:00Z" };
+  const later = { id: "r-later", created: "2026-01-16T11:00:00Z", started: "2026-01-16T11:00:00Z" };
   expect(takenBack(mine, [mine, rollout([], later)])).toBe(0);
   expect(takenBack(mine, [mine, rollout([], { ...later, started: undefined })])).toBe(2);
   expect(takenBack(mine, [mine, rollout([], { ...later, target: { ...target, name: "ocr-det" } })])).toBe(2);
