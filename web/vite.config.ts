@@ -68,7 +68,7 @@ export default defineConfig({
   test: {
     include: ["test/unit/**/*.test.ts"],
     environment: "node",
-    testTimeout: 120_000,
     env: { TZ: "Asia/Shanghai" },
+    testTimeout: 120_000, // the machine may be busy
   },
 } as Parameters<typeof defineConfig>[0]);

@@ -48,7 +48,10 @@ func boxListCommand(c *cli) *cobra.Command {
 			return err
 		}
 		s := boxSheet("box-list", list, list.Items)
-		s.items = items(list.Items)
+		s.items, s.none, s.brief = items(list.Items), "No boxes yet. To add one: edgeherd enroll token --site SITE", true
+		if filter != "" {
+			s.none = "No box matches " + filter
+		}
 		return c.print(s)
 	})
 	f := cmd.Flags()

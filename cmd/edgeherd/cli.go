@@ -13,15 +13,19 @@ import (
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
 )
 
-// verbs makes all top-level commands. A new verb is a file of its own and a
-// line here.
-var verbs = []func(*cli) *cobra.Command{
-	upCommand, serverCommand, loginCommand, contextCommand,
-	boxCommand, enrollCommand, secretCommand, siteCommand, fleetCommand, modelCommand, releaseCommand, bundleCommand, trustCommand, rolloutCommand, healthCommand,
-	applyCommand, diffCommand, explainCommand, configCommand,
-	ticketCommand, visitCommand, rmaCommand, notifyCommand,
-	userCommand, tokenCommand, auditCommand,
-	completionCommand, versionCommand,
+// chapters are the top-level commands in the order in which a newcomer needs
+// them. A new verb is a file of its own and a word here.
+var chapters = []struct {
+	title string
+	verbs []func(*cli) *cobra.Command
+}{
+	{"Start:", []func(*cli) *cobra.Command{upCommand, serverCommand, loginCommand, contextCommand}},
+	{"Boxes and sites:", []func(*cli) *cobra.Command{fleetCommand, boxCommand, siteCommand, enrollCommand, secretCommand}},
+	{"Models, releases and who signs them:", []func(*cli) *cobra.Command{modelCommand, releaseCommand, rolloutCommand, bundleCommand, trustCommand}},
+	{"Settings of boxes:", []func(*cli) *cobra.Command{applyCommand, diffCommand, explainCommand, configCommand}},
+	{"Dust, wear and visits:", []func(*cli) *cobra.Command{healthCommand, ticketCommand, visitCommand, rmaCommand, notifyCommand}},
+	{"People and programs:", []func(*cli) *cobra.Command{userCommand, tokenCommand, auditCommand}},
+	{"This program:", []func(*cli) *cobra.Command{completionCommand, versionCommand}},
 }
 
 // cli is one run of the command line.
@@ -82,9 +86,17 @@ func (c *cli) root() *cobra.Command {
 		}
 		return nil
 	}
-	for _, v := range verbs {
-		root.AddCommand(v(c))
+	for _, ch := range chapters {
+		root.AddGroup(&cobra.Group{ID: ch.title, Title: ch.title})
+		for _, v := range ch.verbs {
+			cmd := v(c)
+			cmd.GroupID = ch.title
+			root.AddCommand(cmd)
+		}
 	}
+	root.SetHelpCommandGroupID(chapters[len(chapters)-1].title)
+	// A command that only has others is not used by itself, whatever RunE says.
+	root.SetUsageTemplate(strings.Replace(root.UsageTemplate(), "{{if .Runnable}}", "{{if and .Runnable (not .HasAvailableSubCommands)}}", 1))
 	return root
 }
 

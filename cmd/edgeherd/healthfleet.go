@@ -128,7 +128,7 @@ func (c *cli) healthBox(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	s := sheet{kind: "box-care", value: v, head: []string{"CAUSE", "LEVEL", "SURE", "SINCE", "CLOSED", "THROTTLES IN", "WHY"}}
+	s := sheet{kind: "box-care", value: v, head: []string{"CAUSE", "LEVEL", "SURE", "SINCE", "CLOSED", "THROTTLES IN", "WHY"}, none: "Nothing was found."}
 	for _, f := range v.Findings {
 		why, closed := "-", "-"
 		if len(f.Evidence) > 0 {

@@ -7,12 +7,9 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -31,6 +28,8 @@ type sheet struct {
 	rows   [][]string
 	names  []string // for -o name
 	bare   bool     // a table without its head: one value that is copied on
+	none   string   // said of a table without rows, in place of its head
+	brief  bool     // a terminal that is too narrow gets the last column cut, not folded
 }
 
 func (c *cli) print(s sheet) error {
@@ -149,70 +148,6 @@ func noFormula(cell string) string {
 		return cell
 	}
 	return "'" + cell
-}
-
-// printable takes from a text what would move the cursor or colour the terminal
-// of whoever reads it: texts of boxes are as their boxes like them.
-func printable(text string) string {
-	return strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return ' '
-		}
-		return r
-	}, text)
-}
-
-// table writes columns as wide as their widest cell. Colours do not count.
-func (c *cli) table(s sheet) {
-	n := len(s.head)
-	if s.narrow > 0 && c.output != "wide" {
-		n = s.narrow
-	}
-	rows := slices.Clone(s.rows)
-	head := !c.noHeaders && !s.bare
-	if head {
-		rows = append([][]string{s.head}, rows...)
-	}
-	for i, row := range rows {
-		rows[i] = slices.Clone(row)
-		for j := range row {
-			rows[i][j] = printable(row[j])
-		}
-	}
-	width := make([]int, n)
-	for _, row := range rows {
-		for i, cell := range row[:n] {
-			width[i] = max(width[i], utf8.RuneCountInString(cell))
-		}
-	}
-	colour := c.colourful(c.color)
-	for r, row := range rows {
-		var line strings.Builder
-		for i, cell := range row[:n] {
-			pad := width[i] - utf8.RuneCountInString(cell)
-			if colour && (r > 0 || !head) {
-				cell = paint(cell)
-			}
-			line.WriteString(cell)
-			if i < n-1 {
-				line.WriteString(strings.Repeat(" ", pad+2))
-			}
-		}
-		fmt.Fprintln(c.out, strings.TrimRight(line.String(), " "))
-	}
-}
-
-// paint colours the words that say how something is.
-func paint(word string) string {
-	colour := map[string]string{
-		"live": "32", "healthy": "32", "verified": "32", "ok": "32", "current": "32", "done": "32", "passed": "32", "succeeded": "32", "active": "32",
-		"late": "33", "watch": "33", "ticket": "33", "reopened": "33", "updating": "33", "running": "33", "paused": "33", "unreachable": "33", "enrolled": "33", "quarantined": "33",
-		"silent": "31", "urgent": "31", "failed": "31", "halted": "31", "revoked": "31",
-	}[word]
-	if colour == "" {
-		return word
-	}
-	return "\x1b[" + colour + "m" + word + "\x1b[0m"
 }
 
 // age says how long ago t was.

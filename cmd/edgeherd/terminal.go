@@ -18,13 +18,23 @@ type terminal struct {
 	// inTTY and outTTY say that a person sits there.
 	inTTY, outTTY, wordsTTY bool
 	env                     func(string) string
+	columns                 int // of the screen that out is; 0: it is none
 }
 
 func newTerminal() terminal {
 	return terminal{
 		in: os.Stdin, out: os.Stdout, words: os.Stderr, env: os.Getenv,
 		inTTY: isTTY(os.Stdin), outTTY: isTTY(os.Stdout), wordsTTY: isTTY(os.Stderr),
+		columns: columnsOf(os.Stdout),
 	}
+}
+
+func columnsOf(f *os.File) int {
+	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
+	if err != nil {
+		return 0
+	}
+	return int(size.Col)
 }
 
 func isTTY(f *os.File) bool {

@@ -46,7 +46,14 @@ func ticketListCommand(c *cli) *cobra.Command {
 			return err
 		}
 		s := ticketSheet("ticket-list", list, list.Items)
-		s.items = items(list.Items)
+		s.items, s.none = items(list.Items), "No ticket is open. Those that ended: edgeherd ticket list --all"
+		switch filter {
+		case "":
+			s.none = "No ticket was ever opened."
+		case openTickets:
+		default:
+			s.none = "No ticket matches " + filter
+		}
 		return c.print(s)
 	})
 	cmd.Flags().StringVar(&filter, "filter", "", `expression, such as 'due = true AND site = "berlin-1"'`)

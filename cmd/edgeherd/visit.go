@@ -136,7 +136,10 @@ func visitListCommand(c *cli) *cobra.Command {
 			return err
 		}
 		s := visitSheet("visit-list", list, list.Items)
-		s.items = items(list.Items)
+		s.items, s.none = items(list.Items), "No visit is planned. A route through the sites where something is due: edgeherd visit plan"
+		if all {
+			s.none = "There was no visit yet."
+		}
 		return c.print(s)
 	})
 	cmd.Flags().StringVar(&site, "site", "", "only of this site")

@@ -7,6 +7,15 @@ export const oldMs = 120_000;
 
 export const isOld = (iso: string | undefined, now: number): boolean => !iso || now - Date.parse(iso) > oldMs;
 
+/**
+ * regional is the form of a language that the reader's browser asks for: 3 Apr
+ * in Britain, Apr 3 in America. English without a region is British.
+ */
+export function regional(language: string): string {
+  const asked = globalThis.navigator?.languages?.find((tag) => tag.startsWith(`${language}-`));
+  return asked ?? (language === "en" ? "en-GB" : language);
+}
+
 const cache = new Map<string, Intl.NumberFormat>();
 
 /** number formats with at most digits decimals. */
@@ -14,7 +23,10 @@ export function number(value: number, language: string, digits = 0): string {
   const key = `${language}/${digits}`;
   let format = cache.get(key);
   if (!format) {
-    format = new Intl.NumberFormat(language, { maximumFractionDigits: digits, minimumFractionDigits: 0 });
+    format = new Intl.NumberFormat(regional(language), {
+      maximumFractionDigits: digits,
+      minimumFractionDigits: 0,
+    });
     cache.set(key, format);
   }
   return format.format(value);
@@ -62,7 +74,7 @@ function largest(seconds: number): [string, number] {
 /** ago is the age of a moment in words: "3 minutes ago". A future is "now". */
 export function ago(iso: string, now: number, language: string): string {
   const [unit, count] = largest(Math.max(0, (now - Date.parse(iso)) / 1000));
-  const format = new Intl.RelativeTimeFormat(language, {
+  const format = new Intl.RelativeTimeFormat(regional(language), {
     numeric: count === 0 ? "auto" : "always",
     style: "short",
   });
@@ -73,7 +85,7 @@ export function ago(iso: string, now: number, language: string): string {
 export function duration(seconds: number, language: string): string {
   const short = seconds > 0 && seconds < 1;
   const [unit, count] = short ? ["millisecond", 1000 * seconds] : largest(seconds);
-  return new Intl.NumberFormat(language, {
+  return new Intl.NumberFormat(regional(language), {
     style: "unit",
     unit,
     unitDisplay: "short",
@@ -99,7 +111,7 @@ export const timeZone = (zone: Zone): string | undefined => (zone === "utc" ? "U
 
 /** stamp is a date and time with its zone named. */
 export function stamp(iso: string, language: string, zone: Zone): string {
-  return new Intl.DateTimeFormat(language, {
+  return new Intl.DateTimeFormat(regional(language), {
     day: "numeric",
     month: "short",
     hour: "2-digit",
@@ -115,7 +127,7 @@ export function stamp(iso: string, language: string, zone: Zone): string {
 export function clock(iso: string, now: number, language: string, zone: Zone): string {
   const day = new Intl.DateTimeFormat("en-CA", { timeZone: timeZone(zone) });
   const other = day.format(new Date(iso)) !== day.format(now);
-  return new Intl.DateTimeFormat(language, {
+  return new Intl.DateTimeFormat(regional(language), {
     ...(other ? { day: "numeric", month: "short" } : { second: "2-digit" }),
     hour: "2-digit",
     minute: "2-digit",
@@ -136,7 +148,7 @@ export function percent(part: number, whole: number, language: string): string {
 /** day is a date alone. A calendar day such as 2026-03-14 is the same in every zone. */
 export function day(iso: string, language: string, zone: Zone): string {
   const calendar = /^\d{4}-\d\d-\d\d$/.test(iso);
-  return new Intl.DateTimeFormat(language, {
+  return new Intl.DateTimeFormat(regional(language), {
     day: "numeric",
     month: "short",
     year: "numeric",
@@ -146,7 +158,7 @@ export function day(iso: string, language: string, zone: Zone): string {
 
 /** distance of metres as the crow flies. */
 export function distance(metres: number, language: string): string {
-  return new Intl.NumberFormat(language, {
+  return new Intl.NumberFormat(regional(language), {
     style: "unit",
     unit: metres < 1000 ? "meter" : "kilometer",
     maximumFractionDigits: metres < 10_000 && metres >= 1000 ? 1 : 0,
@@ -155,4 +167,4 @@ export function distance(metres: number, language: string): string {
 
 /** signedPercent has its sign always: what is above or below the clean box. */
 export const signedPercent = (value: number, language: string): string =>
-  `${new Intl.NumberFormat(language, { maximumFractionDigits: 1, signDisplay: "exceptZero" }).format(value)} %`;
+  `${new Intl.NumberFormat(regional(language), { maximumFractionDigits: 1, signDisplay: "exceptZero" }).format(value)} %`;

@@ -46,7 +46,7 @@ export function peopleParts({ open, visit, check, dialogClean }) {
     const { page, context, complaints } = await open({ width: 390 });
     await visit(page, "/");
     await page.getByRole("button", { name: "Settings" }).click();
-    await page.getByRole("menuitem", { name: "Users and tokens" }).click();
+    await page.getByRole("link", { name: "Users and tokens" }).click();
     await page.getByRole("button", { name: "Invite a user" }).click();
     const dialog = await dialogClean(page, "the form of an invitation");
     await dialog.getByLabel("Name").fill("zoe");

@@ -158,8 +158,18 @@ function boxList(query) {
 }
 
 function act(rollout, action) {
-  const state = { start: "running", pause: "paused", resume: "running", cancel: "canceled" }[action];
+  const state = {
+    start: "running",
+    pause: "paused",
+    resume: "running",
+    approve: rollout.state,
+    rollback: rollout.state === "running" ? "canceled" : rollout.state,
+    cancel: "canceled",
+  }[action];
   if (!state) throw new Refused(422, `no action ${action}`);
+  if (action === "approve")
+    for (const wave of rollout.waves) if (wave.state === "waiting") delete wave.reason;
+  if (action === "rollback") rollout.rolled_back_by = ["r-z7y6x5w4v3"];
   rollout.state = state;
   rollout.sentence = `${action[0].toUpperCase()}${action.slice(1)}: asked by the mock server`;
   tell({ topic: "rollouts", id: rollout.id });

@@ -143,7 +143,12 @@ export function HostMapView({ boxes, matching, fill }: Props) {
         />
       </div>
       <p className="mt-2 min-h-10 text-sm sm:min-h-5" aria-hidden="true">
-        {words || <span className="text-soft">{t("map.keys")}</span>}
+        {words || (
+          <span className="text-soft">
+            <span className="pointer-coarse:hidden">{t("map.keys")}</span>
+            <span className="hidden pointer-coarse:inline">{t("map.tap")}</span>
+          </span>
+        )}
       </p>
       <p className="sr-only" aria-live="polite">
         {pointed?.spoken ? words : ""}

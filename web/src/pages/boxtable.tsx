@@ -9,7 +9,7 @@ import type { Box } from "../api/generated";
 import { boxListQuery } from "../api/queries";
 import { percent, signedPercent } from "../format";
 import { useInterval } from "../ui/forecast";
-import { Ago, Card, Empty, Fault, Loading, Reading, Simulated } from "../ui/parts";
+import { Ago, Card, Empty, Fault, Loading, Reading, Scroll, Simulated } from "../ui/parts";
 import { SortHead } from "../ui/sort";
 import { State, useWord } from "../ui/state";
 
@@ -30,7 +30,12 @@ const columns: Column[] = [
     show: "",
     cell: (box) => (
       <>
-        <Link to="/boxes/$id" params={{ id: box.id }} className="link font-medium">
+        <Link
+          to="/boxes/$id"
+          params={{ id: box.id }}
+          title={box.name}
+          className="link font-medium md:block md:max-w-60 md:truncate"
+        >
           {box.name}
         </Link>
         <span className="block text-xs text-soft">
@@ -45,7 +50,16 @@ const columns: Column[] = [
       </>
     ),
   },
-  { key: "site", field: "site", show: "hidden md:table-cell", cell: (box) => box.site },
+  {
+    key: "site",
+    field: "site",
+    show: "hidden md:table-cell",
+    cell: (box) => (
+      <span title={box.site} className="block max-w-48 truncate">
+        {box.site}
+      </span>
+    ),
+  },
   { key: "health", field: "health", show: "", cell: (box) => <Conditions box={box} /> },
   {
     key: "link",
@@ -69,17 +83,17 @@ const columns: Column[] = [
   {
     key: "resistance",
     field: "resistance",
-    show: "hidden lg:table-cell text-right",
+    show: "hidden xl:table-cell text-right",
     cell: (box) => <Resistance box={box} />,
   },
   {
     key: "fan",
-    show: "hidden xl:table-cell text-right",
+    show: "hidden min-[1760px]:table-cell text-right",
     cell: (box) => <Reading name="fan_rpm" value={box.latest.fan_rpm} />,
   },
   {
     key: "power",
-    show: "hidden xl:table-cell text-right",
+    show: "hidden min-[1760px]:table-cell text-right",
     cell: (box) => <Reading name="power_watts" value={box.latest.power_watts} />,
   },
   {
@@ -88,8 +102,13 @@ const columns: Column[] = [
     show: "hidden md:table-cell",
     cell: (box) => <State kind="update" value={box.update} old={isAway(box)} />,
   },
-  { key: "models", field: "model", show: "hidden lg:table-cell", cell: (box) => <Models box={box} /> },
-  { key: "reads", show: "hidden xl:table-cell text-right", cell: (box) => <Right box={box} /> },
+  {
+    key: "models",
+    field: "model",
+    show: "hidden min-[1400px]:table-cell",
+    cell: (box) => <Models box={box} />,
+  },
+  { key: "reads", show: "hidden min-[1400px]:table-cell text-right", cell: (box) => <Right box={box} /> },
 ];
 
 /** Conditions is the box's health; on a phone also what the hidden columns would warn of. */
@@ -133,7 +152,7 @@ function Models({ box }: { box: Box }) {
   if (box.models.length === 0) return <span className="text-soft">{t("box.noModel")}</span>;
   const words = box.models.map((m) => `${m.name} ${m.running_version || m.desired_version || ""}`);
   return (
-    <span className="line-clamp-2 max-w-72 text-xs" title={words.join(", ")}>
+    <span className="line-clamp-2 min-w-28 max-w-72 text-xs" title={words.join(", ")}>
       {words.join(", ")}
     </span>
   );
@@ -226,37 +245,39 @@ function Rows({ boxes, more, loading, next }: RowsProps) {
   const after = rows.getTotalSize() - ((shown.at(-1)?.end ?? top) - top);
   return (
     <>
-      <table className="grid-table" aria-rowcount={boxes.length + 1}>
-        <thead>
-          <tr>
-            {columns.map((column) => (
-              <Head key={column.key} column={column} />
-            ))}
-          </tr>
-        </thead>
-        <tbody ref={body}>
-          {before > 0 && <Gap height={before} />}
-          {shown.map((row) => {
-            const box = boxes[row.index] as Box;
-            return (
-              <tr
-                key={box.id}
-                ref={rows.measureElement}
-                data-index={row.index}
-                aria-rowindex={row.index + 2}
-                style={{ height: rowHeight }}
-              >
-                {columns.map((column) => (
-                  <td key={column.key} className={column.show}>
-                    {column.cell(box)}
-                  </td>
-                ))}
-              </tr>
-            );
-          })}
-          {after > 0 && <Gap height={after} />}
-        </tbody>
-      </table>
+      <Scroll label={t("table.title")}>
+        <table className="grid-table" aria-rowcount={boxes.length + 1}>
+          <thead>
+            <tr>
+              {columns.map((column) => (
+                <Head key={column.key} column={column} />
+              ))}
+            </tr>
+          </thead>
+          <tbody ref={body}>
+            {before > 0 && <Gap height={before} />}
+            {shown.map((row) => {
+              const box = boxes[row.index] as Box;
+              return (
+                <tr
+                  key={box.id}
+                  ref={rows.measureElement}
+                  data-index={row.index}
+                  aria-rowindex={row.index + 2}
+                  style={{ height: rowHeight }}
+                >
+                  {columns.map((column) => (
+                    <td key={column.key} className={column.show}>
+                      {column.cell(box)}
+                    </td>
+                  ))}
+                </tr>
+              );
+            })}
+            {after > 0 && <Gap height={after} />}
+          </tbody>
+        </table>
+      </Scroll>
       {more && (
         <div className="p-2 text-center">
           <button type="button" className="button" disabled={loading} onClick={next}>

@@ -5,7 +5,7 @@ import { useTranslation } from "react-i18next";
 import uPlot from "uplot";
 import type { Mark, Series, SeriesReply } from "../api/generated";
 import { now as present } from "../api/now";
-import { metric, number, oldMs, timeZone, unitOf } from "../format";
+import { metric, number, oldMs, regional, timeZone, unitOf } from "../format";
 import { Clock } from "../ui/parts";
 import { usePrefs } from "../ui/prefs";
 import { useWidth } from "../ui/width";
@@ -235,7 +235,7 @@ function tick(seconds: number, step: number, language: string, zone: string | un
     step >= 86_400
       ? { day: "numeric", month: "short" }
       : { hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
-  return new Intl.DateTimeFormat(language, { ...fields, timeZone: zone }).format(seconds * 1000);
+  return new Intl.DateTimeFormat(regional(language), { ...fields, timeZone: zone }).format(seconds * 1000);
 }
 
 function show(
@@ -253,7 +253,7 @@ function show(
     to.textContent = to.dataset.now ?? "";
     return;
   }
-  const at = new Intl.DateTimeFormat(language, {
+  const at = new Intl.DateTimeFormat(regional(language), {
     day: "numeric",
     month: "short",
     hour: "2-digit",

@@ -64,7 +64,7 @@ function NoBoxes() {
     <Card>
       <Empty title={t("fleet.empty")}>
         <p>{t("fleet.emptyReal")}</p>
-        <Command>edgeherd box enrol --name box-1 --site site-1 --dir ./box-1</Command>
+        <Command>edgeherd enroll token --site site-1</Command>
         <p className="mt-3">{t("fleet.emptyDemo")}</p>
         <Command>edgeherd up</Command>
       </Empty>
@@ -117,19 +117,19 @@ function Counts({ summary }: { summary: Summary }) {
   const { q } = route.useSearch();
   const navigate = route.useNavigate();
   return (
-    <ul className="grid grid-cols-2 gap-2 sm:grid-cols-3 lg:flex">
+    <ul className="grid grid-cols-2 gap-2 sm:grid-cols-3 lg:grid-cols-[repeat(auto-fit,minmax(7.5rem,1fr))]">
       {countsOf(summary).map((c) => {
         const look = lookOf(c.kind, c.value);
         const on = q === c.filter;
         return (
-          <li key={c.filter} className="lg:flex-1">
+          <li key={c.filter}>
             <button
               type="button"
               aria-pressed={on}
               onClick={() => void navigate({ search: (s) => ({ ...s, q: on ? undefined : c.filter }) })}
-              className={`card flex h-full w-full flex-wrap items-baseline justify-between gap-x-2 px-3 py-1.5 text-left sm:block sm:py-2 hover:border-edge ${on ? "outline-2 outline-accent" : ""}`}
+              className={`card flex h-full w-full items-baseline justify-between gap-x-2 px-3 py-1.5 text-left sm:block sm:py-2 hover:border-edge ${on ? "outline-2 outline-accent" : ""}`}
             >
-              <span className={`chip text-xs ${c.count > 0 ? look.colour : "text-soft"}`}>
+              <span className={`chip text-xs whitespace-normal! ${c.count > 0 ? look.colour : "text-soft"}`}>
                 <Icon name={look.icon} size={14} />
                 {t(`card.${c.kind}.${c.value}`)}
               </span>

@@ -4,6 +4,7 @@
 // first page that needs one; English needs none.
 import { useQuery } from "@tanstack/react-query";
 import { useTranslation } from "react-i18next";
+import { regional } from "../format";
 
 export type Phrase = { text?: string; code?: string; args?: string[] };
 export type Phrases = { phrase: Record<string, string>; word: Record<string, string> };
@@ -26,7 +27,7 @@ export const slug = (text: string): string =>
 /** figure writes a number of the sentence as the language does, with the digits that it came with. */
 export function figure(arg: string, language: string): string {
   const digits = numeric.exec(arg)?.[1]?.length ?? 0;
-  return new Intl.NumberFormat(language, {
+  return new Intl.NumberFormat(regional(language), {
     minimumFractionDigits: digits,
     maximumFractionDigits: digits,
     signDisplay: arg.startsWith("+") ? "always" : "auto",

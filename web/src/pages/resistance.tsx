@@ -3,7 +3,7 @@
 import { useRef } from "react";
 import { useTranslation } from "react-i18next";
 import type { BoxCare, CareDay } from "../api/generated";
-import { day as dayText, number, signedPercent } from "../format";
+import { day as dayText, number, regional, signedPercent } from "../format";
 import { usePrefs } from "../ui/prefs";
 import { useWidth } from "../ui/width";
 
@@ -193,7 +193,11 @@ function Months({ care, scale, width }: { care: BoxCare; scale: Scale; width: nu
   const { i18n } = useTranslation();
   const { days } = care;
   const room = Math.max(1, Math.ceil(days.length / 6));
-  const format = new Intl.DateTimeFormat(i18n.language, { day: "numeric", month: "short", timeZone: "UTC" });
+  const format = new Intl.DateTimeFormat(regional(i18n.language), {
+    day: "numeric",
+    month: "short",
+    timeZone: "UTC",
+  });
   return days
     .filter(({ day }, i) => i % room === Math.floor(room / 2) && scale.x(Date.parse(day)) < width - 26)
     .map(({ day }) => (

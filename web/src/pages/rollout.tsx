@@ -1,17 +1,16 @@
 // One rollout: how it stands, what can be done about it, its waves, its boxes.
-import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
+import { useQuery } from "@tanstack/react-query";
 import { getRouteApi, Link } from "@tanstack/react-router";
-import { useRef } from "react";
 import { useTranslation } from "react-i18next";
-import { newKey, post, url } from "../api/client";
-import type { Rollout, Session, Target, Wave } from "../api/generated";
-import { canEverywhere } from "../api/people";
-import { paths, rolloutQuery, sessionQuery } from "../api/queries";
+import type { Rollout, Target, Wave } from "../api/generated";
+import { rolloutQuery } from "../api/queries";
 import { bytes, duration } from "../format";
-import { Icon, type IconName } from "../ui/icons";
+import { Icon } from "../ui/icons";
 import { Ago, Card, Clock, Facts, Fault, Loading, Page, Scroll } from "../ui/parts";
 import { lookOf, State, useWord } from "../ui/state";
-import { Bar, countOf, tally, targetsOf, useTallyWords } from "./progress";
+import { Gates } from "./gates";
+import { Bar, tally, targetsOf, useTallyWords } from "./progress";
+import { Actions } from "./rolloutactions";
 import { Target as TargetName } from "./rollouts";
 import { Sentence } from "./sentence";
 
@@ -52,6 +51,7 @@ export function RolloutPage() {
             </li>
           ))}
         </ol>
+        <Gates rollout={rollout} />
         <Targets rollout={rollout} />
         <Plan rollout={rollout} />
       </div>
@@ -77,6 +77,15 @@ function Standing({ rollout }: { rollout: Rollout }) {
         </span>
         <div className="min-w-0">
           <Sentence rollout={rollout} strong />
+          {rollout.affected && (
+            <p className="mt-1" lang="en">
+              {rollout.affected}
+            </p>
+          )}
+          <Others id={rollout.rollback_of} word="rollout.backOf" />
+          {rollout.rolled_back_by?.map((id) => (
+            <Others key={id} id={id} word="rollout.backBy" />
+          ))}
           {rollout.state === "draft" && rollout.warnings.length > 0 && (
             <ul className="mt-1 list-disc pl-5" lang="en" aria-label={t("rollout.warnings")}>
               {rollout.warnings.map((warning) => (
@@ -91,116 +100,29 @@ function Standing({ rollout }: { rollout: Rollout }) {
   );
 }
 
-type Action = { action: string; icon: IconName; className: string; words: string };
-
-/** useActions lists what a person may do, each with how many boxes it is about. */
-function useActions(rollout: Rollout): Action[] {
+/** Others names a rollout that this one takes back, or that takes this one back. */
+function Others({ id, word }: { id: string | undefined; word: string }) {
   const { t } = useTranslation();
-  const counts = tally(targetsOf(rollout));
-  const waiting = countOf(counts, "scheduled");
-  const actions: Record<string, Action> = {
-    start: {
-      action: "start",
-      icon: "play",
-      className: "primary",
-      words: t("rollout.start", { count: counts.total }),
-    },
-    pause: {
-      action: "pause",
-      icon: "paused",
-      className: "primary",
-      words: t("rollout.pause", { count: waiting }),
-    },
-    resume: {
-      action: "resume",
-      icon: "play",
-      className: "primary",
-      words: t("rollout.resume", { count: waiting }),
-    },
-    cancel: {
-      action: "cancel",
-      icon: "cross",
-      className: "danger",
-      words: t("rollout.cancel", { count: waiting }),
-    },
-  };
-  const offered: Record<string, string[]> = {
-    draft: ["start", "cancel"],
-    running: ["pause", "cancel"],
-    paused: ["resume", "cancel"],
-    halted: ["cancel"],
-  };
-  return (offered[rollout.state] ?? []).map((name) => actions[name] as Action);
+  if (!id) return null;
+  return (
+    <p className="mt-1">
+      {t(word)}{" "}
+      <Link to="/rollouts/$id" params={{ id }} className="link code">
+        {id}
+      </Link>
+    </p>
+  );
 }
 
-/** mayAct: what ends or halts a rollout is open to more roles than what brings software to boxes. */
-export const mayAct = (session: Session | undefined, action: string): boolean =>
-  canEverywhere(session, "rollout.stop") &&
-  (action === "pause" || action === "cancel" || canEverywhere(session, "rollout.run"));
-
-function Actions({ rollout }: { rollout: Rollout }) {
+/** useSize says how large a wave is: "1 box", "25%" or "rest". */
+function useSize(): (size: string) => string {
   const { t } = useTranslation();
-  const client = useQueryClient();
-  const session = useQuery(sessionQuery);
-  const dialog = useRef<HTMLDialogElement>(null);
-  const actions = useActions(rollout);
-  const act = useMutation({
-    mutationFn: ({ action, key }: { action: string; key: string }) =>
-      post<Rollout>(url(paths.rolloutActions, { id: rollout.id }), { action }, key),
-    // The answer is the rollout after the action; what boxes do is shown only
-    // when they report it.
-    onSuccess: (after) => client.setQueryData(rolloutQuery(rollout.id).queryKey, after),
-    onSettled: () => client.invalidateQueries({ queryKey: ["rollouts"] }),
-  });
-  if (actions.length === 0) return null;
-  const allowed = actions.filter(({ action }) => mayAct(session.data, action));
-  const run = (action: string) => act.mutate({ action, key: newKey() });
-  const counts = tally(targetsOf(rollout));
-  const kept = counts.total - countOf(counts, "scheduled");
-  return (
-    <div className="mt-3">
-      <div className="flex flex-wrap gap-2">
-        {allowed.map(({ action, icon, className, words }) => (
-          <button
-            key={action}
-            type="button"
-            className={`button ${className}`}
-            disabled={act.isPending}
-            onClick={() => (action === "cancel" ? dialog.current?.showModal() : run(action))}
-          >
-            <Icon name={icon} />
-            {words}
-          </button>
-        ))}
-      </div>
-      {session.data && allowed.length === 0 && <p className="mt-1.5 text-soft">{t("rollout.readOnly")}</p>}
-      {act.error && <Fault error={act.error} />}
-      <dialog
-        ref={dialog}
-        aria-labelledby="cancel-title"
-        className="card m-auto w-[min(30rem,calc(100vw-2rem))] p-4 text-text backdrop:bg-[#0008]"
-      >
-        <h2 id="cancel-title">{t("rollout.cancelTitle", { count: counts.total - kept })}</h2>
-        <p className="mt-2">{t("rollout.cancelKept", { count: kept })}</p>
-        <div className="mt-4 flex flex-wrap justify-end gap-2">
-          <button type="button" className="button" onClick={() => dialog.current?.close()}>
-            {t("rollout.keepGoing")}
-          </button>
-          <button
-            type="button"
-            className="button danger"
-            onClick={() => {
-              dialog.current?.close();
-              run("cancel");
-            }}
-          >
-            <Icon name="cross" />
-            {t("rollout.cancel", { count: counts.total - kept })}
-          </button>
-        </div>
-      </dialog>
-    </div>
-  );
+  return (size) =>
+    size === "rest"
+      ? t("rollout.rest")
+      : /^\d+$/.test(size)
+        ? t("count.boxes", { count: Number(size) })
+        : size;
 }
 
 function WaveCard({ wave, index, rollout }: { wave: Wave; index: number; rollout: Rollout }) {
@@ -208,14 +130,13 @@ function WaveCard({ wave, index, rollout }: { wave: Wave; index: number; rollout
   const words = useTallyWords();
   const counts = tally(wave.targets ?? []);
   const size = rollout.request.waves?.[index];
+  const sizeWord = useSize();
   return (
     <section className="card h-full px-3 py-2.5">
       <div className="flex flex-wrap items-baseline justify-between gap-x-2">
         <h2>
           {t("rollout.wave", { number: index + 1 })}
-          {size && (
-            <span className="ml-1.5 font-normal text-soft">{size === "rest" ? t("rollout.rest") : size}</span>
-          )}
+          {size && <span className="ml-1.5 font-normal text-soft">{sizeWord(size)}</span>}
         </h2>
         <State kind="wave" value={wave.state} className="text-xs" />
       </div>
@@ -268,11 +189,17 @@ function Targets({ rollout }: { rollout: Rollout }) {
           <thead>
             <tr>
               <th scope="col">{t("column.name")}</th>
-              <th scope="col">{t("rollout.waveColumn")}</th>
+              <th scope="col" className="hidden sm:table-cell">
+                {t("rollout.waveColumn")}
+              </th>
               <th scope="col">{t("column.state")}</th>
               <th scope="col">{t("rollout.report")}</th>
-              <th scope="col">{t("rollout.measured")}</th>
-              <th scope="col">{t("rollout.changed")}</th>
+              <th scope="col" className="hidden md:table-cell">
+                {t("rollout.measured")}
+              </th>
+              <th scope="col" className="hidden md:table-cell">
+                {t("rollout.changed")}
+              </th>
             </tr>
           </thead>
           <tbody>
@@ -287,6 +214,7 @@ function Targets({ rollout }: { rollout: Rollout }) {
 }
 
 function TargetRow({ target, wave }: { target: Target; wave: number }) {
+  const { t } = useTranslation();
   const word = useWord();
   return (
     <tr>
@@ -294,24 +222,37 @@ function TargetRow({ target, wave }: { target: Target; wave: number }) {
         <Link to="/boxes/$id" params={{ id: target.box }} className="link font-medium">
           {target.name}
         </Link>
-        <span className="block text-xs text-soft">{target.site}</span>
+        <span className="block text-xs text-soft">
+          {target.site}
+          <span className="sm:hidden"> · {t("rollout.wave", { number: wave })}</span>
+        </span>
       </td>
-      <td className="num">{wave}</td>
+      <td className="num hidden sm:table-cell">{wave}</td>
       <td>
         <State kind="target" value={target.state} />
       </td>
-      <td className="max-w-96 min-w-40">
-        {target.phase ? word("phase", target.phase) : "–"}
+      <td className="max-w-96 sm:min-w-40">
+        {target.phase ? word("phase", target.phase) : target.waits ? "" : "–"}
+        {target.waits && (
+          <span className="block text-soft" lang="en">
+            {target.waits}
+          </span>
+        )}
+        {target.bad && target.bad.length > 0 && (
+          <span className="block text-hot">
+            {t("gate.over", { list: target.bad.map((gate) => word("gate", gate)).join(", ") })}
+          </span>
+        )}
         {target.err && (
           <span className="block text-hot" lang="en">
             {target.err}
           </span>
         )}
       </td>
-      <td className="num whitespace-nowrap">
+      <td className="num hidden whitespace-nowrap md:table-cell">
         <Measured target={target} />
       </td>
-      <td>{target.changed ? <Clock time={target.changed} /> : "–"}</td>
+      <td className="hidden md:table-cell">{target.changed ? <Clock time={target.changed} /> : "–"}</td>
     </tr>
   );
 }
@@ -334,6 +275,7 @@ function Measured({ target }: { target: Target }) {
 function Plan({ rollout }: { rollout: Rollout }) {
   const { t, i18n } = useTranslation();
   const { request } = rollout;
+  const size = useSize();
   const seconds = (value: number | undefined) => duration(value ?? 0, i18n.language);
   return (
     <Card title={t("rollout.plan")}>
@@ -343,7 +285,7 @@ function Plan({ rollout }: { rollout: Rollout }) {
             t("rollout.filter"),
             request.filter ? <span className="code">{request.filter}</span> : t("rollout.allBoxes"),
           ],
-          [t("rollout.waves"), (request.waves ?? ["1", "rest"]).join(", ")],
+          [t("rollout.waves"), (request.waves ?? ["1", "rest"]).map(size).join(", ")],
           [t("rollout.soak"), seconds(request.soak_seconds)],
           [t("rollout.maxFailed"), String(request.max_failed ?? 0)],
           [t("rollout.unreachableAfter"), seconds(request.unreachable_after_seconds || 600)],

@@ -131,7 +131,7 @@ function Cards({ counts }: { counts: TicketCounts }) {
               onClick={() =>
                 change(on ? { state: undefined, level: undefined } : { level: undefined, ...card.search })
               }
-              className={`card flex h-full w-full flex-wrap items-baseline justify-between gap-x-2 px-3 py-1.5 text-left hover:border-edge sm:block sm:py-2 ${on ? "outline-2 outline-accent" : ""}`}
+              className={`card flex h-full w-full items-baseline justify-between gap-x-2 px-3 py-1.5 text-left hover:border-edge sm:block sm:py-2 ${on ? "outline-2 outline-accent" : ""}`}
             >
               <span
                 className={`chip whitespace-normal text-xs ${card.count > 0 ? card.colour : "text-soft"}`}
@@ -283,7 +283,7 @@ function Table({ fleetHasNone }: { fleetHasNone: boolean }) {
                 {head("cause", "cause")}
                 {head("throttles", "low_days", "hidden sm:table-cell")}
                 {head("site", "site", "hidden lg:table-cell")}
-                {head("state", "state")}
+                {head("state", "state", "hidden sm:table-cell")}
                 {head("opened", "opened", "hidden md:table-cell")}
               </tr>
             </thead>
@@ -330,7 +330,7 @@ function Row({ ticket }: { ticket: Ticket }) {
   const word = useWord();
   return (
     <tr>
-      <td>
+      <td className="min-w-36">
         <Link to="/tickets/$id" params={{ id: ticket.id }} className="link font-medium">
           {name(ticket)}
         </Link>
@@ -344,8 +344,10 @@ function Row({ ticket }: { ticket: Ticket }) {
       </td>
       <td>
         <span className="block font-medium">{word("heatCause", ticket.cause)}</span>
-        <span className="block text-xs sm:hidden">
+        <span className="flex flex-wrap gap-x-2.5 text-xs sm:hidden">
           <State kind="health" value={ticket.level} />
+          <State kind="ticket" value={ticket.state} />
+          {ticket.assignee}
         </span>
         <Sure of={ticket.confidence} />
         {ticket.forecast && (
@@ -361,7 +363,7 @@ function Row({ ticket }: { ticket: Ticket }) {
         {ticket.site}
         {ticket.place && <span className="block text-xs text-soft">{ticket.place}</span>}
       </td>
-      <td>
+      <td className="hidden sm:table-cell">
         <State kind="ticket" value={ticket.state} />
         {ticket.assignee && <span className="block text-xs text-soft">{ticket.assignee}</span>}
       </td>

@@ -5,6 +5,7 @@ import { useTranslation } from "react-i18next";
 import type { TrustRole } from "../api/generated";
 import { useNow } from "../api/now";
 import { trustRolesQuery } from "../api/queries";
+import { regional } from "../format";
 import { Card, Command, Day, Fault, Loading, Scroll } from "../ui/parts";
 import { State } from "../ui/state";
 
@@ -115,6 +116,6 @@ function Table({ items }: { items: TrustRole[] }) {
 function Left({ until }: { until: string }) {
   const { i18n } = useTranslation();
   const days = Math.trunc((Date.parse(until) - useNow(60_000)) / 86_400_000);
-  const words = new Intl.RelativeTimeFormat(i18n.language, { style: "short" }).format(days, "day");
+  const words = new Intl.RelativeTimeFormat(regional(i18n.language), { style: "short" }).format(days, "day");
   return <span className="text-xs whitespace-nowrap text-soft">{words}</span>;
 }

@@ -1,6 +1,6 @@
 // Small pieces that every page uses: values with age, and the three states of
 // a page that has nothing to show.
-import type { ReactNode } from "react";
+import { type ReactNode, useEffect, useRef } from "react";
 import { useTranslation } from "react-i18next";
 import { Problem } from "../api/client";
 import type { Value } from "../api/generated";
@@ -83,10 +83,17 @@ export function Page({
   aside?: ReactNode;
   children: ReactNode;
 }) {
+  const heading = useRef<HTMLHeadingElement>(null);
+  // A browser full of tabs tells them apart by this; tags behind a name are left out.
+  useEffect(() => {
+    document.title = `${heading.current?.firstChild?.textContent} · edgeherd`;
+  });
   return (
     <>
       <div className="mb-3 flex flex-wrap items-baseline gap-x-4 gap-y-1">
-        <h1 className="min-w-0">{title}</h1>
+        <h1 ref={heading} className="min-w-0">
+          {title}
+        </h1>
         {aside && <div className="min-w-0 text-soft">{aside}</div>}
       </div>
       {children}
@@ -117,7 +124,7 @@ export function Card(props: {
 export function Scroll({ label, children }: { label: string; children: ReactNode }) {
   return (
     // biome-ignore lint/a11y/noNoninteractiveTabindex: a region that scrolls must take focus (WCAG 2.1.1)
-    <section className="relative overflow-x-auto" aria-label={label} tabIndex={0}>
+    <section className="scroll relative" aria-label={label} tabIndex={0}>
       {children}
     </section>
   );

@@ -1,16 +1,15 @@
 // The frame of every page: rail on the left, or bar at the bottom of a phone.
 import { useQuery } from "@tanstack/react-query";
 import { Link, Outlet, useLocation } from "@tanstack/react-router";
-import { DropdownMenu } from "radix-ui";
-import type { ReactNode } from "react";
+import { useId } from "react";
 import { useTranslation } from "react-i18next";
 import { useOnline } from "../api/live";
-import { can, leave } from "../api/people";
+import { can, leave, type Verb } from "../api/people";
 import { sessionQuery, summaryQuery, trustRolesQuery } from "../api/queries";
 import type { Zone } from "../format";
 import { type Language, languages, setLanguage } from "../i18n";
 import { Icon, type IconName } from "./icons";
-import { Empty } from "./parts";
+import { Page } from "./parts";
 import { setTheme, setZone, type ThemeChoice, usePrefs } from "./prefs";
 
 const doors: { to: "/" | "/tickets" | "/models" | "/rollouts" | "/sites"; icon: IconName; word: string }[] = [
@@ -28,16 +27,16 @@ export function Shell() {
   const { t } = useTranslation();
   if (open.includes(useLocation().pathname)) return <Porch />;
   return (
-    <div className="min-h-dvh md:pl-44">
+    <div className="min-h-dvh md:pl-44 print:pl-0">
       <a
         href="#main"
         className="sr-only focus:not-sr-only focus:fixed focus:top-2 focus:left-2 focus:z-50 focus:bg-card focus:p-2"
       >
         {t("nav.skip")}
       </a>
-      <header className="sticky top-0 z-20 flex h-12 items-center gap-3 border-b border-line bg-card px-3 md:px-5">
+      <header className="frame sticky top-0 z-20 flex h-12 items-center gap-3 border-b border-line bg-card px-3 md:px-5">
         <Link to="/" className="flex items-center gap-2 font-semibold md:hidden">
-          <Brand />
+          <Brand short />
         </Link>
         <Development />
         <TrustEnds />
@@ -48,7 +47,7 @@ export function Shell() {
       </header>
       <nav
         aria-label={t("nav.label")}
-        className="fixed inset-x-0 bottom-0 z-30 flex border-t border-line bg-card md:inset-y-0 md:right-auto md:w-44 md:flex-col md:border-t-0 md:border-r md:p-2"
+        className="frame fixed inset-x-0 bottom-0 z-30 flex border-t border-line bg-card md:inset-y-0 md:right-auto md:w-44 md:flex-col md:border-t-0 md:border-r md:p-2"
       >
         <Link to="/" className="mb-3 hidden items-center gap-2 px-2 pt-1.5 font-semibold md:flex">
           <Brand />
@@ -96,7 +95,8 @@ function Porch() {
   );
 }
 
-function Brand() {
+/** Brand is the mark and the name; short, a narrow header has room for the mark alone. */
+function Brand({ short }: { short?: boolean }) {
   return (
     <>
       <svg viewBox="0 0 16 16" width="20" height="20" aria-hidden="true">
@@ -104,7 +104,7 @@ function Brand() {
         <path d="M3 3h4v4H3zM9 3h4v4H9zM3 9h4v4H3z" fill="#a5f3fc" />
         <path d="M9 13l2-4 2 4z" fill="#fdba74" />
       </svg>
-      edgeherd
+      <span className={short ? "sr-only sm:not-sr-only" : ""}>edgeherd</span>
     </>
   );
 }
@@ -169,53 +169,56 @@ function About() {
   );
 }
 
+/** Settings opens by the browser's own means: Escape and a click elsewhere close it. */
 function Settings() {
   const { t, i18n } = useTranslation();
   const prefs = usePrefs();
   return (
-    // Not modal: a modal menu adds a style element, which the page's policy forbids.
-    <DropdownMenu.Root modal={false}>
-      <DropdownMenu.Trigger className="button" aria-label={t("settings.label")}>
+    <>
+      <button type="button" className="button" popoverTarget="settings" aria-label={t("settings.label")}>
         <Icon name="gear" />
         <span className="hidden sm:inline">{t("settings.label")}</span>
-      </DropdownMenu.Trigger>
-      <DropdownMenu.Portal>
-        <DropdownMenu.Content
-          align="end"
-          sideOffset={6}
-          className="card z-40 max-h-[calc(100dvh-70px)] w-56 overflow-y-auto p-1 shadow-lg"
-        >
-          <Doors />
-          <Choice
-            label={t("settings.language")}
-            value={i18n.language}
-            choose={(value) => void setLanguage(value as Language)}
-            options={Object.entries(languages)}
-          />
-          <Choice
-            label={t("settings.theme")}
-            value={prefs.theme}
-            choose={(value) => setTheme(value as ThemeChoice)}
-            options={[
-              ["system", t("settings.system")],
-              ["light", t("settings.light")],
-              ["dark", t("settings.dark")],
-            ]}
-          />
-          <Choice
-            label={t("settings.zone")}
-            value={prefs.zone}
-            choose={(value) => setZone(value as Zone)}
-            options={[
-              ["local", `${t("settings.local")} (${Intl.DateTimeFormat().resolvedOptions().timeZone})`],
-              ["utc", "UTC"],
-            ]}
-          />
-        </DropdownMenu.Content>
-      </DropdownMenu.Portal>
-    </DropdownMenu.Root>
+      </button>
+      <div
+        id="settings"
+        popover="auto"
+        role="dialog"
+        aria-label={t("settings.label")}
+        className="card inset-auto top-[3.25rem] right-3 max-h-[calc(100dvh-4rem)] w-60 overflow-y-auto p-1 text-text shadow-lg md:right-5"
+      >
+        <Doors />
+        <Choice
+          label={t("settings.language")}
+          value={i18n.language}
+          choose={(value) => void setLanguage(value as Language)}
+          options={Object.entries(languages)}
+        />
+        <Choice
+          label={t("settings.theme")}
+          value={prefs.theme}
+          choose={(value) => setTheme(value as ThemeChoice)}
+          options={[
+            ["system", t("settings.system")],
+            ["light", t("settings.light")],
+            ["dark", t("settings.dark")],
+          ]}
+        />
+        <Choice
+          label={t("settings.zone")}
+          value={prefs.zone}
+          choose={(value) => setZone(value as Zone)}
+          options={[
+            ["local", `${t("settings.local")} (${Intl.DateTimeFormat().resolvedOptions().timeZone})`],
+            ["utc", "UTC"],
+          ]}
+        />
+      </div>
+    </>
   );
 }
+
+const row =
+  "flex min-h-8 w-full cursor-pointer items-center gap-2 rounded px-2 hover:bg-sunk hover:text-accent";
 
 /** Doors are the pages that only some may see, and the way out. */
 function Doors() {
@@ -223,40 +226,31 @@ function Doors() {
   const inside = !open.includes(useLocation().pathname);
   const { data } = useQuery({ ...sessionQuery, enabled: inside });
   if (!inside || !data) return null;
-  const style =
-    "flex min-h-7 w-full cursor-pointer items-center gap-2 rounded px-2 outline-none data-[highlighted]:bg-sunk data-[highlighted]:text-accent";
+  const rooms: { to: "/people" | "/secrets" | "/audit"; icon: IconName; word: string; verb: Verb }[] = [
+    { to: "/people", icon: "person", word: "people.title", verb: "people.manage" },
+    { to: "/secrets", icon: "key", word: "secrets.title", verb: "secret.set" },
+    { to: "/audit", icon: "draft", word: "auditLog.title", verb: "audit.read" },
+  ];
   return (
-    <>
-      {can(data, "people.manage") && (
-        <DropdownMenu.Item asChild>
-          <Link to="/people" className={style}>
-            <Icon name="person" />
-            {t("people.title")}
+    <div className="mb-1 border-b border-line pb-1">
+      {rooms
+        .filter(({ verb }) => can(data, verb))
+        .map(({ to, icon, word }) => (
+          <Link
+            key={to}
+            to={to}
+            className={row}
+            onClick={() => document.getElementById("settings")?.hidePopover()}
+          >
+            <Icon name={icon} />
+            {t(word)}
           </Link>
-        </DropdownMenu.Item>
-      )}
-      {can(data, "secret.set") && (
-        <DropdownMenu.Item asChild>
-          <Link to="/secrets" className={style}>
-            <Icon name="key" />
-            {t("secrets.title")}
-          </Link>
-        </DropdownMenu.Item>
-      )}
-      {can(data, "audit.read") && (
-        <DropdownMenu.Item asChild>
-          <Link to="/audit" className={style}>
-            <Icon name="draft" />
-            {t("auditLog.title")}
-          </Link>
-        </DropdownMenu.Item>
-      )}
-      <DropdownMenu.Item className={style} onSelect={() => void leave()}>
+        ))}
+      <button type="button" className={row} onClick={() => void leave()}>
         <Icon name="cross" />
         {t("signIn.leave")}
-      </DropdownMenu.Item>
-      <DropdownMenu.Separator className="my-1 border-t border-line" />
-    </>
+      </button>
+    </div>
   );
 }
 
@@ -264,38 +258,37 @@ type ChoiceProps = {
   label: string;
   value: string;
   choose: (value: string) => void;
-  options: [string, ReactNode][];
+  options: [string, string][];
 };
 
 function Choice({ label, value, choose, options }: ChoiceProps) {
+  const name = useId();
   return (
-    <DropdownMenu.RadioGroup value={value} onValueChange={choose} aria-label={label}>
-      <DropdownMenu.Label className="px-2 pt-2 pb-1 text-xs text-soft">{label}</DropdownMenu.Label>
+    <fieldset>
+      <legend className="px-2 pt-2 pb-1 text-xs text-soft">{label}</legend>
       {options.map(([key, word]) => (
-        <DropdownMenu.RadioItem
-          key={key}
-          value={key}
-          className="flex min-h-7 cursor-pointer items-center gap-2 rounded px-2 outline-none data-[highlighted]:bg-sunk data-[highlighted]:text-accent"
-        >
-          <span className="w-4">
-            <DropdownMenu.ItemIndicator>
-              <Icon name="check" size={14} />
-            </DropdownMenu.ItemIndicator>
-          </span>
+        <label key={key} className={row}>
+          <input
+            type="radio"
+            name={name}
+            className="accent-accent"
+            checked={key === value}
+            onChange={() => choose(key)}
+          />
           <span className="min-w-0">{word}</span>
-        </DropdownMenu.RadioItem>
+        </label>
       ))}
-    </DropdownMenu.RadioGroup>
+    </fieldset>
   );
 }
 
 export function NotFound() {
   const { t } = useTranslation();
   return (
-    <Empty title={t("notFound.title")}>
+    <Page title={t("notFound.title")}>
       <Link to="/" className="link">
         {t("notFound.back")}
       </Link>
-    </Empty>
+    </Page>
   );
 }

@@ -51,6 +51,12 @@ const looks: Record<string, Record<string, Look>> = {
     halted: { icon: "throttling", colour: "text-hot" },
     skipped: { icon: "canceled", colour: soft },
   },
+  gateResult: {
+    waiting: { icon: "waiting", colour: soft },
+    inconclusive: { icon: "unknown", colour: "text-warm" },
+    passed: { icon: "ok", colour: "text-ok" },
+    failed: { icon: "failed", colour: "text-hot" },
+  },
   target: {
     scheduled: { icon: "waiting", colour: soft },
     offered: { icon: "late", colour: "text-busy" },
@@ -104,6 +110,7 @@ export type Kind =
   | "standing"
   | "rollout"
   | "wave"
+  | "gateResult"
   | "target"
   | "ticket"
   | "visit"
@@ -112,7 +119,7 @@ export type Kind =
   | "verdict";
 
 /** Words of the API that have no look of their own. */
-type Plain = "phase" | "class" | "heatCause" | "reset" | "work" | "part" | "siteClass" | "reference";
+type Plain = "phase" | "class" | "heatCause" | "reset" | "work" | "part" | "gate" | "siteClass" | "reference";
 
 export const lookOf = (kind: Kind, value: string): Look =>
   looks[kind]?.[value] ?? { icon: "unknown", colour: soft };

@@ -1,5 +1,5 @@
-import { describe, expect, test } from "vitest";
-import { ago, bytes, clock, duration, isOld, metric, percent, stamp } from "../../src/format";
+import { afterEach, describe, expect, test, vi } from "vitest";
+import { ago, bytes, clock, day, duration, isOld, metric, percent, regional, stamp } from "../../src/format";
 
 const noon = Date.parse("2026-01-15T12:00:00Z");
 // Intl separates with narrow and no-break spaces; tests compare plain ones.
@@ -35,16 +35,37 @@ describe("values", () => {
   });
 
   test("durations", () => {
-    expect(plain(duration(600, "en"))).toBe("10 min");
+    expect(plain(duration(600, "en"))).toBe("10 mins");
     expect(plain(duration(0.0213, "en"))).toBe("21 ms");
-    expect(plain(duration(0, "en"))).toBe("0 sec");
+    expect(plain(duration(0, "en"))).toBe("0 secs");
+  });
+});
+
+describe("regions", () => {
+  afterEach(() => vi.unstubAllGlobals());
+  test.each([
+    [["de-AT", "en-US"], "en", "en-US"],
+    [["de-AT", "en-US"], "de", "de-AT"],
+    [["de-AT", "en-US"], "pl", "pl"],
+    [["fr-FR"], "en", "en-GB"],
+    [["en"], "en", "en-GB"],
+    [undefined, "en", "en-GB"],
+  ])("a browser that asks for %j gets %s as %s", (asked, language, want) => {
+    vi.stubGlobal("navigator", asked && { languages: asked });
+    expect(regional(language)).toBe(want);
+  });
+  test("a date is as the reader's country writes it", () => {
+    vi.stubGlobal("navigator", { languages: ["en-US"] });
+    expect(day("2026-03-14", "en", "utc")).toBe("Mar 14, 2026");
+    vi.stubGlobal("navigator", { languages: ["en-GB"] });
+    expect(day("2026-03-14", "en", "utc")).toBe("14 Mar 2026");
   });
 });
 
 describe("times", () => {
   const at = "2026-01-15T11:57:00Z";
   test("ages in words", () => {
-    expect(ago(at, noon, "en")).toBe("3 min. ago");
+    expect(ago(at, noon, "en")).toBe("3 min ago");
     expect(plain(ago(at, noon, "de"))).toBe("vor 3 Min.");
     expect(ago(at, noon, "zh")).toBe("3分钟前");
     expect(ago("2026-01-15T12:00:09Z", noon, "en")).toBe("now");
@@ -66,6 +87,6 @@ describe("times", () => {
   test("another day shows its date, by the chosen zone", () => {
     // 20:30 UTC of the 14th is the 15th in Shanghai.
     expect(clock("2026-01-14T20:30:00Z", noon, "en", "local")).toBe("04:30:00");
-    expect(clock("2026-01-14T20:30:00Z", noon, "en", "utc")).toContain("Jan 14");
+    expect(clock("2026-01-14T20:30:00Z", noon, "en", "utc")).toContain("14 Jan");
   });
 });

@@ -4,7 +4,7 @@ import { expect, test } from "vitest";
 import openapi from "../../openapi.json";
 import { can, canEverywhere, peoplePaths } from "../../src/api/people";
 import { secretPaths } from "../../src/api/secrets";
-import { mayAct } from "../../src/pages/rollout";
+import { mayAct } from "../../src/pages/rolloutactions";
 import { peopleSample } from "../mockpeople.mjs";
 import { faults } from "./schema";
 
@@ -36,7 +36,7 @@ test("buttons are those that the controller does not refuse", () => {
     can: verbs,
     person: true,
   });
-  const actions = ["start", "pause", "resume", "cancel"];
+  const actions = ["start", "pause", "resume", "approve", "rollback", "cancel"];
   for (const [who, want] of [
     [undefined, []],
     [session("viewer", ["*"], "fleet.see"), []],

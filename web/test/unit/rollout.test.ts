@@ -1,0 +1,47 @@
+// What the page of a rollout offers, from what the controller tells of it.
+import { expect, test } from "vitest";
+import type { Rollout } from "../../src/api/generated";
+import { awaits, takenBack } from "../../src/pages/rolloutactions";
+
+const target = { name: "ocr-rec", version: "5.0.0", digest: "sha256:new" };
+const box = (state: string, before: string, offered = true) => ({
+  state,
+  before: { name: "ocr-rec", version: "4.0.0", digest: before },
+  ...(offered && { offered: "2026-01-15T11:45:00Z" }),
+});
+const rollout = (waves: object[], more: object = {}) =>
+  ({
+    id: "r-mine",
+    state: "running",
+    kind: "model",
+    created: "2026-01-15T11:00:00Z",
+    target,
+    waves,
+    ...more,
+  }) as Rollout;
+
+test("a rollback is about the boxes that were offered the version and ran another one", () => {
+  const targets = [
+    box("succeeded", "sha256:old"),
+    box("failed", "sha256:old"),
+    box("succeeded", "sha256:new"), // it had the version before
+    box("succeeded", ""), // it had nothing before
+    box("superseded", "sha256:old"),
+    box("scheduled", "sha256:old", false),
+  ];
+  const mine = rollout([{ state: "running", targets }]);
+  expect(takenBack(mine, [{ ...mine, created: "2026-01-15T11:00:00.001Z", started: mine.created }])).toBe(2);
+  expect(takenBack({ ...mine, rolled_back_by: ["r-1"] }, [mine])).toBe(0);
+  const later = { id: "r-later", created: "2026-01-16T11:00:00Z", started: "2026-01-16T11:00:00Z" };
+  expect(takenBack(mine, [mine, rollout([], later)])).toBe(0);
+  expect(takenBack(mine, [mine, rollout([], { ...later, started: undefined })])).toBe(2);
+  expect(takenBack(mine, [mine, rollout([], { ...later, target: { ...target, name: "ocr-det" } })])).toBe(2);
+});
+
+test("an approval is offered for the wave that waits for somebody", () => {
+  const passed = { state: "passed", targets: [] };
+  const waiting = { state: "waiting", targets: [] };
+  expect(awaits(rollout([passed, waiting]))).toBe(-1);
+  expect(awaits(rollout([passed, { ...waiting, reason: "waits for an approval" }]))).toBe(1);
+  expect(awaits(rollout([{ ...passed, state: "halted", reason: "1 box failed" }, waiting]))).toBe(-1);
+});
