@@ -23,18 +23,14 @@ import (
 func auditCommand(c *cli) *cobra.Command {
 	return c.group("audit", "Who did what",
 		auditListCommand(c),
-		c.verb("export FILE", "Write the whole log as lines of JSON; - is the standard output", c.auditExport),
+		c.call("export FILE", "Write the whole log as lines of JSON; - is the standard output", c.auditExport),
 		auditVerifyCommand(c),
 	)
 }
 
 func auditListCommand(c *cli) *cobra.Command {
 	var limit int
-	cmd := c.verb("list", "Newest records first", func(ctx context.Context, _ []string) error {
-		client, _, err := c.client()
-		if err != nil {
-			return err
-		}
+	cmd := c.call("list", "Newest records first", func(ctx context.Context, client *fleetapi.Client, _ []string) error {
 		list, err := client.Audit(ctx, 0, limit)
 		if err != nil {
 			return err
@@ -54,11 +50,7 @@ func auditListCommand(c *cli) *cobra.Command {
 	return cmd
 }
 
-func (c *cli) auditExport(ctx context.Context, args []string) error {
-	client, _, err := c.client()
-	if err != nil {
-		return err
-	}
+func (c *cli) auditExport(ctx context.Context, client *fleetapi.Client, args []string) error {
 	var v audit.Verifier
 	lines := func(to io.Writer) error {
 		out := bufio.NewWriter(to)
@@ -69,6 +61,7 @@ func (c *cli) auditExport(ctx context.Context, args []string) error {
 		})
 		return errors.Join(changedLog(err), out.Flush())
 	}
+	var err error
 	if args[0] == "-" {
 		err = lines(c.out)
 	} else {

@@ -20,7 +20,7 @@ import (
 
 func boxCommand(c *cli) *cobra.Command {
 	return c.group("box", "Boxes", append([]*cobra.Command{boxListCommand(c),
-		c.verb("show BOX", "One box by name or id", c.boxShow),
+		c.call("show BOX", "One box by name or id", c.boxShow),
 		boxEnrolCommand(c),
 		boxAcceptCommand(c),
 		boxLabelCommand(c),
@@ -28,17 +28,13 @@ func boxCommand(c *cli) *cobra.Command {
 }
 
 func fleetCommand(c *cli) *cobra.Command {
-	return c.group("fleet", "The whole fleet", c.verb("summary", "How many boxes are in which state", c.fleetSummary))
+	return c.group("fleet", "The whole fleet", c.call("summary", "How many boxes are in which state", c.fleetSummary))
 }
 
 func boxListCommand(c *cli) *cobra.Command {
 	var filter, order string
 	var states, labels []string
-	cmd := c.verb("list", "Boxes that match a filter", func(ctx context.Context, _ []string) error {
-		client, _, err := c.client()
-		if err != nil {
-			return err
-		}
+	cmd := c.call("list", "Boxes that match a filter", func(ctx context.Context, client *fleetapi.Client, _ []string) error {
 		filter, err := boxFilter(filter, states, labels)
 		if err != nil {
 			return failure{exitUsage, err}
@@ -121,11 +117,7 @@ func findBox(ctx context.Context, client *fleetapi.Client, word string) (fleetap
 	return list.Items[0], nil
 }
 
-func (c *cli) boxShow(ctx context.Context, args []string) error {
-	client, _, err := c.client()
-	if err != nil {
-		return err
-	}
+func (c *cli) boxShow(ctx context.Context, client *fleetapi.Client, args []string) error {
 	b, err := findBox(ctx, client, args[0])
 	if err == nil {
 		b, err = client.Box(ctx, b.ID) // lists leave out how models serve
@@ -193,11 +185,7 @@ func (c *cli) boxFaults(ctx context.Context, client *fleetapi.Client, id identit
 	return nil
 }
 
-func (c *cli) fleetSummary(ctx context.Context, _ []string) error {
-	client, _, err := c.client()
-	if err != nil {
-		return err
-	}
+func (c *cli) fleetSummary(ctx context.Context, client *fleetapi.Client, _ []string) error {
 	f, err := client.Summary(ctx)
 	if err != nil {
 		return err

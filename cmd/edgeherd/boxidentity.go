@@ -13,7 +13,7 @@ import (
 // identityCommands are what a person may do to the identity of a box.
 func identityCommands(c *cli) []*cobra.Command {
 	return []*cobra.Command{
-		c.verb("identity BOX", "How a box stands in the fleet, its certificates and what happened to them", c.boxIdentity),
+		c.call("identity BOX", "How a box stands in the fleet, its certificates and what happened to them", c.boxIdentity),
 		boxChangeCommand(c, "quarantine", "Keep what a box tells, and tell it nothing, until somebody decides"),
 		boxChangeCommand(c, "release", "End the quarantine of a box: one certificate stays good, copies of the others are refused"),
 		boxChangeCommand(c, "revoke", "Shut a box out at once and for good"),
@@ -24,11 +24,7 @@ func identityCommands(c *cli) []*cobra.Command {
 
 func boxChangeCommand(c *cli, action, short string) *cobra.Command {
 	var a fleetapi.IdentityAction
-	cmd := c.verb(action+" BOX", short, func(ctx context.Context, args []string) error {
-		client, _, err := c.client()
-		if err != nil {
-			return err
-		}
+	cmd := c.call(action+" BOX", short, func(ctx context.Context, client *fleetapi.Client, args []string) error {
 		b, err := findBox(ctx, client, args[0])
 		if err != nil {
 			return err
@@ -47,11 +43,7 @@ func boxChangeCommand(c *cli, action, short string) *cobra.Command {
 	return cmd
 }
 
-func (c *cli) boxIdentity(ctx context.Context, args []string) error {
-	client, _, err := c.client()
-	if err != nil {
-		return err
-	}
+func (c *cli) boxIdentity(ctx context.Context, client *fleetapi.Client, args []string) error {
 	b, err := findBox(ctx, client, args[0])
 	if err != nil {
 		return err
@@ -110,11 +102,7 @@ func boxReplaceCommand(c *cli) *cobra.Command {
 	var ttl time.Duration
 	var serial string
 	var p prints
-	cmd := c.verb("replace BOX", "Make a token with which another machine takes the place of a box: name, models and history stay", func(ctx context.Context, args []string) error {
-		client, _, err := c.client()
-		if err != nil {
-			return err
-		}
+	cmd := c.call("replace BOX", "Make a token with which another machine takes the place of a box: name, models and history stay", func(ctx context.Context, client *fleetapi.Client, args []string) error {
 		b, err := findBox(ctx, client, args[0])
 		if err != nil {
 			return err

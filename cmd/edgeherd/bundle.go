@@ -26,7 +26,7 @@ func bundleCommand(c *cli) *cobra.Command {
 	return c.group("bundle", "Models and releases carried on a stick, to boxes and controllers without a network",
 		bundleExportCommand(c),
 		c.verb("show BUNDLE", "What is in a bundle, a file or a folder", c.bundleShow),
-		c.verb("import BUNDLE", "Give a bundle to this controller, which checks it as a push", c.bundleImport),
+		c.call("import BUNDLE", "Give a bundle to this controller, which checks it as a push", c.bundleImport),
 	)
 }
 
@@ -158,11 +158,7 @@ func (c *cli) bundleShow(_ context.Context, args []string) error {
 
 // bundleImport gives a bundle to the controller. All is decided there; this side
 // reads, asks whether a version would be taken, and sends what is missing of it.
-func (c *cli) bundleImport(ctx context.Context, args []string) error {
-	client, _, err := c.client()
-	if err != nil {
-		return err
-	}
+func (c *cli) bundleImport(ctx context.Context, client *fleetapi.Client, args []string) error {
 	b, err := bundle.Open(args[0])
 	if err != nil {
 		return err

@@ -150,6 +150,17 @@ func (c *cli) verb(use, short string, do func(ctx context.Context, args []string
 	}
 }
 
+// call is a verb that speaks to the controller.
+func (c *cli) call(use, short string, do func(ctx context.Context, client *fleetapi.Client, args []string) error) *cobra.Command {
+	return c.verb(use, short, func(ctx context.Context, args []string) error {
+		client, _, err := c.client()
+		if err != nil {
+			return err
+		}
+		return do(ctx, client, args)
+	})
+}
+
 // exit prints an error and says with which code to end.
 func (c *cli) exit(ctx context.Context, err error) int {
 	if err == nil {

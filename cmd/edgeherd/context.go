@@ -254,11 +254,7 @@ func (c *cli) contextUse(_ context.Context, args []string) error {
 
 func loginCommand(c *cli) *cobra.Command {
 	var asURL bool
-	cmd := c.verb("login", "Log a browser in", func(ctx context.Context, _ []string) error {
-		client, _, err := c.client()
-		if err != nil {
-			return err
-		}
+	cmd := c.call("login", "Log a browser in", func(ctx context.Context, client *fleetapi.Client, _ []string) error {
 		u, err := client.LoginURL(ctx)
 		if err != nil {
 			return err

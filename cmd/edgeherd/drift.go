@@ -14,11 +14,7 @@ import (
 func modelDriftCommand(c *cli) *cobra.Command {
 	q := fleetapi.DriftQuery{}
 	var box string
-	cmd := c.verb("drift NAME[:VERSION]", "How far what a model sees and answers is from its first week", func(ctx context.Context, args []string) error {
-		client, _, err := c.client()
-		if err != nil {
-			return err
-		}
+	cmd := c.call("drift NAME[:VERSION]", "How far what a model sees and answers is from its first week", func(ctx context.Context, client *fleetapi.Client, args []string) error {
 		if box != "" {
 			b, err := findBox(ctx, client, box)
 			if err != nil {

@@ -17,8 +17,8 @@ import (
 
 func enrollCommand(c *cli) *cobra.Command {
 	return c.group("enroll", "Make machines boxes of this fleet", enrollTokenCommand(c), enrollListCommand(c),
-		c.verb("revoke TOKEN", "Make a token good for nothing more, by its id", c.enrollRevoke),
-		c.verb("pending", "Machines that wait for somebody to agree", c.enrollPending),
+		c.call("revoke TOKEN", "Make a token good for nothing more, by its id", c.enrollRevoke),
+		c.call("pending", "Machines that wait for somebody to agree", c.enrollPending),
 		enrollDecideCommand(c, "approve", "Agree to a machine, by the code that it shows"),
 		enrollDecideCommand(c, "deny", "Refuse a machine, by the code that it shows"),
 		enrollSignCommand(c),
@@ -31,11 +31,8 @@ func enrollTokenCommand(c *cli) *cobra.Command {
 	var ttl time.Duration
 	var place string
 	var p prints
-	cmd := c.verb("token", "Make a token for a machine to enrol with: text and QR code, sticker, USB stick", func(ctx context.Context, _ []string) error {
-		client, _, err := c.client()
-		if err != nil {
-			return err
-		}
+	cmd := c.call("token", "Make a token for a machine to enrol with: text and QR code, sticker, USB stick", func(ctx context.Context, client *fleetapi.Client, _ []string) error {
+		var err error
 		if t.Labels, err = labelsOf(labels); err != nil {
 			return failure{exitUsage, err}
 		}
@@ -102,11 +99,7 @@ func (c *cli) tokenMade(made fleetapi.EnrolTokenMade, p prints) error {
 }
 
 func enrollListCommand(c *cli) *cobra.Command {
-	return c.verb("list", "Tokens that machines enrol with", func(ctx context.Context, _ []string) error {
-		client, _, err := c.client()
-		if err != nil {
-			return err
-		}
+	return c.call("list", "Tokens that machines enrol with", func(ctx context.Context, client *fleetapi.Client, _ []string) error {
 		list, err := client.EnrolTokens(ctx)
 		if err != nil {
 			return err
@@ -132,11 +125,7 @@ func tokenState(k fleetapi.EnrolToken, now time.Time) string {
 	return "good for " + k.Expires.Sub(now).Round(time.Minute).String()
 }
 
-func (c *cli) enrollRevoke(ctx context.Context, args []string) error {
-	client, _, err := c.client()
-	if err != nil {
-		return err
-	}
+func (c *cli) enrollRevoke(ctx context.Context, client *fleetapi.Client, args []string) error {
 	id := strings.ToUpper(args[0])
 	if t, err := enrol.ParseToken(id); err == nil {
 		id = t.ID // the whole token will do
@@ -148,11 +137,7 @@ func (c *cli) enrollRevoke(ctx context.Context, args []string) error {
 	return c.print(sheet{kind: "enrol-token", value: k, head: []string{"ID", "STATE"}, rows: [][]string{{k.ID, k.Off}}, names: []string{k.ID}})
 }
 
-func (c *cli) enrollPending(ctx context.Context, _ []string) error {
-	client, _, err := c.client()
-	if err != nil {
-		return err
-	}
+func (c *cli) enrollPending(ctx context.Context, client *fleetapi.Client, _ []string) error {
 	list, err := client.EnrolRequests(ctx, "pending")
 	if err != nil {
 		return err
@@ -181,11 +166,7 @@ func requestSheet(kind string, value any, list []fleetapi.EnrolRequest) sheet {
 
 func enrollDecideCommand(c *cli, action, short string) *cobra.Command {
 	var d fleetapi.EnrolDecision
-	cmd := c.verb(action+" CODE", short, func(ctx context.Context, args []string) error {
-		client, _, err := c.client()
-		if err != nil {
-			return err
-		}
+	cmd := c.call(action+" CODE", short, func(ctx context.Context, client *fleetapi.Client, args []string) error {
 		d.Action = action
 		r, err := client.DecideEnrol(ctx, args[0], d)
 		if err != nil {
@@ -200,11 +181,7 @@ func enrollDecideCommand(c *cli, action, short string) *cobra.Command {
 }
 
 func enrollSignCommand(c *cli) *cobra.Command {
-	cmd := c.verb("sign FILE...", "Answer requests of machines without a network ("+enrol.RequestSuffix+"); the answers are written beside them", func(ctx context.Context, args []string) error {
-		client, _, err := c.client()
-		if err != nil {
-			return err
-		}
+	cmd := c.call("sign FILE...", "Answer requests of machines without a network ("+enrol.RequestSuffix+"); the answers are written beside them", func(ctx context.Context, client *fleetapi.Client, args []string) error {
 		s := sheet{kind: "enrol-file-list", item: "enrol-file", head: []string{"FILE", "NAME", "BOX"}}
 		var made []any
 		for _, file := range args {

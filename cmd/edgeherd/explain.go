@@ -109,17 +109,13 @@ func (c *cli) explainField(path string) error {
 
 func configCommand(c *cli) *cobra.Command {
 	return c.group("config", "Documents of settings; edgeherd apply stores them",
-		c.verb("list", "Documents, each in its newest version", c.configList),
-		c.verb("show NAME", "A document as it was applied, NAME or NAME:VERSION", c.configShow),
-		c.verb("history NAME", "All versions of a document, newest first", c.configHistory),
+		c.call("list", "Documents, each in its newest version", c.configList),
+		c.call("show NAME", "A document as it was applied, NAME or NAME:VERSION", c.configShow),
+		c.call("history NAME", "All versions of a document, newest first", c.configHistory),
 	)
 }
 
-func (c *cli) configList(ctx context.Context, _ []string) error {
-	client, _, err := c.client()
-	if err != nil {
-		return err
-	}
+func (c *cli) configList(ctx context.Context, client *fleetapi.Client, _ []string) error {
 	list, err := client.Configs(ctx)
 	if err != nil {
 		return err
@@ -127,11 +123,7 @@ func (c *cli) configList(ctx context.Context, _ []string) error {
 	return c.print(documentSheet(list))
 }
 
-func (c *cli) configHistory(ctx context.Context, args []string) error {
-	client, _, err := c.client()
-	if err != nil {
-		return err
-	}
+func (c *cli) configHistory(ctx context.Context, client *fleetapi.Client, args []string) error {
 	list, err := client.Config(ctx, args[0])
 	if err != nil {
 		return err
@@ -152,11 +144,7 @@ func documentSheet(list fleetapi.DocumentList) sheet {
 	return s
 }
 
-func (c *cli) configShow(ctx context.Context, args []string) error {
-	client, _, err := c.client()
-	if err != nil {
-		return err
-	}
+func (c *cli) configShow(ctx context.Context, client *fleetapi.Client, args []string) error {
 	name, version, _ := strings.Cut(args[0], ":")
 	list, err := client.Config(ctx, name)
 	if err != nil {

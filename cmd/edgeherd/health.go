@@ -19,7 +19,7 @@ import (
 
 func healthCommand(c *cli) *cobra.Command {
 	return c.group("health", "Dust and wear: of the fleet, of a box, or judged from files", healthFleetCommand(c),
-		c.verb("box BOX", "What is found of one box, and its upkeep", c.healthBox), healthSetCommand(c), healthSparesCommand(c), healthReplayCommand(c))
+		c.call("box BOX", "What is found of one box, and its upkeep", c.healthBox), healthSetCommand(c), healthSparesCommand(c), healthReplayCommand(c))
 }
 
 func healthReplayCommand(c *cli) *cobra.Command {

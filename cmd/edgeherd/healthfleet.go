@@ -15,11 +15,7 @@ import (
 
 func healthFleetCommand(c *cli) *cobra.Command {
 	var days int
-	cmd := c.verb("fleet", "Sites by how urgent they are, and how well the upkeep does", func(ctx context.Context, _ []string) error {
-		client, _, err := c.client()
-		if err != nil {
-			return err
-		}
+	cmd := c.call("fleet", "Sites by how urgent they are, and how well the upkeep does", func(ctx context.Context, client *fleetapi.Client, _ []string) error {
 		sites, err := client.CareSites(ctx)
 		if err != nil {
 			return err
@@ -115,11 +111,7 @@ func spanText(seconds *float64) string {
 	return fmt.Sprintf("%.0f days", d.Hours()/24)
 }
 
-func (c *cli) healthBox(ctx context.Context, args []string) error {
-	client, _, err := c.client()
-	if err != nil {
-		return err
-	}
+func (c *cli) healthBox(ctx context.Context, client *fleetapi.Client, args []string) error {
 	b, err := findBox(ctx, client, args[0])
 	if err != nil {
 		return err
@@ -173,11 +165,7 @@ func (c *cli) boxWords(v fleetapi.BoxCare) {
 // healthSetCommand writes down where a box stands and which filter it has.
 func healthSetCommand(c *cli) *cobra.Command {
 	var place, part, serial, note, installed string
-	cmd := c.verb("set BOX", "Write down where a box stands and which filter it has", func(ctx context.Context, args []string) error {
-		client, _, err := c.client()
-		if err != nil {
-			return err
-		}
+	cmd := c.call("set BOX", "Write down where a box stands and which filter it has", func(ctx context.Context, client *fleetapi.Client, args []string) error {
 		b, err := findBox(ctx, client, args[0])
 		if err != nil {
 			return err
@@ -220,11 +208,7 @@ func healthSetCommand(c *cli) *cobra.Command {
 }
 
 func notifyCommand(c *cli) *cobra.Command {
-	list := c.verb("list", "Endpoints, what each wants to hear and how it does", func(ctx context.Context, _ []string) error {
-		client, _, err := c.client()
-		if err != nil {
-			return err
-		}
+	list := c.call("list", "Endpoints, what each wants to hear and how it does", func(ctx context.Context, client *fleetapi.Client, _ []string) error {
 		r, err := client.Care(ctx, 1)
 		if err != nil {
 			return err
@@ -240,11 +224,7 @@ func notifyCommand(c *cli) *cobra.Command {
 		c.say("The weekly digest goes to endpoints from watch on; %d findings are in the next one.", len(r.Watch))
 		return c.print(s)
 	})
-	return c.group("notify", "Notices of tickets and rollouts", list, c.verb("test [ENDPOINT]", "Tell one endpoint, or all, a test", func(ctx context.Context, args []string) error {
-		client, _, err := c.client()
-		if err != nil {
-			return err
-		}
+	return c.group("notify", "Notices of tickets and rollouts", list, c.call("test [ENDPOINT]", "Tell one endpoint, or all, a test", func(ctx context.Context, client *fleetapi.Client, args []string) error {
 		name := ""
 		if len(args) == 1 {
 			name = args[0]
@@ -277,11 +257,7 @@ func notifyCommand(c *cli) *cobra.Command {
 
 // healthSparesCommand lists the parts that regions should have.
 func healthSparesCommand(c *cli) *cobra.Command {
-	return c.verb("spares", "Parts that each region should have for the next 90 days", func(ctx context.Context, _ []string) error {
-		client, _, err := c.client()
-		if err != nil {
-			return err
-		}
+	return c.call("spares", "Parts that each region should have for the next 90 days", func(ctx context.Context, client *fleetapi.Client, _ []string) error {
 		r, err := client.Care(ctx, 1)
 		if err != nil {
 			return err
@@ -315,11 +291,7 @@ func rmaCommand(c *cli) *cobra.Command {
 	f.StringVar(&n.Serial, "serial", "", "serial number of the part")
 	f.StringVar(&n.Vendor, "vendor", "", "who gets it")
 	f.StringVar(&n.VendorNo, "vendor-number", "", "number that the vendor gave it")
-	list := c.verb("list", "Parts on their way back", func(ctx context.Context, _ []string) error {
-		client, _, err := c.client()
-		if err != nil {
-			return err
-		}
+	list := c.call("list", "Parts on their way back", func(ctx context.Context, client *fleetapi.Client, _ []string) error {
 		all, err := client.RMAs(ctx)
 		if err != nil {
 			return err
@@ -334,11 +306,7 @@ func rmaCommand(c *cli) *cobra.Command {
 func rmaActCommand(c *cli, action string) *cobra.Command {
 	a := fleetapi.RMAAction{Action: action}
 	words := map[string]string{"shipped": "Say that it is on its way", "received": "Say that the vendor has it", "close": "Say that it is settled"}
-	cmd := c.verb(action+" RMA", words[action], func(ctx context.Context, args []string) error {
-		client, _, err := c.client()
-		if err != nil {
-			return err
-		}
+	cmd := c.call(action+" RMA", words[action], func(ctx context.Context, client *fleetapi.Client, args []string) error {
 		r, err := client.ActOnRMA(ctx, args[0], a)
 		if err != nil {
 			return err

@@ -18,8 +18,8 @@ import (
 func modelCommand(c *cli) *cobra.Command {
 	return c.group("model", "Models and their versions",
 		modelPushCommand(c),
-		c.verb("list", "Models with their versions", c.modelList),
-		c.verb("show NAME", "One model with its versions and signature", c.modelShow),
+		c.call("list", "Models with their versions", c.modelList),
+		c.call("show NAME", "One model with its versions and signature", c.modelShow),
 		modelDriftCommand(c),
 		modelDiffCommand(c),
 		modelWhereCommand(c),
@@ -117,11 +117,7 @@ func (c *cli) progress() func(fleetapi.Progress) {
 	}
 }
 
-func (c *cli) modelList(ctx context.Context, _ []string) error {
-	client, _, err := c.client()
-	if err != nil {
-		return err
-	}
+func (c *cli) modelList(ctx context.Context, client *fleetapi.Client, _ []string) error {
 	list, err := client.Models(ctx)
 	if err != nil {
 		return err
@@ -144,11 +140,7 @@ func modelSheet(kind string, value any, list []fleetapi.Model) sheet {
 	return s
 }
 
-func (c *cli) modelShow(ctx context.Context, args []string) error {
-	client, _, err := c.client()
-	if err != nil {
-		return err
-	}
+func (c *cli) modelShow(ctx context.Context, client *fleetapi.Client, args []string) error {
 	m, err := client.Model(ctx, args[0])
 	if err != nil {
 		return err
@@ -185,7 +177,7 @@ func (c *cli) modelShow(ctx context.Context, args []string) error {
 func releaseCommand(c *cli) *cobra.Command {
 	return c.group("release", "Agent releases",
 		releasePushCommand(c),
-		c.verb("list", "Agent releases, newest first", c.releaseList),
+		c.call("list", "Agent releases, newest first", c.releaseList),
 	)
 }
 
@@ -233,11 +225,7 @@ func releasePushCommand(c *cli) *cobra.Command {
 	return cmd
 }
 
-func (c *cli) releaseList(ctx context.Context, _ []string) error {
-	client, _, err := c.client()
-	if err != nil {
-		return err
-	}
+func (c *cli) releaseList(ctx context.Context, client *fleetapi.Client, _ []string) error {
 	list, err := client.Releases(ctx)
 	if err != nil {
 		return err

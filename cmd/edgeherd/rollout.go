@@ -20,8 +20,8 @@ const sureAbove = 100
 func rolloutCommand(c *cli) *cobra.Command {
 	return c.group("rollout", "Bring a model or an agent release to boxes, in waves",
 		rolloutPlanCommand(c), rolloutStartCommand(c), rolloutWatchCommand(c),
-		c.verb("list", "Rollouts, newest first", c.rolloutList),
-		c.verb("status ID", "One rollout with its waves and boxes", c.rolloutStatus),
+		c.call("list", "Rollouts, newest first", c.rolloutList),
+		c.call("status ID", "One rollout with its waves and boxes", c.rolloutStatus),
 		rolloutHistoryCommand(c),
 		rolloutReplayCommand(c),
 		rolloutAct(c, "pause", "Offer the version to no further box"),
@@ -30,17 +30,17 @@ func rolloutCommand(c *cli) *cobra.Command {
 		rolloutAct(c, "skip", "Leave boxes out that were not offered the version yet"),
 		rolloutAct(c, "cancel", "Give up; boxes that have the version keep it"),
 		rolloutBackCommand(c),
-		c.verb("conflicts", "After a restore: boxes that follow what this controller has never signed", c.rolloutConflicts),
+		c.call("conflicts", "After a restore: boxes that follow what this controller has never signed", c.rolloutConflicts),
 		rolloutChoose(c, "adopt", "After a restore: what boxes run is what they shall run", "Keep what %s run?"),
 		rolloutChoose(c, "reimpose", "After a restore: tell boxes once more what this controller wishes", "Bring %s back to what this controller wishes?"),
 		rolloutLockCommand(c),
-		c.verb("locks", "Locks that have not ended", c.rolloutLocks),
-		c.verb("unlock ID", "End a lock", c.rolloutUnlock),
+		c.call("locks", "Locks that have not ended", c.rolloutLocks),
+		c.call("unlock ID", "End a lock", c.rolloutUnlock),
 	)
 }
 
 func rolloutHistoryCommand(c *cli) *cobra.Command {
-	cmd := c.verb("events ID", "What was decided and why, oldest first", c.rolloutEvents)
+	cmd := c.call("events ID", "What was decided and why, oldest first", c.rolloutEvents)
 	cmd.Aliases = []string{"history"}
 	return cmd
 }
@@ -250,11 +250,7 @@ func targets(r fleetapi.Rollout) []fleetapi.Target {
 	return out
 }
 
-func (c *cli) rolloutList(ctx context.Context, _ []string) error {
-	client, _, err := c.client()
-	if err != nil {
-		return err
-	}
+func (c *cli) rolloutList(ctx context.Context, client *fleetapi.Client, _ []string) error {
 	list, err := client.Rollouts(ctx)
 	if err != nil {
 		return err
@@ -305,11 +301,7 @@ func targetSheet(kind string, r fleetapi.Rollout) sheet {
 
 func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
 
-func (c *cli) rolloutStatus(ctx context.Context, args []string) error {
-	client, _, err := c.client()
-	if err != nil {
-		return err
-	}
+func (c *cli) rolloutStatus(ctx context.Context, client *fleetapi.Client, args []string) error {
 	r, err := client.Rollout(ctx, args[0])
 	if err != nil {
 		return err

@@ -50,11 +50,7 @@ func (c *cli) actOn(ctx context.Context, id string, a fleetapi.RolloutAction) er
 func rolloutBackCommand(c *cli) *cobra.Command {
 	a := fleetapi.RolloutAction{Action: "rollback"}
 	yes := false
-	cmd := c.verb("rollback ID", "Bring boxes back to what they ran before, in a rollout of its own", func(ctx context.Context, args []string) error {
-		client, _, err := c.client()
-		if err != nil {
-			return err
-		}
+	cmd := c.call("rollback ID", "Bring boxes back to what they ran before, in a rollout of its own", func(ctx context.Context, client *fleetapi.Client, args []string) error {
 		r, err := client.Rollout(ctx, args[0])
 		if err != nil {
 			return err
@@ -144,11 +140,7 @@ func rolloutLockCommand(c *cli) *cobra.Command {
 	return cmd
 }
 
-func (c *cli) rolloutLocks(ctx context.Context, _ []string) error {
-	client, _, err := c.client()
-	if err != nil {
-		return err
-	}
+func (c *cli) rolloutLocks(ctx context.Context, client *fleetapi.Client, _ []string) error {
 	list, err := client.RolloutLocks(ctx)
 	if err != nil {
 		return err
@@ -158,11 +150,7 @@ func (c *cli) rolloutLocks(ctx context.Context, _ []string) error {
 	return c.print(s)
 }
 
-func (c *cli) rolloutUnlock(ctx context.Context, args []string) error {
-	client, _, err := c.client()
-	if err != nil {
-		return err
-	}
+func (c *cli) rolloutUnlock(ctx context.Context, client *fleetapi.Client, args []string) error {
 	list, err := client.DropRolloutLock(ctx, args[0])
 	if err != nil {
 		return err

@@ -12,11 +12,7 @@ import (
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
 )
 
-func (c *cli) rolloutEvents(ctx context.Context, args []string) error {
-	client, _, err := c.client()
-	if err != nil {
-		return err
-	}
+func (c *cli) rolloutEvents(ctx context.Context, client *fleetapi.Client, args []string) error {
 	list, err := client.RolloutEvents(ctx, args[0])
 	if err != nil {
 		return err

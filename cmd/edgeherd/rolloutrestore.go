@@ -14,11 +14,7 @@ import (
 
 // These verbs are for the time after a restore: the controller asks.
 
-func (c *cli) rolloutConflicts(ctx context.Context, _ []string) error {
-	client, _, err := c.client()
-	if err != nil {
-		return err
-	}
+func (c *cli) rolloutConflicts(ctx context.Context, client *fleetapi.Client, _ []string) error {
 	r, err := client.Restores(ctx)
 	if err != nil {
 		return err
@@ -49,11 +45,7 @@ func (c *cli) printRestores(r fleetapi.RestoreState) error {
 func rolloutChoose(c *cli, choice, short, question string) *cobra.Command {
 	a := fleetapi.RestoreChoice{Choice: choice}
 	yes := false
-	cmd := c.verb(choice, short, func(ctx context.Context, _ []string) error {
-		client, _, err := c.client()
-		if err != nil {
-			return err
-		}
+	cmd := c.call(choice, short, func(ctx context.Context, client *fleetapi.Client, _ []string) error {
 		if !yes {
 			if !c.mayAsk() {
 				return failure{exitUsage, errors.New("nobody is there to be asked; say --yes to choose without a question")}

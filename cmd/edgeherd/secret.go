@@ -57,11 +57,7 @@ func (f *secretFor) at(ctx context.Context, client *fleetapi.Client, name string
 func secretSetCommand(c *cli) *cobra.Command {
 	var f secretFor
 	var file string
-	cmd := c.verb("set NAME", "Store a secret, read from the standard input or --file, and give it to its boxes", func(ctx context.Context, args []string) error {
-		client, _, err := c.client()
-		if err != nil {
-			return err
-		}
+	cmd := c.call("set NAME", "Store a secret, read from the standard input or --file, and give it to its boxes", func(ctx context.Context, client *fleetapi.Client, args []string) error {
 		at, err := f.at(ctx, client, args[0])
 		if err != nil {
 			return err
@@ -133,11 +129,7 @@ func (c *cli) askSecret(prompt string) ([]byte, error) {
 
 func secretListCommand(c *cli) *cobra.Command {
 	var box string
-	cmd := c.verb("list", "Secrets by name, never a value; with --box, whether it has them", func(ctx context.Context, _ []string) error {
-		client, _, err := c.client()
-		if err != nil {
-			return err
-		}
+	cmd := c.call("list", "Secrets by name, never a value; with --box, whether it has them", func(ctx context.Context, client *fleetapi.Client, _ []string) error {
 		if box == "" {
 			list, err := client.Secrets(ctx)
 			if err != nil {
@@ -170,11 +162,7 @@ func secretListCommand(c *cli) *cobra.Command {
 
 func secretShowCommand(c *cli) *cobra.Command {
 	var f secretFor
-	cmd := c.verb("show NAME", "The boxes that are to have a secret, and whether they have it", func(ctx context.Context, args []string) error {
-		client, _, err := c.client()
-		if err != nil {
-			return err
-		}
+	cmd := c.call("show NAME", "The boxes that are to have a secret, and whether they have it", func(ctx context.Context, client *fleetapi.Client, args []string) error {
 		at, err := f.at(ctx, client, args[0])
 		if err != nil {
 			return err
@@ -223,11 +211,7 @@ func forWhom(f fleetapi.SecretFor) string {
 
 func secretRemoveCommand(c *cli) *cobra.Command {
 	var f secretFor
-	cmd := c.verb("rm NAME", "Forget a secret and take it from the boxes that have it", func(ctx context.Context, args []string) error {
-		client, _, err := c.client()
-		if err != nil {
-			return err
-		}
+	cmd := c.call("rm NAME", "Forget a secret and take it from the boxes that have it", func(ctx context.Context, client *fleetapi.Client, args []string) error {
 		at, err := f.at(ctx, client, args[0])
 		if err != nil {
 			return err

@@ -28,18 +28,14 @@ var siteKeys = []string{keyBacklog, keyQuiet, keyZone, keyRegion, keyClass, keyP
 
 func siteCommand(c *cli) *cobra.Command {
 	return c.group("site", "Sites: how their boxes use the line",
-		c.verb("list", "Sites with what holds for them", c.siteList),
+		c.call("list", "Sites with what holds for them", c.siteList),
 		siteShowCommand(c),
 		siteChangeCommand(c, "set", "KEY=VALUE", "Set backlog_bytes_per_second, quiet, time_zone, region, class or location of a site, or --defaults of all", setChange),
 		siteChangeCommand(c, "unset", "KEY", "Take a setting back: the default holds again", unsetChange),
 	)
 }
 
-func (c *cli) siteList(ctx context.Context, _ []string) error {
-	client, _, err := c.client()
-	if err != nil {
-		return err
-	}
+func (c *cli) siteList(ctx context.Context, client *fleetapi.Client, _ []string) error {
 	list, err := client.Sites(ctx)
 	if err != nil {
 		return err

@@ -14,7 +14,7 @@ import (
 func ticketCommand(c *cli) *cobra.Command {
 	return c.group("ticket", "Tickets: what is to be done about boxes and sites",
 		ticketListCommand(c),
-		c.verb("show TICKET", "One ticket with its evidence and history", c.ticketShow),
+		c.call("show TICKET", "One ticket with its evidence and history", c.ticketShow),
 		ticketOpenCommand(c),
 		ticketActCommand(c, "ack TICKET", "Say that somebody has seen it", "acknowledge", nil),
 		ticketAssignCommand(c),
@@ -94,11 +94,7 @@ func daysText(f *fleetapi.HeatForecast) string {
 	return fmt.Sprintf("%.0f to %.0f days", f.LowDays, f.HighDays)
 }
 
-func (c *cli) ticketShow(ctx context.Context, args []string) error {
-	client, _, err := c.client()
-	if err != nil {
-		return err
-	}
+func (c *cli) ticketShow(ctx context.Context, client *fleetapi.Client, args []string) error {
 	t, err := client.Ticket(ctx, args[0])
 	if err != nil {
 		return err
@@ -153,11 +149,7 @@ func (c *cli) printTicket(t fleetapi.Ticket) error {
 
 func ticketOpenCommand(c *cli) *cobra.Command {
 	var n fleetapi.NewTicket
-	cmd := c.verb("open", "Open a ticket by hand, of a --box or a --site", func(ctx context.Context, _ []string) error {
-		client, _, err := c.client()
-		if err != nil {
-			return err
-		}
+	cmd := c.call("open", "Open a ticket by hand, of a --box or a --site", func(ctx context.Context, client *fleetapi.Client, _ []string) error {
 		t, err := client.OpenTicket(ctx, n)
 		if err != nil {
 			return err
@@ -237,11 +229,7 @@ func ticketCloseCommand(c *cli) *cobra.Command {
 
 func ticketExportCommand(c *cli) *cobra.Command {
 	var filter string
-	cmd := c.verb("export", "All tickets that match as CSV, for a maintenance system", func(ctx context.Context, _ []string) error {
-		client, _, err := c.client()
-		if err != nil {
-			return err
-		}
+	cmd := c.call("export", "All tickets that match as CSV, for a maintenance system", func(ctx context.Context, client *fleetapi.Client, _ []string) error {
 		return client.TicketsCSV(ctx, filter, c.out)
 	})
 	cmd.Flags().StringVar(&filter, "filter", "", "expression; default all")

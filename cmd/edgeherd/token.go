@@ -15,8 +15,8 @@ import (
 func tokenCommand(c *cli) *cobra.Command {
 	return c.group("token", "Tokens of programs and command lines",
 		tokenCreateCommand(c),
-		c.verb("list", "All tokens that have not ended", c.tokenList),
-		c.verb("revoke ID", "End a token; takes the token itself as well", c.tokenRevoke),
+		c.call("list", "All tokens that have not ended", c.tokenList),
+		c.call("revoke ID", "End a token; takes the token itself as well", c.tokenRevoke),
 	)
 }
 
@@ -50,11 +50,7 @@ func tokenCreateCommand(c *cli) *cobra.Command {
 	return cmd
 }
 
-func (c *cli) tokenList(ctx context.Context, _ []string) error {
-	client, _, err := c.client()
-	if err != nil {
-		return err
-	}
+func (c *cli) tokenList(ctx context.Context, client *fleetapi.Client, _ []string) error {
 	list, err := client.Tokens(ctx)
 	if err != nil {
 		return err
@@ -74,11 +70,7 @@ func (c *cli) tokenList(ctx context.Context, _ []string) error {
 	return c.print(s)
 }
 
-func (c *cli) tokenRevoke(ctx context.Context, args []string) error {
-	client, _, err := c.client()
-	if err != nil {
-		return err
-	}
+func (c *cli) tokenRevoke(ctx context.Context, client *fleetapi.Client, args []string) error {
 	id := args[0]
 	if whole, err := people.TokenID(id); err == nil {
 		id = whole

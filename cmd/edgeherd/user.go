@@ -14,7 +14,7 @@ import (
 func userCommand(c *cli) *cobra.Command {
 	return c.group("user", "People who use the controller",
 		userAddCommand(c),
-		c.verb("list", "All users", c.userList),
+		c.call("list", "All users", c.userList),
 		userRoleCommand(c),
 		c.verb("disable NAME", "Keep a user out, at once", c.userAct("disable")),
 		c.verb("enable NAME", "Let a disabled user in again", c.userAct("enable")),
@@ -25,11 +25,7 @@ func userCommand(c *cli) *cobra.Command {
 
 func userAddCommand(c *cli) *cobra.Command {
 	var n fleetapi.NewUser
-	cmd := c.verb("add NAME", "Invite a user: prints the address under which the user sets a password", func(ctx context.Context, args []string) error {
-		client, _, err := c.client()
-		if err != nil {
-			return err
-		}
+	cmd := c.call("add NAME", "Invite a user: prints the address under which the user sets a password", func(ctx context.Context, client *fleetapi.Client, args []string) error {
 		n.Name = args[0]
 		u, err := client.AddUser(ctx, n)
 		if err != nil {
@@ -60,11 +56,7 @@ func (c *cli) printInvitation(u fleetapi.UserChanged) error {
 	return c.print(sheet{kind: "invitation", value: u, head: []string{"URL"}, rows: [][]string{{u.Invitation.Path}}, names: []string{u.Invitation.Path}, bare: true})
 }
 
-func (c *cli) userList(ctx context.Context, _ []string) error {
-	client, _, err := c.client()
-	if err != nil {
-		return err
-	}
+func (c *cli) userList(ctx context.Context, client *fleetapi.Client, _ []string) error {
 	list, err := client.Users(ctx)
 	if err != nil {
 		return err

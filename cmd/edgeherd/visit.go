@@ -22,11 +22,7 @@ func visitCommand(c *cli) *cobra.Command {
 
 func visitPlanCommand(c *cli) *cobra.Command {
 	var p fleetapi.PlanVisits
-	cmd := c.verb("plan", "The route of a day through the sites where something is due; --keep makes the visits", func(ctx context.Context, _ []string) error {
-		client, _, err := c.client()
-		if err != nil {
-			return err
-		}
+	cmd := c.call("plan", "The route of a day through the sites where something is due; --keep makes the visits", func(ctx context.Context, client *fleetapi.Client, _ []string) error {
 		plan, err := client.PlanVisits(ctx, p)
 		if err != nil {
 			return err
@@ -126,11 +122,7 @@ func visitSheet(kind string, value any, list []fleetapi.Visit) sheet {
 func visitListCommand(c *cli) *cobra.Command {
 	var site string
 	var all bool
-	cmd := c.verb("list", "Visits that have not ended; --all for the others, too", func(ctx context.Context, _ []string) error {
-		client, _, err := c.client()
-		if err != nil {
-			return err
-		}
+	cmd := c.call("list", "Visits that have not ended; --all for the others, too", func(ctx context.Context, client *fleetapi.Client, _ []string) error {
 		list, err := client.Visits(ctx, site, !all)
 		if err != nil {
 			return err

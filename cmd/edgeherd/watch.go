@@ -21,11 +21,7 @@ const (
 
 func rolloutWatchCommand(c *cli) *cobra.Command {
 	var timeout time.Duration
-	cmd := c.verb("watch ID", "Follow a rollout to its end; the exit code tells how it ended", func(ctx context.Context, args []string) error {
-		client, _, err := c.client()
-		if err != nil {
-			return err
-		}
+	cmd := c.call("watch ID", "Follow a rollout to its end; the exit code tells how it ended", func(ctx context.Context, client *fleetapi.Client, args []string) error {
 		r, err := c.follow(ctx, client, args[0], timeout)
 		if err != nil {
 			return err
