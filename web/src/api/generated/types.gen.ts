@@ -1472,6 +1472,7 @@ export type Point = {
 
 export type Probe = {
     batches?: Array<BatchCost>;
+    damaged?: boolean;
     digest: string;
     err?: string;
     golden_passed: number;
