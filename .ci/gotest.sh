@@ -39,6 +39,6 @@ if [ -n "$memory" ]; then
 	export GOTMPDIR=${GOTMPDIR:-${TMPDIR:-/tmp}} TMPDIR=$memory # what the compiler leaves is large
 fi
 # shellcheck disable=SC2086 # one word per package
-EDGEHERD_REQUIRE_ASSETS=1 RAPID_SEED=1 GORACE=atexit_sleep_ms=0 go test -race -shuffle=on -vet=off -timeout 20m \
+EDGEHERD_REQUIRE_ASSETS=1 RAPID_SEED=1 GORACE=atexit_sleep_ms=0 go test -race -shuffle=on -vet=off -timeout 40m \
 	-gcflags='modernc.org/...=-race=false -d=checkptr=0' -gcflags='golang.org/x/crypto/...=-race=false' \
 	-p $((cores + 1)) -parallel $((2 * cores)) "$@" $long ./...

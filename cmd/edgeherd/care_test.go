@@ -215,7 +215,7 @@ func TestTicketsRefuseWhatTheirStateForbids(t *testing.T) {
 	}{
 		{"ticket show T-99", exitNotFound, "T-99"},
 		{"ticket reopen T-1", exitConflict, "it cannot be told"},
-		{"ticket close T-1 bored", exitFailed, "resolution"},
+		{"ticket close T-1 bored", exitUsage, "resolution"},
 		{"ticket done T-1 --work polished", exitUsage, "kinds are inspected"},
 		{"visit add shop-8", exitNotFound, "shop-8"},
 		{"visit done V-9", exitNotFound, "V-9"},
