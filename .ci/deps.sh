@@ -77,7 +77,14 @@ if [ -n "$lack" ] && can_install; then
 	export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1
 	# A machine that has just started may be updating itself, and mirrors hiccup.
 	patient=(-qq -o DPkg::Lock::Timeout=600 -o Acquire::Retries=3)
-	apt-get "${patient[@]}" update
+	# Install waits for the lock of packages, update not for that of their lists.
+	until said=$(LC_ALL=C apt-get "${patient[@]}" update 2>&1); do
+		if [[ $said != *"Could not get lock"* || $SECONDS -gt 600 ]]; then
+			echo "$said" >&2
+			exit 1
+		fi
+		sleep 5
+	done
 	# shellcheck disable=SC2086 # one word per package
 	apt-get "${patient[@]}" install -y --no-install-recommends $lack >/dev/null
 	lack=$(missing)

@@ -100,7 +100,6 @@ func (g *grid) next() {
 		g.row++
 		g.weight = [features]int64{}
 		g.learnt = 0
-		g.share = 1 << 46 / 19661
 	}
 }
 

@@ -368,15 +368,15 @@ async function trustEnds() {
   });
   for (const [stages, word, named] of [
     [["good", "good"], null, ""],
-    [["good", "soon"], "Metadata ends soon", "role-1"],
-    [["soon", "last_week"], "Metadata: act now", "role-0, role-1"],
-    [["good", "ended"], "Metadata: act now", "role-1"],
+    [["good", "soon"], "Signatures end soon", "role-1"],
+    [["soon", "last_week"], "Signatures: renew now", "role-0, role-1"],
+    [["good", "ended"], "Signatures: renew now", "role-1"],
   ]) {
     await page.route("**/api/v1/trust/roles", (route) => route.fulfill({ json: roles(...stages) }));
     const asked = page.waitForResponse("**/api/v1/trust/roles");
     await visit(page, "/sites");
     await (await asked).finished();
-    const chip = page.locator("header a[href='/models']", { hasText: "Metadata" });
+    const chip = page.locator("header a[href='/models']");
     if (word) {
       await chip.waitFor();
       const says = `${await chip.textContent()} (${await chip.getAttribute("title")})`;

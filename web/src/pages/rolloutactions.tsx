@@ -109,10 +109,19 @@ export function Actions({ rollout }: { rollout: Rollout }) {
   const session = useQuery(sessionQuery);
   const cancel = useRef<HTMLDialogElement>(null);
   const rollback = useRef<HTMLDialogElement>(null);
-  const asks: Record<string, RefObject<HTMLDialogElement | null>> = { cancel, rollback };
-  const all = useQuery(rolloutsQuery).data?.items;
-  const back = all ? takenBack(rollout, all) : 0;
+  // All rollouts with all their boxes are many megabytes in a large fleet: asked for
+  // when the page opens and before a rollback, not whenever a box reports.
+  const all = useQuery({
+    queryKey: ["overtaking", rollout.id],
+    queryFn: rolloutsQuery.queryFn,
+    enabled: takenBack(rollout, []) > 0 && mayAct(session.data, "rollback"),
+  });
+  const back = all.data ? takenBack(rollout, all.data.items) : 0;
   const actions = useActions(rollout, back);
+  const askBack = async () => {
+    const { data, error } = await all.refetch();
+    if (data && !error && takenBack(rollout, data.items) > 0) rollback.current?.showModal();
+  };
   const act = useMutation({
     mutationFn: ({ action, key }: { action: string; key: string }) =>
       post<Rollout>(url(paths.rolloutActions, { id: rollout.id }), { action }, key),
@@ -124,6 +133,10 @@ export function Actions({ rollout }: { rollout: Rollout }) {
   if (actions.length === 0) return null;
   const allowed = actions.filter(({ action }) => mayAct(session.data, action));
   const run = (action: string) => act.mutate({ action, key: newKey() });
+  const asks: Record<string, typeof run> = {
+    cancel: () => cancel.current?.showModal(),
+    rollback: () => void askBack(),
+  };
   const counts = tally(targetsOf(rollout));
   const kept = counts.total - countOf(counts, "scheduled");
   return (
@@ -135,7 +148,7 @@ export function Actions({ rollout }: { rollout: Rollout }) {
             type="button"
             className={`button ${className}`}
             disabled={act.isPending}
-            onClick={() => (asks[action] ? asks[action].current?.showModal() : run(action))}
+            onClick={() => (asks[action] ?? run)(action)}
           >
             <Icon name={icon} />
             {words}
@@ -143,7 +156,7 @@ export function Actions({ rollout }: { rollout: Rollout }) {
         ))}
       </div>
       {session.data && allowed.length === 0 && <p className="mt-1.5 text-soft">{t("rollout.readOnly")}</p>}
-      {act.error && <Fault error={act.error} />}
+      {(act.error ?? all.error) && <Fault error={act.error ?? all.error} />}
       <Ask
         dialog={cancel}
         title={t("rollout.cancelTitle", { count: counts.total - kept })}
