@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/edgeherd/edgeherd/internal/runnerapi"
@@ -37,7 +38,8 @@ func (a *Agent) noteServing(s runnerapi.Status) {
 	}
 	a.tellServing(now)
 	for name := range a.serving {
-		if !seen[name] {
+		// What is only loading is neither well nor news: what was told of it holds.
+		if !slices.ContainsFunc(s.Models, func(m runnerapi.ModelStatus) bool { return m.Name == name }) {
 			delete(a.serving, name)
 		}
 	}

@@ -54,6 +54,11 @@ func TestWhyAModelDoesNotServeIsTold(t *testing.T) {
 		status(runnerapi.ModelFailed, "worker was killed: out of memory, try 1") // in other words, too soon
 		status(runnerapi.ModelFailed, "worker was killed: out of memory, try 2")
 		status(runnerapi.ModelReady, "")
+		status(runnerapi.ModelFailed, "open libonnxruntime.so.1: no such file or directory")
+		status(runnerapi.ModelLoading, "") // the runner was started again: neither well nor another fault
+		status(runnerapi.ModelFailed, "open libonnxruntime.so.1: no such file or directory")
+		status(runnerapi.ModelLoading, "")
+		status(runnerapi.ModelReady, "")
 		status(runnerapi.ModelLoading, "backend triton is not ready any more")
 		a.noteServing(runnerapi.Status{Models: []runnerapi.ModelStatus{ // a version beside it does not load
 			{Ref: models.Ref{Name: "vad", Version: "2"}, State: runnerapi.ModelFailed, Err: "bad"}, {Ref: vad, State: runnerapi.ModelReady}}})
@@ -67,6 +72,8 @@ func TestWhyAModelDoesNotServeIsTold(t *testing.T) {
 			"|",
 			"vad:1 does not serve: open libonnxruntime.so.1: no such file or directory|open libonnxruntime.so.1: no such file or directory",
 			"|worker was killed: out of memory, try 2",
+			"vad:1 serves again|",
+			"vad:1 does not serve: open libonnxruntime.so.1: no such file or directory|open libonnxruntime.so.1: no such file or directory",
 			"vad:1 serves again|",
 			"vad:1 does not serve: backend triton is not ready any more|backend triton is not ready any more",
 			"vad:1 serves again|",

@@ -444,3 +444,30 @@ func TestOptionsAreRequired(t *testing.T) {
 		t.Error("no error without options")
 	}
 }
+
+// TestAFileThatIsWholeIsKeptWhateverAManifestSaysOfIt: the version that serves has it too.
+func TestAFileThatIsWholeIsKeptWhateverAManifestSaysOfIt(t *testing.T) {
+	inWorld(t, func(w *world) {
+		one := w.publish("1.0", nil)
+		two := w.publish("2.0", func(m *models.Manifest) { m.Files[1].SizeBytes++ })
+		w.want(1, one)
+		before := w.inodes()
+		w.rmu.Lock()
+		w.spoils = true
+		w.rmu.Unlock()
+		w.act.SetDesired(Desired{Generation: 2, Models: []Want{two}})
+		time.Sleep(time.Minute) // the runner is being asked again
+		w.restart(func() {})
+		time.Sleep(time.Hour)
+		w.wantServes("vad:1.0")
+		w.whole(one)
+		for d, inode := range before {
+			if w.inodes()[d] != inode {
+				t.Errorf("the sound file %s was touched", d)
+			}
+		}
+		if p := w.last(); p.Phase != PhaseFailed || !strings.Contains(p.Err, "its manifest says") {
+			t.Errorf("last report %+v", p)
+		}
+	})
+}

@@ -126,12 +126,17 @@ func (r Rules) mend(s State, actions []Action, now time.Time) (State, []Action) 
 	return s, append(actions, s.report(string(StepFetching), "", nil), s.fetchAction(0))
 }
 
-// awaitMend waits as long as it takes: the version has served here, so neither
-// the line nor the disk speaks against it. What else is wrong is told once.
+// awaitMend waits as long as it takes: the version has served here, so neither the
+// line nor the disk nor a runner that is away speaks against it. What else is wrong
+// is told once.
 func (r Rules) awaitMend(s State, e Event) (State, []Action) {
 	var actions []Action
 	if s.Tries++; s.Tries == 1 {
-		actions = append(actions, s.report(string(StepFetching), s.said()+"; not yet: "+e.Err, nil))
+		actions = append(actions, s.report(string(s.Step), s.said()+"; not yet: "+e.Err, nil))
 	}
-	return s, append(actions, s.fetchAction(retryDelay(s.Tries)))
+	again := s.fetchAction(retryDelay(s.Tries))
+	if s.Step == StepProbing {
+		again.Kind = ActProbe
+	}
+	return s, append(actions, again)
 }

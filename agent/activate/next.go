@@ -228,6 +228,9 @@ func (r Rules) probing(s State, e Event, now time.Time) (State, []Action) {
 		s.Probed = e.Probe
 		return s, []Action{s.report(string(StepShadow), "", &e.Probe), {Kind: ActShadow}}
 	case EventFailed:
+		if s.mending() {
+			return r.awaitMend(s, e)
+		}
 		if now.Sub(s.Since) > r.ProbeLimit {
 			return r.fail(s, PhaseFailed, fmt.Sprintf("not probed within %s: %s", r.ProbeLimit, e.Err), nil, now)
 		}

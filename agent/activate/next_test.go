@@ -379,3 +379,34 @@ func FuzzNext(f *testing.F) {
 	f.Add([]byte{0, 0, 0, 12, 1, 1, 0, 33, 1, 1, 0, 0, 12, 0, 255, 2, 210, 0, 0, 7, 0})
 	f.Fuzz(func(t *testing.T, data []byte) { drive(t, data) })
 }
+
+// TestAProvedVersionWaitsForARunnerThatIsAway: what it served with is here again, and
+// neither the runner nor the wait for the next look at the files speaks against it.
+func TestAProvedVersionWaitsForARunnerThatIsAway(t *testing.T) {
+	rules := Rules{ProbeLimit: 10 * time.Minute}
+	ref := models.Ref{Name: "vad", Version: "2.0", Digest: blob.Sum([]byte("2.0"))}
+	now := time.Unix(1e9, 0)
+	s := State{Name: "vad", Step: StepProbing, Since: now, Want: Want{Ref: ref}, For: Want{Ref: ref}, Candidate: Version{Ref: ref},
+		Mend: Mend{Digest: ref.Digest, Why: "of its files, model.onnx is damaged on the disk", Times: 1, Proved: true}}
+	told := 0
+	for range 30 {
+		now = now.Add(time.Minute)
+		var actions []Action
+		s, actions = rules.Next(s, Event{Kind: EventFailed, Err: "connection refused"}, now)
+		if s.Step != StepProbing || s.denies(s.Want) {
+			t.Fatalf("after %s: step %s, denied %v", now.Sub(s.Since), s.Step, s.Denied)
+		}
+		if last := actions[len(actions)-1]; last.Kind != ActProbe || last.Delay == 0 {
+			t.Fatalf("what follows is %+v, want another probe in a while", actions)
+		}
+		for _, act := range actions[:len(actions)-1] {
+			told++
+			if p := act.Phase; p.Phase != string(StepProbing) || !strings.Contains(p.Err, "model.onnx") || !strings.Contains(p.Err, "connection refused") {
+				t.Errorf("told %+v", p)
+			}
+		}
+	}
+	if told != 1 {
+		t.Errorf("told %d times, want once", told)
+	}
+}

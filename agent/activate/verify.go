@@ -91,14 +91,18 @@ func filesOf(v Version) []models.File {
 	return append([]models.File{{Path: "the manifest", Digest: v.Digest}}, v.Files...)
 }
 
-// lacking finds what can be seen of a version without reading it.
-func (a *Activator) lacking(v Version) (flaws []flaw) {
+// lacking finds what can be seen of a version without reading it. A file of another
+// length is read: it may be whole, and what the manifest says of it wrong.
+func (a *Activator) lacking(ctx context.Context, v Version) (flaws []flaw) {
 	for _, f := range filesOf(v) {
 		size, err := a.opts.Blobs.Size(f.Digest)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			flaws = append(flaws, flaw{f, "is gone from the disk", false})
 		case err == nil && f.SizeBytes > 0 && size != f.SizeBytes:
+			if got, _, err := a.sum(ctx, f.Digest); err == nil && got == f.Digest {
+				continue
+			}
 			flaws = append(flaws, flaw{f, fmt.Sprintf("has %d bytes on the disk in place of %d", size, f.SizeBytes), true})
 		}
 	}
@@ -118,7 +122,9 @@ func (a *Activator) examine(ctx context.Context, v Version) (flaws []flaw, err e
 			return nil, fmt.Errorf("%s of %s cannot be read: %w", f.Path, v.Ref, err)
 		case err != nil:
 			flaws = append(flaws, flaw{f, "cannot be read: " + err.Error(), true})
-		case f.SizeBytes > 0 && n != f.SizeBytes:
+		case got == f.Digest && f.SizeBytes > 0 && n != f.SizeBytes: // another version may serve with it
+			return nil, fmt.Errorf("%s of %s is whole and has %d bytes, but its manifest says %d", f.Path, v.Ref, n, f.SizeBytes)
+		case got != f.Digest && f.SizeBytes > 0 && n != f.SizeBytes:
 			flaws = append(flaws, flaw{f, fmt.Sprintf("has %d bytes on the disk in place of %d", n, f.SizeBytes), true})
 		case got != f.Digest:
 			flaws = append(flaws, flaw{f, "is damaged on the disk", true})
@@ -219,7 +225,7 @@ func (a *Activator) recheck(ctx context.Context, name string) error {
 		if v.none() || v.Digest == s.Candidate.Digest && (s.Step == StepIdle || s.Step == StepFetching) {
 			continue
 		}
-		flaws := a.lacking(v)
+		flaws := a.lacking(ctx, v)
 		if len(flaws) == 0 {
 			continue
 		}

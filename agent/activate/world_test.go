@@ -374,7 +374,7 @@ func (r *fakeRunner) usable(ref models.Ref) error {
 		return err
 	}
 	for _, f := range m.Files {
-		if data, err := os.ReadFile(r.store.Path(f.Digest)); err != nil || blob.Sum(data) != f.Digest {
+		if data, err := os.ReadFile(r.store.Path(f.Digest)); err != nil || blob.Sum(data) != f.Digest || int64(len(data)) != f.SizeBytes {
 			return fmt.Errorf("file %s is missing or damaged: %w", f.Path, errors.Join(err, blob.ErrMismatch))
 		}
 	}

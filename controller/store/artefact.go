@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -38,19 +39,35 @@ func (s *Store) AddModel(ctx context.Context, digest blob.Digest, m models.Manif
 		return addArtefact(t, m.Name+":"+m.Version, digest,
 			t.QueryRow(ctx, `SELECT digest FROM model WHERE name = ? AND version = ?`, m.Name, m.Version),
 			func() error {
-				var content string
-				err := t.QueryRow(ctx, `SELECT content FROM model_retired WHERE name = ? AND version = ?`, m.Name, m.Version).Scan(&content)
-				if err == nil && content != blob.Sum(body).String() {
-					err = fmt.Errorf("%s:%s was retired here and had other content: %w", m.Name, m.Version, ErrConflict)
-				}
-				if err != nil && !errors.Is(err, sql.ErrNoRows) {
+				if err := sameAsRetired(ctx, t, m, body); err != nil {
 					return err
 				}
-				_, err = t.Exec(ctx, `INSERT INTO model (digest, name, version, manifest, pushed_ms, pinned) VALUES (?,?,?,?,?,0)`,
+				_, err := t.Exec(ctx, `INSERT INTO model (digest, name, version, manifest, pushed_ms, pinned) VALUES (?,?,?,?,?,0)`,
 					digest.String(), m.Name, m.Version, string(body), s.now().UnixMilli())
 				return err
 			})
 	})
+}
+
+// sameAsRetired refuses other content under the number of a version that was retired.
+// What a program before wrote is compared as this one would write it.
+func sameAsRetired(ctx context.Context, t *tx, m models.Manifest, body []byte) error {
+	var was models.Manifest
+	var text []byte
+	err := t.QueryRow(ctx, `SELECT manifest FROM model_retired WHERE name = ? AND version = ?`, m.Name, m.Version).Scan(&text)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil
+	}
+	if err == nil {
+		err = json.Unmarshal(text, &was)
+	}
+	if err == nil {
+		text, err = json.Marshal(was)
+	}
+	if err == nil && !bytes.Equal(text, body) {
+		err = fmt.Errorf("%s:%s was retired here and had other content: %w", m.Name, m.Version, ErrConflict)
+	}
+	return err
 }
 
 func addArtefact(t *tx, what string, digest blob.Digest, present *sql.Row, insert func() error) error {

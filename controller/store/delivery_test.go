@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"testing"
 
@@ -122,6 +123,41 @@ func packsGoByTheirUse(t *testing.T, open func(t *testing.T) *store.Store) {
 	_, err = s.RetireModel(ctx, sum("one, signed anew"))
 	check(t, err)
 	check(t, s.AddModel(ctx, sum("one"), version("1.0.0", "a")))
+}
+
+// TestANumberThatWasRetiredNamesOneContent: in a database from before anybody noted
+// what was retired as well, and however a program before wrote that content down.
+func TestANumberThatWasRetiredNamesOneContent(t *testing.T) {
+	for _, e := range engines {
+		t.Run(e.name, func(t *testing.T) {
+			opts := e.place(t)
+			s := openAt(t, opts)
+			check(t, s.Put(ctx, `DROP TABLE model_retired`))
+			check(t, s.Put(ctx, `DELETE FROM goose_db_version WHERE version_id > 1`))
+			check(t, s.Close())
+			s = openAt(t, opts)
+			eye, d := models.Manifest{V: models.ManifestVersion, Name: "eye", Version: "1.0.0"}, blob.Sum([]byte("eye"))
+			check(t, s.AddModel(ctx, d, eye))
+			var body string
+			check(t, s.Ask(ctx, `SELECT manifest FROM model`, nil, &body))
+			var fields map[string]any
+			check(t, json.Unmarshal([]byte(body), &fields))
+			sorted, err := json.Marshal(fields)
+			check(t, err)
+			if string(sorted) == body {
+				t.Fatal("there is one way only to write it down")
+			}
+			check(t, s.Put(ctx, `UPDATE model SET manifest = '`+string(sorted)+`'`))
+			_, err = s.RetireModel(ctx, d)
+			check(t, err)
+			other := eye
+			other.Files = []models.File{{Path: models.ModelFile, Digest: d, SizeBytes: 9}}
+			if err := s.AddModel(ctx, blob.Sum([]byte("other")), other); !errors.Is(err, store.ErrConflict) {
+				t.Errorf("other content: %v", err)
+			}
+			check(t, s.AddModel(ctx, d, eye))
+		})
+	}
 }
 
 // pinOrRetire: what two controllers decide at the same time is one of both.

@@ -37,8 +37,8 @@ func (s *Store) RetireModel(ctx context.Context, d blob.Digest) (rest []blob.Dig
 		if _, err := t.Exec(ctx, `DELETE FROM model WHERE digest = ?`, d.String()); err != nil {
 			return err
 		}
-		if _, err := t.Exec(ctx, `INSERT INTO model_retired (name, version, content, retired_ms) VALUES (?,?,?,?) ON CONFLICT (name, version) DO UPDATE SET retired_ms = excluded.retired_ms`,
-			name, version, blob.Sum([]byte(body)).String(), s.now().UnixMilli()); err != nil {
+		if _, err := t.Exec(ctx, `INSERT INTO model_retired (name, version, manifest, retired_ms) VALUES (?,?,?,?) ON CONFLICT (name, version) DO UPDATE SET retired_ms = excluded.retired_ms`,
+			name, version, body, s.now().UnixMilli()); err != nil {
 			return err
 		}
 		after, err := needed(ctx, t)

@@ -108,15 +108,11 @@ func (k *Keeper) warn(have []store.TrustDocument, now time.Time) {
 		if r.Stage == tufrepo.Good || r.Online() {
 			continue
 		}
-		var keys []trust.KeyID
-		for _, p := range r.Keys.Public {
-			keys = append(keys, p.ID())
-		}
 		says := "a role of the fleet's metadata ends soon"
 		if r.Stage == tufrepo.Ended {
 			says = "a role of the fleet's metadata has ended: nothing new that depends on it is installed"
 		}
-		k.log.Warn(says, "topic", r.Role, "ends", r.Expires, "keys", keys, "do", r.Do())
+		k.log.Warn(says, "topic", r.Role, "ends", r.Expires, "keys", r.Keys.IDs(), "do", r.Do())
 	}
 }
 

@@ -128,8 +128,6 @@ CREATE TABLE model (
   digest TEXT PRIMARY KEY, name TEXT NOT NULL, version TEXT NOT NULL, manifest TEXT NOT NULL, pushed_ms BIGINT NOT NULL, pinned BIGINT NOT NULL
 );
 CREATE UNIQUE INDEX model_version ON model (name, version);
--- What a version was that is gone: its number never names anything else.
-CREATE TABLE model_retired (name TEXT NOT NULL, version TEXT NOT NULL, content TEXT NOT NULL, retired_ms BIGINT NOT NULL, PRIMARY KEY (name, version));
 CREATE TABLE agent_release (
   digest TEXT PRIMARY KEY, version TEXT NOT NULL, manifest TEXT NOT NULL, pushed_ms BIGINT NOT NULL
 );

@@ -120,8 +120,6 @@ CREATE TABLE model (
   digest TEXT PRIMARY KEY, name TEXT NOT NULL, version TEXT NOT NULL, manifest TEXT NOT NULL, pushed_ms INTEGER NOT NULL, pinned INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX model_version ON model (name, version);
--- What a version was that is gone: its number never names anything else.
-CREATE TABLE model_retired (name TEXT NOT NULL, version TEXT NOT NULL, content TEXT NOT NULL, retired_ms INTEGER NOT NULL, PRIMARY KEY (name, version)) WITHOUT ROWID;
 CREATE TABLE agent_release (
   digest TEXT PRIMARY KEY, version TEXT NOT NULL, manifest TEXT NOT NULL, pushed_ms INTEGER NOT NULL
 ) WITHOUT ROWID;
