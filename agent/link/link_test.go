@@ -240,6 +240,39 @@ func TestWhatTheDatabaseLostIsSentAgain(t *testing.T) {
 	})
 }
 
+// TestAnAckThatOvertakesAWelcomeIsNotWithdrawn: the controller asks for a second
+// HELLO while blocks are in flight, as it does after each start of a box. What
+// answers it knows nothing of the run that this HELLO could not name; their ACK
+// comes first.
+func TestAnAckThatOvertakesAWelcomeIsNotWithdrawn(t *testing.T) {
+	for name, answered := range map[string]bool{"WELCOME comes later": true, "WELCOME never comes": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := startFake(t)
+				r := start(t, f, link.Options{})
+				r.until(time.Minute, "link up", r.Connected)
+				f.with(func() { f.silent = true })
+				f.last().send(wire.TopicCmd, wire.Cmd{Question: 1})
+				synctest.Wait()
+				r.add(3)
+				synctest.Wait()
+				f.with(func() {
+					if len(f.hellos) != 2 || len(f.hellos[1].Runs) != 0 || len(f.datas) == 0 {
+						t.Fatalf("HELLOs %+v, %d DATA", f.hellos, len(f.datas))
+					}
+					if f.silent = false; answered {
+						f.sessions[0].greet(f.hellos[1])
+					}
+				})
+				time.Sleep(5 * time.Minute)
+				if st := r.Status(); !r.delivered() || st.Sent != 3 || st.Acked != 3 {
+					t.Errorf("3 blocks that were stored once: %+v, %+v", st, r.spool.Buffer())
+				}
+			})
+		})
+	}
+}
+
 // TestAPoisonBlockDoesNotStopTheOthers has the broker hang up on one block.
 func TestAPoisonBlockDoesNotStopTheOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -73,6 +73,7 @@ type session struct {
 	question  uint64 // the last of the controller
 	answered  uint64 // the last that a HELLO answered
 	helloNext time.Time
+	held      []wire.Ack // of run0, came while waiting
 
 	pump
 }
@@ -104,6 +105,7 @@ func (s *session) run(ctx context.Context) error {
 	if err := s.subscribe(ctx); err != nil {
 		return err
 	}
+	defer s.countHeld()
 	if err := s.hello(); err != nil {
 		return err
 	}
@@ -401,8 +403,10 @@ func (s *session) onWelcome(w wire.Welcome) error {
 	}
 	if w.Run != s.run0 { // what is in flight went to a run that is gone
 		s.forgetAll()
+		s.held = nil
 	}
 	s.run0, s.waiting, s.confirmed = w.Run, false, true
+	s.countHeld()
 	s.window(w, time.Now())
 	if !s.welcomed {
 		s.welcomed = true
@@ -421,35 +425,6 @@ func (s *session) onWelcome(w wire.Welcome) error {
 	}
 	if w.LiveMs > 0 {
 		s.link.opts.OnLive(upTo(w.LiveMs, maxLive))
-	}
-	return nil
-}
-
-func (s *session) onAck(a wire.Ack) error {
-	if !s.confirmed || a.Run != s.run0 {
-		// A database that was not heard of since HELLO: ask what it has first.
-		s.confirmed = false
-		return s.helloAgain()
-	}
-	sp := s.link.opts.Spool
-	if len(a.Keys) > 0 {
-		n, err := sp.Ack(a.Run, a.LSN, a.Keys)
-		if err != nil {
-			// The blocks stay in flight and will be sent, and acked, again.
-			s.link.log.Warn("acknowledgement not stored", "err", err)
-			return nil
-		}
-		s.link.note(func(st *Status) { st.Acked += uint64(n) })
-	}
-	if len(a.Refused) > 0 {
-		s.link.log.Error("controller refuses blocks", "blocks", len(a.Refused), "first", a.Refused[0].String())
-		s.link.refuse(a.Refused)
-	}
-	for i, keys := range [][]wire.Key{a.Keys, a.Refused} {
-		for _, key := range keys {
-			s.land(key, i == 0)
-			s.link.acquit(key)
-		}
 	}
 	return nil
 }

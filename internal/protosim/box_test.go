@@ -79,6 +79,7 @@ type memory struct {
 	waiting, confirmed, progress bool
 	run                          uint64
 	flights                      map[key]flight
+	heldAcks                     []ack // of run, came while waiting
 	oldFirst                     bool
 	// between connections
 	retryAt, limit int
@@ -221,6 +222,9 @@ func (b *box) tick() {
 // something was acknowledged.
 func (b *box) disconnect() {
 	m := b.mem
+	for _, a := range m.heldAcks { // no WELCOME of this connection can withdraw them
+		b.count(a)
+	}
 	if m.progress || m.conn > 0 && b.w.now-m.since > lasting {
 		m.limit = 2
 	}
@@ -388,8 +392,15 @@ func (b *box) onWelcome(v welcome) {
 	if v.run != m.run {
 		clear(m.flights)
 	}
+	held := m.heldAcks
+	if m.heldAcks = nil; v.run != m.run {
+		held = nil
+	}
 	m.run, m.waiting, m.confirmed = v.run, false, true
 	b.disk.knows = max(b.disk.knows, v.life)
+	for _, a := range held {
+		b.count(a)
+	}
 }
 
 func (b *box) onAck(v ack) {
@@ -403,6 +414,15 @@ func (b *box) onAck(v ack) {
 		}
 		return
 	}
+	if m.waiting && !b.w.rules.anyRun { // the WELCOME may know less than this ACK
+		m.heldAcks = append(slices.Clip(m.heldAcks), v)
+		return
+	}
+	b.count(v)
+}
+
+func (b *box) count(v ack) {
+	m := b.mem
 	if len(m.acks) == 0 {
 		m.flushAt = b.w.now + b.ackPause
 	}

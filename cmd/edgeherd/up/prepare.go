@@ -231,10 +231,10 @@ func (f *Fleet) furnishBox(ctx context.Context, b box) error {
 	}
 	frames := filepath.Join(b.dir, "frames")
 	if _, err := os.Stat(filepath.Join(frames, labels.TruthFile)); errors.Is(err, fs.ErrNotExist) {
-		if err := labels.WriteFolder(frames, framesPerCamera, int64(1000*b.seed)); err != nil {
+		if err := labels.WriteClip(filepath.Join(b.dir, "clip.wav")); err != nil {
 			return err
 		}
-		if err := labels.WriteClip(filepath.Join(b.dir, "clip.wav")); err != nil {
+		if err := labels.WriteFolder(frames, framesPerCamera, int64(1000*b.seed)); err != nil {
 			return err
 		}
 	}
@@ -242,7 +242,11 @@ func (f *Fleet) furnishBox(ctx context.Context, b box) error {
 		return err
 	}
 	state := filepath.Join(b.dir, "launcher")
-	if _, err := os.Stat(filepath.Join(state, "slots")); errors.Is(err, fs.ErrNotExist) {
+	programs, err := fs.Glob(os.DirFS(state), "slots/*/agent")
+	if err != nil {
+		return err
+	}
+	if len(programs) == 0 { // or an earlier start was ended in the midst of this
 		cmd := exec.CommandContext(ctx, f.bin("edgeherd-launcher"), "install", "--state", state, f.bin("edgeherd-agent"))
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("install agent: %w: %s", err, out)
