@@ -7,6 +7,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/edgeherd/edgeherd/internal/blob"
@@ -64,6 +65,12 @@ func (s *smallDisk) seen() []time.Time {
 	return s.looks
 }
 
+// pass lets time go by, in the bubble.
+func (w *world) pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
 // said is the errors of the reports of one phase, in their order.
 func (w *world) said(version string, phase Step) []string {
 	w.mu.Lock()
@@ -90,7 +97,7 @@ func TestAFullDiskIsWaitedOutWithItsReason(t *testing.T) {
 				disk := w.smallDisk("2.0")
 				disk.set(full)
 				w.want(2, two)
-				time.Sleep(24 * time.Hour)
+				w.pass(24 * time.Hour)
 				w.wantServes("vad:1.0")
 				said := w.said("2.0", StepFetching)
 				if len(said) != 2 || said[0] != "" || !strings.Contains(said[1], "waits for room: "+full.Error()) || !strings.Contains(said[1], "1.0 serves meanwhile") {
@@ -107,7 +114,7 @@ func TestAFullDiskIsWaitedOutWithItsReason(t *testing.T) {
 				}
 				w.fetched = 0
 				disk.set(nil)
-				time.Sleep(2 * time.Hour)
+				w.pass(2 * time.Hour)
 				w.wantServes("vad:2.0")
 				if w.fetched != 1 {
 					t.Errorf("%d files came once there was room, want the one that was missing", w.fetched)
@@ -124,7 +131,7 @@ func TestTheReasonGoesWhenBytesCome(t *testing.T) {
 		disk.set(errRoom)
 		w.want(1, w.publish("1.0", nil))
 		disk.set(nil)
-		time.Sleep(2 * time.Hour)
+		w.pass(2 * time.Hour)
 		if said := w.said("1.0", StepFetching); len(said) != 3 || !strings.Contains(said[1], "nothing serves meanwhile") || said[2] != "" {
 			t.Errorf("said %q, want the reason, and that it has gone", said)
 		}
@@ -138,7 +145,7 @@ func TestWhoAsksAgainHasTheDiskLookedAt(t *testing.T) {
 		disk.set(errRoom)
 		one := w.publish("1.0", nil)
 		w.want(1, one)
-		time.Sleep(12 * time.Hour)
+		w.pass(12 * time.Hour)
 		disk.set(nil)
 		one.Attempt++
 		w.want(2, one)
@@ -192,7 +199,7 @@ func TestAJournalThatTakesNothingIsTold(t *testing.T) {
 		}
 		w.start()
 		w.act.SetDesired(Desired{Generation: 2, Models: []Want{two}})
-		time.Sleep(time.Second)
+		w.pass(time.Second)
 		set(true)
 		w.settle()
 		w.wantServes("vad:1.0")
