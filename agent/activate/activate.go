@@ -67,8 +67,9 @@ type Options struct {
 	// trust.ErrUntrusted ends the candidate, others are tried again.
 	Allow func(ctx context.Context, ref models.Ref) error
 	// Fetch brings a file into Blobs; size 0 is unknown. Errors that are
-	// blob.ErrMismatch or blob.ErrNoRoom end the candidate, others are tried
-	// again. Required.
+	// blob.ErrMismatch or blob.ErrTooLarge end the candidate, others are tried
+	// again; while there is no room (blob.ErrNoRoom), less and less often.
+	// Required.
 	Fetch func(ctx context.Context, f models.File, progress func(done, total int64)) error
 	// Runner tries and serves models. Required.
 	Runner Runner
@@ -281,6 +282,9 @@ func (a *Activator) handle(ctx context.Context, m message) error {
 		return nil // from an effect that was replaced
 	}
 	if m.total > 0 {
+		if err := a.arrives(ctx, m.name); err != nil {
+			return err
+		}
 		p := a.book.get(m.name).report(string(StepFetching), "", nil).Phase
 		p.DoneBytes, p.TotalBytes = m.done, m.total
 		a.opts.Report(p)
@@ -289,6 +293,14 @@ func (a *Activator) handle(ctx context.Context, m message) error {
 	<-e.done // it has nothing left to do
 	delete(a.effects, m.name)
 	return a.apply(ctx, m.name, m.event)
+}
+
+// arrives takes back that a model waits for room.
+func (a *Activator) arrives(ctx context.Context, name string) error {
+	if a.book.get(name).Room == "" {
+		return nil
+	}
+	return a.apply(ctx, name, Event{Kind: EventArrives})
 }
 
 // polled hands the runner's state to the models that wait for nothing else.

@@ -160,17 +160,46 @@ func (a *Activator) save(ctx context.Context) error {
 	return nil
 }
 
+// full says whether a disk took no write for lack of room.
+func full(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}
+
 // write repeats a write for as long as the disk is full: going on without the
 // journal would be wrong, and ending the agent would not make room.
 func (a *Activator) write(ctx context.Context, save func() error) error {
-	for {
+	for told := false; ; {
 		err := save()
-		if !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) {
+		if !full(err) {
+			if told && err == nil {
+				a.log.Info("disk has room again, activation goes on")
+				a.tellDisk(nil)
+			}
 			return err
 		}
-		a.log.Error("disk is full, activation waits", "err", err)
+		if !told {
+			told = true
+			a.log.Error("disk is full, activation waits", "err", err)
+			a.tellDisk(err)
+		}
 		if !sleep(ctx, 10*time.Second) {
 			return ctx.Err()
+		}
+	}
+}
+
+// tellDisk reports of each version on its way why it stands still. It cannot be
+// in the journal, and what reports are for may have room: the link, or the spool.
+func (a *Activator) tellDisk(err error) {
+	for _, name := range a.book.names() {
+		s := a.book.get(name)
+		switch s.Step {
+		case StepFetching, StepProbing, StepShadow, StepSwitching, StepTrial:
+			p := s.report(string(s.Step), "", nil).Phase
+			if err != nil {
+				p.Err = fmt.Sprintf("waits: the state folder takes no writes: %v; make room on its disk, then the box goes on by itself", err)
+			}
+			a.opts.Report(p)
 		}
 	}
 }

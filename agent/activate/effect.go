@@ -150,8 +150,10 @@ func failed(err error) Event {
 	switch {
 	case errors.Is(err, errUntrusted), errors.Is(err, trust.ErrUntrusted):
 		e.Blame = BlameTrust
-	case errors.Is(err, blob.ErrMismatch), errors.Is(err, blob.ErrNoRoom):
+	case errors.Is(err, blob.ErrMismatch), errors.Is(err, blob.ErrTooLarge):
 		e.Blame = BlameCandidate
+	case errors.Is(err, blob.ErrNoRoom), full(err):
+		e.Blame = BlameRoom
 	}
 	return e
 }

@@ -100,8 +100,20 @@ func (r Rules) lost(s State, e Event, now time.Time) (State, []Action) {
 	return s, nil
 }
 
-// said is what is told with each step of a version that comes again.
+// said is what is told with each step: why the version comes again, and why it
+// waits.
 func (s State) said() string {
+	words := s.mendWords()
+	if s.Room == "" {
+		return words
+	}
+	if words != "" {
+		words += "; "
+	}
+	return words + "waits for room: " + s.Room + "; the box looks again by itself; " + meanwhile(s.Current)
+}
+
+func (s State) mendWords() string {
 	switch {
 	case !s.Mend.of(s.For.Digest):
 		return ""

@@ -44,7 +44,7 @@ func (r Rules) Next(s State, e Event, now time.Time) (State, []Action) {
 }
 
 func (s State) enter(step Step, now time.Time) State {
-	s.Step, s.Since, s.Tries = step, now, 0
+	s.Step, s.Since, s.Tries, s.Room = step, now, 0, ""
 	return s
 }
 
@@ -118,7 +118,12 @@ func (r Rules) wanted(s State, e Event, now time.Time) (State, []Action) {
 	case StepFetching, StepProbing, StepShadow, StepSwitching, StepTrial:
 		if same {
 			s.For = e.Want
-			return s, []Action{s.report(string(s.Step), "", nil)}
+			actions := []Action{s.report(string(s.Step), "", nil)}
+			if s.Room != "" { // who asks again may have made it
+				s.Tries = 0
+				actions = append(actions, s.fetchAction(0))
+			}
+			return s, actions
 		}
 	}
 	switch s.Step {
@@ -193,10 +198,18 @@ func (r Rules) fetching(s State, e Event, now time.Time) (State, []Action) {
 		}
 		s = s.enter(StepProbing, now)
 		return s, []Action{s.report(string(StepProbing), "", nil), {Kind: ActProbe}}
+	case EventArrives:
+		if s.Room == "" {
+			return s, nil
+		}
+		s.Room, s.Tries = "", 0
+		return s, []Action{s.report(string(StepFetching), "", nil)}
 	case EventFailed:
 		switch {
 		case e.Blame == BlameTrust:
 			return r.fail(s, PhaseRefused, e.Err, nil, now)
+		case e.Blame == BlameRoom:
+			return s.awaitRoom(e, now)
 		case s.mending():
 			return r.awaitMend(s, e)
 		case e.Blame == BlameCandidate:
@@ -208,6 +221,22 @@ func (r Rules) fetching(s State, e Event, now time.Time) (State, []Action) {
 		return s, []Action{s.fetchAction(retryDelay(s.Tries))}
 	}
 	return s, nil
+}
+
+// awaitRoom waits as long as it takes: a full disk says nothing of the version.
+// How long a rollout waits is its policy's. Numbers that change are told.
+func (s State) awaitRoom(e Event, now time.Time) (State, []Action) {
+	var actions []Action
+	if s.Room == "" {
+		s.Tries = 0
+	}
+	s.Since = now // FetchLimit is for the line
+	s.Tries++
+	if s.Room != e.Err {
+		s.Room = e.Err
+		actions = append(actions, s.report(string(StepFetching), "", nil))
+	}
+	return s, append(actions, s.fetchAction(roomDelay(s.Tries)))
 }
 
 func (r Rules) probing(s State, e Event, now time.Time) (State, []Action) {

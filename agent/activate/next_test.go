@@ -268,7 +268,7 @@ func eventFrom(s State, kind, detail byte) Event {
 	case 9, 10, 11:
 		return Event{Kind: EventProbed, Probe: runnerapi.Probe{OK: detail < 230, Damaged: detail > 240}}
 	case 12:
-		return Event{Kind: EventFailed, Err: "away", Blame: Blame(detail / 120)}
+		return Event{Kind: EventFailed, Err: "away", Blame: Blame(detail / 64)}
 	}
 	state := runnerapi.ModelReady
 	if detail > 220 {

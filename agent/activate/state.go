@@ -119,6 +119,9 @@ type State struct {
 	// step's time afresh, since the clock of a box may have jumped.
 	Since time.Time `json:"-"`
 	Tries int       `json:"-"`
+	// Room is why the files do not fit the disk, valid in StepFetching; empty
+	// while they come. Not journaled: a restart looks again at once.
+	Room string `json:"-"`
 }
 
 // Serving is the version that active.json names; the zero value is none.
@@ -186,7 +189,7 @@ type Phase struct {
 // An EventKind says what happened to one model.
 type EventKind int
 
-// The events. Those below EventSuspected are answers to actions; so is EventLost, to ActVerify.
+// The events. Those from EventManifest to EventFailed are answers to actions; so is EventLost, to ActVerify.
 const (
 	EventWanted    EventKind = iota + 1 // Want and Generation changed
 	EventResumed                        // this program started
@@ -197,17 +200,19 @@ const (
 	EventProbed                         // the runner tried the candidate: Probe, Base
 	EventStatus                         // the runner answered: Status
 	EventFailed                         // an action failed: Err, Blame
+	EventArrives                        // bytes of the candidate come: there is room
 )
 
 // Blame says what a failed action means for the candidate.
 type Blame int
 
 // The blames: None may pass by itself, Candidate will not, Trust is a document
-// that this box must not follow.
+// that this box must not follow, Room is a full disk.
 const (
 	BlameNone Blame = iota
 	BlameCandidate
 	BlameTrust
+	BlameRoom
 )
 
 // An Event is something that happened to one model.
@@ -267,7 +272,8 @@ type Rules struct {
 	// MaxFailureRatio of requests may fail in the trial (or twice the ratio of
 	// the version before, if that is more).
 	MaxFailureRatio float64
-	// MaxLatencyRatio bounds the 95th percentile against the version before.
+	// MaxLatencyRatio bounds the 95th percentile against the version before; what
+	// is no more than minSlower above it is no regression.
 	MaxLatencyRatio float64
 }
 
@@ -277,6 +283,13 @@ const (
 	retryMax    = time.Minute
 	minFailures = 3  // fewer may be chance
 	minRequests = 20 // for comparing latencies
+	// minSlower is what a busy box adds to one request in twenty whatever the model: a
+	// worker that others keep off its processor waits for some of the scheduler's
+	// slices, 3 to 4 ms each. The version before may have answered an idle box.
+	minSlower = 0.010 // seconds
+	// Room is made by people or by what else the box clears away, not in seconds.
+	roomMin = time.Minute
+	roomMax = time.Hour
 	// shadowEnough answers tell whether versions agree to some percent, and
 	// shadowQuiet is how long no request comes before nobody waits for one.
 	shadowEnough = 50
@@ -289,6 +302,11 @@ func retryDelay(tries int) time.Duration {
 		return retryMax
 	}
 	return min(retryMax, retryMin<<tries)
+}
+
+// roomDelay is the wait before the disk is looked at again.
+func roomDelay(tries int) time.Duration {
+	return min(roomMax, roomMin<<min(max(tries-1, 0), 6))
 }
 
 func statusOf(st runnerapi.Status, d blob.Digest) (runnerapi.ModelStatus, bool) {
@@ -344,8 +362,13 @@ func (r Rules) judge(m runnerapi.ModelStatus, base runnerapi.ModelStatus, ended 
 		return "its worker crashed in the trial"
 	case m.Failures >= minFailures && float64(m.Failures) > limit*float64(m.Requests):
 		return fmt.Sprintf("%d of %d requests failed in the trial", m.Failures, m.Requests)
-	case ended && m.Requests >= minRequests && base.Requests >= minRequests && base.LatencyP95 > 0 && m.LatencyP95 > r.MaxLatencyRatio*base.LatencyP95:
-		return fmt.Sprintf("it is slow: 95 %% of requests within %.0f ms, the version before needed %.0f ms", 1e3*m.LatencyP95, 1e3*base.LatencyP95)
+	case ended && m.Requests >= minRequests && base.Requests >= minRequests && r.slower(m.LatencyP95, base.LatencyP95):
+		return fmt.Sprintf("it is slow: 95 %% of requests within %.1f ms, the version before needed %.1f ms", 1e3*m.LatencyP95, 1e3*base.LatencyP95)
 	}
 	return ""
+}
+
+// slower compares seconds; was is 0 if it is not known.
+func (r Rules) slower(is, was float64) bool {
+	return was > 0 && is > r.MaxLatencyRatio*was && is-was > minSlower
 }

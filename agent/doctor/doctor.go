@@ -185,8 +185,14 @@ func (e examination) disk() Finding {
 	}
 	free, total := int64(s.Bavail)*s.Bsize, int64(s.Blocks)*s.Bsize
 	f.Level, f.Found = OK, fmt.Sprintf("%.1f of %.1f GB free", float64(free)/1e9, float64(total)/1e9)
+	// Models may have a disk of their own.
+	models := filepath.Join(e.opts.State, "blobs")
+	if err := unix.Statfs(models, &s); err == nil && int64(s.Blocks)*s.Bsize != total {
+		free, total = int64(s.Bavail)*s.Bsize, int64(s.Blocks)*s.Bsize
+		f.Found += fmt.Sprintf(", of models in %s: %.1f of %.1f GB", models, float64(free)/1e9, float64(total)/1e9)
+	}
 	if free < e.opts.MinFreeBytes {
-		f.Level, f.Way = Warn, fmt.Sprintf("make room: downloads leave %.1f GB free, so none begins", float64(e.opts.MinFreeBytes)/1e9)
+		f.Level, f.Way = Warn, fmt.Sprintf("make room: downloads leave %.1f GB free, so new versions wait", float64(e.opts.MinFreeBytes)/1e9)
 	}
 	return f
 }

@@ -136,6 +136,16 @@ func TestAStateDirectoryThatTakesNothingIsTold(t *testing.T) {
 	want(t, find(t, doctor.Examine(t.Context(), opts), "disk"), doctor.Fail, "no writes")
 }
 
+// TestADiskOfModelsIsLookedAt, where it is another one: /proc has no room at all.
+func TestADiskOfModelsIsLookedAt(t *testing.T) {
+	opts, _ := box(t, 0)
+	if err := os.Symlink("/proc", filepath.Join(opts.State, "blobs")); err != nil {
+		t.Fatal(err)
+	}
+	opts.MinFreeBytes = 1 // of the state folder there is
+	want(t, find(t, doctor.Examine(t.Context(), opts), "disk"), doctor.Warn, "of models in "+opts.State+"/blobs: 0.0 of 0.0 GB")
+}
+
 // A box that is asked why it takes nothing new says so before it is late.
 func TestTheEndOfTheMetadataIsTold(t *testing.T) {
 	dir := t.TempDir()

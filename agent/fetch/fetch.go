@@ -185,7 +185,8 @@ func (f *Fetcher) SetPace(bytesPerSec int64, quiet []Quiet) {
 // bytes so far stay and a later call goes on with them.
 //
 // Errors that matter to callers: blob.ErrMismatch (the server's content is
-// wrong for good), blob.ErrNoRoom (disk or size limit), ErrNotFound.
+// wrong for good), blob.ErrTooLarge (beyond a limit), another blob.ErrNoRoom (the
+// disk is full: ask again later), ErrNotFound.
 func (f *Fetcher) Blob(ctx context.Context, d blob.Digest, size int64, progress func(done, total int64)) error {
 	return f.File(ctx, models.File{Digest: d, SizeBytes: size}, progress)
 }
@@ -206,7 +207,7 @@ func (f *Fetcher) File(ctx context.Context, file models.File, progress func(done
 		return nil
 	}
 	if size > f.opts.MaxBytes {
-		return fmt.Errorf("fetch %s: %d bytes are more than the limit of %d: %w", d.Short(), size, f.opts.MaxBytes, blob.ErrNoRoom)
+		return fmt.Errorf("fetch %s: %d bytes are more than the limit of %d: %w", d.Short(), size, f.opts.MaxBytes, blob.ErrTooLarge)
 	}
 	if !local(ctx) {
 		if err := f.mayTry(d); err != nil { // nobody was asked, so nothing is learnt
@@ -287,8 +288,7 @@ func (f *Fetcher) download(ctx context.Context, d blob.Digest, size int64, progr
 	}
 	resumed = t.done > 0
 	if err := t.run(ctx); err != nil {
-		if errors.Is(err, blob.ErrNoRoom) || errors.Is(err, blob.ErrMismatch) {
-			// A part that cannot be finished only takes room.
+		if f.spent(err) {
 			err = errors.Join(err, removeStage(path))
 		}
 		return resumed, err
@@ -300,6 +300,20 @@ func (f *Fetcher) download(ctx context.Context, d blob.Digest, size int64, progr
 		return resumed, err
 	}
 	return resumed, nil
+}
+
+// spent says whether a part goes after err: it cannot be finished, or the disk
+// has not even the reserve left, which telemetry needs more. Another part waits
+// for room, so that its bytes need not come again.
+func (f *Fetcher) spent(err error) bool {
+	switch {
+	case errors.Is(err, blob.ErrMismatch), errors.Is(err, blob.ErrTooLarge):
+		return true
+	case !errors.Is(err, blob.ErrNoRoom):
+		return false
+	}
+	free, err := f.opts.FreeBytes(f.opts.Blobs.Dir())
+	return err != nil || free < f.opts.MinFreeBytes
 }
 
 func removeStage(path string) error {

@@ -422,7 +422,7 @@ func TestDiskBudgetIsCheckedBeforeTheFirstByte(t *testing.T) {
 				opts.FreeBytes = func(string) (int64, error) { return 100_999, nil }
 			})
 			err := f.Blob(t.Context(), o.digest(), known, nil)
-			if !errors.Is(err, blob.ErrNoRoom) || !strings.Contains(err.Error(), "100000 bytes to come and 1000 to stay free") {
+			if !errors.Is(err, blob.ErrNoRoom) || !strings.Contains(err.Error(), "needs 100000 bytes and leaves 1000 bytes free, but ") {
 				t.Errorf("got %v, want one that names the bytes", err)
 			}
 			if fi, err := os.Stat(store.StagePath(o.digest())); err == nil && fi.Size() > 0 {

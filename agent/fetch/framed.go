@@ -38,13 +38,12 @@ func (f *Fetcher) framed(ctx context.Context, file models.File, progress func(do
 		case err == nil:
 			f.keep(file.Digest, frames)
 			return durable.Remove(f.opts.Blobs.FramesPath(file.Digest))
-		case !errors.Is(err, blob.ErrMismatch) && !errors.Is(err, blob.ErrNoRoom):
+		case !f.spent(err):
 			return err
 		case errors.Is(err, blob.ErrMismatch) && missed && !again:
 			// The disk may have given back other bytes than it was given.
 			f.log.Warn("a complete download is damaged, looking at its frames again", "digest", file.Digest, "err", err)
 		default:
-			// A part that cannot be finished only takes room.
 			return errors.Join(err, f.opts.Blobs.Unstage(file.Digest))
 		}
 	}
@@ -134,19 +133,21 @@ func (f *Fetcher) reserve(stage *os.File, size int64) error {
 	if err := unix.Fstat(int(stage.Fd()), &st); err != nil {
 		return fmt.Errorf("look at stage file: %w", err)
 	}
-	if err := f.budget(size - min(size, st.Blocks*512)); err != nil {
-		return err
+	if lacks := size - min(size, st.Blocks*512); lacks > 0 { // else it has its room
+		if err := f.budget(lacks); err != nil {
+			return err
+		}
 	}
 	if err := stage.Truncate(size); err != nil {
 		if errors.Is(err, syscall.EFBIG) {
-			return fmt.Errorf("this disk takes no file of %d bytes: %w: %w", size, blob.ErrNoRoom, err)
+			return fmt.Errorf("this disk takes no file of %d bytes: %w: %w", size, blob.ErrTooLarge, err)
 		}
 		return fmt.Errorf("make stage file of %d bytes: %w", size, err)
 	}
 	// Not every filesystem can promise room; then a full disk shows later.
 	err := unix.Fallocate(int(stage.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, size)
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		return fmt.Errorf("the disk has no room for %d bytes: %w: %w", size, blob.ErrNoRoom, err)
+	if full := fullness(err); full != nil {
+		return fmt.Errorf("%s has no room for %s: %w: %w", f.opts.Blobs.Dir(), sized(size), full, err)
 	}
 	return nil
 }
@@ -163,8 +164,8 @@ func (f *Fetcher) frames(ctx context.Context, file models.File) (blob.Frames, er
 			return blob.Frames{}, fmt.Errorf("list of frames %s: %w", file.Frames.Short(), blob.ErrMismatch)
 		}
 		if err := durable.WriteFile(path, data, 0o644); err != nil {
-			if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-				err = fmt.Errorf("%w: %w", blob.ErrNoRoom, err)
+			if full := fullness(err); full != nil {
+				err = fmt.Errorf("%w: %w", full, err)
 			}
 			return blob.Frames{}, fmt.Errorf("keep list of frames: %w", err)
 		}

@@ -275,7 +275,7 @@ func TestFullDiskIsNamedBeforeTheFirstFrame(t *testing.T) {
 		opts.FreeBytes = func(string) (int64, error) { return framed + 999, nil }
 	})
 	err := f.File(t.Context(), o.file(), nil)
-	if !errors.Is(err, blob.ErrNoRoom) || !strings.Contains(err.Error(), "bytes to come and 1000 to stay free") {
+	if !errors.Is(err, blob.ErrNoRoom) || !strings.Contains(err.Error(), " MB and leaves 1000 bytes free, but ") {
 		t.Errorf("got %v, want one that names the bytes", err)
 	}
 	if r := o.ranges(); len(r) != 1 {

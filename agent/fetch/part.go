@@ -184,8 +184,8 @@ func (p *part) put(i int, data []byte) error {
 		return fmt.Errorf("frame %d at byte %d: %w", i, off, errFrame)
 	}
 	if _, err := p.file.WriteAt(data, off); err != nil {
-		if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG) {
-			return fmt.Errorf("disk is full at byte %d of %d: %w: %w", off, p.frames.Size, blob.ErrNoRoom, err)
+		if full := fullness(err); full != nil {
+			return fmt.Errorf("disk is full at byte %d of %d: %w: %w", off, p.frames.Size, full, err)
 		}
 		return fmt.Errorf("write stage file: %w", err)
 	}

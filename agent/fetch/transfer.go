@@ -214,7 +214,7 @@ func (t *transfer) setTotal(n int64) error {
 	case t.total >= 0 && n != t.total:
 		return fmt.Errorf("server's blob has %d bytes, want %d: %w", n, t.total, blob.ErrMismatch)
 	case n > t.f.opts.MaxBytes:
-		return fmt.Errorf("%d bytes are more than the limit of %d: %w", n, t.f.opts.MaxBytes, blob.ErrNoRoom)
+		return fmt.Errorf("%d bytes are more than the limit of %d: %w", n, t.f.opts.MaxBytes, blob.ErrTooLarge)
 	}
 	t.total = n
 	return nil
@@ -231,7 +231,7 @@ func (t *transfer) restart() error {
 
 // budget compares what is still to come with the disk, once per transfer.
 func (t *transfer) budget() error {
-	if t.budgeted {
+	if t.budgeted || t.total >= 0 && t.done >= t.total {
 		return nil
 	}
 	// An unknown length needs at least the reserve; copy watches the rest.
@@ -250,8 +250,27 @@ func (f *Fetcher) budget(n int64) error {
 		return err
 	}
 	if free < n+f.opts.MinFreeBytes {
-		return fmt.Errorf("%d bytes to come and %d to stay free, but %s has only %d: %w; free some space, or lower min_free_bytes of agent.yaml",
-			n, f.opts.MinFreeBytes, dir, free, blob.ErrNoRoom)
+		return fmt.Errorf("%w: it needs %s and leaves %s free, but %s has %s; make room there, or lower min_free_bytes of agent.yaml",
+			blob.ErrNoRoom, sized(n), sized(f.opts.MinFreeBytes), dir, sized(free))
+	}
+	return nil
+}
+
+// sized spells bytes.
+func sized(n int64) string {
+	if n < 1e6 {
+		return fmt.Sprintf("%d bytes", n)
+	}
+	return fmt.Sprintf("%.0f MB", float64(n)/1e6)
+}
+
+// fullness is what an error of a write means if it is one of room; else nil.
+func fullness(err error) error {
+	switch {
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return blob.ErrNoRoom
+	case errors.Is(err, syscall.EFBIG):
+		return blob.ErrTooLarge
 	}
 	return nil
 }
@@ -286,7 +305,7 @@ func (t *transfer) copy(ctx context.Context, body io.Reader, length int64) (fini
 // write appends to the stage file at the permitted rate.
 func (t *transfer) write(ctx context.Context, p []byte) error {
 	if limit := t.f.opts.MaxBytes; t.done+int64(len(p)) > limit {
-		return fmt.Errorf("body is longer than the limit of %d bytes: %w", limit, blob.ErrNoRoom)
+		return fmt.Errorf("body is longer than the limit of %d bytes: %w", limit, blob.ErrTooLarge)
 	}
 	if end := t.done + int64(len(p)); t.total >= 0 && end > t.total {
 		return fmt.Errorf("body goes on to byte %d, want %d: %w", end, t.total, blob.ErrMismatch)
@@ -300,8 +319,8 @@ func (t *transfer) write(ctx context.Context, p []byte) error {
 	if err == nil && t.unsynced >= syncBytes {
 		t.unsynced, err = 0, t.file.Sync()
 	}
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG) {
-		return fmt.Errorf("disk is full at byte %d of %d: %w: %w", t.done, t.total, blob.ErrNoRoom, err)
+	if full := fullness(err); full != nil {
+		return fmt.Errorf("disk is full at byte %d of %d: %w: %w", t.done, t.total, full, err)
 	}
 	if err != nil {
 		return fmt.Errorf("write stage file: %w", err)

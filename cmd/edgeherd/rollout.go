@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -293,7 +294,7 @@ func targetSheet(kind string, r fleetapi.Rollout) sheet {
 				golden = fmt.Sprintf("%d/%d", t.Probe.GoldenPassed, t.Probe.GoldenTotal)
 				seconds = strconv.FormatFloat(t.Probe.SecondsPerItem, 'g', 3, 64)
 			}
-			s.rows = append(s.rows, []string{strconv.Itoa(i + 1), string(w.State), t.Name, t.Site, string(t.State), orDash(t.Phase), orDash(oneLine(t.Err)), string(t.Box), golden, seconds})
+			s.rows = append(s.rows, []string{strconv.Itoa(i + 1), string(w.State), t.Name, t.Site, string(t.State), orDash(t.Phase), orDash(oneLine(cmp.Or(t.Err, t.Waits))), string(t.Box), golden, seconds})
 		}
 	}
 	return s

@@ -70,6 +70,29 @@ func TestHealthIsTheWorstOpenFinding(t *testing.T) {
 	}
 }
 
+// TestADiskThatTakesNothingIsWhyAModelStandsStill: reports of a box wait for its
+// disk, its HELLO does not.
+func TestADiskThatTakesNothingIsWhyAModelStandsStill(t *testing.T) {
+	one, two := blob.Sum([]byte("1")), blob.Sum([]byte("2"))
+	for _, c := range []struct {
+		name    string
+		running blob.Digest
+		err     string // of the newest phase
+		want    string
+	}{
+		{"on its way", one, "", "its disk takes no writes: no space left on device; make room"},
+		{"the phase says why", one, "damaged", "damaged"},
+		{"it is there", two, "", ""},
+	} {
+		b := store.Box{Buffer: wire.Buffer{Disk: "no space left on device"}, Phases: []store.Phase{{Digest: two.String(), Phase: "fetching", Err: c.err}}}
+		b.Desired.Models = []wire.DesiredModel{{Name: "m", Version: "2", Digest: two}}
+		b.Running.Models = []wire.RunningModel{{Name: "m", Version: "x", Digest: c.running.String()}}
+		if got := View(b, now).Models[0].Err; !strings.Contains(got, c.want) || (c.want == "") != (got == "") {
+			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
+	}
+}
+
 func TestUpdateComparesWhatShallRunWithWhatRuns(t *testing.T) {
 	d1, d2 := blob.Sum([]byte("1")), blob.Sum([]byte("2"))
 	desired := func(d blob.Digest) []wire.DesiredModel {

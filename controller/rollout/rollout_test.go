@@ -130,6 +130,24 @@ func TestSecondWaveWaitsForTheFirst(t *testing.T) {
 	c.want(fleetapi.RolloutDone, "3 boxes succeeded")
 }
 
+func TestWhatABoxWaitedForIsForgottenOnceItHasEnded(t *testing.T) {
+	c := start(t, 1, fleetapi.PlanRequest{})
+	c.offered("0")
+	c.report(0, phaseFetching, other)
+	f := c.facts[fleet(1)[0].ID]
+	f.Err = "waits for room"
+	c.facts[fleet(1)[0].ID] = f
+	c.offered()
+	if got := c.r.Waves[0].Targets[0].Waits; got != "waits for room" {
+		t.Errorf("it waits: %q", got)
+	}
+	c.report(0, phaseActive, target.Digest)
+	c.offered()
+	if got := c.r.Waves[0].Targets[0].Waits; got != "" {
+		t.Errorf("it waits still: %q", got)
+	}
+}
+
 func TestFailureHaltsBeforeTheNextWave(t *testing.T) {
 	c := start(t, 3, fleetapi.PlanRequest{})
 	c.offered("0")

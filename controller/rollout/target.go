@@ -18,6 +18,9 @@ func (c *Course) setTarget(at place, s fleetapi.TargetState, why string, now tim
 	if t.State != s {
 		c.rec.Decisions = append(c.rec.Decisions, Decision{Wave: at.wave + 1, Box: t.Box, From: string(t.State), To: string(s), Why: why})
 		t.Changed = &now
+		if s == fleetapi.TargetSucceeded || s == fleetapi.TargetFailed {
+			t.Waits = "" // a wave that has ended asks for no reasons any more
+		}
 	}
 	t.State, t.Err = s, why
 	c.touched[at] = true
@@ -50,7 +53,11 @@ func (c *Course) moveTarget(at place, now time.Time) {
 	case f.Phase != "" && f.Phase != t.Phase:
 		set(fleetapi.TargetWorking, "")
 	case c.overdue(t, f, now):
-		set(fleetapi.TargetFailed, fmt.Sprintf("no result within %s, though the box is there", time.Duration(c.p.Deadline)))
+		why := fmt.Sprintf("no result within %s, though the box is there", time.Duration(c.p.Deadline))
+		if f.Err != "" {
+			why += "; it says: " + f.Err
+		}
+		set(fleetapi.TargetFailed, why)
 	case c.unreachable(t, f, now):
 		set(fleetapi.TargetUnreachable, "")
 	}
@@ -117,6 +124,18 @@ func (c *Course) setWaits(at place, why string) {
 	}
 }
 
+// waits says why an open target stands still: by what the controller knows, else
+// by what the box says of its download, such as that the disk is full.
+func (c *Course) waits(t *fleetapi.Target, f Fact) string {
+	if why := restoreWords(f.Restore); why != "" {
+		return why
+	}
+	if c.open(t) && f.DesiredRollout == c.r.ID && f.Phase == phaseFetching {
+		return f.Err
+	}
+	return ""
+}
+
 // restoreWords says why a box is told nothing by a controller that came back
 // from a backup.
 func restoreWords(restore string) string {
@@ -155,7 +174,7 @@ func (c *Course) offers(wave int, b *bounds, now time.Time) []Action {
 			c.offer(at, now)
 			b.take(t, f)
 		} else if f.Restore == RestoreAhead || c.open(t) || t.State == fleetapi.TargetUnreachable || t.Waits != "" {
-			c.setWaits(at, restoreWords(f.Restore))
+			c.setWaits(at, c.waits(t, f))
 		}
 		waiting := t.State == fleetapi.TargetOffered || t.State == fleetapi.TargetUnreachable
 		if waiting && f.DesiredRollout != c.r.ID && f.Restore == "" {

@@ -42,8 +42,11 @@ func init() {
 				f.Phase, f.Running, f.Err = phaseFailed, other, strings.Join(l.words[2:], " ")
 			})
 		},
+		"stuck": func(s *stage, l line) error {
+			return s.see(line{words: l.words[:2]}, func(f *Fact) { f.Phase, f.Err = phaseFetching, strings.Join(l.words[2:], " ") })
+		},
 		"phase": func(s *stage, l line) error {
-			return s.see(line{words: l.words[1:]}, func(f *Fact) { f.Phase = l.words[1] })
+			return s.see(line{words: l.words[1:]}, func(f *Fact) { f.Phase, f.Err = l.words[1], "" })
 		},
 		"running": func(s *stage, l line) error {
 			return s.see(line{words: l.words[1:]}, func(f *Fact) { f.Running = digestOf(l.words[1]) })

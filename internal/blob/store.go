@@ -18,8 +18,13 @@ import (
 // ErrMismatch says that bytes are not what their digest promises.
 var ErrMismatch = errors.New("content does not match its digest")
 
-// ErrNoRoom says that a blob does not fit: the disk or a limit is full.
+// ErrNoRoom says that a blob does not fit: the disk is full, which may pass, or
+// it is ErrTooLarge.
 var ErrNoRoom = errors.New("no room for the blob")
+
+// ErrTooLarge says that a blob will never fit: a limit or the file system takes
+// none of its size.
+var ErrTooLarge = fmt.Errorf("too large: %w", ErrNoRoom)
 
 // Remote is a store of others behind a directory: what is put goes there as well,
 // and what the directory lacks comes from there. The directory is then a cache.
