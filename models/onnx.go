@@ -17,6 +17,8 @@ type ONNXInfo struct {
 	Signature        Signature
 	Initializers     int
 	InitializerBytes int64 // size of the encoded initializers in bytes
+	// External are the files beside the model that hold weights of it.
+	External []ExternalFile
 }
 
 // Bounds on what the parser keeps; everything else is skipped in a stream.
@@ -33,7 +35,7 @@ const (
 )
 
 // waysToLess is what to do with a model that no box could load.
-const waysToLess = "store them as fp16 or int8, or have a backend serve the model"
+const waysToLess = "export the model with its weights in a second file (external data), store them as fp16 or int8, or have a backend serve it"
 
 // ReadONNXFile reads the header of the ONNX file at path.
 func ReadONNXFile(path string) (ONNXInfo, error) {
@@ -51,7 +53,7 @@ func ReadONNXFile(path string) (ONNXInfo, error) {
 
 // ReadONNX reads r to its end and returns what the header says. It keeps names
 // and shapes only, so a model of gigabytes needs no more memory than a small
-// one. Weights in a second file (external data) are refused.
+// one. Of weights in other files (external data) it says where they must be.
 func ReadONNX(r io.Reader) (ONNXInfo, error) {
 	p := onnxParser{r: bufio.NewReaderSize(r, onnxReadAhead), initializers: map[string]bool{}}
 	if err := p.model(); err != nil {
@@ -144,7 +146,7 @@ func (p *onnxParser) graph(end int64, top bool) error {
 		case f.num == 1 && f.text():
 			return p.node(f.end)
 		case f.num == 5 && f.text():
-			return p.initializer(f.end, top)
+			return p.initializer(f.end, top, true)
 		case f.num == 15 && f.text():
 			return p.sparseInitializer(f.end, top)
 		case f.num == 11 && f.text() && top:
@@ -165,7 +167,7 @@ func (p *onnxParser) node(end int64) error {
 		return p.message(f.end, func(f onnxField) error {
 			switch {
 			case (f.num == 5 || f.num == 10) && f.text():
-				_, err := p.tensor(f.end)
+				_, err := p.tensor(f.end, false)
 				return err
 			case (f.num == 6 || f.num == 11) && f.text():
 				return p.graph(f.end, false)
@@ -175,9 +177,10 @@ func (p *onnxParser) node(end int64) error {
 	})
 }
 
-func (p *onnxParser) initializer(end int64, top bool) error {
+// initializer reads a TensorProto that a graph lists, or the values of a sparse one.
+func (p *onnxParser) initializer(end int64, top, dense bool) error {
 	start := p.off
-	name, err := p.tensor(end)
+	name, err := p.tensor(end, dense)
 	if err != nil {
 		return err
 	}
@@ -198,32 +201,32 @@ func (p *onnxParser) sparseInitializer(end int64, top bool) error {
 	return p.message(end, func(f onnxField) error {
 		switch {
 		case f.num == 1 && f.text():
-			return p.initializer(f.end, top)
+			return p.initializer(f.end, top, false)
 		case f.num == 2 && f.text():
-			_, err := p.tensor(f.end)
+			_, err := p.tensor(f.end, false)
 			return err
 		}
 		return p.skip(f)
 	})
 }
 
-// tensor reads the name of a TensorProto and skips its data.
-func (p *onnxParser) tensor(end int64) (name string, err error) {
-	external := false
+// tensor reads the name of a TensorProto and where its data are, and skips those.
+func (p *onnxParser) tensor(end int64, mayBeOutside bool) (name string, err error) {
+	at := onnxPlace{bytes: 1, entries: map[string]string{}}
 	err = p.message(end, func(f onnxField) (err error) {
-		switch {
-		case f.num == 8 && f.text():
+		if f.num == 8 && f.text() {
 			name, err = p.name(f)
 			return err
-		case f.num == 13 && f.text(), f.num == 14 && !f.text() && f.value == onnxExternal:
-			external = true
 		}
-		return p.skip(f)
+		return p.placed(f, &at)
 	})
-	if err == nil && external {
-		err = fmt.Errorf("tensor %q keeps its data in another file: export the model with its weights inside (onnx.save without save_as_external_data); of more than 2 GB: %s", name, waysToLess)
+	if err != nil || !at.external {
+		return name, err
 	}
-	return name, err
+	if !mayBeOutside {
+		return name, fmt.Errorf("tensor %q, an attribute or part of a sparse one, keeps its data in another file, which is for initializers: export the model again (onnx.save with convert_attribute=False)", name)
+	}
+	return name, p.external(name, at)
 }
 
 func (p *onnxParser) valueInfo(end int64, into *[]TensorSpec, what string) error {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"runtime"
+	"strconv"
 	"testing"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -46,6 +47,22 @@ func tensor(field protowire.Number, n string, content ...[]byte) []byte {
 	return msg(field, num(1, 4), num(2, 1), name(8, n), bytes.Join(content, nil))
 }
 
+// outside is a tensor of 16 bytes whose data are in another file.
+func outside(field protowire.Number, n string, entries ...string) []byte {
+	content := num(14, 1)
+	for i := 0; i < len(entries); i += 2 {
+		content = append(content, msg(13, name(1, entries[i]), name(2, entries[i+1]))...)
+	}
+	return tensor(field, n, content)
+}
+
+func scattered() (all []byte) {
+	for i := range maxONNXExternal + 1 {
+		all = append(all, outside(5, "t", "location", strconv.Itoa(i))...)
+	}
+	return all
+}
+
 func model(graph ...[]byte) []byte {
 	return bytes.Join([][]byte{num(1, 8), name(2, "maker"), name(3, "1.2"), msg(7, graph...), msg(8, num(2, 17)), msg(8, name(1, "ai.onnx.ml"), num(2, 3))}, nil)
 }
@@ -75,6 +92,19 @@ func TestONNXHeaderIsReadWithoutInitializers(t *testing.T) {
 	}
 }
 
+func TestONNXWeightsInOtherFilesHaveTheirPlace(t *testing.T) {
+	got, err := ReadONNX(bytes.NewReader(model(value(11, "x", 1, 1), value(12, "y", 1, 1),
+		outside(5, "a", "location", "w.bin", "offset", "4096", "length", "16"), outside(5, "b", "location", "w.bin"),
+		msg(1, msg(5, msg(6, outside(5, "inner", "location", "more/v.bin", "offset", "8")))))))
+	want := []ExternalFile{{"w.bin", 4112, "a"}, {"more/v.bin", 24, "inner"}}
+	if err != nil || !reflect.DeepEqual(got.External, want) {
+		t.Errorf("got %+v, %v; want %+v", got.External, err, want)
+	}
+	if got := want[1].Beside("small/model.onnx"); got != "small/more/v.bin" {
+		t.Errorf("beside a graph in a folder: %s", got)
+	}
+}
+
 func TestONNXFaultsAreNamed(t *testing.T) {
 	x, y := value(11, "x", 1, 1), value(12, "y", 1, 1)
 	deep := func() []byte {
@@ -95,11 +125,18 @@ func TestONNXFaultsAreNamed(t *testing.T) {
 		{"no IR version", msg(7, x, y), "no IR version"},
 		{"two graphs", append(model(x, y), msg(7, x, y)...), "two graphs"},
 		{"no outputs", model(x), "no inputs or no outputs"},
-		{"external initializer", model(x, y, tensor(5, "big", num(14, 1))), `tensor "big" keeps its data in another file: export`},
-		{"external location only", model(x, y, tensor(5, "big", msg(13, name(1, "location"), name(2, "w.bin")))), `tensor "big" keeps`},
-		{"external constant", model(x, y, msg(1, msg(5, tensor(5, "c", num(14, 1))))), `tensor "c" keeps`},
-		{"external in a branch", model(x, y, msg(1, msg(5, msg(6, tensor(5, "d", num(14, 1)))))), `tensor "d" keeps`},
-		{"external sparse", model(x, y, msg(15, tensor(1, "s", num(14, 1)))), `tensor "s" keeps`},
+		{"external data in no file", model(x, y, tensor(5, "big", num(14, 1))), `tensor "big" keeps its data in "", want the name of a file`},
+		{"external data above the folder", model(x, y, outside(5, "up", "location", "../w.bin")), `tensor "up" keeps its data in "../w.bin"`},
+		{"external data at the root", model(x, y, outside(5, "root", "location", "/etc/passwd")), `tensor "root" keeps`},
+		{"external data on a drive", model(x, y, outside(5, "drive", "location", `C:\w`)), `tensor "drive" keeps`},
+		{"external data by a detour", model(x, y, outside(5, "d", "location", "a/../w.bin")), `tensor "d" keeps`},
+		{"external data of another length", model(x, y, outside(5, "big", "location", "w.bin", "length", "15")), `tensor "big" has 15 bytes in w.bin, and its shape needs 16`},
+		{"external data at no offset", model(x, y, outside(5, "big", "location", "w.bin", "offset", "-4")), `tensor "big" has in w.bin the offset "-4"`},
+		{"external data beyond all files", model(x, y, outside(5, "big", "location", "w.bin", "offset", "9223372036854775800")), `beyond what a file can have`},
+		{"external data of a shape beyond all files", model(x, y, msg(5, num(1, 1<<40), num(1, 1<<40), num(2, 1), msg(13, name(1, "location"), name(2, "w.bin")), msg(13, name(1, "length"), name(2, "4")))), `its shape needs 9223372036854775807`},
+		{"external data in many files", model(x, y, scattered()), "in more than 100 files"},
+		{"external constant", model(x, y, msg(1, msg(5, outside(5, "c", "location", "w.bin")))), `tensor "c", an attribute`},
+		{"external sparse", model(x, y, msg(15, outside(1, "s", "location", "w.bin"))), `tensor "s", an attribute`},
 		{"sequence input", model(msg(11, name(1, "q"), msg(2, msg(4))), y), `input "q" is not a tensor`},
 		{"float8 output", model(x, value(12, "f", 17, 1)), `output "f" has ONNX element type 17`},
 		{"long name", model(value(11, string(make([]byte, maxONNXName+1)), 1, 1), y), "longer than 4096 bytes"},
@@ -203,6 +240,7 @@ func TestDamagedDemoModelNeverPanics(t *testing.T) {
 func FuzzReadONNX(f *testing.F) {
 	f.Add(smallModel())
 	f.Add(model(value(11, "x", 1, 1), value(12, "y", 8, 1), msg(15, tensor(1, "s"))))
+	f.Add(model(value(11, "x", 1, 1), value(12, "y", 8, 1), outside(5, "w", "location", "d/w", "offset", "8", "length", "16")))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		info, err := ReadONNX(bytes.NewReader(data))
 		if err != nil {
@@ -216,6 +254,11 @@ func FuzzReadONNX(f *testing.F) {
 		}
 		if err := info.Signature.Accepts(info.Signature); err != nil {
 			t.Fatalf("does not accept itself: %v", err)
+		}
+		for _, e := range info.External {
+			if !filepath.IsLocal(e.Path) || e.NeedsBytes < 0 {
+				t.Fatalf("weights in %+v", e)
+			}
 		}
 		again, err := ReadONNX(oneByte{bytes.NewReader(data)})
 		if err != nil || !reflect.DeepEqual(info, again) {

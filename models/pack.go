@@ -63,7 +63,10 @@ func pack(dir string) (Manifest, map[blob.Digest]string, error) {
 		Description: desc.Description, Licence: desc.Licence, Upstream: desc.Upstream,
 		Pipelines: desc.Pipelines, Variants: desc.Variants, Backend: desc.Backend, LeavesSite: desc.LeavesSite, Shadow: desc.Shadow,
 	}
-	names := desc.names(dir)
+	names, err := desc.names(dir)
+	if err != nil {
+		return Manifest{}, nil, err
+	}
 	paths := map[blob.Digest]string{}
 	for _, name := range names {
 		f, err := hashFile(dir, name)
@@ -73,7 +76,7 @@ func pack(dir string) (Manifest, map[blob.Digest]string, error) {
 		m.Files = append(m.Files, f)
 		paths[f.Digest] = filepath.Join(dir, filepath.FromSlash(name))
 	}
-	if m.Signature, err = desc.signature(dir); err != nil {
+	if m.Signature, err = desc.signature(dir, m); err != nil {
 		return Manifest{}, nil, err
 	}
 	if slices.Contains(names, GoldenFile) {
@@ -102,7 +105,7 @@ func pack(dir string) (Manifest, map[blob.Digest]string, error) {
 
 // signature is what callers depend on: that of the file, or, where another
 // program reads the file, what the description promises.
-func (d description) signature(dir string) (Signature, error) {
+func (d description) signature(dir string, m Manifest) (Signature, error) {
 	declared := len(d.Signature.Inputs)+len(d.Signature.Outputs) > 0
 	if d.Backend != nil {
 		return d.Signature, nil
@@ -111,12 +114,15 @@ func (d description) signature(dir string) (Signature, error) {
 		return Signature{}, fmt.Errorf("%s: a signature is for models with a backend: this one has that of %s", filepath.Join(dir, DescriptionFile), ModelFile)
 	}
 	info, err := ReadONNXFile(filepath.Join(dir, ModelFile))
+	if err == nil {
+		err = m.CheckExternal(ModelFile, info.External)
+	}
 	return info.Signature, err
 }
 
 // names lists the files to pack: those of the description, and those without
 // which what it describes could not be served.
-func (d description) names(dir string) []string {
+func (d description) names(dir string) ([]string, error) {
 	names := slices.Clone(d.Files)
 	if len(names) == 0 && d.Backend == nil {
 		names = []string{ModelFile}
@@ -135,7 +141,37 @@ func (d description) names(dir string) []string {
 			names = append(names, name)
 		}
 	}
-	return names
+	if d.Backend != nil {
+		return names, nil // it knows what it reads
+	}
+	for _, v := range (Manifest{Variants: d.Variants}).Ladder() {
+		if err := addExternal(dir, v.Path, &names); err != nil {
+			return nil, err
+		}
+	}
+	return names, nil
+}
+
+// addExternal adds the files that a graph keeps weights in.
+func addExternal(dir, graph string, names *[]string) error {
+	if !filepath.IsLocal(graph) {
+		return nil // hashFile says so
+	}
+	info, err := ReadONNXFile(filepath.Join(dir, filepath.FromSlash(graph)))
+	if err != nil {
+		return nil // the checks of the graph, which come next, say so
+	}
+	for _, e := range info.External {
+		name := e.Beside(graph)
+		if slices.Contains(*names, name) {
+			continue
+		}
+		if _, err := os.Lstat(filepath.Join(dir, filepath.FromSlash(name))); errors.Is(err, fs.ErrNotExist) {
+			return e.missing(graph)
+		}
+		*names = append(*names, name)
+	}
+	return nil
 }
 
 func readDescription(path string) (description, error) {

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/edgeherd/edgeherd/internal/assets"
@@ -191,6 +192,32 @@ func TestDemoGoldenSamplesFitTheirModels(t *testing.T) {
 		}
 		if err := g.Fits(info.Signature); err != nil {
 			t.Errorf("%s: %v", path, err)
+		}
+	}
+}
+
+func TestPackAddsWeightsThatAreInOtherFiles(t *testing.T) {
+	graph := func(entries ...string) string {
+		return string(model(value(11, "x", 1, 1), value(12, "y", 1, 1), outside(5, "w", entries...)))
+	}
+	two := graph("location", "w.bin", "offset", "4")
+	dir := modelDir(t, map[string]string{ModelFile: two, "w.bin": "twenty bytes of data"})
+	m, paths, err := Pack(dir)
+	f, ok := m.File("w.bin")
+	if err != nil || !ok || paths[f.Digest] != filepath.Join(dir, "w.bin") || m.CheckExternal(ModelFile, []ExternalFile{{"w.bin", 20, "w"}}) != nil {
+		t.Errorf("got %+v, %v", m.Files, err)
+	}
+	for name, c := range map[string]struct {
+		changes map[string]string
+		says    string
+	}{
+		"no such file": {map[string]string{ModelFile: two}, `model.onnx keeps tensor "w" in the file w.bin, which is not there: put it`},
+		"too short":    {map[string]string{ModelFile: two, "w.bin": "nineteen bytes, so"}, `tensor "w" of model.onnx ends at byte 20 of w.bin, which has 18: take both`},
+		"not beside":   {map[string]string{ModelFile: graph("location", "../w.bin")}, `want the name of a file in the model's folder`},
+		"a variant's":  {map[string]string{ModelFile: two, "w.bin": "twenty bytes of data", "b.onnx": graph("location", "v.bin"), GoldenFile: "{}", DescriptionFile: smallYAML + "variants:\n  - {name: large, file: model.onnx}\n  - {name: small, file: b.onnx}\n"}, `b.onnx keeps tensor "w" in the file v.bin, which is not there`},
+	} {
+		if _, _, err := Pack(modelDir(t, c.changes)); err == nil || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s: %v, want %q", name, err, c.says)
 		}
 	}
 }

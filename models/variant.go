@@ -88,7 +88,7 @@ func (m Manifest) checkVariant(v Variant, open func(File) (io.ReadCloser, error)
 		return err
 	}
 	info, err := ReadONNX(r)
-	if err := errors.Join(err, r.Close()); err != nil {
+	if err := errors.Join(err, r.Close(), m.CheckExternal(v.Path, info.External)); err != nil {
 		return fmt.Errorf("%s: %w", v.Path, err)
 	}
 	// Both ways: what it takes more, or answers less, nobody may learn by heat.

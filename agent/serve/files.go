@@ -62,8 +62,19 @@ func (s *stored) worker(variant models.Variant) (worker.Options, error) {
 	}
 	opts := s.opts
 	var err error
-	opts.Model, err = s.path(variant.Path)
-	return opts, err
+	if opts.Model, err = s.path(variant.Path); err != nil {
+		return opts, err
+	}
+	// A graph that cannot be read keeps nothing elsewhere: ONNX Runtime says of it what is wrong.
+	if info, err := models.ReadONNXFile(opts.Model); err == nil && len(info.External) > 0 {
+		opts.Files = map[string]string{}
+		for _, e := range info.External {
+			if opts.Files[e.Path], err = s.path(e.Beside(variant.Path)); err != nil {
+				return opts, err
+			}
+		}
+	}
+	return opts, nil
 }
 
 func (s *stored) verify(f models.File) error {

@@ -81,7 +81,11 @@ func (m measured) key(opts worker.Options) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("look for ONNX Runtime: %w", err)
 	}
-	text, err := json.Marshal([]any{filepath.Base(opts.Model), opts.Library, info.Size(), info.ModTime().UnixNano(), opts.Providers, opts.Threads, m.processor})
+	parts := []any{filepath.Base(opts.Model), opts.Library, info.Size(), info.ModTime().UnixNano(), opts.Providers, opts.Threads, m.processor}
+	if len(opts.Files) > 0 { // one graph may have other weights
+		parts = append(parts, opts.Files)
+	}
+	text, err := json.Marshal(parts)
 	if err != nil {
 		return "", fmt.Errorf("name measurement: %w", err)
 	}
@@ -170,9 +174,10 @@ func sumFile(path string, size int64) blob.Digest {
 	return got
 }
 
-// saveTo is where a worker may write the optimised graph; empty: nowhere.
+// saveTo is where a worker may write the optimised graph; empty: nowhere. A
+// graph with weights in other files would find none of them from there.
 func (m measured) saveTo(opts worker.Options) string {
-	if m.dir == "" {
+	if m.dir == "" || len(opts.Files) > 0 {
 		return ""
 	}
 	path, err := m.graph(opts)

@@ -47,6 +47,10 @@ type Options struct {
 	SaveGraph    string        // write the optimised graph to this path, if the provider can; default none
 	Grace        time.Duration // how long an abandoned inference may take to stop before the process is killed; default 2 s
 	Stderr       io.Writer     // what the process prints; default: dropped, but for the reason of a crash
+
+	// Files says where the files lie that Model keeps weights in, by the name that
+	// it gives them: in the same folder as Model; default: beside it, under that name.
+	Files map[string]string
 }
 
 func (o Options) withDefaults() (Options, error) {
@@ -146,7 +150,12 @@ func attempt(ctx context.Context, opts Options, log *slog.Logger) (*Worker, erro
 			w.lent <- i
 		}
 	}
-	if err := w.handshake(ctx); err != nil {
+	model, remove, err := opts.lay()
+	if err == nil {
+		err = w.handshake(ctx, model)
+		remove()
+	}
+	if err != nil {
 		_ = w.Close() // err is the reason, the process is ended either way
 		return nil, fmt.Errorf("start worker: %w", err)
 	}
@@ -211,9 +220,9 @@ func (w *Worker) wait() {
 }
 
 // handshake sends the configuration and waits for the loaded model.
-func (w *Worker) handshake(ctx context.Context) error {
+func (w *Worker) handshake(ctx context.Context, model string) error {
 	text, err := json.Marshal(&config{
-		Library: w.opts.Library, Model: w.opts.Model, Threads: w.opts.Threads, Providers: w.opts.Providers,
+		Library: w.opts.Library, Model: model, Threads: w.opts.Threads, Providers: w.opts.Providers,
 		Graph: w.opts.Graph, SaveGraph: w.opts.SaveGraph, CPUs: w.opts.CPUs,
 		MaxDataBytes: w.opts.MaxDataBytes, Nice: w.opts.Nice, MaxSlotBytes: w.opts.MaxSlotBytes,
 	})

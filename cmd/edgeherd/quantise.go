@@ -85,6 +85,7 @@ type workshop struct {
 	ref                models.Ref // of the base
 	paths              map[blob.Digest]string
 	weights            []weightFile
+	graphs             []string                   // that have them
 	before             map[string][]models.Golden // by graph: answers as trained
 }
 
@@ -240,21 +241,24 @@ func (w *workshop) lay(folder string, files []models.File, paths map[blob.Digest
 	return nil
 }
 
-// findWeights lists the files of the graphs that can be built on the base's.
+// findWeights lists the files of the graphs that can be built on the base's: a
+// graph, and those that it keeps weights in, which may change without it.
 func (w *workshop) findWeights() error {
 	for _, v := range w.trained.Ladder() {
-		if !w.differs(v.Path) {
+		if _, ok := w.base.File(v.Path); !ok {
 			continue
 		}
 		own, err := readLayout(w.at("trained", v.Path))
 		if err != nil {
 			return fmt.Errorf("%s: %w", v.Path, err)
 		}
-		base, err := readLayout(w.at("base", v.Path))
-		if err != nil {
-			return fmt.Errorf("%s of the base: %w", v.Path, err)
+		base, found := own, len(w.weights)
+		if w.differs(v.Path) {
+			if base, err = readLayout(w.at("base", v.Path)); err != nil {
+				return fmt.Errorf("%s of the base: %w", v.Path, err)
+			}
+			w.weights = append(w.weights, weightFile{path: v.Path})
 		}
-		w.weights = append(w.weights, weightFile{path: v.Path})
 		seen := map[string]bool{"": true}
 		for _, t := range own.Tensors {
 			name := path.Join(path.Dir(v.Path), t.File)
@@ -262,7 +266,12 @@ func (w *workshop) findWeights() error {
 				continue
 			}
 			seen[t.File] = true
-			w.weights = append(w.weights, weightFile{name, base.Spans(t.File), own.Spans(t.File)})
+			if from := base.Spans(t.File); len(from) > 0 { // else the base's graph knows the file for something else
+				w.weights = append(w.weights, weightFile{name, from, own.Spans(t.File)})
+			}
+		}
+		if len(w.weights) > found {
+			w.graphs = append(w.graphs, v.Path)
 		}
 	}
 	if len(w.weights) == 0 {

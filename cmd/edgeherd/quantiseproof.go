@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/edgeherd/edgeherd/internal/blob"
@@ -70,7 +71,7 @@ func (w *workshop) prove(ctx context.Context, paths map[blob.Digest]string, q *m
 	folder := fmt.Sprint("levels-", q.Levels)
 	var metric measure
 	for _, v := range w.trained.Ladder() {
-		if !w.made(v.Path) {
+		if !slices.Contains(w.graphs, v.Path) {
 			continue
 		}
 		files := []string{w.at("trained", v.GoldenPath())}
@@ -111,15 +112,6 @@ func (w *workshop) prove(ctx context.Context, paths map[blob.Digest]string, q *m
 		return fmt.Errorf("%w: may differ by %g of it", errWorse, q.Tolerance)
 	}
 	return nil
-}
-
-func (w *workshop) made(graph string) bool {
-	for _, f := range w.weights {
-		if f.path == graph {
-			return true
-		}
-	}
-	return false
 }
 
 // asTrained answers from memory after the first try.

@@ -219,6 +219,9 @@ func (a *API) checkContent(m models.Manifest) error {
 	if err != nil {
 		return refuse("", "%s: %s", models.ModelFile, err)
 	}
+	if err := m.CheckExternal(models.ModelFile, info.External); err != nil {
+		return refuse("Pack it again: edgeherd model push DIR.", "%s", err)
+	}
 	if err := sameSignature(info.Signature, m.Signature); err != nil {
 		return refuse("Pack it again: edgeherd model push DIR.", "the manifest's signature is not that of %s: %s", models.ModelFile, err)
 	}

@@ -7,10 +7,12 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/edgeherd/edgeherd/firmware"
+	"github.com/edgeherd/edgeherd/internal/assets"
 	"github.com/edgeherd/edgeherd/internal/blob"
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
 	"github.com/edgeherd/edgeherd/internal/trust"
@@ -65,6 +67,22 @@ func wantProblem(t *testing.T, what string, err error, status int, says string) 
 	if !errors.As(err, &p) || p.Status != status || !strings.Contains(err.Error(), says) {
 		t.Errorf("%s: got %v, want %d saying %q", what, err, status, says)
 	}
+}
+
+func TestModelWithoutItsWeightsIsRefused(t *testing.T) {
+	w, dir := newWorld(t), t.TempDir()
+	assets.ExternalModel(t, dir, "w.bin", 0, make([]float32, 2*assets.ExternalRows))
+	graph, err := os.ReadFile(filepath.Join(dir, models.ModelFile))
+	must(t, err)
+	data := make([]byte, 127)
+	w.put(graph)
+	w.put(data)
+	m := manifest(t, "outside", "1.0.0", graph)
+	_, err = w.client("ops").PushModel(t.Context(), w.sign(m))
+	wantProblem(t, "no file", err, 422, "the file w.bin, which is not there")
+	m.Files = append(m.Files, models.File{Path: "w.bin", Digest: blob.Sum(data), SizeBytes: 127})
+	_, err = w.client("ops").PushModel(t.Context(), w.sign(m))
+	wantProblem(t, "one byte too few", err, 422, "ends at byte 128 of w.bin, which has 127")
 }
 
 func TestModelThatIsNotWhatItSaysIsRefused(t *testing.T) {

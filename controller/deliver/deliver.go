@@ -289,7 +289,14 @@ func (p *Packer) make(ctx context.Context, pack store.Pack) (_ store.Pack, err e
 	defer os.Remove(out.Name())
 	defer out.Close()
 	sum := sha256.New()
-	stats, err := wdelta.Encode(ctx, base, target, io.MultiWriter(out, sum), wdelta.Options{})
+	var o wdelta.Options
+	if o.TargetTensors, err = p.tensors(ctx, pack.Target); err == nil && base != nil {
+		o.BaseTensors, err = p.tensors(ctx, pack.Base)
+	}
+	if err != nil {
+		return pack, err
+	}
+	stats, err := wdelta.Encode(ctx, base, target, io.MultiWriter(out, sum), o)
 	if err != nil {
 		return pack, err
 	}

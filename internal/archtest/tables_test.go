@@ -102,7 +102,7 @@ var rows = []row{
 	{"controller/store/...", "controller/audit controller/care controller/fault controller/rollout controller/series controller/site firmware internal/blob internal/drift internal/enrol internal/fleetapi internal/identity internal/runnerapi internal/trust internal/trust/tufrepo internal/wire models"},
 	{"controller/backup", "controller/audit controller/store internal/durable"},
 	{"controller/doctor", "internal/trust/keyfile controller/s3 controller/store internal/identity"},
-	{"controller/deliver", "controller/store internal/blob internal/fleetapi models models/wdelta"},
+	{"controller/deliver", "controller/store internal/blob internal/fleetapi models models/container models/wdelta"},
 	{"controller/s3", "internal/blob"},
 	{"models/oci", "internal/blob models"},
 	{"controller/s3/s3test", "internal/assets internal/durable internal/freeport"},

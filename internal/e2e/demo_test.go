@@ -33,6 +33,7 @@ func TestDemoFleet(t *testing.T) {
 		{"ReadmeCommandsWorkAndNoRequestFailsMeanwhile", func(t *testing.T) { readmeUnderLoad(t, f) }},
 		{"ModelThatFailsItsSamplesHaltsInWaveOne", func(t *testing.T) { badModelHalts(t, f) }},
 		{"QuantisedWeightsArePushedIfTheyAnswerAsWell", func(t *testing.T) { quantisedPush(t, f) }},
+		{"WeightsInASecondFileReachBoxesAndServe", func(t *testing.T) { weightsOutside(t, f) }},
 		{"AgentUpdatesItself", func(t *testing.T) { agentUpdates(t, f) }},
 		{"BrokenAgentGivesWayAndHalts", func(t *testing.T) { brokenAgentHalts(t, f) }},
 		{"KillsLoseAndDoubleNothing", func(t *testing.T) { killsLoseNothing(t, f) }},
