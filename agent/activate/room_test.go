@@ -104,9 +104,13 @@ func TestAFullDiskIsWaitedOutWithItsReason(t *testing.T) {
 					t.Errorf("said %q, want the reason once", said)
 				}
 				looks := disk.seen()
+				if len(looks) < 10 {
+					t.Errorf("looked %d times in a day", len(looks))
+					return
+				}
 				for i, at := range looks[1:] {
 					if gap := at.Sub(looks[i]); gap < 30*time.Second || gap > time.Hour {
-						t.Fatalf("looked again after %s, want half a minute to an hour", gap)
+						t.Errorf("looked again after %s, want half a minute to an hour", gap)
 					}
 				}
 				if last := looks[len(looks)-1].Sub(looks[len(looks)-2]); last < 30*time.Minute {
@@ -209,7 +213,7 @@ func TestAJournalThatTakesNothingIsTold(t *testing.T) {
 		set(false)
 		w.settle()
 		w.wantServes("vad:2.0")
-		if said := w.said("2.0", StepFetching); strings.Contains(said[len(said)-1], "takes no writes") {
+		if said := w.said("2.0", StepFetching); len(said) == 0 || strings.Contains(said[len(said)-1], "takes no writes") {
 			t.Errorf("said %q and nothing after it", said)
 		}
 	})
