@@ -42,10 +42,15 @@ func ExternalModel(t testing.TB, dir, data string, skip int64, weights []float32
 	}
 	path := filepath.Join(dir, filepath.FromSlash(data))
 	must(t, os.MkdirAll(filepath.Dir(path), 0o755))
-	must(t, os.WriteFile(filepath.Join(dir, "model.onnx"), join(number(1, 8), graph, field(8, number(2, 17))), 0o644))
+	write(t, filepath.Join(dir, "model.onnx"), 0, join(number(1, 8), graph, field(8, number(2, 17))))
+	write(t, path, skip, raw)
+}
+
+func write(t testing.TB, path string, at int64, data []byte) {
+	t.Helper()
 	f, err := os.Create(path)
 	must(t, err)
-	_, err = f.WriteAt(raw, skip)
+	_, err = f.WriteAt(data, at)
 	must(t, errors.Join(err, f.Close()))
 }
 
