@@ -108,12 +108,12 @@ func (b *builder) text(path string) string {
 	}
 	said := make(chan string, 1)
 	go func() {
-		defer asked.busy.Store(false)
 		buf := make([]byte, 256)
 		n, err := b.read(path, buf)
 		if err != nil {
 			n = 0
 		}
+		asked.busy.Store(false) // before the answer: who has it may ask again
 		said <- strings.TrimSpace(strings.TrimRight(string(buf[:n]), "\x00"))
 	}()
 	patience := time.NewTimer(b.patience)

@@ -293,3 +293,16 @@ func TestVibrationIsTheSpreadAroundGravity(t *testing.T) {
 	}
 	t.Error("no vibration was seen")
 }
+
+// A name is read for each of the channels of its device, one right after the other.
+func TestAFileCanBeAskedAgainAtOnce(t *testing.T) {
+	s := New(Options{Root: plant(t, "zoo")}, quiet())
+	b := &builder{root: s.opts.Root, read: s.read, patience: time.Minute, tracks: s.tracks}
+	path := b.path("sys/bus/iio/devices/iio:device0/name")
+	want := b.text(path)
+	for i := range 20_000 {
+		if got := b.text(path); got != want || want == "" {
+			t.Fatalf("answer %d: %q, want %q", i, got, want)
+		}
+	}
+}

@@ -192,7 +192,8 @@ type Target struct {
 	Changed *time.Time  `json:"changed,omitempty"`
 	// Offered is when the box was first told.
 	Offered *time.Time `json:"offered,omitempty"`
-	// Waits is why a box of a running wave is not offered the version yet.
+	// Waits is why a box of a running wave is not offered the version yet, or what
+	// its download waits for.
 	Waits string `json:"waits,omitempty"`
 	// Bad lists the gates whose limit the box is over.
 	Bad []string `json:"bad,omitempty"`
