@@ -21,7 +21,6 @@ import (
 	"github.com/edgeherd/edgeherd/agent/inputs"
 	"github.com/edgeherd/edgeherd/internal/runnerapi"
 	"github.com/edgeherd/edgeherd/internal/trust"
-	"github.com/edgeherd/edgeherd/models"
 )
 
 // tape is an Inputs with three results that remembers what it was told.
@@ -198,9 +197,6 @@ func TestPipelinesCallTheVersionThatServes(t *testing.T) {
 	if _, _, err := b.s.Infer(t.Context(), "vad", voice()); !errors.Is(err, inputs.ErrNoModel) {
 		t.Errorf("without a model: %v", err)
 	}
-	if _, err := b.s.ModelFile("vad", models.ModelFile); !errors.Is(err, inputs.ErrNoModel) {
-		t.Errorf("file without a model: %v", err)
-	}
 	b.ready(ref)
 	out, by, err := b.s.Infer(t.Context(), "vad", voice())
 	if err != nil || by != (inputs.By{Ref: ref}) || len(out) != 2 {
@@ -220,17 +216,6 @@ func TestPipelinesCallTheVersionThatServes(t *testing.T) {
 	}
 	if b.s.routesNow()["vad"].places[0].breaker.Open() {
 		t.Error("a server with another version counts as one that fails")
-	}
-	path, err := b.s.ModelFile("vad", models.ModelFile)
-	if err != nil || !filepath.IsAbs(path) {
-		t.Fatalf("ModelFile: %q, %v", path, err)
-	}
-	data, err := os.ReadFile(path)
-	if err != nil || !bytes.Equal(data, modelBytes(t, "silero-vad-5.0.0")) {
-		t.Errorf("the file at %s is another: %v", path, err)
-	}
-	if _, err := b.s.ModelFile("vad", "labels.txt"); err == nil {
-		t.Error("a file that the model does not have was found")
 	}
 }
 

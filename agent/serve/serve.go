@@ -268,16 +268,6 @@ func (s *Server) Infer(ctx context.Context, model string, in []worker.Tensor) ([
 	return out, by, err
 }
 
-// ModelFile returns the absolute path of a file of the version of model that
-// serves now.
-func (s *Server) ModelFile(model, path string) (string, error) {
-	v, err := s.table.Load().find(model, "")
-	if err != nil {
-		return "", fmt.Errorf("%w: %w", inputs.ErrNoModel, err)
-	}
-	return v.source.path(path)
-}
-
 // blobsBeside is where the agent keeps blobs when active.json does not say:
 // A/blobs beside A/models/active.json.
 func (s *Server) blobsBeside() string {
