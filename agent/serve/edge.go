@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -189,12 +190,12 @@ func (s *Server) getResults(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	query := r.URL.Query()
-	after, err := strconv.ParseUint(or(query.Get("after"), "0"), 10, 64)
+	after, err := strconv.ParseUint(cmp.Or(query.Get("after"), "0"), 10, 64)
 	if err != nil {
 		writeError(w, faultf(http.StatusBadRequest, "after is %q, want a cursor", query.Get("after")))
 		return
 	}
-	max, err := strconv.Atoi(or(query.Get("max"), "256"))
+	max, err := strconv.Atoi(cmp.Or(query.Get("max"), "256"))
 	if err != nil || max < 1 {
 		writeError(w, faultf(http.StatusBadRequest, "max is %q, want a number from 1", query.Get("max")))
 		return
@@ -205,13 +206,6 @@ func (s *Server) getResults(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	writeJSON(w, http.StatusOK, res)
-}
-
-func or(s, otherwise string) string {
-	if s == "" {
-		return otherwise
-	}
-	return s
 }
 
 var errNoInputs = &fault{http.StatusNotFound, errors.New("this runner has no inputs: see `inputs:` in its configuration")}

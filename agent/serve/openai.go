@@ -2,6 +2,7 @@ package serve
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -179,7 +180,7 @@ func (a *openAIAnswer) handOn(w http.ResponseWriter, patience time.Duration) err
 		text, _ := io.ReadAll(io.LimitReader(a.Body, 4<<10))
 		return a.v.logElsewhere(told(&backend.Failure{Status: a.StatusCode, Text: string(bytes.TrimSpace(text))}))
 	}
-	w.Header().Set("Content-Type", or(a.Header.Get("Content-Type"), "application/json"))
+	w.Header().Set("Content-Type", cmp.Or(a.Header.Get("Content-Type"), "application/json"))
 	w.Header().Set(headerServedBy, a.v.ext.place())
 	w.WriteHeader(a.StatusCode)
 	control := http.NewResponseController(w)

@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -138,11 +139,11 @@ func (s *Server) SetRoutes(routes []Route) (err error) {
 		way.absent.standsIn = way
 		ways[r.Model] = way
 		for _, o := range r.Overflow {
-			c, err := backend.Dial(o.Endpoint, or(o.Model, r.Model), o.Version)
+			c, err := backend.Dial(o.Endpoint, cmp.Or(o.Model, r.Model), o.Version)
 			if err != nil {
 				return fmt.Errorf("route of %s: server %s: %w", r.Model, o.Name, err)
 			}
-			way.places = append(way.places, &place{Overflow: o, remote: or(o.Model, r.Model), client: c, went: map[outcome]uint64{}})
+			way.places = append(way.places, &place{Overflow: o, remote: cmp.Or(o.Model, r.Model), client: c, went: map[outcome]uint64{}})
 		}
 	}
 	s.ways.Store(&ways)
@@ -255,7 +256,7 @@ func (s *Server) run(ctx context.Context, v *version, c *call) ([]worker.Tensor,
 	if why == "" {
 		outs, err := v.infer(ctx, c)
 		if err == nil || statusOf(err) != http.StatusServiceUnavailable || !r.goes(WhenBusy) {
-			c.served = or(c.served, servedHere)
+			c.served = cmp.Or(c.served, servedHere)
 			return outs, err
 		}
 		why, refused, here = WhenBusy, err, false
@@ -266,7 +267,7 @@ func (s *Server) run(ctx context.Context, v *version, c *call) ([]worker.Tensor,
 	}
 	if here && ctx.Err() == nil { // hot, but nobody else does it
 		outs, err = v.infer(ctx, c)
-		c.served = or(c.served, servedHere)
+		c.served = cmp.Or(c.served, servedHere)
 		return outs, err
 	}
 	if refused != nil && statusOf(err) == http.StatusServiceUnavailable {
@@ -325,7 +326,7 @@ func (p *place) ask(ctx context.Context, c *call, t trip) ([]worker.Tensor, erro
 		defer cancel()
 	}
 	began := time.Now()
-	outs, err := peer{p.client, p.remote, or(p.Version, c.exact)}.infer(ctx, c)
+	outs, err := peer{p.client, p.remote, cmp.Or(p.Version, c.exact)}.infer(ctx, c)
 	var lacks *backend.Failure // the very version of a pipeline, perhaps
 	lacking := c.exact != "" && errors.As(err, &lacks) && lacks.Status == http.StatusNotFound
 	// What says that the request is wrong has done its work.
