@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"runtime"
 	"slices"
 	"time"
@@ -75,17 +76,9 @@ func (s *Server) dropCandidates(match func(*version) bool) {
 func (s *Server) known() []*version {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var vs []*version
-	for _, v := range s.versions {
-		vs = append(vs, v)
-	}
-	slices.SortFunc(vs, func(a, b *version) int {
-		if a.ref.Name != b.ref.Name {
-			return cmp.Compare(a.ref.Name, b.ref.Name)
-		}
-		return cmp.Compare(a.ref.Version, b.ref.Version)
+	return slices.SortedFunc(maps.Values(s.versions), func(a, b *version) int {
+		return cmp.Or(cmp.Compare(a.ref.Name, b.ref.Name), cmp.Compare(a.ref.Version, b.ref.Version))
 	})
-	return vs
 }
 
 // blobs is the store that active.json names.

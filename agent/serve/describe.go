@@ -2,7 +2,6 @@ package serve
 
 import (
 	"net/http"
-	"slices"
 
 	"github.com/edgeherd/edgeherd/agent/serve/oip"
 	"github.com/edgeherd/edgeherd/models"
@@ -81,7 +80,7 @@ func (s *Server) getConfig(w http.ResponseWriter, r *http.Request) {
 }
 
 // statistics are those of one version, of all versions of a model, or of all
-// models when name is empty.
+// models when name is empty; by name and version.
 func (s *Server) statistics(name, number string) ([]*oip.ModelStatistics, error) {
 	t := s.table.Load()
 	var list []*oip.ModelStatistics
@@ -172,8 +171,5 @@ func (s *Server) getStats(w http.ResponseWriter, r *http.Request) {
 		}
 		out = append(out, st)
 	}
-	slices.SortFunc(out, func(a, b modelStats) int {
-		return slices.Compare([]byte(a.Name+"\x00"+a.Version), []byte(b.Name+"\x00"+b.Version))
-	})
 	writeJSON(w, http.StatusOK, map[string]any{"model_stats": out})
 }

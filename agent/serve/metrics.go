@@ -81,9 +81,7 @@ func (s *Server) getMetrics(w http.ResponseWriter, _ *http.Request) {
 	fmt.Fprintf(&b, "# HELP edgeherd_runner_cpu_seconds_total CPU time of the runner and its workers.\n# TYPE edgeherd_runner_cpu_seconds_total counter\nedgeherd_runner_cpu_seconds_total %g\n", s.cpuSeconds().Seconds())
 	fmt.Fprintf(&b, "# HELP edgeherd_runner_connections Connections open on TCP.\n# TYPE edgeherd_runner_connections gauge\nedgeherd_runner_connections %d\n", s.lobby.open.Load())
 	fmt.Fprintf(&b, "# HELP edgeherd_runner_connections_refused_total Connections closed because too many were open.\n# TYPE edgeherd_runner_connections_refused_total counter\nedgeherd_runner_connections_refused_total %d\n", s.lobby.refused.Load())
-	var places strings.Builder
-	s.placeMetrics(&places)
-	b.WriteString(places.String())
+	s.placeMetrics(&b)
 	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 	_, _ = w.Write(b.Bytes())
 }

@@ -2,9 +2,7 @@ package serve
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"slices"
@@ -171,9 +169,8 @@ func onlyKnown[V any](parameters map[string]V) error {
 
 // readOptional reads a JSON body that may be missing.
 func readOptional(w http.ResponseWriter, r *http.Request, v any) error {
-	err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxEdgeBody)).Decode(v)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return &fault{http.StatusBadRequest, fmt.Errorf("parse request: %w", err)}
+	if err := readJSON(w, r, v); !errors.Is(err, io.EOF) {
+		return err
 	}
 	return nil
 }

@@ -1,10 +1,12 @@
 package serve
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"reflect"
 	"slices"
@@ -209,7 +211,7 @@ type heat struct{ until, sparedUntil atomic.Int64 }
 const hotRatio = 0.5
 
 func (h *heat) set(d runnerapi.Duty, now time.Time) {
-	end := now.Add(time.Duration(d.ValidSeconds * float64(time.Second))).UnixNano()
+	end := now.Add(seconds(d.ValidSeconds)).UnixNano()
 	var hot, spared int64
 	if d.MaxRateRatio <= hotRatio {
 		hot = end
@@ -342,21 +344,16 @@ func (p *place) ask(ctx context.Context, c *call, t trip) ([]worker.Tensor, erro
 }
 
 // placeMetrics are those of routes, in Prometheus' text format.
-func (s *Server) placeMetrics(b *strings.Builder) {
+func (s *Server) placeMetrics(b *bytes.Buffer) {
 	ways := s.routesNow()
 	if len(ways) == 0 {
 		return
 	}
-	names := make([]string, 0, len(ways))
-	for name := range ways {
-		names = append(names, name)
-	}
-	slices.Sort(names)
 	var seconds, open strings.Builder
 	b.WriteString("# HELP edgeherd_runner_overflow_requests_total Requests passed on to another server.\n# TYPE edgeherd_runner_overflow_requests_total counter\n")
 	seconds.WriteString("# HELP edgeherd_runner_overflow_seconds_total Time of requests that another server answered.\n# TYPE edgeherd_runner_overflow_seconds_total counter\n")
 	open.WriteString("# HELP edgeherd_runner_overflow_open Whether a server is left alone for a while since it failed.\n# TYPE edgeherd_runner_overflow_open gauge\n")
-	for _, name := range names {
+	for _, name := range slices.Sorted(maps.Keys(ways)) {
 		for _, p := range ways[name].places {
 			label := fmt.Sprintf("model=%q,place=%q", name, p.label())
 			p.mu.Lock()

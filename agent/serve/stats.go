@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"cmp"
 	"math/bits"
 	"slices"
 	"sync"
@@ -94,7 +95,7 @@ func (s *stats) executed(items int64, c worker.Cost, err error) {
 	s.executions++
 	s.items += n
 	s.runtimeCPU += c.CPU
-	at, found := slices.BinarySearchFunc(s.batches, size, func(b batchTally, n uint64) int { return int(int64(b.items) - int64(n)) })
+	at, found := slices.BinarySearchFunc(s.batches, size, func(b batchTally, n uint64) int { return cmp.Compare(b.items, n) })
 	if !found {
 		s.batches = slices.Insert(s.batches, at, batchTally{items: size})
 	}
