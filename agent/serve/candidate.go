@@ -126,14 +126,23 @@ func (v *version) prove(ctx context.Context, p *runnerapi.Probe) error {
 			faults = append(faults, fmt.Errorf("golden case %q: %w", c.Name, err))
 		}
 	}
+	if err := verdict(p, took, faults, "golden cases"); err != nil {
+		return err
+	}
+	if v.ext == nil {
+		v.measure(ctx, golden, p)
+	}
+	return nil
+}
+
+// verdict sums up the samples of a kind, at least one: what each took, and the
+// faults of those that failed.
+func verdict(p *runnerapi.Probe, took []time.Duration, faults []error, kind string) error {
 	p.GoldenPassed = p.GoldenTotal - len(faults)
 	slices.Sort(took)
 	p.SecondsPerItem = took[len(took)/2].Seconds()
 	if len(faults) > 0 {
-		return fmt.Errorf("%d of %d golden cases fail, the first: %w", len(faults), p.GoldenTotal, faults[0])
-	}
-	if v.ext == nil {
-		v.measure(ctx, golden, p)
+		return fmt.Errorf("%d of %d %s fail, the first: %w", len(faults), p.GoldenTotal, kind, faults[0])
 	}
 	return nil
 }
@@ -196,4 +205,11 @@ func goldenInputs(c models.GoldenCase) []worker.Tensor {
 		in = append(in, worker.Tensor{Name: g.Name, DType: g.DType, Shape: g.Shape, Data: g.Data})
 	}
 	return in
+}
+
+func goldenOutputs(c models.GoldenCase) (names []string) {
+	for _, o := range c.Outputs {
+		names = append(names, o.Name)
+	}
+	return names
 }

@@ -191,11 +191,7 @@ func (v *version) measureVariant(ctx context.Context, at int, golden models.Gold
 	}
 	// The same input for all variants: only then their costs compare.
 	for range ladderRounds {
-		req := &worker.Request{In: goldenInputs(golden.Cases[0])}
-		if err := w.Check(req); err != nil {
-			return err
-		}
-		cost, err := w.Run(ctx, &worker.Batch{Requests: []*worker.Request{req}})
+		cost, err := runSample(ctx, w, golden)
 		if err != nil {
 			return err
 		}
@@ -212,12 +208,17 @@ func (v *version) measureVariant(ctx context.Context, at int, golden models.Gold
 	return err
 }
 
-func answersRightly(ctx context.Context, w *worker.Worker, c models.GoldenCase) error {
-	var names []string
-	for _, o := range c.Outputs {
-		names = append(names, o.Name)
+// runSample lets the worker compute the first golden case, whatever it answers.
+func runSample(ctx context.Context, w *worker.Worker, golden models.Golden) (worker.Cost, error) {
+	req := &worker.Request{In: goldenInputs(golden.Cases[0])}
+	if err := w.Check(req); err != nil {
+		return worker.Cost{}, err
 	}
-	out, err := w.Infer(ctx, goldenInputs(c), names)
+	return w.Run(ctx, &worker.Batch{Requests: []*worker.Request{req}})
+}
+
+func answersRightly(ctx context.Context, w *worker.Worker, c models.GoldenCase) error {
+	out, err := w.Infer(ctx, goldenInputs(c), goldenOutputs(c))
 	if err != nil {
 		return err
 	}

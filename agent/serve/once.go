@@ -48,11 +48,7 @@ func Answers(ctx context.Context, opts worker.Options, g models.Golden, log *slo
 	}
 	answers = models.Golden{V: g.V}
 	for _, c := range g.Cases {
-		var names []string
-		for _, o := range c.Outputs {
-			names = append(names, o.Name)
-		}
-		outs, err := w.Infer(ctx, goldenInputs(c), names)
+		outs, err := w.Infer(ctx, goldenInputs(c), goldenOutputs(c))
 		if err != nil {
 			return models.Golden{}, fmt.Errorf("golden case %q: %w", c.Name, err)
 		}

@@ -227,13 +227,7 @@ func (v *version) provePrompts(ctx context.Context, p *runnerapi.Probe) error {
 		}
 		took = append(took, time.Since(began))
 	}
-	p.GoldenPassed = p.GoldenTotal - len(faults)
-	slices.Sort(took)
-	p.SecondsPerItem = took[len(took)/2].Seconds()
-	if len(faults) > 0 {
-		return fmt.Errorf("%d of %d prompts fail, the first: %w", len(faults), p.GoldenTotal, faults[0])
-	}
-	return nil
+	return verdict(p, took, faults, "prompts")
 }
 
 func (v *version) answersPrompt(ctx context.Context, c models.Prompt) error {

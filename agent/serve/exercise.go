@@ -8,7 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/edgeherd/edgeherd/agent/worker"
 	"github.com/edgeherd/edgeherd/internal/blob"
 	"github.com/edgeherd/edgeherd/internal/runnerapi"
 	"github.com/edgeherd/edgeherd/models"
@@ -104,20 +103,12 @@ func (v *version) exercise(ctx context.Context, e runnerapi.Exercise, begun func
 			err = &begunError{closing}
 		}
 	}()
-	req := &worker.Request{In: goldenInputs(golden.Cases[0])}
-	if err := w.Check(req); err != nil {
-		return done, err
-	}
-	if _, err := w.Run(ctx, &worker.Batch{Requests: []*worker.Request{req}}); err != nil {
+	if _, err := runSample(ctx, w, golden); err != nil {
 		return done, err // the first one allocates
 	}
 	begun()
 	for began, limit := time.Now(), min(seconds(e.Seconds), maxExercise); time.Since(began) < limit; done.Seconds = time.Since(began).Seconds() {
-		req := &worker.Request{In: goldenInputs(golden.Cases[0])}
-		if err := w.Check(req); err != nil {
-			return done, &begunError{err}
-		}
-		if _, err := w.Run(ctx, &worker.Batch{Requests: []*worker.Request{req}}); err != nil {
+		if _, err := runSample(ctx, w, golden); err != nil {
 			return done, &begunError{err}
 		}
 		done.Items++
