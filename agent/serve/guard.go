@@ -40,7 +40,7 @@ func (l bounded) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		if l.lobby.open.Add(1) <= l.lobby.max {
-			return &counted{Conn: conn, leave: sync.OnceFunc(func() { l.lobby.open.Add(-1) })}, nil
+			return &counted{halved: halved{conn}, leave: sync.OnceFunc(func() { l.lobby.open.Add(-1) })}, nil
 		}
 		l.lobby.open.Add(-1)
 		l.lobby.refused.Add(1)
@@ -50,7 +50,7 @@ func (l bounded) Accept() (net.Conn, error) {
 
 // counted is a connection in a lobby.
 type counted struct {
-	net.Conn
+	halved
 	leave func()
 }
 
@@ -59,10 +59,13 @@ func (c *counted) Close() error {
 	return c.Conn.Close()
 }
 
-// CloseWrite lets net/http end its side first.
-func (c *counted) CloseWrite() error {
-	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
-		return half.CloseWrite()
+// halved is a connection that shows net/http how to end its side first, so that
+// a client that still sends can read why it is refused.
+type halved struct{ net.Conn }
+
+func (h halved) CloseWrite() error {
+	if c, ok := h.Conn.(interface{ CloseWrite() error }); ok {
+		return c.CloseWrite()
 	}
 	return nil
 }

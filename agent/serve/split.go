@@ -66,7 +66,7 @@ func (s *splitter) hand(ctx context.Context, conn net.Conn) {
 		to = s.grpc
 	}
 	select {
-	case to.conns <- &resumed{Conn: conn, first: first[:n]}:
+	case to.conns <- &resumed{halved{conn}, first[:n]}:
 	case <-to.ended:
 		conn.Close()
 	case <-ctx.Done():
@@ -76,7 +76,7 @@ func (s *splitter) hand(ctx context.Context, conn net.Conn) {
 
 // resumed is a connection whose first bytes were read already.
 type resumed struct {
-	net.Conn
+	halved
 	first []byte
 }
 
@@ -87,15 +87,6 @@ func (r *resumed) Read(b []byte) (int, error) {
 		return n, nil
 	}
 	return r.Conn.Read(b)
-}
-
-// CloseWrite lets net/http end its side first, so that a client that still
-// sends can read why it is refused.
-func (r *resumed) CloseWrite() error {
-	if c, ok := r.Conn.(interface{ CloseWrite() error }); ok {
-		return c.CloseWrite()
-	}
-	return nil
 }
 
 // branch is the listener of one of the two servers.
