@@ -32,22 +32,9 @@ func appendAnswer(b []byte, ref models.Ref, c *call, outs []worker.Tensor) (text
 		if i > 0 {
 			b = append(b, ',')
 		}
-		b = append(b, `{"name":`...)
-		b = appendText(b, t.Name)
-		b = append(b, `,"datatype":"`...)
-		b = append(b, t.DType...)
-		b = append(b, `","shape":[`...)
-		for j, n := range t.Shape {
-			if j > 0 {
-				b = append(b, ',')
-			}
-			b = strconv.AppendInt(b, n, 10)
-		}
-		b = append(b, ']')
+		b = appendTensor(b, t)
 		if c.wantsBinary(i) {
-			b = append(b, `,"parameters":{"binary_data_size":`...)
-			b = strconv.AppendInt(b, int64(len(t.Data)), 10)
-			b = append(b, '}')
+			b = appendSize(b, t)
 			tail = append(tail, *t)
 		} else {
 			b = append(b, `,"data":[`...)
@@ -59,6 +46,25 @@ func appendAnswer(b []byte, ref models.Ref, c *call, outs []worker.Tensor) (text
 		b = append(b, '}')
 	}
 	return append(b, "]}"...), tail, nil
+}
+
+// appendTensor begins the object of a tensor: name, type and shape.
+func appendTensor(b []byte, t *worker.Tensor) []byte {
+	b = appendText(append(b, `{"name":`...), t.Name)
+	b = append(append(append(b, `,"datatype":"`...), t.DType...), `","shape":[`...)
+	for i, n := range t.Shape {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = strconv.AppendInt(b, n, 10)
+	}
+	return append(b, ']')
+}
+
+// appendSize says that the data of a tensor follow in binary.
+func appendSize(b []byte, t *worker.Tensor) []byte {
+	b = append(b, `,"parameters":{"binary_data_size":`...)
+	return append(strconv.AppendInt(b, int64(len(t.Data)), 10), '}')
 }
 
 // appendSaid writes the parameters of an answer, if there are any.

@@ -32,7 +32,7 @@ type peer struct {
 
 // infer lets the other server run the call.
 func (r peer) infer(ctx context.Context, c *call) ([]worker.Tensor, error) {
-	m := backend.Message{Version: r.version, Max: maxAnswer, Room: c.room64()}
+	m := backend.Message{Version: r.version, Max: maxAnswer, Room: c.reserving()}
 	if r.client.GRPC() {
 		m.Pieces = passedOverGRPC(r.model, r.version, c)
 	} else {
@@ -57,8 +57,8 @@ func (r peer) infer(ctx context.Context, c *call) ([]worker.Tensor, error) {
 	return outs, nil
 }
 
-// room64 asks for memory of the request; a call of our own has as much as it needs.
-func (c *call) room64() func(int64) error {
+// reserving asks for memory of the request; a call of our own has as much as it needs.
+func (c *call) reserving() func(int64) error {
 	if c.reserve == nil {
 		return func(int64) error { return nil }
 	}
@@ -130,20 +130,12 @@ func appendRequest(b []byte, c *call) []byte {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		b = appendText(append(b, `{"name":`...), t.Name)
-		b = append(append(append(b, `,"datatype":"`...), t.DType...), `","shape":[`...)
-		for j, n := range t.Shape {
-			if j > 0 {
-				b = append(b, ',')
-			}
-			b = strconv.AppendInt(b, n, 10)
-		}
-		b = strconv.AppendInt(append(b, `],"parameters":{"binary_data_size":`...), int64(len(t.Data)), 10)
-		b = append(b, "}}"...)
+		b = append(appendSize(appendTensor(b, t), t), '}')
 	}
 	b = append(b, ']')
-	for i, o := range c.outputs {
-		b = append(b, map[bool]string{true: `,"outputs":[`, false: `,`}[i == 0]...)
+	lead := `,"outputs":[`
+	for _, o := range c.outputs {
+		b, lead = append(b, lead...), ","
 		b = append(appendText(append(b, `{"name":`...), o.name), `,"parameters":{"binary_data":true}}`...)
 	}
 	if len(c.outputs) > 0 {
