@@ -212,59 +212,16 @@ func (e *external) down() {
 	}
 }
 
-// runBackend keeps the program alive until the version is retired and idle, or
-// ctx ends.
-func (v *version) runBackend(ctx context.Context) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	stopped := context.AfterFunc(ctx, v.retire)
-	defer stopped()
-	defer v.clear()
-	starting, abandon := context.WithCancel(ctx) // a version that is retired while it starts
-	defer abandon()
-	go func() {
-		select {
-		case <-v.retired:
-			abandon()
-		case <-starting.Done():
-		}
-	}()
-	pause := restartMin
-	for first := true; ; first = false {
-		err := v.ext.start(starting, v)
-		v.mu.Lock()
-		v.broken, v.lastErr = err != nil, err
-		if err == nil {
-			close(v.up)
-		}
-		v.mu.Unlock()
-		if first {
-			v.loadErr = err
-			close(v.loaded)
-			if err != nil {
-				return
-			}
-		}
-		if err == nil {
-			began := time.Now()
-			if v.watchBackend(ctx) {
-				return
-			}
-			if time.Since(began) > steadyAfter {
-				pause = restartMin
-			}
-		} else if ctx.Err() == nil {
-			v.log.Error("backend is still gone", "err", err)
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-v.retired:
-			return
-		case <-time.After(pause):
-			pause = min(2*pause, restartMax)
-		}
+// startBackend is startWorker of a version with a backend.
+func (v *version) startBackend(ctx context.Context) (ended func(context.Context) bool, err error) {
+	err = v.ext.start(ctx, v)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.broken, v.lastErr = err != nil, err
+	if err == nil {
+		close(v.up)
 	}
+	return v.watchBackend, err
 }
 
 func (v *version) clear() {

@@ -94,19 +94,30 @@ func (s *Server) newVersion(ref models.Ref, src source) *version {
 	}
 }
 
-// run keeps a worker alive until the version is retired and idle, or ctx ends.
+// run keeps what serves alive, a worker or a program, until the version is
+// retired and idle, or ctx ends.
 func (v *version) run(ctx context.Context) {
-	if v.ext != nil {
-		v.runBackend(ctx)
-		return
-	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stopped := context.AfterFunc(ctx, v.retire) // nobody may wait for a worker that never comes
 	defer stopped()
+	starting, abandon := context.WithCancel(ctx) // a version that is retired while it starts
+	defer abandon()
+	go func() {
+		select {
+		case <-v.retired:
+			abandon()
+		case <-starting.Done():
+		}
+	}()
+	start := v.startWorker
+	if v.ext != nil {
+		start = v.startBackend
+		defer v.clear()
+	}
 	pause := restartMin
 	for first := true; ; first = false {
-		w, err := v.start(ctx)
+		ended, err := start(starting)
 		if first {
 			v.loadErr = err
 			close(v.loaded)
@@ -116,13 +127,12 @@ func (v *version) run(ctx context.Context) {
 		}
 		if err == nil {
 			began := time.Now()
-			if v.serve(ctx, w) {
+			if ended(ctx) {
 				return
 			}
 			if time.Since(began) > steadyAfter {
 				pause = restartMin
 			}
-			v.diedOf(w.Runtime(), time.Since(began))
 		} else if ctx.Err() == nil {
 			v.log.Error("model does not start again", "err", err)
 		}
@@ -137,19 +147,11 @@ func (v *version) run(ctx context.Context) {
 	}
 }
 
-// start verifies the files and starts a worker. Retiring the version ends it.
-func (v *version) start(ctx context.Context) (*worker.Worker, error) {
+// startWorker verifies the files and starts a worker. It returns what waits for
+// the worker's end and then says whether the version has ended with it.
+func (v *version) startWorker(ctx context.Context) (ended func(context.Context) bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
 	defer cancel()
-	done := make(chan struct{})
-	defer close(done)
-	go func() {
-		select {
-		case <-v.retired:
-			cancel()
-		case <-done:
-		}
-	}()
 	v.mu.Lock()
 	at := v.permittedLocked()
 	v.mu.Unlock()
@@ -172,7 +174,7 @@ func (v *version) start(ctx context.Context) (*worker.Worker, error) {
 	v.queue.set(v.plans[at])
 	close(v.up)
 	v.look()
-	return l.w, nil
+	return func(ctx context.Context) bool { return v.serve(ctx, l.w) }, nil
 }
 
 // loaded is a worker that has just been started.
@@ -238,6 +240,7 @@ func (v *version) diedOf(r worker.Runtime, lived time.Duration) {
 // ended with it.
 func (v *version) serve(ctx context.Context, w *worker.Worker) (ended bool) {
 	v.log.Info("model loaded", "took", w.LoadTime())
+	began := time.Now()
 	retired := v.retired
 	var idle <-chan struct{}
 	var late, cool, again <-chan time.Time
@@ -284,6 +287,7 @@ func (v *version) serve(ctx context.Context, w *worker.Worker) (ended bool) {
 	v.end(warm)
 	if died != nil && !leaving {
 		v.log.Error("worker died, starting it again", "err", died)
+		v.diedOf(w.Runtime(), time.Since(began))
 		return false
 	}
 	v.log.Info("model unloaded")
