@@ -285,11 +285,21 @@ func parseBoxes(boxes []Box, texts [][boxTexts]string) error {
 }
 
 func (s *Store) addPhases(ctx context.Context, only identity.ID, get func(identity.ID) *Box) error {
-	query, args := `SELECT box, digest, rollout, kind, name, version, phase, err, body, t_ms FROM phase`, []any(nil)
+	query, args := phaseRows, []any(nil)
 	if only != "" { // no condition with OR: it would read the rows of all boxes
 		query, args = query+` WHERE box = ?`, []any{only}
 	}
-	err := s.each(ctx, query+` ORDER BY t_ms`, args, func(rows *sql.Rows) error {
+	if err := s.each(ctx, query+` ORDER BY t_ms`, args, addPhase(get)); err != nil {
+		return fmt.Errorf("list phases: %w", err)
+	}
+	return nil
+}
+
+const phaseRows = `SELECT box, digest, rollout, kind, name, version, phase, err, body, t_ms FROM phase`
+
+// addPhase reads phaseRows into the boxes that get finds.
+func addPhase(get func(identity.ID) *Box) func(*sql.Rows) error {
+	return func(rows *sql.Rows) error {
 		var p Phase
 		if err := rows.Scan(&p.Box, &p.Digest, &p.Rollout, &p.Kind, &p.Name, &p.Version, &p.Phase, &p.Err, &p.Body, &p.TimeMs); err != nil {
 			return err
@@ -298,11 +308,7 @@ func (s *Store) addPhases(ctx context.Context, only identity.ID, get func(identi
 			b.Phases = append(b.Phases, p)
 		}
 		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("list phases: %w", err)
 	}
-	return nil
 }
 
 func (s *Store) addReads(ctx context.Context, only identity.ID, sinceMs int64, get func(identity.ID) *Box) error {

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"database/sql"
@@ -217,7 +218,7 @@ func keepClaims(ctx context.Context, t *tx, id identity.ID, all []claim, me clai
 		return err
 	}
 	all = slices.DeleteFunc(slices.Clone(all), func(k claim) bool { return k.sid == me.sid })
-	slices.SortFunc(all, func(a, b claim) int { return int(b.last - a.last) })
+	slices.SortFunc(all, func(a, b claim) int { return cmp.Compare(b.last, a.last) })
 	top := mostStarts(append(slices.Clone(all), me))
 	for i, k := range all {
 		if k.sid == top.sid || i < maxClaims && k.last > me.last-claimLife.Milliseconds() {

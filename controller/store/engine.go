@@ -13,6 +13,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/edgeherd/edgeherd/controller/audit"
+	"github.com/edgeherd/edgeherd/internal/identity"
 	"github.com/edgeherd/edgeherd/internal/wire"
 )
 
@@ -225,6 +226,16 @@ func (t *tx) each(ctx context.Context, query string, args []any, scan func(*sql.
 		}
 	}
 	return rows.Err()
+}
+
+// scanIDs reads rows that are a box's id each.
+func scanIDs(into *[]identity.ID) func(*sql.Rows) error {
+	return func(rows *sql.Rows) error {
+		var id identity.ID
+		err := rows.Scan(&id)
+		*into = append(*into, id)
+		return err
+	}
 }
 
 // runOf reads a stored run id.

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/edgeherd/edgeherd/internal/enrol"
@@ -162,11 +163,7 @@ func (s *Store) ChangeStanding(ctx context.Context, c Change) (st Membership, er
 		if c.To == st.State && len(c.Body) == 0 {
 			return nil
 		}
-		allowed := len(c.From) == 0
-		for _, f := range c.From {
-			allowed = allowed || f == st.State
-		}
-		if !allowed {
+		if len(c.From) > 0 && !slices.Contains(c.From, st.State) {
 			return fmt.Errorf("%w: box %s is %s", ErrState, c.Box, st.State)
 		}
 		if st.State == StateQuarantined && c.To == StateActive {
@@ -265,12 +262,7 @@ func settleCerts(ctx context.Context, t *tx, c Change, nowMs int64) error {
 
 // ChangedMembers lists boxes that stand otherwise since a time.
 func (s *Store) ChangedMembers(ctx context.Context, since time.Time) (ids []identity.ID, err error) {
-	err = s.each(ctx, `SELECT box FROM standing WHERE since_ms >= ?`, []any{since.UnixMilli()}, func(rows *sql.Rows) error {
-		var id identity.ID
-		err := rows.Scan(&id)
-		ids = append(ids, id)
-		return err
-	})
+	err = s.each(ctx, `SELECT box FROM standing WHERE since_ms >= ?`, []any{since.UnixMilli()}, scanIDs(&ids))
 	if err != nil {
 		return nil, fmt.Errorf("list boxes that changed: %w", err)
 	}

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"encoding/binary"
 	"iter"
 	"maps"
@@ -162,7 +163,7 @@ func (n *Newest) takeSamples(g *newestGroup, s *wire.Samples, startMs int64) {
 func (n *Newest) encode() []byte {
 	groups := slices.DeleteFunc(n.groups, func(g newestGroup) bool { return g.newest() == never })
 	if len(groups) > maxGroups {
-		slices.SortStableFunc(groups, func(a, b newestGroup) int { return int(min(max(b.newest()-a.newest(), -1), 1)) })
+		slices.SortStableFunc(groups, func(a, b newestGroup) int { return cmp.Compare(b.newest(), a.newest()) })
 		groups = groups[:maxGroups]
 	}
 	n.groups, n.places = groups, nil

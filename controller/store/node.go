@@ -99,12 +99,7 @@ func (s *Store) EndDeadNodes(ctx context.Context) (gone []identity.ID, err error
 			return fmt.Errorf("forget dead controllers: %w", err)
 		}
 		return t.each(ctx, `WITH gone AS (DELETE FROM session WHERE node <> '' AND node NOT IN (SELECT id FROM node) RETURNING box)
-			UPDATE box SET connected = false WHERE id IN (SELECT box FROM gone) RETURNING id`, nil, func(rows *sql.Rows) error {
-			var id identity.ID
-			err := rows.Scan(&id)
-			gone = append(gone, id)
-			return err
-		})
+			UPDATE box SET connected = false WHERE id IN (SELECT box FROM gone) RETURNING id`, nil, scanIDs(&gone))
 	})
 	return gone, err
 }

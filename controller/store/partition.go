@@ -55,8 +55,8 @@ func (e *postgres) tidy(ctx context.Context, keep Retention, now time.Time) erro
 	if err != nil {
 		return e.explain(fmt.Errorf("list partitions: %w", err))
 	}
-	var make []string
-	var drop [][]string
+	var wanted []string
+	var alone [][]string // each in a transaction of its own
 	for _, p := range parted {
 		first := monthOf(now).AddDate(0, -monthsBack, 0)
 		oldest := time.Time{}
@@ -68,7 +68,7 @@ func (e *postgres) tidy(ctx context.Context, keep Retention, now time.Time) erro
 			if have[name] || month.Before(oldest) {
 				continue
 			}
-			make = append(make, fmt.Sprintf(`CREATE TABLE IF NOT EXISTS %s PARTITION OF %s FOR VALUES FROM (%d) TO (%d)`,
+			wanted = append(wanted, fmt.Sprintf(`CREATE TABLE IF NOT EXISTS %s PARTITION OF %s FOR VALUES FROM (%d) TO (%d)`,
 				name, p.table, month.UnixMilli(), month.AddDate(0, 1, 0).UnixMilli()))
 		}
 		for name := range have {
@@ -81,19 +81,19 @@ func (e *postgres) tidy(ctx context.Context, keep Retention, now time.Time) erro
 			if p.table == "sample_hour" {
 				texts = append([]string{fmt.Sprintf(leaveRollups, name)}, texts...)
 			}
-			drop = append(drop, texts)
+			alone = append(alone, texts)
 		}
 	}
-	if done, err := e.alter(ctx, make...); done || err != nil {
-		make = nil
-		if err != nil {
-			return err
+	done, err := e.alter(ctx, wanted...)
+	if err != nil {
+		return err
+	}
+	if !done { // one month is in the way of all
+		for _, text := range wanted {
+			alone = append(alone, []string{text})
 		}
 	}
-	for _, text := range make {
-		drop = append(drop, []string{text})
-	}
-	for _, texts := range drop {
+	for _, texts := range alone {
 		if _, err := e.alter(ctx, texts...); err != nil {
 			return err
 		}

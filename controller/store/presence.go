@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 	"time"
 
@@ -61,12 +60,7 @@ func (s *Store) Heard(ctx context.Context, id identity.ID) (bool, error) {
 func (s *Store) EndSilent(ctx context.Context, silence time.Duration) (gone []identity.ID, err error) {
 	before := s.now().Add(-silence).UnixMilli()
 	const silent = ` WHERE connected = ? AND last_seen_ms < ? AND NOT EXISTS (SELECT 1 FROM newest n WHERE n.box = box.id AND n.seen_ms >= ?)`
-	err = s.each(ctx, `SELECT id FROM box`+silent, []any{true, before, before}, func(rows *sql.Rows) error {
-		var id identity.ID
-		err := rows.Scan(&id)
-		gone = append(gone, id)
-		return err
-	})
+	err = s.each(ctx, `SELECT id FROM box`+silent, []any{true, before, before}, scanIDs(&gone))
 	if err != nil || len(gone) == 0 {
 		return nil, err
 	}

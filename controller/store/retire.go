@@ -68,12 +68,7 @@ func (s *Store) RetireModel(ctx context.Context, d blob.Digest) (rest []blob.Dig
 func needed(ctx context.Context, t *tx) (map[blob.Digest]bool, error) {
 	need := map[blob.Digest]bool{}
 	read := func(query string, parts func(body []byte) ([]blob.Digest, error)) error {
-		rows, err := t.Query(ctx, query)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
+		return t.each(ctx, query, nil, func(rows *sql.Rows) error {
 			var digest, body string
 			if err := rows.Scan(&digest, &body); err != nil {
 				return err
@@ -91,8 +86,8 @@ func needed(ctx context.Context, t *tx) (map[blob.Digest]bool, error) {
 					need[x] = true
 				}
 			}
-		}
-		return rows.Err()
+			return nil
+		})
 	}
 	err := read(`SELECT digest, manifest FROM model`, func(body []byte) (out []blob.Digest, err error) {
 		var m models.Manifest
@@ -117,27 +112,23 @@ func needed(ctx context.Context, t *tx) (map[blob.Digest]bool, error) {
 
 // dropPacks forgets packs and returns their blobs.
 func dropPacks(ctx context.Context, t *tx, where string, args ...any) (out []blob.Digest, err error) {
-	rows, err := t.Query(ctx, `DELETE FROM pack WHERE (`+where+`) RETURNING digest, list`, args...)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
+	err = t.each(ctx, `DELETE FROM pack WHERE (`+where+`) RETURNING digest, list`, args, func(rows *sql.Rows) error {
 		var texts [2]string
 		if err := rows.Scan(&texts[0], &texts[1]); err != nil {
-			return nil, err
+			return err
 		}
 		for _, text := range texts {
 			var d blob.Digest
 			if err := d.UnmarshalText([]byte(text)); err != nil {
-				return nil, err
+				return err
 			}
 			if !d.IsZero() {
 				out = append(out, d)
 			}
 		}
-	}
-	return out, rows.Err()
+		return nil
+	})
+	return out, err
 }
 
 // PacksBytes is how much room the packs take.
@@ -162,13 +153,23 @@ const packUseMs = 10 * 60 * 1000
 // targets in keep, and returns its blobs; ErrNotFound: there is none.
 func (s *Store) EvictPack(ctx context.Context, keep map[blob.Digest]bool) (out []blob.Digest, err error) {
 	err = s.write(ctx, func(t *tx) error {
-		rows, err := t.Query(ctx, `SELECT target, base FROM pack WHERE state = 'ready' ORDER BY CASE WHEN used_ms > changed_ms THEN used_ms ELSE changed_ms END, target, base`)
-		if err != nil {
+		var victim []any // target and base
+		err := t.each(ctx, `SELECT target, base FROM pack WHERE state = 'ready' ORDER BY CASE WHEN used_ms > changed_ms THEN used_ms ELSE changed_ms END, target, base`, nil, func(rows *sql.Rows) error {
+			var target, base string
+			if err := rows.Scan(&target, &base); err != nil || victim != nil {
+				return err
+			}
+			d, err := blob.ParseDigest(target)
+			if !keep[d] {
+				victim = []any{target, base}
+			}
 			return err
+		})
+		if err == nil && victim == nil {
+			err = ErrNotFound
 		}
-		target, base, err := firstNot(rows, keep)
 		if err == nil {
-			out, err = dropPacks(ctx, t, `target = ? AND base = ?`, target, base)
+			out, err = dropPacks(ctx, t, `target = ? AND base = ?`, victim...)
 		}
 		return err
 	})
@@ -176,24 +177,4 @@ func (s *Store) EvictPack(ctx context.Context, keep map[blob.Digest]bool) (out [
 		return nil, fmt.Errorf("evict a pack: %w", err)
 	}
 	return out, nil
-}
-
-func firstNot(rows *sql.Rows, keep map[blob.Digest]bool) (target, base string, err error) {
-	defer rows.Close()
-	for rows.Next() {
-		if err := rows.Scan(&target, &base); err != nil {
-			return "", "", err
-		}
-		d, err := blob.ParseDigest(target)
-		if err != nil {
-			return "", "", err
-		}
-		if !keep[d] {
-			return target, base, nil
-		}
-	}
-	if err := rows.Err(); err != nil {
-		return "", "", err
-	}
-	return "", "", ErrNotFound
 }

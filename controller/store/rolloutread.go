@@ -180,17 +180,8 @@ func (s *Store) BoxesOf(ctx context.Context, ids []identity.ID) ([]Box, error) {
 		for i := range out {
 			at[out[i].ID] = &out[i]
 		}
-		phases := many{head: `SELECT box, digest, rollout, kind, name, version, phase, err, body, t_ms FROM phase WHERE box IN (`, row: `?`, tail: `) ORDER BY t_ms`, width: 1}
-		return t.eachMany(ctx, phases, args, func(rows *sql.Rows) error {
-			var p Phase
-			if err := rows.Scan(&p.Box, &p.Digest, &p.Rollout, &p.Kind, &p.Name, &p.Version, &p.Phase, &p.Err, &p.Body, &p.TimeMs); err != nil {
-				return err
-			}
-			if b := at[p.Box]; b != nil {
-				b.Phases = append(b.Phases, p)
-			}
-			return nil
-		})
+		phases := many{head: phaseRows + ` WHERE box IN (`, row: `?`, tail: `) ORDER BY t_ms`, width: 1}
+		return t.eachMany(ctx, phases, args, addPhase(func(id identity.ID) *Box { return at[id] }))
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read %d boxes: %w", len(ids), err)
@@ -235,14 +226,7 @@ func (s *Store) AddHeats(ctx context.Context, boxes []Box) error {
 // EnrolledSince returns the boxes that were enrolled after a time.
 func (s *Store) EnrolledSince(ctx context.Context, ms int64) ([]identity.ID, error) {
 	var out []identity.ID
-	err := s.each(ctx, `SELECT id FROM box WHERE enrolled_ms > ? ORDER BY enrolled_ms`, []any{ms}, func(rows *sql.Rows) error {
-		var id identity.ID
-		out = append(out, "")
-		err := rows.Scan(&id)
-		out[len(out)-1] = id
-		return err
-	})
-	if err != nil {
+	if err := s.each(ctx, `SELECT id FROM box WHERE enrolled_ms > ? ORDER BY enrolled_ms`, []any{ms}, scanIDs(&out)); err != nil {
 		return nil, fmt.Errorf("list boxes that were enrolled: %w", err)
 	}
 	return out, nil

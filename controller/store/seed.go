@@ -134,23 +134,17 @@ func keepHolder(ctx context.Context, t *tx, a SeedAsk, now time.Time) error {
 // readHolders finds others to ask; nobody is sent to a box that is in quarantine
 // or gone, whatever it has.
 func readHolders(ctx context.Context, t *tx, a SeedAsk, seed identity.ID, now time.Time) (out []Holder, err error) {
-	rows, err := t.Query(ctx, `SELECT box, address, done FROM holder
+	err = t.each(ctx, `SELECT box, address, done FROM holder
 		WHERE site = ? AND digest = ? AND box <> ? AND address <> ''
 		AND NOT EXISTS (SELECT 1 FROM accused x WHERE x.site = holder.site AND x.digest = holder.digest AND x.box = holder.box AND x.until_ms > ? AND x.witness = ?)
 		AND (SELECT COUNT(*) FROM accused x WHERE x.site = holder.site AND x.digest = holder.digest AND x.box = holder.box AND x.until_ms > ?) < ?
 		AND NOT EXISTS (SELECT 1 FROM standing WHERE standing.box = holder.box AND state NOT IN ('active', 'enrolled')) AND (box = ? OR done > 0 AND seen_ms >= ? OR done >= ? AND seen_ms >= ?)
 		ORDER BY CASE WHEN box = ? THEN 0 ELSE 1 END, done DESC, box LIMIT ?`,
-		a.Site, a.Digest.String(), string(a.Box), now.UnixMilli(), string(a.Box), now.UnixMilli(), witnesses, string(seed), now.Add(-holderFresh).UnixMilli(), a.Size, now.Add(-holderWhole).UnixMilli(), string(seed), maxHolders)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var h Holder
-		if err := rows.Scan(&h.Box, &h.Address, &h.Done); err != nil {
-			return nil, err
-		}
-		out = append(out, h)
-	}
-	return out, rows.Err()
+		[]any{a.Site, a.Digest.String(), string(a.Box), now.UnixMilli(), string(a.Box), now.UnixMilli(), witnesses, string(seed), now.Add(-holderFresh).UnixMilli(), a.Size, now.Add(-holderWhole).UnixMilli(), string(seed), maxHolders}, func(rows *sql.Rows) error {
+			var h Holder
+			err := rows.Scan(&h.Box, &h.Address, &h.Done)
+			out = append(out, h)
+			return err
+		})
+	return out, err
 }
