@@ -41,6 +41,7 @@ var promises = []struct {
 	{"what is old goes in slices and does not come back", retains},
 	{"cursors only grow", cursors},
 	{"its size and the places of boxes can be told", measured},
+	{"what waits at a site is what its boxes said last", siteWaits},
 	{"merging closed hours changes no answer", compactionKeeps},
 	{"a tail gives all samples in the order of commits", tails},
 	{"hours, resets and changes count once, the richer summary of an hour stays", heatCountsOnce},
@@ -407,6 +408,27 @@ func hello(t *testing.T, open func(t *testing.T) *store.Store) {
 }
 
 // TestPathsWithAnySignWork: the path is not read as a query.
+func siteWaits(t *testing.T, open func(t *testing.T) *store.Store) {
+	s := open(t)
+	enrolTwo(t, s)
+	waits := func(when string, want int64) {
+		t.Helper()
+		sites, err := s.SiteCounts(ctx)
+		check(t, err)
+		if got := sites["berlin"]; got != (store.SiteCount{Boxes: 1, Connected: 1, WaitingBytes: want}) {
+			t.Errorf("%s: %+v, want %d bytes", when, got, want)
+		}
+	}
+	check(t, s.Hello(ctx, boxA, wire.Hello{Buffer: wire.Buffer{Bytes: 5000}}))
+	waits("after the HELLO", 5000)
+	d := samples(boxA, 1, 1, epoch, 20)
+	d.Behind = &wire.Buffer{Bytes: 70}
+	ingest(t, s, d)
+	waits("after a message", 70)
+	check(t, s.Hello(ctx, boxA, wire.Hello{Buffer: wire.Buffer{Bytes: 9}}))
+	waits("after the next HELLO", 9)
+}
+
 func TestPathsWithAnySignWork(t *testing.T) {
 	for _, name := range []string{"a b.db", "50%20.db", "what?.db", "x#y.db", "a&b=c.db", "ü.db"} {
 		path := filepath.Join(t.TempDir(), name)

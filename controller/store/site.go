@@ -99,10 +99,11 @@ func siteHasBoxes(ctx context.Context, t *tx, name string) error {
 	return nil
 }
 
-// SiteCounts returns the sites that have boxes.
+// SiteCounts returns the sites that have boxes, with what their boxes said last
+// of what waits.
 func (s *Store) SiteCounts(ctx context.Context) (map[string]SiteCount, error) {
 	out := map[string]SiteCount{}
-	err := s.each(ctx, `SELECT site, connected, buffer FROM box`, nil, func(rows *sql.Rows) error {
+	err := s.each(ctx, `SELECT b.site, b.connected, coalesce(n.buffer, b.buffer) FROM box b LEFT JOIN newest n ON n.box = b.id`, nil, func(rows *sql.Rows) error {
 		var name, buffer string
 		var connected bool
 		if err := rows.Scan(&name, &connected, &buffer); err != nil {
