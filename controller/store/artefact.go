@@ -85,8 +85,12 @@ func addArtefact(t *tx, what string, digest blob.Digest, present *sql.Row, inser
 
 // Models returns all versions, newest first within a name.
 func (s *Store) Models(ctx context.Context) ([]Model, error) {
+	return s.models(ctx, `ORDER BY name, pushed_ms DESC, version DESC`)
+}
+
+func (s *Store) models(ctx context.Context, which string, args ...any) ([]Model, error) {
 	var out []Model
-	err := s.each(ctx, `SELECT digest, manifest, pushed_ms, pinned <> 0 FROM model ORDER BY name, pushed_ms DESC, version DESC`, nil, func(rows *sql.Rows) error {
+	err := s.each(ctx, `SELECT digest, manifest, pushed_ms, pinned <> 0 FROM model `+which, args, func(rows *sql.Rows) error {
 		var m Model
 		var digest, body string
 		if err := rows.Scan(&digest, &body, &m.PushedMs, &m.Pinned); err != nil {
@@ -162,16 +166,14 @@ func (s *Store) Pinned(ctx context.Context, name string) (refs []models.Ref, err
 
 // Model returns one version, or ErrNotFound.
 func (s *Store) Model(ctx context.Context, name, version string) (Model, error) {
-	all, err := s.Models(ctx)
+	found, err := s.models(ctx, `WHERE name = ? AND version = ?`, name, version)
 	if err != nil {
 		return Model{}, err
 	}
-	for _, m := range all {
-		if m.Manifest.Name == name && m.Manifest.Version == version {
-			return m, nil
-		}
+	if len(found) == 0 {
+		return Model{}, fmt.Errorf("model %s:%s: %w", name, version, ErrNotFound)
 	}
-	return Model{}, fmt.Errorf("model %s:%s: %w", name, version, ErrNotFound)
+	return found[0], nil
 }
 
 // Release is one pushed agent release.
@@ -200,8 +202,12 @@ func (s *Store) AddRelease(ctx context.Context, digest blob.Digest, r firmware.R
 
 // Releases returns all agent releases, newest first.
 func (s *Store) Releases(ctx context.Context) ([]Release, error) {
+	return s.releases(ctx, `ORDER BY pushed_ms DESC, version DESC`)
+}
+
+func (s *Store) releases(ctx context.Context, which string, args ...any) ([]Release, error) {
 	var out []Release
-	err := s.each(ctx, `SELECT digest, manifest, pushed_ms FROM agent_release ORDER BY pushed_ms DESC, version DESC`, nil, func(rows *sql.Rows) error {
+	err := s.each(ctx, `SELECT digest, manifest, pushed_ms FROM agent_release `+which, args, func(rows *sql.Rows) error {
 		var r Release
 		var digest, body string
 		if err := rows.Scan(&digest, &body, &r.PushedMs); err != nil {
@@ -224,14 +230,12 @@ func (s *Store) Releases(ctx context.Context) ([]Release, error) {
 
 // Release returns one release by version, or ErrNotFound.
 func (s *Store) Release(ctx context.Context, version string) (Release, error) {
-	all, err := s.Releases(ctx)
+	found, err := s.releases(ctx, `WHERE version = ?`, version)
 	if err != nil {
 		return Release{}, err
 	}
-	for _, r := range all {
-		if r.Release.Version == version {
-			return r, nil
-		}
+	if len(found) == 0 {
+		return Release{}, fmt.Errorf("release %s: %w", version, ErrNotFound)
 	}
-	return Release{}, fmt.Errorf("release %s: %w", version, ErrNotFound)
+	return found[0], nil
 }
