@@ -68,22 +68,9 @@ func (s *Store) decodeHeard(ctx context.Context, t *tx, rows []heard) error {
 
 // Latest returns the newest values of all boxes that have any.
 func (s *Store) Latest(ctx context.Context) (map[identity.ID]Newest, error) {
-	var rows []heard
-	err := s.read(ctx, func(t *tx) error {
-		rows = nil
-		err := t.each(ctx, `SELECT box, latest FROM newest`, nil, func(r *sql.Rows) error {
-			var h heard
-			err := r.Scan((*string)(&h.id), &h.latest)
-			rows = append(rows, h)
-			return err
-		})
-		if err != nil {
-			return err
-		}
-		return s.decodeHeard(ctx, t, rows)
-	})
+	rows, err := s.allHeard(ctx, "")
 	if err != nil {
-		return nil, fmt.Errorf("read newest values: %w", err)
+		return nil, err
 	}
 	out := make(map[identity.ID]Newest, len(rows))
 	for i := range rows {
