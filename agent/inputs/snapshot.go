@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/edgeherd/edgeherd/agent/inputs/pipeline"
+	"github.com/edgeherd/edgeherd/agent/secrets"
 )
 
 // snapshot asks a camera for a still picture, and not again for the same one.
@@ -191,15 +192,15 @@ func (s *snapshot) challenged(h http.Header) bool {
 func (s *snapshot) authorize(req *http.Request) error {
 	switch {
 	case s.cfg.TokenFile != "":
-		token, err := readSecret(s.cfg.TokenFile)
+		token, err := secrets.Read(s.cfg.TokenFile)
 		if err != nil {
-			return fmt.Errorf("read token_file: %w", err)
+			return fmt.Errorf("token_file: %w", err)
 		}
 		req.Header.Set("Authorization", "Bearer "+token)
 	case s.basic || s.challenge.nonce != "":
-		password, err := readSecret(s.cfg.PasswordFile)
+		password, err := secrets.Read(s.cfg.PasswordFile)
 		if err != nil {
-			return fmt.Errorf("read password_file: %w", err)
+			return fmt.Errorf("password_file: %w", err)
 		}
 		if s.basic {
 			req.SetBasicAuth(s.cfg.Username, password)
@@ -208,19 +209,6 @@ func (s *snapshot) authorize(req *http.Request) error {
 		req.Header.Set("Authorization", s.challenge.answer(req.Method, req.URL.RequestURI(), s.cfg.Username, password))
 	}
 	return nil
-}
-
-// readSecret returns the first line of a small file.
-func readSecret(path string) (string, error) {
-	data, err := readBounded(path, 64<<10)
-	if err != nil {
-		return "", err
-	}
-	line, _, _ := strings.Cut(string(data), "\n")
-	if line = strings.TrimSpace(line); line == "" {
-		return "", fmt.Errorf("%s is empty", path)
-	}
-	return line, nil
 }
 
 // hideURL takes the URL out of an error of package http: it is in the

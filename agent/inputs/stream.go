@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/edgeherd/edgeherd/agent/inputs/pipeline"
+	"github.com/edgeherd/edgeherd/agent/secrets"
 	"github.com/edgeherd/edgeherd/internal/timerslack"
 )
 
@@ -236,21 +237,21 @@ func (s *stream) scale() (string, error) {
 }
 
 // address is the script for ffmpeg, and what must not be shown of it.
-func (s *stream) address() (script string, secrets []string, err error) {
+func (s *stream) address() (script string, hidden []string, err error) {
 	u, err := url.Parse(s.cfg.URL)
 	if err != nil {
 		return "", nil, errors.New("open stream: its url cannot be read")
 	}
 	if u.RawQuery != "" {
-		secrets = append(secrets, u.RawQuery)
+		hidden = append(hidden, u.RawQuery)
 	}
 	if s.cfg.Username != "" {
-		password, err := readSecret(s.cfg.PasswordFile)
+		password, err := secrets.Read(s.cfg.PasswordFile)
 		if err != nil {
-			return "", nil, fmt.Errorf("open stream: read password_file: %w", err)
+			return "", nil, fmt.Errorf("open stream: password_file: %w", err)
 		}
 		u.User = url.UserPassword(s.cfg.Username, password)
-		secrets = append(secrets, password, url.QueryEscape(password), url.PathEscape(password), u.User.String())
+		hidden = append(hidden, password, url.QueryEscape(password), url.PathEscape(password), u.User.String())
 	}
 	quoted := strings.ReplaceAll(u.String(), "'", "%27")
 	if strings.ContainsAny(quoted, "\r\n") {
@@ -261,7 +262,7 @@ func (s *stream) address() (script string, secrets []string, err error) {
 		// It would study the first 5 s otherwise; cameras tell what they send.
 		script += "option rtsp_transport " + s.cfg.Transport + "\noption analyzeduration 1000000\n"
 	}
-	return script, secrets, nil
+	return script, hidden, nil
 }
 
 // readFrames cuts a stream of PPM pictures and hands each to use.

@@ -180,7 +180,7 @@ func checkListen(c Config) error {
 		return fmt.Errorf("http is %q, want host:port: %w", c.HTTP, err)
 	}
 	if c.TokenFile != "" {
-		_, err := readSecret(c.TokenFile)
+		_, err := secrets.Read(c.TokenFile)
 		if c.tokenComes && errors.Is(err, fs.ErrNotExist) {
 			return nil // nobody is let in until it is there
 		}

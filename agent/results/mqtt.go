@@ -13,6 +13,7 @@ import (
 	mqtt "github.com/eclipse/paho.mqtt.golang"
 
 	"github.com/edgeherd/edgeherd/agent/inputs"
+	"github.com/edgeherd/edgeherd/agent/secrets"
 )
 
 // broker publishes each result to a topic with QoS 1. A connection that fails
@@ -62,7 +63,7 @@ func (b *broker) connect(ctx context.Context) error {
 		SetClientID("edgeherd-" + b.cfg.Name).SetCleanSession(true).SetAutoReconnect(false).SetConnectRetry(false).
 		SetConnectTimeout(10 * time.Second).SetWriteTimeout(10 * time.Second).SetKeepAlive(30 * time.Second).SetTLSConfig(tlsConfig)
 	if b.cfg.Username != "" {
-		password, err := readSecret(b.cfg.PasswordFile)
+		password, err := secrets.Read(b.cfg.PasswordFile)
 		if err != nil {
 			return err
 		}

@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/edgeherd/edgeherd/agent/secrets"
 )
 
 const (
@@ -73,7 +75,7 @@ func (h *Hub) guard(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
-		token, err := readSecret(h.opts.TokenFile)
+		token, err := secrets.Read(h.opts.TokenFile)
 		shown, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 		// Hashed, so that neither content nor length is told by the time it takes.
 		a, b := sha256.Sum256([]byte(token)), sha256.Sum256([]byte(shown))

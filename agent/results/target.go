@@ -7,10 +7,8 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/url"
-	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -221,17 +219,4 @@ func (t *target) status() TargetStatus {
 		s.Err = t.err.Error()
 	}
 	return s
-}
-
-// readSecret returns the first line of a small file.
-func readSecret(path string) (string, error) {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return "", fmt.Errorf("read secret: %w", err)
-	}
-	line, _, _ := strings.Cut(string(data), "\n")
-	if line = strings.TrimSpace(line); line == "" {
-		return "", fmt.Errorf("read secret: %s is empty", path)
-	}
-	return line, nil
 }

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/edgeherd/edgeherd/agent/inputs"
+	"github.com/edgeherd/edgeherd/agent/secrets"
 )
 
 // SignatureHeader carries "t=<unix seconds>,v1=<hex>": HMAC-SHA256 over the
@@ -43,7 +44,7 @@ func newWebhook(cfg Target, now func() time.Time) (*webhook, error) {
 	if cfg.Username != "" || cfg.PasswordFile != "" || cfg.Topic != "" {
 		return nil, errors.New("username, password_file and topic are for kind mqtt")
 	}
-	if _, err := readSecret(cfg.SecretFile); err != nil && !(cfg.secretComes && errors.Is(err, fs.ErrNotExist)) {
+	if _, err := secrets.Read(cfg.SecretFile); err != nil && !(cfg.secretComes && errors.Is(err, fs.ErrNotExist)) {
 		return nil, err
 	}
 	tlsConfig, err := trusting(cfg.CAFile)
@@ -94,7 +95,7 @@ func (w *webhook) send(ctx context.Context, id string, batch []inputs.Queued) er
 	if err != nil {
 		return &refusedError{err.Error()}
 	}
-	secret, err := readSecret(w.cfg.SecretFile)
+	secret, err := secrets.Read(w.cfg.SecretFile)
 	if err != nil {
 		return err
 	}

@@ -8,7 +8,7 @@
 //	/run/edgeherd-agent/secrets/NAME   the value, mode 0600
 //
 // Where configuration takes the path of a file with a secret, `secret:NAME` is
-// such a file (Path). It is read at each use, so a new value counts at once.
+// such a file (Path). Read reads it at each use, so a new value counts at once.
 //
 // The one rule a caller can break: no value in an error, a log or an event; names
 // are all that may be told.
@@ -44,6 +44,31 @@ func Path(dir, file string) (path string, reference bool, err error) {
 		return "", true, err
 	}
 	return filepath.Join(dir, name), true, nil
+}
+
+// maxFileBytes is far more than a line with a password has.
+const maxFileBytes = 64 << 10
+
+// Read returns the first line of a file with a secret, without white space about
+// it. What is no regular file, such as a pipe, which would be waited for without
+// end, what has more than 64 KiB and what has an empty line is an error.
+func Read(path string) (string, error) {
+	info, err := os.Stat(path) // before open, which blocks on a named pipe
+	if err == nil && (!info.Mode().IsRegular() || info.Size() > maxFileBytes) {
+		err = fmt.Errorf("%s is no regular file of at most %d bytes", path, maxFileBytes)
+	}
+	var data []byte
+	if err == nil {
+		data, err = os.ReadFile(path)
+	}
+	line, _, _ := strings.Cut(string(data), "\n")
+	if line = strings.TrimSpace(line); err == nil && line == "" {
+		err = fmt.Errorf("%s is empty", path)
+	}
+	if err != nil {
+		return "", fmt.Errorf("read secret: %w", err)
+	}
+	return line, nil
 }
 
 // Options of a Keeper. Box and Keys are required.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/edgeherd/edgeherd/agent/secrets"
@@ -35,6 +36,22 @@ func sealed(t *testing.T, to *ecdh.PrivateKey, name, version, value string) wire
 	data, err := identity.Seal(to.PublicKey(), box, name, []byte(value))
 	check(t, err)
 	return wire.DesiredSecret{Name: name, Version: version, Key: identity.SealID(to.PublicKey()), Sealed: data}
+}
+
+func TestReadTakesOneLineOfARegularFileAndNothingElse(t *testing.T) {
+	dir := t.TempDir()
+	for name, content := range map[string]string{"line": " pass word \nmore", "empty": "\nmore", "large": strings.Repeat("x", 1<<20)} {
+		check(t, os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600))
+	}
+	check(t, syscall.Mkfifo(filepath.Join(dir, "pipe"), 0o600))
+	if got, err := secrets.Read(filepath.Join(dir, "line")); got != "pass word" || err != nil {
+		t.Errorf("a line: %q, %v", got, err)
+	}
+	for _, name := range []string{"empty", "large", "pipe", "missing", "."} {
+		if got, err := secrets.Read(filepath.Join(dir, name)); got != "" || err == nil || !strings.Contains(err.Error(), filepath.Join(dir, name)) {
+			t.Errorf("%s: %q, %v; want an error that names the file", name, got, err)
+		}
+	}
 }
 
 func TestADirectoryHoldsWhatWasSealedToTheBoxAndNothingElse(t *testing.T) {
