@@ -62,14 +62,11 @@ func (p *pace) wait(ctx context.Context, last time.Time, interval time.Duration)
 		if wait <= 0 {
 			return ctx.Err() == nil
 		}
-		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
-			timer.Stop()
 			return false
 		case <-changed:
-			timer.Stop()
-		case <-timer.C:
+		case <-time.After(wait):
 		}
 	}
 }

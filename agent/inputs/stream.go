@@ -125,12 +125,10 @@ func (s *stream) run(ctx context.Context) {
 		}
 		s.log.Debug("stream ended", "took", time.Since(began), "err", err)
 		// Cameras that lost power together should not be asked together.
-		timer := time.NewTimer(wait/2 + rand.N(wait/2+1))
 		select {
 		case <-ctx.Done():
-			timer.Stop()
 			return
-		case <-timer.C:
+		case <-time.After(wait/2 + rand.N(wait/2+1)):
 		}
 		wait = min(2*wait, streamLastWait)
 	}

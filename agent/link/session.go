@@ -199,13 +199,11 @@ func (s *session) report(err error) {
 func (s *session) subscribe(ctx context.Context) error {
 	topic := wire.TopicDown.For(s.link.opts.ID)
 	token := s.client.Subscribe(topic, 1, nil)
-	timeout := time.NewTimer(pubackTimeout)
-	defer timeout.Stop()
 	select {
 	case <-token.Done():
 	case err := <-s.lost:
 		return lost(err)
-	case <-timeout.C:
+	case <-time.After(pubackTimeout):
 		return errors.New("subscribe: no SUBACK")
 	}
 	if err := token.Error(); err != nil {
@@ -247,6 +245,8 @@ func (s *session) publish(topic wire.Topic, v any) error {
 
 // loop is the life of the session after the first HELLO.
 func (s *session) loop(ctx context.Context) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
 	for {
 		now := time.Now()
 		if err := s.overdue(now); err != nil {
@@ -256,11 +256,10 @@ func (s *session) loop(ctx context.Context) error {
 			return err
 		}
 		s.link.note(func(st *Status) { st.InFlight = len(s.byKey) })
-		timer := time.NewTimer(time.Until(s.nextDeadline()))
+		timer.Reset(time.Until(s.nextDeadline()))
 		select {
 		case m := <-s.in:
 			if err := s.handle(m); err != nil {
-				timer.Stop()
 				return err
 			}
 		case <-s.link.opts.Spool.Changed():
@@ -269,14 +268,11 @@ func (s *session) loop(ctx context.Context) error {
 		case <-s.link.again:
 			s.helloNext = time.Now()
 		case err := <-s.lost:
-			timer.Stop()
 			return lost(err)
 		case <-timer.C:
 		case <-ctx.Done():
-			timer.Stop()
 			return ctx.Err()
 		}
-		timer.Stop()
 	}
 }
 

@@ -145,29 +145,16 @@ func (t *target) run(ctx context.Context) {
 		if err == nil && more {
 			continue
 		}
-		if !sleep(ctx, pause, t.wake, err == nil) {
-			return
+		wake, over := t.wake, (<-chan time.Time)(nil)
+		if err != nil { // news do not make it well again
+			wake, over = nil, time.After(pause)
 		}
-	}
-}
-
-// sleep waits for d, or, with early, until woken.
-func sleep(ctx context.Context, d time.Duration, wake <-chan struct{}, early bool) bool {
-	if early {
 		select {
 		case <-ctx.Done():
-			return false
+			return
 		case <-wake:
-			return true
+		case <-over:
 		}
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
 	}
 }
 

@@ -116,12 +116,10 @@ func (b *builder) text(path string) string {
 		asked.busy.Store(false) // before the answer: who has it may ask again
 		said <- strings.TrimSpace(strings.TrimRight(string(buf[:n]), "\x00"))
 	}()
-	patience := time.NewTimer(b.patience)
-	defer patience.Stop()
 	select {
 	case s := <-said:
 		return s
-	case <-patience.C:
+	case <-time.After(b.patience):
 		return ""
 	}
 }

@@ -295,8 +295,6 @@ func (s *Sampler) currentPlan(ctx context.Context) (*plan, error) {
 		opts := s.opts
 		go func() { found <- b.discover(opts) }()
 	}
-	timer := time.NewTimer(s.opts.Timeout)
-	defer timer.Stop()
 	select {
 	case p := <-s.discovery:
 		p.keepRates(s.plan)
@@ -305,7 +303,7 @@ func (s *Sampler) currentPlan(ctx context.Context) (*plan, error) {
 		return p, nil
 	case <-ctx.Done():
 		return s.plan, ctx.Err()
-	case <-timer.C:
+	case <-time.After(s.opts.Timeout):
 		err := fmt.Errorf("list sensors below %s: no answer within %s", s.opts.Root, s.opts.Timeout)
 		s.logOnce(s.opts.Root, err)
 		return s.plan, err

@@ -193,12 +193,10 @@ func askBMC(period time.Duration, read func(ctx context.Context) ([]bmc.Sensor, 
 			if !first || !young || len(said) == 0 || limited && time.Until(end) < enough {
 				break // what is young grows older with the next question
 			}
-			wait := time.NewTimer(pause)
 			select {
 			case <-ctx.Done():
-			case <-wait.C:
+			case <-time.After(pause):
 			}
-			wait.Stop()
 			if said, err = read(ctx); len(said) > 0 {
 				sensors, young = steady.Take(said)
 			}

@@ -43,15 +43,12 @@ func (s *Spool) Run(ctx context.Context) error {
 		if err := s.shrink(); err != nil && s.Err() == nil {
 			s.log.Warn("spool file not made smaller", "err", err)
 		}
-		timer := time.NewTimer(max(in, time.Second))
 		select {
 		case <-ctx.Done():
-			timer.Stop()
 			return nil
 		case <-s.broken:
-			timer.Stop()
 			return s.Err()
-		case <-timer.C:
+		case <-time.After(max(in, time.Second)):
 		}
 	}
 }

@@ -125,10 +125,8 @@ func (b *Broker) pace(ctx context.Context, id identity.ID, bytes int) error {
 	if flood {
 		b.opts.Faults.Note(id, fault.Flood, 1, fmt.Errorf("it sends more than it may for %s on end", floodAfter))
 	}
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
 	select {
-	case <-timer.C:
+	case <-time.After(wait):
 		return nil
 	case <-ctx.Done():
 		return errEnding

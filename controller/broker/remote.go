@@ -149,8 +149,6 @@ func (c *connection) close() { c.Disconnect(quiesce) }
 
 // wait waits for a token, not for ever.
 func (c *connection) wait(ctx context.Context, token mqtt.Token, what string) error {
-	timer := time.NewTimer(answerWithin)
-	defer timer.Stop()
 	select {
 	case <-token.Done():
 		if err := token.Error(); err != nil {
@@ -160,7 +158,7 @@ func (c *connection) wait(ctx context.Context, token mqtt.Token, what string) er
 	case err := <-c.lost:
 		c.lost <- err // for whoever waits next
 		return fmt.Errorf("%s: %w", what, err)
-	case <-timer.C:
+	case <-time.After(answerWithin):
 		return fmt.Errorf("%s: the broker did not answer within %s", what, answerWithin)
 	case <-ctx.Done():
 		return ctx.Err()

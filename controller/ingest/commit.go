@@ -72,8 +72,11 @@ func (in *Ingest) Run(ctx context.Context) error {
 	for {
 		select {
 		case <-in.wake:
-			if time.Now().Before(busyUntil) {
-				in.gather(ctx)
+			if time.Now().Before(busyUntil) { // more will come in a moment
+				select {
+				case <-time.After(commitDelay):
+				case <-ctx.Done():
+				}
 			}
 			if in.flush(ctx) >= busyBatches {
 				busyUntil = time.Now().Add(busySpan)
@@ -90,16 +93,6 @@ func (in *Ingest) Run(ctx context.Context) error {
 			}
 			return nil
 		}
-	}
-}
-
-// gather waits a moment for more messages.
-func (in *Ingest) gather(ctx context.Context) {
-	t := time.NewTimer(commitDelay)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
 	}
 }
 

@@ -136,15 +136,13 @@ func (s *session) connect(ctx context.Context) error {
 
 // wait waits for an answer of the broker.
 func wait(ctx context.Context, t mqtt.Token, what string) error {
-	timeout := time.NewTimer(answerTimeout)
-	defer timeout.Stop()
 	select {
 	case <-t.Done():
 		if err := t.Error(); err != nil {
 			return fmt.Errorf("%s: %w", what, err)
 		}
 		return nil
-	case <-timeout.C:
+	case <-time.After(answerTimeout):
 		return fmt.Errorf("%s: no answer within %s", what, answerTimeout)
 	case <-ctx.Done():
 		return ctx.Err()
