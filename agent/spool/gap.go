@@ -3,6 +3,7 @@ package spool
 import (
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/edgeherd/edgeherd/internal/wire"
@@ -25,12 +26,7 @@ func (g gaps) add(reason string, r wire.GapRange) {
 
 // each calls fn with the gaps, each within the limits of the protocol.
 func (g gaps) each(fn func(wire.Gap) error) error {
-	reasons := make([]string, 0, len(g))
-	for reason := range g {
-		reasons = append(reasons, reason)
-	}
-	slices.Sort(reasons)
-	for _, reason := range reasons {
+	for _, reason := range slices.Sorted(maps.Keys(g)) {
 		for ranges := range slices.Chunk(g[reason], wire.MaxGapRanges) {
 			first := ranges[0]
 			err := fn(wire.Gap{

@@ -8,7 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	mathrand "math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -175,12 +177,8 @@ func filters(shared bool) map[string]byte {
 func (x *External) subscribe(ctx context.Context, c *connection, on bool) error {
 	topics := filters(x.opts.Shared)
 	if !on {
-		var names []string
-		for f := range topics {
-			names = append(names, f)
-		}
 		x.log.Info("another controller listens to the broker now")
-		return c.wait(ctx, c.Unsubscribe(names...), "unsubscribe")
+		return c.wait(ctx, c.Unsubscribe(slices.Collect(maps.Keys(topics))...), "unsubscribe")
 	}
 	if err := c.subscribe(ctx, topics); err != nil {
 		return err

@@ -118,7 +118,7 @@ include %q
 	var b strings.Builder
 	b.WriteString("# Written by edgeherd server broker-config nats: one user for each box.\nauthorization {\n  users: [\n")
 	fmt.Fprintf(&b, "    { user: %q, permissions: { publish: [\"eh.>\"], subscribe: [\"eh.>\", \"$MQTT.sub.>\"] } }\n", "CN="+ControllerName)
-	for _, id := range sortedKeys(s.Users) {
+	for _, id := range slices.Sorted(maps.Keys(s.Users)) {
 		base := fmt.Sprintf("eh.%d.%s.%s", wire.Version, wire.Tenant, id)
 		fmt.Fprintf(&b, "    { user: %q, permissions: { publish: [\"%s.up.>\", \"%s.will\"], subscribe: [\"%s.dn\", \"%s.dn.>\", \"$MQTT.sub.>\"] } }\n",
 			s.Users[id], base, base, base, base)
@@ -126,5 +126,3 @@ include %q
 	b.WriteString("  ]\n}\n")
 	return conf, b.String()
 }
-
-func sortedKeys(m map[string]string) []string { return slices.Sorted(maps.Keys(m)) }

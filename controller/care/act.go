@@ -60,7 +60,7 @@ func Act(t fleetapi.Ticket, a fleetapi.TicketAction, by string, excess float64, 
 	case "arrive":
 		t.State = fleetapi.TicketOnSite
 		first(&t.Acknowledged, now)
-		t.OnSite = at(now)
+		t.OnSite = new(now)
 		step(&t, now, by, "on site", plain(a.Note))
 	case "done":
 		done(&t, a, by, excess, now)
@@ -70,10 +70,10 @@ func Act(t fleetapi.Ticket, a fleetapi.TicketAction, by string, excess float64, 
 		if a.Resolution == "" {
 			return t, Refusal{"close does not say why", "Give a resolution: false-alarm, accepted, duplicate or retired."}
 		}
-		t.State, t.Closed, t.Resolution = fleetapi.TicketClosed, at(now), a.Resolution
+		t.State, t.Closed, t.Resolution = fleetapi.TicketClosed, new(now), a.Resolution
 		t.NoFault = t.NoFault || a.Resolution == "false-alarm"
 		if t.Cause == CauseDustySite || t.Cause == CauseHotSKU { // those of boxes are muted by family
-			t.MutedUntil = at(now.AddDate(0, 0, MuteDays(a)))
+			t.MutedUntil = new(now.AddDate(0, 0, MuteDays(a)))
 		}
 		step(&t, now, by, "closed", plain(strings.TrimSuffix(a.Resolution+": "+a.Note, ": ")))
 	case "note":
@@ -106,7 +106,7 @@ func hintOf(t fleetapi.Ticket) string {
 
 func first(p **time.Time, now time.Time) {
 	if *p == nil {
-		*p = at(now)
+		*p = new(now)
 	}
 }
 
@@ -117,7 +117,7 @@ type Order struct{ Assignee, Visit, By, Note string }
 func Dispatch(t *fleetapi.Ticket, o Order, now time.Time) {
 	t.State, t.Assignee, t.Visit = fleetapi.TicketDispatched, o.Assignee, o.Visit
 	first(&t.Acknowledged, now)
-	t.Dispatched = at(now)
+	t.Dispatched = new(now)
 	text := "to " + o.Assignee
 	if o.Assignee == "" {
 		text = "to a visit"
@@ -138,7 +138,7 @@ func Undispatch(t *fleetapi.Ticket, why, by string, now time.Time) {
 }
 
 func reopen(t *fleetapi.Ticket, now time.Time, by string, why phrase.Phrase) {
-	t.State, t.Reopened, t.Closed, t.Verified, t.Resolution, t.MutedUntil = fleetapi.TicketReopened, at(now), nil, nil, "", nil
+	t.State, t.Reopened, t.Closed, t.Verified, t.Resolution, t.MutedUntil = fleetapi.TicketReopened, new(now), nil, nil, "", nil
 	t.Reopens++
 	t.Visit, t.NoFault, t.Done, t.Cleared = "", false, nil, nil
 	step(t, now, by, "reopened", why)
@@ -147,7 +147,7 @@ func reopen(t *fleetapi.Ticket, now time.Time, by string, why phrase.Phrase) {
 func done(t *fleetapi.Ticket, a fleetapi.TicketAction, by string, excess float64, now time.Time) {
 	t.State, t.NoFault = fleetapi.TicketDone, a.NoFault
 	first(&t.Acknowledged, now)
-	t.Done = at(now)
+	t.Done = new(now)
 	var did []string
 	for _, w := range a.Work {
 		did = append(did, strings.TrimSpace(w.Kind+" "+w.Part))

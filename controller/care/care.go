@@ -111,5 +111,3 @@ func why(t *fleetapi.Ticket) phrase.Phrase {
 	e := t.Evidence[0]
 	return phrase.Phrase{Code: e.Code, Args: e.Args, Text: e.Text}
 }
-
-func at(t time.Time) *time.Time { return &t }

@@ -47,7 +47,7 @@ func DueAt(a fleetapi.FilterAdvice, installed *time.Time) *time.Time {
 	if installed == nil {
 		return nil
 	}
-	return at(installed.Add(time.Duration(a.IntervalDays*24) * time.Hour))
+	return new(installed.Add(time.Duration(a.IntervalDays*24) * time.Hour))
 }
 
 // Cohort is the middle and the spread of boxes that are alike, in percent.

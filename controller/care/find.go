@@ -86,7 +86,7 @@ func opened(f fleetapi.Finding, p Place, now time.Time) fleetapi.Ticket {
 		Families: []string{f.Family}, Since: f.Since, Opened: now, Evidence: []fleetapi.Evidence{}, Timeline: []fleetapi.TicketStep{},
 	}
 	take(&t, f)
-	t.Measured = at(now)
+	t.Measured = new(now)
 	opening(&t)
 	step(&t, now, "", "opened", why(&t))
 	return t
@@ -121,7 +121,7 @@ func retold(have []fleetapi.Ticket, i int, f fleetapi.Finding, now time.Time) []
 		}
 	}
 	take(&t, f)
-	t.Measured = at(now)
+	t.Measured = new(now)
 	switch {
 	case t.Level != was.Level:
 		step(&t, now, "", "raised", why(&t))
@@ -149,10 +149,10 @@ func leave(t fleetapi.Ticket, family string, now time.Time, why phrase.Phrase) [
 		step(&t, now, "", "partly cleared", phrase.Of("of-family", "%s: %s", family, why.Text))
 		return []fleetapi.Ticket{t}
 	}
-	t.Cleared = at(now)
+	t.Cleared = new(now)
 	switch t.State {
 	case fleetapi.TicketOpen, fleetapi.TicketAcknowledged, fleetapi.TicketReopened:
-		t.State, t.Closed, t.Resolution = fleetapi.TicketClosed, at(now), "cleared"
+		t.State, t.Closed, t.Resolution = fleetapi.TicketClosed, new(now), "cleared"
 		step(&t, now, "", "cleared", why)
 	case fleetapi.TicketDone:
 		verified(&t, now, phrase.Of("finding-closed", "the finding closed: %s", why.Text))
@@ -176,7 +176,7 @@ func HotRoom(have []fleetapi.Ticket, r Room, now time.Time) []fleetapi.Ticket {
 	f := fleetapi.Finding{Family: CauseHVAC, Cause: CauseHVAC, Level: fleetapi.HealthUrgent, Confidence: 0.9, Since: r.Since, Opened: now, Evidence: r.Evidence, Site: r.Site}
 	own := slices.DeleteFunc(slices.Clone(have), func(t fleetapi.Ticket) bool { return t.Box != "" || t.Site != r.Site })
 	if len(r.Boxes) == 0 {
-		f.Closed, f.ClosedBy = at(now), "the air is as usual again"
+		f.Closed, f.ClosedBy = new(now), "the air is as usual again"
 		return Find(own, f, r.Place, now)
 	}
 	for _, t := range own {

@@ -18,7 +18,7 @@ func FindingOf(f health.Finding) fleetapi.Finding {
 		Since: unix(f.Since), Opened: unix(f.Opened), ClosedBy: f.ClosedBy, Forecast: ForecastOf(f.Forecast),
 	}
 	if f.Closed != 0 {
-		out.Closed = at(unix(f.Closed))
+		out.Closed = new(unix(f.Closed))
 	}
 	out.Evidence = Evidences(f.Evidence)
 	return out

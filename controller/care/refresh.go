@@ -18,7 +18,7 @@ func stale(t fleetapi.Ticket, now time.Time) bool {
 // Its level and cause are for the box to change, and no step of its history is
 // made of it: it is the same thing to do.
 func Refresh(t *fleetapi.Ticket, f fleetapi.Finding, now time.Time) {
-	t.Measured = at(now)
+	t.Measured = new(now)
 	if len(f.Evidence) > 0 {
 		t.Evidence, t.Why = f.Evidence, f.Evidence[0].Text
 	}

@@ -69,7 +69,7 @@ func Verify(t fleetapi.Ticket, r Reading, now time.Time) (fleetapi.Ticket, bool)
 	case measured && age >= checkAfter && *c.FellRatio >= c.Need:
 		verified(&t, now, phrase.Of("excess-gone", "%.1f %% became %.1f %%: %.0f %% of the excess is gone", c.Before, *c.After, 100**c.FellRatio))
 	case measured && age >= checkUntil:
-		c.Decided = at(now)
+		c.Decided = new(now)
 		p := phrase.Of("not-enough", "%.1f %% is %.1f %% after %s: the work did not help enough", c.Before, *c.After, days(age))
 		says(&c, p)
 		reopen(&t, now, "", p)
@@ -91,7 +91,7 @@ func unmeasured(t fleetapi.Ticket, now time.Time, age time.Duration) (fleetapi.T
 		return t, false
 	default:
 		p := phrase.Of("still-found", "%s is still found %s after the work", t.Cause, days(age))
-		t.Check.Decided = at(now)
+		t.Check.Decided = new(now)
 		says(t.Check, p)
 		reopen(&t, now, "", p)
 	}
@@ -99,10 +99,10 @@ func unmeasured(t fleetapi.Ticket, now time.Time, age time.Duration) (fleetapi.T
 }
 
 func verified(t *fleetapi.Ticket, now time.Time, why phrase.Phrase) {
-	t.State, t.Verified = fleetapi.TicketVerified, at(now)
+	t.State, t.Verified = fleetapi.TicketVerified, new(now)
 	if t.Check != nil {
 		c := *t.Check
-		c.Decided, c.Helped = at(now), true
+		c.Decided, c.Helped = new(now), true
 		says(&c, why)
 		t.Check = &c
 	}
@@ -111,8 +111,8 @@ func verified(t *fleetapi.Ticket, now time.Time, why phrase.Phrase) {
 
 // unproved ends a ticket whose work nothing proves or disproves.
 func unproved(t *fleetapi.Ticket, now time.Time, why phrase.Phrase) {
-	t.State, t.Closed, t.Resolution = fleetapi.TicketClosed, at(now), "unproved"
-	t.Check.Decided = at(now)
+	t.State, t.Closed, t.Resolution = fleetapi.TicketClosed, new(now), "unproved"
+	t.Check.Decided = new(now)
 	says(t.Check, why)
 	step(t, now, "", "closed", why)
 }

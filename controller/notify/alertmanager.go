@@ -1,6 +1,7 @@
 package notify
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"maps"
@@ -195,8 +196,5 @@ func (s *Sender) open(ctx context.Context, e Endpoint) (out []care.Notice, err e
 }
 
 func (e Endpoint) least() fleetapi.Health {
-	if e.Least == "" {
-		return fleetapi.HealthTicket
-	}
-	return e.Least
+	return cmp.Or(e.Least, fleetapi.HealthTicket)
 }

@@ -379,7 +379,7 @@ func (s *Sender) States(ctx context.Context) (map[string]fleetapi.NotifyState, e
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, e := range s.opts.Endpoints {
-		st := fleetapi.NotifyState{Kind: e.Kind(), Language: cmp.Or(e.Language, "en"), About: e.about(), Level: cmp.Or(e.Least, fleetapi.HealthTicket), Sites: slices.Concat([]string{}, e.Sites), Quiet: slices.Concat([]string{}, e.Quiet), Waiting: counts[e.Name][store.NoticeWaits], Failed: counts[e.Name][store.NoticeFailed], LastErr: s.ill[e.Name]}
+		st := fleetapi.NotifyState{Kind: e.Kind(), Language: cmp.Or(e.Language, "en"), About: e.about(), Level: e.least(), Sites: slices.Concat([]string{}, e.Sites), Quiet: slices.Concat([]string{}, e.Quiet), Waiting: counts[e.Name][store.NoticeWaits], Failed: counts[e.Name][store.NoticeFailed], LastErr: s.ill[e.Name]}
 		if at, ok := s.lastN[e.Name]; ok {
 			st.LastOK = &at
 		}

@@ -13,7 +13,8 @@ package registry
 import (
 	"encoding/json"
 	"fmt"
-	"sort"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/edgeherd/edgeherd/controller/care"
@@ -160,13 +161,13 @@ func modelsOf(b store.Box) []fleetapi.BoxModel {
 		}
 	}
 	out := make([]fleetapi.BoxModel, 0, len(at))
-	for _, m := range at {
+	for _, name := range slices.Sorted(maps.Keys(at)) {
+		m := at[name]
 		if b.Buffer.Disk != "" && m.Err == "" && m.DesiredDigest != m.RunningDigest {
 			m.Err = "the box cannot tell how far it is: its disk takes no writes: " + b.Buffer.Disk + "; make room on the disk of its state folder, then it goes on by itself"
 		}
 		out = append(out, *m)
 	}
-	sort.Slice(out, func(i, j int) bool { return out[i].Name < out[j].Name })
 	return out
 }
 
