@@ -79,6 +79,7 @@ type Options struct {
 type Node struct {
 	opts Options
 	log  *slog.Logger
+	life time.Duration // beatFor; tests say otherwise before Run
 
 	// Of the goroutine in live.
 	steady time.Time // when a beat failed last, or the first was
@@ -96,13 +97,13 @@ type Node struct {
 
 // New returns a node that has not said that it lives.
 func New(opts Options, log *slog.Logger) *Node {
-	return &Node{opts: opts, log: log, steady: time.Now(), pending: map[fleetapi.Change]bool{}, lives: map[string]*fleetapi.LiveSample{}}
+	return &Node{opts: opts, log: log, life: beatFor, steady: time.Now(), pending: map[fleetapi.Change]bool{}, lives: map[string]*fleetapi.LiveSample{}}
 }
 
 // Beat says once that the node lives. Call it before sessions begin.
 func (n *Node) Beat(ctx context.Context) error {
 	began := time.Now()
-	s, err := n.opts.Store.Beat(ctx, store.Beat{Name: n.opts.Name, Watching: n.opts.Watching(), For: beatFor})
+	s, err := n.opts.Store.Beat(ctx, store.Beat{Name: n.opts.Name, Watching: n.opts.Watching(), For: n.life})
 	if err != nil {
 		return err
 	}
@@ -115,7 +116,7 @@ func (n *Node) Beat(ctx context.Context) error {
 	}
 	n.token, n.watching = s.Token, s.Watching
 	if s.Token != 0 {
-		n.good = began.Add(beatFor - beatMargin)
+		n.good = began.Add(n.life - beatMargin)
 	}
 	n.mu.Unlock()
 	if s.New {
@@ -167,7 +168,7 @@ func (n *Node) every(ctx context.Context, span time.Duration, do func(context.Co
 }
 
 func (n *Node) live(ctx context.Context) error {
-	short, cancel := context.WithTimeout(ctx, beatFor)
+	short, cancel := context.WithTimeout(ctx, n.life)
 	defer cancel()
 	if err := n.Beat(short); err != nil {
 		n.steady, n.failed = time.Now(), true
@@ -178,7 +179,7 @@ func (n *Node) live(ctx context.Context) error {
 		n.opts.Deaf()
 	}
 	// When the database comes back, the others need a moment to beat again.
-	if !n.Leads() || time.Since(n.steady) < beatFor {
+	if !n.Leads() || time.Since(n.steady) < n.life {
 		return nil
 	}
 	gone, err := n.opts.Store.EndDeadNodes(short)

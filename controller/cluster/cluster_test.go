@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -73,7 +74,12 @@ func (p *peer) note(f func()) {
 	f()
 }
 
-func start(t *testing.T, address string) *peer {
+// start begins a node that dies only by kill.
+func start(t *testing.T, address string) *peer { return startFor(t, address, time.Hour) }
+
+// startFor begins a node that counts as alive for so long after a beat; 0: as
+// usual.
+func startFor(t *testing.T, address string, life time.Duration) *peer {
 	t.Helper()
 	p := &peer{id: cluster.NewID()}
 	var err error
@@ -91,6 +97,9 @@ func start(t *testing.T, address string) *peer {
 		Gone:     func(ids []identity.ID) { p.note(func() { p.gone = append(p.gone, ids...) }) },
 		Watching: func() (yes bool) { p.note(func() { yes = p.watching }); return yes },
 	}, slog.New(slog.DiscardHandler))
+	if life != 0 {
+		p.LiveFor(life)
+	}
 	if err := p.Beat(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -113,6 +122,23 @@ func start(t *testing.T, address string) *peer {
 	// Whoever sends before it listens is not heard.
 	until(t, "the node listens", func() (yes bool) { p.note(func() { yes = p.deaf >= 2 }); return yes })
 	return p
+}
+
+func psql(t *testing.T, address, text string) string {
+	t.Helper()
+	out, err := server.Tool("psql", "-d", address, "-Atc", text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(out)
+}
+
+// kill stops a node without leave, and lets the time pass after which it counts
+// as dead.
+func (p *peer) kill(t *testing.T, address string) {
+	t.Helper()
+	p.stop()
+	psql(t, address, "UPDATE node SET until_ms = 0 WHERE id = '"+p.id+"'; UPDATE lease SET until_ms = 0 WHERE node = '"+p.id+"'")
 }
 
 func until(t *testing.T, what string, cond func() bool) {
@@ -165,17 +191,25 @@ func TestADeadLeaderIsReplacedAndItsLateWritesFail(t *testing.T) {
 	check(t, err)
 	defer witness.Close()
 	check(t, witness.AddBox(late, boxB, "box-b", "site")) // still the leader's word
-	a.stop()
+	a.kill(t, address)
 	until(t, "the other node leads", b.Leads)
-	if a.Leads() {
-		t.Error("two lead")
-	}
 	if err := witness.AddBox(late, "d-ccccccccccccc", "box-c", "site"); !errors.Is(err, store.ErrFenced) {
 		t.Errorf("a write of the dead leader: %v, want ErrFenced", err)
 	}
 	now, ok := b.Fence(t.Context())
 	if err := witness.AddBox(now, "d-ddddddddddddd", "box-d", "site"); err != nil || !ok {
 		t.Errorf("a write of the new leader: %v", err)
+	}
+}
+
+func TestALeaderStopsBeforeOthersMayTakeOver(t *testing.T) {
+	address := database(t)
+	a := startFor(t, address, 0)
+	a.halt() // no beat comes between the two times that are compared
+	ms, err := strconv.ParseInt(psql(t, address, "SELECT until_ms FROM lease"), 10, 64)
+	check(t, err)
+	if end := time.UnixMilli(ms); a.Good().IsZero() || a.Good().Add(cluster.BeatMargin).After(end.Add(time.Millisecond)) {
+		t.Errorf("it leads until %s, others may from %s on; want %s between", a.Good(), end, cluster.BeatMargin)
 	}
 }
 
@@ -204,6 +238,7 @@ func TestBoxesOfADeadNodeAreGoneUnlessTheyCameBackElsewhere(t *testing.T) {
 	}
 	a.stop()
 	hello(t, b, boxB, 2)
+	a.kill(t, address)
 	until(t, "the box that did not come back is gone", func() bool { return !connected(t, b, boxA) })
 	if !connected(t, b, boxB) {
 		t.Error("a box that came back elsewhere counts as gone")
@@ -314,22 +349,16 @@ func TestChangesReachThePagesOfOtherNodes(t *testing.T) {
 // needs, so that a beat and a notice fail while the listeners hear.
 func TestWhatAnOutageSwallowedIsToldAfterIt(t *testing.T) {
 	address := database(t)
-	a, b := start(t, address), start(t, address)
+	a, b := startFor(t, address, 0), startFor(t, address, 0)
 	b.note(func() { b.watching = true })
 	until(t, "both know that somebody watches", func() bool { return a.Watching() && b.Watching() })
 	before := 0
 	a.note(func() { before = a.deaf })
-	psql := func(text string) {
-		t.Helper()
-		if _, err := server.Tool("psql", "-d", address, "-Atc", text); err != nil {
-			t.Fatal(err)
-		}
-	}
-	psql("CREATE SCHEMA away; ALTER TABLE node SET SCHEMA away; ALTER FUNCTION pg_catalog.pg_notify(text, text) RENAME TO away_notify")
+	psql(t, address, "CREATE SCHEMA away; ALTER TABLE node SET SCHEMA away; ALTER FUNCTION pg_catalog.pg_notify(text, text) RENAME TO away_notify")
 	a.Share(fleetapi.Change{Topic: "rollouts", ID: "r-1"})
 	until(t, "neither leads", func() bool { return !a.Leads() && !b.Leads() })
 	b.note(func() { b.changes = nil })
-	psql("ALTER FUNCTION pg_catalog.away_notify(text, text) RENAME TO pg_notify; ALTER TABLE away.node SET SCHEMA public")
+	psql(t, address, "ALTER FUNCTION pg_catalog.away_notify(text, text) RENAME TO pg_notify; ALTER TABLE away.node SET SCHEMA public")
 	until(t, "pages read again what they were not told", func() (yes bool) {
 		b.note(func() {
 			yes = slices.ContainsFunc(b.changes, func(c fleetapi.Change) bool { return c == fleetapi.Change{Topic: "rollouts"} })
@@ -345,10 +374,9 @@ func TestANodeThatLostItsEarsCatchesUp(t *testing.T) {
 	a := start(t, address)
 	before := 0
 	a.note(func() { before = a.deaf })
-	out, err := server.Tool("psql", "-d", "postgres", "-Atc",
-		"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'edgeherd listener'")
-	if err != nil || strings.TrimSpace(out) == "0" {
-		t.Fatalf("no listener was ended: %q, %v", out, err)
+	ended := psql(t, "postgres", "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'edgeherd listener'")
+	if ended == "0" {
+		t.Fatal("no listener was ended")
 	}
 	until(t, "the node notices", func() (yes bool) { a.note(func() { yes = a.deaf > before }); return yes })
 }
