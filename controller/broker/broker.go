@@ -357,6 +357,7 @@ func (b *Broker) serve(ctx context.Context, conn net.Conn, s *session) error {
 	s.deliver = func(topic wire.Topic, payload []byte) error {
 		return b.crew.run(func() error { return b.opts.Sink.Deliver(ctx, peer.ID, topic, payload) })
 	}
+	s.greet = func() error { return b.greet(ctx, s) }
 	s.pace = func(bytes int) error { return b.pace(ctx, peer.ID, bytes) }
 	if err := b.mayConnect(peer.ID); err != nil {
 		b.opts.Faults.Note(peer.ID, fault.Flood, 1, err)

@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -464,6 +465,27 @@ func TestABoxHasTwoSessionsAtMost(t *testing.T) {
 		two.Close()
 		synctest.Wait()
 		b.join(boxA, wire.SID{3})
+	})
+}
+
+// TestTheEndOfTheBrokerWaitsForNobodyWhoIsGreeted: whoever is asked who the box
+// is may be slow, as a database is that is going down as well.
+func TestTheEndOfTheBrokerWaitsForNobodyWhoIsGreeted(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		b := start(t, broker.Options{Greet: func(ctx context.Context, _ broker.Peer, _ netip.Addr) error {
+			<-ctx.Done()
+			return ctx.Err()
+		}})
+		ctx, end := context.WithCancel(t.Context())
+		b.serve = func(conn net.Conn, peer broker.Peer) error { return b.ServeConn(ctx, conn, peer) }
+		c := b.dial(broker.Peer{ID: boxA})
+		c.write(connectPacket(wire.ClientID(boxA, wire.SID{1})))
+		synctest.Wait()
+		began := time.Now()
+		end()
+		if err := <-c.end; time.Since(began) > 0 || errors.Is(err, broker.ErrOffence) {
+			t.Errorf("it ended %s later with %v, want at once and no offence", time.Since(began), err)
+		}
 	})
 }
 

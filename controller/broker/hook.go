@@ -58,7 +58,7 @@ func (h *hook) OnConnect(cl *mqtt.Client, pk packets.Packet) error {
 		err = h.broker.enter(s, cl, sid)
 	}
 	if err == nil {
-		if err = h.greet(s); err != nil {
+		if err = s.greet(); err != nil {
 			return err // told there, and no fault of a message
 		}
 	}
@@ -72,17 +72,19 @@ func (h *hook) OnConnect(cl *mqtt.Client, pk packets.Packet) error {
 
 // greet asks whether the box may be here. It comes after enter: whoever ends the
 // sessions of a box meanwhile ends this one, too.
-func (h *hook) greet(s *session) error {
-	ctx, cancel := context.WithTimeout(context.Background(), h.broker.opts.HandshakeTimeout)
+func (b *Broker) greet(ctx context.Context, s *session) error {
+	short, cancel := context.WithTimeout(ctx, b.opts.HandshakeTimeout)
 	defer cancel()
-	err := h.broker.opts.Greet(ctx, s.peer, addressOf(s.conn))
+	err := b.opts.Greet(short, s.peer, addressOf(s.conn))
 	switch {
 	case err == nil:
 		return nil
+	case ctx.Err() != nil:
+		return errEnding
 	case errors.Is(err, ErrUnsure):
 		return err
 	}
-	h.broker.log.Info("box refused", "device", s.peer.ID, "remote", addressOf(s.conn), "err", err)
+	b.log.Info("box refused", "device", s.peer.ID, "remote", addressOf(s.conn), "err", err)
 	return fmt.Errorf("%w: %w", ErrOffence, err)
 }
 

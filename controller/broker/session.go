@@ -26,6 +26,7 @@ type session struct {
 	peer    Peer
 	conn    net.Conn
 	deliver func(wire.Topic, []byte) error
+	greet   func() error          // asks whether the box may be here
 	pace    func(bytes int) error // waits until the box may send that much
 	greeted func()                // CONNECT was accepted, or will never be; may be called again
 	client  *mqtt.Client          // set by OnConnect
