@@ -309,8 +309,6 @@ func (r *request) end() int64 {
 // time needs no poller, and the thread wakes faster without it.
 type rawFD int
 
-func (fd rawFD) close() error { return unix.Close(int(fd)) }
-
 func (fd rawFD) Read(b []byte) (int, error) {
 	for {
 		n, err := unix.Read(int(fd), b)

@@ -91,8 +91,8 @@ func TestClassifierGivesTheSameAnswerInAndOutOfProcess(t *testing.T) {
 	if err != nil || u.CPU <= 0 || u.RSSBytes <= 0 || u.PeakRSSBytes < u.RSSBytes {
 		t.Errorf("usage %+v, %v", u, err)
 	}
-	if w.LoadTime() <= 0 || w.RuntimeVersion() == "" {
-		t.Errorf("load time %v, runtime version %q", w.LoadTime(), w.RuntimeVersion())
+	if w.LoadTime() <= 0 || w.Runtime().Version == "" {
+		t.Errorf("load time %v, runtime version %q", w.LoadTime(), w.Runtime().Version)
 	}
 }
 
@@ -136,7 +136,7 @@ func inProcess(t testing.TB, m subject) func() []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(s.close)
+	t.Cleanup(func() { s.lib.call(slotReleaseSession, s.handle) })
 	ring, err := createRing(1<<20, 1<<20)
 	if err != nil {
 		t.Fatal(err)
@@ -290,7 +290,7 @@ func wakened(b *testing.B, call func() []byte) func() {
 			_, _ = far.Write(one[:])
 		}
 	}()
-	b.Cleanup(func() { _ = near.close(); <-ended; _ = far.close() })
+	b.Cleanup(func() { _ = unix.Close(int(near)); <-ended; _ = unix.Close(int(far)) })
 	return func() {
 		var one [1]byte
 		if _, err := near.Write(one[:]); err != nil {
@@ -339,7 +339,7 @@ func echoed(b *testing.B) (call func(work byte), pid int) {
 	if err := errors.Join(timerslack.Start(cmd, timerslack.Worker), far.Close()); err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(func() { _ = near.close(); _ = cmd.Wait() })
+	b.Cleanup(func() { _ = unix.Close(int(near)); _ = cmd.Wait() })
 	var one [1]byte
 	return func(work byte) {
 		one[0] = work

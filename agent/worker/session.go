@@ -229,6 +229,3 @@ func (s *session) shapeOf(info uintptr) (shape []int64, element int32, err error
 // resume allows runs again. Safe to call while infer is running.
 func (s *session) terminate() { _ = s.lib.try(slotRunOptionsSetTerminate, s.options) }
 func (s *session) resume()    { _ = s.lib.try(slotRunOptionsUnsetTerminate, s.options) }
-
-// close frees the model. A worker process does not bother: its end frees all.
-func (s *session) close() { s.lib.call(slotReleaseSession, s.handle) }

@@ -282,9 +282,6 @@ func (w *Worker) Signature() models.Signature {
 // LoadTime is the time from the start of the process to the loaded model.
 func (w *Worker) LoadTime() time.Duration { return w.took }
 
-// RuntimeVersion is the version of ONNX Runtime, for instance "1.24.3".
-func (w *Worker) RuntimeVersion() string { return w.loaded.Version }
-
 // Runtime describes ONNX Runtime as this worker found it.
 func (w *Worker) Runtime() Runtime { return w.loaded.Runtime }
 

@@ -146,12 +146,6 @@ func New(opts Options, log *slog.Logger) (*Sender, error) {
 	return s, nil
 }
 
-// Check says what is wrong with an endpoint.
-func (e Endpoint) Check() error {
-	_, err := open(e)
-	return err
-}
-
 func open(e Endpoint) (teller, error) {
 	if err := e.CheckForm(); err != nil {
 		return nil, err

@@ -307,7 +307,7 @@ func TestEndpointsThatCannotWorkAreNamed(t *testing.T) {
 		"not one of shoutrrr":            {Name: "a", Shoutrrr: "carrier-pigeon://hush-hush@coop"},
 		"no such file":                   {Name: "a", ShoutrrrFile: "/nonexistent/url"},
 	} {
-		err := e.Check()
+		_, err := notify.New(notify.Options{Endpoints: []notify.Endpoint{e}}, slog.New(slog.DiscardHandler))
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "hush") {
 			t.Errorf("%+v: %v, want %q", e, err, want)
 		}

@@ -90,7 +90,6 @@ func TestRedfishModels(t *testing.T) {
 				t.Errorf("%s: no %q in %v", name, part, err)
 			}
 		}
-		client.Close()
 		s.Close()
 	}
 }

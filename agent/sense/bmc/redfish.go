@@ -88,9 +88,6 @@ func local(host string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// Close closes idle connections.
-func (c *Client) Close() { c.http.CloseIdleConnections() }
-
 // poll is one walk through the tree.
 type poll struct {
 	c        *Client
