@@ -2,6 +2,7 @@ package care
 
 import (
 	"cmp"
+	"encoding/json"
 	"math"
 	"slices"
 	"time"
@@ -22,6 +23,15 @@ func FindingOf(f health.Finding) fleetapi.Finding {
 	}
 	out.Evidence = Evidences(f.Evidence)
 	return out
+}
+
+// ReadFinding reads a stored finding; false: it is of a newer agent.
+func ReadFinding(body []byte) (fleetapi.Finding, bool) {
+	var f health.Finding
+	if json.Unmarshal(body, &f) != nil {
+		return fleetapi.Finding{}, false
+	}
+	return FindingOf(f), true
 }
 
 // Evidences are facts of internal/health as the API tells them.

@@ -165,7 +165,7 @@ func (s *Sender) open(ctx context.Context, e Endpoint) (out []care.Notice, err e
 	if e.Hears(AboutTickets) {
 		var tickets []fleetapi.Ticket
 		err := s.opts.Store.CareView(ctx, func(c *store.CareTx) (err error) {
-			tickets, err = c.Tickets(ctx, now.AddDate(1000, 0, 0))
+			tickets, err = c.Tickets(ctx, store.OpenOnly)
 			return err
 		})
 		if err != nil {

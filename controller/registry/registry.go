@@ -11,7 +11,6 @@
 package registry
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -21,7 +20,6 @@ import (
 	"github.com/edgeherd/edgeherd/controller/store"
 	"github.com/edgeherd/edgeherd/internal/blob"
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
-	"github.com/edgeherd/edgeherd/internal/health"
 )
 
 // How long after the last message a box counts as late and as silent. A box
@@ -77,7 +75,12 @@ func heat(b store.Box) (fleetapi.Health, fleetapi.Thermal) {
 	if len(b.Findings) == 0 {
 		return level, t
 	}
-	found := Findings(b.Findings)
+	var found []fleetapi.Finding
+	for _, row := range b.Findings {
+		if f, ok := row.Finding(); ok {
+			found = append(found, f)
+		}
+	}
 	worst, causes := care.Worst(found)
 	t.Causes = causes
 	for _, f := range found {
@@ -113,26 +116,6 @@ func thermal(h care.Heat) fleetapi.Thermal {
 		t.LowDays, t.HighDays = &f.LowDays, &f.HighDays
 	}
 	return t
-}
-
-// Findings are stored findings as people see them. One that cannot be read is
-// left out: it is of a newer agent.
-func Findings(rows []store.FindingRow) []fleetapi.Finding {
-	out := []fleetapi.Finding{}
-	for _, r := range rows {
-		var f health.Finding
-		if json.Unmarshal(r.Body, &f) != nil {
-			continue
-		}
-		v := care.FindingOf(f)
-		v.Box, v.Muted = r.Box, r.Muted
-		if r.ClosedMs != 0 && v.Closed == nil { // the box forgot it
-			t := time.UnixMilli(r.ClosedMs).UTC()
-			v.Closed, v.ClosedBy = &t, "found anew"
-		}
-		out = append(out, v)
-	}
-	return out
 }
 
 // modelsOf joins what shall serve with what serves, by model name.

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/edgeherd/edgeherd/controller/care"
+	"github.com/edgeherd/edgeherd/internal/fleetapi"
 	"github.com/edgeherd/edgeherd/internal/identity"
 )
 
@@ -36,6 +38,19 @@ type FindingRow struct {
 	Body     []byte
 	Muted    bool // as read: a person said that it is known or wrong
 }
+
+// Finding is the finding as people see it; false: it is of a newer agent.
+func (r FindingRow) Finding() (fleetapi.Finding, bool) {
+	f, ok := care.ReadFinding(r.Body)
+	f.Box, f.Muted = r.Box, r.Muted
+	if r.ClosedMs != 0 && f.Closed == nil { // the box forgot it
+		f.Closed, f.ClosedBy = new(time.UnixMilli(r.ClosedMs).UTC()), "found anew"
+	}
+	return f, ok
+}
+
+// OpenOnly, as the time since which to list, leaves out all that has ended.
+var OpenOnly = time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC)
 
 // ResetRow is one restart of a box. Body is its JSON.
 type ResetRow struct {
@@ -325,7 +340,7 @@ func (s *Store) addCare(ctx context.Context, only identity.ID, get func(identity
 			b.Heat = h.Body
 		}
 	}
-	open, err := s.Findings(ctx, only, s.now().AddDate(1000, 0, 0))
+	open, err := s.Findings(ctx, only, OpenOnly)
 	if err != nil {
 		return err
 	}

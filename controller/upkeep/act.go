@@ -92,7 +92,7 @@ func (d *Desk) actTx(ctx context.Context, out *acted, id string, a fleetapi.Tick
 }
 
 func (d *Desk) mayReopen(ctx context.Context, c *store.CareTx, t fleetapi.Ticket) error {
-	have, err := c.TicketsOf(ctx, t.Box, t.Site, d.now().AddDate(1000, 0, 0))
+	have, err := c.TicketsOf(ctx, t.Box, t.Site, store.OpenOnly)
 	if err != nil {
 		return err
 	}

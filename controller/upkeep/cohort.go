@@ -30,7 +30,7 @@ func (d *Desk) Compare(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		own, err := c.Tickets(ctx, d.now().AddDate(1000, 0, 0)) // only those that have not ended
+		own, err := c.Tickets(ctx, store.OpenOnly)
 		if err != nil {
 			return err
 		}
@@ -145,7 +145,7 @@ func (d *Desk) refresh(ctx context.Context, id identity.ID, b *health.Box) error
 	}
 	var changed []fleetapi.Ticket
 	err := d.opts.Store.Care(ctx, func(c *store.CareTx) error {
-		have, err := c.TicketsOf(ctx, id, "", d.now().AddDate(1000, 0, 0))
+		have, err := c.TicketsOf(ctx, id, "", store.OpenOnly)
 		if err != nil {
 			return err
 		}

@@ -67,7 +67,7 @@ func (d *Desk) TakeNews(ctx context.Context) error {
 // takeFinding takes one finding into tickets. site is set when the air of a
 // room may be its cause.
 func (d *Desk) takeFinding(ctx context.Context, c *store.CareTx, row store.FindingRow) (changed []fleetapi.Ticket, site string, err error) {
-	f, ok := findingOf(row)
+	f, ok := row.Finding()
 	if !ok {
 		return nil, "", nil // of a newer agent; the event tells people
 	}
@@ -158,26 +158,12 @@ func (d *Desk) lookAtRoom(ctx context.Context, c *store.CareTx, name string) ([]
 	return changed, d.putAll(ctx, c, have, changed)
 }
 
-func findingOf(row store.FindingRow) (fleetapi.Finding, bool) {
-	var f health.Finding
-	if json.Unmarshal(row.Body, &f) != nil {
-		return fleetapi.Finding{}, false
-	}
-	out := care.FindingOf(f)
-	out.Box, out.Muted = row.Box, row.Muted
-	if row.ClosedMs != 0 && out.Closed == nil {
-		t := time.UnixMilli(row.ClosedMs).UTC()
-		out.Closed, out.ClosedBy = &t, "found anew"
-	}
-	return out, true
-}
-
 // Verify decides about tickets whose work is done.
 func (d *Desk) Verify(ctx context.Context) error {
 	var changed []fleetapi.Ticket
 	err := d.opts.Store.Care(ctx, func(c *store.CareTx) error {
 		changed = nil
-		all, err := c.Tickets(ctx, d.now().AddDate(1000, 0, 0)) // only those that have not ended
+		all, err := c.Tickets(ctx, store.OpenOnly)
 		if err != nil {
 			return err
 		}
@@ -246,7 +232,7 @@ func watched(boxes []store.Box) []fleetapi.Finding {
 	out := []fleetapi.Finding{}
 	for _, b := range boxes {
 		for _, row := range b.Findings {
-			if f, ok := findingOf(row); ok && f.Level == fleetapi.HealthWatch && !f.Muted && f.Closed == nil {
+			if f, ok := row.Finding(); ok && f.Level == fleetapi.HealthWatch && !f.Muted && f.Closed == nil {
 				f.BoxName, f.Site = b.Name, b.Site
 				out = append(out, f)
 			}
@@ -288,7 +274,7 @@ func (d *Desk) notify(ctx context.Context, c *store.CareTx, was *fleetapi.Ticket
 func (d *Desk) groupIn(ctx context.Context, c *store.CareTx, was, t *fleetapi.Ticket) error {
 	switch {
 	case was == nil && t.Box != "":
-		groups, err := c.TicketsOfGroups(ctx, d.now().AddDate(1000, 0, 0)) // only those that have not ended
+		groups, err := c.TicketsOfGroups(ctx, store.OpenOnly)
 		if err != nil {
 			return err
 		}
@@ -302,7 +288,7 @@ func (d *Desk) groupIn(ctx context.Context, c *store.CareTx, was, t *fleetapi.Ti
 // release tells of what was part of a ticket that ended and has not ended
 // itself.
 func (d *Desk) release(ctx context.Context, c *store.CareTx, ended fleetapi.Ticket) error {
-	open, err := c.Tickets(ctx, d.now().AddDate(1000, 0, 0))
+	open, err := c.Tickets(ctx, store.OpenOnly)
 	if err != nil {
 		return err
 	}

@@ -49,7 +49,7 @@ func (d *Desk) look(ctx context.Context, since time.Time) (v view, err error) {
 		if v.tickets, err = c.Tickets(ctx, since); err != nil {
 			return err
 		}
-		v.visits, err = c.Visits(ctx, v.now.AddDate(1000, 0, 0))
+		v.visits, err = c.Visits(ctx, store.OpenOnly)
 		return err
 	})
 	v.heats = map[string]care.Heat{}
@@ -98,7 +98,7 @@ func (v *view) levelOf(b store.Box) fleetapi.Health {
 		level = fleetapi.HealthHealthy
 	}
 	for _, row := range b.Findings {
-		if f, ok := findingOf(row); ok && !f.Muted {
+		if f, ok := row.Finding(); ok && !f.Muted {
 			level = care.Worse(level, f.Level)
 		}
 	}
@@ -107,7 +107,7 @@ func (v *view) levelOf(b store.Box) fleetapi.Health {
 
 // Sites tells how each site stands, the worst first.
 func (d *Desk) Sites(ctx context.Context) (fleetapi.SiteCareList, error) {
-	v, err := d.look(ctx, d.now().AddDate(1000, 0, 0))
+	v, err := d.look(ctx, store.OpenOnly)
 	if err != nil {
 		return fleetapi.SiteCareList{}, err
 	}
@@ -199,7 +199,7 @@ func (d *Desk) Report(ctx context.Context, from time.Time) (fleetapi.CareReport,
 		}
 		region, _ := v.effect(b.Site)
 		for _, row := range b.Findings {
-			f, ok := findingOf(row)
+			f, ok := row.Finding()
 			if !ok || f.Muted {
 				continue
 			}
@@ -252,7 +252,7 @@ func (d *Desk) Box(ctx context.Context, b fleetapi.Box) (fleetapi.BoxCare, error
 		return out, err
 	}
 	for _, row := range rows {
-		if f, ok := findingOf(row); ok {
+		if f, ok := row.Finding(); ok {
 			f.BoxName, f.Site = b.Name, b.Site
 			out.Findings = append(out.Findings, f)
 		}
@@ -293,7 +293,7 @@ func (d *Desk) addHeat(ctx context.Context, b fleetapi.Box, out *fleetapi.BoxCar
 	if err != nil {
 		return err
 	}
-	v, err := d.look(ctx, d.now().AddDate(1000, 0, 0))
+	v, err := d.look(ctx, store.OpenOnly)
 	if err != nil {
 		return err
 	}

@@ -44,7 +44,7 @@ func (d *Desk) Plan(ctx context.Context, p fleetapi.PlanVisits, by string) (plan
 }
 
 func (d *Desk) route(ctx context.Context, c *store.CareTx, p fleetapi.PlanVisits) (fleetapi.VisitPlan, error) {
-	all, err := c.Tickets(ctx, d.now().AddDate(1000, 0, 0))
+	all, err := c.Tickets(ctx, store.OpenOnly)
 	if err != nil {
 		return fleetapi.VisitPlan{}, err
 	}
@@ -154,7 +154,7 @@ func (d *Desk) ticketsFor(ctx context.Context, c *store.CareTx, n fleetapi.NewVi
 	if len(n.Tickets) > 0 {
 		return out, nil
 	}
-	all, err := c.Tickets(ctx, d.now().AddDate(1000, 0, 0))
+	all, err := c.Tickets(ctx, store.OpenOnly)
 	if err != nil {
 		return nil, err
 	}
