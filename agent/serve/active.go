@@ -85,13 +85,13 @@ func (s *Server) watch(ctx context.Context) error {
 		now, err := stampOf(s.opts.Active)
 		changed := err == nil && now != seen
 		if err != nil && !errors.Is(err, fs.ErrNotExist) && retryAt.IsZero() {
-			retryAt = time.Now() // Reload says what is wrong
+			retryAt = time.Now() // reload says what is wrong
 		}
 		if changed {
 			pause = retryMin
 		}
 		if changed || !retryAt.IsZero() && !time.Now().Before(retryAt) {
-			err := s.Reload(ctx)
+			err := s.reload(ctx)
 			if err != nil && ctx.Err() == nil {
 				s.log.Error("models stay as they are", "err", err)
 			}
@@ -116,10 +116,10 @@ func (s *Server) seen() fileStamp {
 	return s.lastSeen
 }
 
-// Reload reads active.json, loads what it names and switches. A version that
+// reload reads active.json, loads what it names and switches. A version that
 // does not load leaves those of the same name that serve now in place; that is
-// no error of Reload but told by Status. No file means that nothing changes.
-func (s *Server) Reload(ctx context.Context) error {
+// no error of reload but told by Status. No file means that nothing changes.
+func (s *Server) reload(ctx context.Context) error {
 	s.switching.Lock()
 	defer s.switching.Unlock()
 	stamp, err := stampOf(s.opts.Active)

@@ -55,8 +55,8 @@ func (s *Server) Probe(ctx context.Context, ref models.Ref) runnerapi.Probe {
 	return p
 }
 
-// Drop unloads a candidate. A version that serves, or is not there, stays.
-func (s *Server) Drop(digest blob.Digest) {
+// drop unloads a candidate. A version that serves, or is not there, stays.
+func (s *Server) drop(digest blob.Digest) {
 	s.dropCandidates(func(v *version) bool { return v.ref.Digest == digest })
 }
 

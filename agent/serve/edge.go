@@ -135,7 +135,7 @@ func (s *Server) runtime() *runnerapi.Runtime {
 
 func (s *Server) postReload(w http.ResponseWriter, r *http.Request) {
 	// A switch that has begun is finished also when the agent goes away.
-	if err := s.Reload(context.WithoutCancel(r.Context())); err != nil {
+	if err := s.reload(context.WithoutCancel(r.Context())); err != nil {
 		writeError(w, err)
 		return
 	}
@@ -167,7 +167,7 @@ func candidateOf(w http.ResponseWriter, r *http.Request) (digest blob.Digest, ok
 
 func (s *Server) deleteCandidate(w http.ResponseWriter, r *http.Request) {
 	if digest, ok := candidateOf(w, r); ok {
-		s.Drop(digest)
+		s.drop(digest)
 		w.WriteHeader(http.StatusNoContent)
 	}
 }
@@ -177,7 +177,7 @@ func (s *Server) postShadow(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	if err := s.Shadow(r.Context(), digest); err != nil {
+	if err := s.shadow(r.Context(), digest); err != nil {
 		writeError(w, err)
 		return
 	}

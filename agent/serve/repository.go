@@ -87,7 +87,7 @@ func (s *Server) loadModel(ctx context.Context, name string) error {
 		return faultf(http.StatusBadRequest, "load model %q: this box is not told to serve it; push it and start a rollout", name)
 	}
 	s.loadAgain(name)
-	if err := s.Reload(context.WithoutCancel(ctx)); err != nil {
+	if err := s.reload(context.WithoutCancel(ctx)); err != nil {
 		return err
 	}
 	for _, f := range s.table.Load().failed {
@@ -106,7 +106,7 @@ func (s *Server) unloadModel(ctx context.Context, name string) error {
 	s.mu.Lock()
 	s.unloaded[name] = true
 	s.mu.Unlock()
-	return s.Reload(context.WithoutCancel(ctx))
+	return s.reload(context.WithoutCancel(ctx))
 }
 
 func (s *Server) names(name string) bool {

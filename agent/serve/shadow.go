@@ -53,9 +53,9 @@ type mirrored struct {
 	took time.Duration
 }
 
-// Shadow lets a candidate run in the shadow of the version that serves under
+// shadow lets a candidate run in the shadow of the version that serves under
 // its name, until it serves itself or is dropped. Repeating it changes nothing.
-func (s *Server) Shadow(ctx context.Context, digest blob.Digest) error {
+func (s *Server) shadow(ctx context.Context, digest blob.Digest) error {
 	s.switching.Lock()
 	defer s.switching.Unlock()
 	candidate, err := s.candidate(digest)

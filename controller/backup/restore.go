@@ -38,8 +38,8 @@ type Restored struct {
 	KeyMissing bool `json:"secrets_key_missing,omitempty"`
 }
 
-// Verify reads a backup and checks every file of it.
-func Verify(ctx context.Context, file string) (Manifest, error) {
+// verify reads a backup and checks every file of it.
+func verify(ctx context.Context, file string) (Manifest, error) {
 	return read(ctx, file, func(File, io.Reader) error { return nil })
 }
 
@@ -50,7 +50,7 @@ func Restore(ctx context.Context, opts Options, file string, force bool) (r Rest
 	if opts.WallClock == nil {
 		opts.WallClock = time.Now
 	}
-	if r.Manifest, err = Verify(ctx, file); err != nil {
+	if r.Manifest, err = verify(ctx, file); err != nil {
 		return r, err
 	}
 	if (r.Manifest.Engine == "postgres") != (opts.Database != "") {

@@ -58,8 +58,8 @@ func (s Standing) fires() bool {
 
 func (s Standing) clear() bool { return s.Value < groupClear || s.Value-s.Against < groupClear }
 
-// Fact is evidence with its sentence.
-func Fact(name string, v float64, code, format string, args ...any) fleetapi.Evidence {
+// fact is evidence with its sentence.
+func fact(name string, v float64, code, format string, args ...any) fleetapi.Evidence {
 	p := phrase.Of(code, format, args...)
 	return fleetapi.Evidence{Name: name, Value: Number(v), Text: p.Text, Code: p.Code, Args: p.Args}
 }
@@ -132,7 +132,7 @@ func siteStanding(site string, boxes []Member, usually func(sku string) float64)
 	}
 	s.Value, s.N, s.Above = median(values), len(over), len(s.Boxes)
 	s.Against = s.Value - median(over)
-	s.Evidence = []fleetapi.Evidence{Fact("site_percent", s.Value, "site-rise",
+	s.Evidence = []fleetapi.Evidence{fact("site_percent", s.Value, "site-rise",
 		"%d of %d boxes here have risen together, by %.1f %% in the middle; boxes of their kind elsewhere by %.1f %%", s.Above, s.N, s.Value, median(against))}
 	sortMembers(s.Boxes)
 	return s, true
@@ -159,7 +159,7 @@ func skuStanding(sku string, boxes, all []Member) (Standing, bool) {
 	}
 	s.Value, s.Against, s.N = median(votes), median(other), len(votes)
 	s.Boxes = slices.DeleteFunc(s.Boxes, func(m Member) bool { return m.Percent < groupClear })
-	s.Evidence = []fleetapi.Evidence{Fact("sku_percent", s.Value, "sku-rise",
+	s.Evidence = []fleetapi.Evidence{fact("sku_percent", s.Value, "sku-rise",
 		"boxes of %s have risen at %d of %d sites, by %.1f %% in the middle; boxes of other products by %.1f %%", sku, s.Above, s.N, s.Value, s.Against)}
 	sortMembers(s.Boxes)
 	return s, true

@@ -15,8 +15,8 @@ import (
 // people plan with before a site has told better.
 var classDays = map[string]float64{"office": 365, "retail": 182, "industrial": 91, "wood": 30, "flour": 30}
 
-// Classes are the classes of sites, for messages.
-func Classes() []string { return []string{"office", "retail", "industrial", "wood", "flour"} }
+// classes are the classes of sites, for messages.
+func classes() []string { return []string{"office", "retail", "industrial", "wood", "flour"} }
 
 const unknownClassDays = 182
 
@@ -37,7 +37,7 @@ func Advise(class string, dust *health.SiteDust) fleetapi.FilterAdvice {
 	case known:
 		a.Text = fmt.Sprintf("every %.0f days, as is usual for %s; the dust of this site is not known yet", most, class)
 	default:
-		a.Text = fmt.Sprintf("every %.0f days; set `class` of the site for a better start: %s", most, strings.Join(Classes(), ", "))
+		a.Text = fmt.Sprintf("every %.0f days; set `class` of the site for a better start: %s", most, strings.Join(classes(), ", "))
 	}
 	return a
 }

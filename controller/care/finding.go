@@ -15,7 +15,7 @@ import (
 // FindingOf is a finding of internal/health as the API tells it.
 func FindingOf(f health.Finding) fleetapi.Finding {
 	out := fleetapi.Finding{
-		Box: identity.ID(f.Box), Site: f.Site, Family: f.Family, Cause: string(f.Cause), Level: LevelOf(f.Level), Confidence: f.Confidence,
+		Box: identity.ID(f.Box), Site: f.Site, Family: f.Family, Cause: string(f.Cause), Level: levelOf(f.Level), Confidence: f.Confidence,
 		Since: unix(f.Since), Opened: unix(f.Opened), ClosedBy: f.ClosedBy, Forecast: ForecastOf(f.Forecast),
 	}
 	if f.Closed != 0 {
@@ -43,8 +43,8 @@ func Evidences(all []health.Evidence) []fleetapi.Evidence {
 	return out
 }
 
-// LevelOf is a level of internal/health as the API tells it.
-func LevelOf(l health.Level) fleetapi.Health {
+// levelOf is a level of internal/health as the API tells it.
+func levelOf(l health.Level) fleetapi.Health {
 	return [...]fleetapi.Health{fleetapi.HealthHealthy, fleetapi.HealthWatch, fleetapi.HealthTicket, fleetapi.HealthUrgent}[min(l, health.Urgent)]
 }
 

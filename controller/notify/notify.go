@@ -67,8 +67,8 @@ type Endpoint struct {
 	Guard outbound.Guard
 }
 
-// Kind is how an endpoint is told.
-func (e Endpoint) Kind() string {
+// kind is how an endpoint is told.
+func (e Endpoint) kind() string {
 	switch {
 	case e.Webhook != "":
 		return "webhook"
@@ -150,7 +150,7 @@ func open(e Endpoint) (teller, error) {
 	if err := e.CheckForm(); err != nil {
 		return nil, err
 	}
-	switch e.Kind() {
+	switch e.kind() {
 	case "webhook":
 		return newWebhook(e)
 	case "alertmanager":
@@ -354,7 +354,7 @@ func (s *Sender) Test(ctx context.Context, name string) ([]fleetapi.NotifyTestRe
 			continue
 		}
 		now := s.opts.WallClock().UTC()
-		r := fleetapi.NotifyTestResult{Endpoint: e.Name, Kind: e.Kind(), OK: true}
+		r := fleetapi.NotifyTestResult{Endpoint: e.Name, Kind: e.kind(), OK: true}
 		if err := s.tell(ctx, e.Name, care.Trial(e.Name, now, s.in[e.Name])); err != nil {
 			r.OK, r.Error = false, err.Error()
 		}
@@ -373,7 +373,7 @@ func (s *Sender) States(ctx context.Context) (map[string]fleetapi.NotifyState, e
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, e := range s.opts.Endpoints {
-		st := fleetapi.NotifyState{Kind: e.Kind(), Language: cmp.Or(e.Language, "en"), About: e.about(), Level: e.least(), Sites: slices.Concat([]string{}, e.Sites), Quiet: slices.Concat([]string{}, e.Quiet), Waiting: counts[e.Name][store.NoticeWaits], Failed: counts[e.Name][store.NoticeFailed], LastErr: s.ill[e.Name]}
+		st := fleetapi.NotifyState{Kind: e.kind(), Language: cmp.Or(e.Language, "en"), About: e.about(), Level: e.least(), Sites: slices.Concat([]string{}, e.Sites), Quiet: slices.Concat([]string{}, e.Quiet), Waiting: counts[e.Name][store.NoticeWaits], Failed: counts[e.Name][store.NoticeFailed], LastErr: s.ill[e.Name]}
 		if at, ok := s.lastN[e.Name]; ok {
 			st.LastOK = &at
 		}

@@ -49,7 +49,7 @@ func (p *People) SignIn(ctx context.Context, name, password, source string) (Ses
 	if wait := p.limit.ask(source, now); wait > 0 {
 		return Session{}, &Locked{wait}
 	}
-	if CheckName(name) != nil {
+	if checkName(name) != nil {
 		name = noName // nobody has it: it fails as any other does, and no such text reaches the database
 	}
 	until, err := p.opts.Store.LoginLocked(ctx, name)
@@ -98,7 +98,7 @@ func withoutAudit(ctx context.Context) context.Context {
 func (p *People) failed(ctx context.Context, name string, known bool) error {
 	d := audit.Of(ctx)
 	d.Verb, d.Actor = "login.failed", name
-	if CheckName(name) != nil {
+	if checkName(name) != nil {
 		d.Actor = "nobody" // some type the password into the field of the name
 	}
 	// The log is kept for ever: names that somebody makes up must not fill the
@@ -153,7 +153,7 @@ func (p *People) SetPassword(ctx context.Context, r Redeeming) (Session, error) 
 	if name == "" {
 		name = r.Name
 	}
-	if err := errors.Join(CheckName(name), checkPassword(name, r.Password)); err != nil {
+	if err := errors.Join(checkName(name), checkPassword(name, r.Password)); err != nil {
 		return Session{}, faulty("", "%s", err)
 	}
 	hash, err := p.hash(ctx, r.Password)
@@ -202,7 +202,7 @@ func nameTaken(name string) error {
 // Add makes a user who can sign in once the invitation was used.
 func (p *People) Add(ctx context.Context, name string, role authz.Role, sites []string) error {
 	sites = authz.SitesFor(role, sites)
-	if err := errors.Join(CheckName(name), authz.Check(role, sites, nil)); err != nil {
+	if err := errors.Join(checkName(name), authz.Check(role, sites, nil)); err != nil {
 		return faulty("", "%s", err)
 	}
 	d := audit.Of(ctx)
@@ -308,7 +308,7 @@ func (p *People) AddToken(ctx context.Context, n NewToken) (string, store.Token,
 	if n.Life == 0 {
 		n.Life = TokenLife
 	}
-	if err := errors.Join(CheckName(n.Name), authz.Check(n.Role, n.Sites, n.Verbs)); err != nil {
+	if err := errors.Join(checkName(n.Name), authz.Check(n.Role, n.Sites, n.Verbs)); err != nil {
 		return "", store.Token{}, faulty("", "%s", err)
 	}
 	if n.Life < 0 || n.Life > TokenMostLife {

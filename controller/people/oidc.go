@@ -277,7 +277,7 @@ func (p *People) Finish(ctx context.Context, r Return) (Session, error) {
 	}
 	a, err := p.opts.Store.AccountOf(ctx, o.opts.Issuer, id.subject)
 	if errors.Is(err, store.ErrNotFound) {
-		if err := CheckName(id.name); err != nil {
+		if err := checkName(id.name); err != nil {
 			return Session{}, turned("claim", "An admin can name another claim: oidc.user_claim in server.yaml.", "%s", err)
 		}
 		a = store.Account{Name: id.name, Role: string(role), Sites: sites, Issuer: o.opts.Issuer, Subject: id.subject}
@@ -308,7 +308,7 @@ func (p *People) Finish(ctx context.Context, r Return) (Session, error) {
 func (p *People) turnedAway(ctx context.Context, name, why string, told error) error {
 	d := audit.Of(ctx)
 	d.Verb, d.Actor, d.Note = "login.failed", name, why
-	if CheckName(name) != nil {
+	if checkName(name) != nil {
 		d.Actor = "nobody"
 	}
 	return errors.Join(told, p.opts.Store.RecordAudit(ctx))

@@ -254,8 +254,8 @@ func (p *People) SetupSecret(ctx context.Context) (string, error) {
 
 var nameForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._@-]{0,62}$`)
 
-// CheckName says what is wrong with a name.
-func CheckName(name string) error {
+// checkName says what is wrong with a name.
+func checkName(name string) error {
 	if !nameForm.MatchString(name) {
 		return fmt.Errorf("name %q: want letters, digits and . _ @ -, at most 63, a letter or digit first", name)
 	}

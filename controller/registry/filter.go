@@ -46,7 +46,7 @@ func modelWords(b fleetapi.Box) string {
 }
 
 // Fields lists the names that filters of boxes may use, for messages and help.
-func Fields() []string { return boxes.Names() }
+func Fields() []string { return boxes.names() }
 
 // ParseFilter reads an AIP-160 expression over boxes such as
 // `health = "ticket" AND temp_die > 85 AND NOT site = "berlin-1"`.

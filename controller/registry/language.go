@@ -31,8 +31,8 @@ type Language[T any] struct {
 	Example string
 }
 
-// Names lists the fields, for messages and help.
-func (l *Language[T]) Names() []string { return slices.Sorted(maps.Keys(l.Fields)) }
+// names lists the fields, for messages and help.
+func (l *Language[T]) names() []string { return slices.Sorted(maps.Keys(l.Fields)) }
 
 // A Filter matches the T of a list. The zero Filter matches all.
 type Filter[T any] struct {
@@ -61,7 +61,7 @@ func (l *Language[T]) Parse(text string) (Filter[T], error) {
 		fault = l.meaningless(f.CheckedExpr.GetExpr())
 	}
 	if fault != "" {
-		return Filter[T]{}, fmt.Errorf("filter %s: %s; fields are %s; texts are quoted: %s", text, fault, strings.Join(l.Names(), ", "), l.Example)
+		return Filter[T]{}, fmt.Errorf("filter %s: %s; fields are %s; texts are quoted: %s", text, fault, strings.Join(l.names(), ", "), l.Example)
 	}
 	return Filter[T]{f.CheckedExpr.GetExpr(), l.Fields}, nil
 }
@@ -277,7 +277,7 @@ func (l *Language[T]) order(order string) (func(a, b T) int, error) {
 	}
 	f, ok := l.Fields[name]
 	if !ok {
-		return nil, errors.New("cannot order by " + name + "; fields are " + strings.Join(l.Names(), ", "))
+		return nil, errors.New("cannot order by " + name + "; fields are " + strings.Join(l.names(), ", "))
 	}
 	by := l.Fields[l.By].Text
 	return func(a, b T) int {

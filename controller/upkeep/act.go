@@ -40,7 +40,7 @@ func (d *Desk) act(ctx context.Context, by string, do func(*acted) error) error 
 	for _, id := range a.visits {
 		d.opts.Changed(fleetapi.Change{Topic: "visits", ID: id})
 	}
-	d.News()
+	d.news()
 	for _, id := range slices.Compact(slices.Sorted(slices.Values(a.boxes))) {
 		if err := d.TellBox(ctx, id); err != nil {
 			d.log.Warn("box not told of work on it", "device", id, "err", err)

@@ -50,7 +50,7 @@ func (d *Desk) Judge(ctx context.Context) error {
 		}
 	}
 	if len(todo) == judgeBoxes {
-		d.News()
+		d.news()
 	}
 	return nil
 }

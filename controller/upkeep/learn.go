@@ -294,9 +294,9 @@ func air(all []store.Air, id identity.ID, now time.Time) (room, neighbour float6
 	return middle(rooms), middle(inlets), atMs
 }
 
-// TellAir tells boxes without an inlet of their own what their neighbours
+// tellAir tells boxes without an inlet of their own what their neighbours
 // breathe.
-func (d *Desk) TellAir(ctx context.Context) error {
+func (d *Desk) tellAir(ctx context.Context) error {
 	boxes, err := d.opts.Store.Airs(ctx)
 	if err != nil {
 		return err

@@ -132,7 +132,7 @@ func (d *Desk) Run(ctx context.Context) error {
 		{what: "work proved", every: verifyEvery, do: d.Verify},
 		{what: "boxes compared", every: likeEvery, do: d.Compare},
 		{what: "SKUs learnt", every: learnEvery, do: d.Learn},
-		{what: "air told", every: airEvery, do: d.TellAir},
+		{what: "air told", every: airEvery, do: d.tellAir},
 		{what: "digest written", every: digestEvery, do: d.Digest},
 		{what: "old findings forgotten", every: forgetEvery, do: d.forget},
 	}
@@ -168,8 +168,8 @@ func (d *Desk) Run(ctx context.Context) error {
 	}
 }
 
-// News says that a box may have found something.
-func (d *Desk) News() {
+// news says that a box may have found something.
+func (d *Desk) news() {
 	select {
 	case d.poke <- struct{}{}:
 	default:

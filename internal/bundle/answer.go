@@ -58,7 +58,7 @@ func (b *Bundle) document(req *http.Request, name string) (*http.Response, error
 func (b *Bundle) ways(req *http.Request, d blob.Digest) (*http.Response, error) {
 	out := deviceapi.Ways{Packs: []deviceapi.Pack{}}
 	for _, p := range b.Packs {
-		if p.Target == d && !b.Has(d) {
+		if p.Target == d && !b.has(d) {
 			out.Packs = append(out.Packs, p.Pack)
 		}
 	}

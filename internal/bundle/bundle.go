@@ -252,8 +252,8 @@ func (b *Bundle) compare() error {
 
 const indexName = "bundle.json"
 
-// Has reports whether a blob is inside.
-func (b *Bundle) Has(d blob.Digest) bool { _, ok := b.entries[nameOfBlob(d)]; return ok }
+// has reports whether a blob is inside.
+func (b *Bundle) has(d blob.Digest) bool { _, ok := b.entries[nameOfBlob(d)]; return ok }
 
 // Blob reads a blob; fs.ErrNotExist: it is not inside. What is read is not
 // checked: it may be anything.

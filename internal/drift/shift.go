@@ -32,7 +32,7 @@ func Compare(reference, current Sketch) []Shift {
 		if s.Reference == 0 || s.Current == 0 {
 			continue
 		}
-		s.PSI, s.JensenShannon = PSI(ref[i], cur[i]), JensenShannon(ref[i], cur[i])
+		s.PSI, s.JensenShannon = psi(ref[i], cur[i]), jensenShannon(ref[i], cur[i])
 		out = append(out, s)
 	}
 	return out
@@ -59,9 +59,9 @@ func share(counts []uint64, i int) float64 {
 	return (float64(counts[i]) + 0.5) / sum
 }
 
-// PSI is the population stability index of two histograms of the same bins:
+// psi is the population stability index of two histograms of the same bins:
 // Σ (q − p) · ln(q / p). It is symmetric, 0 for the same shape.
-func PSI(reference, current []uint64) float64 {
+func psi(reference, current []uint64) float64 {
 	var sum float64
 	for i := range reference {
 		p, q := share(reference, i), share(current, i)
@@ -70,8 +70,8 @@ func PSI(reference, current []uint64) float64 {
 	return max(sum, 0)
 }
 
-// JensenShannon is the divergence of two histograms in bits, 0 to 1.
-func JensenShannon(reference, current []uint64) float64 {
+// jensenShannon is the divergence of two histograms in bits, 0 to 1.
+func jensenShannon(reference, current []uint64) float64 {
 	var sum float64
 	for i := range reference {
 		p, q := share(reference, i), share(current, i)

@@ -21,8 +21,8 @@ func PinOf(cert *x509.Certificate) Pin { return sha256.Sum256(cert.RawSubjectPub
 // String is the pin in 52 characters of base32.
 func (p Pin) String() string { return base32s.EncodeToString(p[:]) }
 
-// ParsePin reads what String wrote.
-func ParsePin(s string) (Pin, error) {
+// parsePin reads what String wrote.
+func parsePin(s string) (Pin, error) {
 	raw, err := base32s.DecodeString(s)
 	// The last character has bits to spare; one form only.
 	if err != nil || len(raw) != sha256.Size || base32s.EncodeToString(raw) != s {

@@ -180,7 +180,7 @@ func ParseToken(text string) (Token, error) {
 		}
 	}
 	for ; pins != ""; pins = pins[pinLength:] {
-		pin, err := ParsePin(pins[:pinLength])
+		pin, err := parsePin(pins[:pinLength])
 		if err != nil {
 			return Token{}, &TokenError{"pin", err.Error()}
 		}

@@ -57,8 +57,8 @@ func (p Process) RSS() (int64, error) {
 	return 0, errors.New("watch controller: it has ended")
 }
 
-// LoadAverage is the load of the machine over the last minute.
-func LoadAverage() float64 {
+// loadAverage is the load of the machine over the last minute.
+func loadAverage() float64 {
 	text, err := os.ReadFile("/proc/loadavg")
 	if err != nil {
 		return 0
@@ -71,9 +71,9 @@ func LoadAverage() float64 {
 	return load
 }
 
-// Descriptors raises the limit of open files of this process to need, as far
+// descriptors raises the limit of open files of this process to need, as far
 // as the system allows, and says what stands in the way.
-func Descriptors(need uint64) error {
+func descriptors(need uint64) error {
 	var have unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &have); err != nil {
 		return fmt.Errorf("read the limit of open files: %w", err)

@@ -19,7 +19,7 @@ func (r *run) snapshot() Progress {
 	return Progress{
 		Seconds: time.Since(r.began).Seconds(), Connected: int(s.welcomed.Load()), Devices: len(r.opts.Boxes),
 		Made: s.made.Load(), Acked: s.acked.Load(), Waiting: s.waiting.Load(), Resent: s.resent.Load(),
-		P99: p99, Load: LoadAverage(),
+		P99: p99, Load: loadAverage(),
 	}
 }
 
@@ -109,7 +109,7 @@ type Own struct {
 
 func (rep *Report) begin(opts Options) {
 	rep.Devices, rep.Twins, rep.TLS, rep.Seed = len(opts.Boxes), opts.Twins, opts.TLS != nil, opts.Seed
-	rep.LoadBefore, rep.Storms = LoadAverage(), []Storm{}
+	rep.LoadBefore, rep.Storms = loadAverage(), []Storm{}
 	rep.Controller.PID = opts.Controller.PID
 	if opts.Controller.PID != 0 {
 		// An error comes again when it matters.
@@ -149,5 +149,5 @@ func (r *run) conclude() {
 	rep.Waiting, rep.Skipped, rep.Refused = s.waiting.Load(), s.skipped.Load(), s.refused.Load()
 	rep.Connects, rep.Failures, rep.Lost = s.connects.Load(), s.failures.Load(), s.lost.Load()
 	rep.Fired = Fired{s.drops.Load(), s.dups.Load(), s.cuts.Load(), s.restarts.Load(), s.clocks.Load()}
-	rep.Errors, rep.LoadAfter = s.blames(), LoadAverage()
+	rep.Errors, rep.LoadAfter = s.blames(), loadAverage()
 }

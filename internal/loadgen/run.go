@@ -49,7 +49,7 @@ func Run(ctx context.Context, opts Options) (Report, error) {
 	if err != nil {
 		return Report{}, err
 	}
-	if err := Descriptors(uint64(len(opts.Boxes) + opts.Twins + opts.Handshakes + spareFiles)); err != nil {
+	if err := descriptors(uint64(len(opts.Boxes) + opts.Twins + opts.Handshakes + spareFiles)); err != nil {
 		return Report{}, err
 	}
 	before := memory()

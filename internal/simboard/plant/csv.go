@@ -78,8 +78,8 @@ func (r *RowWriter) Flush() error {
 	return r.w.Error()
 }
 
-// WriteEvents writes the log as CSV: time, box, site, kind, detail.
-func WriteEvents(w io.Writer, events []Event) error {
+// writeEvents writes the log as CSV: time, box, site, kind, detail.
+func writeEvents(w io.Writer, events []Event) error {
 	c := csv.NewWriter(w)
 	c.Write([]string{"time", "box", "site", "kind", "detail"}) // errors stay in the writer
 	for _, e := range events {
@@ -113,7 +113,7 @@ func (f *Fleet) Replay(rows, events, truth io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("write replay rows: %w", err)
 	}
-	if err := WriteEvents(events, f.Events()); err != nil {
+	if err := writeEvents(events, f.Events()); err != nil {
 		return err
 	}
 	if err := json.NewEncoder(truth).Encode(f.Join(all)); err != nil {
