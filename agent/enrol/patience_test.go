@@ -39,6 +39,7 @@ func TestABoxThatIsKeptOutAsksSoonHowItStands(t *testing.T) {
 				Dir: dir, Root: t.TempDir(), Box: id, Connected: func() bool { return connected },
 				Dial: func(context.Context, string, string) (net.Conn, error) {
 					asked++
+					time.Sleep(time.Second) // a thin line, in the time of the bubble
 					here, there := net.Pipe()
 					go answerActive(there)
 					return here, nil

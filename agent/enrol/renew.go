@@ -82,7 +82,8 @@ func (r *Renewer) Run(ctx context.Context) error {
 				r.log.Warn("certificate not renewed yet", "ends", r.opts.Box.Certificate.Leaf.NotAfter, "err", err)
 			}
 		}
-		if asked.IsZero() || time.Since(asked) >= r.patience() {
+		// Half a turn of grace: the answer to the last question came after its turn began.
+		if asked.IsZero() || time.Since(asked) > r.patience()-lookEvery/2 {
 			err := r.stand(ctx)
 			switch {
 			case errors.Is(err, ErrRetired):
