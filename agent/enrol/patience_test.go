@@ -80,7 +80,7 @@ func TestStoppingAnEnrolmentSaysThatNothingIsLost(t *testing.T) {
 	if !errors.Is(err, ErrStopped) {
 		t.Errorf("stopped: %v", err)
 	}
-	if len(said) != 1 || strings.Count(said[0], at.String()) != 1 || !strings.HasPrefix(said[0], "Nothing listens at ") {
+	if len(said) != 1 || strings.Count(said[0], at.String()) != 1 || !strings.HasPrefix(said[0], "Nothing listens at ") || !strings.Contains(said[0], "right? Trying again") {
 		t.Errorf("said %q", said)
 	}
 }

@@ -180,6 +180,13 @@ func (r *Renewer) machine(csr []byte) enrol.Renewal {
 	}
 }
 
+// Standing asks once how the controller sees the box of an identity, as a
+// Renewer does. The dial is that of RenewOptions.
+func Standing(ctx context.Context, id *identity.Identity, root string, dial func(ctx context.Context, network, address string) (net.Conn, error)) (enrol.Answer, error) {
+	r := NewRenewer(RenewOptions{Root: root, Box: id, Dial: dial}, nil)
+	return post(ctx, r.http, r.url(enrol.PathState), r.machine(nil))
+}
+
 // keepTrust is whom the box trusts after a renewal: whom it trusted before. A
 // controller that somebody broke into must not be able to change that; only a box
 // in development, which trusts the controller for everything, learns of a root.
