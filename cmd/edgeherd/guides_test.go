@@ -155,3 +155,41 @@ func (f *careFleet) auditHead() string {
 	}
 	return string(noted)
 }
+
+// TestLinksOfTheGuidesLead to files and headings that are there.
+func TestLinksOfTheGuidesLead(t *testing.T) {
+	link := regexp.MustCompile(`\]\(([^)\s:]+)\)`) // an address elsewhere has a colon
+	for _, file := range guides(t) {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range link.FindAllSubmatch(text, -1) {
+			path, anchor, _ := strings.Cut(string(m[1]), "#")
+			target := file
+			if path != "" {
+				target = filepath.Join(filepath.Dir(file), path)
+			}
+			if _, err := os.Stat(target); err != nil {
+				t.Errorf("%s: %v", file, err)
+			} else if anchor != "" && !headings(t, target)[anchor] {
+				t.Errorf("%s: %s has no heading %s", file, target, anchor)
+			}
+		}
+	}
+}
+
+// headings are those of a document as anchors write them.
+func headings(t *testing.T, file string) map[string]bool {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[string]bool{}
+	for _, m := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllSubmatch(text, -1) {
+		plain := regexp.MustCompile(`[^\w\- ]`).ReplaceAllString(strings.ToLower(string(m[1])), "")
+		all[strings.ReplaceAll(strings.TrimSpace(plain), " ", "-")] = true
+	}
+	return all
+}
