@@ -94,12 +94,14 @@ bench: assets web build ## all figures, as ratios against their yardsticks
 bench-%: assets web build
 	go test ./internal/bench -run '^TestBench$$' -v -count=1 -timeout 60m -args -bench.out=$(CURDIR)/build/bench.jsonl -bench.only=$*
 
-dist: web ## release binaries for linux/amd64 and linux/arm64, into build/dist
-	@rm -rf build/dist && mkdir -p build/dist
-	for arch in amd64 arm64; do for p in $(PROGRAMS); do \
-	  GOOS=linux GOARCH=$$arch $(GOBUILD) -o build/dist/$$p-linux-$$arch ./cmd/$$p; \
-	done; done
-	cd build/dist && sha256sum edgeherd* >SHA256SUMS && cat SHA256SUMS
+dist: web assets ## what a controller or a box needs, for linux/amd64 and linux/arm64, into build/dist
+	@rm -rf build/dist
+	for arch in amd64 arm64; do d=build/dist/linux-$$arch && mkdir -p $$d && \
+	  for p in $(PROGRAMS); do GOOS=linux GOARCH=$$arch $(GOBUILD) -o $$d/$$p ./cmd/$$p || exit 1; done && \
+	  cp build/assets/onnxruntime/linux-$$arch/libonnxruntime.so.1 LICENSE $$d/ && \
+	  cp -r deploy/bin deploy/config deploy/systemd deploy/udev deploy/prometheus deploy/grafana $$d/ || exit 1; \
+	done
+	cd build/dist && find . -type f ! -name SHA256SUMS -printf '%P\n' | LC_ALL=C sort | xargs sha256sum >SHA256SUMS && cat SHA256SUMS
 
 clean: ## remove what was made, but not the download cache
 	rm -rf build web/node_modules

@@ -77,8 +77,7 @@ func (c *Controller) boxFile(id identity.ID, name, site string) identity.Box {
 	if box.HTTPS == "" {
 		box.HTTPS = c.reachable(c.device)
 	}
-	// Pages for this machine alone are no way in for boxes elsewhere.
-	if box.Pages == "" && !c.opts.HTTPPlain && (!isLoopback(c.http.Addr()) || isLoopback(c.device.Addr())) {
+	if box.Pages == "" && !c.opts.HTTPPlain && !c.pagesAreHereOnly() {
 		box.Pages = c.reachable(c.http)
 	}
 	return box
@@ -95,4 +94,10 @@ func (c *Controller) brokerAddress() string {
 		return "" // Open has refused it
 	}
 	return u.Host
+}
+
+// pagesAreHereOnly reports whether boxes elsewhere reach this controller, but not
+// its pages.
+func (c *Controller) pagesAreHereOnly() bool {
+	return isLoopback(c.http.Addr()) && !isLoopback(c.device.Addr())
 }

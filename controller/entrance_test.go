@@ -182,6 +182,9 @@ func TestPagesForThisMachineAloneAreNotToldToBoxes(t *testing.T) {
 		if box := ctl.boxFile(identity.NewID(), "box", "site"); (box.Pages != "") != c.told {
 			t.Errorf("pages on %s, files on %s: boxes are told of %q", c.http, c.device, box.Pages)
 		}
+		if token, err := ctl.TokenBase(); (err == nil) != c.told || err != nil && !strings.Contains(err.Error(), "0.0.0.0:8443") {
+			t.Errorf("pages on %s, files on %s: tokens lead to %q, %v", c.http, c.device, token.Host, err)
+		}
 		mustClose(t, ctl)
 	}
 }

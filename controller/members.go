@@ -237,6 +237,9 @@ func (c *Controller) TokenBase() (contract.Token, error) {
 	at := c.opts.Advertise.Pages
 	if at == "" {
 		at = c.reachable(c.http)
+		if !c.opts.HTTPPlain && c.pagesAreHereOnly() {
+			return contract.Token{}, fmt.Errorf("machines enrol at the pages, and %s leads each of them to itself: let http in server.yaml listen where they reach it, such as 0.0.0.0:8443, or name advertise.pages", at)
+		}
 	}
 	host, port, err := net.SplitHostPort(at)
 	if err != nil {

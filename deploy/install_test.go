@@ -1,9 +1,15 @@
 package deploy
 
 import (
+	"bytes"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,10 +28,11 @@ import (
 type machine struct {
 	t    *testing.T
 	root string
-	work string // where the steps begin
-	dir  string // where they are
+	work string // where the steps are done
 	env  []string
 	runs map[string]*exec.Cmd // by unit
+	// pages is the port of the pages, and said what the last command printed.
+	pages, said string
 }
 
 // absolute finds the paths of a system in a command or a configuration.
@@ -57,12 +64,13 @@ func steps(t *testing.T) []string {
 func (m *machine) step(line string) {
 	m.t.Helper()
 	line, _, _ = strings.Cut(line, " # ") // notes for people
-	words := strings.Fields(m.moved(line))
+	line = strings.ReplaceAll(line, "0.0.0.0:8443", "0.0.0.0:"+m.pages)
+	words := strings.Fields(strings.ReplaceAll(m.moved(line), "TOKEN", strings.TrimSpace(m.said)))
 	switch words[0] {
 	case "useradd", "chown":
 		return // the test is its own user
-	case "cd":
-		m.dir = words[1]
+	case "journalctl":
+		m.firstAdmin()
 		return
 	case "export":
 		m.env = append(m.env, words[1])
@@ -70,13 +78,41 @@ func (m *machine) step(line string) {
 	case "systemctl":
 		m.systemctl(words[1:])
 		return
-	case "runuser":
-		words = words[4:] // runuser -u edgeherd --
+	case "edgeherd-agent": // its own default is the file of this machine
+		words = append(words, "--tpm", "off", "--config", filepath.Join(m.root, "etc/edgeherd/agent.yaml"))
 	}
+	var out, notes bytes.Buffer
 	cmd := exec.CommandContext(m.t.Context(), "bash", "-c", strings.Join(words, " "))
-	cmd.Dir, cmd.Env = m.dir, m.env
-	if out, err := cmd.CombinedOutput(); err != nil {
-		m.t.Fatalf("%s: %v\n%s", line, err, out)
+	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = m.work, m.env, &out, &notes
+	if err := cmd.Run(); err != nil {
+		m.t.Fatalf("%s: %v\n%s%s", line, err, &out, &notes)
+	}
+	m.said = out.String()
+}
+
+// firstAdmin does what a person does with the address in the journal.
+func (m *machine) firstAdmin() {
+	m.t.Helper()
+	text, err := os.ReadFile(filepath.Join(m.root, "edgeherd-server.log"))
+	must(m.t, err)
+	address := regexp.MustCompile(`https://[^\s]+/set-password#[^\s]+`).FindString(string(text))
+	page, err := url.Parse(address)
+	if err != nil || page.Fragment == "" {
+		m.t.Fatalf("the journal shows no address for the first admin: %s", text)
+	}
+	pem, err := os.ReadFile(filepath.Join(m.root, "var/lib/edgeherd/server/ca/ca.pem"))
+	must(m.t, err)
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(pem)
+	client := http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, DisableKeepAlives: true}}
+	body, err := json.Marshal(map[string]string{"secret": page.Fragment, "name": "anna", "password": "correct horse battery"})
+	must(m.t, err)
+	resp, err := client.Post("https://"+page.Host+"/api/v1/passwords", "application/json", bytes.NewReader(body))
+	must(m.t, err)
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		answer, err := io.ReadAll(resp.Body)
+		m.t.Fatalf("the first admin: %s %s %v", resp.Status, answer, err)
 	}
 }
 
@@ -86,9 +122,10 @@ func (m *machine) systemctl(words []string) {
 	for _, unit := range words[1:] {
 		switch {
 		case unit == "--now":
-		case verb == "stop":
+		case verb == "restart":
 			m.stop(unit)
-		default: // enable --now, start
+			m.start(unit)
+		default: // enable --now
 			m.start(unit)
 		}
 	}
@@ -174,19 +211,20 @@ func (m *machine) unpack() {
 	library, err := filepath.Abs(assets.Library(m.t))
 	must(m.t, err)
 	must(m.t, os.Symlink(library, filepath.Join(m.work, "libonnxruntime.so.1")))
-	for _, dir := range []string{"config", "systemd", "udev"} {
+	for _, dir := range []string{"bin", "config", "systemd", "udev"} {
 		must(m.t, os.CopyFS(filepath.Join(m.work, dir), os.DirFS(dir)))
 	}
 	for _, dir := range []string{"usr/bin", "etc/systemd/system", "var/lib", "run"} {
 		must(m.t, os.MkdirAll(filepath.Join(m.root, dir), 0o755))
 	}
-	for _, file := range []string{"server.yaml", "agent.yaml", "runner.yaml"} {
-		file = filepath.Join(m.work, "config", file)
+	m.pages = strings.TrimPrefix(port(m.t), "127.0.0.1:")
+	for _, file := range []string{"config/server.yaml", "config/agent.yaml", "config/runner.yaml", "bin/edgeherd-agent"} {
+		file = filepath.Join(m.work, file)
 		text, err := os.ReadFile(file)
 		must(m.t, err)
 		now := m.moved(string(text))
 		for _, change := range [][2]string{
-			{"127.0.0.1:8443", port(m.t)}, {"0.0.0.0:8444", port(m.t)}, {"0.0.0.0:8883", port(m.t)}, {"127.0.0.1:8000", port(m.t)},
+			{"127.0.0.1:8443", "127.0.0.1:" + m.pages}, {"0.0.0.0:8444", port(m.t)}, {"0.0.0.0:8883", port(m.t)}, {"127.0.0.1:8000", port(m.t)},
 			{"fleet.example.com", "127.0.0.1"}, // "set hosts"
 			{"first_delay: 60s", "first_delay: 0s"},
 		} {
@@ -222,13 +260,8 @@ func TestInstallationByTheSteps(t *testing.T) {
 	})
 	must(t, os.Mkdir(m.work, 0o755))
 	m.unpack()
-	m.dir = m.work
 	for _, line := range steps(t) {
 		m.step(line)
-		if strings.HasPrefix(line, "systemctl start edgeherd-server") { // "carry it over"
-			must(t, os.Rename(filepath.Join(root, "var/lib/edgeherd/server/enrol/till-3"), filepath.Join(m.work, "till-3")))
-			m.dir = m.work
-		}
 	}
 	m.eventually("the box is live, with its runner", m.boxIsLive)
 	for _, unit := range []string{"edgeherd-agent", "edgeherd-runner", "edgeherd-server"} {

@@ -9,6 +9,7 @@
 //	identity    who the box is, and until when its certificate is good
 //	clock       whether it is set, and how far from the controller's
 //	disk        whether the state directory takes writes, and what is free
+//	membership  that the controller keeps the box out, and why
 //	way …       each way to the controller: name, TCP, proxy, TLS, MQTT
 //	metadata    until when new versions can be installed
 //	sensors     what is found, and what does not answer
@@ -243,7 +244,7 @@ func (e examination) runner(ctx context.Context) Finding {
 	if err != nil {
 		return Finding{"runner", Fail, err.Error(), "systemctl status edgeherd-runner; journalctl -u edgeherd-runner"}
 	}
-	f := Finding{Check: "runner", Level: OK, Found: s.Version + ", ONNX Runtime " + s.RuntimeVersion + ", no model yet"}
+	f := Finding{Check: "runner", Level: OK, Found: s.Version + ", no model yet"}
 	var ready, failed []string
 	damaged := false
 	for _, m := range s.Models {

@@ -15,11 +15,13 @@ import (
 
 	"github.com/edgeherd/edgeherd/agent"
 	"github.com/edgeherd/edgeherd/agent/doctor"
+	"github.com/edgeherd/edgeherd/internal/enrol"
 	"github.com/edgeherd/edgeherd/internal/identity"
 )
 
-// box is an enrolled box whose controller answers CONNECT with the code.
-func box(t *testing.T, code byte) (doctor.Options, net.Listener) {
+// box is an enrolled box whose controller answers CONNECT with the code, and says
+// how the box stands if it says anything.
+func box(t *testing.T, code byte, says ...enrol.Answer) (doctor.Options, net.Listener) {
 	t.Helper()
 	ca, err := identity.OpenCA(t.TempDir(), nil)
 	check(t, err)
@@ -30,7 +32,14 @@ func box(t *testing.T, code byte) (doctor.Options, net.Listener) {
 	check(t, err)
 	t.Cleanup(func() { broker.Close() })
 	go answer(broker, code)
-	files := httptest.NewUnstartedServer(http.NotFoundHandler())
+	mux := http.NewServeMux()
+	for _, a := range says {
+		mux.HandleFunc("POST "+enrol.PathState, func(w http.ResponseWriter, _ *http.Request) {
+			a.V, a.ServerTime = enrol.Version, time.Now()
+			check(t, json.NewEncoder(w).Encode(a))
+		})
+	}
+	files := httptest.NewUnstartedServer(mux)
 	files.TLS = ca.ServerTLS(cert, admit)
 	files.TLS.Certificates = []tls.Certificate{cert} // or httptest shows one of its own
 	files.StartTLS()
@@ -115,6 +124,35 @@ func TestARefusalByTheBrokerIsTold(t *testing.T) {
 	r := doctor.Examine(t.Context(), opts)
 	want(t, find(t, r, "way mqtts"), doctor.Warn, "refuses the box")
 	want(t, find(t, r, "agent"), doctor.Fail, "no way leads to the controller")
+}
+
+// TestABoxThatIsKeptOutIsToldWhy: a way that is closed wants another person.
+func TestABoxThatIsKeptOutIsToldWhy(t *testing.T) {
+	for _, c := range []struct {
+		says  enrol.Answer
+		level doctor.Level
+		way   string
+	}{
+		{enrol.Answer{Code: enrol.Revoked, Detail: "This box was revoked: stolen"}, doctor.Fail, "enroll TOKEN --re-enroll"},
+		{enrol.Answer{Code: enrol.IdentityFork, Detail: "This certificate was withdrawn; another machine has taken this place."}, doctor.Fail, "enroll TOKEN --re-enroll"},
+		{enrol.Answer{Code: enrol.Quarantined, Detail: "This box is in quarantine: its disk was copied"}, doctor.Fail, "edgeherd box release"},
+		{enrol.Answer{Code: enrol.Retired, Detail: "This box was retired: sold"}, doctor.Warn, "wipes this box"},
+	} {
+		opts, _ := box(t, 5, c.says)
+		r := doctor.Examine(t.Context(), opts)
+		f := find(t, r, "membership")
+		want(t, f, c.level, strings.TrimSuffix(c.says.Detail, "."))
+		if !strings.Contains(f.Way, c.way) {
+			t.Errorf("%s: the way out is %q", c.says.Code, f.Way)
+		}
+		want(t, find(t, r, "agent"), doctor.Warn, "keeps this box out")
+	}
+	opts, _ := box(t, 0, enrol.Answer{Code: enrol.Active})
+	for _, f := range doctor.Examine(t.Context(), opts).Findings {
+		if f.Check == "membership" {
+			t.Errorf("a box that is well is told %+v", f)
+		}
+	}
 }
 
 func TestAClosedPortAndAWrongClockAreTold(t *testing.T) {

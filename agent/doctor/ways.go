@@ -6,10 +6,13 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/edgeherd/edgeherd/agent/dial"
+	"github.com/edgeherd/edgeherd/agent/enrol"
 	"github.com/edgeherd/edgeherd/agent/link"
+	wireenrol "github.com/edgeherd/edgeherd/internal/enrol"
 	"github.com/edgeherd/edgeherd/internal/identity"
 )
 
@@ -28,7 +31,8 @@ func (e examination) ways(ctx context.Context, id *identity.Identity) []Finding 
 	if connected {
 		look = func(context.Context, net.Conn) error { return nil }
 	}
-	var all []Finding
+	all := e.standing(ctx, d, id)
+	judged := len(all) > 0
 	open := 0
 	for _, t := range d.Each(ctx, wayLimit, look) {
 		f := Finding{Check: "way " + t.Way, Level: OK, Found: "the controller answers"}
@@ -46,15 +50,41 @@ func (e examination) ways(ctx context.Context, id *identity.Identity) []Finding 
 	switch {
 	case connected:
 		all = append(all, Finding{"agent", OK, fmt.Sprintf("connected by %s since %s", status.Ways.Way, status.Since.Format(time.RFC3339)), ""})
+	case judged:
+		all = append(all, Finding{"agent", Warn, "not connected: the controller keeps this box out", "see membership above"})
 	case open > 0:
 		all = append(all, Finding{"agent", Warn, "not connected, though the controller answers", "is it running? systemctl status edgeherd-agent"})
 	default:
 		all = append(all, Finding{"agent", Fail, "not connected: no way leads to the controller", "one of the ways above has to be opened; until then the box works on and keeps its telemetry"})
 	}
-	if open > 0 {
+	if open > 0 && !judged {
 		all = append(all, e.offset(ctx, d, id))
 	}
 	return all
+}
+
+// standing asks the controller how it sees the box: one that is kept out cannot
+// tell that from a way that is closed. It says nothing where all is well, or where
+// the controller cannot be asked: the ways tell of that.
+func (e examination) standing(ctx context.Context, d *dial.Dialer, id *identity.Identity) []Finding {
+	ctx, stop := context.WithTimeout(ctx, wayLimit)
+	defer stop()
+	answer, err := enrol.Standing(ctx, id, e.opts.Root, d.Renewals)
+	if err != nil {
+		return nil
+	}
+	f := Finding{Check: "membership", Level: Fail, Found: strings.TrimSuffix(answer.Detail, ".")}
+	switch answer.Code {
+	case wireenrol.Quarantined:
+		f.Way = "tell ops: the box gets neither models nor updates until they decide, by edgeherd box release or box replace"
+	case wireenrol.Retired:
+		f.Level, f.Way = Warn, "nothing: the agent wipes this box within minutes"
+	case wireenrol.Revoked, wireenrol.IdentityFork:
+		f.Way = "it serves on, and the controller takes nothing from it. To bring it back ask ops for a token, then: edgeherd-agent enroll TOKEN --re-enroll"
+	default:
+		return nil
+	}
+	return []Finding{f}
 }
 
 // farOff is how much the box's clock may differ from the controller's.

@@ -58,10 +58,14 @@ var ErrStopped = errors.New("stopped before this machine was enrolled; nothing i
 // which names the address.
 func sentence(err error) string {
 	var fault *dial.Fault
-	if errors.As(err, &fault) {
-		return strings.ToUpper(fault.What[:1]) + fault.What[1:] + "."
+	if !errors.As(err, &fault) {
+		return err.Error() + "."
 	}
-	return err.Error() + "."
+	text := strings.ToUpper(fault.What[:1]) + fault.What[1:]
+	if strings.HasSuffix(text, "?") {
+		return text
+	}
+	return text + "."
 }
 
 // post sends v and reads the answer, whatever its status is.

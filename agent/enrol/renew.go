@@ -82,7 +82,8 @@ func (r *Renewer) Run(ctx context.Context) error {
 				r.log.Warn("certificate not renewed yet", "ends", r.opts.Box.Certificate.Leaf.NotAfter, "err", err)
 			}
 		}
-		if asked.IsZero() || time.Since(asked) >= r.patience() {
+		// Half a turn of grace: the answer to the last question came after its turn began.
+		if asked.IsZero() || time.Since(asked) > r.patience()-lookEvery/2 {
 			err := r.stand(ctx)
 			switch {
 			case errors.Is(err, ErrRetired):
@@ -177,6 +178,13 @@ func (r *Renewer) machine(csr []byte) enrol.Renewal {
 		V: enrol.Version, CSR: csr, Hardware: readHardware(r.opts.Root), Fence: r.opts.Fence,
 		Agent: enrol.Agent{Version: r.opts.Version, BootID: bootID()},
 	}
+}
+
+// Standing asks once how the controller sees the box of an identity, as a
+// Renewer does. The dial is that of RenewOptions.
+func Standing(ctx context.Context, id *identity.Identity, root string, dial func(ctx context.Context, network, address string) (net.Conn, error)) (enrol.Answer, error) {
+	r := NewRenewer(RenewOptions{Root: root, Box: id, Dial: dial}, nil)
+	return post(ctx, r.http, r.url(enrol.PathState), r.machine(nil))
 }
 
 // keepTrust is whom the box trusts after a renewal: whom it trusted before. A

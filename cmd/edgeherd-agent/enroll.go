@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -110,7 +111,7 @@ func tokenFile(named, root string) (string, error) {
 }
 
 // enroll makes this machine a member of the fleet.
-func enroll(ctx context.Context, args []string, stdin io.Reader, stdout io.Writer) error {
+func enroll(ctx context.Context, args []string, stdin io.Reader, stdout io.Writer) (err error) {
 	f, err := readEnrollFlags(args)
 	if err != nil {
 		return err
@@ -131,8 +132,10 @@ func enroll(ctx context.Context, args []string, stdin io.Reader, stdout io.Write
 		opts.Draw = qrtext.Of
 	}
 	if err := os.MkdirAll(c.State, 0o750); err != nil {
-		return fmt.Errorf("make state directory: %w", err)
+		return asRoot(fmt.Errorf("make state directory: %w", err))
 	}
+	// Also of an enrolment that was refused: the agent would stumble over root's files.
+	defer func() { err = asRoot(errors.Join(err, giveToAgent(c.State))) }()
 	if f.offline != "" {
 		path, err := enrol.Offline(opts, token, f.offline)
 		if err != nil {
@@ -145,14 +148,19 @@ func enroll(ctx context.Context, args []string, stdin io.Reader, stdout io.Write
 	if err != nil {
 		return err
 	}
-	if err := giveToAgent(c.State); err != nil {
-		return err
-	}
 	fmt.Fprintf(stdout, "Enrolled as %s, %q (site %s). The dashboard should show it within 60 s.\n", box.ID, box.Name, box.Site)
 	if from != "" {
 		destroy(from, stdout)
 	}
 	return nil
+}
+
+// asRoot adds the way out where the user may not write what is the agent's.
+func asRoot(err error) error {
+	if errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0 {
+		return fmt.Errorf("%w\nrun it as root: sudo edgeherd-agent enroll TOKEN", err)
+	}
+	return err
 }
 
 // isTerminal says whether a person looks: a log has no use for pictures.

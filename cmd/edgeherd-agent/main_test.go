@@ -191,6 +191,13 @@ func TestStatusSaysHowTheBoxIsConnected(t *testing.T) {
 		err := run(t.Context(), append([]string{"status", "--state", state}, args...), &out, new(bytes.Buffer))
 		return out.String(), err
 	}
+	if _, err := status(); err == nil || !strings.Contains(err.Error(), "edgeherd-agent enroll TOKEN") {
+		t.Errorf("a machine that is no box yet: %v", err)
+	}
+	identity := agent.IdentityDir(state)
+	if err := errors.Join(os.Mkdir(identity, 0o700), os.WriteFile(filepath.Join(identity, "cert.pem"), nil, 0o600), os.WriteFile(filepath.Join(identity, "box.json"), nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := status(); err == nil || !strings.Contains(err.Error(), "has it run on this state directory?") {
 		t.Errorf("no status: %v", err)
 	}

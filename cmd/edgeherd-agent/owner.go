@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -10,8 +11,9 @@ import (
 	"github.com/edgeherd/edgeherd/agent"
 )
 
-// giveToAgent gives a new identity to the owner of the state directory: a tech
-// enrols as root, and the agent runs as another user.
+// giveToAgent gives an identity, and one that an enrolment has begun or left half
+// done, to the owner of the state directory: a tech enrols as root, and the agent,
+// which renews and forgets them, runs as another user.
 func giveToAgent(state string) error {
 	info, err := os.Stat(state)
 	if err != nil {
@@ -21,10 +23,18 @@ func giveToAgent(state string) error {
 	if !ok || os.Geteuid() != 0 {
 		return nil
 	}
-	return filepath.WalkDir(agent.IdentityDir(state), func(path string, _ fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		return os.Lchown(path, int(owner.Uid), int(owner.Gid))
-	})
+	dirs, err := filepath.Glob(agent.IdentityDir(state) + "*")
+	if err != nil {
+		return fmt.Errorf("look for identities: %w", err)
+	}
+	var faults error
+	for _, dir := range dirs {
+		faults = errors.Join(faults, filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+			if err != nil {
+				return err
+			}
+			return os.Lchown(path, int(owner.Uid), int(owner.Gid))
+		}))
+	}
+	return faults
 }

@@ -2,14 +2,17 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"slices"
 	"strconv"
 	"time"
 
 	"github.com/edgeherd/edgeherd/agent"
+	"github.com/edgeherd/edgeherd/agent/enrol"
 )
 
 // printStatus says how the connection of the agent stands, as it wrote it down.
@@ -21,6 +24,9 @@ func printStatus(args []string, stdout io.Writer) error {
 		return err
 	}
 	s, err := agent.ReadStatus(c.State)
+	if errors.Is(err, fs.ErrNotExist) && !enrol.Enrolled(agent.IdentityDir(c.State)) {
+		return errors.New("this box is not enrolled: ask ops for a token, then: edgeherd-agent enroll TOKEN")
+	}
 	if err != nil {
 		return err
 	}

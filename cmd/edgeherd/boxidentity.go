@@ -107,12 +107,12 @@ func boxReplaceCommand(c *cli) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		made, err := client.NewEnrolToken(ctx, fleetapi.NewEnrolToken{EnrolTerms: fleetapi.EnrolTerms{Box: b.ID, Serial: serial}, TTLSeconds: ttl.Seconds()})
-		if err != nil {
+		terms := fleetapi.NewEnrolToken{EnrolTerms: fleetapi.EnrolTerms{Box: b.ID, Serial: serial}, TTLSeconds: ttl.Seconds()}
+		if err := c.makeToken(ctx, client, terms, p); err != nil {
 			return err
 		}
 		c.say("The machine that stands there now works on until the other one enrols.")
-		return c.tokenMade(made, p)
+		return nil
 	})
 	cmd.Flags().DurationVar(&ttl, "ttl", 24*time.Hour, "how long the token is good")
 	cmd.Flags().StringVar(&serial, "only-serial", "", "serial number of the only machine that may use it")

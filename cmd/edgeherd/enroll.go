@@ -47,11 +47,7 @@ func enrollTokenCommand(c *cli) *cobra.Command {
 		if t.Box == "" && t.Site == "" {
 			return failure{exitUsage, errors.New("say where the box will stand: --site hamburg-3; or whose place the machine takes: --box till-3")}
 		}
-		made, err := client.NewEnrolToken(ctx, t)
-		if err != nil {
-			return err
-		}
-		return c.tokenMade(made, p)
+		return c.makeToken(ctx, client, t, p)
 	})
 	f := cmd.Flags()
 	f.StringVar(&t.Site, "site", "", "where the box will stand")
@@ -81,8 +77,15 @@ func labelsOf(list []string) (map[string]string, error) {
 	return out, nil
 }
 
-// tokenMade shows a token, this once.
-func (c *cli) tokenMade(made fleetapi.EnrolTokenMade, p prints) error {
+// makeToken makes a token and shows it, this once.
+func (c *cli) makeToken(ctx context.Context, client *fleetapi.Client, t fleetapi.NewEnrolToken, p prints) error {
+	if err := p.check(); err != nil {
+		return err
+	}
+	made, err := client.NewEnrolToken(ctx, t)
+	if err != nil {
+		return err
+	}
 	if err := c.printToken(made, p); err != nil {
 		return err
 	}
@@ -122,7 +125,7 @@ func tokenState(k fleetapi.EnrolToken, now time.Time) string {
 	case k.UsesLeft <= 0:
 		return "used up"
 	}
-	return "good for " + k.Expires.Sub(now).Round(time.Minute).String()
+	return "good for " + strings.TrimSuffix(k.Expires.Sub(now).Round(time.Minute).String(), "0s")
 }
 
 func (c *cli) enrollRevoke(ctx context.Context, client *fleetapi.Client, args []string) error {

@@ -31,6 +31,20 @@ func (p *prints) flags(f *pflag.FlagSet) {
 	f.BoolVar(&p.noQR, "no-qr", false, "show no QR code")
 }
 
+// check is asked before a token is made: it is shown once, and what cannot be
+// written then would be lost with its name on the list.
+func (p prints) check() error {
+	if info, err := os.Stat(p.stick); p.stick != "" && (err != nil || !info.IsDir()) {
+		return failure{exitUsage, fmt.Errorf("%s is not a folder: is the stick mounted there? No token was made", p.stick)}
+	}
+	for _, file := range []string{p.png, p.pdf} {
+		if info, err := os.Stat(filepath.Dir(file)); err != nil || !info.IsDir() {
+			return failure{exitUsage, fmt.Errorf("%s: there is no folder %s. No token was made", file, filepath.Dir(file))}
+		}
+	}
+	return nil
+}
+
 func (c *cli) printToken(made fleetapi.EnrolTokenMade, p prints) error {
 	l, err := labelOf(made)
 	if err != nil {
@@ -63,9 +77,6 @@ func (c *cli) printToken(made fleetapi.EnrolTokenMade, p prints) error {
 	if p.stick == "" {
 		return nil
 	}
-	if info, err := os.Stat(p.stick); err != nil || !info.IsDir() {
-		return fmt.Errorf("%s is not a folder: is the stick mounted there?", p.stick)
-	}
 	text := fmt.Sprintf("# %s, %s until %s; id %s\n%s\n", made.Site, plural(made.Uses, "machine", "machines"), made.Expires.UTC().Format("2006-01-02 15:04 UTC"), made.ID, made.Token)
 	return c.writeFiles(filepath.Join(p.stick, enrol.KitDir), []outFile{
 		{enrol.KitToken, []byte(text), 0o600}, {"README.txt", []byte(kitText), 0o644},
@@ -81,12 +92,15 @@ Plug this stick into the box, mount it, and run as root:
 It finds token.txt here, makes a key that never leaves the box, and asks the
 controller. When the box has no network, run
 
-    edgeherd-agent enroll --offline
+    edgeherd-agent enroll --offline FOLDER
 
-which writes a request file onto this stick, and bring the stick to somebody
-who runs "edgeherd enroll sign" on that file; then, on the box,
+with the folder where this stick is mounted. It writes a request file there.
+Bring the stick to somebody who runs "edgeherd enroll sign" on that file; then,
+on the box,
 
     edgeherd-agent enroll --import FILE
+
+with the answer, which lies beside the request and ends in .ehresp.
 
 A stick with a token that is still good is a key to the fleet: keep it so.
 `
