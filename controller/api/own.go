@@ -97,6 +97,7 @@ func seen(ctx context.Context, r fleetapi.Rollout) (fleetapi.Rollout, bool) {
 				part.Targets, mine = append(part.Targets, t), true
 			}
 		}
+		part.Counts = fleetapi.CountTargets(part.Targets)
 		out.Waves = append(out.Waves, part)
 	}
 	return out, mine

@@ -111,6 +111,9 @@ type Rollout struct {
 	// Late says that the controller started it, for boxes that joined or changed
 	// after a rollout of the same document.
 	Late bool `json:"late,omitempty"`
+	// Overtaken says that a later rollout brought another version of the same, so
+	// that what boxes had before is the business of that one. Lists leave it out.
+	Overtaken bool `json:"overtaken,omitempty"`
 }
 
 // PlanSheet is what a plan found beside its waves.
@@ -155,8 +158,20 @@ type Wave struct {
 	SoakEnds   *time.Time `json:"soak_ends,omitempty"`
 	ApprovedBy []string   `json:"approved_by,omitempty"`
 	// Gates are what the wave was judged by at last.
-	Gates   []Gate   `json:"gates,omitempty"`
+	Gates []Gate `json:"gates,omitempty"`
+	// Counts are the boxes of the wave by their state.
+	Counts map[TargetState]int `json:"counts,omitempty"`
+	// Targets are empty in lists, which count alone.
 	Targets []Target `json:"targets"`
+}
+
+// CountTargets counts boxes by their state.
+func CountTargets(targets []Target) map[TargetState]int {
+	counts := map[TargetState]int{}
+	for i := range targets {
+		counts[targets[i].State]++
+	}
+	return counts
 }
 
 // GateResult is how a gate judged.
@@ -237,9 +252,12 @@ type Traits struct {
 	Labels map[string]string `json:"labels,omitempty"`
 }
 
-// RolloutList is the newest rollouts first.
+// RolloutList is one page of rollouts, newest first. Their waves have counts in
+// place of boxes; one rollout alone has its boxes.
 type RolloutList struct {
-	Items []Rollout `json:"items"`
+	Items         []Rollout `json:"items"`
+	NextPageToken string    `json:"next_page_token" doc:"empty after the last page"`
+	TotalSize     int       `json:"total_size" doc:"rollouts on all pages"`
 }
 
 // RolloutAction is what a person wants of a rollout. Asking for what already is

@@ -157,6 +157,18 @@ function boxList(query) {
   });
 }
 
+/** rolloutList counts boxes in place of naming them, as the controller does. */
+function rolloutList(query) {
+  const size = Number(query.get("page_size") ?? 100);
+  const start = Number(query.get("page_token") ?? 0);
+  const all = sample.rollouts.map((r) => ({ ...r, waves: r.waves.map((w) => ({ ...w, targets: [] })) }));
+  return shift({
+    items: all.slice(start, start + size),
+    next_page_token: start + size < all.length ? String(start + size) : "",
+    total_size: all.length,
+  });
+}
+
 function act(rollout, action) {
   const state = {
     start: "running",
@@ -223,7 +235,7 @@ function answer(path, query, body) {
     return shift(restores);
   }
   if (kind === "rollouts") {
-    if (!id) return shift({ items: sample.rollouts });
+    if (!id) return rolloutList(query);
     const rollout = sample.rollouts.find((r) => r.id === id);
     return part === "actions" && rollout ? act(rollout, body.action) : found(rollout);
   }

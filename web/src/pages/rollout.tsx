@@ -9,7 +9,7 @@ import { Icon } from "../ui/icons";
 import { Ago, Card, Clock, Facts, Fault, Loading, Page, Scroll } from "../ui/parts";
 import { lookOf, State, useWord } from "../ui/state";
 import { Gates } from "./gates";
-import { Bar, tally, targetsOf, useTallyWords } from "./progress";
+import { Bar, tally, useTallyWords } from "./progress";
 import { Actions } from "./rolloutactions";
 import { Target as TargetName } from "./rollouts";
 import { Sentence } from "./sentence";
@@ -37,7 +37,8 @@ export function RolloutPage() {
       title={<TargetName rollout={rollout} />}
       aside={
         <>
-          {t("rollout.to", { count: targetsOf(rollout).length })} · <span className="code">{rollout.id}</span>
+          {t("rollout.to", { count: tally(rollout.waves).total })} ·{" "}
+          <span className="code">{rollout.id}</span>
         </>
       }
     >
@@ -128,7 +129,7 @@ function useSize(): (size: string) => string {
 function WaveCard({ wave, index, rollout }: { wave: Wave; index: number; rollout: Rollout }) {
   const { t } = useTranslation();
   const words = useTallyWords();
-  const counts = tally(wave.targets ?? []);
+  const counts = tally([wave]);
   const size = rollout.request.waves?.[index];
   const sizeWord = useSize();
   return (
@@ -163,9 +164,9 @@ function Targets({ rollout }: { rollout: Rollout }) {
   const word = useWord();
   const { state } = route.useSearch();
   const navigate = route.useNavigate();
-  const counts = tally(targetsOf(rollout));
+  const counts = tally(rollout.waves);
   const rows = rollout.waves.flatMap((wave, index) =>
-    (wave.targets ?? []).map((target) => ({ target, wave: index + 1 })),
+    wave.targets.map((target) => ({ target, wave: index + 1 })),
   );
   const shown = state ? rows.filter((row) => row.target.state === state) : rows;
   return (

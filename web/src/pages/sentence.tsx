@@ -3,7 +3,7 @@
 import { useTranslation } from "react-i18next";
 import type { Rollout } from "../api/generated";
 import { useWord } from "../ui/state";
-import { tally, targetsOf, useTallyWords } from "./progress";
+import { tally, useTallyWords } from "./progress";
 
 export function Sentence({ rollout, strong }: { rollout: Rollout; strong?: boolean }) {
   const { i18n } = useTranslation();
@@ -14,7 +14,7 @@ export function Sentence({ rollout, strong }: { rollout: Rollout; strong?: boole
   return (
     <>
       <p className={className}>
-        {word("rollout", rollout.state)}: {words(tally(targetsOf(rollout)))}
+        {word("rollout", rollout.state)}: {words(tally(rollout.waves))}
       </p>
       <p lang="en" className="text-soft">
         {rollout.sentence}

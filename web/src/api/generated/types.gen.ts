@@ -1729,6 +1729,7 @@ export type Rollout = {
     id: string;
     kind: string;
     late?: boolean;
+    overtaken?: boolean;
     request: PlanRequest;
     rollback_of?: string;
     rolled_back_by?: Array<string>;
@@ -1762,6 +1763,14 @@ export type RolloutEventList = {
 
 export type RolloutList = {
     items: Array<Rollout>;
+    /**
+     * empty after the last page
+     */
+    next_page_token: string;
+    /**
+     * rollouts on all pages
+     */
+    total_size: number;
 };
 
 export type Secret = {
@@ -2554,6 +2563,9 @@ export type VisitStop = {
 
 export type Wave = {
     approved_by?: Array<string>;
+    counts?: {
+        [key: string]: number;
+    };
     ended?: string;
     gates?: Array<Gate>;
     reason?: string;
@@ -5250,7 +5262,13 @@ export type DropRolloutLockResponse = DropRolloutLockResponses[keyof DropRollout
 export type ListRolloutsData = {
     body?: never;
     path?: never;
-    query?: never;
+    query?: {
+        page_size?: number;
+        /**
+         * next_page_token of the page before
+         */
+        page_token?: string;
+    };
     url: '/api/v1/rollouts';
 };
 
@@ -5263,6 +5281,10 @@ export type ListRolloutsErrors = {
      * Forbidden
      */
     403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
     /**
      * Internal Server Error
      */
