@@ -5,7 +5,6 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -21,6 +20,7 @@ import (
 	"github.com/edgeherd/edgeherd/internal/boxconfig"
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
 	"github.com/edgeherd/edgeherd/internal/identity"
+	"github.com/edgeherd/edgeherd/internal/phrase"
 	"github.com/edgeherd/edgeherd/models"
 )
 
@@ -246,10 +246,10 @@ func (a *API) order(ctx context.Context, c cargo, req fleetapi.PlanRequest, boxe
 type cargo struct {
 	kind   string
 	target models.Ref
-	bytes  int64                  // download of a box that has nothing yet
-	sizes  map[identity.ID]int64  // download of a box, where it is less
-	unfit  map[identity.ID]string // why boxes cannot take it
-	draws  []fleetapi.Draw        // of boxes that run it already
+	bytes  int64                         // download of a box that has nothing yet
+	sizes  map[identity.ID]int64         // download of a box, where it is less
+	unfit  map[identity.ID]phrase.Phrase // why boxes cannot take it
+	draws  []fleetapi.Draw               // of boxes that run it already
 }
 
 // modelCargo finds a model version and checks that every box may replace with
@@ -302,18 +302,18 @@ func (a *API) releaseCargo(ctx context.Context, version string, boxes []fleetapi
 	if err != nil {
 		return cargo{}, err
 	}
-	c := cargo{kind: fleetapi.KindAgent, target: models.Ref{Name: firmware.KindAgent, Version: version, Digest: r.Digest}, unfit: map[identity.ID]string{}}
+	c := cargo{kind: fleetapi.KindAgent, target: models.Ref{Name: firmware.KindAgent, Version: version, Digest: r.Digest}, unfit: map[identity.ID]phrase.Phrase{}}
 	for _, b := range boxes {
 		arch := b.Inventory.Arch
 		build, ok := r.Release.For("linux", arch)
 		least, agent := r.Release.MinAgent, b.Inventory.Agent
 		switch {
 		case arch == "":
-			c.unfit[b.ID] = b.Name + " has never said what machine it is"
+			c.unfit[b.ID] = phrase.Of("never-said", "%s has never said what machine it is", b.Name)
 		case !ok:
-			c.unfit[b.ID] = fmt.Sprintf("release %s has no build for %s, which is linux/%s", version, b.Name, arch)
+			c.unfit[b.ID] = phrase.Of("no-build-for", "release %s has no build for %s, which is linux/%s", version, b.Name, arch)
 		case least != "" && firmware.ValidVersion(agent) && firmware.CompareVersions(agent, least) < 0:
-			c.unfit[b.ID] = fmt.Sprintf("release %s needs agent %s or newer, %s has %s", version, least, b.Name, agent)
+			c.unfit[b.ID] = phrase.Of("release-needs", "release %s needs agent %s or newer, %s has %s", version, least, b.Name, agent)
 		default:
 			c.bytes = max(c.bytes, build.SizeBytes)
 		}

@@ -180,9 +180,11 @@ function act(rollout, action) {
   }[action];
   if (!state) throw new Refused(422, `no action ${action}`);
   if (action === "approve")
-    for (const wave of rollout.waves) if (wave.state === "waiting") delete wave.reason;
+    for (const wave of rollout.waves)
+      if (wave.state === "waiting") for (const key of ["reason", "reason_said"]) delete wave[key];
   if (action === "rollback") rollout.rolled_back_by = ["r-z7y6x5w4v3"];
   rollout.state = state;
+  delete rollout.sentence_said;
   rollout.sentence = `${action[0].toUpperCase()}${action.slice(1)}: asked by the mock server`;
   tell({ topic: "rollouts", id: rollout.id });
   return shift(rollout);

@@ -299,6 +299,7 @@ export type BoxModel = {
     desired_digest: string;
     desired_version?: string;
     err?: string;
+    err_said?: Phrase;
     name: string;
     phase?: string;
     running_digest: string;
@@ -982,8 +983,10 @@ export type Finding = {
 
 export type Gate = {
     allowed: string;
+    allowed_said?: Phrase;
     bad: number;
     measured: string;
+    measured_said?: Phrase;
     name: string;
     result: string;
     sample: number;
@@ -1402,7 +1405,10 @@ export type PendingDocument = {
 export type Phrase = {
     args?: Array<string>;
     code?: string;
-    text: string;
+    in?: {
+        [key: string]: Phrase;
+    };
+    text?: string;
 };
 
 export type PinModel = {
@@ -1442,6 +1448,7 @@ export type PlanSkip = {
     later?: boolean;
     name: string;
     why: string;
+    why_said?: Phrase;
 };
 
 export type PlanVisits = {
@@ -1722,6 +1729,7 @@ export type RetiredModel = {
 
 export type Rollout = {
     affected?: string;
+    affected_said?: Phrase;
     bytes_per_box: number;
     created: string;
     draws?: Array<Draw>;
@@ -1734,12 +1742,14 @@ export type Rollout = {
     rollback_of?: string;
     rolled_back_by?: Array<string>;
     sentence: string;
+    sentence_said?: Phrase;
     sheet?: PlanSheet;
     started?: string;
     started_by?: string;
     state: string;
     target: Ref;
     warnings: Array<string>;
+    warnings_said?: Array<Phrase>;
     waves: Array<Wave>;
 };
 
@@ -2075,6 +2085,7 @@ export type Summary = {
      * why the database takes no messages of boxes
      */
     trouble?: string;
+    trouble_said?: Phrase;
     updates: {
         [key: string]: number;
     };
@@ -2088,6 +2099,7 @@ export type Target = {
     box: string;
     changed?: string;
     err?: string;
+    err_said?: Phrase;
     joined?: boolean;
     name: string;
     offered?: string;
@@ -2098,6 +2110,7 @@ export type Target = {
     state: string;
     traits: Traits;
     waits?: string;
+    waits_said?: Phrase;
 };
 
 export type TensorSpec = {
@@ -2569,6 +2582,7 @@ export type Wave = {
     ended?: string;
     gates?: Array<Gate>;
     reason?: string;
+    reason_said?: Phrase;
     soak_ends?: string;
     started?: string;
     state: string;
