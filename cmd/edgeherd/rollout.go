@@ -22,8 +22,8 @@ func rolloutCommand(c *cli) *cobra.Command {
 	return c.group("rollout", "Bring a model or an agent release to boxes, in waves",
 		rolloutPlanCommand(c), rolloutStartCommand(c), rolloutWatchCommand(c),
 		c.call("list", "Rollouts, newest first", c.rolloutList),
-		c.call("status ID", "One rollout with its waves and boxes", c.rolloutStatus),
-		rolloutHistoryCommand(c),
+		also(c.call("status ID", "One rollout with its waves and boxes", c.rolloutStatus), "show"),
+		also(c.call("events ID", "What was decided and why, oldest first", c.rolloutEvents), "history"),
 		rolloutReplayCommand(c),
 		rolloutAct(c, "pause", "Offer the version to no further box"),
 		rolloutAct(c, "resume", "Go on after a pause"),
@@ -40,9 +40,9 @@ func rolloutCommand(c *cli) *cobra.Command {
 	)
 }
 
-func rolloutHistoryCommand(c *cli) *cobra.Command {
-	cmd := c.call("events ID", "What was decided and why, oldest first", c.rolloutEvents)
-	cmd.Aliases = []string{"history"}
+// also gives a command another name.
+func also(cmd *cobra.Command, name string) *cobra.Command {
+	cmd.Aliases = append(cmd.Aliases, name)
 	return cmd
 }
 
@@ -252,7 +252,7 @@ func targets(r fleetapi.Rollout) []fleetapi.Target {
 }
 
 func (c *cli) rolloutList(ctx context.Context, client *fleetapi.Client, _ []string) error {
-	list, err := client.Rollouts(ctx)
+	list, err := client.AllRollouts(ctx)
 	if err != nil {
 		return err
 	}
@@ -262,11 +262,17 @@ func (c *cli) rolloutList(ctx context.Context, client *fleetapi.Client, _ []stri
 }
 
 func rolloutSheet(kind string, value any, list []fleetapi.Rollout) sheet {
-	s := sheet{kind: kind, item: "rollout", value: value, narrow: 6, head: []string{"ID", "STATE", "TARGET", "BOXES", "SUCCEEDED", "FAILED", "WAVES", "CREATED", "SENTENCE"}}
+	s := sheet{kind: kind, item: "rollout", value: value, narrow: 7, head: []string{"ID", "STATE", "TARGET", "BOXES", "SUCCEEDED", "FAILED", "AGE", "WAVES", "CREATED", "SENTENCE"}}
+	now := time.Now()
 	for _, r := range list {
-		all := targets(r)
-		s.rows = append(s.rows, []string{r.ID, string(r.State), r.Target.String(), strconv.Itoa(len(all)), strconv.Itoa(count(all, fleetapi.TargetSucceeded)),
-			strconv.Itoa(count(all, fleetapi.TargetFailed)), strconv.Itoa(len(r.Waves)), r.Created.Format(time.RFC3339), r.Sentence})
+		boxes, by := 0, map[fleetapi.TargetState]int{}
+		for _, w := range r.Waves {
+			for state, n := range w.Counts {
+				boxes, by[state] = boxes+n, by[state]+n
+			}
+		}
+		s.rows = append(s.rows, []string{r.ID, string(r.State), r.Target.String(), strconv.Itoa(boxes), strconv.Itoa(by[fleetapi.TargetSucceeded]),
+			strconv.Itoa(by[fleetapi.TargetFailed]), age(&r.Created, now), strconv.Itoa(len(r.Waves)), r.Created.Format(time.RFC3339), r.Sentence})
 		s.names = append(s.names, r.ID)
 	}
 	return s

@@ -79,7 +79,7 @@ func readRollout(node *yaml.Node) (fleetapi.PlanRequest, error) {
 // applyRollouts starts what was not started yet. Applying the same again starts
 // nothing: neither what runs or is done, nor what somebody or a gate has stopped.
 func (c *cli) applyRollouts(ctx context.Context, client *fleetapi.Client, want []fleetapi.PlanRequest, o startFlags) error {
-	have, err := client.Rollouts(ctx)
+	have, err := client.AllRollouts(ctx)
 	if err != nil {
 		return err
 	}

@@ -134,7 +134,8 @@ func init() {
 				p.Errors = append(p.Errors, fleetapi.Fault{Message: err.Error()})
 			}
 		}
-		if len(p.Errors) > 0 {
+		// Of a fault of our own nobody knows how far it came.
+		if len(p.Errors) > 0 && status < http.StatusInternalServerError {
 			p.Hint = "Correct that and try again; nothing was changed."
 		}
 		return p

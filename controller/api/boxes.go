@@ -12,6 +12,7 @@ import (
 
 	"github.com/edgeherd/edgeherd/controller/authz"
 	"github.com/edgeherd/edgeherd/controller/registry"
+	"github.com/edgeherd/edgeherd/controller/rollout"
 	"github.com/edgeherd/edgeherd/controller/store"
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
 	"github.com/edgeherd/edgeherd/internal/identity"
@@ -57,7 +58,8 @@ func (a *API) summary(ctx context.Context, _ *nothing) (fleetapi.Summary, error)
 		Total: len(boxes), Links: map[string]int{}, Healths: map[string]int{}, Updates: map[string]int{},
 		Development: a.development(ctx), Version: a.opts.Version, Time: a.opts.WallClock().UTC(),
 	}
-	s.Trouble = a.trouble()
+	trouble := a.trouble()
+	s.Trouble, s.TroubleSaid = trouble.Text, trouble.Beside()
 	for _, b := range boxes {
 		s.Links[string(b.Link)]++
 		s.Healths[string(b.Health)]++
@@ -128,6 +130,9 @@ func (a *API) getBox(ctx context.Context, in *boxInput) (fleetapi.Box, error) {
 		return fleetapi.Box{}, err
 	}
 	registry.Serve(&v, b, serving)
+	for i, m := range v.Models {
+		v.Models[i].ErrSaid = rollout.BoxSays(m.Err).Beside()
+	}
 	return v, a.addPending(ctx, b, &v)
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/edgeherd/edgeherd/internal/boxconfig"
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
 	"github.com/edgeherd/edgeherd/internal/identity"
+	"github.com/edgeherd/edgeherd/internal/phrase"
 	"github.com/edgeherd/edgeherd/internal/wire"
 )
 
@@ -310,12 +311,12 @@ func (a *API) configCargo(ctx context.Context, req *fleetapi.PlanRequest, boxes 
 		return cargo{}, nil, err
 	}
 	d.boxes, d.lib[v.Ref.String()] = boxes, v
-	c := cargo{kind: fleetapi.KindConfig, target: v.Ref, unfit: map[identity.ID]string{}}
+	c := cargo{kind: fleetapi.KindConfig, target: v.Ref, unfit: map[identity.ID]phrase.Phrase{}}
 	left := []fleetapi.Box{}
 	for _, change := range d.changes([]config.Version{v}) {
 		left = append(left, change.Box)
 		if change.Err != nil {
-			c.unfit[change.Box.ID] = change.Err.Error()
+			c.unfit[change.Box.ID] = phrase.Plain(change.Err.Error())
 		} else if change.Now != nil {
 			c.bytes = max(c.bytes, int64(len(change.Now.Content)))
 		}

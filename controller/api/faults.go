@@ -9,6 +9,7 @@ import (
 	"github.com/edgeherd/edgeherd/controller/store"
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
 	"github.com/edgeherd/edgeherd/internal/identity"
+	"github.com/edgeherd/edgeherd/internal/phrase"
 )
 
 // boxFaults joins what is stored with what was counted since.
@@ -40,20 +41,19 @@ func (a *API) boxFaults(ctx context.Context, in *boxInput) (fleetapi.BoxFaultLis
 	return list, nil
 }
 
-// trouble says for people why nothing is stored, "" when all is well.
-func (a *API) trouble() string {
+// trouble says for people why nothing is stored; nothing when all is well.
+func (a *API) trouble() phrase.Phrase {
 	switch err := a.opts.Trouble(); {
 	case err == nil:
-		return ""
+		return phrase.Phrase{}
 	case store.IsFull(err):
-		return fullDetail
+		return full
 	default:
-		return "The database takes no messages of boxes; boxes keep what they have. The log of the controller says why."
+		return phrase.Of("db-refuses", "The database takes no messages of boxes; boxes keep what they have. The log of the controller says why.")
 	}
 }
 
 // What is said when the disk of the database is full.
-const (
-	fullDetail = "The disk of the database is full: nothing is stored, boxes keep what they have."
-	fullHint   = "Make room on the disk of the database. It goes on by itself, without a restart."
-)
+var full = phrase.Of("db-full", "The disk of the database is full: nothing is stored, boxes keep what they have.")
+
+const fullHint = "Make room on the disk of the database. It goes on by itself, without a restart."

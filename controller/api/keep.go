@@ -112,12 +112,12 @@ func (a *API) retireModel(ctx context.Context, in *versionInput) (fleetapi.Retir
 			}
 		}
 	}
-	rollouts, err := a.opts.Store.Rollouts(ctx)
+	rollouts, err := a.opts.Store.Rollouts(ctx, fleetapi.RolloutDraft, fleetapi.RolloutRunning, fleetapi.RolloutPaused, fleetapi.RolloutHalted)
 	if err != nil {
 		return fleetapi.RetiredModel{}, err
 	}
 	for _, r := range rollouts {
-		if r.State != fleetapi.RolloutDone && r.State != fleetapi.RolloutCanceled && r.Target.Digest == m.Digest {
+		if r.Target.Digest == m.Digest {
 			return fleetapi.RetiredModel{}, conflict("Cancel it first: edgeherd rollout cancel "+r.ID, "rollout %s of %s is %s", r.ID, m.Ref(), r.State)
 		}
 	}

@@ -89,6 +89,7 @@ func seen(ctx context.Context, r fleetapi.Rollout) (fleetapi.Rollout, bool) {
 	}
 	out, mine := r, false
 	out.Sentence, out.Affected, out.Request, out.Sheet = "", "", fleetapi.PlanRequest{Model: r.Request.Model, Release: r.Request.Release}, nil
+	out.SentenceSaid, out.AffectedSaid, out.WarningsSaid = nil, nil, nil
 	out.Warnings, out.Waves = []string{}, []fleetapi.Wave{}
 	for _, w := range r.Waves {
 		part := fleetapi.Wave{State: w.State, Tail: w.Tail, Started: w.Started, Ended: w.Ended, SoakEnds: w.SoakEnds, Targets: []fleetapi.Target{}}
@@ -97,6 +98,7 @@ func seen(ctx context.Context, r fleetapi.Rollout) (fleetapi.Rollout, bool) {
 				part.Targets, mine = append(part.Targets, t), true
 			}
 		}
+		part.Counts = fleetapi.CountTargets(part.Targets)
 		out.Waves = append(out.Waves, part)
 	}
 	return out, mine

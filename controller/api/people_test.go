@@ -220,7 +220,7 @@ func TestT32RolloutsShowOwnBoxesOnly(t *testing.T) {
 			}
 		}
 	}
-	if n != 1 || got.Sheet != nil || got.Sentence != "" {
+	if n != 1 || got.Sheet != nil || got.Sentence != "" || got.SentenceSaid != nil || got.WarningsSaid != nil {
 		t.Errorf("%d targets, %+v", n, got)
 	}
 	if answer := w.ask("tech-c", "GET", "/api/v1/rollouts/"+r.ID, ""); answer.status != http.StatusNotFound {

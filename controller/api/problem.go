@@ -46,7 +46,7 @@ func (a *API) problem(ctx context.Context, what string, err error) error {
 	case errors.Is(err, store.ErrConflict):
 		return fleetapi.Problem(http.StatusConflict, err.Error(), "Raise the version: a version never changes its content.")
 	case store.IsFull(err):
-		return fleetapi.Problem(http.StatusInsufficientStorage, fullDetail, fullHint)
+		return fleetapi.Problem(http.StatusInsufficientStorage, full.Text, fullHint)
 	case ctx.Err() != nil:
 		return fleetapi.Problem(http.StatusServiceUnavailable, "the request ended before its answer", "")
 	}

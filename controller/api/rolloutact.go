@@ -42,6 +42,9 @@ func (a *API) actOnRollout(ctx context.Context, in *actInput) (fleetapi.Rollout,
 		return a.rollBack(ctx, in.ID, act)
 	}
 	r, err := a.act(ctx, in.ID, act)
+	if err == nil {
+		r.Overtaken, err = a.opts.Store.Overtaken(ctx, r)
+	}
 	return whole(r), err
 }
 

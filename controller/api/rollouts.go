@@ -2,8 +2,10 @@ package api
 
 import (
 	"context"
+	"encoding/base64"
+	"encoding/json"
 	"errors"
-	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 
@@ -15,36 +17,98 @@ import (
 	"github.com/edgeherd/edgeherd/controller/store"
 	"github.com/edgeherd/edgeherd/firmware"
 	"github.com/edgeherd/edgeherd/internal/blob"
+	"github.com/edgeherd/edgeherd/internal/boxconfig"
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
 	"github.com/edgeherd/edgeherd/internal/identity"
+	"github.com/edgeherd/edgeherd/internal/phrase"
 	"github.com/edgeherd/edgeherd/models"
 )
 
 func (a *API) registerRollouts() {
-	route(a, get("/rollouts", "listRollouts", "Rollouts, newest first", "rollouts"), a.listRollouts)
+	route(a, get("/rollouts", "listRollouts", "Rollouts, newest first, with counts of boxes", "rollouts"), a.listRollouts)
 	route(a, get("/rollouts/{id}", "getRollout", "One rollout", "rollouts"), a.getRollout)
 	route(a, a.acting(post("/rollouts", "planRollout", "Plan a rollout: which box in which wave. Nothing happens before it is started", "rollouts")), a.planRollout)
 	route(a, a.acting(post("/rollouts/{id}/actions", "actOnRollout", "Start, pause, resume, approve, skip, cancel or roll back", "rollouts")), a.actOnRollout)
 	a.registerRolloutHistory()
 }
 
-func (a *API) listRollouts(ctx context.Context, _ *nothing) (fleetapi.RolloutList, error) {
-	list := fleetapi.RolloutList{Items: []fleetapi.Rollout{}}
-	all, err := a.opts.Store.Rollouts(ctx)
-	for _, r := range all {
-		if r, ok := seen(ctx, r); ok {
-			list.Items = append(list.Items, r)
-		}
-	}
-	return list, err
+type listRolloutsInput struct {
+	PageSize  int    `query:"page_size" minimum:"1" maximum:"1000" default:"100"`
+	PageToken string `query:"page_token" maxLength:"8192" doc:"next_page_token of the page before"`
 }
 
-// whole writes empty lists as lists, never as null.
+// listRollouts counts boxes; who sees some sites only is counted theirs.
+func (a *API) listRollouts(ctx context.Context, in *listRolloutsInput) (fleetapi.RolloutList, error) {
+	list := fleetapi.RolloutList{Items: []fleetapi.Rollout{}}
+	var after store.RolloutPlace
+	if in.PageToken != "" {
+		raw, err := base64.RawURLEncoding.DecodeString(in.PageToken)
+		if err != nil || json.Unmarshal(raw, &after) != nil || after.ID == "" {
+			return list, badRequest("Begin again without page_token.", "the page token is not one of this list")
+		}
+	}
+	page, total, err := a.rolloutPage(ctx, after, in.PageSize+1)
+	if err != nil {
+		return list, err
+	}
+	list.TotalSize = total
+	for _, r := range page[:min(in.PageSize, len(page))] {
+		list.Items = append(list.Items, listed(r))
+	}
+	if len(page) > in.PageSize {
+		raw, err := json.Marshal(store.PlaceOf(page[in.PageSize-1]))
+		if err != nil {
+			return list, err
+		}
+		list.NextPageToken = base64.RawURLEncoding.EncodeToString(raw)
+	}
+	return list, nil
+}
+
+// ownPage is how many rollouts are looked at in one go for a box of the caller's.
+const ownPage = 100
+
+// rolloutPage returns up to n rollouts after a place that the caller sees, and
+// how many they see at all.
+func (a *API) rolloutPage(ctx context.Context, after store.RolloutPlace, n int) (page []fleetapi.Rollout, total int, err error) {
+	if who(ctx).Everywhere() {
+		return a.opts.Store.RolloutPage(ctx, after, n, false)
+	}
+	reached := after == store.RolloutPlace{}
+	for at := (store.RolloutPlace{}); ; {
+		some, _, err := a.opts.Store.RolloutPage(ctx, at, ownPage, true)
+		if err != nil || len(some) == 0 {
+			return page, total, err
+		}
+		for _, r := range some {
+			at = store.PlaceOf(r)
+			reached = reached || at.CreatedMs < after.CreatedMs || at.CreatedMs == after.CreatedMs && at.ID < after.ID
+			if r, ok := seen(ctx, r); ok {
+				total++
+				if reached && len(page) < n {
+					page = append(page, r)
+				}
+			}
+		}
+	}
+}
+
+// listed is a rollout as lists show it: its boxes are counted, not named.
+func listed(r fleetapi.Rollout) fleetapi.Rollout {
+	r.Waves, r.Warnings, r.Sheet = append([]fleetapi.Wave{}, r.Waves...), append([]string{}, r.Warnings...), nil
+	for i := range r.Waves {
+		r.Waves[i].Targets = []fleetapi.Target{}
+	}
+	return r
+}
+
+// whole writes empty lists as lists, never as null, and counts boxes.
 func whole(r fleetapi.Rollout) fleetapi.Rollout {
 	r.Waves = append([]fleetapi.Wave{}, r.Waves...)
 	r.Warnings = append([]string{}, r.Warnings...)
 	for i := range r.Waves {
 		r.Waves[i].Targets = append([]fleetapi.Target{}, r.Waves[i].Targets...)
+		r.Waves[i].Counts = fleetapi.CountTargets(r.Waves[i].Targets)
 	}
 	return r
 }
@@ -55,6 +119,12 @@ type rolloutInput struct {
 
 func (a *API) getRollout(ctx context.Context, in *rolloutInput) (fleetapi.Rollout, error) {
 	r, err := a.opts.Store.Rollout(ctx, in.ID)
+	if errors.Is(err, store.ErrNotFound) && who(ctx).Everywhere() {
+		return r, a.noRollout(ctx, in.ID, err)
+	}
+	if err == nil {
+		r.Overtaken, err = a.opts.Store.Overtaken(ctx, r)
+	}
 	if err != nil {
 		return r, err
 	}
@@ -63,6 +133,20 @@ func (a *API) getRollout(ctx context.Context, in *rolloutInput) (fleetapi.Rollou
 		return r, refused(authz.ErrForeign)
 	}
 	return r, nil
+}
+
+// noRollout names the rollout that may have been meant by an id that is none's.
+func (a *API) noRollout(ctx context.Context, id string, err error) error {
+	heads, failed := a.opts.Store.RolloutHeads(ctx)
+	if failed != nil {
+		return failed
+	}
+	for _, h := range heads {
+		if boxconfig.Near(id, h.ID) || len(id) > len("r-abc") && strings.HasPrefix(h.ID, id) {
+			return fleetapi.Problem(http.StatusNotFound, err.Error(), "Did you mean "+h.ID+"? See which there are: edgeherd rollout list")
+		}
+	}
+	return err
 }
 
 type planInput struct {
@@ -111,14 +195,14 @@ func (a *API) planRollout(ctx context.Context, in *planInput) (fleetapi.Rollout,
 	d.Object, d.After, d.Note = "rollout "+r.ID, audit.Digest(r), c.target.String()
 	if err := a.free(ctx, r); err != nil || in.DryRun {
 		d.Drop()
-		return r, err
+		return whole(r), err
 	}
 	if err := a.opts.Store.PutRollout(ctx, r); err != nil {
 		return fleetapi.Rollout{}, err
 	}
 	a.log.Info("rollout planned", "rollout", r.ID, "model", c.target.String(), "by", who(ctx).Name)
 	a.changed(fleetapi.Change{Topic: "rollouts", ID: r.ID})
-	return r, nil
+	return whole(r), nil
 }
 
 func given(s string) int {
@@ -162,10 +246,10 @@ func (a *API) order(ctx context.Context, c cargo, req fleetapi.PlanRequest, boxe
 type cargo struct {
 	kind   string
 	target models.Ref
-	bytes  int64                  // download of a box that has nothing yet
-	sizes  map[identity.ID]int64  // download of a box, where it is less
-	unfit  map[identity.ID]string // why boxes cannot take it
-	draws  []fleetapi.Draw        // of boxes that run it already
+	bytes  int64                         // download of a box that has nothing yet
+	sizes  map[identity.ID]int64         // download of a box, where it is less
+	unfit  map[identity.ID]phrase.Phrase // why boxes cannot take it
+	draws  []fleetapi.Draw               // of boxes that run it already
 }
 
 // modelCargo finds a model version and checks that every box may replace with
@@ -218,18 +302,18 @@ func (a *API) releaseCargo(ctx context.Context, version string, boxes []fleetapi
 	if err != nil {
 		return cargo{}, err
 	}
-	c := cargo{kind: fleetapi.KindAgent, target: models.Ref{Name: firmware.KindAgent, Version: version, Digest: r.Digest}, unfit: map[identity.ID]string{}}
+	c := cargo{kind: fleetapi.KindAgent, target: models.Ref{Name: firmware.KindAgent, Version: version, Digest: r.Digest}, unfit: map[identity.ID]phrase.Phrase{}}
 	for _, b := range boxes {
 		arch := b.Inventory.Arch
 		build, ok := r.Release.For("linux", arch)
 		least, agent := r.Release.MinAgent, b.Inventory.Agent
 		switch {
 		case arch == "":
-			c.unfit[b.ID] = b.Name + " has never said what machine it is"
+			c.unfit[b.ID] = phrase.Of("never-said", "%s has never said what machine it is", b.Name)
 		case !ok:
-			c.unfit[b.ID] = fmt.Sprintf("release %s has no build for %s, which is linux/%s", version, b.Name, arch)
+			c.unfit[b.ID] = phrase.Of("no-build-for", "release %s has no build for %s, which is linux/%s", version, b.Name, arch)
 		case least != "" && firmware.ValidVersion(agent) && firmware.CompareVersions(agent, least) < 0:
-			c.unfit[b.ID] = fmt.Sprintf("release %s needs agent %s or newer, %s has %s", version, least, b.Name, agent)
+			c.unfit[b.ID] = phrase.Of("release-needs", "release %s needs agent %s or newer, %s has %s", version, least, b.Name, agent)
 		default:
 			c.bytes = max(c.bytes, build.SizeBytes)
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/edgeherd/edgeherd/internal/blob"
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
 	"github.com/edgeherd/edgeherd/internal/identity"
+	"github.com/edgeherd/edgeherd/internal/phrase"
 	"github.com/edgeherd/edgeherd/internal/trust"
 	"github.com/edgeherd/edgeherd/internal/trust/tufclient"
 	"github.com/edgeherd/edgeherd/internal/trust/tufrepo"
@@ -164,9 +165,9 @@ func (a *API) mustBeListed(ctx context.Context, c *cargo, boxes []fleetapi.Box) 
 	for _, b := range boxes {
 		if err := t.Fits(b.Inventory.Agent, b.Inventory.Class, b.Inventory.Arch); err != nil {
 			if c.unfit == nil {
-				c.unfit = map[identity.ID]string{}
+				c.unfit = map[identity.ID]phrase.Phrase{}
 			}
-			c.unfit[b.ID] = fmt.Sprintf("%s: %s", b.Name, err)
+			c.unfit[b.ID] = phrase.Of("one-says", "%s: %s", b.Name, err.Error())
 		}
 	}
 	return nil

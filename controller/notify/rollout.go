@@ -126,10 +126,20 @@ func ofRollout(ev rollout.Event, r fleetapi.Rollout, now time.Time, d *i18n.Dict
 			}
 		}
 	}
-	lines := []string{r.Sentence, r.Affected, d.Put(phrase.Of("rollout-count", "Boxes: %d, succeeded: %d, failed: %d", told.Boxes, told.Succeeded, told.Failed)),
+	lines := []string{inWords(d, r.Sentence, r.SentenceSaid), inWords(d, r.Affected, r.AffectedSaid), d.Put(phrase.Of("rollout-count", "Boxes: %d, succeeded: %d, failed: %d", told.Boxes, told.Succeeded, told.Failed)),
 		d.Put(phrase.Of("rollout-id", "Rollout %s", r.ID))}
 	n.Text = strings.Join(slices.DeleteFunc(lines, func(l string) bool { return l == "" }), "\n")
 	return n
+}
+
+// inWords says a sentence with its phrase beside it in the language of a dictionary.
+func inWords(d *i18n.Dictionary, text string, said *phrase.Phrase) string {
+	if said == nil {
+		return text
+	}
+	p := *said
+	p.Text = text
+	return d.Put(p)
 }
 
 func titleOf(ev rollout.Event, r *care.ToldRollout) phrase.Phrase {

@@ -8,6 +8,7 @@ import (
 	"github.com/edgeherd/edgeherd/internal/blob"
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
 	"github.com/edgeherd/edgeherd/internal/identity"
+	"github.com/edgeherd/edgeherd/internal/phrase"
 )
 
 // The actions of people. A rollback is made of other rollouts: Back plans them.
@@ -40,14 +41,18 @@ func (a Act) On(r fleetapi.Rollout, now time.Time) (fleetapi.Rollout, error) {
 	begun := running || paused || r.State == fleetapi.RolloutHalted
 	switch {
 	case a.Action == ActStart && r.State == fleetapi.RolloutDraft:
-		r.State, r.Started, r.StartedBy, r.Sentence = fleetapi.RolloutRunning, &now, a.By, "Started"+a.because()+": "+boxes(total(r).open())
+		r.State, r.Started, r.StartedBy = fleetapi.RolloutRunning, &now, a.By
+		tell(&r, phrase.Of("started", "Started%s: %s", a.because(), boxes(total(r).open())))
 	case a.Action == ActPause && running:
-		r.State, r.Sentence = fleetapi.RolloutPaused, "Paused"+a.because()+": "+total(r).words()
+		r.State = fleetapi.RolloutPaused
+		tell(&r, phrase.Of("paused", "Paused%s: %s", a.because(), total(r).words()))
 	case a.Action == ActResume && paused:
-		r.State, r.Sentence = fleetapi.RolloutRunning, "Resumed"+a.because()+": "+total(r).words()
+		r.State = fleetapi.RolloutRunning
+		tell(&r, phrase.Of("resumed", "Resumed%s: %s", a.because(), total(r).words()))
 	case a.Action == ActCancel && (begun || r.State == fleetapi.RolloutDraft):
-		drop(&r, func(*fleetapi.Wave, *fleetapi.Target) bool { return true }, "", now)
-		r.State, r.Ended, r.Sentence = fleetapi.RolloutCanceled, &now, "Canceled"+a.because()+": "+total(r).words()
+		drop(&r, func(*fleetapi.Wave, *fleetapi.Target) bool { return true }, phrase.Phrase{}, now)
+		r.State, r.Ended = fleetapi.RolloutCanceled, &now
+		tell(&r, phrase.Of("canceled", "Canceled%s: %s", a.because(), total(r).words()))
 	case a.Action == ActApprove && begun:
 		return a.approve(r)
 	case a.Action == ActSkip && begun:
@@ -64,26 +69,33 @@ func (a Act) On(r fleetapi.Rollout, now time.Time) (fleetapi.Rollout, error) {
 	return r, nil
 }
 
-func (a Act) because() string {
-	s := ""
-	if a.By != "" {
-		s = " by " + a.By
+// because says who wanted it and why; it stands right behind a word.
+func (a Act) because() phrase.Phrase {
+	switch {
+	case a.By != "" && a.Reason != "":
+		return phrase.Of("by-why", " by %s (%s)", a.By, a.Reason)
+	case a.By != "":
+		return phrase.Of("by", " by %s", a.By)
+	case a.Reason != "":
+		return phrase.Of("why", " (%s)", a.Reason)
 	}
-	if a.Reason != "" {
-		s += " (" + a.Reason + ")"
-	}
-	return s
+	return phrase.Phrase{}
+}
+
+func tell(r *fleetapi.Rollout, sentence phrase.Phrase) {
+	r.Sentence, r.SentenceSaid = sentence.Text, sentence.Beside()
 }
 
 // drop gives up on boxes that were not offered the version yet. The others
 // keep what they have: taking it back is a rollout of its own.
-func drop(r *fleetapi.Rollout, which func(*fleetapi.Wave, *fleetapi.Target) bool, why string, now time.Time) int {
+func drop(r *fleetapi.Rollout, which func(*fleetapi.Wave, *fleetapi.Target) bool, why phrase.Phrase, now time.Time) int {
 	n := 0
 	for i := range r.Waves {
 		w := &r.Waves[i]
 		for j := range w.Targets {
 			if t := &w.Targets[j]; t.State == fleetapi.TargetScheduled && which(w, t) {
-				t.State, t.Err, t.Waits, t.Changed = fleetapi.TargetCanceled, why, "", &now
+				t.State, t.Changed = fleetapi.TargetCanceled, &now
+				t.Err, t.ErrSaid, t.Waits, t.WaitsSaid = why.Text, why.Beside(), "", nil
 				n++
 			}
 		}
@@ -136,12 +148,12 @@ func (a Act) approve(r fleetapi.Rollout) (fleetapi.Rollout, error) {
 		return r, fmt.Errorf("%s started the rollout; wave %d wants another person", a.By, i+1)
 	}
 	w.ApprovedBy = append(slices.Clone(w.ApprovedBy), a.By)
-	r.Sentence = fmt.Sprintf("Wave %d of %d approved%s: %s in it", i+1, len(r.Waves), a.because(), boxes(len(w.Targets)))
+	tell(&r, phrase.Of("approved", "Wave %d of %d approved%s: %s in it", i+1, len(r.Waves), a.because(), boxes(len(w.Targets))))
 	return r, nil
 }
 
 func (a Act) skip(r fleetapi.Rollout, now time.Time) (fleetapi.Rollout, error) {
-	why := "skipped" + a.because()
+	why := phrase.Of("skipped", "skipped%s", a.because())
 	if a.Box != "" {
 		for _, w := range r.Waves {
 			for _, t := range w.Targets {
@@ -154,7 +166,7 @@ func (a Act) skip(r fleetapi.Rollout, now time.Time) (fleetapi.Rollout, error) {
 				if drop(&r, func(_ *fleetapi.Wave, t *fleetapi.Target) bool { return t.Box == a.Box }, why, now) == 0 {
 					return r, nil
 				}
-				r.Sentence = fmt.Sprintf("%s %s", t.Name, why)
+				tell(&r, phrase.Of("box-skipped", "%s %s", t.Name, why))
 				return r, nil
 			}
 		}
@@ -175,13 +187,13 @@ func (a Act) skip(r fleetapi.Rollout, now time.Time) (fleetapi.Rollout, error) {
 	if n == 0 {
 		return r, fmt.Errorf("wave %d has no box left to skip: all %d were offered the version", i+1, len(w.Targets))
 	}
-	r.Sentence = fmt.Sprintf("Wave %d of %d %s: %s of it will not be offered the version", i+1, len(r.Waves), why, boxes(n))
+	tell(&r, phrase.Of("wave-skipped", "Wave %d of %d %s: %s of it will not be offered the version", i+1, len(r.Waves), why, boxes(n)))
 	return r, nil
 }
 
 // rollback ends the rollout, whose boxes are the targets of others now.
 func (a Act) rollback(r fleetapi.Rollout, now time.Time) fleetapi.Rollout {
-	drop(&r, func(*fleetapi.Wave, *fleetapi.Target) bool { return true }, "", now)
+	drop(&r, func(*fleetapi.Wave, *fleetapi.Target) bool { return true }, phrase.Phrase{}, now)
 	for _, id := range a.Rollouts {
 		if !slices.Contains(r.RolledBackBy, id) {
 			r.RolledBackBy = append(slices.Clone(r.RolledBackBy), id)
@@ -190,19 +202,16 @@ func (a Act) rollback(r fleetapi.Rollout, now time.Time) fleetapi.Rollout {
 	if r.State == fleetapi.RolloutRunning || r.State == fleetapi.RolloutPaused {
 		r.State, r.Ended = fleetapi.RolloutCanceled, &now
 	}
-	where := "everywhere"
+	by := phrase.Of("n-rollouts", "%d rollouts", len(a.Rollouts))
+	if len(a.Rollouts) == 1 {
+		by.Text = "1 rollout"
+	}
 	if a.Wave > 0 {
-		where = fmt.Sprintf("in wave %d", a.Wave)
+		tell(&r, phrase.Of("wave-taken-back", "Taken back in wave %d%s by %s", a.Wave, a.because(), by))
+		return r
 	}
-	r.Sentence = fmt.Sprintf("Taken back %s%s by %s", where, a.because(), rollouts(len(a.Rollouts)))
+	tell(&r, phrase.Of("taken-back", "Taken back everywhere%s by %s", a.because(), by))
 	return r
-}
-
-func rollouts(n int) string {
-	if n == 1 {
-		return "1 rollout"
-	}
-	return fmt.Sprintf("%d rollouts", n)
 }
 
 // Count is how many boxes an action is about.
@@ -263,14 +272,14 @@ func (a Act) String() string {
 	if a.Box != "" {
 		s += " " + string(a.Box)
 	}
-	return s + a.because()
+	return s + a.because().Text
 }
 
 // Planned is a rollout as it was planned: nothing has happened, nobody joined.
 func Planned(r fleetapi.Rollout) fleetapi.Rollout {
 	r = clone(r)
 	r.State, r.Started, r.Ended, r.Affected, r.RolledBackBy = fleetapi.RolloutDraft, nil, nil, "", nil
-	r.Sentence, r.StartedBy = "", ""
+	r.Sentence, r.SentenceSaid, r.AffectedSaid, r.StartedBy = "", nil, nil, ""
 	waves := r.Waves[:0]
 	for _, w := range r.Waves {
 		next := fleetapi.Wave{State: fleetapi.WaveWaiting, Tail: w.Tail}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
+	"github.com/edgeherd/edgeherd/internal/phrase"
 )
 
 // What a policy says of boxes with too little headroom, and of those of which
@@ -55,18 +56,18 @@ type draws map[string]draw
 
 // more is by how many watts a box comes to draw more, and how that is known;
 // empty: it is not. now is what it draws, busy the share of its CPU at work.
-func (d draw) more(now, busy float64) (watts float64, how string) {
+func (d draw) more(now, busy float64) (watts float64, how phrase.Phrase) {
 	switch {
 	case d.rose > 0:
-		return d.change, "measured on " + boxes(d.rose) + " of its class"
+		return d.change, phrase.Of("watts-rose", "measured on %s of its class", boxes(d.rose))
 	case now <= 0:
-		return 0, ""
+		return 0, how
 	case d.ran > 0:
-		return d.watts - now, fmt.Sprintf("%.0f W measured on %s of its class", d.watts, boxes(d.ran))
+		return d.watts - now, phrase.Of("watts-measured", "%.0f W measured on %s of its class", d.watts, boxes(d.ran))
 	case d.tried > 0:
-		return now * busy * (d.ratio - 1), "estimated from the trials of " + boxes(d.tried) + " of its class"
+		return now * busy * (d.ratio - 1), phrase.Of("watts-estimated", "estimated from the trials of %s of its class", boxes(d.tried))
 	}
-	return 0, ""
+	return 0, how
 }
 
 // sightings gather in one look at the targets what the version draws; nil: nobody asks.
@@ -166,9 +167,9 @@ func runs(b *fleetapi.Box, model, version string) bool {
 // warm is what is predicted of one box.
 type warm struct {
 	die, more, per, limit float64
-	how                   string // the watts are known
-	assumed               bool   // the limit
-	unknown               string // why nothing is predicted; else empty
+	how                   phrase.Phrase // the watts are known
+	assumed               bool          // the limit
+	unknown               phrase.Phrase // why nothing is predicted; else empty
 }
 
 // predict says how warm a box gets; hot: at its hottest of the last day, if that
@@ -191,51 +192,56 @@ func predict(h *fleetapi.Heat, cool *fleetapi.Cooling, d draw, hot bool) warm {
 	w.more, w.how = d.more(now, h.Busy)
 	switch {
 	case w.die <= 0:
-		w.unknown = "it reports no die temperature"
+		w.unknown = phrase.Of("die-unknown", "it reports no die temperature")
 	case w.per <= 0:
-		w.unknown = "its thermal resistance is not known"
+		w.unknown = phrase.Of("resistance-unknown", "its thermal resistance is not known")
 	case w.limit <= 0:
-		w.unknown = "it is not known where it throttles"
-	case w.how == "" && now <= 0:
-		w.unknown = "it reports no power"
-	case w.how == "":
-		w.unknown = "what the version draws on its class is not known"
+		w.unknown = phrase.Of("limit-unknown", "it is not known where it throttles")
+	case w.how.Text == "" && now <= 0:
+		w.unknown = phrase.Of("power-unknown", "it reports no power")
+	case w.how.Text == "":
+		w.unknown = phrase.Of("draw-unknown", "what the version draws on its class is not known")
 	}
 	return w
 }
 
 func (w warm) headroom() float64 { return Headroom(w.die, w.more, w.per, w.limit) }
 
-func (w warm) words(a Admission) string {
-	at := "it throttles at"
+func (w warm) words(a Admission) phrase.Phrase {
+	least := math.Floor(w.headroom())
 	if w.assumed {
-		at = "the limit is assumed to be"
+		return phrase.Of("headroom-assumed", "%.0f K of headroom, the policy wants %.0f K: %.0f °C and %+.0f W (%s) at %.2f K/W, the limit is assumed to be %.0f °C",
+			least, a.Headroom, w.die, w.more, w.how, w.per, w.limit)
 	}
-	return fmt.Sprintf("%.0f K of headroom, the policy wants %.0f K: %.0f °C and %+.0f W (%s) at %.2f K/W, %s %.0f °C",
-		math.Floor(w.headroom()), a.Headroom, w.die, w.more, w.how, w.per, at, w.limit)
+	return phrase.Of("headroom", "%.0f K of headroom, the policy wants %.0f K: %.0f °C and %+.0f W (%s) at %.2f K/W, it throttles at %.0f °C",
+		least, a.Headroom, w.die, w.more, w.how, w.per, w.limit)
 }
 
 // skip says why a target is not to get the version at all; empty: it is.
-func (b *bounds) skip(t *fleetapi.Target, f Fact) string {
+func (b *bounds) skip(t *fleetapi.Target, f Fact) phrase.Phrase {
 	a := b.c.p.Admission
 	if a == nil || f.Running == b.c.r.Target.Digest {
-		return ""
+		return phrase.Phrase{}
 	}
 	w := predict(f.Heat, f.Cooling, b.draws[t.Traits.Class], true)
 	switch {
-	case w.unknown != "" && a.Unknown == skipBox:
-		return "skipped: its headroom is not known: " + w.unknown
-	case w.unknown == "" && a.Else == skipBox && w.headroom() < a.Headroom:
-		return "skipped: " + w.words(*a)
+	case w.unknown.Text != "" && a.Unknown == skipBox:
+		return phrase.Of("skipped-for", "skipped: %s", headroomUnknown(w.unknown))
+	case w.unknown.Text == "" && a.Else == skipBox && w.headroom() < a.Headroom:
+		return phrase.Of("skipped-for", "skipped: %s", w.words(*a))
 	}
-	return ""
+	return phrase.Phrase{}
+}
+
+func headroomUnknown(why phrase.Phrase) phrase.Phrase {
+	return phrase.Of("headroom-unknown", "its headroom is not known: %s", why)
 }
 
 // cool says why a target waits for its cool hours; empty: it does not.
-func (b *bounds) cool(t *fleetapi.Target, f Fact) string {
+func (b *bounds) cool(t *fleetapi.Target, f Fact) (why phrase.Phrase) {
 	a := b.c.p.Admission
 	if a == nil || a.Else != deferBox || f.Running == b.c.r.Target.Digest {
-		return ""
+		return why
 	}
 	var hours [24]bool
 	if f.Cooling != nil {
@@ -243,17 +249,17 @@ func (b *bounds) cool(t *fleetapi.Target, f Fact) string {
 	}
 	d := b.draws[t.Traits.Class]
 	w := predict(f.Heat, f.Cooling, d, true)
-	if w.unknown != "" || w.headroom() >= a.Headroom {
-		return ""
+	if w.unknown.Text != "" || w.headroom() >= a.Headroom {
+		return why
 	}
 	next, here := nextCool(hours, b.now)
 	if !here {
-		return w.words(*a) + "; waits for its cool hours, from " + inZone(next, t.Traits.Zone)
+		return phrase.Of("cool-from", "%s; waits for its cool hours, from %s", w.words(*a), inZone(next, t.Traits.Zone))
 	}
 	if w = predict(f.Heat, f.Cooling, d, false); w.headroom() >= a.Headroom {
-		return ""
+		return why
 	}
-	return w.words(*a) + "; waits to be cooler"
+	return phrase.Of("cool-later", "%s; waits to be cooler", w.words(*a))
 }
 
 // nextCool is when the next of the cool hours begins, and whether it is one
@@ -270,23 +276,22 @@ func nextCool(hours [24]bool, now time.Time) (next time.Time, here bool) {
 }
 
 // admit judges a box when it is planned, by what is known then.
-func (o Order) admit(a Admission, b fleetapi.Box) (rule, why string) {
+func (o Order) admit(a Admission, b fleetapi.Box) (rule string, why phrase.Phrase) {
 	if runs(&b, o.Target.Name, o.Target.Version) {
-		return "go", ""
+		return "go", why
 	}
 	h := fleetapi.Heat{Die: b.Latest["temp_die_celsius"].Value, Watts: b.Latest["power_watts"].Value, Busy: b.Latest["cpu_busy_ratio"].Value}
 	w := predict(&h, b.Thermal.Cooling, drawsOf(o.Draws)[b.Inventory.Class], true)
 	switch {
-	case w.unknown != "" && a.Unknown == skipBox:
-		return "skip", "its headroom is not known: " + w.unknown
-	case w.unknown != "" || w.headroom() >= a.Headroom:
-		return "go", ""
+	case w.unknown.Text != "" && a.Unknown == skipBox:
+		return "skip", headroomUnknown(w.unknown)
+	case w.unknown.Text != "" || w.headroom() >= a.Headroom:
+		return "go", why
 	case a.Else == deferBox:
-		why = w.words(a) + "; waits for its cool hours"
 		if next, here := nextCool(b.Thermal.Cooling.CoolHours, o.Now); !here {
-			why += ", from " + inZone(next, o.Zones[b.Site])
+			return "later", phrase.Of("cool-from", "%s; waits for its cool hours, from %s", w.words(a), inZone(next, o.Zones[b.Site]))
 		}
-		return "later", why
+		return "later", phrase.Of("cool-hours", "%s; waits for its cool hours", w.words(a))
 	}
 	return "skip", w.words(a)
 }

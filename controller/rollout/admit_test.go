@@ -41,7 +41,7 @@ func TestWattsComeFromTheBestSource(t *testing.T) {
 		{draw{}, 40, 0.5, 0, false},
 	} {
 		watts, how := c.d.more(c.now, c.busy)
-		if watts != c.watts || (how != "") != c.known {
+		if watts != c.watts || (how.Text != "") != c.known {
 			t.Errorf("%+v at %v W: %v W (%s), want %v W, known %v", c.d, c.now, watts, how, c.watts, c.known)
 		}
 	}

@@ -2,12 +2,12 @@ package rollout
 
 import (
 	"cmp"
-	"fmt"
 	"strings"
 	"time"
 
 	"github.com/edgeherd/edgeherd/controller/site"
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
+	"github.com/edgeherd/edgeherd/internal/phrase"
 )
 
 // bounds is what keeps a box that is due from being offered the version: locks,
@@ -15,8 +15,8 @@ import (
 type bounds struct {
 	c       *Course
 	now     time.Time
-	held    string            // everybody, and why
-	windows map[string]string // by time zone: why not now; "" is now
+	held    phrase.Phrase            // everybody, and why
+	windows map[string]phrase.Phrase // by time zone: why not now; empty is now
 	groups  map[groupKey]*group
 	pending int // told, not yet seen to be told
 	working int // told, no result yet
@@ -43,24 +43,37 @@ type group struct {
 }
 
 // heated says why one more box at work is too much; empty: it is not.
-func (g *group) heated(rule Budget, is string) string {
+func (g *group) heated(rule Budget, is phrase.Phrase) phrase.Phrase {
 	if watts := g.watts + rule.TryWatts*float64(g.working+1); rule.MaxWatts > 0 && watts > rule.MaxWatts {
-		return fmt.Sprintf("%s would draw %.0f W, the policy allows %.0f W", is, watts, rule.MaxWatts)
+		return phrase.Of("would-draw", "%s would draw %.0f W, the policy allows %.0f W", is, watts, rule.MaxWatts)
 	}
 	if n := g.hot + g.working + 1; rule.MaxHot > 0 && n > rule.MaxHot {
-		return fmt.Sprintf("%s has %s above %.0f °C and %d at work, the policy allows %d", is, boxes(g.hot), rule.Hot, g.working, rule.MaxHot)
+		return phrase.Of("has-hot", "%s has %s above %.0f °C and %d at work, the policy allows %d", is, boxes(g.hot), rule.Hot, g.working, rule.MaxHot)
 	}
-	return ""
+	return phrase.Phrase{}
+}
+
+// of names the group of a budget: "site berlin".
+func (b Budget) of(value string) phrase.Phrase {
+	switch b.Per {
+	case "class":
+		return phrase.Of("trait-class", "class %s", value)
+	case "site":
+		return phrase.Of("trait-site", "site %s", value)
+	case "zone":
+		return phrase.Of("of-zone", "zone %s", value)
+	}
+	return phrase.Plain(b.Per + " " + value)
 }
 
 // isHot: of what was heard. A box at work counts as such.
 func isHot(rule Budget, f Fact) bool { return f.Heat != nil && f.Heat.Die > rule.Hot }
 
 func (c *Course) bounds(now time.Time) *bounds {
-	b := &bounds{c: c, now: now, held: c.hold, windows: map[string]string{}}
+	b := &bounds{c: c, now: now, held: BoxSays(c.hold), windows: map[string]phrase.Phrase{}}
 	for _, f := range c.p.Freeze {
 		if !now.Before(f.From) && now.Before(f.Until) {
-			b.held = fmt.Sprintf("frozen until %s: %s", f.Until.UTC().Format(time.RFC3339), f.Reason)
+			b.held = phrase.Of("frozen", "frozen until %s: %s", f.Until.UTC().Format(time.RFC3339), f.Reason)
 		}
 	}
 	if len(c.p.Budgets) > 0 {
@@ -165,16 +178,16 @@ func (b *bounds) take(t *fleetapi.Target, f Fact) {
 }
 
 // refuse says why a box must wait; full says that its turn comes soon.
-func (b *bounds) refuse(t *fleetapi.Target, f Fact) (why string, full bool) {
+func (b *bounds) refuse(t *fleetapi.Target, f Fact) (why phrase.Phrase, full bool) {
 	switch {
-	case b.held != "": // told once, of the wave
-		return "", true
+	case b.held.Text != "": // told once, of the wave
+		return why, true
 	case f.Restore != "":
 		return restoreWords(f.Restore), false
 	case f.Locked != "":
-		return f.Locked, false
+		return BoxSays(f.Locked), false
 	}
-	if why := b.window(t.Traits.Zone); why != "" {
+	if why := b.window(t.Traits.Zone); why.Text != "" {
 		return why, false
 	}
 	for i, rule := range b.c.p.Budgets {
@@ -187,26 +200,26 @@ func (b *bounds) refuse(t *fleetapi.Target, f Fact) (why string, full bool) {
 			down++
 		}
 		if rule.MaxUnavailable > 0 && down > rule.MaxUnavailable || rule.MinAvailable > 0 && g.size-down < rule.MinAvailable {
-			return fmt.Sprintf("the budget of %s %s is used up", rule.Per, label(t, rule.Per)), false
+			return phrase.Of("budget-used", "the budget of %s is used up", rule.of(label(t, rule.Per))), false
 		}
 		rest := *g // without the box itself, if it is hot already
 		if f.Link == fleetapi.LinkLive && isHot(rule, f) {
 			rest.hot--
 		}
-		if why := rest.heated(rule, rule.Per+" "+label(t, rule.Per)); why != "" {
+		if why := rest.heated(rule, rule.of(label(t, rule.Per))); why.Text != "" {
 			return why, false
 		}
 	}
 	if b.pending >= b.c.p.AtOnce || b.working >= b.ramp {
-		return "", true
+		return why, true
 	}
 	return b.cool(t, f), false
 }
 
 // window says why it is not now, in the time of the site.
-func (b *bounds) window(zone string) string {
+func (b *bounds) window(zone string) phrase.Phrase {
 	if len(b.c.p.Windows) == 0 {
-		return ""
+		return phrase.Phrase{}
 	}
 	why, known := b.windows[zone]
 	if !known {
@@ -217,21 +230,21 @@ func (b *bounds) window(zone string) string {
 }
 
 // nextWindow is empty within a window, and tells of the next one otherwise.
-func nextWindow(words []string, zone string, now time.Time) string {
+func nextWindow(words []string, zone string, now time.Time) phrase.Phrase {
 	zone = cmp.Or(zone, "UTC")
 	spans, err := site.Spans(fleetapi.SiteEffect{Quiet: words, TimeZone: zone}, now, 8*24*time.Hour)
 	if err != nil {
-		return err.Error()
+		return phrase.Plain(err.Error())
 	}
 	for _, s := range spans {
 		if !now.Before(s.Start) && now.Before(s.End) {
-			return ""
+			return phrase.Phrase{}
 		}
 		if now.Before(s.Start) {
-			return "window opens " + inZone(s.Start, zone)
+			return phrase.Of("window-opens", "window opens %s", inZone(s.Start, zone))
 		}
 	}
-	return "no window within 8 days"
+	return phrase.Of("no-window", "no window within 8 days")
 }
 
 func inZone(t time.Time, zone string) string {

@@ -1,11 +1,11 @@
 package rollout
 
 import (
-	"fmt"
 	"math"
 	"time"
 
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
+	"github.com/edgeherd/edgeherd/internal/phrase"
 )
 
 // The names of gates.
@@ -138,7 +138,7 @@ func (c *Course) measured(name string, t *fleetapi.Target, f Fact) bool {
 }
 
 // allowed says what the limit of a measured gate is.
-func (c *Course) allowed(name string) string {
+func (c *Course) allowed(name string) phrase.Phrase {
 	g := c.p.Gates
 	switch name {
 	case gateLatency:
@@ -146,44 +146,88 @@ func (c *Course) allowed(name string) string {
 	case gateMemory:
 		return ratioWords(g.Memory, bytesText)
 	case gateTemperature:
-		return fmt.Sprintf("at most %g K warmer at equal load", g.Temperature.Rise)
+		return phrase.Of("allowed-warmer", "at most %g K warmer at equal load", g.Temperature.Rise)
 	case gateThrottles:
-		return fmt.Sprintf("at most %d times slowed down for heat", *g.Throttles)
+		return phrase.Of("allowed-throttles", "at most %d times slowed down for heat", *g.Throttles)
 	case gateAgreement:
-		return fmt.Sprintf("the same as the version before on at least %s of inputs", percent(float64(g.Agreement)))
+		return phrase.Of("allowed-agreement", "the same as the version before on at least %s of inputs", percent(float64(g.Agreement)))
 	}
-	return fmt.Sprintf("at most %d restarts", *g.Restarts)
+	return phrase.Of("allowed-restarts", "at most %d restarts", *g.Restarts)
 }
 
-func ratioWords(r Ratio, text func(float64) string) string {
-	s := ""
-	if r.Limit > 0 {
-		s = fmt.Sprintf("at most ×%g", r.Limit)
-		if r.Floor > 0 {
-			s += fmt.Sprintf(", or %s more", text(float64(r.Floor)))
-		}
+// gateWords names a measured gate within a sentence.
+func gateWords(name string) phrase.Phrase {
+	switch name {
+	case gateLatency:
+		return phrase.Of("gate-latency", "latency")
+	case gateMemory:
+		return phrase.Of("gate-memory", "memory")
+	case gateTemperature:
+		return phrase.Of("gate-temperature", "temperature")
+	case gateThrottles:
+		return phrase.Of("gate-throttles", "throttles")
+	case gateAgreement:
+		return phrase.Of("gate-agreement", "agreement")
+	case gateRestarts:
+		return phrase.Of("gate-restarts", "restarts")
 	}
-	if r.Max > 0 {
-		if s != "" {
-			s += ", "
-		}
-		s += "at most " + text(float64(r.Max))
-	}
-	return s
+	return phrase.Plain(name)
 }
 
-func secondsText(s float64) string {
-	return time.Duration(s * float64(time.Second)).Round(10 * time.Microsecond).String()
+func ratioWords(r Ratio, text func(float64) phrase.Phrase) phrase.Phrase {
+	times := phrase.Of("at-most-times", "at most ×%g", r.Limit)
+	if r.Floor > 0 {
+		times = phrase.Of("at-most-times-or", "at most ×%g, or %s more", r.Limit, text(float64(r.Floor)))
+	}
+	most := phrase.Of("at-most", "at most %s", text(float64(r.Max)))
+	switch {
+	case r.Limit > 0 && r.Max > 0:
+		return phrase.Of("listed", "%s, %s", times, most)
+	case r.Limit > 0:
+		return times
+	}
+	return most
 }
-func bytesText(b float64) string { return fmt.Sprintf("%.0f MiB", b/(1<<20)) }
 
-// value is what a box measured, as text, and how bad that is.
-func (c *Course) value(name string, t *fleetapi.Target, f Fact) (string, float64) {
-	pair := func(is, was float64, text func(float64) string) (string, float64) {
+func secondsText(s float64) phrase.Phrase {
+	return phrase.Plain(time.Duration(s * float64(time.Second)).Round(10 * time.Microsecond).String())
+}
+
+func bytesText(b float64) phrase.Phrase { return phrase.Of("mib", "%.0f MiB", b/(1<<20)) }
+
+// severity is how bad it is what a box measured.
+func (c *Course) severity(name string, t *fleetapi.Target, f Fact) float64 {
+	against := func(is, was float64) float64 {
 		if was == 0 {
-			return text(is), is
+			return is
 		}
-		return fmt.Sprintf("×%.1f, %s → %s", is/was, text(was), text(is)), is / was
+		return is / was
+	}
+	switch name {
+	case gateLatency:
+		return against(latencyOf(t, f))
+	case gateMemory:
+		return against(float64(t.Probe.PeakRSSBytes), wasBytes(f))
+	case gateTemperature:
+		k, _ := warmer(t, f, c.p.Gates.Temperature.SameLoad)
+		return k
+	case gateThrottles:
+		n, _ := throttled(t, f)
+		return float64(n)
+	case gateAgreement:
+		share, _ := agrees(t)
+		return -share
+	}
+	return float64(t.Restarts)
+}
+
+// value is what a box measured, as text.
+func (c *Course) value(name string, t *fleetapi.Target, f Fact) phrase.Phrase {
+	pair := func(is, was float64, text func(float64) phrase.Phrase) phrase.Phrase {
+		if was == 0 {
+			return text(is)
+		}
+		return phrase.Of("times", "×%.1f, %s → %s", is/was, text(was), text(is))
 	}
 	switch name {
 	case gateLatency:
@@ -192,16 +236,13 @@ func (c *Course) value(name string, t *fleetapi.Target, f Fact) (string, float64
 	case gateMemory:
 		return pair(float64(t.Probe.PeakRSSBytes), wasBytes(f), bytesText)
 	case gateTemperature:
-		k, _ := warmer(t, f, c.p.Gates.Temperature.SameLoad)
-		return fmt.Sprintf("%+.1f K", k), k
+		return phrase.Of("kelvin", "%+.1f K", c.severity(name, t, f))
 	case gateThrottles:
-		n, _ := throttled(t, f)
-		return fmt.Sprintf("%d times slowed down", n), float64(n)
+		return phrase.Of("slowed-down", "%d times slowed down", int(c.severity(name, t, f)))
 	case gateAgreement:
-		share, _ := agrees(t)
-		return percent(share) + " agree", -share
+		return phrase.Of("agree", "%s agree", percent(-c.severity(name, t, f)))
 	}
-	return fmt.Sprintf("%d restarts", t.Restarts), float64(t.Restarts)
+	return phrase.Of("n-restarts", "%d restarts", t.Restarts)
 }
 
 func (c *Course) measuredGates() []string {

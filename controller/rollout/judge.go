@@ -1,11 +1,11 @@
 package rollout
 
 import (
-	"fmt"
 	"math"
 	"slices"
 
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
+	"github.com/edgeherd/edgeherd/internal/phrase"
 )
 
 // byCount: without shares and evidence, the number of failures decides.
@@ -34,28 +34,33 @@ func (c *Course) tooMany(bad, sample, open int) fleetapi.GateResult {
 }
 
 // share is what is allowed, as text.
-func (c *Course) share() string {
+func (c *Course) share() phrase.Phrase {
 	if c.byCount() {
-		return fmt.Sprintf("at most %s", boxes(c.p.MaxFailed))
+		return phrase.Of("at-most", "at most %s", boxes(c.p.MaxFailed))
 	}
 	if c.p.Gates.ErrorLimit > 0 {
-		return fmt.Sprintf("at most %s of boxes", percent(float64(c.p.Gates.ErrorLimit)))
+		return phrase.Of("at-most-of-boxes", "at most %s of boxes", percent(float64(c.p.Gates.ErrorLimit)))
 	}
-	return "what the evidence allows"
+	return phrase.Of("evidence-allows", "what the evidence allows")
 }
 
-func percent(f float64) string { return fmt.Sprintf("%.3g %%", 100*f) }
+func percent(f float64) phrase.Phrase { return phrase.Of("percent", "%.3g %%", 100*f) }
+
+// judged is a gate with what was measured and what is allowed.
+func judged(g fleetapi.Gate, measured, allowed phrase.Phrase) fleetapi.Gate {
+	g.Measured, g.MeasuredSaid = measured.Text, measured.Beside()
+	g.Allowed, g.AllowedSaid = allowed.Text, allowed.Beside()
+	return g
+}
 
 // gates judges a wave by everything that the policy asks for.
 func (c *Course) gates(i int, n counts) []fleetapi.Gate {
 	w := &c.r.Waves[i]
-	gates := []fleetapi.Gate{{
-		Name: gateFailures, Result: c.tooMany(n.failed, n.ended(), n.open()), Bad: n.failed, Sample: n.ended(),
-		Measured: fmt.Sprintf("%d of %d failed", n.failed, n.ended()), Allowed: c.share(),
-	}}
+	gates := []fleetapi.Gate{judged(fleetapi.Gate{Name: gateFailures, Result: c.tooMany(n.failed, n.ended(), n.open()), Bad: n.failed, Sample: n.ended()},
+		phrase.Of("failed-of", "%d of %d failed", n.failed, n.ended()), c.share())}
 	for _, name := range c.measuredGates() {
-		g := fleetapi.Gate{Name: name, Allowed: c.allowed(name), Measured: "nothing yet"}
-		worst := math.Inf(-1)
+		g := fleetapi.Gate{Name: name}
+		worst, most := -1, math.Inf(-1)
 		for j := range w.Targets {
 			t, f := &w.Targets[j], c.facts[i][j]
 			bad := slices.Contains(t.Bad, name)
@@ -66,12 +71,17 @@ func (c *Course) gates(i int, n counts) []fleetapi.Gate {
 			if bad {
 				g.Bad++
 			}
-			if text, v := c.value(name, t, f); v > worst {
-				worst, g.Measured = v, fmt.Sprintf("worst %s: %s", t.Name, text)
+			if v := c.severity(name, t, f); v > most {
+				most, worst = v, j
 			}
 		}
+		measured := phrase.Of("nothing-yet", "nothing yet")
+		if worst >= 0 {
+			t := &w.Targets[worst]
+			measured = phrase.Of("worst", "worst %s: %s", t.Name, c.value(name, t, c.facts[i][worst]))
+		}
 		g.Result = c.tooMany(g.Bad, g.Sample, n.open())
-		gates = append(gates, g)
+		gates = append(gates, judged(g, measured, c.allowed(name)))
 	}
 	if e := c.p.Gates.Evidence; e.Bad > 0 {
 		if c.tests == nil { // of all waves: once a step
@@ -80,8 +90,8 @@ func (c *Course) gates(i int, n counts) []fleetapi.Gate {
 		gates = append(gates, c.tests...)
 	}
 	if m := c.p.Gates.MaxUnreachable; m > 0 {
-		g := fleetapi.Gate{Name: gateUnreachable, Bad: n.unreachable, Sample: len(w.Targets), Result: fleetapi.GatePassed,
-			Measured: fmt.Sprintf("%d of %d not heard from", n.unreachable, len(w.Targets)), Allowed: "at most " + percent(float64(m))}
+		g := judged(fleetapi.Gate{Name: gateUnreachable, Bad: n.unreachable, Sample: len(w.Targets), Result: fleetapi.GatePassed},
+			phrase.Of("unheard-of", "%d of %d not heard from", n.unreachable, len(w.Targets)), phrase.Of("at-most", "at most %s", percent(float64(m))))
 		if float64(n.unreachable) > float64(m)*float64(len(w.Targets)) {
 			g.Result = fleetapi.GateInconclusive // never a failure: the wave waits
 		}
@@ -91,7 +101,7 @@ func (c *Course) gates(i int, n counts) []fleetapi.Gate {
 }
 
 // breach says why a wave must halt.
-func (c *Course) breach(i int, n counts) string {
+func (c *Course) breach(i int, n counts) phrase.Phrase {
 	w := &c.r.Waves[i]
 	for _, g := range w.Gates {
 		if g.Result != fleetapi.GateFailed {
@@ -99,19 +109,20 @@ func (c *Course) breach(i int, n counts) string {
 		}
 		switch {
 		case g.Name == gateFailures && c.byCount():
-			return fmt.Sprintf("%s failed, the plan allows %d. %s", boxes(g.Bad), c.p.MaxFailed, firstError(w))
+			return phrase.Of("breach-count", "%s failed, the plan allows %d. %s", boxes(g.Bad), c.p.MaxFailed, firstError(w))
 		case g.Name == gateFailures:
-			return fmt.Sprintf("%d of %d attempted boxes failed, the policy allows %s. %s", g.Bad, g.Sample, percent(float64(c.p.Gates.ErrorLimit)), firstError(w))
+			return phrase.Of("breach-share", "%d of %d attempted boxes failed, the policy allows %s. %s", g.Bad, g.Sample, percent(float64(c.p.Gates.ErrorLimit)), firstError(w))
 		case g.Name == gateEvidence || g.Name == gateLost:
-			return g.Measured
+			return said(g.Measured, g.MeasuredSaid)
 		}
-		return fmt.Sprintf("%s is over its limit on %d of %d measured boxes; %s; allowed: %s", g.Name, g.Bad, g.Sample, g.Measured, g.Allowed)
+		return phrase.Of("breach-gate", "%s is over its limit on %d of %d measured boxes; %s; allowed: %s", gateWords(g.Name), g.Bad, g.Sample,
+			said(g.Measured, g.MeasuredSaid), said(g.Allowed, g.AllowedSaid))
 	}
 	least := c.p.Gates.MinSuccess
 	if w.State != fleetapi.WavePassed && least > 0 && n.open() == 0 && n.ended() > 0 && float64(n.succeeded) < float64(least)*float64(n.ended()) {
-		return fmt.Sprintf("%d of %d attempted boxes succeeded, the policy wants %s. %s", n.succeeded, n.ended(), percent(float64(least)), firstError(w))
+		return phrase.Of("breach-success", "%d of %d attempted boxes succeeded, the policy wants %s. %s", n.succeeded, n.ended(), percent(float64(least)), firstError(w))
 	}
-	return ""
+	return phrase.Phrase{}
 }
 
 // sample is how many boxes tried the version, and how many of them are bad.
@@ -129,35 +140,45 @@ func tried(t *fleetapi.Target) (bad, ok bool) {
 // must not hide behind the other nine.
 func (c *Course) evidence(e Evidence) fleetapi.Gate {
 	all, groups := c.samples()
-	return e.test(gateEvidence, "boxes%s that tried it are bad", all, groups)
+	return e.test(gateEvidence, all, groups)
+}
+
+// weighed says how likely a share is too large: of boxes that are bad, or of those
+// that fell silent, among all or among those with a trait.
+func (e Evidence) weighed(name string, s sample, with *trait) phrase.Phrase {
+	p, limit := percent(probablyBad(s, float64(e.Bad))), percent(float64(e.Bad))
+	switch {
+	case name == gateLost && with == nil:
+		return phrase.Of("weighed-lost", "%d of %d boxes fell silent while they tried it: with probability %s more than %s would be", s.bad, s.all, p, limit)
+	case name == gateLost:
+		return phrase.Of("weighed-lost-with", "%d of %d boxes with %s fell silent while they tried it: with probability %s more than %s would be", s.bad, s.all, with.words(), p, limit)
+	case with == nil:
+		return phrase.Of("weighed-bad", "%d of %d boxes that tried it are bad: with probability %s more than %s would be", s.bad, s.all, p, limit)
+	}
+	return phrase.Of("weighed-bad-with", "%d of %d boxes with %s that tried it are bad: with probability %s more than %s would be", s.bad, s.all, with.words(), p, limit)
 }
 
 // test is sequential: it may be asked after each report.
-func (e Evidence) test(name, what string, all sample, groups map[trait]sample) fleetapi.Gate {
-	limit := percent(float64(e.Bad))
-	words := func(s sample, with string, p float64) string {
-		return fmt.Sprintf("%d of %d "+what+": with probability %s more than %s would be", s.bad, s.all, with, percent(p), limit)
-	}
-	g := fleetapi.Gate{Name: name, Bad: all.bad, Sample: all.all, Result: fleetapi.GateWaiting, Measured: "nothing yet",
-		Allowed: fmt.Sprintf("a probability of less than %s that more than %s of boxes are", percent(e.Halt), limit)}
+func (e Evidence) test(name string, all sample, groups map[trait]sample) fleetapi.Gate {
+	g := fleetapi.Gate{Name: name, Bad: all.bad, Sample: all.all, Result: fleetapi.GateWaiting}
+	allowed := phrase.Of("evidence-limit", "a probability of less than %s that more than %s of boxes are", percent(e.Halt), percent(float64(e.Bad)))
 	if all.all == 0 {
-		return g
+		return judged(g, phrase.Of("nothing-yet", "nothing yet"), allowed)
 	}
-	p := probablyBad(all, float64(e.Bad))
-	g.Result, g.Measured = fleetapi.GatePassed, words(all, "", p)
-	if p >= e.Halt {
+	g.Result = fleetapi.GatePassed
+	if probablyBad(all, float64(e.Bad)) >= e.Halt {
 		g.Result = fleetapi.GateFailed
-		return g
+		return judged(g, e.weighed(name, all, nil), allowed)
 	}
 	// Many groups are looked at, so each needs stronger evidence.
 	for _, k := range sortedTraits(groups) {
 		s := groups[k]
 		if q := probablyBad(s, float64(e.Bad)); s.all < all.all && q >= 1-(1-e.Halt)/5 {
-			g.Result, g.Measured = fleetapi.GateFailed, words(s, " with "+k.String(), q)
-			return g
+			g.Result = fleetapi.GateFailed
+			return judged(g, e.weighed(name, s, &k), allowed)
 		}
 	}
-	return g
+	return judged(g, e.weighed(name, all, nil), allowed)
 }
 
 // probablyBad is the probability that the share of bad boxes is above limit,

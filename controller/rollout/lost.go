@@ -1,9 +1,8 @@
 package rollout
 
 import (
-	"fmt"
-
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
+	"github.com/edgeherd/edgeherd/internal/phrase"
 )
 
 // lost tests whether more boxes fall silent while they try the version than
@@ -12,7 +11,7 @@ import (
 // down, or the box, must not profit from that.
 func (c *Course) lost(e Evidence) fleetapi.Gate {
 	all, groups := c.silent()
-	return e.test(gateLost, "boxes%s fell silent while they tried it", all, groups)
+	return e.test(gateLost, all, groups)
 }
 
 // silent counts the boxes that tried the version, and as bad those that fell
@@ -49,22 +48,23 @@ func (c *Course) silent() (all sample, groups map[trait]sample) {
 	return all, groups
 }
 
-// silenced is the sentence on boxes that fell silent over the version, where the
+// silenced adds the sentence on boxes that fell silent over the version, where the
 // policy tests that.
-func (c *Course) silenced() string {
+func (c *Course) silenced(so phrase.Phrase) phrase.Phrase {
 	all, groups := c.silent()
 	if c.p.Gates.Evidence.Bad == 0 || all.bad < 2 {
-		return ""
+		return so
 	}
-	s := fmt.Sprintf(" %s fell silent while they tried it.", boxes(all.bad))
-	if k, _, ok := common(all, groups); ok {
-		with, of := groups[k], "All have"
-		if with.bad < all.bad {
-			of = fmt.Sprintf("%d of them have", with.bad)
-		}
-		s += fmt.Sprintf(" %s %s; of %s without it, %d did.", of, k, boxes(all.all-with.all), all.bad-with.bad)
+	so = then(so, phrase.Of("silent-n", "%s fell silent while they tried it.", boxes(all.bad)))
+	k, _, ok := common(all, groups)
+	if !ok {
+		return so
 	}
-	return s
+	with := groups[k]
+	if with.bad < all.bad {
+		return then(so, phrase.Of("silent-some", "%d of them have %s; of %s without it, %d did.", with.bad, k.words(), boxes(all.all-with.all), all.bad-with.bad))
+	}
+	return then(so, phrase.Of("silent-all", "All have %s; of %s without it, %d did.", k.words(), boxes(all.all-with.all), all.bad-with.bad))
 }
 
 // sitesOut are sites of several boxes with none of them live. Boxes without a

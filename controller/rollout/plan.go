@@ -12,6 +12,7 @@ import (
 
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
 	"github.com/edgeherd/edgeherd/internal/identity"
+	"github.com/edgeherd/edgeherd/internal/phrase"
 	"github.com/edgeherd/edgeherd/models"
 )
 
@@ -40,7 +41,7 @@ type Order struct {
 	// Draws is what boxes draw that run the version already, by class; see DrawsOf.
 	Draws []fleetapi.Draw
 	// Unfit says why boxes cannot take the version at all.
-	Unfit map[identity.ID]string
+	Unfit map[identity.ID]phrase.Phrase
 	Now   time.Time
 }
 
@@ -70,7 +71,8 @@ func Plan(o Order) (fleetapi.Rollout, error) {
 	if err != nil {
 		return fleetapi.Rollout{}, err
 	}
-	r := fleetapi.Rollout{ID: o.ID, State: fleetapi.RolloutDraft, Request: o.Request, Target: o.Target, Kind: o.Kind, BytesPerBox: o.Bytes, Draws: o.Draws, Created: o.Now, Warnings: append([]string{}, missing...)}
+	r := fleetapi.Rollout{ID: o.ID, State: fleetapi.RolloutDraft, Request: o.Request, Target: o.Target, Kind: o.Kind, BytesPerBox: o.Bytes, Draws: o.Draws, Created: o.Now, Warnings: []string{}}
+	warned(&r, missing...)
 	order := spread(fit, p.recent(o.Now))
 	for _, n := range sizes {
 		w := fleetapi.Wave{State: fleetapi.WaveWaiting, Targets: []fleetapi.Target{}}
@@ -93,15 +95,25 @@ func Plan(o Order) (fleetapi.Rollout, error) {
 	for _, w := range r.Waves {
 		n += len(w.Targets)
 	}
-	waves := fmt.Sprintf("%d waves", len(r.Waves))
+	waves := phrase.Of("n-waves", "%d waves", len(r.Waves))
 	if len(r.Waves) == 1 {
-		waves = "one wave"
+		waves.Text = "one wave"
 	}
-	r.Sentence = fmt.Sprintf("Planned: %s to %s in %s", o.Target, boxes(n), waves)
+	sentence := phrase.Of("planned", "Planned: %s to %s in %s", o.Target.String(), boxes(n), waves)
+	r.Sentence, r.SentenceSaid = sentence.Text, sentence.Beside()
 	if have := o.have(r); have > 0 {
-		r.Warnings = append(r.Warnings, fmt.Sprintf("%d of %s run %s already", have, boxes(n), o.Target.Version))
+		warned(&r, phrase.Of("have-it", "%d of %s run %s already", have, boxes(n), o.Target.Version))
 	}
 	return r, nil
+}
+
+// warned adds warnings, in English and for other languages.
+func warned(r *fleetapi.Rollout, all ...phrase.Phrase) {
+	for _, p := range all {
+		r.Warnings = append(r.Warnings, p.Text)
+		p.Text = ""
+		r.WarningsSaid = append(r.WarningsSaid, p)
+	}
 }
 
 // have counts targets that run a version of the same name already.
@@ -129,7 +141,7 @@ func (o Order) sort(p Policy) (fit, later []fleetapi.Box, skipped []fleetapi.Pla
 		case "later":
 			later = append(later, b)
 		}
-		skipped = append(skipped, fleetapi.PlanSkip{Box: b.ID, Name: b.Name, Why: why, Later: rule == "later"})
+		skipped = append(skipped, fleetapi.PlanSkip{Box: b.ID, Name: b.Name, Why: why.Text, WhySaid: why.Beside(), Later: rule == "later"})
 	}
 	return fit, later, skipped
 }
@@ -137,15 +149,15 @@ func (o Order) sort(p Policy) (fit, later []fleetapi.Box, skipped []fleetapi.Pla
 // diskShare is what must stay free on the disk of a box: none of it is ours.
 const diskShare = 1.1
 
-func (o Order) judge(p Policy, b fleetapi.Box) (rule, why string) {
-	if why := o.Unfit[b.ID]; why != "" {
+func (o Order) judge(p Policy, b fleetapi.Box) (rule string, why phrase.Phrase) {
+	if why := o.Unfit[b.ID]; why.Text != "" {
 		return "skip", why
 	}
 	if free, ok := b.Latest["disk_free_bytes"]; ok && free.Value < diskShare*float64(o.Bytes) {
-		return "skip", fmt.Sprintf("too little disk: %s free, %s needed", bytesText(free.Value), bytesText(diskShare*float64(o.Bytes)))
+		return "skip", phrase.Of("little-disk", "too little disk: %s free, %s needed", bytesText(free.Value), bytesText(diskShare*float64(o.Bytes)))
 	}
-	needs := func() string {
-		return fmt.Sprintf("needs care (%s): %s", b.Health, cmp.Or(strings.Join(b.Thermal.Causes, ", "), "see its findings"))
+	needs := func() phrase.Phrase {
+		return phrase.Of("needs-care", "needs care (%s): %s", levelWords(b.Health), causeWords(b.Thermal.Causes))
 	}
 	if b.Health == fleetapi.HealthUrgent && p.Health.Urgent != "go" {
 		return p.Health.Urgent, needs()
@@ -154,12 +166,31 @@ func (o Order) judge(p Policy, b fleetapi.Box) (rule, why string) {
 		return p.Health.Ticket, needs()
 	}
 	if die, ok := b.Latest["temp_die_celsius"]; ok && p.Health.MaxDie > 0 && die.Value > p.Health.MaxDie {
-		return "later", fmt.Sprintf("no thermal headroom: %.0f °C, the policy allows %.0f °C", die.Value, p.Health.MaxDie)
+		return "later", phrase.Of("too-hot", "no thermal headroom: %.0f °C, the policy allows %.0f °C", die.Value, p.Health.MaxDie)
 	}
 	if p.Admission == nil {
-		return "go", ""
+		return "go", why
 	}
 	return o.admit(*p.Admission, b)
+}
+
+func levelWords(h fleetapi.Health) phrase.Phrase {
+	if h == fleetapi.HealthUrgent {
+		return phrase.Of("level-urgent", "urgent")
+	}
+	return phrase.Of("level-ticket", "ticket")
+}
+
+// causeWords are the causes that were found, by the codes that they have.
+func causeWords(causes []string) phrase.Phrase {
+	if len(causes) == 0 {
+		return phrase.Of("see-findings", "see its findings")
+	}
+	all := phrase.Word(causes[0])
+	for _, cause := range causes[1:] {
+		all = phrase.Of("listed", "%s, %s", all, phrase.Word(cause))
+	}
+	return all
 }
 
 func (o Order) target(p Policy, b fleetapi.Box) fleetapi.Target {
@@ -224,18 +255,18 @@ func ambient(b fleetapi.Box) string {
 
 func (o Order) warn(r *fleetapi.Rollout, p Policy, fit, left int) {
 	if left > 0 {
-		r.Warnings = append(r.Warnings, fmt.Sprintf("%d of %d matching boxes are in no wave; add a wave \"rest\"", left, fit))
+		warned(r, phrase.Of("in-no-wave", "%d of %d matching boxes are in no wave; add a wave \"rest\"", left, fit))
 	}
 	if silent := countSilent(o.Boxes); silent > 0 {
-		r.Warnings = append(r.Warnings, fmt.Sprintf("%d of %d boxes are silent now; they get the version when they are back", silent, len(o.Boxes)))
+		warned(r, phrase.Of("silent-now", "%d of %d boxes are silent now; they get the version when they are back", silent, len(o.Boxes)))
 	}
 	for _, i := range p.Approve {
 		if i > len(r.Waves) {
-			r.Warnings = append(r.Warnings, fmt.Sprintf("wave %d wants an approval, but there are %d waves", i, len(r.Waves)))
+			warned(r, phrase.Of("approval-late", "wave %d wants an approval, but there are %d waves", i, len(r.Waves)))
 		}
 	}
 	if least := p.Gates.MinSample; p.Gates.ErrorLimit > 0 && len(r.Waves[0].Targets) < least {
-		r.Warnings = append(r.Warnings, fmt.Sprintf("the first wave has %s, fewer than the least sample of %d: its share of bad boxes counts only at its end", boxes(len(r.Waves[0].Targets)), least))
+		warned(r, phrase.Of("first-wave-small", "the first wave has %s, fewer than the least sample of %d: its share of bad boxes counts only at its end", boxes(len(r.Waves[0].Targets)), least))
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
+	"github.com/edgeherd/edgeherd/internal/phrase"
 )
 
 // ErrUnreported says that a policy judges by what no box reports, so that it
@@ -31,7 +32,7 @@ func (p Policy) asks() (rules []struct{ name, metric string }) {
 
 // unreported refuses a policy that no box can be judged by, and tells of boxes
 // that cannot be.
-func (o Order) unreported(p Policy, targets []fleetapi.Box) (warnings []string, err error) {
+func (o Order) unreported(p Policy, targets []fleetapi.Box) (warnings []phrase.Phrase, err error) {
 	if g := p.Gates; o.Kind != fleetapi.KindModel && (g.Latency.on() || g.Memory.on() || g.Agreement > 0) {
 		return nil, fmt.Errorf("%w: gates latency, memory and agreement are of the trial of a model, which this is not", ErrUnreported)
 	}
@@ -49,7 +50,7 @@ func (o Order) unreported(p Policy, targets []fleetapi.Box) (warnings []string, 
 		case n == 0:
 			return nil, fmt.Errorf("%s: %w: %s", rule.name, ErrUnreported, rule.metric)
 		case n < len(targets):
-			warnings = append(warnings, fmt.Sprintf("%s: %d of %d boxes do not report %s and are not judged by it", rule.name, len(targets)-n, len(targets), rule.metric))
+			warnings = append(warnings, phrase.Of("unreported", "%s: %d of %d boxes do not report %s and are not judged by it", rule.name, len(targets)-n, len(targets), rule.metric))
 		}
 	}
 	for _, b := range p.Budgets {
@@ -67,7 +68,7 @@ func (o Order) unreported(p Policy, targets []fleetapi.Box) (warnings []string, 
 		case n == 0:
 			return nil, fmt.Errorf("budget per %s: %w: no box has the label %q", b.Per, ErrUnreported, key)
 		case n < len(targets):
-			warnings = append(warnings, fmt.Sprintf("budget per %s: %d of %d boxes have no such label and are not bounded by it", b.Per, len(targets)-n, len(targets)))
+			warnings = append(warnings, phrase.Of("unlabelled", "budget per %s: %d of %d boxes have no such label and are not bounded by it", b.Per, len(targets)-n, len(targets)))
 		}
 	}
 	return warnings, nil

@@ -28,6 +28,7 @@ import (
 	"github.com/edgeherd/edgeherd/internal/blob"
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
 	"github.com/edgeherd/edgeherd/internal/identity"
+	"github.com/edgeherd/edgeherd/internal/phrase"
 	"github.com/edgeherd/edgeherd/internal/runnerapi"
 )
 
@@ -272,7 +273,7 @@ func (c *Course) join(t fleetapi.Target) {
 	c.places[t.Box] = at
 	c.touched[at], c.lead = true, true
 	if w.State == fleetapi.WavePassed || w.State == fleetapi.WaveSkipped {
-		c.setWave(last, fleetapi.WaveRunning, "")
+		c.setWave(last, fleetapi.WaveRunning, phrase.Phrase{})
 	}
 }
 

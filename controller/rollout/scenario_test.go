@@ -16,6 +16,7 @@ import (
 	"github.com/edgeherd/edgeherd/internal/blob"
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
 	"github.com/edgeherd/edgeherd/internal/identity"
+	"github.com/edgeherd/edgeherd/internal/phrase"
 	"github.com/edgeherd/edgeherd/internal/runnerapi"
 	"github.com/edgeherd/edgeherd/models"
 )
@@ -87,7 +88,7 @@ func scenarios(text string) []scenario {
 type stage struct {
 	boxes   []fleetapi.Box
 	policy  string
-	unfit   map[identity.ID]string
+	unfit   map[identity.ID]phrase.Phrase
 	zones   map[string]string
 	bytes   int64
 	draws   []fleetapi.Draw
@@ -102,7 +103,8 @@ type stage struct {
 }
 
 func play(t *testing.T, file string, sc scenario) {
-	s := &stage{facts: map[identity.ID]Fact{}, unfit: map[identity.ID]string{}, zones: map[string]string{}, now: t0}
+	say := english(t)
+	s := &stage{facts: map[identity.ID]Fact{}, unfit: map[identity.ID]phrase.Phrase{}, zones: map[string]string{}, now: t0}
 	for _, l := range sc.lines {
 		do := verbs[l.words[0]]
 		if do == nil {
@@ -120,6 +122,11 @@ func play(t *testing.T, file string, sc scenario) {
 		}
 		if err != nil {
 			t.Fatalf("%s:%d: %s: %v", file, l.at, strings.Join(l.words, " "), err)
+		}
+		// And this: all that it says is known in other languages.
+		wellSaid(t, say, s.plan)
+		if s.c != nil {
+			wellSaid(t, say, s.c.r)
 		}
 	}
 	if s.c == nil || len(s.records) == 0 {

@@ -22,7 +22,7 @@ func (o Order) sheet(r fleetapi.Rollout, p Policy, skipped []fleetapi.PlanSkip) 
 			if s == nil {
 				s = &fleetapi.PlanSite{Site: t.Site, TimeZone: t.Traits.Zone}
 				if len(p.Windows) > 0 {
-					s.Window = nextWindow(p.Windows, t.Traits.Zone, o.Now)
+					s.Window = nextWindow(p.Windows, t.Traits.Zone, o.Now).Text
 				}
 				bySite[t.Site] = s
 			}
@@ -65,7 +65,7 @@ func (o Order) heat(bySite map[string]*fleetapi.PlanSite, p Policy) {
 			}
 		}
 		for name, g := range groups {
-			bySite[name].Waits = cmp.Or(bySite[name].Waits, g.heated(rule, "site "+name))
+			bySite[name].Waits = cmp.Or(bySite[name].Waits, g.heated(rule, rule.of(name)).Text)
 		}
 	}
 }

@@ -1,10 +1,8 @@
 package rollout
 
 import (
-	"fmt"
-	"strings"
-
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
+	"github.com/edgeherd/edgeherd/internal/phrase"
 )
 
 // counts keeps attempted, failed and unreachable apart: a box that was not
@@ -58,22 +56,35 @@ func total(r fleetapi.Rollout) counts {
 	return n
 }
 
-func (n counts) words() string {
-	parts := []string{fmt.Sprintf("%s succeeded", boxes(n.succeeded))}
-	for _, p := range []struct {
-		n    int
-		word string
-	}{{n.failed, "failed"}, {n.unreachable, "not heard from"}, {n.superseded, "taken over by a newer rollout"}, {n.canceled, "canceled"}, {n.open(), "in work"}} {
-		if p.n > 0 {
-			parts = append(parts, fmt.Sprintf("%d %s", p.n, p.word))
+func (n counts) words() phrase.Phrase {
+	p := phrase.Of("n-succeeded", "%d boxes succeeded", n.succeeded)
+	if n.succeeded == 1 {
+		p.Text = "1 box succeeded"
+	}
+	for _, more := range []struct {
+		n int
+		p phrase.Phrase
+	}{
+		{n.failed, phrase.Of("n-failed", "%d failed", n.failed)},
+		{n.unreachable, phrase.Of("n-unreachable", "%d not heard from", n.unreachable)},
+		{n.superseded, phrase.Of("n-superseded", "%d taken over by a newer rollout", n.superseded)},
+		{n.canceled, phrase.Of("n-canceled", "%d canceled", n.canceled)},
+		{n.open(), phrase.Of("n-open", "%d in work", n.open())},
+	} {
+		if more.n > 0 {
+			p = phrase.Of("listed", "%s, %s", p, more.p)
 		}
 	}
-	return strings.Join(parts, ", ")
+	return p
 }
 
-func boxes(n int) string {
+func boxes(n int) phrase.Phrase {
+	p := phrase.Of("n-boxes", "%d boxes", n)
 	if n == 1 {
-		return "1 box"
+		p.Text = "1 box"
 	}
-	return fmt.Sprintf("%d boxes", n)
+	return p
 }
+
+// then puts a sentence behind another one.
+func then(s, next phrase.Phrase) phrase.Phrase { return phrase.Of("then", "%s %s", s, next) }

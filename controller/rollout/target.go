@@ -1,65 +1,66 @@
 package rollout
 
 import (
-	"fmt"
 	"slices"
 	"time"
 
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
+	"github.com/edgeherd/edgeherd/internal/phrase"
 	"github.com/edgeherd/edgeherd/models"
 )
 
 // setTarget changes the state of a target and remembers that it did.
-func (c *Course) setTarget(at place, s fleetapi.TargetState, why string, now time.Time) {
+func (c *Course) setTarget(at place, s fleetapi.TargetState, why phrase.Phrase, now time.Time) {
 	t := &c.r.Waves[at.wave].Targets[at.at]
-	if t.State == s && t.Err == why {
+	if t.State == s && t.Err == why.Text {
 		return
 	}
 	if t.State != s {
-		c.rec.Decisions = append(c.rec.Decisions, Decision{Wave: at.wave + 1, Box: t.Box, From: string(t.State), To: string(s), Why: why})
+		c.rec.Decisions = append(c.rec.Decisions, Decision{Wave: at.wave + 1, Box: t.Box, From: string(t.State), To: string(s), Why: why.Text})
 		t.Changed = &now
 		if s == fleetapi.TargetSucceeded || s == fleetapi.TargetFailed {
-			t.Waits = "" // a wave that has ended asks for no reasons any more
+			t.Waits, t.WaitsSaid = "", nil // a wave that has ended asks for no reasons any more
 		}
 	}
-	t.State, t.Err = s, why
+	t.State, t.Err, t.ErrSaid = s, why.Text, why.Beside()
 	c.touched[at] = true
 }
 
 // moveTarget moves one target by its fact.
 func (c *Course) moveTarget(at place, now time.Time) {
 	t, f := &c.r.Waves[at.wave].Targets[at.at], c.facts[at.wave][at.at]
-	set := func(s fleetapi.TargetState, why string) { c.setTarget(at, s, why, now) }
+	set := func(s fleetapi.TargetState, why phrase.Phrase) { c.setTarget(at, s, why, now) }
+	none := phrase.Phrase{}
 	digest := c.r.Target.Digest
 	switch {
 	case t.State == fleetapi.TargetSuperseded || t.State == fleetapi.TargetCanceled:
 		return
 	case f.Gone != "" && t.State != fleetapi.TargetSucceeded && t.State != fleetapi.TargetFailed:
-		set(fleetapi.TargetCanceled, "the box was "+f.Gone+" meanwhile")
+		set(fleetapi.TargetCanceled, BoxSays("the box was "+f.Gone+" meanwhile"))
 	case f.Newer:
-		set(fleetapi.TargetSuperseded, "")
+		set(fleetapi.TargetSuperseded, none)
 	case f.Restore == RestoreAhead:
 		return // nobody knows for whom it does what it does; offers tells why it waits
 	case t.State == fleetapi.TargetScheduled, f.DesiredRollout != c.r.ID:
 		return // the offer has not been carried out yet
 	case f.Phase == phaseFailed || f.Phase == phaseRefused || f.Phase == phaseRolledBack:
-		set(fleetapi.TargetFailed, f.Err)
+		set(fleetapi.TargetFailed, BoxSays(f.Err))
 	// In another phase the disk of the box has spoiled the version, which comes again.
 	case t.State == fleetapi.TargetSucceeded && f.Phase == phaseActive && !f.Running.IsZero() && f.Running != digest:
-		set(fleetapi.TargetFailed, "the box runs another version again")
+		set(fleetapi.TargetFailed, phrase.Of("runs-another", "the box runs another version again"))
 	case f.Running == digest && f.Phase == phaseActive:
-		set(fleetapi.TargetSucceeded, "")
+		set(fleetapi.TargetSucceeded, none)
 	case t.State == fleetapi.TargetSucceeded: // a runner that is starting reports nothing
 	case f.Phase != "" && f.Phase != t.Phase:
-		set(fleetapi.TargetWorking, "")
+		set(fleetapi.TargetWorking, none)
 	case c.overdue(t, f, now):
-		why := fmt.Sprintf("no result within %s, though the box is there", time.Duration(c.p.Deadline))
+		why := phrase.Of("overdue", "no result within %s, though the box is there", time.Duration(c.p.Deadline))
 		if f.Err != "" {
-			why += "; it says: " + f.Err
+			why = phrase.Of("overdue-says", "no result within %s, though the box is there; it says: %s", time.Duration(c.p.Deadline), BoxSays(f.Err))
 		}
 		set(fleetapi.TargetFailed, why)
 	case c.unreachable(t, f, now):
-		set(fleetapi.TargetUnreachable, "")
+		set(fleetapi.TargetUnreachable, none)
 	}
 	c.measure(at, f)
 }
@@ -93,8 +94,8 @@ func (c *Course) overdue(t *fleetapi.Target, f Fact, now time.Time) bool {
 // offer tells a target for the first time.
 func (c *Course) offer(at place, now time.Time) {
 	t, f := &c.r.Waves[at.wave].Targets[at.at], c.facts[at.wave][at.at]
-	c.setTarget(at, fleetapi.TargetOffered, "", now)
-	t.Offered, t.Waits = &now, ""
+	c.setTarget(at, fleetapi.TargetOffered, phrase.Phrase{}, now)
+	t.Offered, t.Waits, t.WaitsSaid = &now, "", nil
 	if !f.Running.IsZero() && f.Running != c.r.Target.Digest {
 		t.Before = models.Ref{Name: c.r.Target.Name, Version: f.Version, Digest: f.Running}
 	}
@@ -118,34 +119,34 @@ func (c *Course) moveWave(i int, now time.Time) {
 	}
 }
 
-func (c *Course) setWaits(at place, why string) {
-	if t := &c.r.Waves[at.wave].Targets[at.at]; t.Waits != why {
-		t.Waits, c.touched[at] = why, true
+func (c *Course) setWaits(at place, why phrase.Phrase) {
+	if t := &c.r.Waves[at.wave].Targets[at.at]; t.Waits != why.Text {
+		t.Waits, t.WaitsSaid, c.touched[at] = why.Text, why.Beside(), true
 	}
 }
 
 // waits says why an open target stands still: by what the controller knows, else
 // by what the box says of its download, such as that the disk is full.
-func (c *Course) waits(t *fleetapi.Target, f Fact) string {
-	if why := restoreWords(f.Restore); why != "" {
-		return why
+func (c *Course) waits(t *fleetapi.Target, f Fact) phrase.Phrase {
+	if f.Restore != "" {
+		return restoreWords(f.Restore)
 	}
 	if c.open(t) && f.DesiredRollout == c.r.ID && f.Phase == phaseFetching {
-		return f.Err
+		return BoxSays(f.Err)
 	}
-	return ""
+	return phrase.Phrase{}
 }
 
 // restoreWords says why a box is told nothing by a controller that came back
 // from a backup.
-func restoreWords(restore string) string {
+func restoreWords(restore string) phrase.Phrase {
 	switch restore {
 	case RestoreAwaits:
-		return "not heard from since the controller came back from a backup"
+		return phrase.Of("restore-awaits", "not heard from since the controller came back from a backup")
 	case RestoreAhead:
-		return "it follows what this controller has never signed; edgeherd rollout conflicts"
+		return phrase.Of("restore-ahead", "it follows what this controller has never signed; %s", "edgeherd rollout conflicts")
 	}
-	return ""
+	return phrase.Phrase{}
 }
 
 // offers tells the targets of a started wave whose time has come.
@@ -157,14 +158,14 @@ func (c *Course) offers(wave int, b *bounds, now time.Time) []Action {
 		t, f := &w.Targets[i], c.facts[wave][i]
 		if t.State == fleetapi.TargetScheduled {
 			waits, full := b.refuse(t, f)
-			if waits != t.Waits && b.noted < maxNoted {
+			if waits.Text != t.Waits && b.noted < maxNoted {
 				c.setWaits(at, waits)
 				b.noted++
 			}
-			if waits != "" || full {
+			if waits.Text != "" || full {
 				continue
 			}
-			if why := b.skip(t, f); why != "" {
+			if why := b.skip(t, f); why.Text != "" {
 				if b.noted < maxNoted {
 					c.setTarget(at, fleetapi.TargetCanceled, why, now)
 					b.noted++

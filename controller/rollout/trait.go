@@ -2,21 +2,38 @@ package rollout
 
 import (
 	"cmp"
-	"fmt"
 	"maps"
 	"math"
 	"regexp"
 	"slices"
 	"sort"
-	"strings"
 
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
+	"github.com/edgeherd/edgeherd/internal/phrase"
 )
 
 // trait is something that boxes may have in common.
 type trait struct{ kind, value string }
 
-func (k trait) String() string { return k.kind + " " + k.value }
+func (k trait) words() phrase.Phrase {
+	switch k.kind + " " + k.value {
+	case "dust dusty":
+		return phrase.Of("trait-dusty", "dust dusty")
+	case "dust clean":
+		return phrase.Of("trait-clean", "dust clean")
+	}
+	switch k.kind {
+	case "class":
+		return phrase.Of("trait-class", "class %s", k.value)
+	case "site":
+		return phrase.Of("trait-site", "site %s", k.value)
+	case "ambient":
+		return phrase.Of("trait-ambient", "ambient %s", k.value)
+	case "old version":
+		return phrase.Of("trait-version", "old version %s", k.value)
+	}
+	return phrase.Of("trait-arch", "arch %s", k.value)
+}
 
 // traitKinds in the order in which they are likely to be the cause.
 var traitKinds = []string{"class", "site", "dust", "ambient", "old version", "arch"}
@@ -107,25 +124,27 @@ func (s *sample) count(bad bool) {
 }
 
 // affected says who is bad, what they have in common, and what was not done.
-func (c *Course) affected() string {
+func (c *Course) affected() phrase.Phrase {
 	all, groups := c.samples()
 	if all.bad == 0 {
-		return "No box is known to be bad." + c.silenced()
+		return c.silenced(phrase.Of("none-bad", "No box is known to be bad."))
 	}
-	s := fmt.Sprintf("%s of %d that tried it %s bad.", boxes(all.bad), all.all, areOrIs(all.bad))
+	so := phrase.Of("n-bad", "%s of %d that tried it %s bad.", boxes(all.bad), all.all, areOrIs(all.bad))
 	if some, with, k, ok := c.alike(all, groups); ok {
-		of, none := "All have", ""
+		without, bad := boxes(some.all-with.all), some.bad-with.bad
+		is := areOrIs(bad)
 		switch {
 		case some.bad < all.bad:
-			of, none = fmt.Sprintf("%d of them are bad in the same way, and %d of these have", some.bad, with.bad), " in that way"
+			so = then(so, phrase.Of("alike-way", "%d of them are bad in the same way, and %d of these have %s; of %s without it, %d %s bad in that way.", some.bad, with.bad, k.words(), without, bad, is))
 		case with.bad < all.bad:
-			of = fmt.Sprintf("%d of them have", with.bad)
+			so = then(so, phrase.Of("alike-some", "%d of them have %s; of %s without it, %d %s bad.", with.bad, k.words(), without, bad, is))
+		default:
+			so = then(so, phrase.Of("alike-all", "All have %s; of %s without it, %d %s bad.", k.words(), without, bad, is))
 		}
-		s += fmt.Sprintf(" %s %s; of %s without it, %d %s bad%s.", of, k, boxes(some.all-with.all), some.bad-with.bad, areOrIs(some.bad-with.bad), none)
 	} else if all.bad > 1 {
-		s += " They have nothing in common that sets them apart: " + strings.Join(traitKinds, ", ") + " were compared."
+		so = then(so, phrase.Of("nothing-alike", "They have nothing in common that sets them apart: class, site, dust, ambient, old version, arch were compared."))
 	}
-	return s + c.silenced() + " No box was rolled back yet."
+	return then(c.silenced(so), phrase.Of("none-back", "No box was rolled back yet."))
 }
 
 // alike finds the trait that tells bad boxes from good ones best: of all bad
@@ -148,11 +167,11 @@ func (c *Course) alike(all sample, groups map[trait]sample) (some, with sample, 
 	return some, with, best, found
 }
 
-func areOrIs(n int) string {
+func areOrIs(n int) phrase.Phrase {
 	if n == 1 {
-		return "is"
+		return phrase.Of("is", "is")
 	}
-	return "are"
+	return phrase.Of("are", "are")
 }
 
 // minGain is the least that a trait must explain, as a logarithm of likelihood:

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
+	"github.com/edgeherd/edgeherd/internal/phrase"
 )
 
 // verbs are the words of the scenario language; docs/rollouts.md lists them.
@@ -20,13 +21,16 @@ func init() {
 		"fleet":  (*stage).fleet,
 		"policy": func(s *stage, l line) error { s.policy = l.block; return nil },
 		"zone":   func(s *stage, l line) error { s.zones[l.words[1]] = l.words[2]; return nil },
-		"unfit":  func(s *stage, l line) error { s.unfit[boxID(l.words[1])] = strings.Join(l.words[2:], " "); return nil },
-		"bytes":  func(s *stage, l line) (err error) { s.bytes, err = strconv.ParseInt(l.words[1], 10, 64); return err },
-		"clock":  func(s *stage, l line) (err error) { s.now, err = time.Parse(time.RFC3339, l.words[1]); return err },
-		"away":   away,
-		"plan":   (*stage).makePlan,
-		"start":  (*stage).start,
-		"act":    (*stage).act,
+		"unfit": func(s *stage, l line) error {
+			s.unfit[boxID(l.words[1])] = phrase.Plain(strings.Join(l.words[2:], " "))
+			return nil
+		},
+		"bytes": func(s *stage, l line) (err error) { s.bytes, err = strconv.ParseInt(l.words[1], 10, 64); return err },
+		"clock": func(s *stage, l line) (err error) { s.now, err = time.Parse(time.RFC3339, l.words[1]); return err },
+		"away":  away,
+		"plan":  (*stage).makePlan,
+		"start": (*stage).start,
+		"act":   (*stage).act,
 		// What boxes do.
 		"ok": func(s *stage, l line) error {
 			is, was, err := serving(l)

@@ -1,7 +1,6 @@
 package rollout
 
 import (
-	"fmt"
 	"math"
 	"reflect"
 	"slices"
@@ -10,6 +9,7 @@ import (
 
 	"github.com/edgeherd/edgeherd/internal/blob"
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
+	"github.com/edgeherd/edgeherd/internal/phrase"
 )
 
 // advance decides what follows now. Waves that passed go on being looked at: a
@@ -28,7 +28,7 @@ func (c *Course) advance(now time.Time) []Action {
 				continue
 			}
 			if w.State == fleetapi.WaveWaiting {
-				c.say(fmt.Sprintf("Wave %d of %d %s", i+1, len(c.r.Waves), w.Reason))
+				c.say(phrase.Of("wave-says", "Wave %d of %d %s", i+1, len(c.r.Waves), said(w.Reason, w.ReasonSaid)))
 				return actions
 			}
 			c.moveWave(i, now) // some of its boxes may be a newer rollout's
@@ -49,11 +49,11 @@ func (c *Course) advance(now time.Time) []Action {
 		c.say(c.running(i, b, now))
 		return actions
 	}
-	if wait := c.stragglers(now); wait != "" {
+	if wait := c.stragglers(now); wait.Text != "" {
 		c.say(wait)
 		return actions
 	}
-	c.end(fleetapi.RolloutDone, fmt.Sprintf("Done: %s", total(c.r).words()), now)
+	c.end(fleetapi.RolloutDone, phrase.Of("done", "Done: %s", total(c.r).words()), now)
 	return nil
 }
 
@@ -61,54 +61,76 @@ func (c *Course) advance(now time.Time) []Action {
 func (c *Course) begin(i int, now time.Time) bool {
 	w := &c.r.Waves[i]
 	if len(w.Targets) == 0 {
-		c.setWave(i, fleetapi.WaveSkipped, "no box in it")
+		c.setWave(i, fleetapi.WaveSkipped, phrase.Of("wave-empty", "no box in it"))
 		return false
 	}
 	if slices.Contains(c.p.Approve, i+1) && len(w.ApprovedBy) == 0 {
-		reason := "waits for an approval"
+		reason := phrase.Of("wave-asks", "waits for an approval")
 		if c.p.FourEyes {
-			reason += " by another person than " + c.r.StartedBy
+			reason = phrase.Of("wave-asks-other", "waits for an approval by another person than %s", c.r.StartedBy)
 		}
 		c.setWave(i, fleetapi.WaveWaiting, reason)
 		return false
 	}
-	c.setWave(i, fleetapi.WaveRunning, "")
+	c.setWave(i, fleetapi.WaveRunning, phrase.Phrase{})
 	w.Started = &now
 	return true
 }
 
-func (c *Course) setWave(i int, s fleetapi.WaveState, reason string) {
+func (c *Course) setWave(i int, s fleetapi.WaveState, reason phrase.Phrase) {
 	w := &c.r.Waves[i]
-	if w.State == s && w.Reason == reason {
+	if w.State == s && w.Reason == reason.Text {
 		return
 	}
 	if w.State != s {
-		c.rec.Decisions = append(c.rec.Decisions, Decision{Wave: i + 1, From: string(w.State), To: string(s), Why: reason, Gates: w.Gates})
+		c.rec.Decisions = append(c.rec.Decisions, Decision{Wave: i + 1, From: string(w.State), To: string(s), Why: reason.Text, Gates: logged(w.Gates)})
 	}
-	w.State, w.Reason, c.lead = s, reason, true
+	w.State, w.Reason, w.ReasonSaid, c.lead = s, reason.Text, reason.Beside(), true
+}
+
+// logged are gates as a log has them: in English, as those of older versions.
+func logged(gates []fleetapi.Gate) []fleetapi.Gate {
+	out := slices.Clone(gates)
+	for i := range out {
+		out[i].MeasuredSaid, out[i].AllowedSaid = nil, nil
+	}
+	return out
+}
+
+// said joins a sentence with what stands beside it.
+func said(text string, beside *phrase.Phrase) phrase.Phrase {
+	if beside == nil {
+		return phrase.Plain(text)
+	}
+	p := *beside
+	p.Text = text
+	return p
 }
 
 // say tells how it stands; saying the same again changes nothing.
-func (c *Course) say(sentence string) {
-	if c.r.Sentence != sentence {
-		c.r.Sentence, c.lead = sentence, true
+func (c *Course) say(sentence phrase.Phrase) {
+	if c.r.Sentence != sentence.Text {
+		c.r.Sentence, c.r.SentenceSaid, c.lead = sentence.Text, sentence.Beside(), true
 	}
 }
 
-func (c *Course) running(i int, b *bounds, now time.Time) string {
+func (c *Course) running(i int, b *bounds, now time.Time) phrase.Phrase {
 	w := &c.r.Waves[i]
-	s := fmt.Sprintf("Wave %d of %d %s: %s", i+1, len(c.r.Waves), w.State, tally(w).words())
-	if n := tally(w); b.held != "" && n.scheduled > 0 {
-		return s + "; on hold: " + b.held
+	s := phrase.Of("wave-running", "Wave %d of %d running: %s", i+1, len(c.r.Waves), tally(w).words())
+	if w.State == fleetapi.WaveSoaking {
+		s = phrase.Of("wave-soaking", "Wave %d of %d soaking: %s", i+1, len(c.r.Waves), tally(w).words())
+	}
+	if n := tally(w); b.held.Text != "" && n.scheduled > 0 {
+		return phrase.Of("on-hold", "%s; on hold: %s", s, b.held)
 	}
 	for _, t := range w.Targets {
 		if t.Waits != "" && t.State != fleetapi.TargetCanceled && t.State != fleetapi.TargetSuperseded {
-			s += fmt.Sprintf("; %s waits: %s", t.Name, t.Waits)
+			s = phrase.Of("one-waits", "%s; %s waits: %s", s, t.Name, said(t.Waits, t.WaitsSaid))
 			break
 		}
 	}
 	if last := lastChange(w); w.State == fleetapi.WaveRunning && !last.IsZero() && now.Sub(last) >= time.Duration(c.p.Stalled) {
-		s += "; nothing has changed since " + last.UTC().Format("2006-01-02 15:04 UTC")
+		s = phrase.Of("stalled", "%s; nothing has changed since %s", s, last.UTC().Format("2006-01-02 15:04 UTC"))
 	}
 	return s
 }
@@ -135,9 +157,9 @@ func (c *Course) judge(i int, now time.Time) {
 	if !reflect.DeepEqual(gates, w.Gates) {
 		w.Gates, c.lead = gates, true
 	}
-	if why := c.breach(i, seen); why != "" {
+	if why := c.breach(i, seen); why.Text != "" {
 		w.Ended = &now
-		c.setWave(i, fleetapi.WaveHalted, why+c.remedy(w))
+		c.setWave(i, fleetapi.WaveHalted, c.remedy(w, why))
 		return
 	}
 	if w.State == fleetapi.WavePassed {
@@ -145,12 +167,12 @@ func (c *Course) judge(i int, now time.Time) {
 	}
 	if why := c.unripe(w, n); why != "" {
 		w.SoakEnds = nil
-		c.setWave(i, fleetapi.WaveRunning, "")
+		c.setWave(i, fleetapi.WaveRunning, phrase.Phrase{})
 		return
 	}
 	if n.succeeded == 0 && n.superseded+n.canceled < len(w.Targets) {
 		w.Ended = &now
-		c.setWave(i, fleetapi.WaveHalted, "no box of the wave took the version: "+n.words())
+		c.setWave(i, fleetapi.WaveHalted, phrase.Of("wave-none-took", "no box of the wave took the version: %s", n.words()))
 		return
 	}
 	if ends := c.soakEnds(w, now); ends.After(now) {
@@ -198,9 +220,9 @@ func (c *Course) unripe(w *fleetapi.Wave, n counts) string {
 }
 
 // stragglers says what the rollout still waits for after its last wave.
-func (c *Course) stragglers(now time.Time) string {
+func (c *Course) stragglers(now time.Time) phrase.Phrase {
 	if c.p.Stragglers == 0 {
-		return ""
+		return phrase.Phrase{}
 	}
 	n := total(c.r)
 	var passed time.Time
@@ -211,15 +233,16 @@ func (c *Course) stragglers(now time.Time) string {
 	}
 	ends := passed.Add(time.Duration(c.p.Stragglers))
 	if n.open()+n.unreachable == 0 && !c.p.LateJoiners || !now.Before(ends) {
-		return ""
+		return phrase.Phrase{}
 	}
-	return fmt.Sprintf("Every wave passed; waiting for stragglers until %s: %s", ends.UTC().Format("2006-01-02 15:04 UTC"), n.words())
+	return phrase.Of("stragglers", "Every wave passed; waiting for stragglers until %s: %s", ends.UTC().Format("2006-01-02 15:04 UTC"), n.words())
 }
 
 // halt ends the rollout at a wave that must not pass, and says who is affected.
 func (c *Course) halt(i int, now time.Time) {
-	c.r.Affected = c.affected()
-	c.end(fleetapi.RolloutHalted, fmt.Sprintf("Halted in wave %d of %d: %s", i+1, len(c.r.Waves), c.r.Waves[i].Reason), now)
+	w, affected := &c.r.Waves[i], c.affected()
+	c.r.Affected, c.r.AffectedSaid = affected.Text, affected.Beside()
+	c.end(fleetapi.RolloutHalted, phrase.Of("halted", "Halted in wave %d of %d: %s", i+1, len(c.r.Waves), said(w.Reason, w.ReasonSaid)), now)
 }
 
 // aftermath is how long a halted rollout goes on listening: boxes that were at
@@ -235,33 +258,36 @@ func Listens(s fleetapi.RolloutState, ended, now time.Time) bool {
 // listen takes what boxes report after a halt. Nothing is offered any more.
 func (c *Course) listen(now time.Time) {
 	c.moveAll(now)
-	if s := c.affected(); s != c.r.Affected && len(c.touched) > 0 { // not for what people did
-		c.r.Affected, c.lead = s, true
+	if s := c.affected(); s.Text != c.r.Affected && len(c.touched) > 0 { // not for what people did
+		c.r.Affected, c.r.AffectedSaid, c.lead = s.Text, s.Beside(), true
 	}
 }
 
-func (c *Course) end(s fleetapi.RolloutState, sentence string, now time.Time) {
-	c.rec.Decisions = append(c.rec.Decisions, Decision{From: string(c.r.State), To: string(s), Why: sentence})
-	c.r.State, c.r.Ended, c.r.Sentence, c.lead = s, &now, sentence, true
+func (c *Course) end(s fleetapi.RolloutState, sentence phrase.Phrase, now time.Time) {
+	c.rec.Decisions = append(c.rec.Decisions, Decision{From: string(c.r.State), To: string(s), Why: sentence.Text})
+	c.r.State, c.r.Ended, c.r.Sentence, c.r.SentenceSaid, c.lead = s, &now, sentence.Text, sentence.Beside(), true
 }
 
-// remedy is the way out of failures that no other version and no visit mends: all
+// remedy adds the way out of failures that no other version and no visit mends: all
 // that a box fetched, from whom ever, was not what was signed, so that what the
 // controller keeps is damaged.
-func (c *Course) remedy(w *fleetapi.Wave) string {
+func (c *Course) remedy(w *fleetapi.Wave, why phrase.Phrase) phrase.Phrase {
 	for _, t := range w.Targets {
 		if c.r.Kind == fleetapi.KindModel && t.State == fleetapi.TargetFailed && strings.Contains(t.Err, blob.ErrMismatch.Error()) {
-			return ". Look whether the controller's copy is whole: edgeherd model verify " + c.r.Target.String()
+			return phrase.Of("verify-copy", "%s. Look whether the controller's copy is whole: %s", why, "edgeherd model verify "+c.r.Target.String())
 		}
 	}
-	return ""
+	return why
 }
 
-func firstError(w *fleetapi.Wave) string {
+func firstError(w *fleetapi.Wave) phrase.Phrase {
 	for _, t := range w.Targets {
+		if t.State == fleetapi.TargetFailed && t.Err == "" {
+			return phrase.Plain(t.Name + ":")
+		}
 		if t.State == fleetapi.TargetFailed {
-			return strings.TrimSpace(fmt.Sprintf("%s: %s", t.Name, t.Err))
+			return phrase.Of("one-says", "%s: %s", t.Name, said(strings.TrimSpace(t.Err), t.ErrSaid))
 		}
 	}
-	return ""
+	return phrase.Phrase{}
 }

@@ -31,19 +31,19 @@ type RolloutRow struct {
 
 // RolloutStep is what one step changes.
 type RolloutStep struct {
-	Rollout fleetapi.Rollout // its targets are not looked at
+	Rollout fleetapi.Rollout // its targets are counted; those that changed are in Rows
 	Rows    []RolloutRow
 	Record  rollout.Record
 	Notices []Notice // of what changed
 }
 
-// header is the stored form of a rollout without its targets and its sheet,
-// which names every site and never changes.
+// header is the stored form of a rollout without its targets, which it counts, and
+// its sheet, which names every site and never changes.
 func header(r fleetapi.Rollout) (string, error) {
 	waves := make([]fleetapi.Wave, len(r.Waves))
 	for i, w := range r.Waves {
 		waves[i] = w
-		waves[i].Targets = nil
+		waves[i].Counts, waves[i].Targets = fleetapi.CountTargets(w.Targets), nil
 	}
 	r.Waves, r.Sheet = waves, nil
 	body, err := json.Marshal(r)

@@ -129,30 +129,6 @@ func (s *Store) RolloutHeads(ctx context.Context) ([]RolloutHead, error) {
 	return out, nil
 }
 
-// Rollouts returns rollouts newest first; with states, only those in them.
-func (s *Store) Rollouts(ctx context.Context, states ...fleetapi.RolloutState) ([]fleetapi.Rollout, error) {
-	want := map[fleetapi.RolloutState]bool{}
-	for _, st := range states {
-		want[st] = true
-	}
-	heads, err := s.RolloutHeads(ctx)
-	if err != nil {
-		return nil, err
-	}
-	var out []fleetapi.Rollout
-	for _, h := range heads {
-		if len(want) > 0 && !want[h.State] {
-			continue
-		}
-		r, err := s.Rollout(ctx, h.ID)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, r)
-	}
-	return out, nil
-}
-
 // BoxesOf returns the boxes of ids that are known, without counts of results,
 // newest values and findings: what a rollout must know of them.
 func (s *Store) BoxesOf(ctx context.Context, ids []identity.ID) ([]Box, error) {

@@ -208,7 +208,7 @@ func (r *reader) unknown(key *yaml.Node, group string, known []string) {
 		return
 	}
 	for _, k := range known {
-		if near(k, key.Value) {
+		if Near(k, key.Value) {
 			r.fault(key, "%.80s is no field%s; did you mean %s?", key.Value, of(group), k)
 			return
 		}
@@ -383,8 +383,8 @@ func (d Document) Templated() bool {
 	return slices.ContainsFunc(d.leaves, func(l leaf) bool { return l.tmpl != nil })
 }
 
-// near reports whether two words differ in at most two places.
-func near(a, b string) bool {
+// Near reports whether two words differ in at most two places.
+func Near(a, b string) bool {
 	if len(a)-len(b) > 2 || len(b)-len(a) > 2 || len(b) > maxName {
 		return false
 	}

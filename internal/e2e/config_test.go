@@ -24,7 +24,7 @@ func settingsReachBoxes(t *testing.T, f *fleet) {
 	if out, err := runs(t, f.root, "edgeherd apply -f dock-cameras.yaml --wave 1,rest --yes"); err != nil {
 		t.Fatal(err, out)
 	}
-	list, err := f.client.Rollouts(t.Context())
+	list, err := f.client.AllRollouts(t.Context())
 	must(t, err)
 	r := f.rollout(t, list.Items[0].ID, time.Minute)
 	if first := r.Waves[0].Targets[0]; r.State != fleetapi.RolloutHalted || first.Phase != "rolled_back" || !strings.Contains(first.Err, "input dock:") {

@@ -142,7 +142,7 @@ func readmeUnderLoad(t *testing.T, f *fleet) {
 // all are done. The step of the settings halts one of its own on purpose.
 func settled(t *testing.T, f *fleet) {
 	t.Helper()
-	list, err := f.client.Rollouts(t.Context())
+	list, err := f.client.AllRollouts(t.Context())
 	must(t, err)
 	done := map[string]bool{}
 	var late []fleetapi.Rollout

@@ -186,11 +186,6 @@ func (c *Client) Missing(ctx context.Context, digests []blob.Digest) ([]blob.Dig
 	return m.Digests, err
 }
 
-// Rollouts lists rollouts, newest first.
-func (c *Client) Rollouts(ctx context.Context) (RolloutList, error) {
-	return call[RolloutList](ctx, c, http.MethodGet, "/rollouts", nil)
-}
-
 // Rollout returns one rollout.
 func (c *Client) Rollout(ctx context.Context, id string) (Rollout, error) {
 	return call[Rollout](ctx, c, http.MethodGet, "/rollouts/"+url.PathEscape(id), nil)

@@ -18,6 +18,7 @@ import (
 
 	"github.com/edgeherd/edgeherd/internal/blob"
 	"github.com/edgeherd/edgeherd/internal/identity"
+	"github.com/edgeherd/edgeherd/internal/phrase"
 	"github.com/edgeherd/edgeherd/internal/wire"
 	"github.com/edgeherd/edgeherd/models"
 )
@@ -164,6 +165,8 @@ type BoxModel struct {
 	RunningDigest  blob.Digest `json:"running_digest"`
 	Phase          string      `json:"phase,omitempty"` // last reported phase of the desired version
 	Err            string      `json:"err,omitempty"`
+	// ErrSaid is err for other languages. Only with one box.
+	ErrSaid *phrase.Phrase `json:"err_said,omitempty"`
 	// Serving is which variant serves, why, and what each was measured at. Only
 	// with one box: lists leave it out.
 	Serving *wire.Serving `json:"serving,omitempty"`
@@ -197,6 +200,7 @@ type Summary struct {
 	Version     string         `json:"version"`
 	Time        time.Time      `json:"time"`
 	Trouble     string         `json:"trouble,omitempty" doc:"why the database takes no messages of boxes"`
+	TroubleSaid *phrase.Phrase `json:"trouble_said,omitempty"`
 }
 
 // Series is one metric over time, at most a few values per pixel.

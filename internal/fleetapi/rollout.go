@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/edgeherd/edgeherd/internal/identity"
+	"github.com/edgeherd/edgeherd/internal/phrase"
 	"github.com/edgeherd/edgeherd/internal/runnerapi"
 	"github.com/edgeherd/edgeherd/models"
 )
@@ -87,21 +88,26 @@ type Rollout struct {
 	ID       string       `json:"id"`
 	State    RolloutState `json:"state"`
 	Sentence string       `json:"sentence"` // what is going on, why, for people
+	// SentenceSaid is the sentence for other languages, as are all fields that end
+	// so; absent: it is known in English alone.
+	SentenceSaid *phrase.Phrase `json:"sentence_said,omitempty"`
 	// Affected says who is bad and what they have in common, when a gate halted.
-	Affected string      `json:"affected,omitempty"`
-	Request  PlanRequest `json:"request"`
-	Target   models.Ref  `json:"target"`
-	Kind     string      `json:"kind"` // KindModel, KindAgent or KindConfig
-	Waves    []Wave      `json:"waves"`
+	Affected     string         `json:"affected,omitempty"`
+	AffectedSaid *phrase.Phrase `json:"affected_said,omitempty"`
+	Request      PlanRequest    `json:"request"`
+	Target       models.Ref     `json:"target"`
+	Kind         string         `json:"kind"` // KindModel, KindAgent or KindConfig
+	Waves        []Wave         `json:"waves"`
 	// BytesPerBox is the download of a box that has nothing yet.
 	BytesPerBox int64 `json:"bytes_per_box"`
 	// Draws is what the version drew when the plan was made, where boxes ran it.
-	Draws     []Draw     `json:"draws,omitempty"`
-	Warnings  []string   `json:"warnings"`
-	Created   time.Time  `json:"created"`
-	Started   *time.Time `json:"started,omitempty"`
-	StartedBy string     `json:"started_by,omitempty"`
-	Ended     *time.Time `json:"ended,omitempty"`
+	Draws        []Draw          `json:"draws,omitempty"`
+	Warnings     []string        `json:"warnings"`
+	WarningsSaid []phrase.Phrase `json:"warnings_said,omitempty"`
+	Created      time.Time       `json:"created"`
+	Started      *time.Time      `json:"started,omitempty"`
+	StartedBy    string          `json:"started_by,omitempty"`
+	Ended        *time.Time      `json:"ended,omitempty"`
 	// Sheet is what the plan found beside waves.
 	Sheet *PlanSheet `json:"sheet,omitempty"`
 	// RollbackOf is the rollout that this one takes back, RolledBackBy are those
@@ -111,6 +117,9 @@ type Rollout struct {
 	// Late says that the controller started it, for boxes that joined or changed
 	// after a rollout of the same document.
 	Late bool `json:"late,omitempty"`
+	// Overtaken says that a later rollout brought another version of the same, so
+	// that what boxes had before is the business of that one. Lists leave it out.
+	Overtaken bool `json:"overtaken,omitempty"`
 }
 
 // PlanSheet is what a plan found beside its waves.
@@ -137,26 +146,40 @@ type PlanSite struct {
 
 // PlanSkip is a box that matches the filter and gets nothing, or gets it last.
 type PlanSkip struct {
-	Box   identity.ID `json:"box"`
-	Name  string      `json:"name"`
-	Why   string      `json:"why"`
-	Later bool        `json:"later,omitempty"` // in the tail, after all waves
+	Box     identity.ID    `json:"box"`
+	Name    string         `json:"name"`
+	Why     string         `json:"why"`
+	WhySaid *phrase.Phrase `json:"why_said,omitempty"`
+	Later   bool           `json:"later,omitempty"` // in the tail, after all waves
 }
 
 // Wave is one step of a rollout; its members are fixed by the plan. The tail
 // alone takes in boxes that come later.
 type Wave struct {
-	State   WaveState  `json:"state"`
-	Tail    bool       `json:"tail,omitempty"`
-	Reason  string     `json:"reason,omitempty"`
-	Started *time.Time `json:"started,omitempty"`
-	Ended   *time.Time `json:"ended,omitempty"`
+	State      WaveState      `json:"state"`
+	Tail       bool           `json:"tail,omitempty"`
+	Reason     string         `json:"reason,omitempty"`
+	ReasonSaid *phrase.Phrase `json:"reason_said,omitempty"`
+	Started    *time.Time     `json:"started,omitempty"`
+	Ended      *time.Time     `json:"ended,omitempty"`
 	// SoakEnds is when a soaking wave passes if it stays good.
 	SoakEnds   *time.Time `json:"soak_ends,omitempty"`
 	ApprovedBy []string   `json:"approved_by,omitempty"`
 	// Gates are what the wave was judged by at last.
-	Gates   []Gate   `json:"gates,omitempty"`
+	Gates []Gate `json:"gates,omitempty"`
+	// Counts are the boxes of the wave by their state.
+	Counts map[TargetState]int `json:"counts,omitempty"`
+	// Targets are empty in lists, which count alone.
 	Targets []Target `json:"targets"`
+}
+
+// CountTargets counts boxes by their state.
+func CountTargets(targets []Target) map[TargetState]int {
+	counts := map[TargetState]int{}
+	for i := range targets {
+		counts[targets[i].State]++
+	}
+	return counts
 }
 
 // GateResult is how a gate judged.
@@ -172,29 +195,33 @@ const (
 
 // Gate is one thing a wave is judged by: what was measured, what is allowed.
 type Gate struct {
-	Name     string     `json:"name"` // failures, latency, memory, temperature, crashes, evidence, unreachable
-	Result   GateResult `json:"result"`
-	Bad      int        `json:"bad"`
-	Sample   int        `json:"sample"`
-	Measured string     `json:"measured"`
-	Allowed  string     `json:"allowed"`
+	Name         string         `json:"name"` // failures, latency, memory, temperature, crashes, evidence, unreachable
+	Result       GateResult     `json:"result"`
+	Bad          int            `json:"bad"`
+	Sample       int            `json:"sample"`
+	Measured     string         `json:"measured"`
+	Allowed      string         `json:"allowed"`
+	MeasuredSaid *phrase.Phrase `json:"measured_said,omitempty"`
+	AllowedSaid  *phrase.Phrase `json:"allowed_said,omitempty"`
 }
 
 // Target is one box of a wave.
 type Target struct {
-	Box     identity.ID `json:"box"`
-	Name    string      `json:"name"`
-	Site    string      `json:"site"`
-	State   TargetState `json:"state"`
-	Phase   string      `json:"phase,omitempty"`
-	Err     string      `json:"err,omitempty"`
-	Probe   *Probe      `json:"probe,omitempty"`
-	Changed *time.Time  `json:"changed,omitempty"`
+	Box     identity.ID    `json:"box"`
+	Name    string         `json:"name"`
+	Site    string         `json:"site"`
+	State   TargetState    `json:"state"`
+	Phase   string         `json:"phase,omitempty"`
+	Err     string         `json:"err,omitempty"`
+	ErrSaid *phrase.Phrase `json:"err_said,omitempty"`
+	Probe   *Probe         `json:"probe,omitempty"`
+	Changed *time.Time     `json:"changed,omitempty"`
 	// Offered is when the box was first told.
 	Offered *time.Time `json:"offered,omitempty"`
 	// Waits is why a box of a running wave is not offered the version yet, or what
 	// its download waits for.
-	Waits string `json:"waits,omitempty"`
+	Waits     string         `json:"waits,omitempty"`
+	WaitsSaid *phrase.Phrase `json:"waits_said,omitempty"`
 	// Bad lists the gates whose limit the box is over.
 	Bad []string `json:"bad,omitempty"`
 	// Traits were true when the plan was made.
@@ -237,9 +264,12 @@ type Traits struct {
 	Labels map[string]string `json:"labels,omitempty"`
 }
 
-// RolloutList is the newest rollouts first.
+// RolloutList is one page of rollouts, newest first. Their waves have counts in
+// place of boxes; one rollout alone has its boxes.
 type RolloutList struct {
-	Items []Rollout `json:"items"`
+	Items         []Rollout `json:"items"`
+	NextPageToken string    `json:"next_page_token" doc:"empty after the last page"`
+	TotalSize     int       `json:"total_size" doc:"rollouts on all pages"`
 }
 
 // RolloutAction is what a person wants of a rollout. Asking for what already is

@@ -6,6 +6,28 @@ import (
 	"net/url"
 )
 
+// Rollouts returns one page of rollouts, newest first.
+func (c *Client) Rollouts(ctx context.Context, pageToken string) (RolloutList, error) {
+	v := url.Values{"page_size": {"200"}}
+	set(v, "page_token", pageToken)
+	return call[RolloutList](ctx, c, http.MethodGet, "/rollouts?"+v.Encode(), nil)
+}
+
+// AllRollouts returns all rollouts, page after page.
+func (c *Client) AllRollouts(ctx context.Context) (RolloutList, error) {
+	all := RolloutList{Items: []Rollout{}}
+	for token := ""; ; {
+		page, err := c.Rollouts(ctx, token)
+		if err != nil {
+			return RolloutList{}, err
+		}
+		all.Items, all.TotalSize = append(all.Items, page.Items...), page.TotalSize
+		if token = page.NextPageToken; token == "" {
+			return all, nil
+		}
+	}
+}
+
 // ActOn does what a person wants of a rollout.
 func (c *Client) ActOn(ctx context.Context, id string, a RolloutAction) (Rollout, error) {
 	return call[Rollout](ctx, c, http.MethodPost, "/rollouts/"+url.PathEscape(id)+"/actions", a)

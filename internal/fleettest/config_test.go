@@ -172,7 +172,7 @@ func cameLater(f *Fleet, b *Box) {
 		s := settings()
 		return b.runnerHas() == "{}" && s.State == fleetapi.ConfigCurrent && len(s.Pending) == 0
 	})
-	list, err := f.API.Rollouts(context.Background())
+	list, err := f.API.AllRollouts(context.Background())
 	if err != nil {
 		f.T.Fatal(err)
 	}

@@ -287,7 +287,7 @@ func (f *Fleet) picture() string {
 	for _, b := range boxes.Items {
 		out += fmt.Sprintf("%s link=%s update=%s models=%+v\n", b.Name, b.Link, b.Update, b.Models)
 	}
-	rollouts, err := f.API.Rollouts(ctx)
+	rollouts, err := f.API.AllRollouts(ctx)
 	if err != nil {
 		return out + err.Error()
 	}

@@ -157,6 +157,18 @@ function boxList(query) {
   });
 }
 
+/** rolloutList counts boxes in place of naming them, as the controller does. */
+function rolloutList(query) {
+  const size = Number(query.get("page_size") ?? 100);
+  const start = Number(query.get("page_token") ?? 0);
+  const all = sample.rollouts.map((r) => ({ ...r, waves: r.waves.map((w) => ({ ...w, targets: [] })) }));
+  return shift({
+    items: all.slice(start, start + size),
+    next_page_token: start + size < all.length ? String(start + size) : "",
+    total_size: all.length,
+  });
+}
+
 function act(rollout, action) {
   const state = {
     start: "running",
@@ -168,9 +180,11 @@ function act(rollout, action) {
   }[action];
   if (!state) throw new Refused(422, `no action ${action}`);
   if (action === "approve")
-    for (const wave of rollout.waves) if (wave.state === "waiting") delete wave.reason;
+    for (const wave of rollout.waves)
+      if (wave.state === "waiting") for (const key of ["reason", "reason_said"]) delete wave[key];
   if (action === "rollback") rollout.rolled_back_by = ["r-z7y6x5w4v3"];
   rollout.state = state;
+  delete rollout.sentence_said;
   rollout.sentence = `${action[0].toUpperCase()}${action.slice(1)}: asked by the mock server`;
   tell({ topic: "rollouts", id: rollout.id });
   return shift(rollout);
@@ -223,7 +237,7 @@ function answer(path, query, body) {
     return shift(restores);
   }
   if (kind === "rollouts") {
-    if (!id) return shift({ items: sample.rollouts });
+    if (!id) return rolloutList(query);
     const rollout = sample.rollouts.find((r) => r.id === id);
     return part === "actions" && rollout ? act(rollout, body.action) : found(rollout);
   }

@@ -91,7 +91,7 @@ func (f *Fleet) pushStarters(ctx context.Context, client *fleetapi.Client) error
 	if !fleet.Development { // what boxes run is for people and their keys to say since
 		return nil
 	}
-	have, err := client.Rollouts(ctx)
+	have, err := client.AllRollouts(ctx)
 	if err != nil {
 		return err
 	}

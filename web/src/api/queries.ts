@@ -184,9 +184,12 @@ export const restoresQuery = queryOptions({
   refetchInterval: 30_000, // boxes come back by themselves
 });
 
-export const rolloutsQuery = queryOptions({
+export const rolloutsQuery = infiniteQueryOptions({
   queryKey: ["rollouts", "list"],
-  queryFn: ({ signal }) => get<RolloutList>(paths.rollouts, signal),
+  queryFn: ({ pageParam, signal }) =>
+    get<RolloutList>(url(paths.rollouts, {}, { page_size: 50, page_token: pageParam }), signal),
+  initialPageParam: "",
+  getNextPageParam: (last) => last.next_page_token || undefined,
 });
 
 export const rolloutQuery = (id: string) =>

@@ -84,15 +84,30 @@ func (d *Dictionary) fill(p phrase.Phrase, say func(string) string) string {
 	if p.Code == "" {
 		return d.Word(p.Text)
 	}
-	form, ok := d.Phrase[p.Code]
+	first := ""
+	if len(p.Args) > 0 {
+		first = p.Args[0]
+	}
+	form, ok := phrase.Pick(d.Phrase, d.language, p.Code, first)
 	if !ok {
 		return p.Text
 	}
+	if p.Code == "word" {
+		say = d.word
+	}
 	return hole.ReplaceAllStringFunc(form, func(h string) string {
-		if i := int(h[2] - 'a'); i < len(p.Args) {
+		i := int(h[2] - 'a')
+		if i >= len(p.Args) {
+			return ""
+		}
+		in, ok := p.In[i]
+		if !ok {
 			return say(p.Args[i])
 		}
-		return ""
+		if in.Text = p.Args[i]; in.Code == "" {
+			return in.Text
+		}
+		return d.fill(in, say)
 	})
 }
 

@@ -31,7 +31,15 @@ func TestSentencesAreSaidAsPagesSayThem(t *testing.T) {
 			t.Errorf("%s: %q, want %q", c.language, got, c.want)
 		}
 	}
+	halted := phrase.Of("halted", "Halted in wave %d of %d: %s", 1, 3, phrase.Of("breach-count", "%s failed, the plan allows %d. %s",
+		phrase.Of("n-boxes", "%d boxes", 1), 0, phrase.Of("one-says", "%s: %s", "1043", "disk")))
 	de, _ := i18n.Open("de")
+	if got := de.Put(halted); got != "Angehalten in Welle 1 von 3: 1 Box gescheitert, der Plan erlaubt 0. 1043: disk" {
+		t.Errorf("a sentence within a sentence: %q", got)
+	}
+	if got := de.Put(phrase.Of("needs-care", "needs care (%s): %s", "ticket", phrase.Word("airflow"))); got != "braucht Pflege (ticket): Filter oder Kühlrippen verstopft" {
+		t.Errorf("a word within a sentence: %q", got)
+	}
 	if got := de.Put(phrase.Of("box-at-site", "%s at %s", "load", "die")); got != "load in die" {
 		t.Errorf("names were translated: %q", got)
 	}

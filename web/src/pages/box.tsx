@@ -14,6 +14,7 @@ import { Acceptances } from "./acceptances";
 import { Charts, chartMetrics } from "./charts";
 import { CareCards, HealthCard } from "./health";
 import { Standing } from "./identity";
+import { Told } from "./phrase";
 import { ServingOf } from "./serving";
 import { spanOf, spans } from "./span";
 import { Troubles } from "./troubles";
@@ -197,11 +198,7 @@ function ModelLine({ model }: { model: BoxModel }) {
       {!same && model.phase && (
         <p className="text-xs text-soft">{t("box.phase", { phase: word("phase", model.phase) })}</p>
       )}
-      {model.err && (
-        <p className="text-xs text-hot" lang="en">
-          {model.err}
-        </p>
-      )}
+      <Told text={model.err} said={model.err_said} className="block text-xs text-hot" />
       <ServingOf model={model} />
     </li>
   );

@@ -14,6 +14,7 @@ import { Card, Command, Empty, Fault, Loading, Page } from "../ui/parts";
 import { type Kind, lookOf } from "../ui/state";
 import { BoxTable } from "./boxtable";
 import { CareCounts } from "./carecounts";
+import { Told } from "./phrase";
 
 const route = getRouteApi("/");
 
@@ -50,7 +51,7 @@ export function FleetPage() {
       {summary.data.trouble && (
         <p role="alert" className="card mb-3 flex flex-wrap items-center gap-x-2 px-3 py-2 text-hot">
           <Icon name="fault" size={14} /> <strong>{t("trouble.storage")}</strong>{" "}
-          <span lang="en">{summary.data.trouble}</span>
+          <Told text={summary.data.trouble} said={summary.data.trouble_said} />
         </p>
       )}
       {total === 0 ? <NoBoxes /> : <Fleet summary={summary.data} />}

@@ -3,6 +3,7 @@ import { useTranslation } from "react-i18next";
 import type { Rollout } from "../api/generated";
 import { Card, Scroll } from "../ui/parts";
 import { State, useWord } from "../ui/state";
+import { Told } from "./phrase";
 
 export function Gates({ rollout }: { rollout: Rollout }) {
   const { t } = useTranslation();
@@ -33,12 +34,12 @@ export function Gates({ rollout }: { rollout: Rollout }) {
                 <td>
                   <State kind="gateResult" value={gate.result} />
                 </td>
-                <td lang="en">
-                  {gate.measured}
-                  <span className="block text-soft sm:hidden">{gate.allowed}</span>
+                <td>
+                  <Told text={gate.measured} said={gate.measured_said} />
+                  <Told text={gate.allowed} said={gate.allowed_said} className="block text-soft sm:hidden" />
                 </td>
-                <td className="hidden text-soft sm:table-cell" lang="en">
-                  {gate.allowed}
+                <td className="hidden text-soft sm:table-cell">
+                  <Told text={gate.allowed} said={gate.allowed_said} />
                 </td>
               </tr>
             ))}

@@ -6,7 +6,7 @@ import { useQuery } from "@tanstack/react-query";
 import { useTranslation } from "react-i18next";
 import { regional } from "../format";
 
-export type Phrase = { text?: string; code?: string; args?: string[] };
+export type Phrase = { text?: string; code?: string; args?: string[]; in?: Record<string, Phrase> };
 export type Phrases = { phrase: Record<string, string>; word: Record<string, string> };
 
 const load: Record<string, () => Promise<{ default: Phrases }>> = {
@@ -34,8 +34,18 @@ export function figure(arg: string, language: string): string {
   }).format(Number(arg));
 }
 
-/** say puts the arguments of a phrase into the sentence of a language; undefined: it has none. */
-export function say(phrase: Phrase, words: Phrases, language: string): string | undefined {
+/** form is the sentence of a code; where it has plurals, the first argument counts. */
+function form(code: string, first: string | undefined, words: Phrases, language: string): string | undefined {
+  if (!/^\d+$/.test(first ?? "")) return words.phrase[code];
+  const plural = new Intl.PluralRules(language).select(Number(first));
+  return words.phrase[`${code}_${plural}`] ?? words.phrase[code];
+}
+
+/**
+ * say puts the arguments of a phrase into the sentence of a language; undefined: it
+ * has none. Where arguments are names of boxes and people, they stay as they are.
+ */
+export function say(phrase: Phrase, words: Phrases, language: string, names = false): string | undefined {
   const word = (arg: string): string => {
     if (numeric.test(arg)) return figure(arg, language);
     const own = words.word[slug(arg)];
@@ -45,15 +55,20 @@ export function say(phrase: Phrase, words: Phrases, language: string): string | 
     const [, first = "", rest] = /^([a-z]+) (\S+(?: \S+)?)$/.exec(arg) ?? [];
     return words.word[first] ? `${words.word[first]} ${rest}` : arg;
   };
-  const { text = "", code, args = [] } = phrase;
-  if (!code) return words.word[slug(text)];
-  return words.phrase[code]?.replace(/\{\{([a-h])\}\}/g, (_, name) =>
-    word(args["abcdefgh".indexOf(name)] ?? ""),
-  );
+  const put = (arg: string): string => (numeric.test(arg) ? figure(arg, language) : arg);
+  const { text = "", code, args = [], in: within = {} } = phrase;
+  if (!code) return names ? undefined : words.word[slug(text)];
+  return form(code, args[0], words, language)?.replace(/\{\{([a-h])\}\}/g, (_, name) => {
+    const i = "abcdefgh".indexOf(name);
+    const arg = args[i] ?? "";
+    const part = within[i];
+    if (part) return part.code ? (say(part, words, language, names) ?? arg) : arg;
+    return names && code !== "word" ? put(arg) : word(arg);
+  });
 }
 
 /** usePhrase says a phrase; lang is set when it is not the reader's. */
-export function usePhrase(): (phrase: Phrase) => { text: string; lang?: "en" } {
+export function usePhrase(): (phrase: Phrase, names?: boolean) => { text: string; lang?: "en" } {
   const { i18n } = useTranslation();
   const language = i18n.language;
   const words = useQuery({
@@ -62,11 +77,22 @@ export function usePhrase(): (phrase: Phrase) => { text: string; lang?: "en" } {
     enabled: language in load,
     staleTime: Number.POSITIVE_INFINITY,
   }).data;
-  return (phrase) => {
-    const text = words ? say(phrase, words, language) : undefined;
+  return (phrase, names) => {
+    const text = words ? say(phrase, words, language, names) : undefined;
     if (text !== undefined) return { text };
     return { text: phrase.text ?? "", ...(language !== "en" && { lang: "en" as const }) };
   };
+}
+
+/** Told is an English sentence that stands beside its phrase, with names in it. */
+export function Told({ text, said, className }: { text?: string; said?: Phrase; className?: string }) {
+  const told = usePhrase()({ ...said, text }, true);
+  if (!text) return null;
+  return (
+    <span lang={told.lang} className={className}>
+      {told.text}
+    </span>
+  );
 }
 
 export function Said({ phrase, className }: { phrase: Phrase; className?: string }) {

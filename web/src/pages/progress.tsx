@@ -1,9 +1,9 @@
 // Counts of a rollout's targets, as words and as a bar.
 import { useTranslation } from "react-i18next";
-import type { Rollout, Target } from "../api/generated";
+import type { Rollout, Target, Wave } from "../api/generated";
 import { useWord } from "../ui/state";
 
-/** Tally counts targets in the order in which people want to read them. */
+/** Tally counts boxes in the order in which people want to read them. */
 export type Tally = { total: number; by: [string, number][] };
 
 const order = [
@@ -17,18 +17,22 @@ const order = [
   "canceled",
 ];
 
-export function tally(targets: readonly Target[]): Tally {
+export function tally(waves: readonly Wave[]): Tally {
   const counts = new Map<string, number>();
-  for (const target of targets) counts.set(target.state, (counts.get(target.state) ?? 0) + 1);
+  for (const wave of waves) {
+    for (const [state, count] of Object.entries(wave.counts ?? {})) {
+      counts.set(state, (counts.get(state) ?? 0) + count);
+    }
+  }
   const known = order.filter((state) => counts.has(state));
   const others = [...counts.keys()].filter((state) => !order.includes(state));
   return {
-    total: targets.length,
+    total: [...counts.values()].reduce((sum, count) => sum + count, 0),
     by: [...known, ...others].map((state) => [state, counts.get(state) ?? 0]),
   };
 }
 
-export const targetsOf = (rollout: Rollout): Target[] => rollout.waves.flatMap((wave) => wave.targets ?? []);
+export const targetsOf = (rollout: Rollout): Target[] => rollout.waves.flatMap((wave) => wave.targets);
 
 export const countOf = (t: Tally, ...states: string[]): number =>
   t.by.reduce((sum, [state, count]) => (states.includes(state) ? sum + count : sum), 0);

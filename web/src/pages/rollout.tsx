@@ -9,7 +9,8 @@ import { Icon } from "../ui/icons";
 import { Ago, Card, Clock, Facts, Fault, Loading, Page, Scroll } from "../ui/parts";
 import { lookOf, State, useWord } from "../ui/state";
 import { Gates } from "./gates";
-import { Bar, tally, targetsOf, useTallyWords } from "./progress";
+import { Told } from "./phrase";
+import { Bar, tally, useTallyWords } from "./progress";
 import { Actions } from "./rolloutactions";
 import { Target as TargetName } from "./rollouts";
 import { Sentence } from "./sentence";
@@ -37,7 +38,8 @@ export function RolloutPage() {
       title={<TargetName rollout={rollout} />}
       aside={
         <>
-          {t("rollout.to", { count: targetsOf(rollout).length })} · <span className="code">{rollout.id}</span>
+          {t("rollout.to", { count: tally(rollout.waves).total })} ·{" "}
+          <span className="code">{rollout.id}</span>
         </>
       }
     >
@@ -53,6 +55,7 @@ export function RolloutPage() {
         </ol>
         <Gates rollout={rollout} />
         <Targets rollout={rollout} />
+        <LeftOut rollout={rollout} />
         <Plan rollout={rollout} />
       </div>
     </Page>
@@ -78,8 +81,8 @@ function Standing({ rollout }: { rollout: Rollout }) {
         <div className="min-w-0">
           <Sentence rollout={rollout} strong />
           {rollout.affected && (
-            <p className="mt-1" lang="en">
-              {rollout.affected}
+            <p className="mt-1">
+              <Told text={rollout.affected} said={rollout.affected_said} />
             </p>
           )}
           <Others id={rollout.rollback_of} word="rollout.backOf" />
@@ -87,9 +90,11 @@ function Standing({ rollout }: { rollout: Rollout }) {
             <Others key={id} id={id} word="rollout.backBy" />
           ))}
           {rollout.state === "draft" && rollout.warnings.length > 0 && (
-            <ul className="mt-1 list-disc pl-5" lang="en" aria-label={t("rollout.warnings")}>
-              {rollout.warnings.map((warning) => (
-                <li key={warning}>{warning}</li>
+            <ul className="mt-1 list-disc pl-5" aria-label={t("rollout.warnings")}>
+              {rollout.warnings.map((warning, i) => (
+                <li key={warning}>
+                  <Told text={warning} said={rollout.warnings_said?.[i]} />
+                </li>
               ))}
             </ul>
           )}
@@ -128,7 +133,7 @@ function useSize(): (size: string) => string {
 function WaveCard({ wave, index, rollout }: { wave: Wave; index: number; rollout: Rollout }) {
   const { t } = useTranslation();
   const words = useTallyWords();
-  const counts = tally(wave.targets ?? []);
+  const counts = tally([wave]);
   const size = rollout.request.waves?.[index];
   const sizeWord = useSize();
   return (
@@ -145,8 +150,8 @@ function WaveCard({ wave, index, rollout }: { wave: Wave; index: number; rollout
       </div>
       <p className="num">{words(counts)}</p>
       {wave.reason && (
-        <p className="text-soft" lang="en">
-          {wave.reason}
+        <p className="text-soft">
+          <Told text={wave.reason} said={wave.reason_said} />
         </p>
       )}
       {(wave.ended ?? wave.started) && (
@@ -163,9 +168,9 @@ function Targets({ rollout }: { rollout: Rollout }) {
   const word = useWord();
   const { state } = route.useSearch();
   const navigate = route.useNavigate();
-  const counts = tally(targetsOf(rollout));
+  const counts = tally(rollout.waves);
   const rows = rollout.waves.flatMap((wave, index) =>
-    (wave.targets ?? []).map((target) => ({ target, wave: index + 1 })),
+    wave.targets.map((target) => ({ target, wave: index + 1 })),
   );
   const shown = state ? rows.filter((row) => row.target.state === state) : rows;
   return (
@@ -213,6 +218,28 @@ function Targets({ rollout }: { rollout: Rollout }) {
   );
 }
 
+/** LeftOut are boxes that the filter matches and that get nothing, or get it last, and why. */
+function LeftOut({ rollout }: { rollout: Rollout }) {
+  const { t } = useTranslation();
+  const skipped = rollout.sheet?.skipped ?? [];
+  if (skipped.length === 0) return null;
+  return (
+    <Card title={t("rollout.leftOut")} aside={t("count.boxes", { count: skipped.length })}>
+      <ul className="grid gap-1 px-3 pb-3">
+        {skipped.map((skip) => (
+          <li key={skip.box}>
+            <Link to="/boxes/$id" params={{ id: skip.box }} className="link font-medium">
+              {skip.name}
+            </Link>{" "}
+            {skip.later && <span className="text-soft">{t("rollout.last")}</span>}{" "}
+            <Told text={skip.why} said={skip.why_said} className="text-soft" />
+          </li>
+        ))}
+      </ul>
+    </Card>
+  );
+}
+
 function TargetRow({ target, wave }: { target: Target; wave: number }) {
   const { t } = useTranslation();
   const word = useWord();
@@ -233,21 +260,13 @@ function TargetRow({ target, wave }: { target: Target; wave: number }) {
       </td>
       <td className="max-w-96 sm:min-w-40">
         {target.phase ? word("phase", target.phase) : target.waits ? "" : "–"}
-        {target.waits && (
-          <span className="block text-soft" lang="en">
-            {target.waits}
-          </span>
-        )}
+        <Told text={target.waits} said={target.waits_said} className="block text-soft" />
         {target.bad && target.bad.length > 0 && (
           <span className="block text-hot">
             {t("gate.over", { list: target.bad.map((gate) => word("gate", gate)).join(", ") })}
           </span>
         )}
-        {target.err && (
-          <span className="block text-hot" lang="en">
-            {target.err}
-          </span>
-        )}
+        <Told text={target.err} said={target.err_said} className="block text-hot" />
       </td>
       <td className="num hidden whitespace-nowrap md:table-cell">
         <Measured target={target} />

@@ -6,7 +6,7 @@ import { useTranslation } from "react-i18next";
 import { newKey, post, url } from "../api/client";
 import type { Rollout, Session } from "../api/generated";
 import { canEverywhere } from "../api/people";
-import { paths, rolloutQuery, rolloutsQuery, sessionQuery } from "../api/queries";
+import { paths, rolloutQuery, sessionQuery } from "../api/queries";
 import { Icon, type IconName } from "../ui/icons";
 import { Fault } from "../ui/parts";
 import { countOf, tally, targetsOf } from "./progress";
@@ -16,7 +16,7 @@ type Action = { action: string; icon: IconName; className: string; words: string
 /** useActions lists what a person may do, each with how many boxes it is about. */
 function useActions(rollout: Rollout, back: number): Action[] {
   const { t } = useTranslation();
-  const counts = tally(targetsOf(rollout));
+  const counts = tally(rollout.waves);
   const waiting = countOf(counts, "scheduled");
   const approval = awaits(rollout);
   const actions: Record<string, Action> = {
@@ -42,7 +42,7 @@ function useActions(rollout: Rollout, back: number): Action[] {
       action: "approve",
       icon: "check",
       className: "primary",
-      words: t("rollout.approve", { number: approval + 1, count: rollout.waves[approval]?.targets?.length }),
+      words: t("rollout.approve", { number: approval + 1, count: rollout.waves[approval]?.targets.length }),
     },
     rollback: {
       action: "rollback",
@@ -81,20 +81,11 @@ export const awaits = (rollout: Rollout): number =>
  * taken back, or overtaken by a later rollout of the same name, is the business
  * of that one: a click on an old page must not bring back what nobody means.
  */
-export function takenBack(rollout: Rollout, all: readonly Rollout[]): number {
-  const { id, kind, target, created } = rollout;
-  const overtaken = all.some(
-    (other) =>
-      other.id !== id &&
-      other.kind === kind &&
-      other.target.name === target.name &&
-      other.started &&
-      other.created > created,
-  );
-  if (overtaken || rollout.rolled_back_by?.length) return 0;
+export function takenBack(rollout: Rollout): number {
+  if (rollout.overtaken || rollout.rolled_back_by?.length) return 0;
   return targetsOf(rollout).filter(
     ({ offered, state, before }) =>
-      offered && state !== "superseded" && before.digest && before.digest !== target.digest,
+      offered && state !== "superseded" && before.digest && before.digest !== rollout.target.digest,
   ).length;
 }
 
@@ -109,18 +100,13 @@ export function Actions({ rollout }: { rollout: Rollout }) {
   const session = useQuery(sessionQuery);
   const cancel = useRef<HTMLDialogElement>(null);
   const rollback = useRef<HTMLDialogElement>(null);
-  // All rollouts with all their boxes are many megabytes in a large fleet: asked for
-  // when the page opens and before a rollback, not whenever a box reports.
-  const all = useQuery({
-    queryKey: ["overtaking", rollout.id],
-    queryFn: rolloutsQuery.queryFn,
-    enabled: takenBack(rollout, []) > 0 && mayAct(session.data, "rollback"),
-  });
-  const back = all.data ? takenBack(rollout, all.data.items) : 0;
+  const fresh = useQuery({ ...rolloutQuery(rollout.id), enabled: false });
+  const back = takenBack(rollout);
   const actions = useActions(rollout, back);
+  // A later rollout may have been started since this page heard of anything.
   const askBack = async () => {
-    const { data, error } = await all.refetch();
-    if (data && !error && takenBack(rollout, data.items) > 0) rollback.current?.showModal();
+    const { data, error } = await fresh.refetch();
+    if (data && !error && takenBack(data) > 0) rollback.current?.showModal();
   };
   const act = useMutation({
     mutationFn: ({ action, key }: { action: string; key: string }) =>
@@ -137,7 +123,7 @@ export function Actions({ rollout }: { rollout: Rollout }) {
     cancel: () => cancel.current?.showModal(),
     rollback: () => void askBack(),
   };
-  const counts = tally(targetsOf(rollout));
+  const counts = tally(rollout.waves);
   const kept = counts.total - countOf(counts, "scheduled");
   return (
     <div className="mt-3">
@@ -156,7 +142,7 @@ export function Actions({ rollout }: { rollout: Rollout }) {
         ))}
       </div>
       {session.data && allowed.length === 0 && <p className="mt-1.5 text-soft">{t("rollout.readOnly")}</p>}
-      {(act.error ?? all.error) && <Fault error={act.error ?? all.error} />}
+      {(act.error ?? fresh.error) && <Fault error={act.error ?? fresh.error} />}
       <Ask
         dialog={cancel}
         title={t("rollout.cancelTitle", { count: counts.total - kept })}

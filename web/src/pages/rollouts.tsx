@@ -1,21 +1,22 @@
 // Rollouts, the newest first: each says in a sentence how it stands.
-import { useQuery } from "@tanstack/react-query";
+import { useInfiniteQuery } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
 import { useTranslation } from "react-i18next";
 import type { Rollout } from "../api/generated";
 import { rolloutsQuery } from "../api/queries";
 import { Ago, Card, Command, Empty, Fault, Loading, Page } from "../ui/parts";
 import { State } from "../ui/state";
-import { Bar, tally, targetsOf, useTallyWords } from "./progress";
+import { Bar, tally, useTallyWords } from "./progress";
 import { RestoresPanel } from "./restores";
 import { Sentence } from "./sentence";
 
 export function RolloutsPage() {
   const { t } = useTranslation();
-  const rollouts = useQuery(rolloutsQuery);
-  const items = rollouts.data?.items;
+  const rollouts = useInfiniteQuery(rolloutsQuery);
+  const items = rollouts.data?.pages.flatMap((page) => page.items);
+  const total = rollouts.data?.pages[0]?.total_size ?? 0;
   return (
-    <Page title={t("rollouts.title")} aside={items && t("count.rollouts", { count: items.length })}>
+    <Page title={t("rollouts.title")} aside={items && t("count.rollouts", { count: total })}>
       {rollouts.error && <Fault error={rollouts.error} retry={() => void rollouts.refetch()} />}
       <RestoresPanel />
       {rollouts.isPending && <Loading height={300} />}
@@ -34,13 +35,25 @@ export function RolloutsPage() {
           </li>
         ))}
       </ul>
+      {rollouts.hasNextPage && (
+        <div className="p-2 text-center">
+          <button
+            type="button"
+            className="button"
+            disabled={rollouts.isFetchingNextPage}
+            onClick={() => void rollouts.fetchNextPage()}
+          >
+            {rollouts.isFetchingNextPage ? t("loading") : t("table.more")}
+          </button>
+        </div>
+      )}
     </Page>
   );
 }
 
 function Row({ rollout }: { rollout: Rollout }) {
   const words = useTallyWords();
-  const counts = tally(targetsOf(rollout));
+  const counts = tally(rollout.waves);
   return (
     <article className="card grid gap-x-6 gap-y-1.5 px-3 py-2.5 md:grid-cols-[minmax(0,1fr)_minmax(14rem,22rem)]">
       <div className="min-w-0">

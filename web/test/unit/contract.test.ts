@@ -8,7 +8,6 @@ import type {
   Model,
   Release,
   Result,
-  Rollout,
   Session,
   SiteList,
   Summary,
@@ -22,13 +21,12 @@ import { spanOf } from "../../src/pages/span";
 import sample from "../sample.json";
 import { faults } from "./schema";
 
-// Checked by the compiler: the sample conforms to the generated types. Boxes
-// hold maps, which JSON imports type too narrowly; the test below checks them.
+// Checked by the compiler: the sample conforms to the generated types. Boxes and
+// rollouts hold maps, which JSON imports type too narrowly; the test below checks them.
 sample.summary satisfies Summary;
 sample.session satisfies Session;
 sample.models satisfies Model[];
 sample.releases satisfies Release[];
-sample.rollouts satisfies Rollout[];
 sample.results satisfies Result[];
 sample.events satisfies Event[];
 sample.faults satisfies BoxFault[];

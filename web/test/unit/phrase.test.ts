@@ -12,17 +12,18 @@ import { figure, type Phrases, say, slug } from "../../src/pages/phrase";
 
 const phrases: Record<string, string> = en.phrase;
 
-/** sentences are the codes and formats of one folder of Go files. */
+/** sentences are the codes and formats of one folder of Go files, or of one file. */
 function sentences(folder: string): [string, string][] {
   const root = fileURLToPath(new URL(`../../../${folder}`, import.meta.url));
-  return readdirSync(root)
-    .filter((file) => file.endsWith(".go") && !file.endsWith("_test.go"))
+  const files = folder.endsWith(".go") ? [""] : readdirSync(root);
+  return files
+    .filter((file) => join(root, file).endsWith(".go") && !file.endsWith("_test.go"))
     .flatMap((file) =>
       [
         ...readFileSync(join(root, file), "utf8").matchAll(
-          /\b(?:fact|Fact|say|Of)\([^"\n]*(?:"[a-z_]+"[^"\n]*)?,?\s*"([a-z][a-z-]*)",\s*"((?:[^"\\]|\\.)+)"/g,
+          /\b(?:fact|Fact|say|Of|know)\([^"\n]*(?:"[a-z_]+"[^"\n]*)?,?\s*"([a-z][a-z-]*)",\s*"((?:[^"\\]|\\.)+)"/g,
         ),
-      ].map((m) => [m[1], m[2]] as [string, string]),
+      ].map((m) => [m[1], JSON.parse(`"${m[2]}"`)] as [string, string]),
     );
 }
 
@@ -36,6 +37,8 @@ test.each([
   ["internal/health", 25],
   ["agent/blackbox", 20],
   ["controller/care", 15],
+  ["controller/rollout", 150],
+  ["controller/api", 5],
 ])("what %s says is in the dictionaries", (folder, least) => {
   const said = sentences(folder);
   expect(said.length).toBeGreaterThanOrEqual(least);
@@ -68,10 +71,13 @@ test.each([
   ["zh", zh],
 ])("%s says all that English says, with the same arguments", (_, words: Phrases) => {
   expect(Object.keys(words.word)).toEqual(Object.keys(en.word));
-  expect(Object.keys(words.phrase)).toEqual(Object.keys(en.phrase));
+  const codes = (of: object) => [
+    ...new Set(Object.keys(of).map((code) => code.replace(/_(one|few|many)$/, ""))),
+  ];
+  expect(codes(words.phrase)).toEqual(codes(en.phrase));
   const holes = (text = "") => [...text.matchAll(/\{\{(\w)\}\}/g)].map((m) => m[1]).sort();
-  for (const [code, text] of Object.entries(en.phrase)) {
-    expect(holes(words.phrase[code]), code).toEqual(holes(text));
+  for (const [code, text] of Object.entries(words.phrase)) {
+    expect(holes(text), code).toEqual(holes(phrases[code.replace(/_(one|few|many)$/, "")]));
   }
 });
 
@@ -84,4 +90,41 @@ test("a sentence is said with its figures and words; what is not known is left t
   );
   expect(say({ text: "back to normal" }, pl, "pl")).toBe("znów w normie");
   expect(say({ code: "of-a-newer-box", text: "x" }, de, "de")).toBeUndefined();
+});
+
+test("a sentence within a sentence is said too, with its plural; names stay as they are", () => {
+  const boxes = (n: string) => ({ code: "n-boxes", args: [n] });
+  const halted = {
+    code: "halted",
+    args: ["1", "3", "1 box failed, the plan allows 0. 1043: disk"],
+    in: {
+      "2": {
+        code: "breach-count",
+        args: ["1 box", "0", "1043: disk"],
+        in: { "0": boxes("1"), "2": { code: "one-says", args: ["1043", "disk"], in: { "0": {} } } },
+      },
+    },
+  };
+  expect(say(halted, de, "de", true)).toBe(
+    "Angehalten in Welle 1 von 3: 1 Box gescheitert, der Plan erlaubt 0. 1043: disk",
+  );
+  expect(say(halted, pl, "pl", true)).toContain("nieudane: 1 urządzenie, plan dopuszcza 0");
+  expect(["1", "3", "5", "22"].map((n) => say(boxes(n), pl, "pl", true))).toEqual([
+    "1 urządzenie",
+    "3 urządzenia",
+    "5 urządzeń",
+    "22 urządzenia",
+  ]);
+  const waits = {
+    code: "one-waits",
+    args: ["x", "load", "y"],
+    in: { "0": boxes("2"), "2": { code: "new", args: [] } },
+  };
+  expect(say(waits, zh, "zh", true)).toBe("2 台设备；load 等待：y");
+  const care = {
+    code: "needs-care",
+    args: ["ticket", "airflow"],
+    in: { "1": { code: "word", args: ["airflow"] } },
+  };
+  expect(say(care, de, "de", true)).toBe("braucht Pflege (ticket): Filter oder Kühlrippen verstopft");
 });

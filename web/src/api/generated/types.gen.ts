@@ -299,6 +299,7 @@ export type BoxModel = {
     desired_digest: string;
     desired_version?: string;
     err?: string;
+    err_said?: Phrase;
     name: string;
     phase?: string;
     running_digest: string;
@@ -982,8 +983,10 @@ export type Finding = {
 
 export type Gate = {
     allowed: string;
+    allowed_said?: Phrase;
     bad: number;
     measured: string;
+    measured_said?: Phrase;
     name: string;
     result: string;
     sample: number;
@@ -1402,7 +1405,10 @@ export type PendingDocument = {
 export type Phrase = {
     args?: Array<string>;
     code?: string;
-    text: string;
+    in?: {
+        [key: string]: Phrase;
+    };
+    text?: string;
 };
 
 export type PinModel = {
@@ -1442,6 +1448,7 @@ export type PlanSkip = {
     later?: boolean;
     name: string;
     why: string;
+    why_said?: Phrase;
 };
 
 export type PlanVisits = {
@@ -1722,6 +1729,7 @@ export type RetiredModel = {
 
 export type Rollout = {
     affected?: string;
+    affected_said?: Phrase;
     bytes_per_box: number;
     created: string;
     draws?: Array<Draw>;
@@ -1729,16 +1737,19 @@ export type Rollout = {
     id: string;
     kind: string;
     late?: boolean;
+    overtaken?: boolean;
     request: PlanRequest;
     rollback_of?: string;
     rolled_back_by?: Array<string>;
     sentence: string;
+    sentence_said?: Phrase;
     sheet?: PlanSheet;
     started?: string;
     started_by?: string;
     state: string;
     target: Ref;
     warnings: Array<string>;
+    warnings_said?: Array<Phrase>;
     waves: Array<Wave>;
 };
 
@@ -1762,6 +1773,14 @@ export type RolloutEventList = {
 
 export type RolloutList = {
     items: Array<Rollout>;
+    /**
+     * empty after the last page
+     */
+    next_page_token: string;
+    /**
+     * rollouts on all pages
+     */
+    total_size: number;
 };
 
 export type Secret = {
@@ -2066,6 +2085,7 @@ export type Summary = {
      * why the database takes no messages of boxes
      */
     trouble?: string;
+    trouble_said?: Phrase;
     updates: {
         [key: string]: number;
     };
@@ -2079,6 +2099,7 @@ export type Target = {
     box: string;
     changed?: string;
     err?: string;
+    err_said?: Phrase;
     joined?: boolean;
     name: string;
     offered?: string;
@@ -2089,6 +2110,7 @@ export type Target = {
     state: string;
     traits: Traits;
     waits?: string;
+    waits_said?: Phrase;
 };
 
 export type TensorSpec = {
@@ -2554,9 +2576,13 @@ export type VisitStop = {
 
 export type Wave = {
     approved_by?: Array<string>;
+    counts?: {
+        [key: string]: number;
+    };
     ended?: string;
     gates?: Array<Gate>;
     reason?: string;
+    reason_said?: Phrase;
     soak_ends?: string;
     started?: string;
     state: string;
@@ -5250,7 +5276,13 @@ export type DropRolloutLockResponse = DropRolloutLockResponses[keyof DropRollout
 export type ListRolloutsData = {
     body?: never;
     path?: never;
-    query?: never;
+    query?: {
+        page_size?: number;
+        /**
+         * next_page_token of the page before
+         */
+        page_token?: string;
+    };
     url: '/api/v1/rollouts';
 };
 
@@ -5263,6 +5295,10 @@ export type ListRolloutsErrors = {
      * Forbidden
      */
     403: Error;
+    /**
+     * Unprocessable Entity
+     */
+    422: Error;
     /**
      * Internal Server Error
      */

@@ -1,0 +1,114 @@
+package rollout
+
+import (
+	"encoding/json"
+	"os"
+	"regexp"
+	"testing"
+
+	"github.com/edgeherd/edgeherd/internal/fleetapi"
+	"github.com/edgeherd/edgeherd/internal/phrase"
+)
+
+// english says phrases by the dictionary that translators work from.
+func english(t *testing.T) func(phrase.Phrase) string {
+	t.Helper()
+	data, err := os.ReadFile("../../web/src/i18n/phrases.en.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var words struct{ Phrase map[string]string }
+	if err := json.Unmarshal(data, &words); err != nil {
+		t.Fatal(err)
+	}
+	hole := regexp.MustCompile(`\{\{([a-h])\}\}`)
+	var say func(phrase.Phrase) string
+	say = func(p phrase.Phrase) string {
+		first := ""
+		if len(p.Args) > 0 {
+			first = p.Args[0]
+		}
+		form, ok := phrase.Pick(words.Phrase, "en", p.Code, first)
+		if !ok {
+			return "no sentence " + p.Code
+		}
+		return hole.ReplaceAllStringFunc(form, func(h string) string {
+			i := int(h[2] - 'a')
+			if in, ok := p.In[i]; ok && in.Code != "" {
+				return say(in)
+			}
+			return p.Args[i]
+		})
+	}
+	return say
+}
+
+// sentence is one of a rollout, with what other languages make of it.
+type sentence struct {
+	text   string
+	said   *phrase.Phrase
+	fixed  bool // it must be known in other languages
+	belong string
+}
+
+func sentencesOf(r fleetapi.Rollout) []sentence {
+	out := []sentence{{r.Sentence, r.SentenceSaid, true, "sentence"}, {r.Affected, r.AffectedSaid, true, "affected"}}
+	for i, text := range r.Warnings {
+		out = append(out, sentence{text, &r.WarningsSaid[i], true, "warning"})
+	}
+	for _, w := range r.Waves {
+		out = append(out, sentence{w.Reason, w.ReasonSaid, true, "reason"})
+		for _, g := range w.Gates {
+			out = append(out, sentence{g.Measured, g.MeasuredSaid, true, "measured"}, sentence{g.Allowed, g.AllowedSaid, true, "allowed"})
+		}
+		for _, t := range w.Targets {
+			// A box may say anything, and so may a filter's owner of a lock.
+			out = append(out, sentence{t.Err, t.ErrSaid, false, "err"}, sentence{t.Waits, t.WaitsSaid, false, "waits"})
+		}
+	}
+	if r.Sheet != nil {
+		for _, s := range r.Sheet.Skipped {
+			out = append(out, sentence{s.Why, s.WhySaid, false, "why"})
+		}
+	}
+	return out
+}
+
+// wellSaid checks every sentence: other languages have it, with the same arguments.
+func wellSaid(t *testing.T, say func(phrase.Phrase) string, r fleetapi.Rollout) {
+	t.Helper()
+	for _, s := range sentencesOf(r) {
+		switch {
+		case s.text == "" && s.said == nil, s.said == nil && !s.fixed:
+		case s.said == nil:
+			t.Errorf("%s: no other language has %q", s.belong, s.text)
+		case say(*s.said) != s.text:
+			t.Errorf("%s: %q, but its phrase says %q", s.belong, s.text, say(*s.said))
+		}
+	}
+}
+
+// TestWhatBoxesSayIsKnownByItsKind: word for word as agents, locks and restores write it.
+func TestWhatBoxesSayIsKnownByItsKind(t *testing.T) {
+	say := english(t)
+	for _, text := range []string{
+		"waits for room: fetch ab12cd34: no room for the blob: it needs 812 MB and leaves 500 MB free, but /models has 300 MB; make room there, or lower min_free_bytes of agent.yaml; the box looks again by itself; 1.0.0 serves meanwhile",
+		"waits for room: fetch ab12cd34: no room for the blob: it needs 812 MB and leaves 500 MB free, but /models has 300 MB; make room there, or lower min_free_bytes of agent.yaml; the box looks again by itself; nothing serves meanwhile",
+		`the probe failed: 1 of 5 golden cases fail, the first: golden case "line-3": output "text" differs`,
+		"12 of 200 requests failed in the trial",
+		"it is slow: 95 % of requests within 31.5 ms, the version before needed 12.0 ms",
+		"its answers agree to 93.4 % with those of the version before it, its manifest asks for 99.0 % (812 answers)",
+		"locked by anna until 2026-01-15 12:00 UTC: Christmas: no changes",
+		"the box was retired meanwhile",
+		"needs agent 1.5.0 or newer, this is \"1.0.0\": update to that first",
+		"the release has no build for linux/arm64",
+	} {
+		p := BoxSays(text)
+		if p.Code == "" || p.Text != text || say(p) != text {
+			t.Errorf("%q: %+v, which says %q", text, p, say(p))
+		}
+	}
+	if p := BoxSays("cannot open /dev/video0"); p.Code != "" || p.Text != "cannot open /dev/video0" {
+		t.Errorf("what is of no kind: %+v", p)
+	}
+}
