@@ -11,7 +11,9 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"flag"
 	"fmt"
@@ -21,7 +23,6 @@ import (
 	"net/url"
 	"os"
 	"os/signal"
-	"path"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -119,6 +120,9 @@ func (s subject) keep(docs map[string][]byte) error {
 		}
 	}
 	for role, data := range docs {
+		if have, err := os.ReadFile(s.file(role)); err == nil && bytes.Equal(have, data) {
+			continue
+		}
 		if err := durable.WriteFile(s.file(role), data, 0o644); err != nil {
 			return err
 		}
@@ -144,7 +148,8 @@ func (s subject) download(ctx context.Context) error {
 	if err := errors.Join(err, s.keep(p.Documents())); err != nil {
 		return err
 	}
-	file := filepath.Join(s.targetsDir, url.QueryEscape(s.targetName))
+	// A name may be .. or longer than that of a file.
+	file := filepath.Join(s.targetsDir, fmt.Sprintf("%x", sha256.Sum256([]byte(s.targetName))))
 	if have, err := os.ReadFile(file); err == nil && target.VerifyLengthHashes(have) == nil {
 		return nil
 	}
@@ -163,7 +168,8 @@ func served(t *metadata.TargetFiles, name string, hashed bool) string {
 	if hashed {
 		for _, algorithm := range []string{"sha256", "sha512"} {
 			if h, ok := t.Hashes[algorithm]; ok {
-				name = path.Join(path.Dir(name), h.String()+"."+path.Base(name))
+				base := strings.LastIndex(name, "/") + 1
+				name = name[:base] + h.String() + "." + name[base:]
 				break
 			}
 		}

@@ -1,6 +1,7 @@
 package tufclient_test
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -161,7 +162,22 @@ var hostile = []struct {
 		delete(w.Files, fmt.Sprintf("%d.snapshot.json", w.Version))
 	}, "no such document"},
 	{"no JSON", func(w *world) { w.Files["timestamp.json"] = []byte("<html>") }, "invalid character"},
-	{"JSON of nothing", func(w *world) { w.Files["timestamp.json"] = []byte("{}") }, "signed"},
+	{"JSON of nothing", func(w *world) { w.Files["timestamp.json"] = []byte("{}") }, "no type"},
+	{"a timestamp of no snapshot", func(w *world) {
+		w.timestamp(func(signed map[string]any) { signed["meta"] = map[string]any{} })
+	}, "it names no snapshot"},
+	{"a timestamp of a snapshot that is nothing", func(w *world) {
+		w.timestamp(func(signed map[string]any) { signed["meta"] = map[string]any{"snapshot.json": nil} })
+	}, "it names no version of snapshot.json"},
+	{"a timestamp of another specification", func(w *world) {
+		w.timestamp(func(signed map[string]any) { signed["spec_version"] = "2.0.0" })
+	}, `version "2.0.0" of the TUF specification`},
+	{"a role that lists nothing under a name", func(w *world) {
+		docs := only(w.documents())
+		docs[tufrepo.RoleTargets] = []byte(strings.Replace(string(docs[tufrepo.RoleTargets]), `"targets":{`, `"targets":{"x":null,`, 1))
+		w.PublishDocuments(docs)
+		w.Files[tufrepo.FileName(tufrepo.RoleTargets, w.Targets.Version)] = docs[tufrepo.RoleTargets]
+	}, "damaged"},
 	{"deep JSON", func(w *world) {
 		w.Files["timestamp.json"] = []byte(strings.Repeat("[", 2000) + strings.Repeat("]", 2000))
 	}, ""},
@@ -180,6 +196,18 @@ func (w *world) edit(data []byte, old, other string, key trust.PrivateKey) []byt
 	signed, err := tufrepo.Sign([]byte(out), key)
 	w.must(err)
 	return signed
+}
+
+// timestamp changes the one that is served as the holder of its key can.
+func (w *world) timestamp(change func(signed map[string]any)) {
+	w.t.Helper()
+	var d map[string]any
+	w.must(json.Unmarshal(w.Files["timestamp.json"], &d))
+	change(d["signed"].(map[string]any))
+	data, err := json.Marshal(d)
+	w.must(err)
+	w.Files["timestamp.json"], err = tufrepo.Sign(data, w.Keys["online"][0])
+	w.must(err)
 }
 
 // The attacks of the specification's section 1.5.2 by whoever serves the
@@ -208,7 +236,7 @@ func TestT8T9WhatAServerMayDoIsRefusedAndSurvived(t *testing.T) {
 			}
 			w.Files, w.now, w.Version = honest, at, version
 			if strings.HasPrefix(tt.name, "rollback of a") || strings.HasPrefix(tt.name, "rollback of targets") || strings.HasPrefix(tt.name, "a role left") ||
-				strings.HasPrefix(tt.name, "one role") || strings.HasPrefix(tt.name, "mix and match: targets") || strings.HasPrefix(tt.name, "targets that") || strings.HasPrefix(tt.name, "a snapshot that") {
+				strings.HasPrefix(tt.name, "one role") || strings.HasPrefix(tt.name, "mix and match: targets") || strings.HasPrefix(tt.name, "targets that") || strings.HasPrefix(tt.name, "a snapshot that") || strings.HasPrefix(tt.name, "a role that") {
 				return // whoever signs timestamps went on: an older one is a rollback now
 			}
 			if err := w.c.Refresh(t.Context()); err != nil {
@@ -308,6 +336,23 @@ func TestFastForwardedVersionsAreForgottenWithTheStolenKey(t *testing.T) {
 	w.must(w.listed(v2))
 	w.open()
 	w.must(w.listed(v2))
+}
+
+// A clock that runs ahead, or a root that nobody renewed, must not open the way
+// back to what was served before.
+func TestAnEndedRootMakesTheClientForgetNoVersion(t *testing.T) {
+	w := newWorld(t)
+	old := maps.Clone(w.Files)
+	w.Publish()
+	w.must(w.c.Refresh(t.Context()))
+	w.now = began.AddDate(30, 0, 0)
+	if err := w.c.Refresh(t.Context()); err == nil || !strings.Contains(err.Error(), "root 1 expired") {
+		t.Errorf("in thirty years: %v", err)
+	}
+	w.now, w.Files = began.Add(time.Hour), old
+	if err := w.c.Refresh(t.Context()); err == nil || !strings.Contains(err.Error(), "must be >=") {
+		t.Errorf("the timestamp of before: %v", err)
+	}
 }
 
 func TestDelegationsInACircleOrWithoutEndAreWalkedOnce(t *testing.T) {

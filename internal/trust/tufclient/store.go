@@ -48,7 +48,8 @@ func openFile(opts Options) (s *store, err error) {
 }
 
 // recovered makes an error of what a damaged file does to bbolt, which maps it
-// into memory and follows its page numbers.
+// into memory and follows its page numbers, and a malformed document to the
+// library of TUF.
 func recovered(err *error) {
 	if p := recover(); p != nil {
 		*err = fmt.Errorf("damaged: %v", p)

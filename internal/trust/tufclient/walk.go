@@ -44,10 +44,10 @@ func (c *Client) walk(fetch func(context.Context, string, int64) ([]byte, error)
 	if stored, err := tufrepo.ParseHead(w.docs[tufrepo.RoleRoot]); err == nil && stored.Version >= c.pin {
 		start = w.docs[tufrepo.RoleRoot]
 	}
-	tm, err := trustedmetadata.New(start)
+	tm, err := take(tufrepo.RoleRoot, start, trustedmetadata.New)
 	if err != nil { // the stored one was good once: the disk has changed it
 		w.docs, start = documents{}, c.opts.Root
-		if tm, err = trustedmetadata.New(start); err != nil {
+		if tm, err = take(tufrepo.RoleRoot, start, trustedmetadata.New); err != nil {
 			return nil, fmt.Errorf("the root that this box was enrolled with: %w", err)
 		}
 	}
@@ -114,7 +114,7 @@ func (w *walk) roots(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("fetch root %d: %w", next, err)
 		}
-		if _, err := w.tm.UpdateRoot(data); err != nil {
+		if _, err := take(tufrepo.RoleRoot, data, w.tm.UpdateRoot); err != nil {
 			return fmt.Errorf("root %d: %w", next, err)
 		}
 		w.docs[tufrepo.RoleRoot] = data
@@ -123,11 +123,16 @@ func (w *walk) roots(ctx context.Context) error {
 }
 
 func (w *walk) timestamp(ctx context.Context) error {
+	// Whoever signs the next root decides what it forgets, not a clock that is
+	// ahead: an ended one changes nothing here (5.3.10).
+	if root := w.tm.Root.Signed; root.IsExpired(w.tm.RefTime) {
+		return fmt.Errorf("root %d expired %s", root.Version, root.Expires.UTC().Format(time.RFC3339))
+	}
 	// What is here guards against older ones even when it has ended. After a
 	// change of the online key it does not verify and is forgotten: that is the
 	// way out of versions that a thief of the key drove up (5.3.11).
 	if local := w.docs[tufrepo.RoleTimestamp]; local != nil {
-		_, err := w.tm.UpdateTimestamp(local)
+		_, err := take(tufrepo.RoleTimestamp, local, w.tm.UpdateTimestamp)
 		if w.fetch == nil {
 			return err
 		}
@@ -144,7 +149,7 @@ func (w *walk) timestamp(ctx context.Context) error {
 		return fmt.Errorf("fetch timestamp: %w", err)
 	}
 	var same *metadata.ErrEqualVersionNumber
-	if _, err := w.tm.UpdateTimestamp(data); errors.As(err, &same) {
+	if _, err := take(tufrepo.RoleTimestamp, data, w.tm.UpdateTimestamp); errors.As(err, &same) {
 		return nil
 	} else if err != nil {
 		return fmt.Errorf("timestamp: %w", err)
@@ -154,8 +159,13 @@ func (w *walk) timestamp(ctx context.Context) error {
 }
 
 func (w *walk) snapshot(ctx context.Context) error {
+	verify := func(trusted bool) func([]byte) (*metadata.Metadata[metadata.SnapshotType], error) {
+		return func(data []byte) (*metadata.Metadata[metadata.SnapshotType], error) {
+			return w.tm.UpdateSnapshot(data, trusted)
+		}
+	}
 	if local := w.docs[tufrepo.RoleSnapshot]; local != nil {
-		_, err := w.tm.UpdateSnapshot(local, true)
+		_, err := take(tufrepo.RoleSnapshot, local, verify(true))
 		if err == nil || w.fetch == nil {
 			return err
 		}
@@ -168,7 +178,7 @@ func (w *walk) snapshot(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := w.tm.UpdateSnapshot(data, false); err != nil {
+	if _, err := take(tufrepo.RoleSnapshot, data, verify(false)); err != nil {
 		return fmt.Errorf("snapshot: %w", err)
 	}
 	w.docs[tufrepo.RoleSnapshot] = data
@@ -185,8 +195,14 @@ func (w *walk) role(ctx context.Context, e edge) (*metadata.Metadata[metadata.Ta
 	if w.done[e] {
 		return w.tm.Targets[e.role], nil
 	}
+	if e.parent != tufrepo.RoleRoot && reserved(e.role) {
+		return nil, fmt.Errorf("%s delegates to %s, which is root's to name", e.parent, e.role)
+	}
+	verify := func(data []byte) (*metadata.Metadata[metadata.TargetsType], error) {
+		return w.tm.UpdateDelegatedTargets(data, e.role, e.parent)
+	}
 	if local := w.docs[e.role]; local != nil {
-		m, err := w.tm.UpdateDelegatedTargets(local, e.role, e.parent)
+		m, err := take(e.role, local, verify)
 		if err == nil {
 			w.done[e] = true
 			return m, nil
@@ -206,7 +222,7 @@ func (w *walk) role(ctx context.Context, e edge) (*metadata.Metadata[metadata.Ta
 	if err != nil {
 		return nil, err
 	}
-	m, err := w.tm.UpdateDelegatedTargets(data, e.role, e.parent)
+	m, err := take(e.role, data, verify)
 	if err != nil {
 		return nil, fmt.Errorf("role %s: %w", e.role, err)
 	}
@@ -260,7 +276,7 @@ func (w *walk) lookup(ctx context.Context, path string) (*metadata.TargetFiles, 
 			continue
 		}
 		var down []edge
-		for _, r := range m.Signed.Delegations.GetRolesForTarget(path) {
+		for _, r := range delegated(m.Signed.Delegations, path) {
 			down = append(down, edge{r.Name, e.role})
 			if r.Terminating {
 				open = nil

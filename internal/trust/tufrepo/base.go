@@ -21,13 +21,13 @@ func Normal(data []byte) ([]byte, error) {
 	var m interface{ ToBytes(bool) ([]byte, error) }
 	switch head.Type {
 	case RoleRoot:
-		m, err = metadata.Root().FromBytes(data)
+		m, err = read(data, metadata.Root().FromBytes)
 	case RoleTargets:
-		m, err = metadata.Targets().FromBytes(data)
+		m, err = read(data, metadata.Targets().FromBytes)
 	case RoleSnapshot:
-		m, err = metadata.Snapshot().FromBytes(data)
+		m, err = read(data, metadata.Snapshot().FromBytes)
 	case RoleTimestamp:
-		m, err = metadata.Timestamp().FromBytes(data)
+		m, err = read(data, metadata.Timestamp().FromBytes)
 	default:
 		return nil, fmt.Errorf("parse metadata: it is of type %q", head.Type)
 	}

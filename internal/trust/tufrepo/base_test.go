@@ -13,6 +13,26 @@ import (
 	"github.com/edgeherd/edgeherd/internal/trust/tufrepo"
 )
 
+// What is shown to whoever signs may come from anybody.
+func TestAnEmptyPlaceInADocumentIsAnErrorAndNotTheEnd(t *testing.T) {
+	for name, data := range map[string]string{
+		"a target that is nothing":     `{"signatures":[],"signed":{"_type":"targets","version":1,"targets":{"x":null}}}`,
+		"a role that is nothing":       `{"signatures":[],"signed":{"_type":"root","version":1,"roles":{"root":null}}}`,
+		"a delegation that is nothing": `{"signatures":[],"signed":{"_type":"targets","version":1,"delegations":{"keys":{"x":null},"roles":[{"name":"a","keyids":["x"],"threshold":1}]}}}`,
+	} {
+		if _, err := tufrepo.ParseRoot([]byte(data)); err == nil {
+			t.Errorf("%s: read as a root", name)
+		}
+		if _, err := tufrepo.ParseTargets([]byte(data)); err == nil {
+			t.Errorf("%s: read as targets", name)
+		}
+		_, _ = tufrepo.Normal([]byte(data)) // which says nothing of what it means
+		if text, err := (tufrepo.Documents{}).Explain(tufrepo.RoleTargets, []byte(data)); err == nil {
+			t.Errorf("%s: explained: %s", name, text)
+		}
+	}
+}
+
 // A controller in other hands shows a base of its own, so that whoever signs the
 // next version signs its entries along.
 func TestWhatOthersSlipIntoABaseIsFound(t *testing.T) {

@@ -45,7 +45,7 @@ func (r Root) Encode() ([]byte, error) {
 
 // ParseRoot reads a root for its next version.
 func ParseRoot(data []byte) (Root, error) {
-	m, err := metadata.Root().FromBytes(data)
+	m, err := read(data, metadata.Root().FromBytes)
 	if err != nil {
 		return Root{}, fmt.Errorf("parse root: %w", err)
 	}

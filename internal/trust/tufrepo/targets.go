@@ -179,7 +179,7 @@ func (t Targets) delegate(m *metadata.Metadata[metadata.TargetsType]) error {
 
 // ParseTargets reads a role for its next version.
 func ParseTargets(data []byte) (Targets, error) {
-	m, err := metadata.Targets().FromBytes(data)
+	m, err := read(data, metadata.Targets().FromBytes)
 	if err != nil {
 		return Targets{}, fmt.Errorf("parse targets: %w", err)
 	}

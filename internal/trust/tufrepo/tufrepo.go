@@ -102,6 +102,17 @@ func (k Keys) Signed(document []byte) []trust.KeyID {
 	return out
 }
 
+// read is a parser of the library. It follows what it finds: a null where an
+// object should be must not end the program.
+func read[T metadata.Roles](data []byte, parse func([]byte) (*metadata.Metadata[T], error)) (m *metadata.Metadata[T], err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("malformed: %v", p)
+		}
+	}()
+	return parse(data)
+}
+
 // document is any metadata without its meaning.
 type document struct {
 	Signed     json.RawMessage      `json:"signed"`
