@@ -258,15 +258,17 @@ func TestPortInUseNamesPortAndKey(t *testing.T) {
 	}
 	defer l.Close()
 	b := newBox(t, func(o *Options) { o.HTTP = "" })
-	opts := b.s.opts
-	opts.HTTP, opts.Socket = l.Addr().String(), ""
-	s, err := New(opts, b.s.log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	err = s.Run(t.Context())
-	if !errors.Is(err, syscall.EADDRINUSE) || !strings.Contains(err.Error(), l.Addr().String()) || !strings.Contains(err.Error(), "`http:`") {
-		t.Errorf("Run: %v", err)
+	for key, opts := range map[string]Options{"http": {HTTP: l.Addr().String()}, "grpc": {GRPC: l.Addr().String()}} {
+		opts.Active, opts.Keyring, opts.Library = b.s.opts.Active, b.s.opts.Keyring, b.s.opts.Library
+		s, err := New(opts, b.s.log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = s.Run(t.Context())
+		way := "stop it, or choose another with `" + key + ":` in runner.yaml or --" + key
+		if !errors.Is(err, syscall.EADDRINUSE) || !strings.Contains(err.Error(), l.Addr().String()) || !strings.Contains(err.Error(), way) {
+			t.Errorf("%s: %v, want %q", key, err, way)
+		}
 	}
 }
 

@@ -49,23 +49,20 @@ func (s *Server) listen(ctx context.Context) (open []server, err error) {
 		}
 	}()
 	if s.opts.HTTP != "" {
-		l, err := new(net.ListenConfig).Listen(ctx, "tcp", s.opts.HTTP)
-		if errors.Is(err, syscall.EADDRINUSE) {
-			return open, fmt.Errorf("listen on %s: another program has this port (%w); stop it, or choose another with `http:` in runner.yaml or --http", s.opts.HTTP, err)
-		}
+		l, err := s.listenTCP(ctx, s.opts.HTTP, "http")
 		if err != nil {
-			return open, fmt.Errorf("listen on %s (`http:` in runner.yaml): %w", s.opts.HTTP, err)
+			return open, err
 		}
-		open = append(open, listener{bounded{l, &s.lobby}, s.hosts(s.routes(s.opts.Repository)), s.log, s.opts.Timeout})
+		open = append(open, listener{l, s.hosts(s.routes(s.opts.Repository)), s.log, s.opts.Timeout})
 		s.log.Info("serving", "addr", l.Addr().String())
 		s.warnOpen(l.Addr())
 	}
 	if s.opts.GRPC != "" {
-		l, err := new(net.ListenConfig).Listen(ctx, "tcp", s.opts.GRPC)
+		l, err := s.listenTCP(ctx, s.opts.GRPC, "grpc")
 		if err != nil {
-			return open, fmt.Errorf("listen on %s (`grpc:` in runner.yaml): %w", s.opts.GRPC, err)
+			return open, err
 		}
-		open = append(open, s.newGRPC(bounded{l, &s.lobby}, s.opts.Repository))
+		open = append(open, s.newGRPC(l, s.opts.Repository))
 		s.log.Info("serving gRPC", "addr", l.Addr().String())
 		s.warnOpen(l.Addr())
 	}
@@ -81,6 +78,19 @@ func (s *Server) listen(ctx context.Context) (open []server, err error) {
 		s.log.Info("serving", "addr", s.opts.Socket)
 	}
 	return open, nil
+}
+
+// listenTCP opens a port that a key of runner.yaml names, as the flag of that
+// name does.
+func (s *Server) listenTCP(ctx context.Context, address, key string) (net.Listener, error) {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("listen on %s: another program has this port (%w); stop it, or choose another with `%s:` in runner.yaml or --%s", address, err, key, key)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s (`%s:` in runner.yaml): %w", address, key, err)
+	}
+	return bounded{l, &s.lobby}, nil
 }
 
 // warnOpen tells of a port that other machines reach: nobody is asked who they are.
