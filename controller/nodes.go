@@ -142,7 +142,7 @@ func (c *Controller) agreeOnBlobs(ctx context.Context) error {
 }
 
 func (c *Controller) otherBlobs() error {
-	return fmt.Errorf("%s is not the folder of blobs of the other controllers on this database: mount theirs on this machine and name it with the key \"blobs\" of server.yaml", c.blobs.Dir())
+	return fmt.Errorf("%s is not the folder of blobs of the other controllers on this database: mount theirs on this machine and name it with the key \"blobs\" of server.yaml; to move theirs, stop them all and copy the whole folder", c.blobs.Dir())
 }
 
 // leave ends this controller's part among the others, once its sessions have.

@@ -125,7 +125,7 @@ func tokenState(k fleetapi.EnrolToken, now time.Time) string {
 	case k.UsesLeft <= 0:
 		return "used up"
 	}
-	return "good for " + strings.TrimSuffix(k.Expires.Sub(now).Round(time.Minute).String(), "0s")
+	return "good for " + strings.TrimSuffix(max(k.Expires.Sub(now).Round(time.Minute), time.Minute).String(), "0s")
 }
 
 func (c *cli) enrollRevoke(ctx context.Context, client *fleetapi.Client, args []string) error {

@@ -66,7 +66,7 @@ var rows = []row{
 	{"agent/accept", "agent/sense internal/acceptance internal/blob internal/durable internal/identity internal/phrase internal/runnerapi internal/trust models"},
 	{"agent/config", "internal/boxconfig internal/durable internal/runnerapi internal/wire"},
 	{"agent/witness", "internal/durable internal/trust internal/wire"},
-	{"agent/doctor", "agent agent/dial agent/enrol agent/link agent/sense internal/identity internal/runnerapi"},
+	{"agent/doctor", "agent agent/dial agent/enrol agent/link agent/sense internal/enrol internal/identity internal/runnerapi"},
 	{"agent/fetch", "internal/blob internal/deviceapi internal/durable internal/identity internal/outbound models models/wdelta"},
 	{"agent/peer", "agent/fetch internal/blob internal/deviceapi internal/identity"},
 	{"agent/trust", "internal/blob internal/trust/..."},
