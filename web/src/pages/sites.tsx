@@ -126,7 +126,7 @@ function Table({ items, edit }: { items: Site[]; edit?: (name: string) => void }
   const rate = useRate();
   return (
     <Card title={t("sites.lines")}>
-      <Scroll label={t("sites.lines")}>
+      <Scroll stack label={t("sites.lines")}>
         <table className="grid-table">
           <thead>
             <tr>
