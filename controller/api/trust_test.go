@@ -71,4 +71,10 @@ func TestRolesAreToldToWhoeverSeesBoxes(t *testing.T) {
 	if got.Development || strings.Join(said, "\n") != strings.Join(want, "\n") {
 		t.Errorf("told\n%s\nwant\n%s", strings.Join(said, "\n"), strings.Join(want, "\n"))
 	}
+	w.clock.add(tufrepo.WarnBefore(tufrepo.RoleTargets))
+	for _, r := range roles("kiel, after the end").Items {
+		if r.Role == tufrepo.RoleTargets && (r.Stage != "ended" || r.Do != "edgeherd trust renew targets --key FILE") {
+			t.Errorf("targets that ended: %s, to do: %q", r.Stage, r.Do)
+		}
+	}
 }

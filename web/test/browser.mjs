@@ -150,6 +150,12 @@ async function noOverflow(list) {
           () => document.documentElement.scrollWidth - document.documentElement.clientWidth,
         );
         check(`${name} at ${width} px (${locale}) has no sideways scroll`, over <= 0, `${over} px too wide`);
+        const wide = await page.evaluate(() =>
+          [...document.querySelectorAll(".stack")]
+            .filter((e) => innerWidth < 640 && e.scrollWidth > e.clientWidth)
+            .map((e) => e.ariaLabel),
+        );
+        check(`${name} at ${width} px (${locale}) stacks its tables`, wide.length === 0, `${wide}`);
       }
       await context.close();
     }
@@ -386,6 +392,11 @@ async function trustEnds() {
         .getByText(`edgeherd trust renew ${named.split(", ")[0]} --key FILE`)
         .first()
         .waitFor();
+      const stopped = await page.getByText("It has ended: boxes install nothing new").count();
+      check(
+        `the card of ${stages} says whether boxes install now`,
+        stopped === Number(stages.includes("ended")),
+      );
     } else {
       check(`no trust chip where all is ${stages[0]}`, (await chip.count()) === 0);
     }

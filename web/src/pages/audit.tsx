@@ -60,7 +60,7 @@ export function AuditPage() {
           {log.isPending && <Loading />}
           {log.data && records.length === 0 && <p className="px-3 pb-3 text-soft">{t("auditLog.empty")}</p>}
           {records.length > 0 && (
-            <Scroll label={t("auditLog.records")}>
+            <Scroll stack label={t("auditLog.records")}>
               <table className="grid-table">
                 <thead>
                   <tr>

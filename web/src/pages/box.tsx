@@ -392,7 +392,7 @@ function Results({ box }: { box: Box }) {
         <p className="px-3 pb-3 text-soft">{t("results.empty")}</p>
       ) : (
         <div className="max-h-96 overflow-y-auto">
-          <Scroll label={t("results.title")}>
+          <Scroll stack label={t("results.title")}>
             <table className="grid-table">
               <thead>
                 <tr>

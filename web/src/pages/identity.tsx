@@ -47,7 +47,7 @@ export function Standing({ box }: { box: Box }) {
             ]}
           />
           {identity.certificates.length > 0 && (
-            <Scroll label={t("identity.certificates")}>
+            <Scroll stack label={t("identity.certificates")}>
               <table className="grid-table">
                 <thead>
                   <tr>

@@ -58,7 +58,7 @@ function ModelCard({ model }: { model: Model }) {
     >
       {newest?.description && <p className="px-3 pb-2 text-soft">{newest.description}</p>}
       <Adoption versions={model.versions} />
-      <Scroll label={t("models.versionsOf", { name: model.name })}>
+      <Scroll stack label={t("models.versionsOf", { name: model.name })}>
         <table className="grid-table">
           <thead>
             <tr>
@@ -180,7 +180,7 @@ function Releases() {
       ) : releases.data.items.length === 0 ? (
         <p className="px-3 pb-3 text-soft">{t("releases.empty")}</p>
       ) : (
-        <Scroll label={t("releases.title")}>
+        <Scroll stack label={t("releases.title")}>
           <table className="grid-table">
             <thead>
               <tr>

@@ -190,7 +190,7 @@ function Users() {
         </Empty>
       )}
       {users.data && users.data.items.length > 0 && (
-        <Scroll label={t("people.users")}>
+        <Scroll stack label={t("people.users")}>
           <table className="grid-table">
             <thead>
               <tr>
@@ -312,7 +312,7 @@ function UserRow({ user, busy, act, change }: RowProps) {
       </td>
       <td>{user.last_login ? <Ago time={user.last_login} /> : t("people.never")}</td>
       <td>
-        <div className="flex gap-1.5 whitespace-nowrap">
+        <div className="flex flex-wrap gap-1.5 whitespace-nowrap sm:flex-nowrap">
           {!user.issuer && (
             <button type="button" className="button" disabled={busy} onClick={change}>
               {t("people.change")}
@@ -400,7 +400,7 @@ function Tokens() {
       {tokens.isPending && <Loading />}
       {tokens.data?.items.length === 0 && <p className="px-3 pb-3 text-soft">{t("people.noTokens")}</p>}
       {tokens.data && tokens.data.items.length > 0 && (
-        <Scroll label={t("people.tokens")}>
+        <Scroll stack label={t("people.tokens")}>
           <table className="grid-table">
             <thead>
               <tr>

@@ -89,7 +89,7 @@ export function SecretsPage() {
           </Empty>
         )}
         {items.length > 0 && (
-          <Scroll label={t("secrets.title")}>
+          <Scroll stack label={t("secrets.title")}>
             <table className="grid-table">
               <thead>
                 <tr>

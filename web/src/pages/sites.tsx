@@ -109,11 +109,11 @@ function Quiet({ effect, own = false }: { effect: SiteEffect; own?: boolean }) {
   return (
     <>
       {effect.quiet.map((time) => (
-        <span key={time} className="code block whitespace-nowrap">
+        <span key={time} className="code block sm:whitespace-nowrap">
           {time}
         </span>
       ))}
-      <span className="block text-xs whitespace-nowrap text-soft">
+      <span className="block text-xs sm:whitespace-nowrap text-soft">
         {effect.time_zone}
         <Origin own={own} />
       </span>
@@ -126,7 +126,7 @@ function Table({ items, edit }: { items: Site[]; edit?: (name: string) => void }
   const rate = useRate();
   return (
     <Card title={t("sites.lines")}>
-      <Scroll label={t("sites.lines")}>
+      <Scroll stack label={t("sites.lines")}>
         <table className="grid-table">
           <thead>
             <tr>
@@ -216,7 +216,7 @@ function Now({ site }: { site: Site }) {
         {t(site.quiet_now ? "sites.quietNow" : "sites.open")}
       </span>
       {until && (
-        <span className="block text-xs whitespace-nowrap text-soft">
+        <span className="block text-xs sm:whitespace-nowrap text-soft">
           {t("sites.until")} <Clock time={until} />
         </span>
       )}

@@ -30,7 +30,7 @@ function Spares() {
       ) : spares.length === 0 ? (
         <p className="px-3 pb-3 text-soft">{t("spares.none")}</p>
       ) : (
-        <Scroll label={t("spares.title")}>
+        <Scroll stack label={t("spares.title")}>
           <table className="grid-table">
             <thead>
               <tr>

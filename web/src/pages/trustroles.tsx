@@ -59,7 +59,7 @@ function Near({ role }: { role: TrustRole }) {
           <Day time={role.expires} /> <Left until={role.expires} />
         </span>
       </p>
-      <p className="text-soft">{t("trust.stops")}</p>
+      <p className="text-soft">{t(role.stage === "ended" ? "trust.stopped" : "trust.stops")}</p>
       {role.do ? (
         <>
           <p>
@@ -79,7 +79,7 @@ function Near({ role }: { role: TrustRole }) {
 function Table({ items }: { items: TrustRole[] }) {
   const { t } = useTranslation();
   return (
-    <Scroll label={t("trust.title")}>
+    <Scroll stack label={t("trust.title")}>
       <table className="grid-table">
         <thead>
           <tr>

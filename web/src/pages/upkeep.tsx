@@ -19,7 +19,7 @@ export function SiteUpkeep() {
       ) : !sites.data ? (
         <Loading height={200} />
       ) : (
-        <Scroll label={t("siteCare.title")}>
+        <Scroll stack label={t("siteCare.title")}>
           <table className="grid-table">
             <thead>
               <tr>

@@ -121,10 +121,22 @@ export function Card(props: {
 }
 
 /** Scroll keeps a wide table inside its card; focusable, so that keys scroll it. */
-export function Scroll({ label, children }: { label: string; children: ReactNode }) {
+export function Scroll({ label, stack, children }: { label: string; stack?: boolean; children: ReactNode }) {
+  const ref = useRef<HTMLElement>(null);
+  // Each cell of a stacked table bears the head of its column.
+  useEffect(() => {
+    for (const table of stack ? (ref.current?.querySelectorAll("table") ?? []) : []) {
+      const heads = [...(table.tHead?.rows[0]?.cells ?? [])].map((head) => head.textContent ?? "");
+      for (const row of [...table.tBodies].flatMap((body) => [...body.rows])) {
+        for (const cell of row.cells) {
+          if (cell.colSpan === 1) cell.dataset.label = heads[cell.cellIndex];
+        }
+      }
+    }
+  });
   return (
     // biome-ignore lint/a11y/noNoninteractiveTabindex: a region that scrolls must take focus (WCAG 2.1.1)
-    <section className="scroll relative" aria-label={label} tabIndex={0}>
+    <section ref={ref} className={`scroll relative ${stack ? "stack" : ""}`} aria-label={label} tabIndex={0}>
       {children}
     </section>
   );
