@@ -22,7 +22,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cores=$(nproc)
-long='./internal/fleettest ./internal/e2e ./agent/spool ./cmd/edgeherd ./agent/activate ./agent/inputs ./agent/serve ./agent/worker ./controller/store ./controller/broker ./controller/cluster'
+long='./internal/e2e ./internal/fleettest ./agent/spool ./agent/activate ./agent/condition ./agent/serve ./agent/worker ./controller/store ./controller/broker ./cmd/edgeherd ./controller/store/powertest ./internal/fleettest/weights ./controller/cluster ./agent/inputs'
 
 # room is a folder in memory that holds 6 GiB and runs programs, or nothing.
 room() {
