@@ -2,8 +2,11 @@
 #
 # Everything made lands in build/ (and controller/api/web/dist for the web
 # pages, which are embedded in the edgeherd binary). Targets run one after the
-# other; the tools they call use the cores.
+# other, and the tools they call use the cores; TOGETHER=1 is for those that have
+# all they need.
+ifndef TOGETHER
 .NOTPARALLEL:
+endif
 .DEFAULT_GOAL := help
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -11,11 +14,12 @@ SHELL := bash
 PROGRAMS := edgeherd edgeherd-agent edgeherd-runner edgeherd-launcher edgeherd-load
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 # Without cgo and paths everywhere, or each tool compiles all dependencies anew.
-PLAIN := CGO_ENABLED=0 GOFLAGS=-trimpath
+# The tools live for seconds, and collecting memory is a sixth of their time.
+PLAIN := CGO_ENABLED=0 GOFLAGS=-trimpath GOGC=400 GOMEMLIMIT=4GiB
 GOBUILD := $(PLAIN) go build -ldflags '-s -w -X main.version=$(VERSION)'
 FUZZTIME ?= 2s
 
-.PHONY: help up build web deps assets lint test gotest fuzz webtest prove bench dist clean
+.PHONY: help up build web deps assets lint test gotest fuzz webtest webpages webtech prove bench dist clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  \1\t\2/p' Makefile | expand -t 14
@@ -70,9 +74,9 @@ build/tools/staticcheck: .ci/tools/go.mod .ci/tools/go.sum
 build/tools/versitygw: .ci/s3/go.mod .ci/s3/go.sum
 	$(PLAIN) go build -C .ci/s3 -o $(CURDIR)/$@ github.com/versity/versitygw/cmd/versitygw
 
-# The browser waits for pages most of the time; fuzzing takes what it leaves.
+# Browsers wait for pages most of the time; fuzzing takes what they leave.
 test: deps assets web build lint gotest ## everything CI checks
-	$(MAKE) --no-print-directory -j2 --output-sync=target fuzz webtest
+	$(MAKE) --no-print-directory -j3 --output-sync=target TOGETHER=1 fuzz webtest
 
 gotest: build/tools/versitygw
 	.ci/gotest.sh
@@ -80,8 +84,13 @@ gotest: build/tools/versitygw
 fuzz: ## every fuzz target for FUZZTIME (2s)
 	nice -n 10 .ci/fuzz.sh $(FUZZTIME)
 
-webtest:
+webtest: webpages webtech
+
+webpages:
 	cd web && npm run lint && npm test && npm run test:browser
+
+webtech:
+	cd web && npm run test:tech
 
 prove: assets web build build/tools/versitygw ## full counts and fault matrices: hours
 	EDGEHERD_REQUIRE_ASSETS=1 EDGEHERD_PROVE=1 go test -race -shuffle=on -count=1 -timeout 8h ./...
