@@ -113,6 +113,9 @@ func fillTargets(ctx context.Context, t *tx, rollouts []fleetapi.Rollout) error 
 	at, ids := make(map[string]*fleetapi.Rollout, len(rollouts)), make([]any, len(rollouts))
 	for i := range rollouts {
 		at[rollouts[i].ID], ids[i] = &rollouts[i], rollouts[i].ID
+		for j := range rollouts[i].Waves {
+			rollouts[i].Waves[j].Counts = nil
+		}
 	}
 	find := many{head: `SELECT rollout, wave, body FROM rollout_target WHERE rollout IN (`, row: `?`, tail: `) ORDER BY rollout, wave, place`, width: 1}
 	return t.eachMany(ctx, find, ids, func(rows *sql.Rows) error {

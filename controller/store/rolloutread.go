@@ -63,6 +63,9 @@ func readTargets(ctx context.Context, t *tx, r *fleetapi.Rollout, facts map[iden
 			errs[i] = json.Unmarshal([]byte(texts[i].fact), &known[i])
 		}
 	})
+	for i := range r.Waves {
+		r.Waves[i].Counts = nil // of headers: who has the targets counts them
+	}
 	for i, x := range texts {
 		if errs[i] != nil {
 			return fmt.Errorf("parse a target: %w", errs[i])
