@@ -126,7 +126,7 @@ func (a *Agent) reportModel(p activate.Phase) {
 	}
 	body := wire.PhaseBody{
 		Name: p.Name, Version: p.Version, Digest: p.Digest.String(), Rollout: p.Rollout, Attempt: p.Attempt,
-		Generation: p.Generation, Phase: p.Phase, Err: brief(p.Err),
+		Generation: p.Generation, Phase: p.Phase, Err: brief(p.Err), Disk: p.Disk,
 	}
 	if p.Probe != nil {
 		probe := *p.Probe

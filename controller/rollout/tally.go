@@ -10,6 +10,7 @@ import (
 // counts keeps attempted, failed and unreachable apart: a box that was not
 // heard from is neither a success nor a failure.
 type counts struct {
+	held                                                                              int // of unreachable: by their disks
 	scheduled, offered, working, succeeded, failed, unreachable, superseded, canceled int
 }
 
@@ -19,14 +20,17 @@ func (n counts) open() int { return n.scheduled + n.offered + n.working }
 // ended boxes tried the version to the end.
 func (n counts) ended() int { return n.succeeded + n.failed }
 
-func (n *counts) add(s fleetapi.TargetState) {
-	switch s {
+func (n *counts) add(t *fleetapi.Target) {
+	switch t.State {
 	case fleetapi.TargetSucceeded:
 		n.succeeded++
 	case fleetapi.TargetFailed:
 		n.failed++
 	case fleetapi.TargetUnreachable:
 		n.unreachable++
+		if heldUp(t) {
+			n.held++
+		}
 	case fleetapi.TargetSuperseded:
 		n.superseded++
 	case fleetapi.TargetCanceled:
@@ -43,7 +47,7 @@ func (n *counts) add(s fleetapi.TargetState) {
 func tally(w *fleetapi.Wave) counts {
 	var n counts
 	for i := range w.Targets {
-		n.add(w.Targets[i].State)
+		n.add(&w.Targets[i])
 	}
 	return n
 }
@@ -52,7 +56,7 @@ func total(r fleetapi.Rollout) counts {
 	var n counts
 	for i := range r.Waves {
 		for j := range r.Waves[i].Targets {
-			n.add(r.Waves[i].Targets[j].State)
+			n.add(&r.Waves[i].Targets[j])
 		}
 	}
 	return n
@@ -63,7 +67,7 @@ func (n counts) words() string {
 	for _, p := range []struct {
 		n    int
 		word string
-	}{{n.failed, "failed"}, {n.unreachable, "not heard from"}, {n.superseded, "taken over by a newer rollout"}, {n.canceled, "canceled"}, {n.open(), "in work"}} {
+	}{{n.failed, "failed"}, {n.unreachable - n.held, "not heard from"}, {n.held, "held up by their disks"}, {n.superseded, "taken over by a newer rollout"}, {n.canceled, "canceled"}, {n.open(), "in work"}} {
 		if p.n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", p.n, p.word))
 		}

@@ -159,13 +159,15 @@ const (
 // EventConfigPhase: how far a box is with one version. The phases are those of
 // agent/activate, agent/update and agent/config.
 type PhaseBody struct {
-	Name       string          `json:"name"`
-	Version    string          `json:"version"`
-	Digest     string          `json:"digest"` // of the signed manifest or release
-	Rollout    string          `json:"rollout,omitempty"`
-	Attempt    int             `json:"attempt,omitempty"`
-	Generation uint64          `json:"generation,omitempty"`
-	Phase      string          `json:"phase"`
-	Err        string          `json:"err,omitempty"`
-	Probe      json.RawMessage `json:"probe,omitempty"` // runnerapi.Probe, when measured
+	Name       string `json:"name"`
+	Version    string `json:"version"`
+	Digest     string `json:"digest"` // of the signed manifest or release
+	Rollout    string `json:"rollout,omitempty"`
+	Attempt    int    `json:"attempt,omitempty"`
+	Generation uint64 `json:"generation,omitempty"`
+	Phase      string `json:"phase"`
+	Err        string `json:"err,omitempty"`
+	// Disk: Err is about the disk of the box, and speaks not against the version.
+	Disk  bool            `json:"disk,omitempty"`
+	Probe json.RawMessage `json:"probe,omitempty"` // runnerapi.Probe, when measured
 }
