@@ -309,7 +309,7 @@ func (a *Agent) openParts() (err error) {
 	a.activate, err = activate.New(activate.Options{
 		Journal:    durable.Journal{Path: filepath.Join(a.opts.State, "activate.json"), Version: activate.JournalVersion, OnSave: a.opts.OnJournal},
 		ActivePath: filepath.Join(a.opts.State, "models", "active.json"),
-		Blobs:      a.blobs, Keyring: a.guard.Keyring, Allow: a.allowModel, Fetch: a.fetcher.File, Runner: a.opts.Runner,
+		Blobs:      a.blobs, Keyring: a.guard.Keyring, Allow: a.allowModel, Fetch: a.fetcher.File, Room: a.fetcher.Room, Runner: a.opts.Runner,
 		Heat: a.measureHeat, Report: a.reportModel, Trial: a.opts.Trial,
 	}, a.log)
 	if err != nil {

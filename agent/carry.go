@@ -262,6 +262,13 @@ func (i *carrying) run(ctx context.Context, path string) (err error) {
 			return fmt.Errorf("agent release %s: %w", r.Version, err)
 		}
 	}
+	var all []models.File
+	for _, w := range i.wanted {
+		all = append(all, w.files...)
+	}
+	if err := i.a.fetcher.Room(all); err != nil {
+		return err
+	}
 	for _, w := range i.wanted {
 		if err := i.fetch(ctx, w); err != nil {
 			return fmt.Errorf("%s: %w", w, err)

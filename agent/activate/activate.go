@@ -72,6 +72,9 @@ type Options struct {
 	// less often.
 	// Required.
 	Fetch func(ctx context.Context, f models.File, progress func(done, total int64)) error
+	// Room says whether the disk takes what is still to come of files, before the
+	// first is fetched; nil: each is fetched as long as there is room.
+	Room func(files []models.File) error
 	// Runner tries and serves models. Required.
 	Runner Runner
 	// Heat finds out what the variants of a probed candidate draw and writes it

@@ -262,3 +262,34 @@ func TestADamagedVariantIsMendedWhileAnotherServes(t *testing.T) {
 		}
 	})
 }
+
+// TestAVersionThatDoesNotFitWholeIsNotBegun: half of it would only take room.
+func TestAVersionThatDoesNotFitWholeIsNotBegun(t *testing.T) {
+	inWorld(t, func(w *world) {
+		one, two := w.publish("1.0", nil), w.publish("2.0", w.alone)
+		w.want(1, one)
+		w.stop()
+		var mu sync.Mutex
+		full := errRoom
+		w.opts.Room = func(files []models.File) error {
+			mu.Lock()
+			defer mu.Unlock()
+			if len(files) != 3 {
+				t.Errorf("asked for %d files", len(files))
+			}
+			return full
+		}
+		w.start()
+		w.fetched = 0
+		w.want(2, two)
+		w.wantServes("vad:1.0")
+		if p := w.last(); w.fetched != 1 || !p.Disk || !strings.Contains(p.Err, "waits for room: "+errRoom.Error()) { // the manifest
+			t.Errorf("%d files fetched, last report %+v", w.fetched, p)
+		}
+		mu.Lock()
+		full = nil
+		mu.Unlock()
+		w.pass(2 * time.Hour)
+		w.wantServes("vad:2.0")
+	})
+}

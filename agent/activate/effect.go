@@ -215,6 +215,11 @@ func (a *Activator) fetchFiles(ctx context.Context, s State, id int) Event {
 	if err := a.opts.Fetch(ctx, models.File{Digest: s.Candidate.Digest}, func(_, _ int64) {}); err != nil {
 		return failed(err)
 	}
+	if a.opts.Room != nil {
+		if err := a.opts.Room(s.Candidate.Files); err != nil {
+			return failed(err)
+		}
+	}
 	for _, f := range s.Candidate.Files {
 		if err := a.opts.Fetch(ctx, f, progress); err != nil {
 			return failed(err)
