@@ -292,7 +292,7 @@ func (a *Agent) openParts() (err error) {
 	a.fetcher, err = fetch.New(fetch.Options{
 		Peers: a.openPeer(), Blobs: a.blobs, BaseURL: "https://" + a.id.HTTPS, MinFreeBytes: a.opts.MinFreeBytes, WallClock: a.clock.wall,
 		RateBytesPerSec: a.opts.DownloadRate, MonthBytes: a.opts.MonthBytes, Ledger: filepath.Join(a.opts.State, "downloads.json"), Client: files,
-		Direct: a.direct(),
+		Direct: a.direct(), Shunned: a.reportShunned,
 	}, a.log)
 	if err != nil {
 		return err

@@ -262,11 +262,7 @@ func (i *carrying) run(ctx context.Context, path string) (err error) {
 			return fmt.Errorf("agent release %s: %w", r.Version, err)
 		}
 	}
-	var all []models.File
-	for _, w := range i.wanted {
-		all = append(all, w.files...)
-	}
-	if err := i.a.fetcher.Room(all); err != nil {
+	if err := i.a.fetcher.Room(i.files()); err != nil {
 		return err
 	}
 	for _, w := range i.wanted {
@@ -376,6 +372,14 @@ func (i *carrying) want(x bundle.Item, files []models.File) {
 	for _, f := range files {
 		i.res.TotalBytes += f.SizeBytes
 	}
+}
+
+// files are those of all versions that are wanted.
+func (i *carrying) files() (all []models.File) {
+	for _, w := range i.wanted {
+		all = append(all, w.files...)
+	}
+	return all
 }
 
 // fetch brings the files of a version.

@@ -141,6 +141,13 @@ type AlarmBody struct {
 	Value  float64 `json:"value,omitempty"`
 }
 
+// ShunnedBody is the body of EventShunned: the box that is left alone, and the file.
+type ShunnedBody struct {
+	Peer    string `json:"peer"`
+	Digest  string `json:"digest"`
+	UntilMs int64  `json:"until_ms"`
+}
+
 // AcceptBody is the body of EventAccept.
 type AcceptBody struct {
 	ID    string `json:"id"` // of the order and of its report
