@@ -292,7 +292,7 @@ func (a *Agent) openParts() (err error) {
 	a.fetcher, err = fetch.New(fetch.Options{
 		Peers: a.openPeer(), Blobs: a.blobs, BaseURL: "https://" + a.id.HTTPS, MinFreeBytes: a.opts.MinFreeBytes, WallClock: a.clock.wall,
 		RateBytesPerSec: a.opts.DownloadRate, MonthBytes: a.opts.MonthBytes, Ledger: filepath.Join(a.opts.State, "downloads.json"), Client: files,
-		Direct: a.direct(),
+		Direct: a.direct(), Shunned: a.reportShunned,
 	}, a.log)
 	if err != nil {
 		return err
@@ -309,7 +309,7 @@ func (a *Agent) openParts() (err error) {
 	a.activate, err = activate.New(activate.Options{
 		Journal:    durable.Journal{Path: filepath.Join(a.opts.State, "activate.json"), Version: activate.JournalVersion, OnSave: a.opts.OnJournal},
 		ActivePath: filepath.Join(a.opts.State, "models", "active.json"),
-		Blobs:      a.blobs, Keyring: a.guard.Keyring, Allow: a.allowModel, Fetch: a.fetcher.File, Runner: a.opts.Runner,
+		Blobs:      a.blobs, Keyring: a.guard.Keyring, Allow: a.allowModel, Fetch: a.fetcher.File, Room: a.fetcher.Room, Runner: a.opts.Runner,
 		Heat: a.measureHeat, Report: a.reportModel, Trial: a.opts.Trial,
 	}, a.log)
 	if err != nil {

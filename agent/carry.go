@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -69,9 +70,11 @@ const (
 	// in a day who has a file.
 	announceEvery = 12 * time.Hour
 	// What it does not take is told again: soon, since the versions of a stick may
-	// reach the controller a little later, and then less often.
+	// reach the controller a little later, and then less and less often, as all boxes
+	// of a fleet may have had the stick. Another desired state is told at once: it is
+	// with that that a version comes to the others of the site.
 	announceAgain = time.Minute
-	announceMost  = 15 * time.Minute
+	announceMost  = 6 * time.Hour
 	// announceFor bounds how long one file may keep an order waiting.
 	announceFor = 20 * time.Second
 	// broughtFor is how long what an import brought waits to be used.
@@ -111,9 +114,10 @@ func (a *Agent) importLoop(ctx context.Context) error {
 	tick := time.NewTicker(lookForOrders)
 	defer tick.Stop()
 	var news announcement
+	var told uint64 // the generation of the desired state that was looked at
 	for {
-		if a.obeyImport(ctx) {
-			news = announcement{}
+		if gen := a.generation(); a.obeyImport(ctx) || gen != told {
+			news, told = announcement{}, gen
 		}
 		if a.link.Status().Connected && !time.Now().Before(news.due) {
 			err := a.announceBrought(ctx)
@@ -135,13 +139,23 @@ type announcement struct {
 	wait time.Duration // since the last one failed
 }
 
-// after is what follows from one that ended with err at now.
+// after is what follows from one that ended with err at now. Half of each wait is
+// random: boxes that had a stick, or the controller back, together do not ask together.
 func (n announcement) after(err error, now time.Time) announcement {
-	if err == nil {
-		return announcement{due: now.Add(announceEvery)}
+	every, next := announceEvery, announcement{}
+	if err != nil {
+		every = min(max(2*n.wait, announceAgain), announceMost)
+		next.wait = every
 	}
-	wait := min(max(2*n.wait, announceAgain), announceMost)
-	return announcement{now.Add(wait), wait}
+	next.due = now.Add(every/2 + rand.N(every/2+1))
+	return next
+}
+
+// generation is that of the desired state that the box follows.
+func (a *Agent) generation() uint64 {
+	a.running.mu.Lock()
+	defer a.running.mu.Unlock()
+	return a.running.generation
 }
 
 // obeyImport carries out an order, if there is one; ended tells that it did.
@@ -248,6 +262,9 @@ func (i *carrying) run(ctx context.Context, path string) (err error) {
 			return fmt.Errorf("agent release %s: %w", r.Version, err)
 		}
 	}
+	if err := i.a.fetcher.Room(i.files()); err != nil {
+		return err
+	}
 	for _, w := range i.wanted {
 		if err := i.fetch(ctx, w); err != nil {
 			return fmt.Errorf("%s: %w", w, err)
@@ -279,9 +296,7 @@ func (i *carrying) due() (models, releases []bundle.Item, envelope []byte, err e
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("what this box shall run: %w", err)
 	}
-	i.a.running.mu.Lock()
-	have := i.a.running.generation
-	i.a.running.mu.Unlock()
+	have := i.a.generation()
 	if d.Generation < have {
 		return nil, nil, nil, fmt.Errorf("the bundle is older than what this box follows (generation %d, here %d): export it again", d.Generation, have)
 	}
@@ -357,6 +372,14 @@ func (i *carrying) want(x bundle.Item, files []models.File) {
 	for _, f := range files {
 		i.res.TotalBytes += f.SizeBytes
 	}
+}
+
+// files are those of all versions that are wanted.
+func (i *carrying) files() (all []models.File) {
+	for _, w := range i.wanted {
+		all = append(all, w.files...)
+	}
+	return all
 }
 
 // fetch brings the files of a version.

@@ -15,6 +15,7 @@ import (
 	"github.com/edgeherd/edgeherd/agent/spool"
 	"github.com/edgeherd/edgeherd/agent/update"
 	"github.com/edgeherd/edgeherd/internal/blob"
+	"github.com/edgeherd/edgeherd/internal/identity"
 	"github.com/edgeherd/edgeherd/internal/wire"
 )
 
@@ -126,7 +127,7 @@ func (a *Agent) reportModel(p activate.Phase) {
 	}
 	body := wire.PhaseBody{
 		Name: p.Name, Version: p.Version, Digest: p.Digest.String(), Rollout: p.Rollout, Attempt: p.Attempt,
-		Generation: p.Generation, Phase: p.Phase, Err: brief(p.Err),
+		Generation: p.Generation, Phase: p.Phase, Err: brief(p.Err), Disk: p.Disk,
 	}
 	if p.Probe != nil {
 		probe := *p.Probe
@@ -154,6 +155,13 @@ func brief(text string) string {
 		return text
 	}
 	return strings.ToValidUTF8(text[:most], "") + "…"
+}
+
+// reportShunned tells people of a peer whose frames were wrong: its memory, its disk
+// or who stands at its port is worth a look.
+func (a *Agent) reportShunned(peer identity.ID, d blob.Digest, until time.Time) {
+	text := fmt.Sprintf("%s gave wrong parts of the file %s and is asked for nothing until %s", peer, d.Short(), until.UTC().Format("2006-01-02 15:04 UTC"))
+	a.must(a.event(wire.EventShunned, text, wire.ShunnedBody{Peer: string(peer), Digest: d.String(), UntilMs: until.UnixMilli()}))
 }
 
 func (a *Agent) reportUpdate(p update.Phase) {

@@ -50,7 +50,7 @@ func factOf(r fleetapi.Rollout, b store.Box, ages map[string]int, now time.Time)
 	for _, p := range b.Phases {
 		if p.Digest == r.Target.Digest.String() && p.Rollout == r.ID {
 			f.Phase, f.Err = p.Phase, p.Err
-			f.Probe = probeOf(p)
+			f.Probe, f.Disk = probeOf(p), bodyOf(p).Disk
 		} else if !f.Running.IsZero() && f.Running != r.Target.Digest && p.Digest == f.Running.String() {
 			if was := probeOf(p); was != nil {
 				f.Was = was
@@ -114,8 +114,8 @@ func digestOf(text string) blob.Digest {
 }
 
 func probeOf(p store.Phase) *fleetapi.Probe {
-	var body wire.PhaseBody
-	if json.Unmarshal([]byte(p.Body), &body) != nil || len(body.Probe) == 0 {
+	body := bodyOf(p)
+	if len(body.Probe) == 0 {
 		return nil
 	}
 	var probe fleetapi.Probe
@@ -123,4 +123,12 @@ func probeOf(p store.Phase) *fleetapi.Probe {
 		return nil
 	}
 	return &probe
+}
+
+// bodyOf is what a box said of a phase; nonsense is nothing.
+func bodyOf(p store.Phase) (body wire.PhaseBody) {
+	if json.Unmarshal([]byte(p.Body), &body) != nil {
+		return wire.PhaseBody{}
+	}
+	return body
 }

@@ -68,9 +68,13 @@ type Options struct {
 	Allow func(ctx context.Context, ref models.Ref) error
 	// Fetch brings a file into Blobs; size 0 is unknown. Errors that are
 	// blob.ErrMismatch or blob.ErrTooLarge end the candidate, others are tried
-	// again; while there is no room (blob.ErrNoRoom), less and less often.
+	// again; while there is no room (blob.ErrNoRoom) or the disk fails, less and
+	// less often.
 	// Required.
 	Fetch func(ctx context.Context, f models.File, progress func(done, total int64)) error
+	// Room says whether the disk takes what is still to come of files, before the
+	// first is fetched; nil: each is fetched as long as there is room.
+	Room func(files []models.File) error
 	// Runner tries and serves models. Required.
 	Runner Runner
 	// Heat finds out what the variants of a probed candidate draw and writes it
@@ -108,6 +112,7 @@ type Activator struct {
 	active  *runnerapi.Active
 	effects map[string]*effect
 	lastID  int
+	spared  map[blob.Digest]bool // versions that serve though a file they can do without is gone
 	events  chan message
 	status  runnerapi.Status
 
@@ -147,7 +152,7 @@ func New(opts Options, log *slog.Logger) (*Activator, error) {
 			MaxFailureRatio: cmp.Or(opts.MaxFailureRatio, 0.05),
 			MaxLatencyRatio: cmp.Or(opts.MaxLatencyRatio, 4),
 		},
-		effects: map[string]*effect{}, looks: map[blob.Digest]*look{}, events: make(chan message),
+		effects: map[string]*effect{}, spared: map[blob.Digest]bool{}, looks: map[blob.Digest]*look{}, events: make(chan message),
 		probing: make(chan struct{}, 1), wake: make(chan struct{}, 1),
 	}
 	if err := a.load(); err != nil {
@@ -295,9 +300,9 @@ func (a *Activator) handle(ctx context.Context, m message) error {
 	return a.apply(ctx, m.name, m.event)
 }
 
-// arrives takes back that a model waits for room.
+// arrives takes back that a model waits for the disk.
 func (a *Activator) arrives(ctx context.Context, name string) error {
-	if a.book.get(name).Room == "" {
+	if a.book.get(name).Disk == "" {
 		return nil
 	}
 	return a.apply(ctx, name, Event{Kind: EventArrives})
@@ -314,11 +319,15 @@ func (a *Activator) polled(ctx context.Context, e Event) error {
 	for _, name := range a.book.names() {
 		s := a.book.get(name)
 		wanted[s.Candidate.Digest], wanted[s.Current.Digest] = true, true
-		if m, ok := statusOf(e.Status, s.Current.Digest); ok && m.Damaged && m.State != runnerapi.ModelReady && a.due(m.Digest) && !a.verifying(name) {
-			if err := a.apply(ctx, name, Event{Kind: EventSuspected, Digest: m.Digest}); err != nil {
+		m, ok := statusOf(e.Status, s.Current.Digest)
+		serves := m.State == runnerapi.ModelReady
+		if ok && (m.Damaged || serves && a.spared[m.Digest]) && a.due(m.Digest) && !a.verifying(name) {
+			if err := a.apply(ctx, name, Event{Kind: EventSuspected, Digest: m.Digest, Serves: serves}); err != nil {
 				return err
 			}
-			continue
+			if !serves {
+				continue
+			}
 		}
 		if s.Step == StepIdle {
 			if err := a.apply(ctx, name, e); err != nil {

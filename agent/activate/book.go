@@ -168,23 +168,35 @@ func full(err error) bool {
 // write repeats a write for as long as the disk is full: going on without the
 // journal would be wrong, and ending the agent would not make room.
 func (a *Activator) write(ctx context.Context, save func() error) error {
+	var began time.Time
 	for told := false; ; {
 		err := save()
 		if !full(err) {
 			if told && err == nil {
 				a.log.Info("disk has room again, activation goes on")
+				a.excuse(time.Since(began))
 				a.tellDisk(nil)
 			}
 			return err
 		}
 		if !told {
-			told = true
+			told, began = true, time.Now()
 			a.log.Error("disk is full, activation waits", "err", err)
 			a.tellDisk(err)
 		}
 		if !sleep(ctx, 10*time.Second) {
 			return ctx.Err()
 		}
+	}
+}
+
+// excuse takes the time in which nothing could go on out of the time of each step:
+// no version is late for it.
+func (a *Activator) excuse(waited time.Duration) {
+	for _, name := range a.book.names() {
+		s := a.book.Models[name]
+		s.Since = s.Since.Add(waited)
+		a.book.Models[name] = s
 	}
 }
 
@@ -197,6 +209,7 @@ func (a *Activator) tellDisk(err error) {
 		case StepFetching, StepProbing, StepShadow, StepSwitching, StepTrial:
 			p := s.report(string(s.Step), "", nil).Phase
 			if err != nil {
+				p.Disk = true
 				p.Err = fmt.Sprintf("waits: the state folder takes no writes: %v; make room on its disk, then the box goes on by itself", err)
 			}
 			a.opts.Report(p)

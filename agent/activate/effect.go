@@ -44,6 +44,9 @@ func (a *Activator) begin(ctx context.Context, s State, actions []Action) {
 		case ActDrop:
 			drops = append(drops, act.Ref)
 		default:
+			if act.Kind == ActMend {
+				delete(a.spared, act.Ref.Digest)
+			}
 			a.stop(s.Name)
 			a.start(ctx, s, act, drops)
 			drops = nil
@@ -84,7 +87,7 @@ func (a *Activator) start(ctx context.Context, s State, act Action, drops []mode
 // verifying reports whether the files of a model are being looked at.
 func (a *Activator) verifying(name string) bool {
 	e := a.effects[name]
-	return e != nil && e.kind == ActVerify
+	return e != nil && (e.kind == ActVerify || e.kind == ActMend)
 }
 
 // stop ends the effect of a model and waits for it.
@@ -123,6 +126,8 @@ func (a *Activator) perform(ctx context.Context, s State, act Action, id int) (E
 		return a.probe(ctx, s), true
 	case ActVerify:
 		return a.verify(ctx, s, s.version(act.Ref.Digest)), true
+	case ActMend:
+		return a.mendBeside(ctx, s.version(act.Ref.Digest)), true
 	case ActShadow:
 		return answer(ctx, func(ctx context.Context) (runnerapi.Status, error) {
 			return a.opts.Runner.Shadow(ctx, s.Candidate.Ref)
@@ -154,6 +159,8 @@ func failed(err error) Event {
 		e.Blame = BlameCandidate
 	case errors.Is(err, blob.ErrNoRoom), full(err):
 		e.Blame = BlameRoom
+	case badDisk(err):
+		e.Blame = BlameDisk
 	}
 	return e
 }
@@ -207,6 +214,11 @@ func (a *Activator) fetchFiles(ctx context.Context, s State, id int) Event {
 	// The manifest too: the runner reads it, and it may be lost since.
 	if err := a.opts.Fetch(ctx, models.File{Digest: s.Candidate.Digest}, func(_, _ int64) {}); err != nil {
 		return failed(err)
+	}
+	if a.opts.Room != nil {
+		if err := a.opts.Room(s.Candidate.Files); err != nil {
+			return failed(err)
+		}
 	}
 	for _, f := range s.Candidate.Files {
 		if err := a.opts.Fetch(ctx, f, progress); err != nil {

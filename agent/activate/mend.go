@@ -27,6 +27,32 @@ type Mend struct {
 
 func (m Mend) of(d blob.Digest) bool { return !d.IsZero() && m.Digest == d }
 
+// Lost is a version whose files the disk spoiled while another was on its way.
+type Lost struct {
+	Version
+	Why string `json:"why"`
+}
+
+// found makes what was lost meanwhile the candidate.
+func (s State) found() State {
+	if l := s.Lost; !l.none() {
+		s.Candidate, s.Lost = l.Version, Lost{}
+		s = s.spoilt(l.Digest, l.Why, true)
+	}
+	return s
+}
+
+// spoilt remembers that the disk has spoiled version d once more.
+func (s State) spoilt(d blob.Digest, why string, proved bool) State {
+	if !s.Mend.of(d) {
+		s.Mend = Mend{Digest: d}
+	}
+	s.Mend.Why = why
+	s.Mend.Times++
+	s.Mend.Proved = s.Mend.Proved || proved
+	return s
+}
+
 // maxMends of a version that has not served yet: its rollout waits for an answer.
 const maxMends = 3
 
@@ -44,9 +70,14 @@ func (s State) version(d blob.Digest) Version {
 }
 
 // suspected looks at the files of the version that serves. In the other steps
-// another version does, or is about to.
+// another version does, or is about to. What goes on serving gives way to no download.
 func (r Rules) suspected(s State, e Event) (State, []Action) {
-	if e.Digest.IsZero() || e.Digest != s.Current.Digest || s.Step != StepIdle && s.Step != StepFetching {
+	switch {
+	case e.Digest.IsZero() || e.Digest != s.Current.Digest:
+		return s, nil
+	case s.Step == StepIdle && e.Serves:
+		return s, []Action{{Kind: ActMend, Ref: s.Current.Ref}}
+	case s.Step != StepIdle && (s.Step != StepFetching || e.Serves):
 		return s, nil
 	}
 	return s, []Action{{Kind: ActVerify, Ref: s.Current.Ref}}
@@ -66,6 +97,9 @@ func (r Rules) lost(s State, e Event, now time.Time) (State, []Action) {
 		return s, nil
 	}
 	if gone := s.Current; wasCurrent {
+		if s.Step != StepIdle {
+			s.Lost = Lost{gone, e.Err}
+		}
 		s.Current, s.Confirmed = Version{}, Want{}
 		if _, denied := s.denial(s.Previous.Digest); e.Fallback && !denied {
 			s.Current, s.Previous = s.Previous, Version{}
@@ -80,18 +114,15 @@ func (r Rules) lost(s State, e Event, now time.Time) (State, []Action) {
 			return s, nil
 		}
 	}
-	if !s.Mend.of(e.Digest) {
-		s.Mend = Mend{Digest: e.Digest}
-	}
-	s.Mend.Why = e.Err
-	s.Mend.Times++
-	s.Mend.Proved = s.Mend.Proved || wasCurrent
+	s = s.spoilt(e.Digest, e.Err, wasCurrent)
 	switch {
 	case wasCandidate && (s.Step == StepSwitching || s.Step == StepTrial):
 		return r.undo(s, e.Err, true, now)
 	case wasCandidate && (s.Step == StepProbing || s.Step == StepShadow):
-		if !s.Mend.Proved && s.Mend.Times > maxMends {
-			return r.fail(s, PhaseFailed, fmt.Sprintf("%s, for the %dth time: the disk of this box spoils what it is given", e.Err, s.Mend.Times), nil, now)
+		if s.hopeless() {
+			s, actions := r.fail(s, PhaseFailed, s.hopelessWords(), nil, now)
+			actions[0].Phase.Disk = true
+			return s, actions
 		}
 		return r.start(s, now)
 	case wasCurrent && s.Step == StepIdle:
@@ -100,17 +131,48 @@ func (r Rules) lost(s State, e Event, now time.Time) (State, []Action) {
 	return s, nil
 }
 
+// hopeless: a new version that the disk has spoiled time and again.
+func (s State) hopeless() bool { return !s.Mend.Proved && s.Mend.Times > maxMends }
+
+func (s State) hopelessWords() string {
+	return fmt.Sprintf("%s, for the %dth time: the disk of this box spoils what it is given", s.Mend.Why, s.Mend.Times)
+}
+
+// undoneByDisk ends the way back from a version that the disk spoiled while it was
+// to serve: it comes again, each time later, and nobody is told that it failed.
+func (r Rules) undoneByDisk(s State, note string, now time.Time) (State, []Action) {
+	if s.hopeless() {
+		told := s.report(PhaseFailed, s.hopelessWords()+note, nil)
+		told.Phase.Disk = true
+		s = s.deny(Denial{Digest: s.Candidate.Digest, Attempt: s.For.Attempt, Rollout: s.For.Rollout, Phase: PhaseFailed, Err: s.hopelessWords()})
+		s.Mend = Mend{}
+		s, actions := r.start(s, now)
+		return s, append([]Action{told}, actions...)
+	}
+	wait := min(lookMax, lookMin<<min(s.Mend.Times-1, 10))
+	s, actions := r.start(s, now)
+	for i := range actions {
+		switch a := &actions[i]; a.Kind {
+		case ActReport:
+			a.Phase.Err += note
+		case ActFiles, ActManifest:
+			a.Delay = wait
+		}
+	}
+	return s, actions
+}
+
 // said is what is told with each step: why the version comes again, and why it
 // waits.
 func (s State) said() string {
 	words := s.mendWords()
-	if s.Room == "" {
+	if s.Disk == "" {
 		return words
 	}
 	if words != "" {
 		words += "; "
 	}
-	return words + "waits for room: " + s.Room + "; the box looks again by itself; " + meanwhile(s.Current)
+	return words + s.Disk + "; the box looks again by itself; " + meanwhile(s.Current)
 }
 
 func (s State) mendWords() string {
@@ -144,7 +206,9 @@ func (r Rules) mend(s State, actions []Action, now time.Time) (State, []Action) 
 func (r Rules) awaitMend(s State, e Event) (State, []Action) {
 	var actions []Action
 	if s.Tries++; s.Tries == 1 {
-		actions = append(actions, s.report(string(s.Step), s.said()+"; not yet: "+e.Err, nil))
+		told := s.report(string(s.Step), "", nil)
+		told.Phase.Err += "; not yet: " + e.Err
+		actions = append(actions, told)
 	}
 	again := s.fetchAction(retryDelay(s.Tries))
 	if s.Step == StepProbing {

@@ -373,7 +373,7 @@ func TestANewVersionThatTheDiskSpoilsFails(t *testing.T) {
 		w.rmu.Unlock()
 		w.want(2, two)
 		w.wantServes("vad:1.0")
-		if p := w.last(); p.Phase != PhaseFailed || !strings.Contains(p.Err, "the disk of this box spoils") {
+		if p := w.last(); p.Phase != PhaseFailed || !p.Disk || !strings.Contains(p.Err, "the disk of this box spoils") {
 			t.Errorf("last report %+v", p)
 		}
 	})

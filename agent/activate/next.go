@@ -44,17 +44,18 @@ func (r Rules) Next(s State, e Event, now time.Time) (State, []Action) {
 }
 
 func (s State) enter(step Step, now time.Time) State {
-	s.Step, s.Since, s.Tries, s.Room = step, now, 0, ""
+	s.Step, s.Since, s.Tries, s.Disk = step, now, 0, ""
 	return s
 }
 
 func (s State) report(phase, err string, probe *runnerapi.Probe) Action {
-	if err == "" {
+	disk := err == ""
+	if disk {
 		err = s.said()
 	}
 	return Action{Kind: ActReport, Phase: Phase{
 		Ref: s.For.Ref, Generation: s.Generation, Rollout: s.For.Rollout, Attempt: s.For.Attempt,
-		Phase: phase, Err: err, Probe: probe,
+		Phase: phase, Err: err, Disk: disk && err != "", Probe: probe,
 	}}
 }
 
@@ -64,7 +65,7 @@ func (r Rules) start(s State, now time.Time) (State, []Action) {
 	s.Restarts, s.Reason, s.Blameless, s.Base, s.Probed = 0, "", false, runnerapi.ModelStatus{}, runnerapi.Probe{}
 	want := s.Want
 	if want.Digest.IsZero() {
-		s.Candidate, s.For = Version{}, Want{}
+		s.Candidate, s.For, s.Lost = Version{}, Want{}, Lost{}
 		if s.Current.none() && s.Previous.none() {
 			return s, []Action{{Kind: ActStop}}
 		}
@@ -72,8 +73,11 @@ func (r Rules) start(s State, now time.Time) (State, []Action) {
 	}
 	s.For = want
 	if want.Digest == s.Current.Digest {
-		s.Candidate = Version{}
+		s.Candidate, s.Lost = Version{}, Lost{}
 		return s, []Action{{Kind: ActStatus}}
+	}
+	if s.denies(want) || want.Digest == s.Lost.Digest {
+		s = s.found()
 	}
 	if s.denies(want) {
 		n, _ := s.denial(want.Digest)
@@ -119,7 +123,7 @@ func (r Rules) wanted(s State, e Event, now time.Time) (State, []Action) {
 		if same {
 			s.For = e.Want
 			actions := []Action{s.report(string(s.Step), "", nil)}
-			if s.Room != "" { // who asks again may have made it
+			if s.Disk != "" { // who asks again may have made it
 				s.Tries = 0
 				actions = append(actions, s.fetchAction(0))
 			}
@@ -199,17 +203,17 @@ func (r Rules) fetching(s State, e Event, now time.Time) (State, []Action) {
 		s = s.enter(StepProbing, now)
 		return s, []Action{s.report(string(StepProbing), "", nil), {Kind: ActProbe}}
 	case EventArrives:
-		if s.Room == "" {
+		if s.Disk == "" {
 			return s, nil
 		}
-		s.Room, s.Tries = "", 0
+		s.Disk, s.Tries = "", 0
 		return s, []Action{s.report(string(StepFetching), "", nil)}
 	case EventFailed:
 		switch {
 		case e.Blame == BlameTrust:
 			return r.fail(s, PhaseRefused, e.Err, nil, now)
-		case e.Blame == BlameRoom:
-			return s.awaitRoom(e, now)
+		case e.Blame == BlameRoom || e.Blame == BlameDisk:
+			return s.awaitDisk(e, now)
 		case s.mending():
 			return r.awaitMend(s, e)
 		case e.Blame == BlameCandidate:
@@ -223,17 +227,22 @@ func (r Rules) fetching(s State, e Event, now time.Time) (State, []Action) {
 	return s, nil
 }
 
-// awaitRoom waits as long as it takes: a full disk says nothing of the version.
-// How long a rollout waits is its policy's. Numbers that change are told.
-func (s State) awaitRoom(e Event, now time.Time) (State, []Action) {
+// awaitDisk waits as long as it takes: a disk that is full, or fails, says nothing
+// of the version. How long a rollout waits is its policy's. Numbers that change are
+// told.
+func (s State) awaitDisk(e Event, now time.Time) (State, []Action) {
 	var actions []Action
-	if s.Room == "" {
+	if s.Disk == "" {
 		s.Tries = 0
 	}
 	s.Since = now // FetchLimit is for the line
 	s.Tries++
-	if s.Room != e.Err {
-		s.Room = e.Err
+	why := "waits for room: " + e.Err
+	if e.Blame == BlameDisk {
+		why = "waits for a disk that takes it: " + e.Err
+	}
+	if s.Disk != why {
+		s.Disk = why
 		actions = append(actions, s.report(string(StepFetching), "", nil))
 	}
 	return s, append(actions, s.fetchAction(roomDelay(s.Tries)))
@@ -322,6 +331,9 @@ func (r Rules) switching(s State, e Event, now time.Time) (State, []Action) {
 			s = s.enter(StepTrial, now)
 			return s, []Action{s.report(string(StepTrial), "", nil), {Kind: ActStatus, Delay: pollDelay}}
 		case ok && m.State == runnerapi.ModelFailed:
+			if m.Damaged {
+				s = s.spoilt(m.Digest, m.Err, false)
+			}
 			return r.undo(s, "the runner cannot serve it: "+m.Err, m.Damaged, now)
 		case late:
 			return r.undo(s, fmt.Sprintf("the runner did not serve it within %s", r.ReadyLimit), false, now)
@@ -343,7 +355,11 @@ func (r Rules) trial(s State, e Event, now time.Time) (State, []Action) {
 	case EventStatus:
 		m, ok := statusOf(e.Status, s.Candidate.Digest)
 		if reason := r.judge(m, s.Base, ended); ok && reason != "" {
-			return r.undo(s, reason, m.State == runnerapi.ModelFailed && m.Damaged, now)
+			damaged := m.State == runnerapi.ModelFailed && m.Damaged
+			if damaged {
+				s = s.spoilt(m.Digest, m.Err, false)
+			}
+			return r.undo(s, reason, damaged, now)
 		}
 		switch ready := ok && m.State == runnerapi.ModelReady; {
 		case ended && ready:
@@ -368,7 +384,7 @@ func (r Rules) commit(s State, e Event, now time.Time) (State, []Action) {
 		s.Previous = s.Current
 	}
 	s.Current, s.Candidate = s.Candidate, Version{}
-	s.Denied, s.Mend = without(s.Denied, s.Current.Digest), Mend{}
+	s.Denied, s.Mend, s.Lost = without(s.Denied, s.Current.Digest), Mend{}, Lost{}
 	s, actions := r.start(s, now)
 	if s.Want.Digest != s.Current.Digest {
 		return s, actions
@@ -419,7 +435,12 @@ func (r Rules) undoing(s State, e Event, now time.Time) (State, []Action) {
 	default:
 		return s, nil
 	}
-	actions := []Action{s.report(PhaseRolledBack, s.Reason+note, nil), {Kind: ActDrop, Ref: s.Candidate.Ref}}
+	drop := Action{Kind: ActDrop, Ref: s.Candidate.Ref}
+	if s.Blameless && s.Mend.of(s.Candidate.Digest) {
+		s, actions := r.undoneByDisk(s, note, now)
+		return s, append([]Action{drop}, actions...)
+	}
+	actions := []Action{s.report(PhaseRolledBack, s.Reason+note, nil), drop}
 	if !s.Blameless {
 		s = s.deny(Denial{Digest: s.Candidate.Digest, Attempt: s.For.Attempt, Rollout: s.For.Rollout, Phase: PhaseRolledBack, Err: s.Reason})
 		s.Mend = Mend{}

@@ -106,6 +106,9 @@ type State struct {
 	Denied    []Denial `json:"denied,omitempty"`
 	// Mend tells of the version whose files the disk has spoiled last, until it serves.
 	Mend Mend `json:"mend,omitzero"`
+	// Lost is what served when the disk spoiled it while another version was on its
+	// way. It comes again if that one fails.
+	Lost Lost `json:"lost,omitzero"`
 	// Base is how Current did before the switch, valid from StepSwitching on.
 	Base runnerapi.ModelStatus `json:"base,omitzero"`
 	// Probed is what the runner measured of Candidate, valid in StepShadow.
@@ -119,9 +122,9 @@ type State struct {
 	// step's time afresh, since the clock of a box may have jumped.
 	Since time.Time `json:"-"`
 	Tries int       `json:"-"`
-	// Room is why the files do not fit the disk, valid in StepFetching; empty
+	// Disk is why the disk does not take the files, valid in StepFetching; empty
 	// while they come. Not journaled: a restart looks again at once.
-	Room string `json:"-"`
+	Disk string `json:"-"`
 }
 
 // Serving is the version that active.json names; the zero value is none.
@@ -141,7 +144,9 @@ func (s State) gone() bool {
 }
 
 // kept lists the versions whose files must stay.
-func (s State) kept() []Version { return []Version{s.Candidate, s.Current, s.Previous} }
+func (s State) kept() []Version {
+	return []Version{s.Candidate, s.Current, s.Previous, s.Lost.Version}
+}
 
 func (s State) denial(d blob.Digest) (Denial, bool) {
 	for _, n := range s.Denied {
@@ -181,6 +186,8 @@ type Phase struct {
 	// rolled_back or refused.
 	Phase string
 	Err   string
+	// Disk: Err is about the disk of the box, and speaks not against the version.
+	Disk  bool
 	Probe *runnerapi.Probe
 	// DoneBytes of TotalBytes are here; set in phase fetching.
 	DoneBytes, TotalBytes int64
@@ -194,7 +201,7 @@ const (
 	EventWanted    EventKind = iota + 1 // Want and Generation changed
 	EventResumed                        // this program started
 	EventLost                           // files of version Digest are gone from the disk or damaged: Err, Fallback
-	EventSuspected                      // the runner found files of version Digest damaged
+	EventSuspected                      // files of version Digest may be damaged: Serves
 	EventManifest                       // the candidate's manifest is here and signed: Manifest
 	EventFetched                        // all files of the candidate are here
 	EventProbed                         // the runner tried the candidate: Probe, Base
@@ -207,12 +214,13 @@ const (
 type Blame int
 
 // The blames: None may pass by itself, Candidate will not, Trust is a document
-// that this box must not follow, Room is a full disk.
+// that this box must not follow, Room is a full disk and Disk one that fails.
 const (
 	BlameNone Blame = iota
 	BlameCandidate
 	BlameTrust
 	BlameRoom
+	BlameDisk
 )
 
 // An Event is something that happened to one model.
@@ -229,6 +237,8 @@ type Event struct {
 	Blame      Blame
 	// Fallback: the version before Digest may serve in its place.
 	Fallback bool
+	// Serves: Digest does, with a variant that is whole.
+	Serves bool
 }
 
 // An ActionKind says what the shell has to do.
@@ -246,6 +256,7 @@ const (
 	ActReload                         // let the runner read active.json
 	ActStatus                         // ask the runner
 	ActVerify                         // look at the files of version Ref, and take damaged ones away
+	ActMend                           // the same of one that serves, and fetch them again meanwhile
 	ActDrop                           // let the runner forget the candidate Ref
 	ActStop                           // stop what runs
 )

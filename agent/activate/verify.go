@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"syscall"
@@ -65,11 +66,30 @@ func (a *Activator) looking(d blob.Digest) (again bool) {
 	return again
 }
 
+// medium are the errors of a disk that cannot give back, or take, what it should.
+var medium = []error{syscall.EIO, syscall.EUCLEAN, syscall.EBADMSG, syscall.ENODATA, syscall.EREMOTEIO}
+
+// badDisk says whether a disk took no write because it fails; one that does is
+// made read-only by the kernel.
+func badDisk(err error) bool { return isAny(err, medium) || errors.Is(err, syscall.EROFS) }
+
+func isAny(err error, of []error) bool {
+	return slices.ContainsFunc(of, func(no error) bool { return errors.Is(err, no) })
+}
+
+// wellRead forgets reads of a file that failed: the next is the first in a row.
+func (a *Activator) wellRead(version, file blob.Digest) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if l := a.looks[version]; l != nil {
+		delete(l.bad, file)
+	}
+}
+
 // unread counts a file that could not be read, and reports whether it is given up.
 // What else than the disk keeps the agent from reading it speaks not against the file.
 func (a *Activator) unread(version, file blob.Digest, err error) bool {
-	medium := []error{syscall.EIO, syscall.EUCLEAN, syscall.EBADMSG, syscall.ENODATA, syscall.EREMOTEIO}
-	if !slices.ContainsFunc(medium, func(no error) bool { return errors.Is(err, no) }) {
+	if !isAny(err, medium) {
 		return false
 	}
 	a.mu.Lock()
@@ -113,6 +133,9 @@ func (a *Activator) lacking(ctx context.Context, v Version) (flaws []flaw) {
 func (a *Activator) examine(ctx context.Context, v Version) (flaws []flaw, err error) {
 	for _, f := range filesOf(v) {
 		got, n, err := a.sum(ctx, f.Digest)
+		if err == nil {
+			a.wellRead(v.Digest, f.Digest)
+		}
 		switch {
 		case ctx.Err() != nil:
 			return nil, context.Cause(ctx)
@@ -204,6 +227,56 @@ func (a *Activator) verify(ctx context.Context, s State, v Version) Event {
 	return a.lostEvent(ctx, s, v, flaws)
 }
 
+// mendBeside fetches again what is damaged of a version while it serves: the runner
+// found it when it went to another variant, or will need it when it starts anew.
+func (a *Activator) mendBeside(ctx context.Context, v Version) Event {
+	again := a.looking(v.Digest)
+	flaws, err := a.examine(ctx, v)
+	if err == nil && len(flaws) > 0 {
+		a.log.Warn("files of a model are damaged on the disk, they are fetched again while it serves", "model", v.Name, "version", v.Ref.Version, "digest", v.Digest, "err", why(flaws))
+		if err = a.allow(ctx, v.Ref); !errors.Is(err, trust.ErrUntrusted) { // not known any more is no matter
+			err = a.setAside(flaws, again)
+		}
+	}
+	if err != nil {
+		return failed(err)
+	}
+	for _, f := range flaws {
+		if err := a.fetchUntil(ctx, f.File); err != nil {
+			return failed(err)
+		}
+	}
+	// The runner stands where it was told of the damage, and looks again.
+	return answer(ctx, a.opts.Runner.Reload)
+}
+
+// fetchUntil fetches a file however long it takes.
+func (a *Activator) fetchUntil(ctx context.Context, f models.File) error {
+	for tries := 1; ; tries++ {
+		err := a.opts.Fetch(ctx, f, func(_, _ int64) {})
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		a.log.Debug("a damaged file has to wait", "digest", f.Digest, "err", err)
+		wait := retryDelay(tries)
+		if e := failed(err); e.Blame != BlameNone {
+			wait = roomDelay(tries)
+		}
+		if !sleep(ctx, wait/2+rand.N(wait/2+1)) {
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// spare reports whether a version can start without the files: each is of a variant
+// that is not its best.
+func (a *Activator) spare(v Version, flaws []flaw) bool {
+	m, err := a.Manifest(v.Ref)
+	return err == nil && !slices.ContainsFunc(flaws, func(f flaw) bool {
+		return !slices.ContainsFunc(m.Ladder()[1:], func(o models.Variant) bool { return o.Path == f.Path })
+	})
+}
+
 // lostEvent tells the rules of a version that is not whole.
 func (a *Activator) lostEvent(ctx context.Context, s State, v Version, flaws []flaw) Event {
 	e := Event{Kind: EventLost, Digest: v.Digest, Err: why(flaws)}
@@ -227,6 +300,10 @@ func (a *Activator) recheck(ctx context.Context, name string) error {
 		}
 		flaws := a.lacking(ctx, v)
 		if len(flaws) == 0 {
+			continue
+		}
+		if v.Digest == s.Current.Digest && a.spare(v, flaws) {
+			a.spared[v.Digest] = true // it is mended when it serves
 			continue
 		}
 		a.log.Warn("files of a model are gone from the disk", "model", name, "digest", v.Digest, "err", why(flaws))

@@ -68,6 +68,9 @@ type Options struct {
 	// Peers shares frames with the other boxes of the site; nil: every box fetches
 	// for itself.
 	Peers Peers
+	// Shunned hears of a peer that gave wrong frames of a file and is left alone until
+	// then; nil: nobody does.
+	Shunned func(peer identity.ID, d blob.Digest, until time.Time)
 	// Direct makes connections to other places that the server names for a blob, such
 	// as a bucket; without a certificate of the box. nil: all comes from the server.
 	Direct *http.Client

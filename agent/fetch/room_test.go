@@ -1,12 +1,14 @@
 package fetch
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"slices"
 	"testing"
 
 	"github.com/edgeherd/edgeherd/internal/blob"
+	"github.com/edgeherd/edgeherd/models"
 )
 
 // TestAPartWaitsForRoom: its bytes need not come again. But the reserve of the
@@ -79,5 +81,37 @@ func TestABlobBeyondALimitIsNotWaitedFor(t *testing.T) {
 		if err := f.Blob(t.Context(), o.digest(), known, nil); !errors.Is(err, blob.ErrTooLarge) {
 			t.Errorf("size %d: got %v", known, err)
 		}
+	}
+}
+
+// TestRoomIsForAllThatIsStillToCome of a version: not for each file by itself.
+func TestRoomIsForAllThatIsStillToCome(t *testing.T) {
+	one, two, here := newOrigin(34, 60_000), newOrigin(35, 70_000), newOrigin(36, 50_000)
+	for _, tt := range []struct {
+		name string
+		free int64
+		fits bool
+		kept bool // the part
+	}{
+		{"all of it", 1000 + 130_000 - 40_960, true, true},
+		{"each file, not both", 80_000, false, true},
+		{"not even the reserve", 999, false, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f, store := fetcher(t, one, func(opts *Options) {
+				opts.MinFreeBytes = 1000
+				opts.FreeBytes = func(string) (int64, error) { return tt.free, nil }
+			})
+			if err := errors.Join(store.Put(bytes.NewReader(here.content), here.digest()), os.WriteFile(store.StagePath(one.digest()), one.content[:40_960], 0o600)); err != nil {
+				t.Fatal(err)
+			}
+			err := f.Room([]models.File{one.file(), two.file(), two.file(), here.file()})
+			if (err == nil) != tt.fits || err != nil && !errors.Is(err, blob.ErrNoRoom) {
+				t.Errorf("got %v", err)
+			}
+			if _, err := os.Stat(store.StagePath(one.digest())); (err == nil) != tt.kept {
+				t.Errorf("the part: %v, want it kept: %t", err, tt.kept)
+			}
+		})
 	}
 }

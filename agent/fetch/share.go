@@ -255,7 +255,7 @@ func (s *share) take(ctx context.Context, p deviceapi.Peer, want Frame) (ok bool
 		s.wrong[p.ID]++
 		s.f.log.Warn("peer gave a wrong frame", "device", p.ID, "digest", s.file.Digest, "err", err)
 		if s.wrong[p.ID] >= shunAfter {
-			s.f.shun(p.ID)
+			s.f.shun(p.ID, s.file.Digest)
 			s.asked = time.Time{} // the controller shall know
 		}
 		return false, nil
@@ -263,10 +263,14 @@ func (s *share) take(ctx context.Context, p deviceapi.Peer, want Frame) (ok bool
 	return err == nil, err
 }
 
-func (f *Fetcher) shun(id identity.ID) {
+func (f *Fetcher) shun(id identity.ID, d blob.Digest) {
+	until := time.Now().Add(shunFor)
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.shunned[id] = time.Now().Add(shunFor)
+	f.shunned[id] = until
+	f.mu.Unlock()
+	if f.opts.Shunned != nil {
+		f.opts.Shunned(id, d, until)
+	}
 }
 
 // shuns lists those of ids that gave wrong frames a short while ago; of all

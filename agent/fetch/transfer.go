@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
 	"strconv"
@@ -13,8 +14,10 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-retryablehttp"
+	"golang.org/x/sys/unix"
 
 	"github.com/edgeherd/edgeherd/internal/blob"
+	"github.com/edgeherd/edgeherd/models"
 )
 
 // errAgain marks an attempt that failed in a way that the next may not.
@@ -240,6 +243,38 @@ func (t *transfer) budget() error {
 	}
 	t.budgeted = true
 	return nil
+}
+
+// Room checks that the disk takes all that is still to come of some files, before the
+// first byte of any: a version of which half fits is of no use, and keeps the room
+// from what else the box has to store. What lies there already is not counted.
+func (f *Fetcher) Room(files []models.File) error {
+	var n int64
+	lacks := map[blob.Digest]int64{}
+	for _, file := range files {
+		if lacks[file.Digest] > 0 || f.opts.Blobs.Has(file.Digest) {
+			continue
+		}
+		var st unix.Stat_t
+		err := unix.Stat(f.opts.Blobs.StagePath(file.Digest), &st)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("look at stage file: %w", err)
+		}
+		if more := file.SizeBytes - st.Blocks*512; more > 0 {
+			lacks[file.Digest] = more
+			n += more
+		}
+	}
+	if n == 0 {
+		return nil
+	}
+	err := f.budget(n)
+	if f.spent(err) {
+		for d := range lacks {
+			err = errors.Join(err, f.opts.Blobs.Unstage(d))
+		}
+	}
+	return err
 }
 
 // budget checks that the disk has room for n more bytes.

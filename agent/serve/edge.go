@@ -113,7 +113,10 @@ func (v *version) status(serves bool) runnerapi.ModelStatus {
 	default:
 		m.State = runnerapi.ModelLoading
 	}
-	if !up && why != nil {
+	switch {
+	case up && v.spoilt != nil:
+		m.Err, m.Damaged = v.spoilt.Error(), true
+	case !up && why != nil:
 		m.Err, m.Damaged = why.Error(), errors.Is(why, errDamaged)
 	}
 	return m

@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -8,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/edgeherd/edgeherd/internal/assets"
+	"github.com/edgeherd/edgeherd/internal/blob"
 	"github.com/edgeherd/edgeherd/internal/runnerapi"
 	"github.com/edgeherd/edgeherd/models"
 )
@@ -67,5 +69,41 @@ func TestVersionsWithOneGraphServeTheirOwnWeights(t *testing.T) {
 	b.activate(first)
 	if st := b.status(first); st.State == runnerapi.ModelReady || !strings.Contains(st.Err, "model.onnx.data") {
 		t.Errorf("with damaged weights: %s: %s", st.State, st.Err)
+	}
+}
+
+// TestADamagedVariantIsToldWhileAnotherServes, so that the agent mends it; then the box
+// goes to it at once.
+func TestADamagedVariantIsToldWhileAnotherServes(t *testing.T) {
+	b := newBox(t, nil)
+	ref := b.laddered("1", []int{48, 1}, []float64{2, 2})
+	if p, err := b.edge.Probe(t.Context(), ref); err != nil || !p.OK {
+		t.Fatalf("probe %+v, %v", p, err)
+	}
+	b.ready(ref)
+	b.serves(ref, "v0")
+	path := b.blobs.Path(blob.Sum(sines(1)))
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(data []byte) {
+		if err := errors.Join(os.Remove(path), os.WriteFile(path, data, 0o444)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(append([]byte{whole[0] ^ 1}, whole[1:]...))
+	b.heat(1)
+	b.eventually("the damage is told", func() bool { return b.status(ref).Damaged })
+	if m := b.status(ref); m.State != runnerapi.ModelReady || m.Variant != "v0" || !strings.Contains(m.Err, "damaged on this box") {
+		t.Errorf("status %+v", m)
+	}
+	write(whole)
+	if _, err := b.edge.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b.serves(ref, "v1")
+	if m := b.status(ref); m.Damaged || m.Err != "" {
+		t.Errorf("mended: %+v", m)
 	}
 }

@@ -26,8 +26,11 @@ const (
 	// warmFor is how long the variant that served before stays loaded: a
 	// request that is with it must end, and the heat may pass at once.
 	warmFor = time.Minute
-	// stepRetry is when a step that was not possible is tried again.
-	stepRetry = 5 * time.Second
+	// stepRetry is when a step that was not possible is tried again, and spoiltRetry
+	// when that was for a damaged file: each try reads them all, on a box that may be
+	// too hot already. The agent says when it has mended them.
+	stepRetry   = 5 * time.Second
+	spoiltRetry = 5 * time.Minute
 )
 
 // ladder is what a version knows of its variants. The fields below mu of the
@@ -43,6 +46,7 @@ type ladder struct {
 	probing  bool                      // no steps while it is measured
 	warm     *worker.Worker            // served before; nil: none
 	warmAt   int
+	spoilt   error                  // why a variant that does not serve cannot, if a file is damaged
 	holds    map[*worker.Worker]int // runs under way
 	plans    []batching             // by variant
 }
@@ -245,6 +249,7 @@ func (v *version) step(ctx context.Context, now *worker.Worker) (*worker.Worker,
 	busy := warm != nil && v.holds[warm] > 0
 	v.mu.Unlock()
 	if from == to {
+		v.note(nil)
 		return now, true
 	}
 	next := loaded{w: warm}
@@ -254,7 +259,8 @@ func (v *version) step(ctx context.Context, now *worker.Worker) (*worker.Worker,
 		}
 		v.cool()
 		var err error
-		if next, err = v.load(ctx, to); err != nil {
+		next, err = v.load(ctx, to)
+		if v.note(err); err != nil {
 			if ctx.Err() == nil {
 				v.log.Error("variant does not load", "variant", v.variants[to].Name, "err", err)
 			}
@@ -276,6 +282,26 @@ func (v *version) step(ctx context.Context, now *worker.Worker) (*worker.Worker,
 	v.mu.Unlock()
 	v.queue.set(plan)
 	return next.w, true
+}
+
+// note remembers whether a variant that does not serve could not for a damaged file,
+// which the agent mends.
+func (v *version) note(err error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.spoilt = nil; errors.Is(err, errDamaged) {
+		v.spoilt = fmt.Errorf("it goes on, but another variant of it cannot serve: %w", err)
+	}
+}
+
+// retryStep is when a step that was not possible is tried again.
+func (v *version) retryStep() time.Duration {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.spoilt != nil {
+		return spoiltRetry
+	}
+	return stepRetry
 }
 
 // cool closes the variant that served before. It reports false while a request

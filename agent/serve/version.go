@@ -158,6 +158,7 @@ func (v *version) startWorker(ctx context.Context) (ended func(context.Context) 
 	l, err := v.load(ctx, at)
 	if err != nil && at > 0 {
 		v.log.Error("variant does not start, the best one serves", "variant", v.variants[at].Name, "err", err)
+		v.note(err)
 		at = 0
 		l, err = v.load(ctx, at)
 	}
@@ -252,7 +253,7 @@ func (v *version) serve(ctx context.Context, w *worker.Worker) (ended bool) {
 		case <-v.stepped:
 			next, ok := v.step(ctx, w)
 			if again = nil; !ok {
-				again = time.After(stepRetry)
+				again = time.After(v.retryStep())
 			}
 			w, cool = next, time.After(warmFor)
 			continue

@@ -77,10 +77,12 @@ func importBundle(ctx context.Context, args []string, stdout io.Writer) error {
 }
 
 // bundleOf takes the bundle out of the arguments, on either side of flags, all of
-// which have a value.
+// which have a value; after -- nothing is a flag.
 func bundleOf(args []string) (path string, flags []string) {
 	for i := 0; i < len(args); i++ {
 		switch {
+		case args[i] == "--" && i+1 < len(args):
+			return args[i+1], slices.Delete(slices.Clone(args), i, i+2)
 		case !strings.HasPrefix(args[i], "-"):
 			return args[i], slices.Delete(slices.Clone(args), i, i+1)
 		case !strings.Contains(args[i], "="):

@@ -383,6 +383,8 @@ func TestABundleIsNamedOnEitherSideOfFlags(t *testing.T) {
 		{"--state /s site.tar", "site.tar", "--state /s"},
 		{"--config=/c --state /s site.tar", "site.tar", "--config=/c --state /s"},
 		{"--state /s", "", "--state /s"},
+		{"-- site.tar", "site.tar", ""},
+		{"--state /s -- -site.tar", "-site.tar", "--state /s"},
 		{"a.tar b.tar", "a.tar", "b.tar"}, // refused with the flags
 	} {
 		bundle, flags := bundleOf(strings.Fields(c.args))

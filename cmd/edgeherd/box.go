@@ -143,6 +143,9 @@ func (c *cli) boxShow(ctx context.Context, client *fleetapi.Client, args []strin
 	fmt.Fprintf(c.out, "%s %s %s, %d CPUs, %s, agent %s, runner %s\n", orDash(b.Inventory.Vendor), orDash(b.Inventory.Product), orDash(b.Inventory.Arch), b.Inventory.CPUs, bytesText(b.Inventory.MemoryBytes), orDash(b.Inventory.Agent), orDash(b.Inventory.Runner))
 	fmt.Fprintf(c.out, "%d blocks wait on the box, %d were dropped; %d reads in the last hour, %d of %d checked ones right\n", b.Buffer.Blocks, b.Buffer.DroppedBlocks, b.Reads.Total, b.Reads.Right, b.Reads.Checked)
 	fmt.Fprintln(c.out, coolingWords(b.Thermal))
+	if b.Shunned != nil {
+		fmt.Fprintln(c.out, printable(shunnedWords(*b.Shunned)))
+	}
 	if b.Config != nil {
 		fmt.Fprintln(c.out, configWords(*b.Config))
 	}

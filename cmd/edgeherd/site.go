@@ -126,6 +126,9 @@ func siteShowCommand(c *cli) *cobra.Command {
 		}
 		s := siteSheet("site", v, []fleetapi.Site{v})
 		s.narrow = 0
+		for _, bad := range v.Shunned {
+			c.say("%s", shunnedWords(bad))
+		}
 		return c.print(s)
 	})
 	cmd.Flags().BoolVar(&defaults, "defaults", false, "the defaults of all sites")
@@ -223,4 +226,18 @@ func unsetChange(words []string) (fleetapi.SiteChange, error) {
 
 func notASetting(key string) error {
 	return fmt.Errorf("%q is not a setting of sites: they are %s", key, strings.Join(siteKeys, ", "))
+}
+
+// shunnedWords say of a box that others ask for no file, why, and what to do.
+func shunnedWords(s fleetapi.Shunned) string {
+	who := "they ask it for nothing"
+	if s.ByAll {
+		who = "no box of its site is sent there"
+	}
+	var by []string
+	for _, id := range s.By {
+		by = append(by, string(id))
+	}
+	return fmt.Sprintf("%s gave wrong parts of files to %s: %s before %s. Test its memory and disk, and look who answers at its port.",
+		s.Box, strings.Join(by, ", "), who, s.Until.Format("2006-01-02 15:04 UTC"))
 }

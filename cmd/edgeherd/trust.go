@@ -203,6 +203,9 @@ func (y *ceremony) next(c *cli, role string, root func(*tufrepo.Root) error, tar
 	if y.docs[role] == nil {
 		return nil, y.noRole(role)
 	}
+	if (tufrepo.Standing{Role: role}).Online() {
+		return nil, ended(exitConflict, "the controller signs %s by itself, each day while it runs; no key of people does. When it ends: edgeherd trust status", role)
+	}
 	if err := y.verified(c, role); err != nil {
 		return nil, err
 	}

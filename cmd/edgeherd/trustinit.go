@@ -152,12 +152,18 @@ func (f founding) found(ctx context.Context, c *cli, y *ceremony) error {
 			targets.Delegations = append(targets.Delegations, tufrepo.Delegation{Role: role, Keys: tufrepo.Keys{Public: []trust.PublicKey{p}, Threshold: 1}, Paths: tufrepo.PathsFor(kind, ch)})
 		}
 	}
+	var made []fleetapi.SubmittedTrust
+	submit := func(d interface{ Encode() ([]byte, error) }, keys ...trust.Signer) error {
+		done, err := f.submit(ctx, c, y, d, keys...)
+		made = append(made, done)
+		return err
+	}
 	if y.docs[tufrepo.RoleRoot] == nil { // else this is the second attempt
-		if err := f.submit(ctx, c, y, root, roots...); err != nil {
+		if err := submit(root, roots...); err != nil {
 			return err
 		}
 	}
-	if err := f.submit(ctx, c, y, targets, top); err != nil {
+	if err := submit(targets, top); err != nil {
 		return err
 	}
 	for _, role := range slices.Sorted(maps.Keys(roles)) {
@@ -165,12 +171,31 @@ func (f founding) found(ctx context.Context, c *cli, y *ceremony) error {
 		if err != nil {
 			return err
 		}
-		if _, err := y.submit(ctx, c, role, doc, roles[role]); err != nil {
+		done, err := y.submit(ctx, c, role, doc, roles[role])
+		if err != nil {
 			return err
 		}
+		made = append(made, done)
 	}
-	c.say("The fleet is in production. The keys lie in %s.\nMove each root key to a stick of its own, in different hands and places; keep the passphrases apart from them. %d of them are needed again in a year: edgeherd trust renew root.\nNext: edgeherd model push DIR --sign %s", f.dir, f.threshold, f.path(tufrepo.RoleFor(tufrepo.KindModel, f.channels[0])))
-	return nil
+	c.say("The fleet is in production. The keys lie in %s.\nMove each root key to a stick of its own, in different hands and places; keep the passphrases apart from them. %d of them are needed again in a year: edgeherd trust renew root --key A --key B.\nNext: edgeherd model push DIR --sign %s", f.dir, f.threshold, f.path(tufrepo.RoleFor(tufrepo.KindModel, f.channels[0])))
+	return c.print(f.sheet(made))
+}
+
+// sheet tells what trust init made: the documents that are in force, and where the
+// keys lie.
+func (f founding) sheet(made []fleetapi.SubmittedTrust) sheet {
+	s := sheet{
+		kind: "trust-init", item: "trust-change", items: items(made), head: []string{"ROLE", "VERSION", "WAITS FOR"},
+		value: struct {
+			Keys  string                    `json:"keys"`
+			Roles []fleetapi.SubmittedTrust `json:"roles"`
+		}{f.dir, made},
+	}
+	for _, d := range made {
+		s.rows = append(s.rows, []string{d.Role, strconv.FormatInt(d.Version, 10), strconv.Itoa(d.Missing)})
+		s.names = append(s.names, d.Role)
+	}
+	return s
 }
 
 func (f founding) path(name string) string { return filepath.Join(f.dir, name+".key") }
@@ -193,26 +218,25 @@ func (f founding) delegate(c *cli, role string, made map[string]trust.Signer) (t
 	return k.Public(), err
 }
 
-func (f founding) submit(ctx context.Context, c *cli, y *ceremony, d interface{ Encode() ([]byte, error) }, keys ...trust.Signer) error {
+func (f founding) submit(ctx context.Context, c *cli, y *ceremony, d interface{ Encode() ([]byte, error) }, keys ...trust.Signer) (done fleetapi.SubmittedTrust, err error) {
 	role := tufrepo.RoleTargets
 	if _, is := d.(tufrepo.Root); is {
 		role = tufrepo.RoleRoot
 	}
 	doc, err := d.Encode()
 	if err != nil {
-		return err
+		return done, err
 	}
 	if role == tufrepo.RoleRoot { // a copy for the day when the database is lost
 		signed, err := tufrepo.Sign(doc, keys...)
 		if err != nil {
-			return err
+			return done, err
 		}
 		if err := durable.WriteFile(filepath.Join(f.dir, documentName(1, role)), signed, 0o644); err != nil {
-			return err
+			return done, err
 		}
 	}
-	_, err = y.submit(ctx, c, role, doc, keys...)
-	return err
+	return y.submit(ctx, c, role, doc, keys...)
 }
 
 // trustRow is a line of trust status.
@@ -264,17 +288,31 @@ func (y ceremony) row(d fleetapi.TrustDocument, now time.Time) trustRow {
 	if t, err := tufrepo.ParseTargets(d.Document); err == nil {
 		r.Targets = len(t.Targets)
 	}
+	r.Note = note(tufrepo.Standing{Role: d.Role, Keys: keys}, d, left)
+	return r
+}
+
+// note says what is to be done about a role, to be pasted.
+func note(s tufrepo.Standing, d fleetapi.TrustDocument, left time.Duration) string {
+	missing := s.Keys.Missing(d.Document)
+	do := "the controller signs it by itself, its log says why it did not"
+	if d.Staged {
+		s.Waits = missing
+	}
+	if cmd := s.Do(); cmd != "" {
+		do = cmd
+	}
 	switch {
 	case d.Staged:
-		r.Note = fmt.Sprintf("waits for %d: edgeherd trust sign %s", keys.Missing(d.Document), d.Role)
-	case keys.Missing(d.Document) > 0:
-		r.Note = "its keys have changed: edgeherd trust renew " + d.Role
+		return fmt.Sprintf("waits for %d: %s", missing, do)
+	case missing > 0:
+		return "its keys have changed: " + do
 	case left <= 0:
-		r.Note = "ENDED: boxes install nothing that depends on it; what runs goes on"
+		return "ENDED: boxes install nothing that depends on it; what runs goes on: " + do
 	case left < tufrepo.WarnBefore(d.Role):
-		r.Note = "ends soon: edgeherd trust renew " + d.Role
+		return "ends soon: " + do
 	}
-	return r
+	return ""
 }
 
 func joinIDs(ids []trust.KeyID) string {

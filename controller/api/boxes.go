@@ -133,6 +133,13 @@ func (a *API) getBox(ctx context.Context, in *boxInput) (fleetapi.Box, error) {
 	for i, m := range v.Models {
 		v.Models[i].ErrSaid = rollout.BoxSays(m.Err).Beside()
 	}
+	shunned, err := a.opts.Store.Shunned(ctx, b.Site)
+	if err != nil {
+		return fleetapi.Box{}, err
+	}
+	if i := slices.IndexFunc(shunned, func(s fleetapi.Shunned) bool { return s.Box == b.ID }); i >= 0 {
+		v.Shunned = &shunned[i]
+	}
 	return v, a.addPending(ctx, b, &v)
 }
 

@@ -297,7 +297,7 @@ func (a *API) configCargo(ctx context.Context, req *fleetapi.PlanRequest, boxes 
 	}
 	stored, err := a.opts.Store.Document(ctx, name, version)
 	if errors.Is(err, store.ErrNotFound) {
-		return cargo{}, nil, refuse("See which there are: edgeherd config list. Store it with: edgeherd apply -f FILE", "there is no document %s", req.Config)
+		return cargo{}, nil, missing("See which there are: edgeherd config list. Store it with: edgeherd apply -f FILE", "there is no document %s", req.Config)
 	}
 	if err != nil {
 		return cargo{}, nil, err

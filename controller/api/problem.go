@@ -19,6 +19,11 @@ func refuse(hint, format string, args ...any) error {
 	return fleetapi.Problem(http.StatusUnprocessableEntity, fmt.Sprintf(format, args...), hint)
 }
 
+// missing is the answer to a request that names what is not there.
+func missing(hint, format string, args ...any) error {
+	return fleetapi.Problem(http.StatusNotFound, fmt.Sprintf(format, args...), hint)
+}
+
 // badRequest is the answer to a request that makes no sense.
 func badRequest(hint, format string, args ...any) error {
 	return fleetapi.Problem(http.StatusBadRequest, fmt.Sprintf(format, args...), hint)

@@ -272,7 +272,7 @@ func (a *API) modelCargo(ctx context.Context, word string, boxes []fleetapi.Box)
 		}
 	}
 	if next == nil {
-		return cargo{}, refuse("See which there are: edgeherd model list. Push it with: edgeherd model push DIR", "there is no model %s", word)
+		return cargo{}, missing("See which there are: edgeherd model list. Push it with: edgeherd model push DIR", "there is no model %s", word)
 	}
 	for _, b := range boxes {
 		for _, m := range b.Models {
@@ -297,7 +297,7 @@ func (a *API) modelCargo(ctx context.Context, word string, boxes []fleetapi.Box)
 func (a *API) releaseCargo(ctx context.Context, version string, boxes []fleetapi.Box) (cargo, error) {
 	r, err := a.opts.Store.Release(ctx, version)
 	if errors.Is(err, store.ErrNotFound) {
-		return cargo{}, refuse("See which there are: edgeherd release list.", "there is no release %s", version)
+		return cargo{}, missing("See which there are: edgeherd release list.", "there is no release %s", version)
 	}
 	if err != nil {
 		return cargo{}, err

@@ -78,7 +78,9 @@ func (a *API) getSite(ctx context.Context, in *siteInput) (fleetapi.Site, error)
 	if _, set := h.settings[in.Site]; !counted && !set {
 		return fleetapi.Site{}, fleetapi.Problem(http.StatusNotFound, fmt.Sprintf("there is no site %q", in.Site), siteHint)
 	}
-	return h.view(in.Site), nil
+	v := h.view(in.Site)
+	v.Shunned, err = a.opts.Store.Shunned(ctx, in.Site)
+	return v, err
 }
 
 func (h herdSites) defaults() fleetapi.SiteDefaults {

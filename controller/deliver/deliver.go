@@ -59,6 +59,11 @@ type Packer struct {
 	log  *slog.Logger
 	wake chan struct{} // buffer 1: something is wanted
 
+	// Only Run touches these: packs that were tried since the start, by their own
+	// digest, and those that were made again for it.
+	tried  map[blob.Digest]bool
+	remade map[pair]bool
+
 	mu   sync.Mutex // guards used
 	used map[blob.Digest]time.Time
 }
@@ -72,7 +77,7 @@ func New(opts Options, log *slog.Logger) *Packer {
 	if opts.Leads == nil {
 		opts.Leads = func() bool { return true }
 	}
-	return &Packer{opts: opts, log: log, wake: make(chan struct{}, 1), used: map[blob.Digest]time.Time{}}
+	return &Packer{opts: opts, log: log, wake: make(chan struct{}, 1), tried: map[blob.Digest]bool{}, remade: map[pair]bool{}, used: map[blob.Digest]time.Time{}}
 }
 
 // Bounds of the deltas of one file: from so many versions, or until they cover
@@ -144,6 +149,11 @@ func (p *Packer) Run(ctx context.Context) error {
 			more, err := p.one(ctx)
 			if err != nil && ctx.Err() == nil {
 				p.log.Warn("pack not made", "err", err)
+			}
+			if err == nil && !more {
+				if more, err = p.check(ctx); err != nil && ctx.Err() == nil {
+					p.log.Warn("packs not tried", "err", err)
+				}
 			}
 			if err != nil || !more {
 				break

@@ -28,7 +28,7 @@ func (c *Course) silent() (all sample, groups map[trait]sample) {
 		for j := range c.r.Waves[i].Targets {
 			t := &c.r.Waves[i].Targets[j]
 			_, ended := tried(t)
-			gone := t.State == fleetapi.TargetUnreachable && t.Phase != "" && t.Phase != phaseFetching && !out[t.Site]
+			gone := t.State == fleetapi.TargetUnreachable && !heldUp(t) && t.Phase != "" && t.Phase != phaseFetching && !out[t.Site]
 			if !ended && !gone {
 				continue
 			}

@@ -47,8 +47,10 @@ type Fact struct {
 	Running blob.Digest `json:"running"`
 	Version string      `json:"version,omitempty"` // of Running
 	// Phase, Err and Probe are the box's last report on this rollout's digest.
-	Phase string           `json:"phase,omitempty"`
-	Err   string           `json:"err,omitempty"`
+	Phase string `json:"phase,omitempty"`
+	Err   string `json:"err,omitempty"`
+	// Disk: Err is about the disk of the box.
+	Disk  bool             `json:"disk,omitempty"`
 	Probe *runnerapi.Probe `json:"probe,omitempty"`
 	// Was is what the box measured of the version before; it stays known.
 	Was *runnerapi.Probe `json:"was,omitempty"`

@@ -8,6 +8,7 @@ import (
 // counts keeps attempted, failed and unreachable apart: a box that was not
 // heard from is neither a success nor a failure.
 type counts struct {
+	held                                                                              int // of unreachable: by their disks
 	scheduled, offered, working, succeeded, failed, unreachable, superseded, canceled int
 }
 
@@ -17,14 +18,17 @@ func (n counts) open() int { return n.scheduled + n.offered + n.working }
 // ended boxes tried the version to the end.
 func (n counts) ended() int { return n.succeeded + n.failed }
 
-func (n *counts) add(s fleetapi.TargetState) {
-	switch s {
+func (n *counts) add(t *fleetapi.Target) {
+	switch t.State {
 	case fleetapi.TargetSucceeded:
 		n.succeeded++
 	case fleetapi.TargetFailed:
 		n.failed++
 	case fleetapi.TargetUnreachable:
 		n.unreachable++
+		if heldUp(t) {
+			n.held++
+		}
 	case fleetapi.TargetSuperseded:
 		n.superseded++
 	case fleetapi.TargetCanceled:
@@ -41,7 +45,7 @@ func (n *counts) add(s fleetapi.TargetState) {
 func tally(w *fleetapi.Wave) counts {
 	var n counts
 	for i := range w.Targets {
-		n.add(w.Targets[i].State)
+		n.add(&w.Targets[i])
 	}
 	return n
 }
@@ -50,7 +54,7 @@ func total(r fleetapi.Rollout) counts {
 	var n counts
 	for i := range r.Waves {
 		for j := range r.Waves[i].Targets {
-			n.add(r.Waves[i].Targets[j].State)
+			n.add(&r.Waves[i].Targets[j])
 		}
 	}
 	return n
@@ -66,7 +70,8 @@ func (n counts) words() phrase.Phrase {
 		p phrase.Phrase
 	}{
 		{n.failed, phrase.Of("n-failed", "%d failed", n.failed)},
-		{n.unreachable, phrase.Of("n-unreachable", "%d not heard from", n.unreachable)},
+		{n.unreachable - n.held, phrase.Of("n-unreachable", "%d not heard from", n.unreachable-n.held)},
+		{n.held, phrase.Of("n-held-up", "%d held up by their disks", n.held)},
 		{n.superseded, phrase.Of("n-superseded", "%d taken over by a newer rollout", n.superseded)},
 		{n.canceled, phrase.Of("n-canceled", "%d canceled", n.canceled)},
 		{n.open(), phrase.Of("n-open", "%d in work", n.open())},

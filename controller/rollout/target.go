@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
@@ -43,7 +44,9 @@ func (c *Course) moveTarget(at place, now time.Time) {
 		return // nobody knows for whom it does what it does; offers tells why it waits
 	case t.State == fleetapi.TargetScheduled, f.DesiredRollout != c.r.ID:
 		return // the offer has not been carried out yet
-	case f.Phase == phaseFailed || f.Phase == phaseRefused || f.Phase == phaseRolledBack:
+	case f.Disk && ended(f.Phase):
+		set(fleetapi.TargetUnreachable, phrase.Of("held-up", heldUpBy+"%s", BoxSays(f.Err)))
+	case ended(f.Phase):
 		set(fleetapi.TargetFailed, BoxSays(f.Err))
 	// In another phase the disk of the box has spoiled the version, which comes again.
 	case t.State == fleetapi.TargetSucceeded && f.Phase == phaseActive && !f.Running.IsZero() && f.Running != digest:
@@ -53,6 +56,8 @@ func (c *Course) moveTarget(at place, now time.Time) {
 	case t.State == fleetapi.TargetSucceeded: // a runner that is starting reports nothing
 	case f.Phase != "" && f.Phase != t.Phase:
 		set(fleetapi.TargetWorking, none)
+	case f.Disk && c.overdue(t, f, now):
+		set(fleetapi.TargetUnreachable, phrase.Of("held-up-overdue", heldUpBy+"no result within %s; it says: %s", time.Duration(c.p.Deadline), BoxSays(f.Err)))
 	case c.overdue(t, f, now):
 		why := phrase.Of("overdue", "no result within %s, though the box is there", time.Duration(c.p.Deadline))
 		if f.Err != "" {
@@ -63,6 +68,17 @@ func (c *Course) moveTarget(at place, now time.Time) {
 		set(fleetapi.TargetUnreachable, none)
 	}
 	c.measure(at, f)
+}
+
+// heldUpBy begins why a box counts like one that is not heard from though it is: its
+// disk is full or fails, which is no evidence for or against the version.
+const heldUpBy = "held up by its disk: "
+
+func heldUp(t *fleetapi.Target) bool { return strings.HasPrefix(t.Err, heldUpBy) }
+
+// ended says whether a phase ends the work without the version.
+func ended(phase string) bool {
+	return phase == phaseFailed || phase == phaseRefused || phase == phaseRolledBack
 }
 
 // measure takes what the box measured.

@@ -49,6 +49,8 @@ func init() {
 		"stuck": func(s *stage, l line) error {
 			return s.see(line{words: l.words[:2]}, func(f *Fact) { f.Phase, f.Err = phaseFetching, strings.Join(l.words[2:], " ") })
 		},
+		"full":   onDisk(phaseFetching),
+		"spoilt": onDisk(phaseFailed),
 		"phase": func(s *stage, l line) error {
 			return s.see(line{words: l.words[1:]}, func(f *Fact) { f.Phase, f.Err = l.words[1], "" })
 		},
@@ -325,4 +327,11 @@ func replay(s *stage, l line) error {
 	}
 	got := fmt.Sprintf("%s, %d exposed, %d bad, not %d exposed, %d bad", r.Would.State, r.Would.Exposed, r.Would.Bad, r.Was.Exposed, r.Was.Bad)
 	return contains(got+"; "+r.Would.Sentence, l.rest)
+}
+
+// onDisk is a report in which the disk of the box is what is wrong.
+func onDisk(phase string) func(*stage, line) error {
+	return func(s *stage, l line) error {
+		return s.see(line{words: l.words[:2]}, func(f *Fact) { f.Phase, f.Err, f.Disk = phase, strings.Join(l.words[2:], " "), true })
+	}
 }

@@ -4,7 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"path/filepath"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/edgeherd/edgeherd/controller/store"
 	"github.com/edgeherd/edgeherd/internal/blob"
@@ -225,5 +228,40 @@ func oneBoxOfASiteFetches(t *testing.T, open func(t *testing.T) *store.Store) {
 	}
 	if who, _ := ask("d-a", nil); who != "" {
 		t.Errorf("%q may fetch though it gave out wrong bytes", who)
+	}
+}
+
+// TestABanEnds though those who gave it repeat it with each question, of other files too.
+func TestABanEnds(t *testing.T) {
+	var now atomic.Int64
+	now.Store(time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC).UnixMilli())
+	s, err := store.Open(ctx, store.Options{Path: filepath.Join(t.TempDir(), "store.db"), WallClock: func() time.Time { return time.UnixMilli(now.Load()) }})
+	check(t, err)
+	defer s.Close()
+	start := time.UnixMilli(now.Load()).UTC()
+	for hour := range 30 {
+		now.Store(start.Add(time.Duration(hour) * time.Hour).UnixMilli())
+		for _, witness := range []identity.ID{"d-b", "d-c"} {
+			var bad []identity.ID
+			if hour < 24 { // as a box does: it forgets after a day
+				bad = []identity.ID{"d-a"}
+			}
+			_, _, err := s.AskSeed(ctx, store.SeedAsk{Box: witness, Site: "berlin", Digest: blob.Sum([]byte{byte(hour)}), Size: 100, Shun: bad})
+			check(t, err)
+		}
+		got, err := s.Shunned(ctx, "berlin")
+		check(t, err)
+		if hour >= 24 {
+			if len(got) != 0 {
+				t.Fatalf("after %d hours: %+v", hour, got)
+			}
+			continue
+		}
+		if len(got) != 1 || got[0].Box != "d-a" || !got[0].ByAll || len(got[0].By) != 2 || !got[0].Until.Equal(start.Add(24*time.Hour)) {
+			t.Fatalf("after %d hours: %+v", hour, got)
+		}
+	}
+	if got, err := s.Shunned(ctx, "bonn"); err != nil || len(got) != 0 {
+		t.Errorf("at another site: %+v, %v", got, err)
 	}
 }

@@ -73,6 +73,24 @@ func (s *Store) Packs(ctx context.Context, target blob.Digest) ([]Pack, error) {
 	return s.packs(ctx, `WHERE target = ? ORDER BY base`, target.String())
 }
 
+// ReadyPacks are all that boxes are told of, the oldest first.
+func (s *Store) ReadyPacks(ctx context.Context) ([]Pack, error) {
+	return s.packs(ctx, `WHERE state = 'ready' ORDER BY changed_ms, target, base`)
+}
+
+// WantPackAgain asks for a pack in place of p, unless that has gone meanwhile.
+func (s *Store) WantPackAgain(ctx context.Context, p Pack) error {
+	err := s.write(ctx, func(t *tx) error {
+		_, err := t.Exec(ctx, `UPDATE pack SET state = 'wanted', digest = '', bytes = 0, list = '', list_bytes = 0, changed_ms = ? WHERE target = ? AND base = ? AND digest = ?`,
+			s.now().UnixMilli(), p.Target.String(), p.Base.String(), p.Digest.String())
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("ask for a pack again: %w", err)
+	}
+	return nil
+}
+
 func (s *Store) packs(ctx context.Context, where string, args ...any) (out []Pack, err error) {
 	err = s.each(ctx, `SELECT target, base, state, digest, bytes, list, list_bytes, why FROM pack `+where, args, func(rows *sql.Rows) error {
 		var p Pack

@@ -9,6 +9,7 @@ import (
 
 	"github.com/edgeherd/edgeherd/controller/site"
 	"github.com/edgeherd/edgeherd/internal/blob"
+	"github.com/edgeherd/edgeherd/internal/fleetapi"
 	"github.com/edgeherd/edgeherd/internal/identity"
 )
 
@@ -97,9 +98,19 @@ func accuse(ctx context.Context, t *tx, a SeedAsk, now time.Time) error {
 		if bad == a.Box {
 			continue
 		}
+		// A box says so with each question: its word is as old as the first one that
+		// still holds, or the ban would never end.
+		var until int64
+		if err := t.QueryRow(ctx, `SELECT COALESCE(MAX(until_ms), 0) FROM accused WHERE site = ? AND box = ? AND witness = ? AND until_ms > ?`,
+			a.Site, string(bad), string(a.Box), now.UnixMilli()).Scan(&until); err != nil {
+			return err
+		}
+		if until == 0 {
+			until = now.Add(shunFor).UnixMilli()
+		}
 		if _, err := t.Exec(ctx, `INSERT INTO accused (site, digest, box, witness, until_ms) VALUES (?,?,?,?,?)
 			ON CONFLICT (site, digest, box, witness) DO UPDATE SET until_ms = excluded.until_ms`,
-			a.Site, a.Digest.String(), string(bad), string(a.Box), now.Add(shunFor).UnixMilli()); err != nil {
+			a.Site, a.Digest.String(), string(bad), string(a.Box), until); err != nil {
 			return err
 		}
 	}
@@ -147,4 +158,31 @@ func readHolders(ctx context.Context, t *tx, a SeedAsk, seed identity.ID, now ti
 			return err
 		})
 	return out, err
+}
+
+// Shunned are the boxes of a site that others of it call bad now, by box.
+func (s *Store) Shunned(ctx context.Context, siteName string) ([]fleetapi.Shunned, error) {
+	out := []fleetapi.Shunned{}
+	err := s.each(ctx, `SELECT box, witness, MAX(until_ms) FROM accused WHERE site = ? AND until_ms > ? GROUP BY box, witness ORDER BY box, witness`,
+		[]any{siteName, s.now().UnixMilli()}, func(rows *sql.Rows) error {
+			var box, witness identity.ID
+			var until int64
+			if err := rows.Scan(&box, &witness, &until); err != nil {
+				return err
+			}
+			if n := len(out); n == 0 || out[n-1].Box != box {
+				out = append(out, fleetapi.Shunned{Box: box})
+			}
+			at := &out[len(out)-1]
+			at.By = append(at.By, witness)
+			at.ByAll = len(at.By) >= witnesses
+			if end := time.UnixMilli(until).UTC(); end.After(at.Until) {
+				at.Until = end
+			}
+			return nil
+		})
+	if err != nil {
+		return nil, fmt.Errorf("read who is shunned at %q: %w", siteName, err)
+	}
+	return out, nil
 }

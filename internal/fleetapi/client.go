@@ -17,7 +17,8 @@ import (
 	"github.com/edgeherd/edgeherd/internal/identity"
 )
 
-// callTimeout bounds a call, but not uploads and streams.
+// callTimeout bounds a call, but not uploads, streams, and what has the controller
+// hash files.
 const callTimeout = time.Minute
 
 // maxReplyBytes bounds what a reply may be; a page of 1000 boxes is some MB.
@@ -167,7 +168,7 @@ func (c *Client) ModelDiff(ctx context.Context, name, from, to string) (ModelDif
 
 // PushModel registers a signed manifest whose files have been uploaded.
 func (c *Client) PushModel(ctx context.Context, envelope []byte) (ModelVersion, error) {
-	return call[ModelVersion](ctx, c, http.MethodPost, "/models", PushModel{Envelope: envelope})
+	return patiently[ModelVersion](ctx, c, http.MethodPost, "/models", PushModel{Envelope: envelope})
 }
 
 // Releases lists agent releases.
@@ -177,7 +178,7 @@ func (c *Client) Releases(ctx context.Context) (ReleaseList, error) {
 
 // PushRelease registers a signed release whose files have been uploaded.
 func (c *Client) PushRelease(ctx context.Context, envelope []byte) (Release, error) {
-	return call[Release](ctx, c, http.MethodPost, "/releases", PushRelease{Envelope: envelope})
+	return patiently[Release](ctx, c, http.MethodPost, "/releases", PushRelease{Envelope: envelope})
 }
 
 // Missing returns which of the digests the controller lacks.
@@ -309,6 +310,11 @@ func set(v url.Values, key, value string) {
 func call[T any](ctx context.Context, c *Client, method, path string, in any) (T, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
+	return patiently[T](ctx, c, method, path, in)
+}
+
+// patiently is call without a bound: some GB take minutes to hash.
+func patiently[T any](ctx context.Context, c *Client, method, path string, in any) (T, error) {
 	var out T
 	var body io.Reader
 	if in != nil {

@@ -91,6 +91,18 @@ type Box struct {
 	// Reads counts pipeline results and how many equal the known truth; only
 	// simulated cameras know it.
 	Reads Reads `json:"reads"`
+	// Shunned: boxes of its site say that it gave them wrong parts of files. Lists
+	// leave it out.
+	Shunned *Shunned `json:"shunned,omitempty"`
+}
+
+// Shunned is a box that others of its site ask for no file.
+type Shunned struct {
+	Box identity.ID `json:"box"`
+	// By are those to whom it gave wrong parts; when they are two, nobody is sent there.
+	By    []identity.ID `json:"by"`
+	ByAll bool          `json:"by_all"`
+	Until time.Time     `json:"until"`
 }
 
 // LabelWords are labels as k=v, in order.

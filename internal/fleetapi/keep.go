@@ -1,10 +1,7 @@
 package fleetapi
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
-	"fmt"
 	"net/http"
 	"net/url"
 
@@ -63,20 +60,8 @@ func (c *Client) PinModel(ctx context.Context, name string, p PinModel) (ModelVe
 }
 
 // VerifyModel has the controller hash a version again; it may take long.
-func (c *Client) VerifyModel(ctx context.Context, name string, v VerifyModel) (out VerifiedModel, err error) {
-	data, err := json.Marshal(v)
-	if err != nil {
-		return out, err
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.base+"/api/v1/models/"+url.PathEscape(name)+"/verify", bytes.NewReader(data))
-	if err != nil {
-		return out, fmt.Errorf("ask %s: %w", c.base, err)
-	}
-	req.Header.Set("Content-Type", "application/json")
-	if data, err = c.do(req); err != nil {
-		return out, err
-	}
-	return out, json.Unmarshal(data, &out)
+func (c *Client) VerifyModel(ctx context.Context, name string, v VerifyModel) (VerifiedModel, error) {
+	return patiently[VerifiedModel](ctx, c, http.MethodPost, "/models/"+url.PathEscape(name)+"/verify", v)
 }
 
 // RetireModel forgets a version that no box runs.

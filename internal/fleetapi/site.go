@@ -47,6 +47,8 @@ type Site struct {
 	QuietNext     *time.Time `json:"quiet_next,omitempty"`  // start of the next one within 48 h
 	Changed       *time.Time `json:"changed,omitempty"`
 	ChangedBy     string     `json:"changed_by,omitempty"`
+	// Shunned are boxes that others ask for no file. Lists leave it out.
+	Shunned []Shunned `json:"shunned,omitempty"`
 }
 
 // SiteDefaults are the settings of the whole fleet.

@@ -68,7 +68,8 @@ type ModelStatus struct {
 	models.Ref
 	State ModelState `json:"state"`
 	Err   string     `json:"err,omitempty"`
-	// Damaged: Err is that a file of the version could not be read as it is signed.
+	// Damaged: Err is that a file of the version could not be read as it is signed. One
+	// that is ready serves with another variant.
 	Damaged bool `json:"damaged,omitempty"`
 	// Provider is the execution provider in use, and Skipped tells why those
 	// before it in the configuration are not.

@@ -141,6 +141,13 @@ type AlarmBody struct {
 	Value  float64 `json:"value,omitempty"`
 }
 
+// ShunnedBody is the body of EventShunned: the box that is left alone, and the file.
+type ShunnedBody struct {
+	Peer    string `json:"peer"`
+	Digest  string `json:"digest"`
+	UntilMs int64  `json:"until_ms"`
+}
+
 // AcceptBody is the body of EventAccept.
 type AcceptBody struct {
 	ID    string `json:"id"` // of the order and of its report
@@ -159,13 +166,15 @@ const (
 // EventConfigPhase: how far a box is with one version. The phases are those of
 // agent/activate, agent/update and agent/config.
 type PhaseBody struct {
-	Name       string          `json:"name"`
-	Version    string          `json:"version"`
-	Digest     string          `json:"digest"` // of the signed manifest or release
-	Rollout    string          `json:"rollout,omitempty"`
-	Attempt    int             `json:"attempt,omitempty"`
-	Generation uint64          `json:"generation,omitempty"`
-	Phase      string          `json:"phase"`
-	Err        string          `json:"err,omitempty"`
-	Probe      json.RawMessage `json:"probe,omitempty"` // runnerapi.Probe, when measured
+	Name       string `json:"name"`
+	Version    string `json:"version"`
+	Digest     string `json:"digest"` // of the signed manifest or release
+	Rollout    string `json:"rollout,omitempty"`
+	Attempt    int    `json:"attempt,omitempty"`
+	Generation uint64 `json:"generation,omitempty"`
+	Phase      string `json:"phase"`
+	Err        string `json:"err,omitempty"`
+	// Disk: Err is about the disk of the box, and speaks not against the version.
+	Disk  bool            `json:"disk,omitempty"`
+	Probe json.RawMessage `json:"probe,omitempty"` // runnerapi.Probe, when measured
 }

@@ -142,6 +142,7 @@ const (
 	EventFinding     = "health.finding"  // (health.Finding) opened, raised or closed
 	EventReset       = "box.reset"       // (ResetBody) why the box began anew
 	EventFan         = "box.fan"         // (FanBody) who drives a fan
+	EventShunned     = "peer.shunned"    // (ShunnedBody) a box of the site gave wrong frames
 	EventAccept      = "box.accept"      // (AcceptBody) how far an acceptance test is that was asked for
 )
 

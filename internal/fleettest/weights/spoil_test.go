@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -21,6 +22,7 @@ import (
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
 	"github.com/edgeherd/edgeherd/internal/fleettest"
 	"github.com/edgeherd/edgeherd/internal/identity"
+	"github.com/edgeherd/edgeherd/internal/wire"
 	"github.com/edgeherd/edgeherd/models"
 )
 
@@ -30,6 +32,7 @@ import (
 type liar struct {
 	files map[blob.Digest][]byte
 	lies  atomic.Int64
+	stop  context.CancelFunc // leave the port
 }
 
 func (l *liar) frame(_ context.Context, want fetch.Frame) ([]byte, error) {
@@ -73,7 +76,9 @@ func lie(t *testing.T, f *fleettest.Fleet, b *fleettest.Box, dir string) *liar {
 		Listen: func(context.Context) (net.Listener, error) { return f.Net.Listen(b.Name + ":7443") },
 	}, slog.New(slog.DiscardHandler))
 	p.Serve(l.frame)
-	go func() { _ = p.Run(t.Context()) }() // ends without an error
+	var ctx context.Context
+	ctx, l.stop = context.WithCancel(t.Context())
+	go func() { _ = p.Run(ctx) }() // ends without an error
 	b.StartAgent()
 	return l
 }
@@ -221,4 +226,70 @@ func TestWhatTheOnlyHolderSpoilsCrossesTheLineOnceMore(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestALiarIsNamedAndComesBack: boxes and people hear who gave wrong bytes; when the ban
+// has ended, and the box is sound again, others get their files there.
+func TestALiarIsNamedAndComesBack(t *testing.T) {
+	dir, digest := big(t)
+	synctest.Test(t, func(t *testing.T) {
+		f, wan := shop(t, 4)
+		defer f.Close()
+		ref, err := f.PushDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		bad := f.Boxes[len(f.Boxes)-1]
+		rollTo(t, f, ref, fmt.Sprintf("name = %q", bad.Name))
+		honest := bad.Tune
+		ended := lie(t, f, bad, dir)
+		rollTo(t, f, ref, "")
+		if ended.lies.Load() == 0 {
+			t.Fatal("nobody asked the liar")
+		}
+		shunned := func() *fleetapi.Shunned {
+			b, err := f.API.Box(t.Context(), bad.ID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			site, err := f.API.Site(t.Context(), b.Site)
+			if err != nil || (b.Shunned == nil) != (len(site.Shunned) == 0) {
+				t.Errorf("the box %+v, its site %+v (%v)", b.Shunned, site.Shunned, err)
+			}
+			return b.Shunned
+		}
+		said := shunned()
+		if said == nil || !said.ByAll || len(said.By) < 2 || time.Until(said.Until) > 24*time.Hour {
+			t.Fatalf("the liar is shown as %+v", said)
+		}
+		for _, b := range f.Boxes {
+			if !slices.Contains(said.By, b.ID) {
+				continue
+			}
+			f.Until(b.Name+" tells people", time.Hour, func() bool {
+				events, err := f.API.Events(t.Context(), b.ID, 1000)
+				return err == nil && slices.ContainsFunc(events.Items, func(e fleetapi.Event) bool {
+					return e.Type == wire.EventShunned && strings.Contains(e.Text, string(bad.ID)+" gave wrong parts of the file")
+				})
+			})
+		}
+		ended.stop()
+		bad.Tune = honest
+		for _, b := range f.Boxes { // what they would do in a day is another story
+			if err := b.StopAgent(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		f.StopController()
+		time.Sleep(25 * time.Hour) // in the bubble
+		f.StartController()
+		if s := shunned(); s != nil {
+			t.Errorf("after a day it is still shown as %+v", s)
+		}
+		for _, b := range f.Boxes {
+			b.StartAgent()
+		}
+		sound(t, f.Boxes, digest)
+		aStickServesItsSite(t, f, wan) // that box has the stick
+	})
 }

@@ -181,6 +181,7 @@ export type Box = {
     name: string;
     reads: Reads;
     running_generation: number;
+    shunned?: Shunned;
     simulated: boolean;
     site: string;
     /**
@@ -1913,6 +1914,13 @@ export type Shadow = {
     seen: number;
 };
 
+export type Shunned = {
+    box: string;
+    by: Array<string>;
+    by_all: boolean;
+    until: string;
+};
+
 export type SignIn = {
     name: string;
     password: string;
@@ -1940,6 +1948,7 @@ export type Site = {
     quiet_now: boolean;
     quiet_until?: string;
     settings: SiteSettings;
+    shunned?: Array<Shunned>;
     waiting_bytes: number;
 };
 
