@@ -26,11 +26,12 @@ func (l *line) chance() int { return eighths(int64(l.changed.chance())+200)>>2 -
 func (l *line) amount() int { return eighths(int64(l.more)+64)>>2 - 14 }
 
 // heed makes the chance follow what comes as if it had seen n numbers.
-func (l *line) heed(n cell) { l.changed = l.changed&^(1<<10-1) | n }
+func (l *line) heed(n cell) { l.changed = l.changed&^cellLimit | n }
 
 // byteModel is the state of one stream. It starts anew with every frame.
 type byteModel struct {
 	grid   grid
+	spot   spot
 	row    line
 	column []line
 	change [chances * chances]cell        // [row][column]
@@ -72,8 +73,11 @@ func (m *byteModel) startRow() {
 	m.row.more = 0
 }
 
-// look finds the cell of whether the next number changes.
+// look goes on to the next number and finds the cell of whether it changes.
 func (m *byteModel) look() *cell {
+	if m.grid.next(); m.grid.col == 0 {
+		m.startRow()
+	}
 	c := &m.column[m.grid.col]
 	if c.changed == 0 {
 		c.changed = m.row.changed
@@ -84,8 +88,8 @@ func (m *byteModel) look() *cell {
 
 // lookAgain finds the cells of a change. flip is -1 when it is thought to be negative.
 func (m *byteModel) lookAgain(from byte) (flip int64, sign *cell, class []cell, rest *[8][1 << 7]cell) {
-	m.grid.predict(int64(int8(from)) << intShift)
-	guess := m.grid.guess
+	m.grid.predict(&m.spot, int64(int8(from))<<intShift)
+	guess := m.spot.move
 	sure := min(max(eighths(int64(amount(guess)))>>2-44, 0), sureness-1)
 	row := m.row.amount()
 	at := (row*amounts + m.column[m.grid.col].amount()) / 2
@@ -97,16 +101,12 @@ func (m *byteModel) learn(d int64) {
 	c := &m.column[m.grid.col]
 	if d == 0 {
 		m.row.changed, c.changed = m.row.changed.learn(0), c.changed.learn(0)
-		m.grid.next()
 	} else {
 		m.row.changed, c.changed = m.row.changed.learn(1<<32-1), c.changed.learn(1<<32-1)
 		more := int32(amount(d)-1) << 8
 		m.row.more += (more - m.row.more) >> 3
 		c.more += (more - c.more) >> 3
-		m.grid.learn((d>>63 | 1) << intShift)
-	}
-	if m.grid.col == 0 {
-		m.startRow()
+		m.grid.learn(&m.spot, (d>>63|1)<<intShift)
 	}
 }
 

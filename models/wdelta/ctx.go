@@ -14,7 +14,6 @@ import (
 // powers of two, and where between two numbers the expected one lies.
 
 const (
-	modelled = 2   // bits below the leading one that have cells
 	scales   = 128 // buckets of the expected amount
 	wide     = 20  // from here on, 16 units, a number that did not move is a case of its own
 	intShift = 28  // fine units of an integer's 1, as a power of two
@@ -26,51 +25,80 @@ const (
 type ctxModel struct {
 	s      shape
 	depth  int
-	zero   []cell // [scale][frac][near]
-	sign   []cell // [scale][frac]
-	class  []cell // [scale][sign][far from a number][node]
-	escape []cell // [scale][node]
-	extra  []cell // [class][scale][node]
+	zero   [scales * 8][8]cell // [scale][frac][near]
+	sign   [scales * 8]cell    // [scale][frac]
+	class  [scales * 2][8]cell // [scale][far from a number][node]
+	escape []cell              // [scale][node]
+	extra  []cell              // [class][scale]
 	grid   grid
-	unit   int   // added to an exponent field: fine units of the last bit, as a power of two
-	most   int   // of last bits in fine units
-	off    int64 // moving average of what prediction leaves, in fine units
-	all    int64 // a slower one
-	prev   byte  // bits for the last two numbers: 1 where nothing moved
-	// Of the number at work.
+	place  [1 << 11]place // [exponent field]
+	unit   int            // added to an exponent field: fine units of the last bit, as a power of two
+	most   int            // of last bits in fine units
+	off    int64          // moving average of what prediction leaves, in fine units
+	all    int64          // a slower one
+	usual  int            // its logarithm where the row began
+	prev   byte           // 1 after a number that did not move
+	*room
+}
+
+// number is one at work. What is expected of it is found out before the one before
+// it is known, so that a processor can do both at once.
+type number struct {
+	spot
+	from    uint64
 	value   int64 // of the base, in fine units
-	guess   int64 // its move
+	guess   int64 // its move, 0 where the base is cut in fine units
 	ordered uint64
 	flip    int64 // -1 when what is expected lies below ordered
 	scale   int
-	zeroAt  int
-	signAt  int
-	classAt int
-	*room
+	frac    int
+	near    int
+}
+
+// place is where the mantissas of an exponent lie in fine units.
+type place struct {
+	hidden   uint64
+	last     int32 // bit of a number, as a power of two
+	up, down uint8
 }
 
 func newCtxModel(e elem) *ctxModel {
 	s := shapes[e]
 	m := &ctxModel{s: s, depth: depth(s.bits), room: &room{}}
-	m.zero = newCells(scales * 8 * 16)
-	m.sign = newCells(scales * 8)
-	m.class = newCells(scales * 4 * 8)
 	m.escape = newCells(scales << m.depth)
-	m.extra = newCells((s.bits + 1) * scales << modelled)
+	m.extra = newCells((s.bits + 1) * scales)
 	return m
 }
 
 // reset begins a stream. scale is the power of two that a float's move of 1 has
 // in fine units.
 func (m *ctxModel) reset(scale int) {
-	for _, c := range [][]cell{m.zero, m.sign, m.class, m.escape, m.extra} {
-		resetCells(c)
+	for i := range m.zero {
+		resetCells(m.zero[i][:])
 	}
+	for i := range m.class {
+		resetCells(m.class[i][:])
+	}
+	resetCells(m.sign[:])
+	resetCells(m.escape)
+	resetCells(m.extra)
 	m.prev, m.grid.unit, m.most = 0, intShift, intShift
 	if m.s.mantissa > 0 {
 		m.grid.unit = 32
 		m.most = maxBits - 1 - min(m.s.mantissa, 23)
-		m.unit = scale - (1<<(m.s.bits-2-m.s.mantissa) - 1) - m.s.mantissa
+		m.unit = scale - m.s.field>>1 - m.s.mantissa
+		for e := range m.s.field + 1 {
+			p := place{hidden: m.s.hidden, last: int32(max(e, 1) + m.unit), down: m.s.drop}
+			if e == 0 {
+				p.hidden = 0
+			}
+			if up := int(p.last) + int(m.s.drop); up < 0 {
+				p.down = uint8(min(int(m.s.drop)-up, 63))
+			} else {
+				p.up = uint8(min(up, m.most))
+			}
+			m.place[e] = p
+		}
 	}
 	m.off = 1 << m.grid.unit
 }
@@ -78,135 +106,113 @@ func (m *ctxModel) reset(scale int) {
 // fixed is a number in fine units, cut where that needs more than 58 bits, and
 // what its last bit is there, as a power of two.
 func (m *ctxModel) fixed(u uint64) (v int64, last int) {
-	if m.s.mantissa == 0 {
-		v = m.s.signed(u)
+	s := &m.s
+	if s.mantissa == 0 {
+		v = s.signed(u)
 		return min(max(v, -1<<31), 1<<31) << intShift, intShift
 	}
-	sig := u & (1<<m.s.mantissa - 1)
-	e := int(u>>m.s.mantissa) & (1<<(m.s.bits-1-m.s.mantissa) - 1)
-	if e > 0 {
-		sig |= 1 << m.s.mantissa
-	} else {
-		e = 1
-	}
-	last = e + m.unit
-	shift := last
-	if m.s.bits == 64 {
-		sig, shift = sig>>29, shift+29
-	}
-	if shift >= 0 {
-		v = int64(sig << min(shift, m.most))
-	} else {
-		v = int64(sig >> -shift)
-	}
-	negative := -int64(u >> (m.s.bits - 1))
-	return (v ^ negative) - negative, last
+	p := &m.place[int(u>>(s.mantissa&63))&s.field%len(m.place)]
+	v = int64((u&(s.hidden-1) | p.hidden) >> (p.down & 63) << (p.up & 63))
+	negative := -int64(u >> (s.top & 63) & 1)
+	return (v ^ negative) - negative, int(p.last)
 }
 
-// place is where fine units lie among the ordered numbers, in sixteenths, and
+// nearest is where fine units lie among the ordered numbers, in 64ths, and
 // what the last bit of a number is there.
-func (m *ctxModel) place(v int64) (at int64, last int, ok bool) {
-	if m.s.mantissa == 0 {
+func (m *ctxModel) nearest(v int64) (at int64, last int, ok bool) {
+	s := &m.s
+	if s.mantissa == 0 {
 		return v >> (intShift - 6), intShift, true
 	}
 	a := amount(v)
-	last = bits.Len64(a) - 1 - m.s.mantissa
-	e := last - m.unit
-	if e < 1 {
-		e, last = 1, 1+m.unit
-	}
+	last = max(bits.Len64(a)-1-s.mantissa, 1+m.unit)
 	if last >= 0 {
-		a = a << 6 >> last
+		a = a << 6 >> (last & 63)
 	} else {
-		a = a << (6 - last)
+		a = a << min(6-last, 63)
 	}
-	zero := int64(1) << (m.s.bits - 1 + 6)
-	at = int64(a) + int64(e-1)<<(m.s.mantissa+6)
+	e := last - m.unit
+	at = int64(a) + int64(e-1)<<((s.mantissa+6)&63)
 	negative := v >> 63
-	return zero + (at ^ negative) - negative&63, last, e < 1<<(m.s.bits-1-m.s.mantissa)-1
+	return int64(s.sign<<6) + (at ^ negative) - negative&63, last, e < s.field
 }
 
-// look finds out what is expected of the number whose base is from.
-func (m *ctxModel) look(from uint64) {
-	var last int
-	m.value, last = m.fixed(from)
-	m.ordered, m.flip, m.guess = m.s.ordered(from), 0, 0
-	frac, near := 0, 0
-	still := byte(0)
+// look finds out what is expected of the next number, whose base is from.
+func (m *ctxModel) look(a *number, from uint64) {
+	v, last := m.fixed(from)
+	a.from, a.value, a.ordered, a.flip, a.guess = from, v, m.s.ordered(from), 0, 0
+	a.frac = 0
+	l := eighths(m.off)
+	near, still := 0, int(m.prev)*2
 	if g := &m.grid; g.width > 0 {
-		g.predict(m.value)
-		still = g.still[g.col]
-		if g.trusted() && last <= m.most {
-			if at, l, ok := m.place(m.value + g.guess); ok {
-				m.guess, last = g.guess, l
+		g.next()
+		g.predict(&a.spot, v)
+		c := &g.column[g.col]
+		still += int(c.still)
+		if g.col == 0 {
+			m.usual = eighths(m.all)
+		}
+		if c.size >= 0 {
+			l += 3 * (eighths(c.size) - m.usual) >> 2
+		}
+		if last <= m.most {
+			if at, b, ok := m.nearest(v + a.move); ok {
+				a.guess, last = a.move, b
 				whole := (at + 32) >> 6
-				frac = int(at - whole<<6)
-				m.flip = int64(frac >> 63)
-				frac = (frac ^ int(m.flip)) - int(m.flip)
-				frac = min(bits.Len(uint(frac)), 7)
-				near = int(min(amount(whole-int64(m.ordered)), 3))
-				m.ordered = uint64(whole) & (1<<(m.s.bits-1)<<1 - 1)
+				frac := at - whole<<6
+				a.flip = frac >> 63
+				a.frac = bits.Len64(amount(frac))
+				near = int(min(amount(whole-int64(a.ordered)), 3))
+				a.ordered = uint64(whole) & m.s.mask
 			}
 		}
 	}
-	m.scale = min(max(m.expected()-2*last+12, 0), scales-1)
-	if near > 0 {
-		near += 8
-	} else {
-		near = bits.OnesCount8(m.prev&3)*3 + bits.OnesCount8(still&3)
+	// How far off prediction will be: as it was in this row, more or less where
+	// its column always was.
+	a.scale = min(max((l-6)>>2-2*last+12, 0), scales-1)
+	if a.scale >= wide {
+		a.frac, near = 0, 0
 	}
-	if m.scale >= wide {
-		near = bits.OnesCount8(m.prev&3)*3 + bits.OnesCount8(still&3)
-		frac = 0
+	if a.near = still; near > 0 {
+		a.near = near + 3
 	}
-	m.signAt = m.scale*8 + frac
-	m.zeroAt = m.signAt*16 + near
-	m.classAt = m.scale*4 + frac/5
 }
 
-// expected is how far off prediction will be, in half powers of two of fine units:
-// as it was in this row, more or less where its column always was.
-func (m *ctxModel) expected() int {
-	l := eighths(m.off)
-	if g := &m.grid; g.width > 0 && g.size[g.col] >= 0 {
-		l += 3 * (eighths(g.size[g.col]) - eighths(m.all)) >> 2
-	}
-	return (l - 6) >> 2
-}
-
-// eighths is the binary logarithm of twice v in eighths, 0 of 0.
+// eighths is the binary logarithm of twice v in eighths.
 func eighths(v int64) int {
-	if v == 0 {
-		return 0
-	}
-	l := bits.Len64(uint64(v))
-	return l<<3 | int(uint64(v)<<(64-l)>>60&7)
+	l := bits.Len64(uint64(v | 1))
+	return l<<3 | int(uint64(v)<<(-l&63)>>60&7)
 }
 
 // learn takes note of what the number became.
-func (m *ctxModel) learn(from, to uint64) {
+func (m *ctxModel) learn(a *number, to uint64) {
 	v, _ := m.fixed(to)
-	move := v - m.value
-	left := int64(amount(move - m.guess))
-	same := byte(0)
-	if from == to {
-		same = 1
-	}
-	m.prev = m.prev<<1 | same
+	move := v - a.value
+	left := int64(amount(move - a.guess))
+	other := a.from ^ to
+	same := byte((other|-other)>>63) ^ 1
+	m.prev = same
 	g := &m.grid
 	if g.width == 0 {
 		m.off += (left - m.off) >> 6
 		return
 	}
-	m.off += (left - m.off) >> min(4+bits.Len(uint(g.col>>3)), 6)
+	m.off += (left - m.off) >> 5
 	m.all += (left - m.all) >> 9
-	size := &g.size[g.col]
-	if *size < 0 {
-		*size = m.all
+	c := &g.column[a.col]
+	if c.size < 0 {
+		c.size = m.all
 	}
-	*size += (left - *size) >> min(1+bits.Len(uint(g.row)), 4)
-	g.still[g.col] = g.still[g.col]<<1 | same
-	g.learn(move)
+	c.size += (left - c.size) >> (a.slow & 63)
+	c.still = same
+	g.learn(&a.spot, move)
+}
+
+// start begins a run whose first base is from.
+func (m *ctxModel) start(r run, a *number, from uint64) {
+	m.grid.start(r)
+	m.all, m.usual = m.off, eighths(m.off)
+	m.look(a, from)
 }
 
 // encode appends the stream of target against base, which are as long, cut into
@@ -221,16 +227,18 @@ func (m *ctxModel) encode(e elem, runs []run, base, target, out []byte) []byte {
 	rc.reset(m.coded[:0])
 	raw := bitWriter{out: m.raw[:0]}
 	var b, t [block]uint64
+	now, then := &number{}, &number{}
 	for _, r := range runs {
-		m.grid.start(r)
-		m.all = m.off
+		e.load(&b, base)
+		m.start(r, then, b[0])
 		for left := r.n; left > 0; {
-			n := min(e.load(&t, target), left)
-			e.load(&b, base)
-			for i, from := range b[:n] {
-				m.look(from)
-				m.write(&rc, &raw, from, t[i])
-				m.learn(from, t[i])
+			n := e.numbers(&b, base, left)
+			e.load(&t, target)
+			for i, to := range t[:n] {
+				now, then = then, now
+				m.look(then, b[uint(i+1)%block])
+				m.write(&rc, &raw, now, to)
+				m.learn(now, to)
 			}
 			target, base = target[n*e.size():], base[n*e.size():]
 			left -= n
@@ -240,47 +248,42 @@ func (m *ctxModel) encode(e elem, runs []run, base, target, out []byte) []byte {
 	return joinCoded(out, m.coded, m.raw)
 }
 
-func (m *ctxModel) write(rc *rangeEncoder, raw *bitWriter, from, to uint64) {
-	d := m.s.signed(m.s.ordered(to) - m.ordered)
-	d = m.s.signed(uint64((d ^ m.flip) - m.flip))
-	a := amount(d)
-	class := bits.Len64(a)
-	first := 0
-	if m.scale >= wide {
-		if from == to {
-			rc.bit(&m.zero[m.zeroAt], 0)
-			return
-		}
-	} else {
-		if class == 0 {
-			rc.bit(&m.zero[m.zeroAt], 0)
-			return
-		}
-		first = 1
+// numbers loads a block of the left numbers of a run, and the one that follows it,
+// and returns how many it has.
+func (e elem) numbers(v *[block]uint64, b []byte, left int) int {
+	if n := min(e.load(v, b), left); n == left {
+		return n
 	}
-	rc.bit(&m.zero[m.zeroAt], 1)
-	sign := 0
-	if d < 0 {
-		sign = 1
+	return block - 1
+}
+
+func (m *ctxModel) write(rc *rangeEncoder, raw *bitWriter, a *number, to uint64) {
+	d := m.s.signed(m.s.ordered(to) - a.ordered)
+	d = m.s.signed(uint64((d ^ a.flip) - a.flip))
+	v := amount(d)
+	class := bits.Len64(v)
+	at, some := a.scale*8+a.frac, class > 0
+	if a.scale >= wide {
+		some = a.from != to
 	}
-	rc.bit(&m.sign[m.signAt], sign)
-	at := m.classAt + 2*sign
-	least := max(m.scale>>1-9, first)
+	if !some {
+		rc.bit(&m.zero[at][a.near], 0)
+		return
+	}
+	rc.bit(&m.zero[at][a.near], 1)
+	sign := int(uint64(d) >> 63)
+	rc.bit(&m.sign[at], sign)
+	least := max(a.scale>>1-9, 1)
 	sym := min(max(class-least, 0), 7)
-	rc.tree(m.class[at*8:at*8+8], sym, 3)
-	if sym == 7 || sym == 0 && least > first {
-		rc.tree(m.escape[m.scale<<m.depth:(m.scale+1)<<m.depth], class, m.depth)
+	rc.tree(m.class[a.scale*2+(a.frac+3)>>3][:], sym, 3)
+	if sym == 7 || sym == 0 && a.scale >= wide {
+		rc.tree(m.escape[a.scale<<m.depth:(a.scale+1)<<m.depth], class, m.depth)
 	}
-	cells := m.extra[(class*scales+m.scale)<<modelled:]
-	node, rest := 1, class-1
-	for k := 0; k < modelled && rest > 0; k++ {
-		rest--
-		bit := int(a>>rest) & 1
-		rc.bit(&cells[node], bit)
-		node = node<<1 | bit
+	if class > 1 {
+		rc.bit(&m.extra[class*scales+a.scale], int(v>>(class-2)&1))
 	}
-	if rest > 0 {
-		raw.write(a, rest)
+	if class > 2 {
+		raw.write(v, class-2)
 	}
 }
 
@@ -303,17 +306,21 @@ func (m *ctxModel) decode(e elem, runs []run, base, in, target []byte) error {
 	rc.reset(coded)
 	rest := bitReader{in: raw}
 	var b, t [block]uint64
+	now, then := &number{}, &number{}
 	for _, r := range runs {
-		m.grid.start(r)
-		m.all = m.off
+		e.load(&b, base)
+		m.start(r, then, b[0])
 		for left := r.n; left > 0; {
-			n := min(e.load(&b, base), left)
-			for i, from := range b[:n] {
-				m.look(from)
-				if t[i], err = m.read(&rc, &rest, from); err != nil {
-					return err
+			n := e.numbers(&b, base, left)
+			for i := range n {
+				now, then = then, now
+				m.look(then, b[uint(i+1)%block])
+				to, ok := m.read(&rc, &rest, now)
+				if !ok {
+					return errStream
 				}
-				m.learn(from, t[i])
+				t[i] = to
+				m.learn(now, to)
 			}
 			e.store(target, &t, n)
 			target, base = target[n*e.size():], base[n*e.size():]
@@ -323,42 +330,63 @@ func (m *ctxModel) decode(e elem, runs []run, base, in, target []byte) error {
 	return nil
 }
 
-func (m *ctxModel) read(rc *rangeDecoder, raw *bitReader, from uint64) (uint64, error) {
-	first := 1
-	if m.scale >= wide {
-		first = 0
+func (m *ctxModel) read(rc *rangeDecoder, raw *bitReader, a *number) (to uint64, ok bool) {
+	code, size, bit := rc.code, rc.size, uint64(0)
+	at := uint(a.scale*8+a.frac) % (scales * 8)
+	c := &m.zero[at][uint(a.near)%8]
+	code, size, bit = narrow(code, size, *c)
+	*c = c.learn(uint32(bit))
+	if size < leastSize {
+		code, size = code<<32|rc.word(), size<<32
 	}
-	if rc.bit(&m.zero[m.zeroAt]) == 0 {
-		if first == 0 {
-			return from, nil
+	if bit == 0 {
+		rc.code, rc.size = code, size
+		if a.scale >= wide {
+			return a.from, true
 		}
-		return m.s.unordered(m.ordered), nil
+		return m.s.unordered(a.ordered), true
 	}
-	sign := rc.bit(&m.sign[m.signAt])
-	at := m.classAt + 2*sign
-	least := max(m.scale>>1-9, first)
-	class := rc.tree(m.class[at*8:at*8+8], 3)
-	if class == 7 || class == 0 && least > first {
-		class = rc.tree(m.escape[m.scale<<m.depth:(m.scale+1)<<m.depth], m.depth)
+	c = &m.sign[at]
+	code, size, bit = narrow(code, size, *c)
+	*c = c.learn(uint32(bit))
+	if size < leastSize {
+		code, size = code<<32|rc.word(), size<<32
+	}
+	negative := bit
+	cells, node := &m.class[uint(a.scale*2+(a.frac+3)>>3)%(scales*2)], uint64(1)
+	for range 3 {
+		c = &cells[node%8]
+		code, size, bit = narrow(code, size, *c)
+		*c = c.learn(uint32(bit))
+		node = node<<1 - bit
+		if size < leastSize {
+			code, size = code<<32|rc.word(), size<<32
+		}
+	}
+	class, least := int(node)-8, max(a.scale>>1-9, 1)
+	if class == 7 || class == 0 && a.scale >= wide {
+		rc.code, rc.size = code, size
+		class = rc.tree(m.escape[a.scale<<m.depth:(a.scale+1)<<m.depth], m.depth)
+		code, size = rc.code, rc.size
 	} else {
 		class += least
 	}
 	if class > m.s.bits {
-		return 0, errStream
+		return 0, false
 	}
-	if class == 0 {
-		return m.s.unordered(m.ordered), nil
+	d := uint64(min(class, 1))
+	if class > 1 {
+		c = &m.extra[class*scales+a.scale]
+		code, size, bit = narrow(code, size, *c)
+		*c = c.learn(uint32(bit))
+		if size < leastSize {
+			code, size = code<<32|rc.word(), size<<32
+		}
+		d = (2|bit&1)<<((class-2)&63) | raw.read(class-2)
 	}
-	cells := m.extra[(class*scales+m.scale)<<modelled:]
-	node, left := 1, class-1
-	for k := 0; k < modelled && left > 0; k++ {
-		left--
-		node = node<<1 | rc.bit(&cells[node])
-	}
-	a := uint64(node)<<left | raw.read(left)
-	negative := -uint64(sign) ^ uint64(m.flip)
-	a = (a ^ negative) - negative
-	return m.s.unordered((m.ordered + a) & (1<<(m.s.bits-1)<<1 - 1)), nil
+	rc.code, rc.size = code, size
+	negative ^= uint64(a.flip)
+	return m.s.unordered((a.ordered + (d ^ negative) - negative) & m.s.mask), true
 }
 
 // moveScale is the power of two by which the moves of floats are multiplied so

@@ -26,12 +26,35 @@ const (
 )
 
 // shape is what the coders know of an element: its bits, and for a float the
-// bits of its mantissa (0 marks an integer).
-type shape struct{ bits, mantissa int }
+// bits of its mantissa (0 marks an integer). The rest follows from these and spares
+// the coders' loops some work.
+type shape struct {
+	bits, mantissa int
+	top            uint8  // place of the highest bit
+	mask           uint64 // all bits
+	sign, fold     uint64 // of a float its sign and all bits, 0 of an integer
+	field          int    // of a float the highest exponent
+	least          int    // exponent of the first bucket
+	hidden         uint64 // the bit above the mantissa
+	drop           uint8  // lowest bits that the coder with rows is blind to
+}
+
+func shapeOf(bits, mantissa int) shape {
+	s := shape{bits: bits, mantissa: mantissa, top: uint8(bits - 1), mask: 1<<(bits-1)<<1 - 1}
+	if mantissa > 0 {
+		s.sign, s.fold, s.field = 1<<s.top, s.mask, 1<<(bits-1-mantissa)-1
+		s.hidden, s.drop = 1<<mantissa, uint8(max(mantissa-23, 0))
+		s.least = max(s.field>>1-27, 0)
+		if bits == 16 && mantissa == 10 {
+			s.least = 0
+		}
+	}
+	return s
+}
 
 var shapes = [elemEnd]shape{
-	elemI8: {8, 0}, elemI16: {16, 0}, elemF16: {16, 10}, elemBF16: {16, 7},
-	elemI32: {32, 0}, elemF32: {32, 23}, elemI64: {64, 0}, elemF64: {64, 52},
+	elemI8: shapeOf(8, 0), elemI16: shapeOf(16, 0), elemF16: shapeOf(16, 10), elemBF16: shapeOf(16, 7),
+	elemI32: shapeOf(32, 0), elemF32: shapeOf(32, 23), elemI64: shapeOf(64, 0), elemF64: shapeOf(64, 52),
 }
 
 func (e elem) size() int { return shapes[e].bits / 8 }
@@ -119,39 +142,27 @@ func (e elem) store(b []byte, v *[block]uint64, n int) {
 // neighbours differ by 1. Integers stay as they are. It undoes itself with
 // unordered. Like all that looks at a sign here, it has no branch: no processor
 // predicts signs of weights.
-func (s shape) ordered(u uint64) uint64 {
-	if s.mantissa == 0 {
-		return u
-	}
-	sign := uint64(1) << (s.bits - 1)
-	return u ^ (sign | -(u>>(s.bits-1)&1)&(sign<<1-1))
+func (s *shape) ordered(u uint64) uint64 {
+	return u ^ (s.sign | -(u>>(s.top&63)&1)&s.fold)
 }
 
-func (s shape) unordered(u uint64) uint64 {
-	if s.mantissa == 0 {
-		return u
-	}
-	sign := uint64(1) << (s.bits - 1)
-	return u ^ (sign | (u>>(s.bits-1)&1-1)&(sign<<1-1))
+func (s *shape) unordered(u uint64) uint64 {
+	return u ^ (s.sign | (u>>(s.top&63)&1-1)&s.fold)
 }
 
 // signed is the low bits of d as a signed number.
-func (s shape) signed(d uint64) int64 {
-	shift := 64 - s.bits
+func (s *shape) signed(d uint64) int64 {
+	shift := (63 - s.top) & 63
 	return int64(d<<shift) >> shift
 }
 
 // exponent is the bucket, 0..31, of how large a number is: of a float its
 // exponent from 2^-27 up, of an integer the bits of its amount.
-func (s shape) exponent(u uint64) int {
+func (s *shape) exponent(u uint64) int {
 	if s.mantissa == 0 {
 		return min(bits.Len64(amount(s.signed(u))), 31)
 	}
-	e := int(u>>s.mantissa) & (1<<(s.bits-1-s.mantissa) - 1)
-	if s.bits == 16 && s.mantissa == 10 {
-		return e
-	}
-	return min(max(e-(1<<(s.bits-2-s.mantissa)-28), 0), 31)
+	return min(max(int(u>>(s.mantissa&63))&s.field-s.least, 0), 31)
 }
 
 // amount is |d|; that of the least number is right too.

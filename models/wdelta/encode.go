@@ -21,7 +21,7 @@ type Coder string
 // The coders.
 const (
 	// Smallest keeps of all methods what is smallest: decoding costs a box
-	// 40 to 100 ns a number.
+	// 40 to 80 ns a number.
 	Smallest Coder = ""
 	// Fast leaves out the context coder, for sites with a fast line: a delta
 	// is a sixth (fp32) to three quarters (bf16) larger and decodes several times as fast.

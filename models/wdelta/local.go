@@ -55,7 +55,7 @@ func (m *localModel) classCells(x int) []cell {
 
 func (m *localModel) signCell(base uint64) *cell {
 	i := (m.drift+256)>>6*3 + m.last + 1
-	return &m.sign[i<<1|int(base>>(m.s.bits-1))&1]
+	return &m.sign[i<<1|int(base>>(m.s.top&63))&1]
 }
 
 // learn takes note of a class and a sign (0 when d is 0).
@@ -147,7 +147,7 @@ func (m *localModel) decode(e elem, base, in, target []byte) error {
 			if negative != 0 {
 				a, sign = -a, -1
 			}
-			t[i] = m.s.unordered((m.s.ordered(from) + a) & (1<<(m.s.bits-1)<<1 - 1))
+			t[i] = m.s.unordered((m.s.ordered(from) + a) & m.s.mask)
 			m.learn(x, class, sign)
 		}
 		e.store(target, &t, n)

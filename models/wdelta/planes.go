@@ -5,23 +5,23 @@ package wdelta
 // that plane and a few more bits have any order for zstd to find.
 
 // rotate moves the sign below the mantissa.
-func (s shape) rotate(u uint64) uint64 {
+func (s *shape) rotate(u uint64) uint64 {
 	mask := uint64(1)<<(s.bits-1)<<1 - 1
 	return (u<<1 | u>>(s.bits-1)) & mask
 }
 
-func (s shape) unrotate(u uint64) uint64 {
+func (s *shape) unrotate(u uint64) uint64 {
 	mask := uint64(1)<<(s.bits-1)<<1 - 1
 	return (u>>1 | u<<(s.bits-1)) & mask
 }
 
 // zigzag puts the sign of a difference into the lowest bit.
-func (s shape) zigzag(d uint64) uint64 {
+func (s *shape) zigzag(d uint64) uint64 {
 	v := s.signed(d)
 	return uint64(v<<1^v>>63) & (1<<(s.bits-1)<<1 - 1)
 }
 
-func (s shape) unzigzag(u uint64) uint64 { return u>>1 ^ -(u & 1) }
+func (s *shape) unzigzag(u uint64) uint64 { return u>>1 ^ -(u & 1) }
 
 // toPlanes writes the planes of src into dst, which is as long. With a base,
 // the planes are those of the differences.

@@ -5,22 +5,22 @@ import (
 	"math/bits"
 )
 
-// A cell is an adaptive probability: the chance of a 1 in the upper 22 bits and
-// how often it was used, up to cellLimit, in the lower 10. It learns fast at
+// A cell is an adaptive probability: the chance of a 1 in the upper 25 bits and
+// how often it was used, up to cellLimit, in the lower 7. It learns fast at
 // first and slowly later: the rate after n uses is 1/(n+1.5).
 type cell uint32
 
 const (
-	cellBits  = 22
-	cellLimit = 127 // 2^k - 1; more learns too slowly where one tensor ends and the next begins
-	cellNew   = cell(1<<(cellBits-1)) << 10
+	cellLimit = 1<<7 - 1 // more learns too slowly where one tensor ends and the next begins
+	cellNew   = cell(1 << 31)
 )
 
-// rates are 2^16/(n+1.5), rounded down. Part of the format.
-var rates = func() (r [cellLimit + 1]int32) {
+// rates are 2^16/(n+1.5), rounded down, and odd where n grows. Part of the format.
+var rates = func() (r [cellLimit + 1]int64) {
 	for n := range r {
-		r[n] = int32(1<<17) / int32(2*n+3)
+		r[n] = int64(1<<17/(2*n+3)) | 1
 	}
+	r[cellLimit]--
 	return r
 }()
 
@@ -29,10 +29,8 @@ func (c cell) chance() uint64 { return uint64(c>>16 | 1) }
 
 // learn is the cell after a bit. ones is 0 after a 0 and 2^32-1 after a 1.
 func (c cell) learn(ones uint32) cell {
-	n := uint32(c) & cellLimit
-	p := int64(c >> 10)
-	p += (int64(ones>>(32-cellBits)) - p) * int64(rates[n]) >> 16
-	return cell(uint32(p)<<10 | min(n+1, cellLimit))
+	r := rates[c&cellLimit]
+	return c + cell((int64(ones)-int64(c&^cellLimit))*r>>16&^cellLimit|r&1)
 }
 
 func newCells(n int) []cell {
@@ -47,14 +45,19 @@ func resetCells(c []cell) {
 	}
 }
 
-// rangeEncoder is a binary range coder with 64 bits of state that moves 32
+// rangeEncoder is a binary range coder with 63 bits of state that moves 32
 // bits at once.
 type rangeEncoder struct {
 	low, size uint64
 	out       []byte
 }
 
-func (e *rangeEncoder) reset(out []byte) { *e = rangeEncoder{size: ^uint64(0), out: out} }
+const (
+	wholeSize = 1<<63 - 1
+	leastSize = 1 << 30
+)
+
+func (e *rangeEncoder) reset(out []byte) { *e = rangeEncoder{size: wholeSize, out: out} }
 
 // bit has no branch on what it encodes, like that of the decoder.
 func (e *rangeEncoder) bit(c *cell, bit int) {
@@ -67,7 +70,7 @@ func (e *rangeEncoder) bit(c *cell, bit int) {
 	e.low = low
 	e.size = e.size - bound ^ mask&(bound^(e.size-bound))
 	*c = c.learn(uint32(mask))
-	if e.size < 1<<32 {
+	if e.size < leastSize {
 		e.out = binary.BigEndian.AppendUint32(e.out, uint32(e.low>>32))
 		e.low <<= 32
 		e.size <<= 32
@@ -98,7 +101,7 @@ func (e *rangeEncoder) tree(cells []cell, v, n int) {
 		size = size - bound ^ mask&(bound^(size-bound))
 		cells[node] = c.learn(uint32(mask))
 		node = node<<1 | bit
-		if size < 1<<32 {
+		if size < leastSize {
 			e.out = binary.BigEndian.AppendUint32(e.out, uint32(low>>32))
 			low <<= 32
 			size <<= 32
@@ -138,53 +141,53 @@ type rangeDecoder struct {
 }
 
 func (d *rangeDecoder) reset(in []byte) {
-	*d = rangeDecoder{size: ^uint64(0), in: in}
-	d.code = uint64(d.word())<<32 | uint64(d.word())
+	*d = rangeDecoder{size: wholeSize, in: in}
+	d.code = d.word()<<32 | d.word()
 }
 
-func (d *rangeDecoder) word() uint32 {
+func (d *rangeDecoder) word() uint64 {
 	if len(d.in) >= 4 {
 		w := binary.BigEndian.Uint32(d.in)
 		d.in = d.in[4:]
-		return w
+		return uint64(w)
 	}
 	var b [4]byte
 	copy(b[:], d.in)
 	d.in = nil
-	return binary.BigEndian.Uint32(b[:])
+	return uint64(binary.BigEndian.Uint32(b[:]))
 }
 
-// bit has no branch on what it decodes: half of the bits of weights are a
-// toss-up that no processor predicts.
+// narrow takes a bit from the code: all ones for a 1. It has no branch on what it
+// decodes: half of the bits of weights are a toss-up that no processor predicts. The
+// loops hold code and size in registers, and so ask for more by themselves.
+func narrow(code, size uint64, c cell) (_, _, ones uint64) {
+	bound := (size >> 16) * c.chance()
+	code -= bound
+	size -= bound
+	ones = uint64(int64(code) >> 63)
+	return code + bound&ones, size ^ ones&(size^bound), ones
+}
+
 func (d *rangeDecoder) bit(c *cell) int {
-	bound := (d.size >> 16) * c.chance()
-	_, one := bits.Sub64(d.code, bound, 0)
-	mask := -one
-	d.code -= bound &^ mask
-	d.size = d.size - bound ^ mask&(bound^(d.size-bound))
-	*c = c.learn(uint32(mask))
-	if d.size < 1<<32 {
-		d.code = d.code<<32 | uint64(d.word())
-		d.size <<= 32
+	code, size, ones := narrow(d.code, d.size, *c)
+	*c = c.learn(uint32(ones))
+	if size < leastSize {
+		code, size = code<<32|d.word(), size<<32
 	}
-	return int(one)
+	d.code, d.size = code, size
+	return int(ones & 1)
 }
 
-// tree is bit for every level of a tree; the state stays in registers.
+// tree is bit for every level of a tree.
 func (d *rangeDecoder) tree(cells []cell, n int) int {
-	code, size, node := d.code, d.size, uint64(1)
+	code, size, ones, node := d.code, d.size, uint64(0), uint64(1)
 	for range n {
-		c := cells[node]
-		bound := (size >> 16) * c.chance()
-		_, one := bits.Sub64(code, bound, 0)
-		mask := -one
-		code -= bound &^ mask
-		size = size - bound ^ mask&(bound^(size-bound))
-		cells[node] = c.learn(uint32(mask))
-		node = node<<1 | one
-		if size < 1<<32 {
-			code = code<<32 | uint64(d.word())
-			size <<= 32
+		c := &cells[node]
+		code, size, ones = narrow(code, size, *c)
+		*c = c.learn(uint32(ones))
+		node = node<<1 - ones
+		if size < leastSize {
+			code, size = code<<32|d.word(), size<<32
 		}
 	}
 	d.code, d.size = code, size
