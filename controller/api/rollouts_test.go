@@ -213,7 +213,7 @@ func TestRepeatedRequestGetsItsFirstAnswer(t *testing.T) {
 		t.Errorf("long key: %d", got.status)
 	}
 	// A refusal is not kept: the reason may go away.
-	if got := plan("ops", `{"model":"vad:2.0.0"}`, "k3"); got.status != 422 {
+	if got := plan("ops", `{"model":"vad:2.0.0"}`, "k3"); got.status != 404 {
 		t.Fatalf("unknown version: %d", got.status)
 	}
 	w.push("vad", "2.0.0", "x", "y", 2)

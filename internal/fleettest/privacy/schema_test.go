@@ -24,7 +24,7 @@ var sent = []any{
 	// What the payload of a block is made of, by kind.
 	wire.Samples{}, []wire.Event{}, []wire.Result{}, wire.Gap{}, wire.CoarseRow{},
 	// The bodies of events, and what is signed for a box.
-	wire.StartedBody{}, wire.PhaseBody{}, wire.AlarmBody{}, wire.Running{}, runnerapi.Probe{}, wire.Desired{},
+	wire.StartedBody{}, wire.PhaseBody{}, wire.ShunnedBody{}, wire.AlarmBody{}, wire.Running{}, runnerapi.Probe{}, wire.Desired{},
 	wire.Serving{}, wire.HoursBody{}, health.Finding{}, wire.ResetBody{}, wire.FanBody{}, wire.AcceptBody{}, wire.Care{},
 	// What the runner hands to the agent, and what a box tells of its own test.
 	acceptance.Report{},
