@@ -13,13 +13,18 @@ var kinds = known(func(know func(code, format string)) {
 	know("box-revoked", "the box was revoked meanwhile")
 	// agent/fetch
 	know("awaits-room", "waits for room: %v; the box looks again by itself; %v")
-	know("serves-meanwhile", "%s serves meanwhile")
-	know("none-serves", "nothing serves meanwhile")
 	know("no-room", "fetch %s: no room for the blob: it needs %s and leaves %s free, but %s has %s; make room there, or lower min_free_bytes of agent.yaml")
 	know("disk-full-at", "disk is full at byte %d of %d: %s")
 	know("month-used", "downloads wait: the %d bytes of this month are used up")
 	know("state-full", "waits: the state folder takes no writes: %s; make room on its disk, then the box goes on by itself")
 	// agent/activate
+	know("awaits-disk", "waits for a disk that takes it: %v; the box looks again by itself; %v")
+	know("disk-spoils", "%v, for the %dth time: the disk of this box spoils what it is given")
+	know("comes-again", "%v, it is fetched again; %v")
+	know("came-again", "%v, it was fetched again")
+	know("file-damaged", "of its files, %s is damaged on the disk")
+	know("file-gone", "of its files, %s is gone from the disk")
+	know("served-but", "%s served, but %v; %v")
 	know("probe-failed", "the probe failed: %v")
 	know("golden-fail", "%d of %d golden cases fail, the first: %v")
 	know("golden-case", "golden case %s: %s")
@@ -46,6 +51,9 @@ var kinds = known(func(know func(code, format string)) {
 	know("refused-before", "refused before, see the earlier report")
 	know("rolled-back-before", "this program was rolled back on this box before")
 	know("agent-rolled-back", "rolled back: %s")
+	// Last: sentences above end with them, of which the second would take all as a name.
+	know("none-serves", "nothing serves meanwhile")
+	know("serves-meanwhile", "%s serves meanwhile")
 })
 
 func known(each func(know func(code, format string))) phrase.Reader {

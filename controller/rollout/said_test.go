@@ -112,3 +112,30 @@ func TestWhatBoxesSayIsKnownByItsKind(t *testing.T) {
 		t.Errorf("what is of no kind: %+v", p)
 	}
 }
+
+// TestWhatBoxesSayOfTheirDisksIsReadInItsParts: no part of such a sentence is taken for
+// the name of a version that serves.
+func TestWhatBoxesSayOfTheirDisksIsReadInItsParts(t *testing.T) {
+	say := english(t)
+	const damaged = "of its files, model.onnx is damaged on the disk"
+	for _, c := range []struct {
+		text, code string
+		parts      []string // of its arguments, in order
+	}{
+		{"waits for a disk that takes it: write stage file: read-only file system; the box looks again by itself; 1.0.0 serves meanwhile", "awaits-disk", []string{"", "serves-meanwhile"}},
+		{damaged + ", for the 4th time: the disk of this box spoils what it is given", "disk-spoils", []string{"file-damaged", ""}},
+		{"of its files, model.onnx is gone from the disk, it is fetched again; nothing serves meanwhile", "comes-again", []string{"file-gone", "none-serves"}},
+		{damaged + ", it was fetched again", "came-again", []string{"file-damaged"}},
+		{"1.0.0 served, but " + damaged + "; 0.9.0 serves meanwhile", "served-but", []string{"", "file-damaged", "serves-meanwhile"}},
+	} {
+		p := BoxSays(c.text)
+		if p.Code != c.code || say(p) != c.text || len(p.Args) != len(c.parts) {
+			t.Errorf("%q: %+v, which says %q", c.text, p, say(p))
+		}
+		for i, code := range c.parts {
+			if p.In[i].Code != code {
+				t.Errorf("%q: part %d is %q, want %q", c.text, i, p.In[i].Code, code)
+			}
+		}
+	}
+}
