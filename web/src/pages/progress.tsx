@@ -10,6 +10,7 @@ const order = [
   "succeeded",
   "failed",
   "unreachable",
+  "held-up",
   "working",
   "offered",
   "scheduled",
@@ -17,12 +18,27 @@ const order = [
   "canceled",
 ];
 
+/**
+ * shownAs is the state of a box as people read it. The controller counts one whose disk
+ * is full or fails as not heard from, though it is: neither is evidence for or against.
+ */
+export const shownAs = ({ state, err_said }: Target): string =>
+  state === "unreachable" && err_said?.code?.startsWith("held-up") ? "held-up" : state;
+
+/** tally counts all boxes; a list of rollouts has their counts alone. */
 export function tally(waves: readonly Wave[]): Tally {
   const counts = new Map<string, number>();
   for (const wave of waves) {
     for (const [state, count] of Object.entries(wave.counts ?? {})) {
       counts.set(state, (counts.get(state) ?? 0) + count);
     }
+  }
+  const held = waves.flatMap((wave) => wave.targets).filter((target) => shownAs(target) === "held-up").length;
+  if (held > 0) {
+    counts.set("held-up", held);
+    const silent = (counts.get("unreachable") ?? 0) - held;
+    if (silent > 0) counts.set("unreachable", silent);
+    else counts.delete("unreachable");
   }
   const known = order.filter((state) => counts.has(state));
   const others = [...counts.keys()].filter((state) => !order.includes(state));
@@ -54,6 +70,7 @@ const fills: Record<string, string> = {
   succeeded: "bg-ok",
   failed: "bg-hot",
   unreachable: "bg-warm",
+  "held-up": "bg-warm",
   working: "bg-busy",
   offered: "hatched bg-busy-tint",
 };

@@ -10,7 +10,7 @@ import { Ago, Card, Clock, Facts, Fault, Loading, Page, Scroll } from "../ui/par
 import { lookOf, State, useWord } from "../ui/state";
 import { Gates } from "./gates";
 import { Told } from "./phrase";
-import { Bar, tally, useTallyWords } from "./progress";
+import { Bar, shownAs, tally, useTallyWords } from "./progress";
 import { Actions } from "./rolloutactions";
 import { Target as TargetName } from "./rollouts";
 import { Sentence } from "./sentence";
@@ -172,7 +172,7 @@ function Targets({ rollout }: { rollout: Rollout }) {
   const rows = rollout.waves.flatMap((wave, index) =>
     wave.targets.map((target) => ({ target, wave: index + 1 })),
   );
-  const shown = state ? rows.filter((row) => row.target.state === state) : rows;
+  const shown = state ? rows.filter((row) => shownAs(row.target) === state) : rows;
   return (
     <Card title={t("rollout.boxes")} aside={t("count.boxes", { count: shown.length })}>
       <fieldset className="flex flex-wrap gap-1.5 px-3 pb-2">
@@ -189,7 +189,7 @@ function Targets({ rollout }: { rollout: Rollout }) {
           </button>
         ))}
       </fieldset>
-      <Scroll label={t("rollout.boxes")}>
+      <Scroll stack label={t("rollout.boxes")}>
         <table className="grid-table">
           <thead>
             <tr>
@@ -243,6 +243,7 @@ function LeftOut({ rollout }: { rollout: Rollout }) {
 function TargetRow({ target, wave }: { target: Target; wave: number }) {
   const { t } = useTranslation();
   const word = useWord();
+  const state = shownAs(target);
   return (
     <tr>
       <td>
@@ -256,9 +257,9 @@ function TargetRow({ target, wave }: { target: Target; wave: number }) {
       </td>
       <td className="num hidden sm:table-cell">{wave}</td>
       <td>
-        <State kind="target" value={target.state} />
+        <State kind="target" value={state} />
       </td>
-      <td className="max-w-96 sm:min-w-40">
+      <td className={`max-w-96 sm:min-w-40 ${target.err || target.waits ? "whole" : ""}`}>
         {target.phase ? word("phase", target.phase) : target.waits ? "" : "–"}
         <Told text={target.waits} said={target.waits_said} className="block text-soft" />
         {target.bad && target.bad.length > 0 && (
@@ -266,7 +267,11 @@ function TargetRow({ target, wave }: { target: Target; wave: number }) {
             {t("gate.over", { list: target.bad.map((gate) => word("gate", gate)).join(", ") })}
           </span>
         )}
-        <Told text={target.err} said={target.err_said} className="block text-hot" />
+        <Told
+          text={target.err}
+          said={target.err_said}
+          className={`block ${lookOf("target", state).colour}`}
+        />
       </td>
       <td className="num hidden whitespace-nowrap md:table-cell">
         <Measured target={target} />

@@ -64,6 +64,7 @@ const looks: Record<string, Record<string, Look>> = {
     succeeded: { icon: "ok", colour: "text-ok" },
     failed: { icon: "failed", colour: "text-hot" },
     unreachable: { icon: "silent", colour: "text-warm" },
+    "held-up": { icon: "fault", colour: "text-warm" },
     superseded: { icon: "canceled", colour: soft },
     canceled: { icon: "canceled", colour: soft },
   },

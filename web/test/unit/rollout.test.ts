@@ -1,7 +1,7 @@
 // What the page of a rollout offers, from what the controller tells of it.
 import { expect, test } from "vitest";
-import type { Rollout } from "../../src/api/generated";
-import { tally } from "../../src/pages/progress";
+import type { Rollout, Target, Wave } from "../../src/api/generated";
+import { shownAs, tally } from "../../src/pages/progress";
 import { awaits, takenBack } from "../../src/pages/rolloutactions";
 
 const target = { name: "ocr-rec", version: "5.0.0", digest: "sha256:new" };
@@ -49,6 +49,31 @@ test("boxes are counted as the controller counts them, in the order people read"
       ["scheduled", 4],
     ],
   });
+});
+
+test("a box whose disk holds it up is not called silent, where the page knows the boxes", () => {
+  const silent = { state: "unreachable" };
+  const held = { ...silent, err_said: { code: "held-up-overdue", args: ["2h0m0s", "waits for room"] } };
+  expect([silent, held, { ...held, state: "succeeded" }].map((t) => shownAs(t as Target))).toEqual([
+    "unreachable",
+    "held-up",
+    "succeeded",
+  ]);
+  const counts = { succeeded: 3, unreachable: 2 };
+  const by = (targets: object[]) => tally([{ state: "running", counts, targets }] as Wave[]).by;
+  expect(by([silent, held])).toEqual([
+    ["succeeded", 3],
+    ["unreachable", 1],
+    ["held-up", 1],
+  ]);
+  expect(by([held, held])).toEqual([
+    ["succeeded", 3],
+    ["held-up", 2],
+  ]);
+  expect(by([])).toEqual([
+    ["succeeded", 3],
+    ["unreachable", 2],
+  ]);
 });
 
 test("an approval is offered for the wave that waits for somebody", () => {
