@@ -623,6 +623,25 @@ async function boxHealth() {
   await visit(page, `/boxes/${id((b) => b.name === "krakow-market-4")}`);
   await page.getByText("Not judged yet: learning the clean box").first().waitFor();
   check("a box that learns says so", true);
+  for (const [name, rest] of [
+    ["berlin-1-1", "No box of its site is sent to it for files now."],
+    ["gdansk-harbour-2", "others of the site still do"],
+  ]) {
+    const { shunned } = await api(page, `/api/v1/boxes/${id((b) => b.name === name)}`);
+    await visit(page, `/boxes/${shunned.box}`);
+    const notice = page.locator("section", { has: page.getByRole("heading", { name: /^Gave wrong parts/ }) });
+    const says = (await notice.textContent()) ?? "";
+    check(
+      `the page of ${name} names who got wrong parts of files, and the way out`,
+      [rest, `edgeherd box accept ${name} --level hardware,load`, ...shunned.by].every((w) =>
+        says.includes(w),
+      ),
+      says,
+    );
+    await notice.getByRole("link", { name: shunned.by[0] }).click();
+    await page.waitForURL(`**/boxes/${shunned.by[0]}`);
+    await notice.waitFor({ state: "detached" });
+  }
   await context.close();
 }
 

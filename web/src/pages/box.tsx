@@ -16,6 +16,7 @@ import { CareCards, HealthCard } from "./health";
 import { Standing } from "./identity";
 import { Told } from "./phrase";
 import { ServingOf } from "./serving";
+import { Shunned } from "./shunned";
 import { spanOf, spans } from "./span";
 import { Troubles } from "./troubles";
 
@@ -66,6 +67,7 @@ export function BoxPage() {
     >
       {query.error && <Fault error={query.error} retry={() => void query.refetch()} />}
       <Standing box={box} />
+      <Shunned box={box} />
       <div className="grid grid-cols-[minmax(0,1fr)] items-start gap-3 lg:grid-cols-[minmax(0,1fr)_minmax(19rem,24rem)] lg:grid-rows-[auto_1fr]">
         <div className="grid grid-cols-[minmax(0,1fr)] gap-3">
           <HealthCard box={box} />

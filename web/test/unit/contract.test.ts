@@ -1,4 +1,5 @@
 // The pages, the sample data and the controller's description of its API agree.
+import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import openapi from "../../openapi.json";
 import { url } from "../../src/api/client";
@@ -67,6 +68,13 @@ test("reports are asked for in a language that the controller writes", () => {
   expect(Object.keys(languages).filter((lang) => !langs.includes(lang))).toEqual([]);
   expect(reportOf("d-a", "0f1e", "pdf", "de")).toBe("/api/v1/boxes/d-a/acceptance/0f1e/pdf?lang=de");
   expect(reportOf("d-a", "0f1e", "html", "zh")).toBe("/api/v1/boxes/d-a/acceptance/0f1e/html?lang=zh");
+});
+
+test("every event that the page of a box shows has its word", () => {
+  const wire = readFileSync(new URL("../../../internal/wire/wire.go", import.meta.url), "utf8");
+  const types = [...wire.matchAll(/^\tEvent\w+ += "([a-z.]+)"/gm)].map((m) => m[1] as string);
+  const words = types.filter((type) => type !== "health.hours").map((type) => type.replace(".", "-"));
+  expect(Object.keys(en.event).sort()).toEqual(words.sort());
 });
 
 test("every verdict and level has its word", () => {
