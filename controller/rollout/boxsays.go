@@ -13,9 +13,11 @@ var kinds = known(func(know func(code, format string)) {
 	know("box-revoked", "the box was revoked meanwhile")
 	// agent/fetch
 	know("awaits-room", "waits for room: %v; the box looks again by itself; %v")
+	know("awaits-disk", "waits for a disk that takes it: %v; the box looks again by itself; %v")
 	know("serves-meanwhile", "%s serves meanwhile")
 	know("none-serves", "nothing serves meanwhile")
 	know("no-room", "fetch %s: no room for the blob: it needs %s and leaves %s free, but %s has %s; make room there, or lower min_free_bytes of agent.yaml")
+	know("no-room-whole", "no room for the blob: it needs %s and leaves %s free, but %s has %s; make room there, or lower min_free_bytes of agent.yaml")
 	know("disk-full-at", "disk is full at byte %d of %d: %s")
 	know("month-used", "downloads wait: the %d bytes of this month are used up")
 	know("state-full", "waits: the state folder takes no writes: %s; make room on its disk, then the box goes on by itself")
@@ -37,6 +39,10 @@ var kinds = known(func(know func(code, format string)) {
 	know("shadow-failed", "it failed %d of %d requests that the version before it answered, the last: %s")
 	know("shadow-few", "only %d answers could be compared with those of the version before it, its manifest asks for %d (%d requests came; the box was hot for %d of them and busy for %d)")
 	know("shadow-disagrees", "its answers agree to %.1f %% with those of the version before it, its manifest asks for %.1f %% (%d answers)")
+	know("failed-before", "failed on this box before: %v")
+	know("fetched-again", "%s, it is fetched again; %v")
+	know("was-fetched-again", "%s, it was fetched again")
+	know("disk-spoils", "%s, for the %dth time: the disk of this box spoils what it is given")
 	// agent/update
 	know("no-build", "the release has no build for %s")
 	know("agent-needs", "needs agent %s or newer, this is %s: update to that first")
