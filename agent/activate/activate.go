@@ -321,7 +321,7 @@ func (a *Activator) polled(ctx context.Context, e Event) error {
 		wanted[s.Candidate.Digest], wanted[s.Current.Digest] = true, true
 		m, ok := statusOf(e.Status, s.Current.Digest)
 		serves := m.State == runnerapi.ModelReady
-		if ok && (m.Damaged || serves && a.spared[m.Digest]) && a.due(m.Digest) && !a.verifying(name) {
+		if ok && (m.Damaged || serves && a.spared[m.Digest]) && a.due(m.Digest) && !a.verifying(name, serves) {
 			if err := a.apply(ctx, name, Event{Kind: EventSuspected, Digest: m.Digest, Serves: serves}); err != nil {
 				return err
 			}

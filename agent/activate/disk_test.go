@@ -293,3 +293,72 @@ func TestAVersionThatDoesNotFitWholeIsNotBegun(t *testing.T) {
 		w.wantServes("vad:2.0")
 	})
 }
+
+// TestAVersionThatServesNoMoreWaitsForNoMending: a variant of it cannot be fetched
+// without a line, and now the box has lost the one that served, too.
+func TestAVersionThatServesNoMoreWaitsForNoMending(t *testing.T) {
+	inWorld(t, func(w *world) {
+		one, two := w.publish("1.0", nil), w.publish("2.0", w.cheaper)
+		w.want(1, one)
+		w.want(2, two)
+		flip(t, w.store.Path(blob.Sum([]byte("cheap weights 2.0"))))
+		w.setOffline(true)
+		w.rmu.Lock()
+		w.loaded[two.Digest].Damaged, w.spoils = true, true
+		w.rmu.Unlock()
+		w.settle()
+		w.wantServes("vad:2.0")
+		flip(t, w.weights("2.0"))
+		w.rmu.Lock()
+		w.loaded = map[blob.Digest]*runnerapi.ModelStatus{} // the runner begins anew
+		w.rmu.Unlock()
+		w.settle()
+		w.wantServes("vad:1.0")
+		w.setOffline(false)
+		w.pass(time.Hour)
+		w.wantServes("vad:2.0")
+		w.whole(one, two)
+	})
+}
+
+// TestAnotherVersionDoesNotWaitForTheOneThatTheDiskSpoiled, nor is it told with the
+// words of that one, when it is wanted while that one is taken back.
+func TestAnotherVersionDoesNotWaitForTheOneThatTheDiskSpoiled(t *testing.T) {
+	now := time.Date(2000, 1, 1, 12, 0, 0, 0, time.UTC)
+	s := State{Name: "vad", Step: StepTrial, Want: wantOf("2", 0), For: wantOf("2", 0), Candidate: versionOf("2"), Current: versionOf("1"), Since: now}
+	var actions []Action
+	for _, e := range []Event{
+		{Kind: EventStatus, Status: statusWith("2", runnerapi.ModelStatus{State: runnerapi.ModelFailed, Err: "a file of it is damaged", Damaged: true})},
+		{Kind: EventWanted, Want: wantOf("3", 0), Generation: 2},
+		{Kind: EventStatus, Status: statusWith("1", runnerapi.ModelStatus{State: runnerapi.ModelFailed, Err: "no memory"})},
+	} {
+		s, actions = testRules.Next(s, e, now)
+	}
+	if said := words(actions); said != "drop report-fetching manifest" || s.Candidate.Digest != refOf("3").Digest || actions[1].Phase.Err != "" {
+		t.Errorf("%q of %s, told %+v", said, s.Candidate.Version, actions[1].Phase)
+	}
+}
+
+// TestABoxThatItsDiskMadeGiveUpTellsEachRolloutSo: none takes it for a verdict on the
+// version.
+func TestABoxThatItsDiskMadeGiveUpTellsEachRolloutSo(t *testing.T) {
+	now := time.Date(2000, 1, 1, 12, 0, 0, 0, time.UTC)
+	candidate := versionOf("2")
+	for step, events := range map[Step][]Event{
+		StepProbing: {{Kind: EventLost, Digest: candidate.Digest, Err: "of its files, model.onnx is damaged"}},
+		StepTrial: {{Kind: EventStatus, Status: statusWith("2", runnerapi.ModelStatus{State: runnerapi.ModelFailed, Err: "a file of it is damaged", Damaged: true})},
+			{Kind: EventStatus, Status: statusWith("1", runnerapi.ModelStatus{State: runnerapi.ModelReady})}},
+	} {
+		s := State{Name: "vad", Step: step, Want: wantOf("2", 0), For: wantOf("2", 0), Candidate: candidate, Current: versionOf("1"), Since: now,
+			Mend: Mend{Digest: candidate.Digest, Times: maxMends}}
+		for _, e := range events {
+			s, _ = testRules.Next(s, e, now)
+		}
+		next := wantOf("2", 0)
+		next.Rollout = "r-next"
+		_, actions := testRules.Next(s, Event{Kind: EventWanted, Want: next, Generation: 2}, now)
+		if said := words(actions); said != "stop report-failed" || !actions[1].Phase.Disk || actions[1].Phase.Rollout != "r-next" {
+			t.Errorf("%s: %q, %+v", step, said, actions)
+		}
+	}
+}

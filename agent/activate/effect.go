@@ -84,10 +84,11 @@ func (a *Activator) start(ctx context.Context, s State, act Action, drops []mode
 	}()
 }
 
-// verifying reports whether the files of a model are being looked at.
-func (a *Activator) verifying(name string) bool {
+// verifying reports whether the files of a model are being looked at. What is mended
+// beside a version that serves may wait for the line: one that serves no more does not.
+func (a *Activator) verifying(name string, serves bool) bool {
 	e := a.effects[name]
-	return e != nil && (e.kind == ActVerify || e.kind == ActMend)
+	return e != nil && (e.kind == ActVerify || serves && e.kind == ActMend)
 }
 
 // stop ends the effect of a model and waits for it.

@@ -120,9 +120,7 @@ func (r Rules) lost(s State, e Event, now time.Time) (State, []Action) {
 		return r.undo(s, e.Err, true, now)
 	case wasCandidate && (s.Step == StepProbing || s.Step == StepShadow):
 		if s.hopeless() {
-			s, actions := r.fail(s, PhaseFailed, s.hopelessWords(), nil, now)
-			actions[0].Phase.Disk = true
-			return s, actions
+			return r.fail(s, PhaseFailed, s.hopelessWords(), nil, now)
 		}
 		return r.start(s, now)
 	case wasCurrent && s.Step == StepIdle:
@@ -132,7 +130,9 @@ func (r Rules) lost(s State, e Event, now time.Time) (State, []Action) {
 }
 
 // hopeless: a new version that the disk has spoiled time and again.
-func (s State) hopeless() bool { return !s.Mend.Proved && s.Mend.Times > maxMends }
+func (s State) hopeless() bool {
+	return s.Mend.of(s.Candidate.Digest) && !s.Mend.Proved && s.Mend.Times > maxMends
+}
 
 func (s State) hopelessWords() string {
 	return fmt.Sprintf("%s, for the %dth time: the disk of this box spoils what it is given", s.Mend.Why, s.Mend.Times)
@@ -144,13 +144,16 @@ func (r Rules) undoneByDisk(s State, note string, now time.Time) (State, []Actio
 	if s.hopeless() {
 		told := s.report(PhaseFailed, s.hopelessWords()+note, nil)
 		told.Phase.Disk = true
-		s = s.deny(Denial{Digest: s.Candidate.Digest, Attempt: s.For.Attempt, Rollout: s.For.Rollout, Phase: PhaseFailed, Err: s.hopelessWords()})
+		s = s.deny(Denial{Digest: s.Candidate.Digest, Attempt: s.For.Attempt, Rollout: s.For.Rollout, Phase: PhaseFailed, Err: s.hopelessWords(), Disk: true})
 		s.Mend = Mend{}
 		s, actions := r.start(s, now)
 		return s, append([]Action{told}, actions...)
 	}
 	wait := min(lookMax, lookMin<<min(s.Mend.Times-1, 10))
 	s, actions := r.start(s, now)
+	if !s.Mend.of(s.Candidate.Digest) {
+		return s, actions // another one is wanted by now
+	}
 	for i := range actions {
 		switch a := &actions[i]; a.Kind {
 		case ActReport:

@@ -89,7 +89,9 @@ func (r Rules) start(s State, now time.Time) (State, []Action) {
 			// Another rollout waits for an answer too.
 			n.Rollout = want.Rollout
 			s = s.deny(n)
-			actions = append(actions, s.report(n.Phase, "failed on this box before: "+n.Err, nil))
+			told := s.report(n.Phase, "failed on this box before: "+n.Err, nil)
+			told.Phase.Disk = n.Disk
+			actions = append(actions, told)
 		}
 		if s.mending() { // what served before the version that failed
 			return r.mend(s, actions, now)
@@ -395,10 +397,12 @@ func (r Rules) commit(s State, e Event, now time.Time) (State, []Action) {
 // fail ends a candidate that never served.
 func (r Rules) fail(s State, phase, reason string, probe *runnerapi.Probe, now time.Time) (State, []Action) {
 	actions := []Action{s.report(phase, reason, probe)}
+	disk := s.hopeless()
+	actions[0].Phase.Disk = disk
 	if s.Step == StepProbing || s.Step == StepShadow {
 		actions = append(actions, Action{Kind: ActDrop, Ref: s.Candidate.Ref})
 	}
-	s = s.deny(Denial{Digest: s.Candidate.Digest, Attempt: s.For.Attempt, Rollout: s.For.Rollout, Phase: phase, Err: reason})
+	s = s.deny(Denial{Digest: s.Candidate.Digest, Attempt: s.For.Attempt, Rollout: s.For.Rollout, Phase: phase, Err: reason, Disk: disk})
 	s.Mend = Mend{}
 	s, more := r.start(s, now)
 	return s, append(actions, more...)

@@ -77,6 +77,7 @@ type Denial struct {
 	Rollout string      `json:"rollout,omitempty"`
 	Phase   string      `json:"phase"`
 	Err     string      `json:"err"`
+	Disk    bool        `json:"disk,omitempty"` // as of Phase
 }
 
 // maxDenials per model are kept, the newest.

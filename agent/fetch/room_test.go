@@ -115,3 +115,15 @@ func TestRoomIsForAllThatIsStillToCome(t *testing.T) {
 		})
 	}
 }
+
+// TestAVersionBeyondALimitIsNotWaitedFor though there is no room for it either.
+func TestAVersionBeyondALimitIsNotWaitedFor(t *testing.T) {
+	o := newOrigin(37, 60_000)
+	f, _ := fetcher(t, o, func(opts *Options) {
+		opts.MaxBytes = 50_000
+		opts.FreeBytes = func(string) (int64, error) { return 0, nil }
+	})
+	if err := f.Room([]models.File{o.file()}); err != nil {
+		t.Errorf("it is waited for: %v", err)
+	}
+}

@@ -255,6 +255,9 @@ func (f *Fetcher) Room(files []models.File) error {
 		if lacks[file.Digest] > 0 || f.opts.Blobs.Has(file.Digest) {
 			continue
 		}
+		if file.SizeBytes > f.opts.MaxBytes {
+			return nil // File refuses it: no room would be enough
+		}
 		var st unix.Stat_t
 		err := unix.Stat(f.opts.Blobs.StagePath(file.Digest), &st)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {

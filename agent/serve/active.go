@@ -130,9 +130,6 @@ func (s *Server) reload(ctx context.Context) error {
 		return fmt.Errorf("read active models: %w", err)
 	}
 	s.lastSeen = stamp
-	for _, v := range s.known() {
-		v.look() // the agent may have mended a variant
-	}
 	var active runnerapi.Active
 	if _, err := (durable.Journal{Path: s.opts.Active, Version: runnerapi.ActiveVersion}).Load(&active); err != nil {
 		return fmt.Errorf("read active models: %w", err)

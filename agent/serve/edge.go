@@ -142,6 +142,9 @@ func (s *Server) postReload(w http.ResponseWriter, r *http.Request) {
 		writeError(w, err)
 		return
 	}
+	for _, v := range s.known() {
+		v.look() // the agent may have mended a variant
+	}
 	writeJSON(w, http.StatusOK, s.Status())
 }
 

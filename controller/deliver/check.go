@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"slices"
 	"sync"
+	"syscall"
 
 	"github.com/edgeherd/edgeherd/controller/store"
 	"github.com/edgeherd/edgeherd/internal/blob"
@@ -29,6 +30,7 @@ func (p *Packer) check(ctx context.Context) (again bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	var unread []error
 	for _, pack := range packs {
 		if p.tried[pack.Digest] {
 			continue
@@ -37,6 +39,9 @@ func (p *Packer) check(ctx context.Context) (again bool, err error) {
 		switch {
 		case ctx.Err() != nil || len(p.wake) > 0:
 			return false, nil
+		case errors.Is(why, syscall.EIO): // for a moment, or for good: the others are tried
+			unread = append(unread, fmt.Errorf("pack of %s: %w", pack.Target.Short(), why))
+			continue
 		case why != nil && !useless(why):
 			return false, why // a bucket that is away, say
 		case why == nil:
@@ -44,18 +49,19 @@ func (p *Packer) check(ctx context.Context) (again bool, err error) {
 			continue
 		}
 		id := pair{pack.Target, pack.Base}
-		if p.remade[id] { // what this version makes it cannot read
-			pack.State, pack.Why = store.PackFailed, "boxes could not use it: "+why.Error()
-			return false, errors.Join(why, p.opts.Store.PutPack(ctx, pack))
+		again, p.remade[id] = !p.remade[id], true
+		p.log.Warn("pack is of no use to boxes", "digest", pack.Target, "again", again, "err", why)
+		if again {
+			err = p.opts.Store.WantPackAgain(ctx, pack)
+		} else { // what this version makes it cannot read
+			err = p.opts.Store.PutPack(ctx, store.Pack{Target: pack.Target, Base: pack.Base, State: store.PackFailed, Why: "boxes could not use it: " + why.Error()})
 		}
-		p.remade[id] = true
-		p.log.Warn("pack is of no use to boxes any more, it is made again", "digest", pack.Target, "err", why)
-		if err := p.opts.Store.WantPackAgain(ctx, pack); err != nil {
+		if err != nil {
 			return false, err
 		}
-		return true, errors.Join(p.opts.Blobs.Delete(pack.Digest), p.opts.Blobs.Delete(pack.Index))
+		return again, errors.Join(p.opts.Blobs.Delete(pack.Digest), p.opts.Blobs.Delete(pack.Index))
 	}
-	return false, nil
+	return false, errors.Join(unread...)
 }
 
 // pair names a pack, whatever its bytes.
@@ -103,7 +109,7 @@ func (p *Packer) try(ctx context.Context, pack store.Pack) error {
 	}
 	dec, err := wdelta.NewDecoder(ix.Header, base)
 	if err != nil {
-		return err
+		return p.blame(pack, err)
 	}
 	defer dec.Close()
 	for i, step := 0, max(1, len(ix.Frames)/checkFrames); i < len(ix.Frames) && ctx.Err() == nil; i += step {
@@ -112,17 +118,22 @@ func (p *Packer) try(ctx context.Context, pack store.Pack) error {
 		if _, err := wire.ReadAt(payload, f.WireOff); err != nil {
 			return fmt.Errorf("read frame at byte %d: %w", f.WireOff, err)
 		}
-		_, err := dec.Frame(f, payload)
-		if errors.Is(err, wdelta.ErrBase) {
-			if _, bad := p.opts.Blobs.Verify(pack.Base); bad != nil {
-				return nil // it is the base that is damaged here, not the pack
-			}
-		}
-		if err != nil {
-			return err
+		if _, err := dec.Frame(f, payload); err != nil {
+			return p.blame(pack, err)
 		}
 	}
 	return nil
+}
+
+// blame is what speaks against a pack of what its decoder met: not that the base is
+// damaged here.
+func (p *Packer) blame(pack store.Pack, err error) error {
+	if errors.Is(err, wdelta.ErrBase) || errors.Is(err, syscall.EIO) {
+		if _, bad := p.opts.Blobs.Verify(pack.Base); bad != nil {
+			return nil
+		}
+	}
+	return err
 }
 
 // streamed is a blob at any place, wherever it is kept: one in a bucket is not fetched

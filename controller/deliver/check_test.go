@@ -4,9 +4,14 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -42,6 +47,9 @@ func TestAPackThatNoBoxCanUseIsMadeAgain(t *testing.T) {
 		}, true},
 		{"the base is damaged here", func(b *blob.Store, p store.Pack) error {
 			return change(b.Path(p.Base), func(data []byte) { data[len(data)/2] ^= 1 })
+		}, false},
+		{"the base is cut short here", func(b *blob.Store, p store.Pack) error {
+			return errors.Join(os.Remove(b.Path(p.Base)), os.WriteFile(b.Path(p.Base), []byte("these weights"), 0o444))
 		}, false},
 		{"the base is not here any more", func(b *blob.Store, p store.Pack) error { return b.Delete(p.Base) }, false},
 	} {
@@ -91,6 +99,57 @@ func TestAPackThatNoBoxCanUseIsMadeAgain(t *testing.T) {
 	}
 }
 
+// badPlace is a disk that cannot give back one of its blobs, and lacks all others.
+type badPlace struct {
+	blob.Remote
+	bad blob.Digest
+}
+
+func (b badPlace) Open(d blob.Digest) (io.ReadSeekCloser, error) {
+	if d != b.bad {
+		return nil, fs.ErrNotExist
+	}
+	return b, nil
+}
+func (badPlace) Delete(blob.Digest) error       { return nil }
+func (badPlace) Seek(int64, int) (int64, error) { return 9, nil }
+func (badPlace) Close() error                   { return nil }
+func (badPlace) Read([]byte) (int, error)       { return 0, syscall.EIO }
+
+// TestAPackThatCannotBeReadKeepsNoOtherFromBeingTried: it stays, as the disk may have
+// been away for a moment, and people are told.
+func TestAPackThatCannotBeReadKeepsNoOtherFromBeingTried(t *testing.T) {
+	dir := t.TempDir()
+	var seconds atomic.Int64
+	blobs, err := blob.Open(filepath.Join(dir, "blobs"))
+	db, err2 := store.Open(t.Context(), store.Options{Path: filepath.Join(dir, "store.db"), WallClock: func() time.Time { return time.Unix(seconds.Add(1), 0) }})
+	if err := errors.Join(err, err2); err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	pack := func(name string) store.Pack {
+		p := store.Pack{Target: blob.Sum([]byte(name)), State: store.PackReady, Digest: blob.Sum([]byte("p" + name)), Index: blob.Sum([]byte("i" + name)), SizeBytes: 9, IndexBytes: 9}
+		if err := db.PutPack(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	unread, gone := pack("unread"), pack("gone")
+	p := New(Options{Store: db, Blobs: blobs.Backed(badPlace{bad: unread.Index})}, slog.New(slog.DiscardHandler))
+	if again, err := p.check(t.Context()); !again || err != nil {
+		t.Errorf("the other one is made again: %v, %v", again, err)
+	}
+	if now := onlyPack(t, db, gone.Target); now.State != store.PackWanted {
+		t.Errorf("the other one is %s", now.State)
+	}
+	if again, err := p.check(t.Context()); again || !errors.Is(err, syscall.EIO) {
+		t.Errorf("then: %v, %v", again, err)
+	}
+	if now := onlyPack(t, db, unread.Target); now != unread {
+		t.Errorf("it is %+v", now)
+	}
+}
+
 // TestAPackThatIsUselessWheneverItIsMadeIsGivenUp: the queue is not kept busy by it.
 func TestAPackThatIsUselessWheneverItIsMadeIsGivenUp(t *testing.T) {
 	dir := t.TempDir()
@@ -103,12 +162,18 @@ func TestAPackThatIsUselessWheneverItIsMadeIsGivenUp(t *testing.T) {
 	p := New(Options{Store: db, Blobs: blobs}, slog.New(slog.DiscardHandler))
 	gone := store.Pack{Target: blob.Sum([]byte("t")), State: store.PackReady, Digest: blob.Sum([]byte("p")), Index: blob.Sum([]byte("i")), SizeBytes: 1, IndexBytes: 1}
 	for i, want := range []store.PackState{store.PackWanted, store.PackFailed} {
-		if err := db.PutPack(context.Background(), gone); err != nil {
+		err := errors.Join(blobs.Put(strings.NewReader("p"), gone.Digest), blobs.Put(strings.NewReader("i"), gone.Index), db.PutPack(context.Background(), gone))
+		if err != nil {
 			t.Fatal(err)
 		}
-		_, _ = p.check(t.Context()) // the second tells why
-		if now := onlyPack(t, db, gone.Target); now.State != want {
-			t.Errorf("time %d: the pack is %s", i+1, now.State)
+		if again, err := p.check(t.Context()); err != nil || again != (want == store.PackWanted) {
+			t.Errorf("time %d: made again: %v, %v", i+1, again, err)
+		}
+		if now := onlyPack(t, db, gone.Target); now.State != want || !now.Digest.IsZero() || now.SizeBytes > 0 {
+			t.Errorf("time %d: the pack is %+v", i+1, now)
+		}
+		if blobs.Has(gone.Digest) || blobs.Has(gone.Index) {
+			t.Errorf("time %d: its bytes stay, and nobody counts them", i+1)
 		}
 	}
 }

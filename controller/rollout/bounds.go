@@ -43,12 +43,12 @@ type group struct {
 }
 
 // heated says why one more box at work is too much; empty: it is not.
-func (g *group) heated(rule Budget, is phrase.Phrase) phrase.Phrase {
+func (g *group) heated(rule Budget, name string) phrase.Phrase {
 	if watts := g.watts + rule.TryWatts*float64(g.working+1); rule.MaxWatts > 0 && watts > rule.MaxWatts {
-		return phrase.Of("would-draw", "%s would draw %.0f W, the policy allows %.0f W", is, watts, rule.MaxWatts)
+		return phrase.Of("would-draw", "%s would draw %.0f W, the policy allows %.0f W", rule.of(name), watts, rule.MaxWatts)
 	}
 	if n := g.hot + g.working + 1; rule.MaxHot > 0 && n > rule.MaxHot {
-		return phrase.Of("has-hot", "%s has %s above %.0f °C and %d at work, the policy allows %d", is, boxes(g.hot), rule.Hot, g.working, rule.MaxHot)
+		return phrase.Of("has-hot", "%s has %s above %.0f °C and %d at work, the policy allows %d", rule.of(name), boxes(g.hot), rule.Hot, g.working, rule.MaxHot)
 	}
 	return phrase.Phrase{}
 }
@@ -185,7 +185,7 @@ func (b *bounds) refuse(t *fleetapi.Target, f Fact) (why phrase.Phrase, full boo
 	case f.Restore != "":
 		return restoreWords(f.Restore), false
 	case f.Locked != "":
-		return BoxSays(f.Locked), false
+		return heard(f.Locked, t.Waits, t.WaitsSaid), false
 	}
 	if why := b.window(t.Traits.Zone); why.Text != "" {
 		return why, false
@@ -206,7 +206,7 @@ func (b *bounds) refuse(t *fleetapi.Target, f Fact) (why phrase.Phrase, full boo
 		if f.Link == fleetapi.LinkLive && isHot(rule, f) {
 			rest.hot--
 		}
-		if why := rest.heated(rule, rule.of(label(t, rule.Per))); why.Text != "" {
+		if why := rest.heated(rule, label(t, rule.Per)); why.Text != "" {
 			return why, false
 		}
 	}

@@ -14,10 +14,12 @@ var kinds = known(func(know func(code, format string)) {
 	// agent/fetch
 	know("awaits-room", "waits for room: %v; the box looks again by itself; %v")
 	know("no-room", "fetch %s: no room for the blob: it needs %s and leaves %s free, but %s has %s; make room there, or lower min_free_bytes of agent.yaml")
+	know("no-room-whole", "no room for the blob: it needs %s and leaves %s free, but %s has %s; make room there, or lower min_free_bytes of agent.yaml")
 	know("disk-full-at", "disk is full at byte %d of %d: %s")
 	know("month-used", "downloads wait: the %d bytes of this month are used up")
 	know("state-full", "waits: the state folder takes no writes: %s; make room on its disk, then the box goes on by itself")
 	// agent/activate
+	know("failed-before", "failed on this box before: %v")
 	know("awaits-disk", "waits for a disk that takes it: %v; the box looks again by itself; %v")
 	know("disk-spoils", "%v, for the %dth time: the disk of this box spoils what it is given")
 	know("comes-again", "%v, it is fetched again; %v")

@@ -20,7 +20,8 @@ func (c *Course) lost(e Evidence) fleetapi.Gate {
 func (c *Course) silent() (all sample, groups map[trait]sample) {
 	groups = map[trait]sample{}
 	var out map[string]bool
-	heard := total(c.r).unreachable == 0
+	n := total(c.r)
+	heard := n.unreachable == n.held
 	if !heard {
 		out = c.sitesOut()
 	}

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/edgeherd/edgeherd/internal/fleetapi"
+	"github.com/edgeherd/edgeherd/internal/identity"
 	"github.com/edgeherd/edgeherd/internal/phrase"
 )
 
@@ -94,6 +95,11 @@ func TestWhatBoxesSayIsKnownByItsKind(t *testing.T) {
 	for _, text := range []string{
 		"waits for room: fetch ab12cd34: no room for the blob: it needs 812 MB and leaves 500 MB free, but /models has 300 MB; make room there, or lower min_free_bytes of agent.yaml; the box looks again by itself; 1.0.0 serves meanwhile",
 		"waits for room: fetch ab12cd34: no room for the blob: it needs 812 MB and leaves 500 MB free, but /models has 300 MB; make room there, or lower min_free_bytes of agent.yaml; the box looks again by itself; nothing serves meanwhile",
+		"waits for room: no room for the blob: it needs 812 MB and leaves 500 MB free, but /models has 300 MB; make room there, or lower min_free_bytes of agent.yaml; the box looks again by itself; 1.10 serves meanwhile",
+		"waits for a disk that takes it: write stage file: input/output error; the box looks again by itself; nothing serves meanwhile",
+		"of its files, model.onnx is damaged on the disk, it is fetched again; 1.0.0 serves meanwhile",
+		"of its files, model.onnx is damaged on the disk, it was fetched again",
+		"failed on this box before: of its files, model.onnx is damaged on the disk, for the 4th time: the disk of this box spoils what it is given",
 		`the probe failed: 1 of 5 golden cases fail, the first: golden case "line-3": output "text" differs`,
 		"12 of 200 requests failed in the trial",
 		"it is slow: 95 % of requests within 31.5 ms, the version before needed 12.0 ms",
@@ -136,6 +142,46 @@ func TestWhatBoxesSayOfTheirDisksIsReadInItsParts(t *testing.T) {
 			if p.In[i].Code != code {
 				t.Errorf("%q: part %d is %q, want %q", c.text, i, p.In[i].Code, code)
 			}
+		}
+	}
+}
+
+// TestALookReadsNoTextTwice: ten thousand boxes say at each look what they said before.
+func TestALookReadsNoTextTwice(t *testing.T) {
+	const n = 1000
+	for name, c := range map[string]struct {
+		state fleetapi.TargetState
+		fact  Fact
+	}{
+		"a full disk": {fleetapi.TargetWorking, Fact{Phase: phaseFetching, Err: "waits for room: 1; the box looks again by itself; nothing serves meanwhile"}},
+		"held up":     {fleetapi.TargetUnreachable, Fact{Phase: phaseFailed, Disk: true, Err: "failed on this box before: it was"}},
+		"a lock":      {fleetapi.TargetScheduled, Fact{Locked: "locked by anna until 2026-01-15 12:00 UTC: no changes"}},
+	} {
+		r := start(t, n, fleetapi.PlanRequest{Policy: "waves: [rest]"}).r
+		r.Waves[0].State, r.Waves[0].Started = fleetapi.WaveRunning, &t0
+		facts := map[identity.ID]Fact{}
+		for i := range r.Waves[0].Targets {
+			target := &r.Waves[0].Targets[i]
+			target.State, target.Phase, target.Changed = c.state, c.fact.Phase, &t0
+			f := c.fact
+			f.Link, f.Running = fleetapi.LinkLive, other
+			if f.Phase != "" {
+				f.DesiredRollout = r.ID
+			}
+			if i == 0 { // the wave goes on
+				target.State, target.Phase, f.Err, f.Phase, f.Disk = fleetapi.TargetWorking, "probing", "", "probing", false
+			}
+			facts[target.Box] = f
+		}
+		course, err := NewCourse(r, facts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range n/maxNoted + 1 { // some learn in each look why they wait
+			course.Step(nil, t0)
+		}
+		if got := testing.AllocsPerRun(3, func() { course.Step(nil, t0) }); got > n {
+			t.Errorf("%s: %v allocations for %d boxes", name, got, n)
 		}
 	}
 }

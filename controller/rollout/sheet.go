@@ -65,7 +65,7 @@ func (o Order) heat(bySite map[string]*fleetapi.PlanSite, p Policy) {
 			}
 		}
 		for name, g := range groups {
-			bySite[name].Waits = cmp.Or(bySite[name].Waits, g.heated(rule, rule.of(name)).Text)
+			bySite[name].Waits = cmp.Or(bySite[name].Waits, g.heated(rule, name).Text)
 		}
 	}
 }

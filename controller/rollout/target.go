@@ -45,9 +45,11 @@ func (c *Course) moveTarget(at place, now time.Time) {
 	case t.State == fleetapi.TargetScheduled, f.DesiredRollout != c.r.ID:
 		return // the offer has not been carried out yet
 	case f.Disk && ended(f.Phase):
-		set(fleetapi.TargetUnreachable, phrase.Of("held-up", heldUpBy+"%s", BoxSays(f.Err)))
+		if has, ok := strings.CutPrefix(t.Err, heldUpBy); !ok || has != f.Err {
+			set(fleetapi.TargetUnreachable, phrase.Of("held-up", heldUpBy+"%s", BoxSays(f.Err)))
+		}
 	case ended(f.Phase):
-		set(fleetapi.TargetFailed, BoxSays(f.Err))
+		set(fleetapi.TargetFailed, heard(f.Err, t.Err, t.ErrSaid))
 	// In another phase the disk of the box has spoiled the version, which comes again.
 	case t.State == fleetapi.TargetSucceeded && f.Phase == phaseActive && !f.Running.IsZero() && f.Running != digest:
 		set(fleetapi.TargetFailed, phrase.Of("runs-another", "the box runs another version again"))
@@ -148,9 +150,18 @@ func (c *Course) waits(t *fleetapi.Target, f Fact) phrase.Phrase {
 		return restoreWords(f.Restore)
 	}
 	if c.open(t) && f.DesiredRollout == c.r.ID && f.Phase == phaseFetching {
-		return BoxSays(f.Err)
+		return heard(f.Err, t.Waits, t.WaitsSaid)
 	}
 	return phrase.Phrase{}
+}
+
+// heard is BoxSays of a text, which is not read again where it stands already: each
+// look comes by thousands of boxes that say what they said before.
+func heard(text, has string, beside *phrase.Phrase) phrase.Phrase {
+	if text == has {
+		return said(has, beside)
+	}
+	return BoxSays(text)
 }
 
 // restoreWords says why a box is told nothing by a controller that came back

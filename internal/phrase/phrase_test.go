@@ -48,3 +48,13 @@ func TestEachLanguageCountsAsItDoes(t *testing.T) {
 		t.Error("a sentence that nobody has was found")
 	}
 }
+
+// TestAVersionThatWasReadIsNoFigure: German writes 1.10 as 1,10.
+func TestAVersionThatWasReadIsNoFigure(t *testing.T) {
+	var r phrase.Reader
+	r.Know("slow", "%s needs %.1f ms")
+	p := r.Read("1.10 needs 31.5 ms")
+	if in, name := p.In[0]; p.Code != "slow" || !name || in.Code != "" || len(p.In) != 1 {
+		t.Errorf("%+v, want the first argument as a name and the second as a figure", p)
+	}
+}

@@ -12,7 +12,7 @@ type Reader []sentence
 type sentence struct {
 	code string
 	form *regexp.Regexp
-	says []bool // of each argument, whether it is a sentence, too
+	args []string // the verb of each
 }
 
 // verb is one of a format: a whole number, a figure, a text or a sentence.
@@ -36,7 +36,7 @@ func (r *Reader) Know(code, format string) {
 		default:
 			form += "(.+?)"
 		}
-		s.says = append(s.says, format[m[0]:m[1]] == "%v")
+		s.args = append(s.args, format[m[0]:m[1]])
 	}
 	s.form = regexp.MustCompile(form + regexp.QuoteMeta(format[at:]) + "$")
 	*r = append(*r, s)
@@ -50,9 +50,12 @@ func (r Reader) Read(text string) Phrase {
 			continue
 		}
 		p := Phrase{Code: s.code, Args: m[1:], Text: text}
-		for i, says := range s.says {
-			if says {
-				p.put(i, r.Read(m[1+i]))
+		for i, verb := range s.args {
+			switch {
+			case verb == "%v":
+				p.put(i, r.Read(p.Args[i]))
+			case verb == "%s" && numeric.MatchString(p.Args[i]):
+				p.put(i, Phrase{}) // version 1.10 is no figure
 			}
 		}
 		return p
