@@ -86,9 +86,7 @@ func (c *cli) makeToken(ctx context.Context, client *fleetapi.Client, t fleetapi
 	if err != nil {
 		return err
 	}
-	if err := c.printToken(made, p); err != nil {
-		return err
-	}
+	unwritten := c.printToken(made, p) // as on a stick that is full: the token is shown all the same
 	approval := "whoever has it first is let in"
 	switch made.Approve {
 	case "manual":
@@ -98,7 +96,8 @@ func (c *cli) makeToken(ctx context.Context, client *fleetapi.Client, t fleetapi
 	}
 	c.say("Good for %s at %s until %s; %s.", plural(made.Uses, "machine", "machines"), made.Site, made.Expires.Local().Format("2 January 15:04"), approval)
 	c.say("On the box: sudo edgeherd-agent enroll TOKEN. It is shown this once; edgeherd enroll revoke %s ends it.", made.ID)
-	return c.print(sheet{kind: "enrol-token", value: made, head: []string{"TOKEN"}, rows: [][]string{{made.Token}}, names: []string{made.Token}, bare: true})
+	shown := c.print(sheet{kind: "enrol-token", value: made, head: []string{"TOKEN"}, rows: [][]string{{made.Token}}, names: []string{made.Token}, bare: true})
+	return errors.Join(shown, unwritten)
 }
 
 func enrollListCommand(c *cli) *cobra.Command {

@@ -177,7 +177,7 @@ var hostile = []struct {
 		docs[tufrepo.RoleTargets] = []byte(strings.Replace(string(docs[tufrepo.RoleTargets]), `"targets":{`, `"targets":{"x":null,`, 1))
 		w.PublishDocuments(docs)
 		w.Files[tufrepo.FileName(tufrepo.RoleTargets, w.Targets.Version)] = docs[tufrepo.RoleTargets]
-	}, "damaged"},
+	}, "malformed"},
 	{"deep JSON", func(w *world) {
 		w.Files["timestamp.json"] = []byte(strings.Repeat("[", 2000) + strings.Repeat("]", 2000))
 	}, ""},

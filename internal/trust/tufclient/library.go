@@ -40,7 +40,9 @@ func wellFormed(role string, data []byte) error {
 			} `json:"meta"`
 		} `json:"signed"`
 	}
-	if _, err := tufrepo.ParseHead(data); err != nil {
+	// As the library reads it: of a name that JSON has twice it may take another one.
+	data, err := tufrepo.Normal(data)
+	if err != nil {
 		return err
 	}
 	if err := json.Unmarshal(data, &d); err != nil {

@@ -3,6 +3,7 @@ package tufrepo_test
 import (
 	"bytes"
 	"errors"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -29,6 +30,22 @@ func TestAnEmptyPlaceInADocumentIsAnErrorAndNotTheEnd(t *testing.T) {
 		_, _ = tufrepo.Normal([]byte(data)) // which says nothing of what it means
 		if text, err := (tufrepo.Documents{}).Explain(tufrepo.RoleTargets, []byte(data)); err == nil {
 			t.Errorf("%s: explained: %s", name, text)
+		}
+	}
+}
+
+// trust status shows what a controller shows it, signed or not.
+func TestAnyThresholdHasACommand(t *testing.T) {
+	for threshold, want := range map[int]string{
+		-1: "edgeherd trust renew root", 1: "edgeherd trust renew root --key FILE", math.MaxInt: "edgeherd trust renew root --key FILE --key FILE",
+	} {
+		s := tufrepo.Standing{Role: tufrepo.RoleRoot, Keys: tufrepo.Keys{Public: make([]trust.PublicKey, 2), Threshold: threshold}}
+		if got := s.Do(); got != want {
+			t.Errorf("of a threshold of %d: %s", threshold, got)
+		}
+		s.Waits, s.Keys.Threshold = threshold, 2
+		if got := s.Do(); !strings.HasPrefix(got, "edgeherd trust ") {
+			t.Errorf("of %d signatures that wait: %s", threshold, got)
 		}
 	}
 }

@@ -99,7 +99,13 @@ func (s Standing) Do() string {
 	case s.Online():
 		return ""
 	case s.Waits > 0:
-		return "edgeherd trust sign " + s.Role + strings.Repeat(" --key FILE", s.Waits)
+		return "edgeherd trust sign " + s.Role + s.files(s.Waits)
 	}
-	return "edgeherd trust renew " + s.Role + strings.Repeat(" --key FILE", s.Keys.Threshold)
+	return "edgeherd trust renew " + s.Role + s.files(s.Keys.Threshold)
+}
+
+// files are n files of keys, no more than there are keys: a threshold may be any
+// number, in a document that nobody signed.
+func (s Standing) files(n int) string {
+	return strings.Repeat(" --key FILE", max(0, min(n, len(s.Keys.Public))))
 }
