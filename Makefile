@@ -108,7 +108,7 @@ dist: web assets ## what a controller or a box needs, for linux/amd64 and linux/
 	for arch in amd64 arm64; do d=build/dist/linux-$$arch && mkdir -p $$d && \
 	  for p in $(PROGRAMS); do GOOS=linux GOARCH=$$arch $(GOBUILD) -o $$d/$$p ./cmd/$$p || exit 1; done && \
 	  cp build/assets/onnxruntime/linux-$$arch/libonnxruntime.so.1 LICENSE $$d/ && \
-	  cp -r deploy/bin deploy/config deploy/systemd deploy/udev deploy/prometheus deploy/grafana $$d/ || exit 1; \
+	  cp -r deploy/licences deploy/bin deploy/config deploy/systemd deploy/udev deploy/prometheus deploy/grafana $$d/ || exit 1; \
 	done
 	cd build/dist && find . -type f ! -name SHA256SUMS -printf '%P\n' | LC_ALL=C sort | xargs sha256sum >SHA256SUMS && cat SHA256SUMS
 
