@@ -22,13 +22,8 @@ func TestATimeWithoutRoomMakesNoVersionLate(t *testing.T) {
 		one, two := w.publish("1.0", nil), w.publish("2.0", nil)
 		w.want(1, one)
 		w.stop()
-		var mu sync.Mutex
-		full, once := false, false
-		set := func(is bool) {
-			mu.Lock()
-			defer mu.Unlock()
-			full = is
-		}
+		set := w.journalDisk()
+		once := false
 		report := w.opts.Report
 		w.opts.Report = func(p Phase) {
 			report(p)
@@ -36,14 +31,6 @@ func TestATimeWithoutRoomMakesNoVersionLate(t *testing.T) {
 				once = true
 				set(true)
 			}
-		}
-		w.opts.Journal.OnSave = func() error {
-			mu.Lock()
-			defer mu.Unlock()
-			if full {
-				return fmt.Errorf("write activate.json: %w", syscall.ENOSPC)
-			}
-			return w.point()
 		}
 		w.start()
 		loads := func(is bool) {

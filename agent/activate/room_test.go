@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -63,6 +64,19 @@ func (s *smallDisk) seen() []time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.looks
+}
+
+// journalDisk gives the journal of a world that is stopped a disk that is full while
+// set says so.
+func (w *world) journalDisk() (set func(full bool)) {
+	var full atomic.Bool
+	w.opts.Journal.OnSave = func() error {
+		if full.Load() {
+			return fmt.Errorf("write activate.json: %w", syscall.ENOSPC)
+		}
+		return w.point()
+	}
+	return full.Store
 }
 
 // pass lets time go by, in the bubble.
@@ -186,21 +200,7 @@ func TestAJournalThatTakesNothingIsTold(t *testing.T) {
 		one, two := w.publish("1.0", nil), w.publish("2.0", nil)
 		w.want(1, one)
 		w.stop()
-		var mu sync.Mutex
-		full := false
-		set := func(is bool) {
-			mu.Lock()
-			defer mu.Unlock()
-			full = is
-		}
-		w.opts.Journal.OnSave = func() error {
-			mu.Lock()
-			defer mu.Unlock()
-			if full {
-				return fmt.Errorf("write activate.json: %w", syscall.ENOSPC)
-			}
-			return w.point()
-		}
+		set := w.journalDisk()
 		w.start()
 		w.act.SetDesired(Desired{Generation: 2, Models: []Want{two}})
 		w.pass(time.Second)
